@@ -1,0 +1,311 @@
+"""What every allocator answers to, and the words it answers with.
+
+An allocator owns a pool of physical blocks and hands them to sequences.  It is a
+pure data structure: no clock, no queue, no framework; a simulator and a real engine
+call the same methods.  Three rules keep it honest:
+
+* A *refusal* is a value (`Refusal`) that says why and by how much.  A refused verb
+  has changed nothing.  Misuse (a row that is not open, say) raises `AllocatorError`.
+* An allocator never learns how long an output will really be, unless its class says
+  `oracle = True`.
+* Physical block ids run from 1 to `num_blocks`.  Block 0 is the *null block*: never
+  handed out, always readable, so that a table row can be padded with it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from allocators.content import Content
+from allocators.table import BlockTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+class AllocatorError(Exception):
+    """A verb was called in a way that no correct engine would; nothing was changed."""
+
+
+class CorruptionError(AllocatorError):
+    """`Allocator.check` found an invariant broken."""
+
+
+class Reason(StrEnum):
+    """Why an allocator refuses."""
+
+    BLOCKS = "too few free blocks"
+    HOLE = "no hole is large enough"
+    ROWS = "no free row"
+    HOST = "too little room on the host"
+    NEVER = "larger than the whole pool"
+    LENGTH = "longer than the model's context"
+
+
+class Refusal(NamedTuple):
+    """The answer no.  The allocator is as it was before the call."""
+
+    reason: Reason
+    need: int
+    """Blocks asked for; for a contiguous allocator, the length of the hole asked for."""
+    shortfall: int
+    """Blocks missing: how many more must become free before the same call can succeed."""
+
+
+class Hit(NamedTuple):
+    """A prefix found in the cache.  Valid until the allocator next changes."""
+
+    tokens: int = 0
+    blocks: tuple[int, ...] = ()
+    """Physical ids in logical order; 0 where a sliding window has left a block behind."""
+
+
+MISS = Hit()
+
+
+class Ask(NamedTuple):
+    """What a sequence wants on admission."""
+
+    content: Content
+    """What its tokens are, for the prefix cache; not its length."""
+    prompt: int
+    """Prompt tokens."""
+    tokens: int
+    """Token slots to take now, the hit included."""
+    hit: Hit = MISS
+    """What `lookup` just answered."""
+    whole: int = 0
+    """Token slots that must fit now even though only `tokens` are taken."""
+    spare: int = 0
+    """Blocks that must still be free afterwards (the watermark)."""
+    output: int | None = None
+    """True output length in tokens; set for allocators with `oracle = True` only."""
+
+
+class Grant(NamedTuple):
+    """The answer yes to one sequence."""
+
+    row: int
+    """Its row in `Allocator.table`."""
+    slots: int
+    """Token slots it may use before it must ask again; placement rounding not counted."""
+    copied: int = 0
+    """Tokens whose K/V must be copied because of this grant."""
+
+
+class Copy(NamedTuple):
+    """K/V of one whole block to be copied before the step runs (copy-on-write, or a move)."""
+
+    source: int
+    target: int
+
+
+class Growth(NamedTuple):
+    """The answer to `grow`: the first `granted` rows got what they asked for, in order."""
+
+    granted: int
+    refusal: Refusal | None = None
+    """Why row number `granted` did not, when not all did."""
+    copies: Sequence[Copy] = ()
+    """Block copies due before the step."""
+    copied: int = 0
+    """Tokens whose K/V is copied because of this call (a `Copy` counts its filled slots)."""
+
+
+class Leap(NamedTuple):
+    """The answer to `advance`: what `steps` equal calls of `grow` would have changed."""
+
+    steps: int
+    """Steps done; 0 if the very first would be refused."""
+    when: Ints
+    """For each time a row came to hold more: the step, 0-based, ascending."""
+    who: Ints
+    """... the row's index in the `rows` argument."""
+    slots: Ints
+    """... and the slots that row holds from then on."""
+    held: Ints
+    """int64[steps]: `Usage.held` after each step."""
+    cached: Ints
+    """int64[steps]: `Usage.cached` after each step."""
+
+
+class Swap(NamedTuple):
+    """A sequence moved between device and host."""
+
+    row: int
+    """Its row in the table of the side it is now on."""
+    slots: int
+    """Token slots it holds there."""
+    moves: Sequence[Copy]
+    """Block moves, device id and host id; blocks shared by several sequences move once."""
+
+
+class Usage(NamedTuple):
+    """How much of the pool is taken, in token slots.  `capacity - held - cached` is free."""
+
+    held: int
+    """In blocks that a running sequence holds, a shared block once."""
+    cached: int = 0
+    """In blocks that nobody holds, kept for reuse and evictable."""
+    rounding: int = 0
+    """Part of `held` that exists only because placement rounds up."""
+    saved: int = 0
+    """Filled slots that sharing avoids: sum over blocks of (references - 1) x filled."""
+    dropped: int = 0
+    """Tokens of running sequences that hold no slot any more (left of a sliding window)."""
+    swapped: int = 0
+    """On the host."""
+
+
+class Allocator(ABC):
+    """A pool of `num_blocks` blocks of `block_size` token slots, and who holds them.
+
+    `table` is the only record of who holds what that an executor needs: row `r` of
+    `table.blocks` lists the physical ids of one sequence in logical order.
+    """
+
+    kind: ClassVar[str]
+    """Name in workload files and reports."""
+    oracle: ClassVar[bool] = False
+    """True if `Ask.output` may be read."""
+    recomputes: ClassVar[bool] = False
+    """True if K/V does not survive a step, so that every step computes all known tokens."""
+    free_preemption: ClassVar[bool] = False
+    """True if taking a sequence's memory and giving it back costs nothing (the bound)."""
+
+    def __init__(self, num_blocks: int, block_size: int, max_model_len: int, max_rows: int = 256) -> None:
+        """Make an empty pool.
+
+        Args:
+            num_blocks: physical blocks that can be handed out, ids 1 to num_blocks.
+            block_size: token slots a block.
+            max_model_len: the longest sequence, in token slots.
+            max_rows: sequences expected at once; the table doubles when there are more.
+
+        """
+        if num_blocks < 1 or block_size < 1 or max_model_len < 1:
+            raise AllocatorError(
+                f"a pool needs at least one block of one slot, got {num_blocks} blocks of {block_size} slots "
+                f"for sequences of {max_model_len}"
+            )
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.max_model_len = max_model_len
+        self.table = BlockTable(max_rows, -(-max_model_len // block_size))
+
+    @property
+    def capacity(self) -> int:
+        """Token slots in the pool."""
+        return self.num_blocks * self.block_size
+
+    @property
+    def free(self) -> int:
+        """Token slots that are neither held nor cached."""
+        usage = self.usage()
+        return self.capacity - usage.held - usage.cached
+
+    def blocks_for(self, tokens: int) -> int:
+        """Blocks that hold `tokens` token slots."""
+        return -(-tokens // self.block_size)
+
+    def lookup(self, content: Content, tokens: int) -> Hit:
+        """Find the longest cached prefix of the first `tokens` tokens.  Changes nothing.
+
+        Never covers the last token: a full hit still computes it.
+        """
+        return MISS
+
+    @abstractmethod
+    def never(self, ask: Ask, final: int) -> Refusal | None:
+        """Say why a sequence that will use `final` slots cannot run even alone, or None.  Changes nothing."""
+
+    @abstractmethod
+    def admit(self, ask: Ask) -> Grant | Refusal:
+        """Open a row for a sequence and give it `ask.tokens` slots, or as many as policy reserves.
+
+        All or nothing.  Blocks of `ask.hit` are shared, not taken.
+        """
+
+    @abstractmethod
+    def grow(self, rows: Ints, lengths: Ints) -> Growth:
+        """Make room for each row to be `lengths` tokens long, in the order given.
+
+        Equal to one call a row: stops at the first row that cannot have it; that row and
+        those after it are unchanged.  Blocks that become full are entered in the prefix
+        cache.  A row may appear once.
+
+        Args:
+            rows: int64[n], open rows of `table`.
+            lengths: int64[n], token slots each will use, not less than it uses now.
+
+        """
+
+    def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
+        """Do up to `steps` times: every row grows by one token, in the order given.
+
+        Exactly as many calls of `grow` would do, block ids included; stops before the
+        first step in which a row would be refused.  An allocator may stop earlier, after
+        at least one step.  This default does one.
+
+        Args:
+            rows: int64[n], open rows.
+            lengths: int64[n], tokens each holds before the first step.
+            steps: at least 1.
+
+        """
+        before = self.table.slots[rows]
+        if not self.can_grow(rows, lengths + 1):
+            none = np.zeros(0, np.int64)
+            return Leap(0, none, none, none, none, none)
+        self.grow(rows, lengths + 1)
+        after = self.table.slots[rows]
+        who = np.flatnonzero(after != before)
+        usage = self.usage()
+        return Leap(1, np.zeros(len(who), np.int64), who, after[who], np.array([usage.held]), np.array([usage.cached]))
+
+    @abstractmethod
+    def can_grow(self, rows: Ints, lengths: Ints) -> bool:
+        """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
+
+    def fork(self, row: int, output: int | None = None) -> Grant | Refusal:
+        """Open a second row that holds the same tokens as `row`.
+
+        Sharing allocators share every block until one of the two writes; others take new
+        room and say in `Grant.copied` how many tokens must be copied.
+        """
+        raise AllocatorError(f"{self.kind} cannot fork")
+
+    @abstractmethod
+    def release(self, row: int) -> None:
+        """Close a row and give back what only it held."""
+
+    def swap_out(self, row: int) -> Swap | Refusal:
+        """Move a sequence to the host; its row is closed and a host row opened."""
+        raise AllocatorError(f"{self.kind} cannot swap")
+
+    def swap_in(self, row: int) -> Swap | Refusal:
+        """Move a sequence back; `row` is a host row."""
+        raise AllocatorError(f"{self.kind} cannot swap")
+
+    @abstractmethod
+    def usage(self) -> Usage:
+        """Count the pool.  O(1); `check` recomputes it."""
+
+    def largest_hole(self) -> int:
+        """Token slots in the longest run of free blocks that one request could be given."""
+        return self.free
+
+    def stranded(self, need: int) -> int:
+        """Token slots that are free but in holes shorter than `need` blocks (external fragmentation)."""
+        return 0
+
+    @abstractmethod
+    def check(self) -> None:
+        """Recompute every invariant from the ground up; raise `CorruptionError` at the first that fails."""

@@ -1,0 +1,103 @@
+"""What a sequence's tokens are, as far as sharing cares.
+
+A prefix cache must know whether two sequences begin with the same tokens; it never needs
+the tokens.  `Content` therefore answers one question: the chained *key* of a full block,
+a 64-bit hash over everything from the start of the sequence to the block's end (vLLM:
+"hash of the parent block, the block's tokens, extra keys").  Two kinds of content exist:
+
+* `Segments`: a list of (id, length) pieces, equal where ids and offsets are equal.  A
+  shared system prompt, a session's history or a branch of a tree of thought is an id;
+  no token is ever materialised.  The last piece is open-ended: the output.
+* `Tokens`: real token ids, as an engine has them.
+
+Keys are Python's tuple hashes over integers, which do not depend on PYTHONHASHSEED.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class Media(NamedTuple):
+    """An image or the like, whose placeholder tokens are `[offset, offset + length)`."""
+
+    hash: int
+    offset: int
+    length: int
+
+
+class Content(ABC):
+    """The identity of a sequence's tokens, computed block by block and remembered."""
+
+    def __init__(self, root: int = 0) -> None:
+        """Start a chain of keys at `root`: equal roots may share (salt, LoRA), others never."""
+        self.root = root
+        self._keys: dict[int, list[int]] = {}
+
+    @abstractmethod
+    def piece(self, start: int, stop: int) -> tuple[int, ...]:
+        """Identify the tokens of `[start, stop)`: equal tuples exactly where the tokens are equal."""
+
+    def keys(self, block_size: int, count: int) -> list[int]:
+        """Return the keys of at least the first `count` full blocks of `block_size` tokens.
+
+        The list is the content's own and longer than asked for if more are known.
+        """
+        keys = self._keys.setdefault(block_size, [])
+        parent = keys[-1] if keys else self.root
+        for block in range(len(keys), count):
+            start = block * block_size
+            parent = hash((parent, self.piece(start, start + block_size)))
+            keys.append(parent)
+        return keys
+
+
+class Segments(Content):
+    """Content as pieces (id, length) in order, then `tail`, the id of everything after them."""
+
+    def __init__(self, pieces: Iterable[tuple[int, int]], tail: int, root: int = 0) -> None:
+        """Describe a sequence: `pieces` of its prompt, and `tail` for its output."""
+        super().__init__(root)
+        pieces = [(name, length) for name, length in pieces if length > 0]
+        self._ids = [name for name, _ in pieces] + [tail]
+        self._starts = [0, *accumulate(length for _, length in pieces)]
+
+    def piece(self, start: int, stop: int) -> tuple[int, ...]:
+        """Identify the range by (segment id, offset inside it, length) of each segment it touches."""
+        index = bisect_right(self._starts, start) - 1
+        last = len(self._ids) - 1
+        parts: list[int] = []
+        while start < stop:
+            end = stop if index == last else min(stop, self._starts[index + 1])
+            parts += (self._ids[index], start - self._starts[index], end - start)
+            start = end
+            index += 1
+        return tuple(parts)
+
+
+class Tokens(Content):
+    """Content as token ids, appended to as the model speaks."""
+
+    def __init__(self, tokens: Sequence[int], root: int = 0, media: Sequence[Media] = ()) -> None:
+        """Hold a prompt's token ids; `media` positions add their hashes to the blocks they touch."""
+        super().__init__(root)
+        self.tokens = list(tokens)
+        self._media = tuple(media)
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        """Append generated tokens."""
+        self.tokens.extend(tokens)
+
+    def piece(self, start: int, stop: int) -> tuple[int, ...]:
+        """Return the token ids, then (hash, offset relative to the block) of each media item it touches."""
+        part = tuple(self.tokens[start:stop])
+        for item in self._media:
+            if item.offset < stop and item.offset + item.length > start:
+                part += (item.hash, item.offset - start)
+        return part

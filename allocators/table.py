@@ -1,0 +1,73 @@
+"""The block table: which physical blocks hold a sequence's K/V, in logical order.
+
+One int32 array serves every allocator and every executor.  Row `r` lists the blocks of
+one sequence; logical position `p` of it lives in slot `p % block_size` of physical block
+`blocks[r, p // block_size]`.  Unused entries are 0, the null block.  A GPU runtime wraps
+`blocks` without a copy, so what is simulated and what is executed are the same memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+class BlockTable:
+    """Rows of physical block ids, opened and closed as sequences come and go."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        """Make a table of `rows` closed rows, each with room for `width` block ids."""
+        self.blocks: npt.NDArray[np.int32] = np.zeros((rows, width), np.int32)
+        """int32[rows, width]: physical block ids, 0 where unused."""
+        self.count: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
+        """int64[rows]: entries of each row in use."""
+        self.length: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
+        """int64[rows]: tokens the allocator has been told of."""
+        self.slots: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
+        """int64[rows]: tokens the row may reach before it must grow."""
+        self._closed = list(range(rows - 1, -1, -1))
+        self._open: set[int] = set()
+
+    @property
+    def width(self) -> int:
+        """Block ids a row can hold."""
+        return int(self.blocks.shape[1])
+
+    def __len__(self) -> int:
+        """Open rows."""
+        return len(self._open)
+
+    def __contains__(self, row: int) -> bool:
+        """Whether `row` is open."""
+        return row in self._open
+
+    def rows(self) -> list[int]:
+        """Open rows, ascending."""
+        return sorted(self._open)
+
+    def row(self, row: int) -> npt.NDArray[np.int32]:
+        """Block ids of a row in logical order, as a view."""
+        return self.blocks[row, : self.count[row]]
+
+    def open(self) -> int:
+        """Take a closed row; all its entries are 0.  Doubles the arrays when none is left."""
+        if not self._closed:
+            self._double()
+        row = self._closed.pop()
+        self._open.add(row)
+        return row
+
+    def close(self, row: int) -> None:
+        """Give a row back and clear it.  Raises KeyError if it is not open."""
+        self._open.remove(row)
+        self.blocks[row, : self.count[row]] = 0
+        self.count[row] = self.length[row] = self.slots[row] = 0
+        self._closed.append(row)
+
+    def _double(self) -> None:
+        rows = len(self.count)
+        self.blocks = np.concatenate([self.blocks, np.zeros_like(self.blocks)])
+        self.count = np.concatenate([self.count, np.zeros_like(self.count)])
+        self.length = np.concatenate([self.length, np.zeros_like(self.length)])
+        self.slots = np.concatenate([self.slots, np.zeros_like(self.slots)])
+        self._closed = list(range(2 * rows - 1, rows - 1, -1))

@@ -1,0 +1,1 @@
+"""Reading run directories: metrics, statistics, comparisons and pages."""

@@ -1,0 +1,1 @@
+"""The simulator: serving loop, schedulers, cost model, telemetry and command line."""

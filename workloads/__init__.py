@@ -1,0 +1,1 @@
+"""Workloads: the file a user writes, and the requests that come of it."""

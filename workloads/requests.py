@@ -1,0 +1,76 @@
+"""The requests of a workload, as columns.
+
+Everything upstream (generators, trace readers) makes a `Requests`; everything downstream
+(engines, reports) reads one.  Columns, not objects: a million requests are a few arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """What prompts are made of: content pieces (id, length), so that equal ids mean equal tokens.
+
+    Pieces of request `i` are `ids[offsets[i]:offsets[i + 1]]`; their lengths sum to its prompt.
+    A generated output has an id too (`outputs`), so that a later turn's prompt can repeat it.
+    """
+
+    ids: Ints
+    """int64[m]"""
+    lengths: Ints
+    """int64[m], tokens"""
+    offsets: Ints
+    """int64[n + 1]"""
+    outputs: Ints
+    """int64[n]: content id of each request's output."""
+
+    def pieces(self, request: int) -> list[tuple[int, int]]:
+        """Pieces (id, tokens) of one request's prompt, in order."""
+        where = slice(self.offsets[request], self.offsets[request + 1])
+        return list(zip(self.ids[where].tolist(), self.lengths[where].tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Requests:
+    """n requests in order of arrival."""
+
+    arrival_s: Floats
+    """float64[n], seconds from the start of the workload, ascending."""
+    prompt_tokens: Ints
+    """int64[n], at least 1."""
+    output_tokens: Ints
+    """int64[n], at least 1; known to the engine, hidden from schedulers and allocators."""
+    samples: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """int64[n]: parallel samples (or beams) a request asks for; empty when all are 1."""
+    beam: bool = False
+    """Whether samples are beams: they fork and drop at every step."""
+    prefixes: Prefixes | None = None
+    """Contents of the prompts; None when no two prompts share a token."""
+    notes: Sequence[str] = ()
+    """What a reader left out or changed, in words, for the user to see."""
+
+    def __post_init__(self) -> None:
+        """Refuse columns that disagree; readers report bad rows long before this."""
+        n = len(self.arrival_s)
+        if len(self.prompt_tokens) != n or len(self.output_tokens) != n or len(self.samples) not in (0, n):
+            raise ValueError(f"columns of different lengths: {n} arrivals, {len(self.prompt_tokens)} prompts")
+        if n and (self.prompt_tokens.min() < 1 or self.output_tokens.min() < 1):
+            raise ValueError("prompts and outputs are at least one token")
+        if n and (not np.isfinite(self.arrival_s).all() or (np.diff(self.arrival_s) < 0).any()):
+            raise ValueError("arrivals are finite and ascending")
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.arrival_s)
