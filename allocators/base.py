@@ -179,6 +179,10 @@ class Allocator(ABC):
     """True if K/V does not survive a step, so that every step computes all known tokens."""
     free_preemption: ClassVar[bool] = False
     """True if taking a sequence's memory and giving it back costs nothing (the bound)."""
+    shares: ClassVar[bool] = False
+    """True if `fork` shares blocks and so takes no room; others take all the room of a group on admission."""
+    settled: bool = True
+    """True if an `admit` that was refused stays refused until something is released (no cache, no moves)."""
 
     def __init__(self, num_blocks: int, block_size: int, max_model_len: int, max_rows: int = 256) -> None:
         """Make an empty pool.
@@ -290,8 +294,8 @@ class Allocator(ABC):
         """Move a sequence to the host; its row is closed and a host row opened."""
         raise AllocatorError(f"{self.kind} cannot swap")
 
-    def swap_in(self, row: int) -> Swap | Refusal:
-        """Move a sequence back; `row` is a host row."""
+    def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
+        """Move a sequence back; `row` is a host row, and `spare` blocks must still be free afterwards."""
         raise AllocatorError(f"{self.kind} cannot swap")
 
     @abstractmethod

@@ -39,7 +39,7 @@ REQUESTS = pa.schema(
         pa.field("recomputed_tokens", pa.int32(), metadata={"is": "tokens computed again after preemptions"}),
         pa.field("swapped_blocks", pa.int32(), metadata={"is": "blocks moved to the host and back"}),
         pa.field("preemptions", pa.int32(), metadata={"is": "times it lost its memory"}),
-        pa.field("stall_s", pa.list_(pa.float64()), metadata={"is": "gaps between tokens longer than one step"}),
+        pa.field("stall_s", pa.list_(pa.float64()), metadata={"is": "gaps between its tokens that are not the `gap_s` of their step"}),
     ]
 )
 STEPS = pa.schema(
@@ -51,6 +51,8 @@ STEPS = pa.schema(
         pa.field("waiting", pa.int32(), metadata={"is": "requests queued during the step, preempted ones included"}),
         pa.field("prefill_tokens", pa.int32(), metadata={"is": "prompt tokens computed (recomputation included)"}),
         pa.field("decode_tokens", pa.int32(), metadata={"is": "sequences that decoded one token"}),
+        pa.field("gap_s", pa.float64(), metadata={"is": "time since the previous token, of most that decoded"}),
+        pa.field("gap_tokens", pa.int32(), metadata={"is": "how many of them; the others are in stall_s"}),
         pa.field("live", pa.int64(), metadata={"is": "ledger, token slots"}),
         pa.field("reserved", pa.int64(), metadata={"is": "ledger, token slots"}),
         pa.field("internal", pa.int64(), metadata={"is": "ledger, token slots"}),
