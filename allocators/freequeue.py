@@ -1,0 +1,85 @@
+"""The free queue: which blocks nobody holds, in the order in which they will be taken.
+
+vLLM keeps a doubly linked list so that a cached block can be revived from the middle.
+Here the queue is a slice of one array: taking `k` blocks is one slice, giving back is one
+copy, and a revived block leaves a hole (0) that the next taker skips.  Every operation
+costs amortised O(1) a block and a handful of NumPy calls, whatever its size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+class FreeQueue:
+    """A double-ended queue of block ids with removal from the middle; each id is in it at most once."""
+
+    def __init__(self, num_blocks: int) -> None:
+        """Hold the ids 1 to `num_blocks`, ascending."""
+        self._cells = np.zeros(4 * num_blocks, np.int64)
+        self._place = np.full(num_blocks + 1, -1, np.int64)
+        self._head = self._tail = self._holes = 0
+        self._lay(np.arange(1, num_blocks + 1))
+
+    def __len__(self) -> int:
+        """Blocks in the queue."""
+        return self._tail - self._head - self._holes
+
+    def __contains__(self, block: int) -> bool:
+        """Whether `block` is in the queue."""
+        return bool(self._place[block] >= 0)
+
+    def order(self) -> Ints:
+        """Return the ids from front (taken next) to back, as a copy."""
+        cells = self._cells[self._head : self._tail]
+        return cells[cells > 0]
+
+    def take(self, count: int) -> Ints:
+        """Remove the first `count` ids and return them in order.  There must be that many."""
+        size = count
+        found = self._cells[self._head : self._head + size]
+        if self._holes:
+            while np.count_nonzero(found) < count:
+                size = 2 * size + 8
+                found = self._cells[self._head : min(self._head + size, self._tail)]
+            places = np.flatnonzero(found)[:count]
+            size = int(places[-1]) + 1 if count else 0
+            self._holes -= size - count
+            found = found[places]
+        self._head += size
+        self._place[found] = -1
+        return found.copy()
+
+    def give_front(self, blocks: Ints) -> None:
+        """Put ids at the front: `blocks[0]` will be taken next."""
+        if self._head < len(blocks):
+            self._lay(self.order())
+        self._head -= len(blocks)
+        self._put(self._head, blocks)
+
+    def give_back(self, blocks: Ints) -> None:
+        """Put ids at the back: `blocks[-1]` will be taken last."""
+        if self._tail + len(blocks) > len(self._cells):
+            self._lay(self.order())
+        self._put(self._tail, blocks)
+        self._tail += len(blocks)
+
+    def remove(self, blocks: Ints) -> None:
+        """Remove ids from wherever they are.  They must be in the queue."""
+        self._cells[self._place[blocks]] = 0
+        self._place[blocks] = -1
+        self._holes += len(blocks)
+
+    def _put(self, start: int, blocks: Ints) -> None:
+        self._cells[start : start + len(blocks)] = blocks
+        self._place[blocks] = np.arange(start, start + len(blocks))
+
+    def _lay(self, blocks: Ints) -> None:
+        """Lay the queue afresh in the middle of the array: room for at least as many blocks as exist on either side."""
+        self._head = (len(self._cells) - len(blocks)) // 2
+        self._tail = self._head + len(blocks)
+        self._holes = 0
+        self._put(self._head, blocks)
