@@ -15,19 +15,24 @@ call the same methods.  Three rules keep it honest:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from allocators.content import Content
+from allocators.options import Option, Value, resolve
 from allocators.table import BlockTable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Ints: TypeAlias = npt.NDArray[np.int64]
+
+BLOCK_SIZE = Option(int, 16, "token slots a block", minimum=1, maximum=1024)
 
 
 class AllocatorError(Exception):
@@ -173,8 +178,10 @@ class Allocator(ABC):
 
     kind: ClassVar[str]
     """Name in workload files and reports."""
-    oracle: ClassVar[bool] = False
-    """True if `Ask.output` may be read."""
+    options: ClassVar[Mapping[str, Option]] = MappingProxyType({"block_size": BLOCK_SIZE})
+    """What a workload file may set; each is a keyword argument of the constructor."""
+    oracle: bool = False
+    """True if `Ask.output` may be read; depends on the options for some classes."""
     recomputes: ClassVar[bool] = False
     """True if K/V does not survive a step, so that every step computes all known tokens."""
     free_preemption: ClassVar[bool] = False
@@ -203,6 +210,40 @@ class Allocator(ABC):
         self.block_size = block_size
         self.max_model_len = max_model_len
         self.table = BlockTable(max_rows, -(-max_model_len // block_size))
+
+    @classmethod
+    def from_options(
+        cls,
+        *,
+        num_blocks: int,
+        max_model_len: int,
+        max_rows: int = 256,
+        facts: Mapping[str, int] = MappingProxyType({}),
+        **options: Value,
+    ) -> Self:
+        """Make an empty pool from the options of a workload file, as `registry.create` does.
+
+        Args:
+            num_blocks: physical blocks of `cls.slots_per_block(...)` token slots.
+            max_model_len: the longest sequence, in token slots.
+            max_rows: sequences expected at once.
+            facts: what is known of the model (see `Option.fact`).
+            options: as declared in `cls.options`.
+
+        Raises:
+            ValueError: an option is unknown or has a bad value.
+
+        """
+        values = resolve(cls.kind, cls.options, options, facts)
+        block_size = cls.slots_per_block(values)
+        values.pop("block_size", None)
+        make: Callable[..., Self] = cls  # subclasses take their options as keywords
+        return make(num_blocks, block_size, max_model_len, max_rows, **values)
+
+    @classmethod
+    def slots_per_block(cls, values: Mapping[str, Value]) -> int:
+        """Token slots a block under these (resolved) options: the unit in which the pool must be counted."""
+        return int(values["block_size"] or 0)
 
     @property
     def capacity(self) -> int:

@@ -1,0 +1,70 @@
+"""Contiguous reservation: one run of consecutive blocks a sequence (Orca, as the PagedAttention paper models it).
+
+Three policies say how long the run is (PagedAttention, section 6.1):
+
+* `max`: the longest context.  All a real system can do that does not know the output.
+* `pow2`: the prompt and the output rounded up to a power of two; "over-reserves at most 2x".
+* `oracle`: exactly what will be written, prompt + output - 1 (the last token's K/V is never needed).
+
+The last two read the true output length.  Three placements say where: `buddy` as in the
+paper, `first-fit` and `best-fit`.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from allocators.base import BLOCK_SIZE, AllocatorError
+from allocators.buddy import Buddy
+from allocators.holes import Holes
+from allocators.options import Option
+from allocators.reserving import RunAllocator
+
+if TYPE_CHECKING:
+    from allocators.placement import Placement
+
+Reserve: TypeAlias = Literal["max", "pow2", "oracle"]
+Fit: TypeAlias = Literal["buddy", "first-fit", "best-fit"]
+
+
+class ContiguousAllocator(RunAllocator):
+    """A run of blocks a sequence, sized by `reserve` and placed by `placement`."""
+
+    kind = "contiguous"
+    options = MappingProxyType(
+        {
+            "block_size": BLOCK_SIZE._replace(default=1),
+            "reserve": Option(str, "max", "how much a sequence reserves", choices=("max", "pow2", "oracle")),
+            "placement": Option(str, "buddy", "where a run is placed", choices=("buddy", "first-fit", "best-fit")),
+        }
+    )
+
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        max_model_len: int,
+        max_rows: int = 256,
+        *,
+        reserve: Reserve = "max",
+        placement: Fit = "buddy",
+    ) -> None:
+        """Make an empty pool."""
+        super().__init__(_placement(placement, num_blocks), num_blocks, block_size, max_model_len, max_rows)
+        self.reserve = reserve
+        self.oracle = reserve != "max"
+
+    def reservation(self, prompt: int, output: int | None) -> int:
+        """Return the policy's token slots; formulas in the head of this module."""
+        if self.reserve == "max":
+            return self.max_model_len
+        if output is None or output < 1:
+            raise AllocatorError(f"{self.kind}: reserve {self.reserve} must be told the output length, got {output}")
+        if self.reserve == "pow2":
+            return min(self.max_model_len, prompt + (1 << (output - 1).bit_length()))
+        return prompt + output - 1
+
+
+def _placement(name: Fit, blocks: int) -> Placement:
+    return Buddy(blocks) if name == "buddy" else Holes(blocks, best=name == "best-fit")

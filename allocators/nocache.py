@@ -1,0 +1,55 @@
+"""No cache: every step computes all known tokens anew and keeps nothing.
+
+The baseline that shows why a KV cache exists: memory is never short and time a token grows
+with the context.  K/V lives inside a layer's forward pass only, which belongs to the
+activations, not to the pool.
+"""
+
+from __future__ import annotations
+
+from allocators.base import AllocatorError, Ask, CorruptionError, Grant, Refusal, Usage
+from allocators.reserving import ReservingAllocator
+
+
+class NoCacheAllocator(ReservingAllocator):
+    """Rows without blocks; only the context's length can be refused."""
+
+    kind = "no-cache"
+    recomputes = True
+
+    def never(self, ask: Ask, final: int) -> Refusal | None:
+        """Refuse only what exceeds the context."""
+        return self._too_long(final) if final > self.max_model_len else None
+
+    def admit(self, ask: Ask) -> Grant | Refusal:
+        """Open a row that may grow to the longest context."""
+        if ask.tokens < 1:
+            raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
+        if ask.tokens > self.max_model_len:
+            return self._too_long(ask.tokens)
+        return Grant(self._open(self.max_model_len, ask.tokens), self.max_model_len)
+
+    def fork(self, row: int, output: int | None = None) -> Grant | Refusal:
+        """Open a second row of the same length; there is nothing to share or copy."""
+        self._demand_open(row)
+        return Grant(self._open(self.max_model_len, int(self.table.length[row])), self.max_model_len)
+
+    def release(self, row: int) -> None:
+        """Close the row."""
+        self._demand_open(row)
+        self.table.close(row)
+
+    def usage(self) -> Usage:
+        """Hold nothing: every token of every sequence is without a slot."""
+        return Usage(held=0, dropped=int(self.table.length.sum()))
+
+    def check(self) -> None:
+        """No row lists a block, and every length is one that could have been granted."""
+        table = self.table
+        rows = table.rows()
+        if table.count.any() or table.blocks.any():
+            raise CorruptionError("a row lists blocks, but nothing is ever held")
+        if any(not 0 < table.length[row] <= table.slots[row] for row in rows):
+            raise CorruptionError("a row's length is not between 1 and its slots")
+        if int(table.length.sum()) != sum(int(table.length[row]) for row in rows):
+            raise CorruptionError("a closed row has tokens")

@@ -1,0 +1,100 @@
+"""Options: what a workload file may say about an allocator, declared beside the allocator.
+
+A class lists its options as data, so that a schema can validate and document them (plug-ins
+included) while this package needs nothing but the standard library:
+
+    options = {
+        "block_size": Option(int, 16, "token slots a block", minimum=1, maximum=256),
+        "placement": Option(str, "buddy", "how a run is placed", choices=("buddy", "first-fit", "best-fit")),
+        "kv_tensors": Option(int, 64, "K and V tensors of a sequence, two a layer", minimum=1, fact="kv_tensors"),
+    }
+
+The options of a kind become keyword arguments of its constructor, under the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from math import isfinite
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Value: TypeAlias = bool | int | float | str | None
+
+
+class Option(NamedTuple):
+    """One thing that may be set about an allocator."""
+
+    type: type[bool | int | float | str]
+    default: Value
+    """Value when nothing is said; None marks an option that may stay unset."""
+    doc: str
+    """One line for people: what it is, with its unit."""
+    choices: tuple[Value, ...] = ()
+    """The only values allowed; empty if all of the type are."""
+    minimum: float | None = None
+    """Smallest number allowed."""
+    maximum: float | None = None
+    """Largest number allowed."""
+    fact: str = ""
+    """Fact of the model that takes the place of `default` where the caller knows it.
+
+    `kv_tensors`: K and V tensors over all layers (2 x layers; 1 x layers for MLA).
+    `tensor_token_bytes`: bytes of one token in one of them (kv_heads x head_dim x bytes of a number).
+    """
+
+    def fault(self, value: object) -> str | None:
+        """Say what would be right where `value` is wrong, or None where it is right."""
+        if value is None and self.default is None:
+            return None
+        accepted = (int, float) if self.type is float else self.type
+        if not isinstance(value, accepted) or (isinstance(value, bool) and self.type is not bool):
+            return f"must be {NAMES[self.type]}"
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(map(str, self.choices))}{meant(value, self.choices)}"
+        return _out_of_range(value, self.minimum, self.maximum) if isinstance(value, int | float) else None
+
+
+def _out_of_range(value: float, minimum: float | None, maximum: float | None) -> str | None:
+    if not isfinite(value):
+        return "must be a finite number"
+    if minimum is not None and value < minimum:
+        return f"must be at least {minimum:g}"
+    if maximum is not None and value > maximum:
+        return f"must be at most {maximum:g}"
+    return None
+
+
+NAMES: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def meant(word: object, known: Iterable[object]) -> str:
+    """Return ` (did you mean X?)` for the nearest of the known words, or nothing."""
+    near = get_close_matches(str(word), [str(name) for name in known], n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def resolve(
+    kind: str, options: Mapping[str, Option], given: Mapping[str, object], facts: Mapping[str, int]
+) -> dict[str, Value]:
+    """Fill in every option: what is given, else the model's fact, else the default.
+
+    Raises:
+        ValueError: one line naming the allocator, the option, and what would be right.
+
+    """
+    for name in given:
+        if name not in options:
+            known = ", ".join(options) or "none"
+            raise ValueError(f"{kind}: unknown option {name}{meant(name, options)}; known: {known}")
+    values: dict[str, Value] = {}
+    for name, option in options.items():
+        value = given.get(name, facts.get(option.fact, option.default))
+        fault = option.fault(value)
+        if fault:
+            raise ValueError(f"{kind}.{name}: {fault}, got {value!r}")
+        values[name] = value  # type: ignore[assignment] # `fault` has checked its type
+    return values

@@ -1,0 +1,78 @@
+"""Placement: where in the pool a run of consecutive blocks goes.
+
+A contiguous allocator has two halves: a policy that says how much to reserve, and a placement
+that finds room for it.  Fragmentation is the business of the placement alone, and comes out of
+addresses: free blocks that lie in holes too short for a request cannot serve it, however many.
+Addresses here count blocks from 0; a table's block ids are one more.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, NamedTuple
+
+from allocators.base import CorruptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class Span(NamedTuple):
+    """Consecutive blocks, `[start, start + size)`."""
+
+    start: int
+    size: int
+
+    @property
+    def stop(self) -> int:
+        """First address after it."""
+        return self.start + self.size
+
+
+class Placement(ABC):
+    """Free space of a pool, and the rule by which it is given out."""
+
+    def __init__(self, blocks: int) -> None:
+        """Cover the addresses 0 to `blocks` - 1, all free."""
+        self.blocks = blocks
+        self.free = blocks
+        """Free blocks, in whatever holes."""
+
+    def size(self, need: int) -> int:
+        """Blocks that a request for `need` blocks takes."""
+        return need
+
+    @abstractmethod
+    def take(self, need: int) -> Span | None:
+        """Take a hole for `need` blocks, `size(need)` long; None (and no change) if there is none."""
+
+    @abstractmethod
+    def give(self, span: Span) -> None:
+        """Give back what `take` returned, whole."""
+
+    @abstractmethod
+    def holes(self) -> Iterator[Span]:
+        """Yield every hole: free blocks of which one request can have any part that placement allows."""
+
+    def largest(self) -> int:
+        """Length of the longest hole that a request can be given, 0 if none is free."""
+        return max((hole.size for hole in self.holes()), default=0)
+
+    def stranded(self, need: int) -> int:
+        """Free blocks in holes too short for a request for `need` blocks."""
+        size = self.size(need)
+        return sum(hole.size for hole in self.holes() if hole.size < size)
+
+    def check(self, held: Iterable[Span]) -> None:
+        """Raise `CorruptionError` unless the holes and the `held` spans tile the pool."""
+        holes = list(self.holes())
+        free = sum(hole.size for hole in holes)
+        if free != self.free:
+            raise CorruptionError(f"{self.free} blocks are counted free, the holes hold {free}")
+        end = 0
+        for span in sorted([*holes, *held]):
+            if span.size < 1 or span.start != end:
+                raise CorruptionError(f"blocks [{span.start}, {span.stop}) follow upon block {end - 1}")
+            end = span.stop
+        if end != self.blocks:
+            raise CorruptionError(f"holes and runs end at block {end}, the pool at {self.blocks}")

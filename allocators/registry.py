@@ -1,0 +1,155 @@
+"""The registry: every allocator that can be named in a workload file.
+
+    kinds()                      kind -> class, plug-ins included
+    find("paged")                one class
+    block_size("paged", {...})   token slots a block, before the pool is counted
+    create("paged", num_blocks=4096, max_model_len=2048, block_size=16)
+
+An allocator's `options` (see `allocators.options`) say what a workload file may set; a schema
+builds its models from them.  A third party adds a kind under the entry-point group
+`kvsim.allocators`, whose name is the kind and whose value is the class:
+
+    [project.entry-points."kvsim.allocators"]
+    slab = "my_package:SlabAllocator"
+
+Plug-ins are imported only when asked for.  One that is broken is left out of `kinds()`
+with a one-line warning, and is an error only for those who name it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+
+from allocators.base import Allocator, AllocatorError
+from allocators.contiguous import ContiguousAllocator
+from allocators.nocache import NoCacheAllocator
+from allocators.options import Option, Value, meant, resolve
+from allocators.preallocated import PreallocatedAllocator
+
+GROUP = "kvsim.allocators"
+
+BUILT_IN: Mapping[str, type[Allocator]] = MappingProxyType(
+    {
+        cls.kind: cls
+        for cls in (
+            NoCacheAllocator,
+            PreallocatedAllocator,
+            ContiguousAllocator,
+        )
+    }
+)
+
+
+def names() -> list[str]:
+    """Return every kind that is installed, built-in ones first; imports no plug-in."""
+    return [*BUILT_IN, *(name for name in _plugins() if name not in BUILT_IN)]
+
+
+def kinds() -> dict[str, type[Allocator]]:
+    """Return every kind that works, built-in ones first.  Imports all plug-ins; warns of broken ones."""
+    found = dict(BUILT_IN)
+    for name, points in _plugins().items():
+        try:
+            found[name] = _load(name, points)
+        except AllocatorError as error:
+            warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+    return found
+
+
+def find(kind: str) -> type[Allocator]:
+    """Return the class of a kind; imports it if a plug-in provides it.
+
+    Raises:
+        AllocatorError: there is no such kind, or its plug-in is broken.
+
+    """
+    points = _plugins().get(kind)
+    if points:
+        return _load(kind, points)
+    if kind not in BUILT_IN:
+        raise AllocatorError(f"unknown allocator {kind}{meant(kind, names())}; known: {', '.join(names())}")
+    return BUILT_IN[kind]
+
+
+def block_size(kind: str, options: Mapping[str, Value], facts: Mapping[str, int] = MappingProxyType({})) -> int:
+    """Return the token slots a block has under these options: with it the pool is counted in blocks.
+
+    Raises:
+        AllocatorError: there is no such kind, or its plug-in is broken.
+        ValueError: an option is unknown or has a bad value.
+
+    """
+    cls = find(kind)
+    return cls.slots_per_block(resolve(kind, cls.options, options, facts))
+
+
+def create(
+    kind: str,
+    *,
+    num_blocks: int,
+    max_model_len: int,
+    max_rows: int = 256,
+    facts: Mapping[str, int] = MappingProxyType({}),
+    **options: Value,
+) -> Allocator:
+    """Make an empty pool of `num_blocks` blocks, each of `block_size(kind, options, facts)` token slots.
+
+    Args:
+        kind: as in `names()`.
+        num_blocks: physical blocks, ids 1 to num_blocks.
+        max_model_len: the longest sequence, in token slots.
+        max_rows: sequences expected at once.
+        facts: what is known of the model, for options that depend on it (see `Option.fact`).
+        options: as declared in the class's `options`; `block_size` is one of them.
+
+    Raises:
+        AllocatorError: there is no such kind, its plug-in is broken, or the pool makes no sense.
+        ValueError: an option is unknown or has a bad value.
+
+    """
+    return find(kind).from_options(
+        num_blocks=num_blocks, max_model_len=max_model_len, max_rows=max_rows, facts=facts, **options
+    )
+
+
+def _plugins() -> dict[str, list[EntryPoint]]:
+    """Group installed entry points by kind; the same one seen twice on the path counts once."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        same = found.setdefault(point.name, [])
+        if all(point.value != other.value for other in same):
+            same.append(point)
+    return found
+
+
+def _load(kind: str, points: list[EntryPoint]) -> type[Allocator]:
+    """Import a plug-in and make sure that it can be used, or say in one line why not."""
+    point = points[0]
+    where = f"allocator plug-in {kind} = {point.value}"
+    if kind in BUILT_IN:
+        raise AllocatorError(f"{where}: the name belongs to a built-in allocator")
+    if len(points) > 1:
+        raise AllocatorError(f"{where}: {points[1].value} takes the same name")
+    try:
+        cls = point.load()
+    except Exception as error:  # importing a stranger's code can fail in any way
+        raise AllocatorError(f"{where}: cannot be imported: {type(error).__name__}: {_first_line(error)}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Allocator)):
+        raise AllocatorError(f"{where}: is not a subclass of allocators.base.Allocator")
+    if inspect.isabstract(cls):
+        raise AllocatorError(f"{where}: lacks {', '.join(sorted(cls.__abstractmethods__))}")
+    if getattr(cls, "kind", None) != kind:
+        raise AllocatorError(f"{where}: its kind is {getattr(cls, 'kind', 'not set')!r}, not {kind!r}")
+    for name, option in cls.options.items():
+        fault = "is not an Option" if not isinstance(option, Option) else option.fault(option.default)
+        if fault:
+            raise AllocatorError(f"{where}: option {name}: its default {fault}")
+    return cls
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no message"])[0]

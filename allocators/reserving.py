@@ -1,0 +1,179 @@
+"""Allocators that reserve: a sequence gets, on admission, all the room it will ever have.
+
+Serving systems before PagedAttention kept a sequence's K/V in one tensor, so its room had to be
+consecutive and its length had to be guessed at the start.  After that nothing can run short,
+`grow` only counts, and a whole decode is one leap; the cost is what lies empty meanwhile.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from allocators.base import (
+    Allocator,
+    AllocatorError,
+    Ask,
+    CorruptionError,
+    Grant,
+    Growth,
+    Ints,
+    Leap,
+    Reason,
+    Refusal,
+    Usage,
+)
+from allocators.placement import Placement, Span
+
+NONE = np.zeros(0, np.int64)
+NONE.flags.writeable = False
+
+
+class ReservingAllocator(Allocator):
+    """A row's `slots` never change: growing is counting."""
+
+    def grow(self, rows: Ints, lengths: Ints) -> Growth:
+        """Count the tokens; a row that asks for more than was reserved is refused."""
+        table = self.table
+        within = lengths <= table.slots[rows]
+        granted = len(rows)
+        refusal = None
+        if not within.all():
+            closed = [row for row in rows.tolist() if row not in table]
+            if closed:
+                raise AllocatorError(f"{self.kind}: row {closed[0]} is not open")
+            granted = int(within.argmin())
+            rows, lengths, short = rows[:granted], lengths[:granted], (int(rows[granted]), int(lengths[granted]))
+            refusal = self._beyond(*short)
+        if (lengths < table.length[rows]).any():
+            raise AllocatorError(f"{self.kind}: a sequence cannot shrink")
+        table.length[rows] = lengths
+        return Growth(granted, refusal)
+
+    def can_grow(self, rows: Ints, lengths: Ints) -> bool:
+        """Whether every length is within what was reserved."""
+        return bool((lengths <= self.table.slots[rows]).all())
+
+    def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
+        """Leap as far as the fullest row has room: no step takes a block."""
+        steps = int(min(steps, (self.table.slots[rows] - lengths).min(initial=steps)))
+        if steps > 0:
+            self.grow(rows, lengths + steps)
+        usage = self.usage()
+        return Leap(max(steps, 0), NONE, NONE, NONE, np.full(steps, usage.held), np.full(steps, usage.cached))
+
+    def _beyond(self, row: int, length: int) -> Refusal:
+        """Refuse to let a row outgrow its reservation, which cannot be extended in place."""
+        if length > self.max_model_len:
+            return self._too_long(length)
+        need = self.blocks_for(length)
+        return Refusal(Reason.HOLE, need, need - self.blocks_for(int(self.table.slots[row])))
+
+    def _too_long(self, length: int) -> Refusal:
+        need = self.blocks_for(length)
+        return Refusal(Reason.LENGTH, need, need - self.blocks_for(self.max_model_len))
+
+    def _open(self, slots: int, length: int) -> int:
+        """Open a row that may grow to `slots` and is `length` tokens long."""
+        row = self.table.open()
+        self.table.slots[row] = slots
+        self.table.length[row] = length
+        return row
+
+    def _demand_open(self, row: int) -> None:
+        if row not in self.table:
+            raise AllocatorError(f"{self.kind}: row {row} is not open")
+
+
+class RunAllocator(ReservingAllocator):
+    """Each sequence holds one run of consecutive blocks, as long as its policy says."""
+
+    def __init__(
+        self, placement: Placement, num_blocks: int, block_size: int, max_model_len: int, max_rows: int = 256
+    ) -> None:
+        """Make an empty pool that `placement` divides."""
+        super().__init__(num_blocks, block_size, max_model_len, max_rows)
+        self._placement = placement
+        self._whole = placement.largest()
+        self._runs: dict[int, Span] = {}
+        self._prompts: dict[int, int] = {}
+
+    @abstractmethod
+    def reservation(self, prompt: int, output: int | None) -> int:
+        """Token slots that the policy reserves for a sequence; `output` is known to oracles only."""
+
+    def never(self, ask: Ask, final: int) -> Refusal | None:
+        """Refuse what exceeds the context, or whose reservation exceeds the largest hole of an empty pool."""
+        if final > self.max_model_len:
+            return self._too_long(final)
+        need = self._placement.size(self.blocks_for(max(final, self.reservation(ask.prompt, ask.output))))
+        return Refusal(Reason.NEVER, need, need - self._whole) if need > self._whole else None
+
+    def admit(self, ask: Ask) -> Grant | Refusal:
+        """Reserve by policy (never less than `ask.tokens` and `ask.whole`) and place the run."""
+        if ask.tokens < 1:
+            raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
+        slots = max(self.reservation(ask.prompt, ask.output), ask.tokens, ask.whole)
+        return self._place(slots, ask.tokens, ask.prompt, ask.spare)
+
+    def fork(self, row: int, output: int | None = None) -> Grant | Refusal:
+        """Reserve anew for a sequence with the same prompt, and copy all its tokens."""
+        self._demand_open(row)
+        length = int(self.table.length[row])
+        prompt = self._prompts[row]
+        grant = self._place(max(self.reservation(prompt, output), length), length, prompt, 0)
+        return grant if isinstance(grant, Refusal) else grant._replace(copied=length)
+
+    def _place(self, slots: int, tokens: int, prompt: int, spare: int) -> Grant | Refusal:
+        if slots > self.max_model_len:
+            return self._too_long(slots)
+        blocks = self.blocks_for(slots)
+        need = self._placement.size(blocks)
+        if need > self._whole:
+            return Refusal(Reason.NEVER, need, need - self._whole)
+        if spare and need <= self._placement.largest() and need + spare > self._placement.free:
+            return Refusal(Reason.BLOCKS, need, need + spare - self._placement.free)
+        run = self._placement.take(blocks)
+        if run is None:
+            return Refusal(Reason.HOLE, need, need - self._placement.largest())
+        row = self._open(slots, tokens)
+        self._runs[row] = run
+        self._prompts[row] = prompt
+        self.table.count[row] = blocks
+        self.table.blocks[row, :blocks] = np.arange(run.start + 1, run.start + 1 + blocks)
+        return Grant(row, slots)
+
+    def release(self, row: int) -> None:
+        """Free the run."""
+        self._demand_open(row)
+        self._placement.give(self._runs.pop(row))
+        del self._prompts[row]
+        self.table.close(row)
+
+    def usage(self) -> Usage:
+        """Count runs as held; what they hold beyond the policy's slots is rounding."""
+        held = (self.num_blocks - self._placement.free) * self.block_size
+        return Usage(held, rounding=held - int(self.table.slots.sum()))
+
+    def largest_hole(self) -> int:
+        """Token slots in the longest hole."""
+        return self._placement.largest() * self.block_size
+
+    def stranded(self, need: int) -> int:
+        """Token slots in holes too short for a run of `need` blocks, rounded as placement does."""
+        return self._placement.stranded(need) * self.block_size
+
+    def check(self) -> None:
+        """Runs and holes tile the pool, and the table lists the runs."""
+        self._placement.check(self._runs.values())
+        if set(self._runs) != set(self.table.rows()):
+            raise CorruptionError(f"runs of rows {sorted(self._runs)}, open rows {self.table.rows()}")
+        for row, run in self._runs.items():
+            ids = self.table.row(row)
+            count = self.blocks_for(int(self.table.slots[row]))
+            first = run.start + 1
+            if count > run.size or not np.array_equal(ids, np.arange(first, first + count)):
+                raise CorruptionError(f"row {row} lists blocks {ids.tolist()}, its run is [{first}, {run.stop}]")
+            if not 0 < self.table.length[row] <= self.table.slots[row]:
+                raise CorruptionError(f"row {row} has {self.table.length[row]} tokens in {self.table.slots[row]} slots")
