@@ -139,6 +139,10 @@ class Leap(NamedTuple):
     """int64[steps]: `Usage.held` after each step."""
     cached: Ints
     """int64[steps]: `Usage.cached` after each step."""
+    copies: Sequence[Copy] = ()
+    """Block copies due before the first step; no later step needs one."""
+    copied: int = 0
+    """Tokens whose K/V is copied before the first step."""
 
 
 class Swap(NamedTuple):
@@ -309,21 +313,29 @@ class Allocator(ABC):
         if not self.can_grow(rows, lengths + 1):
             none = np.zeros(0, np.int64)
             return Leap(0, none, none, none, none, none)
-        self.grow(rows, lengths + 1)
+        growth = self.grow(rows, lengths + 1)
         after = self.table.slots[rows]
         who = np.flatnonzero(after != before)
-        usage = self.usage()
-        return Leap(1, np.zeros(len(who), np.int64), who, after[who], np.array([usage.held]), np.array([usage.cached]))
+        when = np.zeros(len(who), np.int64)
+        held, cached = (np.array([slots]) for slots in self.usage()[:2])
+        return Leap(1, when, who, after[who], held, cached, growth.copies, growth.copied)
 
     @abstractmethod
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
 
-    def fork(self, row: int, output: int | None = None) -> Grant | Refusal:
+    def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """Open a second row that holds the same tokens as `row`.
 
         Sharing allocators share every block until one of the two writes; others take new
         room and say in `Grant.copied` how many tokens must be copied.
+
+        Args:
+            row: an open row.
+            output: as `Ask.output`.
+            content: the tokens of the new row, equal to those of `row` so far; without it
+                nothing that it writes enters the prefix cache.
+
         """
         raise AllocatorError(f"{self.kind} cannot fork")
 

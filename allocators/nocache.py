@@ -8,6 +8,7 @@ activations, not to the pool.
 from __future__ import annotations
 
 from allocators.base import AllocatorError, Ask, CorruptionError, Grant, Refusal, Usage
+from allocators.content import Content
 from allocators.reserving import ReservingAllocator
 
 
@@ -29,7 +30,7 @@ class NoCacheAllocator(ReservingAllocator):
             return self._too_long(ask.tokens)
         return Grant(self._open(self.max_model_len, ask.tokens), self.max_model_len)
 
-    def fork(self, row: int, output: int | None = None) -> Grant | Refusal:
+    def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """Open a second row of the same length; there is nothing to share or copy."""
         self._demand_open(row)
         return Grant(self._open(self.max_model_len, int(self.table.length[row])), self.max_model_len)

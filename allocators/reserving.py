@@ -24,6 +24,7 @@ from allocators.base import (
     Refusal,
     Usage,
 )
+from allocators.content import Content
 from allocators.placement import Placement, Span
 
 NONE = np.zeros(0, np.int64)
@@ -117,7 +118,7 @@ class RunAllocator(ReservingAllocator):
         slots = max(self.reservation(ask.prompt, ask.output), ask.tokens, ask.whole)
         return self._place(slots, ask.tokens, ask.prompt, ask.spare)
 
-    def fork(self, row: int, output: int | None = None) -> Grant | Refusal:
+    def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """Reserve anew for a sequence with the same prompt, and copy all its tokens."""
         self._demand_open(row)
         length = int(self.table.length[row])
