@@ -355,6 +355,10 @@ class Allocator(ABC):
     def usage(self) -> Usage:
         """Count the pool.  O(1); `check` recomputes it."""
 
+    def cached_blocks(self) -> Ints:
+        """Physical ids of the blocks that nobody holds and that are kept for reuse, in any order."""
+        return np.zeros(0, np.int64)
+
     def largest_hole(self) -> int:
         """Token slots in the longest run of free blocks that one request could be given."""
         return self.free
