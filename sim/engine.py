@@ -1,0 +1,412 @@
+"""The serving loop: SimPy processes for arrivals and for the engine, one clock in nanoseconds.
+
+The engine asks the scheduler for a plan, an executor how long it takes, advances the clock
+and books what the step produced.  When the next plans are certain (every running sequence
+decodes, nothing can be let in) it leaps: all steps up to the next arrival, finish or
+shortage are done at once, in a few NumPy operations, and leave the same rows behind.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import simpy
+
+from allocators.base import Ask, Reason
+from sim.jobs import NEVER, Job
+from sim.serving import Blocked, Serving, StalledError
+from sim.telemetry import BlockLog, RequestLog, Sink, StepLog, step_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    import numpy.typing as npt
+
+    from allocators.base import Allocator, Leap
+    from allocators.content import Content
+    from sim.executor import Executor
+    from sim.plan import Chunk, Plan
+    from sim.schedulers import Scheduler
+    from workloads.requests import Requests
+
+INFINITY = float("inf")
+LONGEST_LEAP = 4096
+"""Steps; bounds the arrays that a leap needs."""
+
+
+class Outcome(NamedTuple):
+    """What a run came to."""
+
+    finished: int
+    refused: int
+    unfinished: int
+    steps: int
+    end_s: float
+
+
+class Engine:
+    """One serving engine: an allocator, a scheduler and an executor, and the requests it serves."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        content: Callable[[int], Content],
+        allocator: Allocator,
+        scheduler: Scheduler,
+        executor: Executor,
+        sink: Sink,
+        *,
+        swap: bool = False,
+        instants: int = 256,
+        horizon_s: float | None = None,
+        leaps: bool = True,
+    ) -> None:
+        """Make an engine that has not started.
+
+        Args:
+            requests: what arrives.
+            content: makes the content of request i, for the prefix cache.
+            allocator: a fresh allocator, changed by the run.
+            scheduler: decides each step.
+            executor: runs each step.
+            sink: takes the telemetry.
+            swap: preempt to the host rather than recompute.
+            instants: snapshots of the block map to keep, at most.
+            horizon_s: stop the clock there, unfinished requests and all.
+            leaps: whether to leap over certain steps; the results are the same.
+
+        """
+        self.env = simpy.Environment(initial_time=0)
+        self.requests = requests
+        self.content = content
+        self.scheduler = scheduler
+        self.executor = executor
+        self.serving = Serving(allocator, swap=swap)
+        self.leaps = leaps
+        self.steps = 0
+        self.log = StepLog(sink)
+        self.request_log = RequestLog(len(requests))
+        self.block_log = BlockLog(instants)
+        self._sink = sink
+        self._horizon = INFINITY if horizon_s is None else round(horizon_s * 1e9)
+        self._pending = len(requests)
+        self._bell = self.env.event()
+        self._emitted = 0
+        """When the decoding sequences got their last token."""
+        self._uniform = True
+        """Whether that is true of every one of them."""
+        self._copied = 0
+        """Tokens copied by forks since the last step began."""
+        self._forked = False
+        """Whether sequences have forked since the last step: the next one may have blocks to copy."""
+        self._leapt = 0
+
+    def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
+        """Serve everything, write the telemetry, and say what came of it."""
+        self.env.process(self._arrivals())
+        self.env.run(until=self.env.process(self._serve(progress)))
+        for job in [*self.serving.running.values(), *self.serving.waiting]:
+            if job.finished == NEVER:
+                self._settle(job)
+                self.request_log.add(job, "unfinished")
+        self.log.flush()
+        self.request_log.flush(self._sink, len(self.requests) - self._pending)
+        self.block_log.flush(self._sink)
+        return Outcome(**self.request_log.counts, steps=self.steps, end_s=self.env.now / 1e9)
+
+    def _settle(self, job: Job) -> None:
+        if job.rows and job.ticket not in self.serving.prefilling:
+            place = self.serving.decoding.place(job)
+            if place < len(self.serving.decoding):
+                self.serving.decoding.settle(place)
+
+    # -- arrivals --------------------------------------------------------------------------
+
+    def _job(self, index: int) -> Job:
+        requests = self.requests
+        samples = int(requests.samples[index]) if len(requests.samples) else 1
+        return Job(
+            index,
+            round(float(requests.arrival_s[index]) * 1e9),
+            int(requests.prompt_tokens[index]),
+            int(requests.output_tokens[index]),
+            samples,
+            self.content(index),
+        )
+
+    def _arrivals(self) -> Generator[simpy.Event, object, None]:
+        for index in range(len(self.requests)):
+            job = self._job(index)
+            if job.arrival > self.env.now:
+                yield self.env.timeout(job.arrival - self.env.now)
+            self._pending -= 1
+            self._arrive(job)
+            if not self._bell.triggered:
+                self._bell.succeed()
+        if not self._bell.triggered:
+            self._bell.succeed()
+
+    def _arrive(self, job: Job) -> None:
+        refusal = self._never(job)
+        if refusal:
+            job.reason = refusal
+            job.generated = 0
+            self.request_log.add(job, "refused")
+            return
+        if not self.serving.waiting:
+            self.serving.unblock()
+        self.serving.waiting.append(job)
+
+    def _never(self, job: Job) -> str:
+        """Say why a request can never run, or nothing; cut its output to the model's context."""
+        limits = self.scheduler.limits
+        if job.prompt >= limits.max_model_len:
+            return Reason.LENGTH.value
+        if not limits.chunked_prefill and job.prompt > limits.max_num_batched_tokens:
+            return "longer than a step's token budget"
+        if job.samples > limits.max_num_seqs:
+            return "more samples than seats"
+        if job.prompt + job.output > limits.max_model_len:
+            job.output = limits.max_model_len - job.prompt
+            job.reason = "output cut at the model's context"
+        allocator = self.serving.allocator
+        ask = Ask(job.content, job.prompt, job.prompt, output=job.output if allocator.oracle else None)
+        refusal = allocator.never(ask, job.final)
+        return refusal.reason.value if refusal else ""
+
+    # -- the loop --------------------------------------------------------------------------
+
+    def _serve(self, progress: Callable[[int], None] | None) -> Generator[simpy.Event, object, None]:
+        env, serving, scheduler = self.env, self.serving, self.scheduler
+        while env.now < self._horizon:
+            while env.peek() <= env.now:  # all that happens at this instant comes first
+                yield env.timeout(0)
+            if not serving.running and not serving.waiting:
+                if not self._pending:
+                    return
+                yield from self._idle()
+                continue
+            if self._certain() and (duration := self._leap()):
+                yield env.timeout(duration)
+                self._book_decodes()
+            else:
+                plan = scheduler.plan(serving)
+                if plan.empty:
+                    self._explain(plan)
+                    continue
+                yield env.timeout(self._start(plan))
+                self._book(plan)
+            if env.now >= self.block_log.due:
+                self.block_log.take(env.now, serving)
+            if progress is not None:
+                progress(self.request_log.counts["finished"])
+
+    def _certain(self) -> bool:
+        """Whether the scheduler could only let every decoding sequence advance, with nothing else to book."""
+        return self.leaps and self._uniform and not self._forked and self.scheduler.steady(self.serving)
+
+    def _idle(self) -> Generator[simpy.Event, object, None]:
+        """Wait for the next arrival, or the horizon."""
+        start = self.env.now
+        self._bell = self.env.event()
+        if self._horizon < INFINITY:
+            yield self._bell | self.env.timeout(int(self._horizon) - start)
+        else:
+            yield self._bell
+        if self.env.now > start:
+            self.log.add(step_row(self.steps, start, self.env.now - start, self.serving, self.serving.ledger()))
+
+    def _explain(self, plan: Plan) -> None:
+        """A plan that runs nothing must have preempted something; otherwise the engine is stuck."""
+        if not plan.preempted:
+            head = self.serving.waiting[0] if self.serving.waiting else next(iter(self.serving.running.values()))
+            why = self.serving.refusal or self.serving.blocked or "nothing to run"
+            raise StalledError(f"no progress: {head}: {why}")
+
+    # -- one step --------------------------------------------------------------------------
+
+    def _start(self, plan: Plan) -> int:
+        """Run a plan and write its row; returns its duration."""
+        serving, now = self.serving, self.env.now
+        for job in plan.admitted:
+            if job.scheduled == NEVER:
+                job.scheduled = now
+                job.cached = job.computed
+            self._uniform &= job.ticket in serving.prefilling  # else it came back from the host
+        plan.copied_tokens += self._copied
+        self._copied, self._forked = 0, False
+        duration = self.executor.run(plan, serving)
+        prefill = sum(chunk.tokens for chunk in plan.chunks)
+        serving.tokens += plan.decodes + prefill
+        gap, gap_tokens = self._gaps(plan.decodes, now + duration)
+        row = step_row(
+            self.steps,
+            now,
+            duration,
+            serving,
+            serving.ledger(),
+            prefill_tokens=prefill,
+            decode_tokens=plan.decodes,
+            gap=gap,
+            gap_tokens=gap_tokens,
+            preemptions=len(plan.preempted),
+        )
+        self.log.add(row)
+        self.steps += 1
+        return duration
+
+    def _gaps(self, decodes: int, end: int) -> tuple[int, int]:
+        """Time since the last token of most of the first `decodes` sequences, and of how many; others stall."""
+        if not decodes:
+            return 0, 0
+        if self._uniform:
+            return end - self._emitted, decodes
+        decoding = self.serving.decoding
+        gaps = end - decoding.column(decoding.LAST)[:decodes]
+        values, counts = np.unique(gaps, return_counts=True)
+        gap = int(values[counts.argmax()])
+        for place in np.flatnonzero(gaps != gap).tolist():
+            decoding.owners[place].stalls.append(int(gaps[place]))
+        return gap, int(counts.max())
+
+    def _book(self, plan: Plan) -> None:
+        """Enter what a step produced, now that it has ended."""
+        serving = self.serving
+        if plan.decodes:
+            self._advance(plan.decodes, 1)
+            serving.context += plan.decodes
+            self._uniform = plan.decodes == len(serving.decoding)
+            self._emitted = self.env.now
+            self._finish_decodes()
+        for chunk in plan.chunks:
+            self._book_chunk(chunk)
+        if serving.blocked is Blocked.BUDGET:  # the next step has a budget of its own
+            serving.unblock()
+        if serving.lingering and not serving.decoding and not serving.prefilling:
+            for job in list(serving.lingering):
+                serving.retire(job)
+
+    def _book_chunk(self, chunk: Chunk) -> None:
+        serving, job, now = self.serving, chunk.job, self.env.now
+        job.recomputed += max(0, min(chunk.start + chunk.tokens, job.furthest) - chunk.start)
+        job.computed = chunk.start + chunk.tokens
+        job.furthest = max(job.furthest, job.computed)
+        if job.computed < job.known:
+            return
+        job.generated += 1
+        if job.first_token == NEVER:
+            job.first_token = now
+        else:
+            job.stalls.append(now - job.last_token)
+        job.last_token = now
+        if job.generated == job.output:
+            serving.leave_prefilling(job)
+            self._finish(job)
+            return
+        self._copied += serving.fork(job)
+        self._forked |= job.samples > 1
+        if not serving.decoding:
+            self._emitted, self._uniform = now, True
+        self._uniform &= self._emitted == now
+        serving.start_decoding(job)
+
+    def _advance(self, decodes: int, steps: int) -> None:
+        decoding = self.serving.decoding
+        decoding.column(decoding.LENGTH)[:decodes] += steps
+        decoding.column(decoding.LEFT)[:decodes] -= steps
+        decoding.column(decoding.LAST)[:decodes] = self.env.now
+
+    def _finish_decodes(self) -> None:
+        decoding = self.serving.decoding
+        left = decoding.column(decoding.LEFT)
+        if left.min() > 0:
+            return
+        for job in dict.fromkeys(decoding.owners[place] for place in np.flatnonzero(left == 0).tolist()):
+            self.serving.leave_decoding(job)
+            self._finish(job)
+
+    def _finish(self, job: Job) -> None:
+        job.finished = self.env.now
+        self.request_log.add(job, "finished")
+        if self.scheduler.holds_finished:
+            self.serving.linger(job)
+        else:
+            self.serving.retire(job)
+
+    # -- many steps ------------------------------------------------------------------------
+
+    def _leap(self) -> int:
+        """Do as many pure-decode steps as are certain and write their rows; returns their duration, 0 if none is."""
+        serving, decoding, now = self.serving, self.serving.decoding, self.env.now
+        count = len(decoding)
+        lengths, left = decoding.column(decoding.LENGTH), decoding.column(decoding.LEFT)
+        steps = min(int(left.min()), LONGEST_LEAP)
+        durations = self.executor.foresee(count, serving.context + count * np.arange(1, steps + 1))
+        if durations is None:
+            return 0
+        ends = durations.cumsum()
+        until = min(self.env.peek(), self._horizon, self.block_log.due) - now
+        steps = 1 + int(ends[:-1].searchsorted(until, side="left"))
+        leap = serving.allocator.advance(decoding.column(decoding.ROW), lengths, steps)
+        if not leap.steps:
+            return 0
+        steps = leap.steps
+        self._log_leap(leap, durations[:steps])
+        serving.tokens += count * steps
+        serving.context += count * steps
+        self.steps += steps
+        self._leapt = steps
+        return int(ends[steps - 1])
+
+    def _log_leap(self, leap: Leap, durations: npt.NDArray[np.int64]) -> None:
+        serving, decoding, now = self.serving, self.serving.decoding, self.env.now
+        count, steps = len(decoding), leap.steps
+        before = serving.internal
+        live = serving.tokens + count * np.arange(1, steps + 1)
+        internal = np.full(steps, before)
+        if len(leap.who):
+            final = (decoding.column(decoding.LENGTH) + decoding.column(decoding.LEFT))[leap.who]
+            over = np.zeros(steps, np.int64)
+            np.add.at(over, leap.when, (leap.slots - final).clip(0))
+            internal += over.cumsum()
+            decoding.column(decoding.SLOTS)[leap.who] = leap.slots
+            serving.internal = int(internal[-1])
+        serving.tokens += count
+        first = step_row(
+            self.steps,
+            now,
+            0,
+            serving,
+            serving.ledger(),
+            decode_tokens=count,
+            gap_tokens=count,
+        )
+        serving.tokens -= count
+        starts = np.full(steps, now)
+        starts[1:] += durations[:-1].cumsum()
+        gaps = durations.copy()
+        gaps[0] += now - self._emitted
+        changes = {"step": self.steps + np.arange(steps), "start": starts, "duration": durations, "gap": gaps}
+        if not serving.allocator.recomputes:
+            usage = serving.allocator.usage()
+            live -= usage.saved + usage.dropped
+            free = serving.allocator.capacity - leap.held - leap.cached - first.external
+            changes |= {
+                "live": live,
+                "internal": internal,
+                "reserved": leap.held - usage.rounding - live - internal,
+                "cached": leap.cached,
+                "free": free,
+                "largest_hole": first.largest_hole + free - free[-1],
+            }
+        self.log.leap(first, durations, changes)
+
+    def _book_decodes(self) -> None:
+        """Enter what a leap produced, now that it has ended."""
+        self._advance(len(self.serving.decoding), self._leapt)
+        self._emitted = self.env.now
+        self._finish_decodes()
+        if self.serving.lingering and not self.serving.decoding:
+            for job in list(self.serving.lingering):
+                self.serving.retire(job)

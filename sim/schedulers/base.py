@@ -1,0 +1,130 @@
+"""What a scheduler is: pure decisions, no clock.
+
+`plan` looks at the queue and the running jobs and fills one step.  It changes `Serving`
+only through its verbs (admit, extend, preempt, restore).  What schedulers share, growing
+the decoding sequences and preempting from the tail until they fit, lives here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from sim.plan import Chunk, Plan
+from sim.serving import Blocked, Serving
+
+if TYPE_CHECKING:
+    from allocators.base import Hit, Refusal
+    from sim.jobs import Job
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the engine allows; names and defaults are vLLM's."""
+
+    max_num_seqs: int = 256
+    """Sequences running at once."""
+    max_num_batched_tokens: int = 2048
+    """Tokens computed a step."""
+    max_model_len: int = 2048
+    """Longest sequence."""
+    chunked_prefill: bool = True
+    """Whether a prompt may be computed over several steps (vllm-v1)."""
+    long_prefill_token_threshold: int = 0
+    """Most prompt tokens of one request a step while others wait or run; 0 for no such cap (vllm-v1)."""
+    full_prompt_gate: bool = True
+    """Whether all known tokens must fit before the first chunk is admitted (vllm-v1)."""
+    watermark: float = 0.0
+    """Fraction of the pool that admission leaves free."""
+
+
+class Scheduler(ABC):
+    """Decides what each step runs."""
+
+    kind: ClassVar[str]
+    holds_finished: ClassVar[bool] = False
+    """Whether finished jobs keep their memory until the whole batch is done."""
+
+    def __init__(self, limits: Limits) -> None:
+        """Schedule within `limits`."""
+        self.limits = limits
+
+    @abstractmethod
+    def plan(self, serving: Serving) -> Plan:
+        """Fill one step: grow and preempt running jobs, admit waiting ones."""
+
+    def steady(self, serving: Serving) -> bool:
+        """Say whether `plan` would do nothing but let every decoding sequence advance, given room.
+
+        True until something is released, arrives or finishes.  Only then may steps be leapt over.
+        """
+        if serving.prefilling or not serving.decoding:
+            return False
+        return not serving.waiting or self.settled(serving)
+
+    @staticmethod
+    def settled(serving: Serving) -> bool:
+        """Whether the head of the queue was refused for a reason that still holds."""
+        if serving.blocked is Blocked.MEMORY:
+            return serving.allocator.settled
+        return serving.blocked is not Blocked.NOTHING
+
+    def watermark(self, serving: Serving) -> int:
+        """Blocks that admission leaves free, none when nothing runs (vLLM counts the null block in)."""
+        return int(self.limits.watermark * (serving.allocator.num_blocks + 1)) if serving.running else 0
+
+    @staticmethod
+    def advance(serving: Serving, plan: Plan, first: int, last: int) -> int:
+        """Give decoding sequences `[first, last)` their next slot, preempting from the tail until they fit.
+
+        Returns how many of them go on; fewer than asked if one had to preempt itself or a job behind it.
+        """
+        decoding = serving.decoding
+        start = first
+        while first < (end := min(last, len(decoding))):
+            rows = decoding.column(decoding.ROW)[first:end]
+            growth = serving.allocator.grow(rows, decoding.column(decoding.LENGTH)[first:end] + 1)
+            plan.copies += growth.copies
+            plan.copied_tokens += growth.copied
+            refresh(serving, first, first + growth.granted)
+            first += growth.granted
+            if growth.refusal is not None and serving.lingering:
+                serving.retire(serving.lingering[-1])
+            elif growth.refusal is not None:
+                needy = decoding.owners[first]
+                if serving.preempt(plan) is needy:
+                    return min(first, len(decoding)) - start
+        return first - start
+
+    @staticmethod
+    def admit(serving: Serving, plan: Plan, job: Job, hit: Hit, tokens: int, **gates: int) -> Refusal | None:
+        """Admit the head of the queue with a chunk of `tokens` tokens beyond its prefix hit."""
+        refusal = serving.admit(job, hit, hit.tokens + tokens, **gates)
+        if refusal is None:
+            plan.admitted.append(job)
+            plan.chunks.append(Chunk(job, job.computed, tokens))
+        return refusal
+
+    def restore(self, serving: Serving, plan: Plan, job: Job) -> Refusal | None:
+        """Bring the head of the queue back from the host; it goes on in this step if it was decoding."""
+        spare = 0 if serving.allocator.free_preemption else self.watermark(serving) + job.samples
+        refusal = serving.restore(job, plan, spare if serving.running else 0)
+        if refusal is None:
+            plan.admitted.append(job)
+        return refusal
+
+
+def refresh(serving: Serving, first: int, last: int) -> None:
+    """Take over the slots that decoding sequences `[first, last)` hold after they grew."""
+    decoding = serving.decoding
+    held = decoding.column(decoding.SLOTS)[first:last]
+    now = serving.allocator.table.slots[decoding.column(decoding.ROW)[first:last]]
+    changed = (now != held).nonzero()[0]
+    if len(changed):
+        final = (
+            decoding.column(decoding.LENGTH)[first:last][changed] + decoding.column(decoding.LEFT)[first:last][changed]
+        )
+        over = (now[changed] - final).clip(0) - (held[changed] - final).clip(0)
+        serving.internal += int(over.sum())
+        held[changed] = now[changed]

@@ -1,0 +1,64 @@
+"""vLLM's first scheduler: prefill before decode, swap or recompute.
+
+A step is either a prefill of whole prompts from the queue, as many as the token budget,
+seats and memory (less a watermark) allow, or one decode of everything that runs.  A decode
+that lacks a slot preempts the newest; what was preempted comes back before any new request
+is let in (PagedAttention paper, section 4.5; vLLM 0.6.6, core/scheduler.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sim.plan import Plan
+from sim.schedulers.base import Scheduler
+from sim.serving import Blocked
+
+if TYPE_CHECKING:
+    from sim.serving import Serving
+
+
+class VllmV0(Scheduler):
+    """Prefill first, then decode; never both in a step."""
+
+    kind: ClassVar[str] = "vllm-v0"
+
+    def plan(self, serving: Serving) -> Plan:
+        """Prefill if a prompt can be let in, else decode."""
+        plan = Plan()
+        self._prefill(serving, plan)
+        if not plan.chunks:
+            plan.decodes = self.advance(serving, plan, 0, len(serving.decoding))
+            if not plan.preempted:
+                self._swap_in(serving, plan)
+        return plan
+
+    def _prefill(self, serving: Serving, plan: Plan) -> None:
+        serving.unblock()
+        budget = self.limits.max_num_batched_tokens
+        while serving.waiting:
+            job = serving.waiting[0]
+            if job.host_rows:
+                return serving.block(Blocked.ORDER)
+            if serving.seats + job.samples > self.limits.max_num_seqs:
+                return serving.block(Blocked.SEATS)
+            if job.known > budget and plan.chunks:
+                return serving.block(Blocked.BUDGET)
+            hit = serving.lookup(job)
+            refusal = self.admit(serving, plan, job, hit, job.known - hit.tokens, spare=self.watermark(serving))
+            if refusal is not None:
+                return serving.block(Blocked.MEMORY, refusal)
+            budget -= plan.chunks[-1].tokens
+        return None
+
+    def _swap_in(self, serving: Serving, plan: Plan) -> None:
+        while serving.waiting and serving.waiting[0].host_rows:
+            job = serving.waiting[0]
+            if serving.seats + job.samples > self.limits.max_num_seqs:
+                return serving.block(Blocked.SEATS)
+            refusal = self.restore(serving, plan, job)
+            if refusal is not None:
+                return serving.block(Blocked.MEMORY, refusal)
+            plan.decodes += self.advance(serving, plan, plan.decodes, len(serving.decoding))
+            serving.unblock()
+        return None

@@ -1,0 +1,117 @@
+"""vLLM's V1 scheduler: one token budget, decodes first, prefill in chunks, preemption by recompute.
+
+Every running request gets what it still has to compute, in order, as far as the budget
+lasts: one token if it decodes, a chunk if it prefills.  One that cannot have its slots
+takes those of the newest.  Only if nobody was preempted does the queue move, first come
+first served, and its head is never overtaken (vLLM 0.33, v1/core/sched/scheduler.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sim.plan import Chunk, Plan
+from sim.schedulers.base import Scheduler
+from sim.serving import Blocked
+
+if TYPE_CHECKING:
+    from sim.jobs import Job
+    from sim.serving import Serving
+
+
+class VllmV1(Scheduler):
+    """Token budget, chunked prefill, decodes first, preempt the newest."""
+
+    kind: ClassVar[str] = "vllm-v1"
+
+    def plan(self, serving: Serving) -> Plan:
+        """Fill one step within `max_num_batched_tokens`."""
+        plan = Plan()
+        budget = self._run_on(serving, plan, self.limits.max_num_batched_tokens)
+        if not plan.preempted:
+            self._let_in(serving, plan, budget)
+        return plan
+
+    def steady(self, serving: Serving) -> bool:
+        """Whether nothing prefills, the head of the queue is stuck and the budget covers every decode."""
+        return super().steady(serving) and len(serving.decoding) <= self.limits.max_num_batched_tokens
+
+    def _run_on(self, serving: Serving, plan: Plan, budget: int) -> int:
+        """Running jobs in order: decodes stand in spans between the jobs that prefill.  Returns the budget left."""
+        decoding = serving.decoding
+        done = 0
+        for job in list(serving.prefilling.values()):
+            if job.ticket not in serving.prefilling:  # preempted by one before it
+                break
+            upto = int(decoding.column(decoding.TICKET).searchsorted(job.ticket)) if len(decoding) else 0
+            done, budget, short = self._decode(serving, plan, done, upto, budget)
+            if short:
+                return budget
+            tokens = min(job.known - job.computed, self._cap(serving, job), budget)
+            if tokens <= 0 or (tokens := self._make_room(serving, plan, job, tokens)) <= 0:
+                return budget
+            plan.chunks.append(Chunk(job, job.computed, tokens))
+            budget -= tokens
+        _, budget, _ = self._decode(serving, plan, done, len(decoding), budget)
+        return budget
+
+    def _decode(self, serving: Serving, plan: Plan, done: int, upto: int, budget: int) -> tuple[int, int, bool]:
+        """Let decoding sequences `[done, upto)` advance; returns where, the budget left, and whether it ended here."""
+        want = min(upto, done + budget)
+        went = self.advance(serving, plan, done, want)
+        plan.decodes = done + went
+        return done + went, budget - went, done + went < upto
+
+    def _cap(self, serving: Serving, job: Job) -> int:
+        """Most tokens of one prompt a step; a request that is alone has no cap."""
+        cap = self.limits.long_prefill_token_threshold
+        alone = len(serving.running) + len(serving.waiting) == 1
+        return cap if cap and not alone else job.known
+
+    @staticmethod
+    def _make_room(serving: Serving, plan: Plan, job: Job, tokens: int) -> int:
+        """Find slots for a chunk, preempting from the tail; 0 if the job had to preempt itself."""
+        while serving.extend(job, tokens) is not None:
+            if serving.preempt(plan) is job:
+                return 0
+        return tokens
+
+    def _let_in(self, serving: Serving, plan: Plan, budget: int) -> None:
+        limits = self.limits
+        serving.unblock()
+        while serving.waiting:
+            job = serving.waiting[0]
+            if serving.seats + job.samples > limits.max_num_seqs:
+                return serving.block(Blocked.SEATS)
+            if budget <= 0:
+                return serving.block(Blocked.BUDGET)
+            if job.host_rows:
+                refusal = self.restore(serving, plan, job)
+                if refusal is None:
+                    budget = self._go_on(serving, plan, job, budget)
+                    continue
+                return serving.block(Blocked.MEMORY, refusal)
+            hit = serving.lookup(job)
+            tokens = min(job.known - hit.tokens, self._cap(serving, job))
+            if tokens > budget and not limits.chunked_prefill:
+                return serving.block(Blocked.BUDGET)
+            gates = {"whole": job.known if limits.full_prompt_gate else 0, "spare": self.watermark(serving)}
+            refusal = self.admit(serving, plan, job, hit, min(tokens, budget), **gates)
+            if refusal is not None:
+                return serving.block(Blocked.MEMORY, refusal)
+            budget -= plan.chunks[-1].tokens
+        return None
+
+    def _go_on(self, serving: Serving, plan: Plan, job: Job, budget: int) -> int:
+        """Let a job that came back from the host compute in this step; returns the budget left."""
+        if job.ticket in serving.prefilling:
+            tokens = min(job.known - job.computed, budget)
+            if serving.extend(job, tokens) is None:
+                plan.chunks.append(Chunk(job, job.computed, tokens))
+                budget -= tokens
+            return budget
+        if plan.decodes + len(job.rows) == len(serving.decoding):
+            went = self.advance(serving, plan, plan.decodes, len(serving.decoding))
+            plan.decodes += went
+            budget -= went
+        return budget

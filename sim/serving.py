@@ -1,0 +1,291 @@
+"""What the engine serves at one instant: the waiting queue, the running jobs, and their memory.
+
+Schedulers decide, `Serving` does: each verb moves a job between queue, prefill, decode and
+gone, calls the allocator, and keeps the sums that the ledger and the cost model need, so
+that neither loops over the batch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allocators.base import MISS, Allocator, Ask, Hit, Reason, Refusal, Swap
+from allocators.ledger import Ledger, split
+from sim.jobs import Decoding, Job
+
+if TYPE_CHECKING:
+    from sim.plan import Plan
+
+
+class Blocked(StrEnum):
+    """What keeps the head of the queue waiting."""
+
+    NOTHING = ""
+    MEMORY = "memory"
+    SEATS = "seats"
+    BUDGET = "budget"
+    ORDER = "order"
+
+
+class Serving:
+    """Queue, running jobs and allocator, changed by one scheduler and one engine."""
+
+    def __init__(self, allocator: Allocator, *, swap: bool = False) -> None:
+        """Serve from `allocator`; `swap` says whether preempted jobs go to the host or are recomputed."""
+        self.allocator = allocator
+        self.swap = swap or allocator.free_preemption
+        self.waiting: deque[Job] = deque()
+        self.running: dict[int, Job] = {}
+        """By ticket, hence in running order."""
+        self.prefilling: dict[int, Job] = {}
+        """The running jobs that do not decode yet, by ticket."""
+        self.decoding = Decoding()
+        self.lingering: list[Job] = []
+        """Finished jobs whose memory a batch-level scheduler still holds."""
+        self.blocked = Blocked.NOTHING
+        self.refusal: Refusal | None = None
+        """Why memory blocks the head of the queue, when it does."""
+        self.tokens = 0
+        """Tokens in the cache over all running sequences."""
+        self.context = 0
+        """... over the decoding ones only."""
+        self.internal = 0
+        """Held slots that no sequence will ever use."""
+        self.seats = 0
+        """Running sequences, lingering ones included."""
+        self._tickets = 0
+
+    # -- admission -------------------------------------------------------------------------
+
+    def lookup(self, job: Job) -> Hit:
+        """Tokens of a waiting job that are in the cache.  Changes nothing."""
+        return MISS if job.host_rows else self.allocator.lookup(job.content, job.known)
+
+    def admit(self, job: Job, hit: Hit, tokens: int, *, whole: int = 0, spare: int = 0) -> Refusal | None:
+        """Give the head of the queue memory for `tokens` tokens and let it run; on refusal nothing changes.
+
+        The caller plans the chunk; `job.computed` is what it need not compute.
+        """
+        allocator = self.allocator
+        output = job.output if allocator.oracle else None
+        ask = Ask(job.content, job.prompt, tokens, hit, whole, spare, output)
+        grant = allocator.admit(ask)
+        if isinstance(grant, Refusal):
+            return grant
+        rows = [grant.row]
+        if job.samples > 1 and not allocator.shares:
+            for _ in range(job.samples - 1):
+                grant = allocator.admit(ask)
+                if isinstance(grant, Refusal):
+                    for row in rows:
+                        allocator.release(row)
+                    return grant
+                rows.append(grant.row)
+        job.rows = rows
+        job.computed = hit.tokens
+        job.furthest = max(job.furthest, job.computed)
+        self._seat(job)
+        self.prefilling[job.ticket] = job
+        self.tokens += hit.tokens
+        self.internal += sum(self.waste(row, job) for row in rows)
+        return None
+
+    def restore(self, job: Job, plan: Plan, spare: int = 0) -> Refusal | None:
+        """Bring a swapped job back to the device; on refusal nothing changes."""
+        rows: list[int] = []
+        moves = []
+        for row in job.host_rows:
+            swap = self.allocator.swap_in(row, spare)
+            if isinstance(swap, Refusal):
+                job.host_rows = [self._out(back).row for back in rows] + list(job.host_rows[len(rows) :])
+                return swap
+            rows.append(swap.row)
+            moves += list(swap.moves)
+        job.rows, job.host_rows = rows, ()
+        self._count_swap(job, plan, len(moves))
+        plan.swaps_in += moves
+        self._seat(job)
+        self.internal += sum(self.waste(row, job) for row in rows)
+        if job.generated and job.computed == job.known - 1:
+            self.tokens += job.computed * len(rows)
+            self.start_decoding(job)
+        else:
+            self.tokens += job.computed
+            self.prefilling[job.ticket] = job
+        return None
+
+    def _out(self, row: int) -> Swap:
+        swap = self.allocator.swap_out(row)
+        if isinstance(swap, Refusal):  # it was on the host a moment ago, so there is room
+            raise StalledError(f"the host has no room for what it held before: {swap}")
+        return swap
+
+    def _count_swap(self, job: Job, plan: Plan, blocks: int) -> None:
+        if not self.allocator.free_preemption:
+            job.swapped_blocks += blocks
+            plan.swapped_blocks += blocks
+
+    def _seat(self, job: Job) -> None:
+        self.waiting.popleft()
+        self._tickets += 1
+        job.ticket = self._tickets
+        self.running[job.ticket] = job
+        self.seats += job.samples
+
+    def waste(self, row: int, job: Job) -> int:
+        """Slots a row holds beyond what its sequence will ever use."""
+        return max(0, int(self.allocator.table.slots[row]) - job.final)
+
+    # -- running ---------------------------------------------------------------------------
+
+    def extend(self, job: Job, tokens: int) -> Refusal | None:
+        """Make room for the next `tokens` tokens of a prefilling job."""
+        before = sum(self.waste(row, job) for row in job.rows)
+        for row in job.rows:
+            growth = self.allocator.grow(np.array([row]), np.array([job.computed + tokens]))
+            if growth.refusal is not None:
+                return growth.refusal
+        self.internal += sum(self.waste(row, job) for row in job.rows) - before
+        return None
+
+    def fork(self, job: Job) -> int:
+        """Give a prefilled job a row for each of its samples; returns tokens to be copied for that."""
+        copied = 0
+        if len(job.rows) < job.samples:
+            rows = list(job.rows)
+            while len(rows) < job.samples:
+                grant = self.allocator.fork(rows[0])
+                if isinstance(grant, Refusal):
+                    raise StalledError(f"{job} cannot fork: {grant}")
+                rows.append(grant.row)
+                copied += grant.copied
+                self.internal += self.waste(grant.row, job)
+            job.rows = rows
+        elif job.samples > 1:
+            copied = (job.samples - 1) * job.computed
+        self.tokens += (job.samples - 1) * job.computed
+        return copied
+
+    def start_decoding(self, job: Job) -> None:
+        """Move a job whose known tokens but the last are all computed from prefill to decode."""
+        slots = self.allocator.table.slots
+        self.prefilling.pop(job.ticket, None)
+        for row in job.rows:
+            self.decoding.insert(job, row, int(slots[row]))
+        self.context += job.computed * len(job.rows)
+
+    def preempt(self, plan: Plan) -> Job:
+        """Take the memory of the last running job and put it at the front of the queue."""
+        ticket, job = self.running.popitem()
+        if ticket in self.prefilling:
+            self.leave_prefilling(job)
+        else:
+            self.leave_decoding(job)
+        self.seats -= job.samples
+        if not (self.swap and self._swap_out(job, plan)):
+            for row in reversed(job.rows):
+                self.allocator.release(row)
+            job.computed = 0
+            if job.samples > 1:  # one prefill cannot bring back outputs that differ: they are generated anew
+                job.generated = 0
+        job.rows = ()
+        if not self.allocator.free_preemption:
+            job.preemptions += 1
+        self.waiting.appendleft(job)
+        plan.preempted.append(job)
+        self.unblock()
+        return job
+
+    def _swap_out(self, job: Job, plan: Plan) -> bool:
+        rows: list[int] = []
+        moves = []
+        for row in job.rows:
+            swap = self.allocator.swap_out(row)
+            if isinstance(swap, Refusal):  # the host is full: the sequences already there come back, all recompute
+                job.rows = [self._in(back) for back in rows] + list(job.rows[len(rows) :])
+                return False
+            rows.append(swap.row)
+            moves += list(swap.moves)
+        job.host_rows = rows
+        self._count_swap(job, plan, len(moves))
+        plan.swaps_out += moves
+        return True
+
+    def _in(self, row: int) -> int:
+        swap = self.allocator.swap_in(row)
+        if isinstance(swap, Refusal):  # its blocks were freed a moment ago
+            raise StalledError(f"the device has no room for what it held before: {swap}")
+        return swap.row
+
+    def leave_decoding(self, job: Job) -> None:
+        """Take all of a job's sequences out of the decoding set; their memory stays."""
+        place = self.decoding.place(job)
+        self.decoding.settle(place)
+        for row in job.rows:
+            self.decoding.remove(place)
+            self.internal -= self.waste(row, job)
+        self.context -= job.computed * len(job.rows)
+        self.tokens -= job.computed * len(job.rows)
+
+    def linger(self, job: Job) -> None:
+        """Keep a finished job's memory until its batch ends; none of it will ever be used again."""
+        self.lingering.append(job)
+        self.internal += sum(int(self.allocator.table.slots[row]) for row in job.rows)
+
+    def leave_prefilling(self, job: Job) -> None:
+        """Take a job out of the prefilling set; its memory stays."""
+        del self.prefilling[job.ticket]
+        self.tokens -= job.computed
+        self.internal -= sum(self.waste(row, job) for row in job.rows)
+
+    def retire(self, job: Job) -> None:
+        """Release a finished job that has left the prefilling or decoding set."""
+        if job in self.lingering:
+            self.lingering.remove(job)
+            self.internal -= sum(int(self.allocator.table.slots[row]) for row in job.rows)
+        for row in reversed(job.rows):
+            self.allocator.release(row)
+        self.seats -= job.samples
+        del self.running[job.ticket]
+        job.rows = ()
+        self.unblock()
+
+    # -- standing still --------------------------------------------------------------------
+
+    def block(self, why: Blocked, refusal: Refusal | None = None) -> None:
+        """Remember what keeps the head of the queue waiting."""
+        self.blocked, self.refusal = why, refusal
+
+    def unblock(self) -> None:
+        """Forget it: something has changed that may let the head in."""
+        self.blocked, self.refusal = Blocked.NOTHING, None
+
+    def ledger(self) -> Ledger:
+        """Where every slot is now."""
+        if self.allocator.recomputes:
+            return split(self.allocator.capacity, self.allocator.usage(), 0, 0, 0)
+        stranded = 0
+        if self.refusal is not None and self.refusal.reason is Reason.HOLE:
+            stranded = self.allocator.stranded(self.refusal.need)
+        internal = self.internal - self._counted_twice()
+        return split(self.allocator.capacity, self.allocator.usage(), self.tokens, internal, stranded)
+
+    def _counted_twice(self) -> int:
+        """Waste in last blocks that forked sequences still share, beyond once a block."""
+        if not self.allocator.shares:
+            return 0
+        table = self.allocator.table
+        twice = 0
+        for job in self.running.values():
+            if len(job.rows) > 1:
+                blocks = {int(table.row(row)[-1]) for row in job.rows}
+                twice += (len(job.rows) - len(blocks)) * self.waste(job.rows[0], job)
+        return twice
+
+
+class StalledError(Exception):
+    """The engine cannot make progress; the message names the sequence and the reason."""
