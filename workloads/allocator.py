@@ -1,0 +1,74 @@
+"""One entry of a workload's list of allocators.
+
+Which options an allocator has is declared beside it (`allocators.registry`, plug-ins
+included); this module only carries those declarations into the schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from allocators.base import AllocatorError
+from allocators.options import Value, meant
+from allocators.registry import find, names
+from workloads.spec import Spec
+
+Scheduler: TypeAlias = Literal["static", "orca", "vllm-v0", "vllm-v1"]
+
+
+class AllocatorSpec(Spec):
+    """An allocator, its options, and what differs for it from the rest of the file."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str
+    """Which allocator (`sim list allocators`)."""
+    label: str | None = Field(default=None, min_length=1, max_length=80)
+    """What the run is called in reports; made from kind and options if not given."""
+    scheduler: Scheduler | None = None
+    """Scheduler in place of the engine's."""
+
+    @property
+    def options(self) -> dict[str, Value]:
+        """The allocator's own options that the file sets."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_options(cls, given: Any) -> Any:
+        """Check every option against the allocator's declaration."""
+        if not isinstance(given, Mapping) or not isinstance(kind := given.get("kind"), str):
+            return given
+        try:
+            options = find(kind).options
+        except AllocatorError as error:
+            raise _faults([(("kind",), kind, str(error))]) from None
+        faults: list[tuple[tuple[str, ...], Any, str]] = []
+        for name, value in given.items():
+            if name in cls.model_fields:
+                continue
+            if not isinstance(name, str) or name not in options:
+                faults.append(((str(name),), value, f"unknown key{meant(name, [*options, *cls.model_fields])}"))
+            elif fault := options[name].fault(value):
+                faults.append(((name,), value, fault))
+        if faults:
+            raise _faults(faults)
+        return given
+
+
+def _faults(faults: list[tuple[tuple[str, ...], Any, str]]) -> ValidationError:
+    """Make one error of several (where, value, message)."""
+    return ValidationError.from_exception_data(
+        "allocator",
+        [
+            InitErrorDetails(type=PydanticCustomError("allocator", "{why}", {"why": why}), loc=where, input=value)
+            for where, value, why in faults
+        ],
+    )
+
+
+__all__ = ["AllocatorSpec", "Scheduler", "names"]

@@ -1,0 +1,216 @@
+"""YAML as plain data that remembers where everything stood.
+
+YAML 1.2 through ruamel.yaml's composer: `1e3` is a number, `on` is a word, no tag runs
+code.  The nodes keep line and column, so that an error found later, by path, can be traced
+back to the text.  Overrides (`--set a.b=value`) are applied to the data and remembered too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from workloads.errors import WorkloadError, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+Step: TypeAlias = str | int
+Where: TypeAlias = tuple[Step, ...]
+
+LARGEST = 1 << 20
+"""Bytes; a workload file is a page of text, and a data file given by mistake should fail at once."""
+_TAG = "tag:yaml.org,2002:"
+_SCALARS = frozenset({"null", "bool", "int", "float"})
+
+
+class Document:
+    """A YAML text, its data, and the way back from a path in the data to the text."""
+
+    def __init__(self, text: str, name: str) -> None:
+        """Parse `text`; `name` is what messages call it.
+
+        Raises:
+            WorkloadError: the text is no YAML, or holds duplicate keys or unsupported tags.
+
+        """
+        self.name = name
+        self._yaml = YAML(typ="safe", pure=True)
+        self._faults: list[str] = []
+        self._built: dict[int, Any] = {}
+        self._overrides: dict[Where, str] = {}
+        try:
+            self._root = self._yaml.compose(text)
+            self.data: Any = self._build(self._root) if self._root is not None else None
+        except MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            what = " ".join(str(error.problem or error.context).split())
+            raise WorkloadError(f"{self._at(mark)}: not valid YAML: {what}") from None
+        except YAMLError as error:
+            raise WorkloadError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
+        except RecursionError:
+            raise WorkloadError(f"{name}: not a workload: nested too deeply") from None
+        if self._faults:
+            raise WorkloadError(*self._faults)
+
+    def override(self, setting: str) -> None:
+        """Apply `a.b.c=value`, the value in YAML; a name that stands for a mapping becomes one.
+
+        Raises:
+            WorkloadError: the setting has no `=`, or leads through something that has no parts.
+
+        """
+        dotted, equals, text = setting.partition("=")
+        where = tuple(int(part) if part.isdigit() else part for part in dotted.strip().split("."))
+        source = f"--set {setting}"
+        if not equals or "" in where:
+            raise WorkloadError(f"{source}: write it as key.key=value")
+        value = Document(text, source).data
+        here = self.data
+        for depth, step in enumerate(where):
+            last = depth == len(where) - 1
+            if isinstance(here, list) and isinstance(step, int) and step < len(here):
+                here[step] = value if last else _open(here[step])
+            elif isinstance(here, dict):
+                step = str(step)  # noqa: PLW2901 - a key of digits is still a key
+                here[step] = value if last else _open(here.get(step, {}))
+            else:
+                path = ".".join(map(str, where[: depth + 1]))
+                have = f"a list of {len(here)}" if isinstance(here, list) else shown(here)
+                raise WorkloadError(f"{source}: there is no {path}: it would be inside {have}")
+            here = here[step]
+        self._overrides[tuple(where)] = source
+
+    def where(self, path: Sequence[Step], *, key: bool = False) -> str:
+        """Return `file:line:col` of the value at `path` (or of its key), or the override that set it."""
+        for depth in range(len(path), 0, -1):
+            if source := self._overrides.get(tuple(path[:depth])):
+                return source
+        node = self._root
+        mark = node.start_mark if node is not None else None
+        for depth, step in enumerate(path):
+            found = self._child(node, step)
+            if found is None:
+                break
+            key_node, node = found
+            mark = (key_node if key and depth == len(path) - 1 else node).start_mark
+        return self._at(mark)
+
+    def _at(self, mark: Any) -> str:
+        return (
+            self.name
+            if mark is None or self.name.startswith("--set")
+            else f"{self.name}:{mark.line + 1}:{mark.column + 1}"
+        )
+
+    def _build(self, node: Node) -> Any:
+        """Turn a node into plain data; an alias is the same object again."""
+        if id(node) in self._built:
+            if self._built[id(node)] is node:
+                self._faults.append(f"{self._at(node.start_mark)}: an alias must not refer to what holds it")
+                return None
+            return self._built[id(node)]
+        self._built[id(node)] = node  # stands for "being built"
+        data: Any = None
+        if isinstance(node, MappingNode) and node.tag == f"{_TAG}map":
+            data = self._mapping(node)
+        elif isinstance(node, SequenceNode) and node.tag == f"{_TAG}seq":
+            data = [self._build(item) for item in node.value]
+        elif isinstance(node, ScalarNode):
+            data = self._scalar(node)
+        else:
+            self._faults.append(f"{self._at(node.start_mark)}: the tag {node.tag} has no place here")
+        self._built[id(node)] = data
+        return data
+
+    def _scalar(self, node: ScalarNode) -> Any:
+        tag = str(node.tag).removeprefix(_TAG)
+        if tag in _SCALARS:
+            try:
+                return self._yaml.constructor.construct_object(node)
+            except ValueError:
+                self._faults.append(f"{self._at(node.start_mark)}: not a value: {shown(node.value)}")
+                return None
+        if tag not in {"str", "timestamp"}:
+            self._faults.append(f"{self._at(node.start_mark)}: the tag {node.tag} has no place here")
+        return node.value
+
+    def _mapping(self, node: MappingNode) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        first: dict[str, Any] = {}
+        for key, value in self._pairs(node):
+            name = key.value
+            if not isinstance(key, ScalarNode):
+                self._faults.append(f"{self._at(key.start_mark)}: a key must be a word")
+            elif name in first:
+                line = first[name].line + 1
+                self._faults.append(f"{self._at(key.start_mark)}: {name}: duplicate key (first on line {line})")
+            else:
+                first[name] = key.start_mark
+                data[name] = self._build(value)
+        for key, value in self._merged(node):
+            data.setdefault(key.value, self._build(value))
+        return data
+
+    @staticmethod
+    def _pairs(node: Node) -> Iterator[tuple[Node, Node]]:
+        """Yield the entries of a mapping, merges left out."""
+        return ((key, value) for key, value in node.value if key.tag != f"{_TAG}merge")
+
+    def _merged(self, node: Node, depth: int = 0) -> Iterator[tuple[Node, Node]]:
+        """Yield the entries that `<<` brings into a mapping, nearest first."""
+        for key, value in node.value:
+            if key.tag != f"{_TAG}merge":
+                continue
+            for other in value.value if isinstance(value, SequenceNode) else [value]:
+                if not isinstance(other, MappingNode) or depth > 8:
+                    self._faults.append(f"{self._at(key.start_mark)}: << takes an alias of a mapping")
+                    return
+                yield from self._pairs(other)
+                yield from self._merged(other, depth + 1)
+
+    def _child(self, node: Node | None, step: Step) -> tuple[Node, Node] | None:
+        """Return the key and value nodes under `step`; a list item is its own key."""
+        if isinstance(node, MappingNode):
+            for key, value in [*self._pairs(node), *self._merged(node)]:
+                if key.value == str(step):
+                    return key, value
+        if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
+            return node.value[step], node.value[step]
+        return None
+
+
+def _open(value: Any) -> Any:
+    """Return a copy that may be changed; a bare name becomes the mapping it stands for."""
+    if isinstance(value, dict):
+        return dict(value)
+    if isinstance(value, list):
+        return list(value)
+    return {"name": value} if isinstance(value, str) else value
+
+
+def read(path: Path, name: str) -> Document:
+    """Read a YAML file.
+
+    Raises:
+        WorkloadError: it cannot be read, is too large, is not UTF-8 text or not YAML.
+
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
+    except OSError as error:
+        raise WorkloadError(f"{name}: cannot be read: {error.strerror or error}") from None
+    if len(raw) > LARGEST:
+        raise WorkloadError(f"{name}: larger than {LARGEST >> 20} MiB: not a workload file")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        column = error.start - raw.rfind(b"\n", 0, error.start)
+        raise WorkloadError(f"{name}:{line}:{column}: not UTF-8 text: byte 0x{raw[error.start]:02x}") from None
+    return Document(text, name)

@@ -1,0 +1,33 @@
+"""The one error that bad input raises: lines for people, each saying where, what, and what would be right."""
+
+from __future__ import annotations
+
+import reprlib
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class WorkloadError(Exception):
+    """A workload file, a trace or a data file cannot be used; `str` is one line for each fault."""
+
+    def __init__(self, *lines: str) -> None:
+        """Keep the lines; at least one."""
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def meant(word: object, known: Iterable[object]) -> str:
+    """Return ` (did you mean X?)` for the nearest of the known words, or nothing."""
+    near = get_close_matches(str(word), [str(name) for name in known], n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def shown(value: object) -> str:
+    """Write a value into a message: in one line, short, however large or nested the value is."""
+    short = reprlib.Repr()
+    short.maxlevel = 2
+    short.maxstring = short.maxother = 60
+    return short.repr(value)

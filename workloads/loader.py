@@ -1,0 +1,165 @@
+"""From a YAML file to a `Workload`, or to a list of faults with line and column.
+
+    workload.yaml:7:5: allocators.0.block_sise: unknown key (did you mean block_size?)
+
+All faults of a file are reported at once, each with its place in the file and its dotted
+path.  pydantic finds them by path; `workloads.document` knows where a path stands.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from workloads.document import Document, Step, read
+from workloads.errors import WorkloadError, meant, shown
+from workloads.schema import PRESETS, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic_core import ErrorDetails
+
+
+def presets() -> list[str]:
+    """Return the names of the shipped workload files."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
+    """Read a workload file, or a shipped preset by its bare name.
+
+    Args:
+        path: the YAML file; relative file names inside it start from its folder.
+        overrides: settings `a.b.c=value` that replace what the file says; values are YAML.
+
+    Raises:
+        WorkloadError: one line for every fault, as `file:line:col: dotted.path: message`.
+
+    """
+    file = Path(path)
+    if not file.exists():
+        preset = PRESETS / f"{path}.yaml"
+        if file.name != str(path) or not preset.is_file():
+            hint = meant(path, presets()) or f"; presets: {', '.join(presets())}"
+            raise WorkloadError(f"{path}: no such file or preset{hint}")
+        file = preset
+    document = read(file, str(file))
+    for setting in overrides:
+        document.override(setting)
+    return parse(document, file.parent)
+
+
+def parse(document: Document, folder: Path) -> Workload:
+    """Validate a document whose relative file names start from `folder`.
+
+    Raises:
+        WorkloadError: as in `load`.
+
+    """
+    if not isinstance(document.data, dict):
+        raise WorkloadError(f"{document.where(())}: a workload is a mapping of keys, such as name and requests")
+    try:
+        return Workload.model_validate(document.data, context={"folder": folder})
+    except ValidationError as error:
+        lines = [_line(document, fault) for fault in error.errors(include_url=False)]
+        raise WorkloadError(*dict.fromkeys(lines)) from None
+
+
+def _line(document: Document, fault: ErrorDetails) -> str:
+    """Write one fault as `where: dotted.path: message`."""
+    kind, context = fault["type"], fault.get("ctx", {})
+    path = _path(document.data, fault["loc"], whole=kind == "missing")
+    if kind in {"union_tag_invalid", "union_tag_not_found"} and "kind" in context.get("discriminator", ""):
+        path = (*path, "kind")
+    dotted = ".".join(map(str, path))
+    where = document.where(path, key=kind == "extra_forbidden")
+    return f"{where}: {dotted + ': ' if dotted else ''}{_message(fault, kind, context)}"
+
+
+def _path(data: Any, loc: tuple[Step, ...], *, whole: bool) -> tuple[Step, ...]:
+    """Strip from pydantic's location what is no key of the data: the tags of unions."""
+    path: list[Step] = []
+    for depth, step in enumerate(loc):
+        inside = (isinstance(data, dict) and step in data) or (
+            isinstance(data, list) and isinstance(step, int) and step < len(data)
+        )
+        if inside:
+            data = data[step]
+        if inside or (whole and depth == len(loc) - 1):
+            path.append(step)
+    return tuple(path)
+
+
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "finite_number": "a finite number",
+}
+
+
+def _message(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
+    """Say what is wrong and what would be right."""
+    given, message = fault["input"], fault["msg"]
+    got = f", got {shown(given)}"
+    match kind:
+        case "missing":
+            return "missing"
+        case "extra_forbidden":
+            return f"unknown key{meant(fault['loc'][-1], _known_keys(fault['loc'][:-1]))}"
+        case "union_tag_invalid":
+            known = _words(context["expected_tags"])
+            message = f"unknown kind {context['tag']}{meant(context['tag'], known)}; known: {', '.join(known)}"
+        case "union_tag_not_found":
+            message = "missing" if isinstance(given, dict) else f"must be a mapping with a kind{got}"
+        case "literal_error":
+            known = _words(context["expected"])
+            message = f"must be one of {', '.join(known)}{got}{meant(given, known)}"
+        case "value_error":
+            message = str(context["error"])
+        case _ if kind in _TYPES:
+            message = f"must be {_TYPES[kind]}{got}"
+        case _ if message.startswith("Input should"):
+            message = message.replace("Input should", "must") + got
+    return message
+
+
+def _words(listed: str) -> list[str]:
+    """Take apart pydantic's `'a', 'b' or 'c'`."""
+    return [word.strip(" '") for word in listed.replace(" or ", ",").split(",")]
+
+
+def _known_keys(loc: tuple[Step, ...]) -> list[str]:
+    """Return the keys that the block at a location of pydantic's may have."""
+    blocks: list[type[BaseModel]] = [Workload]
+    for step in loc:
+        inner = [
+            part
+            for block in blocks
+            if step in block.model_fields
+            for part in _blocks(block.model_fields[str(step)].annotation)
+        ]
+        tagged = [
+            block
+            for block in blocks
+            if "kind" in block.model_fields and step in get_args(block.model_fields["kind"].annotation)
+        ]
+        blocks = inner or tagged or blocks
+    return [name for block in blocks for name in block.model_fields]
+
+
+def _blocks(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [block for part in get_args(annotation) for block in _blocks(part)]

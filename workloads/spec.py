@@ -1,0 +1,83 @@
+"""The kinds of value a workload file is made of.
+
+Every block of the file is a frozen pydantic model that knows no unknown keys.  Numbers are
+taken as they are written: `"12"` is not a number, `true` is not 1, and nothing is NaN.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+SHIPPED = Path(__file__).parent / "data"
+"""Data files that come with kvsim; a file name that is not found beside the workload is looked up here."""
+
+
+class Spec(BaseModel):
+    """One block of a workload file."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        defer_build=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
+
+    shorthand: ClassVar[str | None] = None
+    """Field that is meant where the file has a bare word or number in place of the mapping."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, given: Any) -> Any:
+        if cls.shorthand is not None and isinstance(given, str | int | float):
+            return {cls.shorthand: given}
+        return given
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Let editors accept the shorthand too."""
+        schema = handler(core)
+        if cls.shorthand is None:
+            return schema
+        whole = handler.resolve_ref_schema(schema)
+        return {"anyOf": [whole["properties"][cls.shorthand], schema]}
+
+
+def _resolve(name: str, info: ValidationInfo) -> str:
+    """Find a data file beside the workload file, else among the shipped ones."""
+    folder = (info.context or {}).get("folder", Path())
+    for path in (folder / name, SHIPPED / name):
+        if path.is_file():
+            return str(path)
+    raise ValueError(f"no such file: {name} (looked in {folder.resolve()} and among the shipped data)")
+
+
+DataPath: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_resolve)]
+"""A file, relative to the folder of the workload file, or the name of a shipped data file."""
+
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+"""At least one of something."""
+
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+"""More than nothing."""
+
+NotNegative: TypeAlias = Annotated[float, Field(ge=0)]
+"""Nothing, or more."""
+
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+"""A part of a whole, 0 to 1."""

@@ -1,0 +1,204 @@
+"""Named columns out of a CSV: fast when the file is clean, exact about every row when it is not.
+
+pyarrow reads a clean file at hundreds of megabytes a second, but says little about a bad
+one.  So when it refuses, the rows are read again one at a time, and every one that cannot
+be parsed is named by its line.  Columns are found by name; others are never looked at.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from io import BytesIO, StringIO
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.errors import WorkloadError, meant, shown
+from workloads.requests import Floats, Ints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workloads.traces.files import TraceFile
+    from workloads.traces.rows import Fault
+
+Kind: TypeAlias = Literal["number", "time", "text"]
+"""`number` float64, NaN where empty; `time` float64 seconds after the first row's; `text` object array of str."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns by name, all of one length."""
+
+    file: TraceFile
+    values: Mapping[str, npt.NDArray[Any]]
+    numbers: Ints | None = None
+    """Line numbers where rows were read one by one."""
+    faults: Sequence[Fault] = field(default_factory=list)
+    """Rows left out because they could not be parsed."""
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """Return a column."""
+        return self.values[name]
+
+    def lines(self, rows: Ints) -> list[int]:
+        """Return the line numbers (1-based) of rows; reads the file again if nobody has counted yet."""
+        if self.numbers is not None:
+            return [int(number) for number in self.numbers[rows]]
+        last = int(rows.max(initial=-1))
+        numbers = []
+        for row, (number, _) in enumerate(_records(self.file)):
+            numbers.append(number)
+            if row == last:
+                break
+        return [numbers[row] for row in rows.tolist()]
+
+
+def read_csv(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
+    """Read the wanted columns of a CSV with a header.
+
+    Raises:
+        WorkloadError: the file cannot be read or lacks a column.  Bad rows are no error here: see `Columns.faults`.
+
+    """
+    for name in wanted:
+        if name not in file.header:
+            raise WorkloadError(
+                f"{file.name}:1: no column {name}{meant(name, file.header)}; columns: {', '.join(file.header[:20])}"
+            )
+    return _at_once(file, wanted) or _one_by_one(file, wanted)
+
+
+def _at_once(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns | None:
+    """Let pyarrow read the file; None if it finds anything amiss."""
+    import pyarrow as pa  # noqa: PLC0415 - costs 0.1 s, and generated workloads never need it
+    from pyarrow import csv as arrow  # noqa: PLC0415
+
+    clock = pa.timestamp("ns", "UTC" if _zoned(file, wanted) else None)
+    types = {"number": pa.float64(), "time": clock, "text": pa.string()}
+    raw = file.head.lstrip("\r\n").split("\n", 1)[0].strip("\r").split(",")
+    by_name = {cell.strip().strip('"'): cell.strip('"') for cell in raw}
+    try:
+        table = arrow.read_csv(
+            BytesIO(file.data),
+            convert_options=arrow.ConvertOptions(
+                column_types={by_name[name]: types[kind] for name, kind in wanted.items()},
+                include_columns=[by_name[name] for name in wanted],
+                strings_can_be_null=False,
+            ),
+        )
+        values = {}
+        for name, kind in wanted.items():
+            column = table[by_name[name]]
+            if kind == "time" and column.null_count:
+                return None
+            values[name] = _seconds(column.to_numpy().astype("int64")) if kind == "time" else column.to_numpy()
+    except (pa.ArrowException, KeyError, ValueError):
+        return None
+    return Columns(file, values)
+
+
+def _zoned(file: TraceFile, wanted: Mapping[str, Kind]) -> bool:
+    """Say whether the first row's time has an offset from UTC."""
+    for _, cells in _records(file):
+        for name, kind in wanted.items():
+            if kind == "time" and len(cells) == len(file.header):
+                return bool(re.search(r"(Z|[+-]\d\d:?\d\d)$", cells[file.header.index(name)].strip()))
+        break
+    return False
+
+
+def _seconds(nanoseconds: Ints) -> Floats:
+    """Count seconds from the first instant; differences are taken in whole nanoseconds, hence exact."""
+    if len(nanoseconds) == 0:
+        return np.zeros(0)
+    seconds: Floats = (nanoseconds - nanoseconds[0]) / 1e9
+    return seconds
+
+
+def _records(file: TraceFile) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, cells) of every row after the header that is not blank."""
+    text = StringIO(file.data.decode("utf-8-sig", errors="replace"), newline="")
+    reader = csv.reader(text)
+    header = True
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            cells = [f"\ufffd{error}"]
+        if not cells:
+            continue
+        if not header:
+            yield reader.line_num, cells
+        header = False
+
+
+def _one_by_one(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
+    """Read row by row; collect what cannot be parsed."""
+    where = {name: file.header.index(name) for name in wanted}
+    values: dict[str, list[Any]] = {name: [] for name in wanted}
+    numbers: list[int] = []
+    faults: list[Fault] = []
+    for line, cells in _records(file):
+        if len(cells) != len(file.header):
+            faults.append((line, f"{len(cells)} cells where the header has {len(file.header)}"))
+            continue
+        row: list[Any] = []
+        try:
+            for name, kind in wanted.items():
+                row.append(_PARSERS[kind](cells[where[name]].strip()))
+        except ValueError as error:
+            faults.append((line, f"{list(wanted)[len(row)]}: {error}"))
+            continue
+        numbers.append(line)
+        for column, value in zip(values.values(), row, strict=True):
+            column.append(value)
+    return Columns(
+        file,
+        {
+            name: np.array(values[name], object)
+            if kind == "text"
+            else _seconds(np.array(values[name], np.int64))
+            if kind == "time"
+            else np.array(values[name], np.float64)
+            for name, kind in wanted.items()
+        },
+        np.array(numbers, np.int64),
+        faults,
+    )
+
+
+def _number(cell: str) -> float:
+    if not cell:
+        return float("nan")
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(f"not a number: {shown(cell)}") from None
+
+
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _instant(cell: str) -> int:
+    """Parse a date and time with up to 9 digits of fraction (fromisoformat drops the 7th) to nanoseconds."""
+    match = _INSTANT.fullmatch(cell)
+    if not match:
+        raise ValueError(f"not a date and time: {shown(cell)}")
+    date, clock, fraction, zone = match.groups()
+    try:
+        instant = datetime.fromisoformat(f"{date}T{clock}{zone or '+00:00'}")
+    except ValueError as error:
+        raise ValueError(f"not a date and time: {shown(cell)} ({error})") from None
+    return (instant - _EPOCH) // timedelta(seconds=1) * 10**9 + int((fraction or "").ljust(9, "0"))
+
+
+_PARSERS: Mapping[Kind, Callable[[str], Any]] = {"number": _number, "time": _instant, "text": str}

@@ -1,0 +1,51 @@
+"""Opening a trace: gzip'd or not, told by its first bytes, never by its name."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from functools import cached_property
+from pathlib import Path
+
+from workloads.errors import WorkloadError
+
+HEAD = 1 << 16
+"""Bytes of text that a format is told by."""
+
+
+class TraceFile:
+    """The bytes of one trace file, decompressed when asked for."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Name a file; nothing is read yet."""
+        self.path = Path(path)
+        self.name = str(path)
+
+    @cached_property
+    def data(self) -> bytes:
+        """The whole file, decompressed.
+
+        Raises:
+            WorkloadError: it cannot be read, or its gzip stream is damaged or ends early.
+
+        """
+        try:
+            raw = self.path.read_bytes()
+            return gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+        except EOFError:
+            raise WorkloadError(f"{self.name}: the gzip file is truncated") from None
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise WorkloadError(f"{self.name}: the gzip file is damaged: {error}") from None
+        except OSError as error:
+            raise WorkloadError(f"{self.name}: cannot be read: {error.strerror or error}") from None
+
+    @cached_property
+    def head(self) -> str:
+        """The first lines as text, a byte-order mark left out; bytes that are not UTF-8 show as U+FFFD."""
+        return self.data[:HEAD].decode("utf-8-sig", errors="replace")
+
+    @cached_property
+    def header(self) -> list[str]:
+        """The cells of the first line, read as CSV."""
+        line = self.head.lstrip().split("\n", 1)[0].strip()
+        return [cell.strip().strip('"') for cell in line.split(",")]
