@@ -264,6 +264,15 @@ class Allocator(ABC):
         """Blocks that hold `tokens` token slots."""
         return -(-tokens // self.block_size)
 
+    def too_long(self, length: int) -> Refusal:
+        """Refuse `length` token slots, which exceed `max_model_len`."""
+        return Refusal(Reason.LENGTH, self.blocks_for(length), self.blocks_for(length - self.max_model_len))
+
+    def demand_open(self, row: int) -> None:
+        """Raise `AllocatorError` unless `row` is open."""
+        if row not in self.table:
+            raise AllocatorError(f"{self.kind}: row {row} is not open")
+
     def lookup(self, content: Content, tokens: int) -> Hit:
         """Find the longest cached prefix of the first `tokens` tokens.  Changes nothing.
 

@@ -28,6 +28,13 @@ class Holes(Placement):
         self._starts = [0]
         self._sizes = [blocks]
 
+    def copy(self) -> Holes:
+        """Return equal free space that changes apart from this one."""
+        other = Holes(self.blocks, best=self._best)
+        other.free = self.free
+        other._starts, other._sizes = self._starts.copy(), self._sizes.copy()
+        return other
+
     def take(self, need: int) -> Span | None:
         """Cut `need` blocks from the low end of the hole that the rule picks."""
         index = self._find(need)

@@ -20,24 +20,24 @@ class NoCacheAllocator(ReservingAllocator):
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """Refuse only what exceeds the context."""
-        return self._too_long(final) if final > self.max_model_len else None
+        return self.too_long(final) if final > self.max_model_len else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
         """Open a row that may grow to the longest context."""
         if ask.tokens < 1:
             raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
         if ask.tokens > self.max_model_len:
-            return self._too_long(ask.tokens)
+            return self.too_long(ask.tokens)
         return Grant(self._open(self.max_model_len, ask.tokens), self.max_model_len)
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """Open a second row of the same length; there is nothing to share or copy."""
-        self._demand_open(row)
+        self.demand_open(row)
         return Grant(self._open(self.max_model_len, int(self.table.length[row])), self.max_model_len)
 
     def release(self, row: int) -> None:
         """Close the row."""
-        self._demand_open(row)
+        self.demand_open(row)
         self.table.close(row)
 
     def usage(self) -> Usage:

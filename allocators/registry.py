@@ -26,8 +26,10 @@ from types import MappingProxyType
 
 from allocators.base import Allocator, AllocatorError
 from allocators.contiguous import ContiguousAllocator
+from allocators.growing import GrowingAllocator
 from allocators.nocache import NoCacheAllocator
 from allocators.options import Option, Value, meant, resolve
+from allocators.paged import PagedAllocator
 from allocators.preallocated import PreallocatedAllocator
 
 GROUP = "kvsim.allocators"
@@ -37,8 +39,10 @@ BUILT_IN: Mapping[str, type[Allocator]] = MappingProxyType(
         cls.kind: cls
         for cls in (
             NoCacheAllocator,
+            GrowingAllocator,
             PreallocatedAllocator,
             ContiguousAllocator,
+            PagedAllocator,
         )
     }
 )

@@ -67,13 +67,9 @@ class ReservingAllocator(Allocator):
     def _beyond(self, row: int, length: int) -> Refusal:
         """Refuse to let a row outgrow its reservation, which cannot be extended in place."""
         if length > self.max_model_len:
-            return self._too_long(length)
+            return self.too_long(length)
         need = self.blocks_for(length)
         return Refusal(Reason.HOLE, need, need - self.blocks_for(int(self.table.slots[row])))
-
-    def _too_long(self, length: int) -> Refusal:
-        need = self.blocks_for(length)
-        return Refusal(Reason.LENGTH, need, need - self.blocks_for(self.max_model_len))
 
     def _open(self, slots: int, length: int) -> int:
         """Open a row that may grow to `slots` and is `length` tokens long."""
@@ -81,10 +77,6 @@ class ReservingAllocator(Allocator):
         self.table.slots[row] = slots
         self.table.length[row] = length
         return row
-
-    def _demand_open(self, row: int) -> None:
-        if row not in self.table:
-            raise AllocatorError(f"{self.kind}: row {row} is not open")
 
 
 class RunAllocator(ReservingAllocator):
@@ -107,7 +99,7 @@ class RunAllocator(ReservingAllocator):
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """Refuse what exceeds the context, or whose reservation exceeds the largest hole of an empty pool."""
         if final > self.max_model_len:
-            return self._too_long(final)
+            return self.too_long(final)
         need = self._placement.size(self.blocks_for(max(final, self.reservation(ask.prompt, ask.output))))
         return Refusal(Reason.NEVER, need, need - self._whole) if need > self._whole else None
 
@@ -120,7 +112,7 @@ class RunAllocator(ReservingAllocator):
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """Reserve anew for a sequence with the same prompt, and copy all its tokens."""
-        self._demand_open(row)
+        self.demand_open(row)
         length = int(self.table.length[row])
         prompt = self._prompts[row]
         grant = self._place(max(self.reservation(prompt, output), length), length, prompt, 0)
@@ -128,7 +120,7 @@ class RunAllocator(ReservingAllocator):
 
     def _place(self, slots: int, tokens: int, prompt: int, spare: int) -> Grant | Refusal:
         if slots > self.max_model_len:
-            return self._too_long(slots)
+            return self.too_long(slots)
         blocks = self.blocks_for(slots)
         need = self._placement.size(blocks)
         if need > self._whole:
@@ -147,7 +139,7 @@ class RunAllocator(ReservingAllocator):
 
     def release(self, row: int) -> None:
         """Free the run."""
-        self._demand_open(row)
+        self.demand_open(row)
         self._placement.give(self._runs.pop(row))
         del self._prompts[row]
         self.table.close(row)
