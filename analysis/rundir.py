@@ -5,7 +5,8 @@
     DIR/<label>/requests.parquet one row a request
     DIR/<label>/steps.parquet    one row a step; rows tile time from 0 to the end, an idle gap is a row
     DIR/<label>/blocks.parquet   snapshots of the block map
-    DIR/<label>/repeat-<k>/...   the same three files for replications k = 1, 2, ...
+    DIR/<label>/events.parquet   optional: what happened to requests' memory, and who caused it
+    DIR/<label>/repeat-<k>/...   the same files for replications k = 1, 2, ...
     DIR/report.html
 
 Times are seconds from the start of the workload.  This module holds the column schemas;
@@ -83,8 +84,18 @@ BLOCKS = pa.schema(
         pa.field("slack", pa.int32(), metadata={"is": "empty slots in the run"}),
     ]
 )
+EVENTS = pa.schema(
+    [
+        pa.field("time_s", pa.float64(), metadata={"is": "instant"}),
+        pa.field("request_id", pa.int64(), metadata={"is": "whom it happened to"}),
+        pa.field("event", _word, metadata={"is": "preempt, resume, swap_out, swap_in, refuse, evict or fork"}),
+        pa.field("blocks", pa.int32(), metadata={"is": "blocks moved, lost or asked for; 0 if not known"}),
+        pa.field("cause", pa.int64(), metadata={"is": "request whose growth or admission caused it; -1 if none"}),
+    ]
+)
+"""events.parquet is optional: where it exists, reports show memory events exactly, else from the block map."""
 LEDGER = ("live", "reserved", "internal", "rounding", "cached", "external", "free")
 COLUMNS = {
     name: {field.name: field.metadata[b"is"].decode() for field in schema}
-    for name, schema in (("requests", REQUESTS), ("steps", STEPS), ("blocks", BLOCKS))
+    for name, schema in (("requests", REQUESTS), ("steps", STEPS), ("blocks", BLOCKS), ("events", EVENTS))
 }

@@ -1,0 +1,141 @@
+"""One figure of one allocator, looked up by name, over all its replications.
+
+Names are those of summary.json with dots: `batch_size` (its mean), `batch_size.peak`,
+`ttft_s.p99`, `steady.batch_size`; `share.live` and `steady.share.live` are percentages of
+the pool, and `share.external+rounding` their sum.  Tables, comparison, the report and the
+"paper beside simulated" lines of a workload all ask here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.stats import Interval, Verdict, paired_difference, paired_ratio, t_interval
+
+Entry = Mapping[str, Any]
+SEVERITY = (Verdict.STABLE, Verdict.BACKLOGGED, Verdict.OVERLOADED)
+
+
+def figure(entry: Entry, name: str) -> float:
+    """Look one figure up in an entry of summary.json; NaN if the run has none.
+
+    Raises:
+        KeyError: no metric has that name.
+
+    """
+    head, _, rest = name.partition(".")
+    if head == "steady":
+        steady = entry.get("steady")
+        return _share(steady["ledger"], rest) if steady and rest.startswith("share.") else _number(steady, rest)
+    if head == "share":
+        return _share(entry["ledger"]["mean"], name)
+    if head == "peak":
+        return _number(entry["ledger"]["peak"], rest)
+    value = entry["metrics"][head]
+    return _number(value, rest or "mean") if isinstance(value, Mapping) else _number({"": value}, "")
+
+
+def _share(shares: Mapping[str, float | None], name: str) -> float:
+    total = sum(_number(shares, key) for key in shares if key not in ("shared_savings", "swapped"))
+    wanted = sum(_number(shares, key) for key in name.removeprefix("share.").split("+"))
+    return 100 * wanted / total if total else float("nan")
+
+
+def _number(values: Mapping[str, Any] | None, key: str) -> float:
+    if values is None:
+        return float("nan")
+    value = values[key]
+    return float("nan") if value is None else float(value)
+
+
+@dataclass(frozen=True)
+class Allocator:
+    """All replications of one allocator of a workload."""
+
+    label: str
+    entries: Sequence[Entry]
+
+    @property
+    def kind(self) -> str:
+        """Kind of the allocator."""
+        return str(self.entries[0]["kind"])
+
+    @property
+    def scheduler(self) -> str:
+        """Scheduler it ran under."""
+        return str(self.entries[0]["scheduler"])
+
+    def values(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The figure of each replication."""
+        return np.array([figure(entry, name) for entry in self.entries])
+
+    def mean(self, name: str) -> float:
+        """Mean of the figure over replications that have it; NaN if none has."""
+        values = self.values(name)
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if len(values) else float("nan")
+
+    def interval(self, name: str) -> Interval:
+        """Mean of the figure with its 95 % interval over replications."""
+        values = self.values(name)
+        return t_interval(values[~np.isnan(values)])
+
+    def count(self, name: str) -> int:
+        """Requests of that status over all replications."""
+        return sum(int(entry["requests"][name]) for entry in self.entries)
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """Refused requests by reason, over all replications."""
+        total: dict[str, int] = {}
+        for entry in self.entries:
+            for reason, number in entry["requests"]["refusals"].items():
+                total[reason] = total.get(reason, 0) + number
+        return total
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict of all replications."""
+        return max((Verdict(entry["verdict"]) for entry in self.entries), key=SEVERITY.index)
+
+
+def group(entries: Iterable[Entry]) -> list[Allocator]:
+    """Gather the entries of summary.json by allocator, in their order."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(str(entry["allocator"]), []).append(entry)
+    return [Allocator(label, runs) for label, runs in found.items()]
+
+
+def bound(allocators: Iterable[Allocator]) -> Allocator | None:
+    """Find the ideal allocator, which every other one is a percentage of."""
+    return next((one for one in allocators if one.kind == "ideal"), None)
+
+
+def percent_of(one: Allocator, other: Allocator | None, name: str) -> float:
+    """The figure of one allocator as a percentage of another's; NaN without the other."""
+    base = other.mean(name) if other else float("nan")
+    return 100 * one.mean(name) / base if base else float("nan")
+
+
+def difference(first: Allocator, second: Allocator, name: str) -> Interval:
+    """Paired difference `second - first` over the replications both have."""
+    return paired_difference(*_pairs(first, second, name))
+
+
+def ratio(first: Allocator, second: Allocator, name: str) -> Interval:
+    """Paired ratio `second / first` over the replications both have, where both are positive."""
+    one, two = _pairs(first, second, name)
+    positive = (one > 0) & (two > 0)
+    return paired_ratio(one[positive], two[positive])
+
+
+def _pairs(first: Allocator, second: Allocator, name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    mine = {entry.get("repeat", 0): figure(entry, name) for entry in first.entries}
+    theirs = {entry.get("repeat", 0): figure(entry, name) for entry in second.entries}
+    both = [repeat for repeat in mine if repeat in theirs and not np.isnan(mine[repeat] + theirs[repeat])]
+    return np.array([mine[repeat] for repeat in both]), np.array([theirs[repeat] for repeat in both])

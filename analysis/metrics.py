@@ -1,0 +1,280 @@
+"""What a run is judged by: every metric is one function whose docstring is its formula.
+
+A metric reads *columns* (mappings from the column names of `analysis.rundir` to NumPy
+arrays), so that an engine that has just finished and a directory read back a year later
+give the same numbers.  Per-request metrics return one value a request, NaN where the
+formula has none; `summarise` turns them into percentiles and counts, and never drops a
+request silently: refused and unfinished ones are counted beside the percentiles.
+
+Percentiles interpolate linearly between closest ranks (NumPy's default); those of
+`itl_s` are the same percentiles of all gaps that steps and stalls describe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from allocators.ledger import Ledger
+
+Column: TypeAlias = npt.NDArray[Any]
+Columns: TypeAlias = Mapping[str, Column]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+SHARES = Ledger._fields[:7]
+"""The shares of the ledger that sum to the capacity."""
+HELD = ("live", "reserved", "internal", "rounding")
+"""The shares that running sequences hold."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One run as its metrics see it."""
+
+    requests: Columns
+    """Columns of requests.parquet; `stall_s` is flat, the gaps of all requests one after the other, and
+    `stall_count` says how many each has."""
+    steps: Columns
+    """Columns of steps.parquet."""
+    capacity: int
+    """Token slots in the pool."""
+    slo: Mapping[str, float | None] = field(default_factory=dict)
+    """Limits in seconds, by the name of a per-request metric."""
+
+    @cached_property
+    def finished(self) -> npt.NDArray[np.bool_]:
+        """Which requests finished."""
+        return np.asarray(self.requests["status"] == "finished", np.bool_)
+
+    @cached_property
+    def outputs(self) -> Floats:
+        """Output tokens each request produced, of one sample; NaN if none."""
+        tokens = np.asarray(self.requests["generated_tokens"], np.float64)
+        return np.where(tokens > 0, tokens, np.nan)
+
+    @cached_property
+    def durations(self) -> Floats:
+        """Length of each step in seconds."""
+        return np.asarray(self.steps["duration_s"], np.float64)
+
+    @cached_property
+    def duration_s(self) -> float:
+        """Length of the run in seconds: the rows of steps tile it."""
+        return float(self.durations.sum())
+
+    @cached_property
+    def held(self) -> Floats:
+        """Slots that running sequences hold, each step."""
+        return np.asarray(np.sum([self.steps[name] for name in HELD], axis=0), np.float64)
+
+    def mean(self, values: Column) -> float:
+        """Time-weighted mean of a column of steps; NaN for an empty run."""
+        return float(np.dot(values, self.durations)) / self.duration_s if self.duration_s else np.nan
+
+    def rate(self, count: float) -> float:
+        """A count a second of the run; NaN for an empty run."""
+        return float(count) / self.duration_s if self.duration_s else np.nan
+
+
+# -- one value a request ---------------------------------------------------------------------
+
+
+def ttft_s(run: Observed) -> Floats:
+    """`first_token_s - arrival_s`: time to first token, waiting in the queue included."""
+    return np.asarray(run.requests["first_token_s"] - run.requests["arrival_s"], np.float64)
+
+
+def e2e_s(run: Observed) -> Floats:
+    """`finish_s - arrival_s`: end to end."""
+    return np.asarray(run.requests["finish_s"] - run.requests["arrival_s"], np.float64)
+
+
+def tpot_s(run: Observed) -> Floats:
+    """`(e2e_s - ttft_s) / (n_out - 1)`: time per output token after the first; none for one token."""
+    after = np.asarray(run.requests["finish_s"] - run.requests["first_token_s"], np.float64)
+    return after / np.where(run.outputs > 1, run.outputs - 1, np.nan)
+
+
+def queue_s(run: Observed) -> Floats:
+    """`scheduled_s - arrival_s`: until the first step that ran it started."""
+    return np.asarray(run.requests["scheduled_s"] - run.requests["arrival_s"], np.float64)
+
+
+def normalized_latency_s(run: Observed) -> Floats:
+    """`e2e_s / n_out`: the y-axis of the PagedAttention paper (and of Orca's)."""
+    return e2e_s(run) / run.outputs
+
+
+PER_REQUEST: tuple[Callable[[Observed], Floats], ...] = (ttft_s, tpot_s, e2e_s, queue_s, normalized_latency_s)
+
+
+def itl_s(run: Observed) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """All gaps between tokens: `gap_s` of each step `gap_tokens` times, and every `stall_s` once.
+
+    Returns the gaps and how often each occurs.  A preemption between two tokens is part of their gap.
+    """
+    stalls = np.asarray(run.requests["stall_s"], np.float64)
+    often = np.asarray(run.steps["gap_tokens"], np.int64)
+    counted = often > 0
+    gaps = np.asarray(run.steps["gap_s"], np.float64)[counted]
+    return np.concatenate([gaps, stalls]), np.concatenate([often[counted], np.ones(len(stalls), np.int64)])
+
+
+def any_gap_over(run: Observed, limit: float) -> npt.NDArray[np.bool_]:
+    """Tell which requests waited longer than `limit` seconds between two of their tokens."""
+    middle = np.asarray(run.steps["start_s"], np.float64) + run.durations / 2
+    long_step = (np.asarray(run.steps["gap_s"]) > limit) & (np.asarray(run.steps["gap_tokens"]) > 0)
+    so_far = np.append(0, np.cumsum(long_step))
+    begin, end = (np.asarray(run.requests[name], np.float64) for name in ("first_token_s", "finish_s"))
+    begin = np.where(np.isnan(begin), np.inf, begin)
+    over = (
+        so_far[np.searchsorted(middle, np.where(np.isnan(end), np.inf, end))] > so_far[np.searchsorted(middle, begin)]
+    )
+    stalled = np.repeat(np.arange(len(over)), run.requests["stall_count"])[np.asarray(run.requests["stall_s"]) > limit]
+    over[stalled] = True
+    return np.asarray(over, np.bool_)
+
+
+# -- one value a run -------------------------------------------------------------------------
+
+
+def throughput_rps(run: Observed) -> float:
+    """Finished requests / duration."""
+    return run.rate(float(np.count_nonzero(run.finished)))
+
+
+def output_tps(run: Observed) -> float:
+    """Output tokens of all samples / duration, those of unfinished requests included."""
+    return run.rate(float(np.dot(run.requests["generated_tokens"], np.asarray(run.requests["samples"], np.int64))))
+
+
+def total_tps(run: Observed) -> float:
+    """(Prompt tokens of requests that got a first token + output tokens) / duration."""
+    begun = ~np.isnan(np.asarray(run.requests["first_token_s"], np.float64))
+    return run.rate(int(np.dot(run.requests["prompt_tokens"], begun.astype(np.int64)))) + output_tps(run)
+
+
+def goodput_rps(run: Observed) -> float | None:
+    """Finished requests that meet every limit of the SLO / duration; none without an SLO."""
+    limits = {name: limit for name, limit in run.slo.items() if limit is not None}
+    if not limits:
+        return None
+    good = run.finished.copy()
+    for metric in PER_REQUEST:
+        if metric.__name__ in limits:
+            good &= ~(metric(run) > limits[metric.__name__])  # a value that does not exist breaks no limit
+    if itl_s.__name__ in limits:
+        good &= ~any_gap_over(run, limits[itl_s.__name__])
+    return run.rate(float(np.count_nonzero(good)))
+
+
+def batch_size(run: Observed) -> dict[str, float]:
+    """Running sequences: time-weighted mean, and peak."""
+    return _over_time(run, run.steps["running"])
+
+
+def waiting(run: Observed) -> dict[str, float]:
+    """Queued requests, preempted ones included: time-weighted mean, and peak."""
+    return _over_time(run, run.steps["waiting"])
+
+
+def kv_usage(run: Observed) -> dict[str, float]:
+    """Slots held by running sequences / capacity: time-weighted mean, and peak (vLLM's kv_cache_usage_perc)."""
+    return _over_time(run, run.held / run.capacity)
+
+
+def kv_efficiency(run: Observed) -> float:
+    """Slots with live K/V / slots held, both integrated over time."""
+    held = run.mean(run.held)
+    return run.mean(run.steps["live"]) / held if held else np.nan
+
+
+def preemptions(run: Observed) -> int:
+    """Times that a running request lost its memory."""
+    return _total(run, "preemptions")
+
+
+def recomputed_tokens(run: Observed) -> int:
+    """Tokens computed again after preemptions."""
+    return _total(run, "recomputed_tokens")
+
+
+def swapped_blocks(run: Observed) -> int:
+    """Blocks moved to the host and back."""
+    return _total(run, "swapped_blocks")
+
+
+def prefix_hit_rate(run: Observed) -> float:
+    """Prompt tokens found in the prefix cache at first admission / prompt tokens of admitted requests."""
+    admitted = ~np.isnan(np.asarray(run.requests["scheduled_s"], np.float64))
+    prompts = int(np.dot(run.requests["prompt_tokens"], admitted.astype(np.int64)))
+    return _total(run, "cached_tokens") / prompts if prompts else np.nan
+
+
+def fragmentation_external_index(run: Observed) -> float:
+    """`1 - largest hole / free slots`: time-weighted mean over the time in which slots are free."""
+    free = np.asarray(run.steps["free"] + run.steps["external"], np.float64)
+    some = free > 0
+    time = float(run.durations[some].sum())
+    index = 1 - run.steps["largest_hole"][some] / free[some]
+    return float(np.dot(index, run.durations[some])) / time if time else np.nan
+
+
+def blocked_by(run: Observed) -> dict[str, float]:
+    """Share of the time in which each cause kept the head of the queue waiting."""
+    words, which = np.unique(run.steps["blocked"].astype(str), return_inverse=True)
+    time = np.bincount(which, weights=run.durations, minlength=len(words))
+    return {str(word): run.rate(seconds) for word, seconds in zip(words, time, strict=True) if word}
+
+
+PER_RUN: tuple[Callable[[Observed], float | dict[str, float] | None], ...] = (
+    throughput_rps,
+    output_tps,
+    total_tps,
+    goodput_rps,
+    batch_size,
+    waiting,
+    kv_usage,
+    kv_efficiency,
+    preemptions,
+    recomputed_tokens,
+    swapped_blocks,
+    prefix_hit_rate,
+    fragmentation_external_index,
+    blocked_by,
+)
+
+
+def _over_time(run: Observed, values: Column) -> dict[str, float]:
+    return {"mean": run.mean(values), "peak": values.max().item() if len(values) else np.nan}
+
+
+def _total(run: Observed, name: str) -> int:
+    return int(np.sum(run.requests[name], dtype=np.int64))
+
+
+def plain(columns: Mapping[str, Any]) -> dict[str, Column]:
+    """Turn an engine's columns into arrays: `(codes, words)` into words, `(offsets, values)` into values and counts.
+
+    Columns that are arrays already are not copied.
+    """
+    result: dict[str, Column] = {}
+    for name, column in columns.items():
+        if not isinstance(column, tuple):
+            result[name] = np.asarray(column)
+        elif name.endswith("_s"):
+            result[name] = np.asarray(column[1])
+            result[name.removesuffix("_s") + "_count"] = np.diff(column[0])
+        else:
+            result[name] = np.asarray(column[1], dtype=object)[np.asarray(column[0])]
+    return result
+
+
+def formulas() -> dict[str, str]:
+    """Say what each metric is: the first line of its docstring, by name."""
+    return {metric.__name__: (metric.__doc__ or "").splitlines()[0] for metric in (*PER_REQUEST, itl_s, *PER_RUN)}

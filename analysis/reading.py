@@ -1,0 +1,184 @@
+"""Reading run directories back: the manifest, the summary, and the columns of every run.
+
+Columns are NumPy arrays named as in `analysis.rundir`; words are arrays of strings, and
+the list column `stall_s` comes flat, with `stall_count` beside it (gaps a request).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.summary import summarise
+
+SCHEMA_VERSION = 1
+
+
+class RunDirectoryError(Exception):
+    """A path is not a run directory that this version reads; the message is one line for the user."""
+
+
+class LazyColumns(Mapping[str, npt.NDArray[Any]]):
+    """Columns of a parquet file that are read each time they are asked for, so that only one is in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Read from `path`, which must exist when a column is asked for."""
+        self._path = path
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """Read one column.  Raises RunDirectoryError if the file lacks it."""
+        return read_columns(self._path, ["stall_s" if name == "stall_count" else name])[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the columns."""
+        import pyarrow.parquet as pq  # noqa: PLC0415  (start-up time of commands that read nothing)
+
+        return iter(pq.read_schema(self._path).names)
+
+    def __len__(self) -> int:
+        """How many columns there are."""
+        return sum(1 for _ in self)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One allocator under one workload, once."""
+
+    facts: Mapping[str, Any]
+    """Its entry in the manifest: label, kind, scheduler, repeat, dir, capacity, block_size, num_blocks, block_bytes."""
+    path: Path
+    """Where its parquet files are."""
+
+    @property
+    def label(self) -> str:
+        """Name of the allocator in the workload file."""
+        return str(self.facts["label"])
+
+    @property
+    def repeat(self) -> int:
+        """Number of the replication, from 0."""
+        return int(self.facts.get("repeat", 0))
+
+    @property
+    def capacity(self) -> int:
+        """Token slots in the pool."""
+        return int(self.facts["capacity"])
+
+    def requests(self, columns: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Columns of requests.parquet, all or those named."""
+        return read_columns(self.path / "requests.parquet", columns)
+
+    def steps(self, columns: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Columns of steps.parquet, all or those named."""
+        return read_columns(self.path / "steps.parquet", columns)
+
+    def summarise(self, slo: Mapping[str, float | None] | None = None) -> dict[str, Any]:
+        """Entry of summary.json, column by column, so that a long run needs little memory."""
+        return summarise(
+            LazyColumns(self.path / "requests.parquet"), LazyColumns(self.path / "steps.parquet"), self.facts, slo
+        )
+
+    def blocks(self) -> dict[str, npt.NDArray[Any]] | None:
+        """Columns of blocks.parquet; None if no block map was recorded."""
+        path = self.path / "blocks.parquet"
+        return read_columns(path) if path.exists() else None
+
+    def events(self) -> dict[str, npt.NDArray[Any]] | None:
+        """Columns of events.parquet; None if none were recorded."""
+        path = self.path / "events.parquet"
+        return read_columns(path) if path.exists() else None
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """What one `run` command left behind."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the workload."""
+        return str(self.manifest.get("name", self.path.name))
+
+    @property
+    def slo(self) -> Mapping[str, float | None]:
+        """Limits in seconds by metric; empty if the workload sets none."""
+        return self.manifest.get("slo") or {}
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run, in the order of the workload file, then by replication."""
+        return [Run(facts, self.path / str(facts["dir"])) for facts in self.manifest["runs"]]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Entries of summary.json; computed from the columns where the file is missing."""
+        path = self.path / "summary.json"
+        if path.exists():
+            entries: list[dict[str, Any]] = _json(path)["runs"]
+            return entries
+        return [run.summarise(self.slo) for run in self.runs]
+
+
+def open_directory(path: str | Path) -> RunDirectory:
+    """Open a run directory.
+
+    Raises:
+        RunDirectoryError: there is none, or it was written in a format that this version does not know.
+
+    """
+    path = Path(path)
+    manifest = path / "manifest.json"
+    if not path.is_dir():
+        raise RunDirectoryError(f"{path}: no such directory; give one that `run --out` has written")
+    if not manifest.exists():
+        raise RunDirectoryError(f"{path}: no manifest.json in it, so it is not a run directory")
+    content = _json(manifest)
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA_VERSION:
+        raise RunDirectoryError(f"{manifest}: schema {found!r}; this version reads schema {SCHEMA_VERSION}")
+    return RunDirectory(path, content)
+
+
+def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Read columns of a parquet file as NumPy arrays.
+
+    Raises:
+        RunDirectoryError: the file is missing, unreadable, or lacks a column asked for.
+
+    """
+    import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunDirectoryError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    missing = [name for name in columns or () if name not in table.column_names]
+    if missing:
+        raise RunDirectoryError(f"{path}: no column {missing[0]!r}")
+    result: dict[str, npt.NDArray[Any]] = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if pa.types.is_dictionary(column.type):
+            words = np.asarray(column.dictionary.to_pylist(), dtype=object)
+            result[name] = words[column.indices.to_numpy(zero_copy_only=False)]
+        elif pa.types.is_list(column.type):
+            result[name] = column.flatten().to_numpy(zero_copy_only=False)
+            result[name.removesuffix("_s") + "_count"] = np.diff(column.offsets.to_numpy())
+        else:
+            result[name] = column.to_numpy(zero_copy_only=False)
+    return result
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"{path}: not readable as JSON: {error}") from None

@@ -1,0 +1,247 @@
+"""Statistics that keep a comparison honest.
+
+* Percentiles of weighted values, and intervals for them by a block bootstrap: latencies of
+  neighbours in a queue are alike, so blocks of consecutive requests are resampled, not
+  single ones (Kuensch 1989).
+* MSER-5: where the warm-up ends (White 1997, White, Cobb & Spratt 2000).
+* Paired differences and ratios under common random numbers, with Student's t (Law,
+  *Simulation Modeling and Analysis*, section 10.2).
+* A verdict on saturation, and Little's law as a check that no request was lost.
+
+Everything is a pure function of arrays; random choices take a seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Array: TypeAlias = npt.NDArray[Any]
+
+BOOTSTRAP_BLOCKS = 50
+BOOTSTRAP_RESAMPLES = 500
+RANK_BINS = 4096
+
+
+class Interval(NamedTuple):
+    """An estimate and its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """Independent observations behind it."""
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+def weighted_percentiles(values: Array, weights: Array, quantiles: Sequence[float]) -> Floats:
+    """Percentiles of the multiset that holds `values[i]` `weights[i]` times.
+
+    Equals `np.percentile(np.repeat(values, weights), 100 * quantiles)` without making it.
+
+    Args:
+        values: finite numbers, any order.
+        weights: how often each occurs, integers >= 0.
+        quantiles: in [0, 1].
+
+    Returns:
+        float64[len(quantiles)], NaN if the multiset is empty.
+
+    """
+    present = weights > 0
+    values, weights = np.asarray(values[present], np.float64), np.asarray(weights[present], np.int64)
+    if not len(values):
+        return np.full(len(quantiles), np.nan)
+    order = np.argsort(values)
+    values, last = values[order], np.cumsum(weights[order])
+    rank = np.asarray(quantiles) * (last[-1] - 1)
+    below = np.floor(rank)
+    low = values[np.searchsorted(last, below, side="right")]
+    high = values[np.searchsorted(last, np.minimum(below + 1, last[-1] - 1), side="right")]
+    return np.asarray(low + (high - low) * (rank - below), np.float64)
+
+
+def bootstrap(
+    values: Array, quantiles: Sequence[float], seed: int = 0, resamples: int = BOOTSTRAP_RESAMPLES
+) -> tuple[tuple[float, float], list[tuple[float, float]]]:
+    """95 % intervals for the mean and for percentiles of a correlated series.
+
+    The series is cut into 50 blocks of consecutive values (fewer if it is shorter), blocks
+    are drawn with replacement, and the interval spans the central 95 % of the estimates.
+    More than 4,096 values are first put into as many bins of equal rank, so that a million
+    requests cost as much as four thousand.
+
+    Args:
+        values: in order of arrival, finite.
+        quantiles: in [0, 1].
+        seed: of the draws.
+        resamples: how many times to draw.
+
+    Returns:
+        the interval of the mean, and one interval a quantile; NaN for fewer than 2 values.
+
+    """
+    count = len(values)
+    if count < 2:
+        nothing = (float("nan"), float("nan"))
+        return nothing, [nothing for _ in quantiles]
+    blocks = min(count, BOOTSTRAP_BLOCKS)
+    block = np.arange(count) * blocks // count
+    bins = min(count, RANK_BINS)
+    order = np.argsort(values, kind="stable")
+    rank_bin = np.arange(count) * bins // count
+    histogram = np.bincount(block[order] * bins + rank_bin, minlength=blocks * bins).reshape(blocks, bins)
+    representative = np.asarray(values)[order][((np.arange(bins) + 0.5) * count / bins).astype(np.int64)]
+    draws = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
+    sizes = np.bincount(block, minlength=blocks)
+    means = (draws @ np.bincount(block, weights=values, minlength=blocks)) / (draws @ sizes)
+    cumulative = np.cumsum(draws.astype(np.float32) @ histogram.astype(np.float32), axis=1)
+    spans = []
+    for quantile in quantiles:
+        place = (cumulative < quantile * cumulative[:, -1:]).sum(axis=1)
+        spans.append(_central(representative[np.minimum(place, bins - 1)]))
+    return _central(means), spans
+
+
+def _central(estimates: Array) -> tuple[float, float]:
+    low, high = np.percentile(estimates, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def warmup(series: Array, batch: int = 5) -> int:
+    """Say how many values of `series` to cut as warm-up, by MSER-5.
+
+    Over batch means Y_1..Y_k, d minimises  sum_{i>d} (Y_i - mean_{>d})^2 / (k - d)^2  over
+    the first three quarters; later minima mean that the series never settled.
+
+    Args:
+        series: equally spaced observations.
+        batch: values a batch mean.
+
+    Returns:
+        values to drop, a multiple of `batch`.
+
+    """
+    batches = len(series) // batch
+    if batches < 4:
+        return 0
+    means = np.asarray(series[: batches * batch], np.float64).reshape(batches, batch).mean(axis=1)
+    means -= means.mean()
+    left = np.arange(batches, 0, -1)
+    total = np.cumsum(means[::-1])[::-1]
+    squares = np.cumsum((means**2)[::-1])[::-1]
+    error = (squares - total**2 / left) / left.astype(np.float64) ** 2
+    return int(np.argmin(error[: batches * 3 // 4])) * batch
+
+
+def t_interval(observations: Array) -> Interval:
+    """Mean of independent observations with Student's 95 % interval; infinitely wide for one."""
+    count = len(observations)
+    mean = float(np.mean(observations)) if count else float("nan")
+    if count < 2:
+        return Interval(mean, float("-inf"), float("inf"), count)
+    from scipy.special import stdtrit  # noqa: PLC0415  (only needed where there are replications)
+
+    half = float(stdtrit(count - 1, 0.975)) * float(np.std(observations, ddof=1)) / count**0.5
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def paired_difference(first: Array, second: Array) -> Interval:
+    """Mean of `second - first` over replications that shared their random numbers."""
+    return t_interval(np.asarray(second, np.float64) - np.asarray(first, np.float64))
+
+
+def paired_ratio(first: Array, second: Array) -> Interval:
+    """Geometric mean of `second / first` over replications that shared their random numbers."""
+    logs = t_interval(np.log(np.asarray(second, np.float64)) - np.log(np.asarray(first, np.float64)))
+    value, low, high = (float(np.exp(bound)) for bound in logs[:3])
+    return Interval(value, low, high, logs.n)
+
+
+class Verdict(StrEnum):
+    """Whether the offered load fits."""
+
+    STABLE = "STABLE"
+    """Requests came and went; latency figures describe the system."""
+    BACKLOGGED = "BACKLOGGED"
+    """A queue stood for memory or seats, but did not grow without bound."""
+    OVERLOADED = "OVERLOADED"
+    """The queue grew as long as requests came: latency figures describe the length of the run."""
+
+
+GROWTH = 0.05
+STANDING = 0.05
+
+
+def verdict(arrivals: Array, start: Array, duration: Array, waiting: Array, blocked: Array) -> Verdict:
+    """Judge saturation over the time in which requests arrived.
+
+    OVERLOADED: of the requests that arrived in the second half of that time, more than 5 %
+    were added to the queue for good, and more than chance explains (3 standard deviations of
+    a random walk: 3 x the root of their number).
+    BACKLOGGED: not so, but for more than 5 % of that time memory or seats kept the head of
+    the queue waiting.  So is a run whose requests all arrive at once: its queue only shrinks.
+    STABLE: otherwise.
+
+    Args:
+        arrivals: ascending arrival times in seconds, of requests that were not refused.
+        start: of each step, seconds, ascending.
+        duration: of each step, seconds.
+        waiting: requests queued during each step.
+        blocked: bool, whether memory or seats kept the head of the queue waiting.
+
+    """
+    if not len(arrivals) or not len(start):
+        return Verdict.STABLE
+    first, last = float(arrivals[0]), float(arrivals[-1])
+    if last > first:
+        middle = (first + last) / 2
+        at_middle, at_last = np.searchsorted(start, (middle, last), side="right") - 1
+        late = len(arrivals) - int(np.searchsorted(arrivals, middle, side="right"))
+        growth = int(waiting[max(at_last, 0)]) - int(waiting[max(at_middle, 0)])
+        if growth > GROWTH * late and growth > 3 * late**0.5:
+            return Verdict.OVERLOADED
+        during = np.clip(np.minimum(start + duration, last) - np.maximum(start, first), 0, None)
+        stood = float(during[blocked].sum()) / (last - first)
+        return Verdict.BACKLOGGED if stood > STANDING else Verdict.STABLE
+    return Verdict.BACKLOGGED if bool(np.any(blocked)) else Verdict.STABLE
+
+
+class Little(NamedTuple):
+    """Both sides of Little's law, L = lambda W."""
+
+    in_system: float
+    """L: time-weighted mean of requests running and waiting, from steps."""
+    rate_times_time: float
+    """Lambda W: the sum of the times in the system over the length of the run, from requests."""
+
+    @property
+    def gap(self) -> float:
+        """Relative difference."""
+        return abs(self.in_system - self.rate_times_time) / max(self.rate_times_time, 1e-12)
+
+
+def little(arrivals: Array, departures: Array, duration: Array, in_system: Array) -> Little:
+    """Compare the mean number in the system with rate times time.
+
+    Args:
+        arrivals: of requests that were not refused, seconds.
+        departures: their finish, seconds; NaN for unfinished ones, which leave at the end.
+        duration: of each step, seconds.
+        in_system: requests running and waiting during each step.
+
+    Holds up to the step in which a request arrives: it is queued from the next one on.
+
+    """
+    end = float(duration.sum())
+    stay = np.where(np.isnan(departures), end, departures) - arrivals
+    return Little(float(np.dot(in_system, duration)) / end, float(stay.sum()) / end)

@@ -1,0 +1,176 @@
+"""From the columns of a run to its entry in summary.json.
+
+`summarise` is pure: columns in, a JSON document out (no NaN: what does not exist is null).
+The steady window lies between the end of the warm-up (MSER-5 on the batch size) and the
+last arrival, so that neither the filling nor the draining of the engine is averaged in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from analysis import stats
+from analysis.metrics import PER_REQUEST, PER_RUN, SHARES, Columns, Observed, itl_s
+
+QUANTILES = (0.5, 0.9, 0.95, 0.99)
+NAMES = ("p50", "p90", "p95", "p99")
+WARMUP_POINTS = 2000
+
+
+def summarise(
+    requests: Columns, steps: Columns, run: Mapping[str, Any], slo: Mapping[str, float | None] | None = None
+) -> dict[str, Any]:
+    """Make one entry of summary.json.
+
+    Args:
+        requests: columns of requests.parquet, `stall_s` flat.
+        steps: columns of steps.parquet.
+        run: the manifest's entry: label, kind, scheduler, repeat, capacity, block_size, block_bytes.
+        slo: limits in seconds by the name of a per-request metric.
+
+    """
+    seen = Observed(requests, steps, int(run["capacity"]), slo or {})
+    seed = int(run.get("repeat", 0))
+    entry = {
+        "allocator": run["label"],
+        "kind": run["kind"],
+        "scheduler": run["scheduler"],
+        "repeat": run.get("repeat", 0),
+        "verdict": str(judge(seen)),
+        "duration_s": seen.duration_s,
+        "requests": count(seen),
+        "metrics": {
+            **{metric.__name__: distribution(metric(seen), seed) for metric in PER_REQUEST},
+            "itl_s": gaps(seen),
+            **{metric.__name__: metric(seen) for metric in PER_RUN},
+        },
+        "ledger": ledger(seen, float(run["block_bytes"]) / float(run["block_size"])),
+        "steady": steady(seen),
+        "little": little(seen),
+    }
+    cleaned: dict[str, Any] = without_nan(entry)
+    return cleaned
+
+
+def distribution(values: np.ndarray[Any, np.dtype[np.float64]], seed: int) -> dict[str, Any]:
+    """Mean, percentiles and peak of one value a request, with block-bootstrap intervals."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return {"mean": None, **dict.fromkeys(NAMES), "max": None, "n": 0}
+    percentiles = np.percentile(values, [100 * quantile for quantile in QUANTILES])
+    mean_span, spans = stats.bootstrap(values, QUANTILES, seed)
+    return {
+        "mean": float(values.mean()),
+        **dict(zip(NAMES, percentiles.tolist(), strict=True)),
+        "max": float(values.max()),
+        "n": len(values),
+        "ci95": {"mean": list(mean_span), **{name: list(span) for name, span in zip(NAMES, spans, strict=True)}},
+    }
+
+
+def gaps(seen: Observed) -> dict[str, Any]:
+    """Mean, percentiles and peak of every gap between two tokens of a sequence."""
+    values, often = itl_s(seen)
+    count = int(often.sum())
+    if not count:
+        return {"mean": None, **dict.fromkeys(NAMES), "max": None, "n": 0}
+    percentiles = stats.weighted_percentiles(values, often, QUANTILES)
+    return {
+        "mean": float(np.dot(values, often)) / count,
+        **dict(zip(NAMES, percentiles.tolist(), strict=True)),
+        "max": float(values.max()),
+        "n": count,
+    }
+
+
+def count(seen: Observed) -> dict[str, Any]:
+    """How many requests there were and what became of them; refusals by reason."""
+    status = Counter(seen.requests["status"].tolist())
+    refused = seen.requests["status"] == "refused"
+    return {
+        "total": len(seen.requests["status"]),
+        "finished": status["finished"],
+        "refused": status["refused"],
+        "unfinished": status["unfinished"],
+        "refusals": dict(sorted(Counter(seen.requests["reason"][refused].tolist()).items())),
+    }
+
+
+def ledger(seen: Observed, slot_bytes: float) -> dict[str, Mapping[str, float]]:
+    """The ledger in token slots: time-weighted mean, peak, and byte-seconds."""
+    names = (*SHARES, "shared_savings", "swapped")
+    mean = {name: seen.mean(seen.steps[name]) for name in names}
+    peak = {name: int(seen.steps[name].max()) if len(seen.steps[name]) else 0 for name in names}
+    return {
+        "mean": mean,
+        "peak": peak,
+        "byte_seconds": {name: mean[name] * seen.duration_s * slot_bytes for name in names},
+    }
+
+
+def judge(seen: Observed) -> stats.Verdict:
+    """Tell whether the load fits."""
+    blocked = seen.steps["blocked"]
+    kept = seen.requests["status"] != "refused"
+    return stats.verdict(
+        seen.requests["arrival_s"][kept],
+        seen.steps["start_s"],
+        seen.durations,
+        seen.steps["waiting"],
+        np.asarray((blocked == "memory") | (blocked == "seats"), np.bool_),
+    )
+
+
+def steady(seen: Observed) -> dict[str, Any] | None:
+    """Batch, throughput and mean ledger between the warm-up and the last arrival; none for an empty window."""
+    arrivals, start = seen.requests["arrival_s"], seen.steps["start_s"]
+    if not len(arrivals) or not len(start):
+        return None
+    last = float(arrivals[-1])
+    grid = np.linspace(0, last, WARMUP_POINTS, endpoint=False)
+    running = seen.steps["running"][np.maximum(np.searchsorted(start, grid, side="right") - 1, 0)]
+    begin = float(grid[stats.warmup(running)])
+    inside = np.clip(np.minimum(start + seen.durations, last) - np.maximum(start, begin), 0, None)
+    time = float(inside.sum())
+    if time <= 0:
+        return None
+    finish = seen.requests["finish_s"]
+    return {
+        "from_s": begin,
+        "until_s": last,
+        "batch_size": float(np.dot(seen.steps["running"], inside)) / time,
+        "throughput_rps": int(np.count_nonzero((finish >= begin) & (finish < last))) / time,
+        "ledger": {name: float(np.dot(seen.steps[name], inside)) / time for name in SHARES},
+    }
+
+
+def little(seen: Observed) -> dict[str, float] | None:
+    """Both sides of Little's law; none where a request is several sequences, which steps count one by one."""
+    if np.any(seen.requests["samples"] > 1) or not seen.duration_s:
+        return None
+    kept = seen.requests["status"] != "refused"
+    law = stats.little(
+        seen.requests["arrival_s"][kept],
+        seen.requests["finish_s"][kept],
+        seen.durations,
+        seen.steps["running"] + seen.steps["waiting"],
+    )
+    return {"in_system": law.in_system, "rate_times_time": law.rate_times_time, "gap": law.gap}
+
+
+def without_nan(value: Any) -> Any:
+    """Copy a document with null for every number that is not finite, and plain types throughout."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

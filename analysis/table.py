@@ -1,0 +1,169 @@
+"""The terminal's answer to a run: speed, latency, memory, and published figures beside simulated ones.
+
+The tables fit 100 columns, wrap long names and
+lose nothing without colours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.figures import Allocator, bound, group, percent_of
+from analysis.metrics import SHARES
+from analysis.stats import Verdict
+
+STYLES = {Verdict.STABLE: "green", Verdict.BACKLOGGED: "yellow", Verdict.OVERLOADED: "bold red"}
+HEADINGS = {"internal": "intern.", "external": "extern.", "reserved": "reserv.", "rounding": "round."}
+
+
+def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the tables of a run.
+
+    Args:
+        entries: `runs` of summary.json.
+        manifest: the run's manifest; `expect` adds the table of published figures.
+        console: where to; standard output if None.
+
+    """
+    console = console or Console()
+    allocators = group(entries)
+    console.print(speed(allocators))
+    console.print(latency(allocators))
+    console.print(memory(allocators))
+    expected = manifest.get("expect")
+    if expected:
+        console.print(published(allocators, expected))
+    for note in notes(allocators):
+        console.print(Text(note), style="dim")
+
+
+def speed(allocators: Sequence[Allocator]) -> Table:
+    """Verdict, batch, throughput and preemptions, a row an allocator."""
+    ideal = bound(allocators)
+    table = _table("Speed", "batch: sequences running, mean over time")
+    table.add_column("allocator", overflow="fold", min_width=12)
+    table.add_column("verdict", no_wrap=True)
+    for heading in ("batch\nmean", "batch\npeak", *(["batch\n% ideal"] if ideal else [])):
+        table.add_column(heading, justify="right")
+    for heading in ("req/s", *(["req/s\n% ideal"] if ideal else []), "tokens\n/s"):
+        table.add_column(heading, justify="right")
+    for heading in ("done", "pre-\nempted"):
+        table.add_column(heading, justify="right")
+    for one in allocators:
+        cells: list[str | Text] = [Text(one.label), Text(str(one.verdict), style=STYLES[one.verdict])]
+        cells += [short(one.mean("batch_size")), short(one.mean("batch_size.peak"))]
+        cells += [short(percent_of(one, ideal, "batch_size"), 0)] if ideal else []
+        cells += [short(one.mean("throughput_rps"))]
+        cells += [short(percent_of(one, ideal, "throughput_rps"), 0)] if ideal else []
+        cells += [short(one.mean("output_tps"))]
+        cells += [f"{one.count('finished')}/{one.count('total')}", short(one.mean("preemptions"), 0)]
+        table.add_row(*cells)
+    return table
+
+
+def latency(allocators: Sequence[Allocator]) -> Table:
+    """Normalized latency, TTFT, TPOT and ITL at p50 and p99; OVERLOADED stands beside figures that mean little."""
+    table = _table("Latency", "ms/token: end-to-end latency / output tokens; gap: between two tokens, stalls included")
+    table.add_column("allocator", overflow="fold", min_width=12)
+    columns = (
+        ("ms/token", "normalized_latency_s", 1e3),
+        ("TTFT s", "ttft_s", 1.0),
+        ("TPOT ms", "tpot_s", 1e3),
+        ("gap ms", "itl_s", 1e3),
+    )
+    for heading, _, _ in columns:
+        table.add_column(f"{heading}\np50", justify="right")
+        table.add_column("\np99", justify="right")
+    table.add_column("", no_wrap=True)
+    for one in allocators:
+        overloaded = one.verdict is Verdict.OVERLOADED
+        cells = [
+            Text(short(scale * one.mean(f"{name}.{quantile}")), style="dim" if overloaded else "")
+            for _, name, scale in columns
+            for quantile in ("p50", "p99")
+        ]
+        table.add_row(Text(one.label), *cells, Text("OVERLOADED" if overloaded else "", style="bold red"))
+    return table
+
+
+def memory(allocators: Sequence[Allocator]) -> Table:
+    """The ledger as percentages of the pool (mean over time), a row an allocator."""
+    table = _table("Memory", "% of the pool, mean over time; live / held: share of held slots with live K/V")
+    table.add_column("allocator", overflow="fold", min_width=12)
+    for name in SHARES:
+        table.add_column(HEADINGS.get(name, name), justify="right")
+    table.add_column("live /\nheld %", justify="right")
+    for one in allocators:
+        shares = [short(one.mean(f"share.{name}"), 1) for name in SHARES]
+        table.add_row(Text(one.label), *shares, short(100 * one.mean("kv_efficiency"), 1))
+    return table
+
+
+def published(allocators: Sequence[Allocator], expected: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Published figures beside simulated ones.  A label or metric that does not exist is an error.
+
+    Raises:
+        KeyError: `expect` names an allocator or a metric that the run does not have.
+
+    """
+    known = {one.label: one for one in allocators}
+    table = _table("Published beside simulated")
+    for heading in ("allocator", "figure"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("published", "simulated", "difference"):
+        table.add_column(heading, justify="right")
+    table.add_column("source", overflow="fold")
+    for label, figures in expected.items():
+        for name, given in figures.items():
+            value, source = (given["value"], given.get("source", "")) if isinstance(given, Mapping) else (given, "")
+            simulated = known[label].mean(name)
+            share = "share." in name
+            change = f"{simulated - value:+.1f} points" if share else f"{100 * (simulated / value - 1):+.1f} %"
+            unit = " %" if share else ""
+            table.add_row(
+                Text(label), Text(name), f"{short(value)}{unit}", f"{short(simulated)}{unit}", change, Text(source)
+            )
+    return table
+
+
+def notes(allocators: Sequence[Allocator]) -> list[str]:
+    """What a reader of the tables must know: refused and unfinished requests, and overload."""
+    lines = []
+    for one in allocators:
+        total, refused, unfinished = (one.count(name) for name in ("total", "refused", "unfinished"))
+        if refused:
+            reasons = "; ".join(f"{number} {reason}" for reason, number in one.refusals.items())
+            lines.append(f"{one.label}: {refused} of {total} requests refused ({reasons})")
+        if unfinished:
+            lines.append(f"{one.label}: {unfinished} of {total} requests unfinished when the run ended")
+        if one.verdict is Verdict.OVERLOADED:
+            lines.append(f"{one.label}: OVERLOADED, so its latencies grow with the length of the run")
+    repeats = {len(one.entries) for one in allocators}
+    if repeats != {1}:
+        lines.append(f"Figures are means over {max(repeats)} replications; `compare` gives intervals.")
+    return lines
+
+
+def short(value: float, digits: int | None = None) -> str:
+    """Write a number for a table: three significant digits unless `digits` after the point; a dash for none."""
+    if not math.isfinite(value):
+        return "-"
+    if digits is not None:
+        return f"{value:.{digits}f}"
+    size = abs(value)
+    if size >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if size >= 10 else f"{value:.3g}"
+
+
+def _table(title: str, caption: str = "") -> Table:
+    return Table(
+        title=title, caption=caption or None, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD
+    )
