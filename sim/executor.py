@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from sim.cost import CostModel, Load
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from sim.plan import Plan
     from sim.serving import Serving
+
+    Ints = npt.NDArray[np.int64]
 
 
 class Executor(Protocol):
@@ -25,54 +27,87 @@ class Executor(Protocol):
     def run(self, plan: Plan, serving: Serving) -> int:
         """Carry out one step and return its duration in nanoseconds, at least 1."""
 
-    def foresee(self, sequences: int, contexts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-        """Nanoseconds of each step in which `sequences` decode over `contexts` tokens in all; None if unknown."""
+    def foresee(self, serving: Serving, steps: int) -> Ints | None:
+        """Nanoseconds of each of the next `steps` steps if all that decode advance and nothing else runs; or None."""
 
 
 class Simulated:
     """An executor that asks the cost model."""
 
-    def __init__(self, cost: CostModel, *, recomputes: bool = False, block_tokens: int = 1) -> None:
-        """Time steps with `cost`; `recomputes` says that nothing is cached and every token is computed each step."""
+    def __init__(self, cost: CostModel, *, recomputes: bool = False, block_bytes: int = 0) -> None:
+        """Time steps with `cost`.
+
+        Args:
+            cost: of the model on the device.
+            recomputes: nothing is cached: every step computes all known tokens.
+            block_bytes: what swapping one block moves.
+
+        """
         self._cost = cost
         self._recomputes = recomputes
-        self._block_tokens = block_tokens
+        self._block_bytes = block_bytes
+        windows = [group.window for group in cost.geometry.kv_groups if group.window]
+        self._window = min(windows) if windows else None
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """Say how long the plan takes."""
-        return self._cost.step_ns(self._load(plan, serving))
-
-    def foresee(self, sequences: int, contexts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-        """Say how long pure-decode steps take; recomputing ones are not leapt over."""
-        return None if self._recomputes else self._cost.decode_ns(sequences, contexts)
-
-    def _load(self, plan: Plan, serving: Serving) -> Load:
-        tokens = pairs = context = samples = 0
-        for job, start, count in plan.chunks:
-            done = start + count
-            tokens += done if self._recomputes else count
-            pairs += done * (done + 1) // 2 if self._recomputes else count * start + count * (count + 1) // 2
-            context += done
-            samples += done == job.known
-        decodes, attended = plan.decodes, 0
-        if decodes:
-            decoding = serving.decoding
-            whole = decodes == len(decoding)
-            lengths = decoding.column(decoding.LENGTH)[:decodes]
-            attended = (serving.context if whole else int(lengths.sum())) + decodes
-            if self._recomputes:
-                tokens += attended
-                pairs += (int(lengths @ lengths) + 3 * (attended - decodes)) // 2 + decodes
-                context += attended
-                samples += decodes
-                decodes = attended = 0
-        return Load(
-            prefill_tokens=tokens,
-            prefill_pairs=pairs,
-            prefill_context=context,
-            decode_seqs=decodes,
-            decode_context=attended,
-            samples=samples + decodes,
+        decoding = serving.decoding
+        spans = [(start, tokens) for _, start, tokens in plan.chunks]
+        finished = sum(job.known == start + tokens for job, start, tokens in plan.chunks)
+        lengths = decoding.column(decoding.LENGTH)[: plan.decodes]
+        if self._recomputes:
+            spans = [(0, start + tokens) for start, tokens in spans]
+        load = self._prefill(spans)._replace(
             copied_tokens=plan.copied_tokens,
-            swapped_tokens=plan.swapped_blocks * self._block_tokens,
+            swapped_bytes=plan.swapped_blocks * self._block_bytes,
+            transfers=len(plan.swaps_out) + len(plan.swaps_in),
+            samples=finished + plan.decodes,
         )
+        if plan.decodes:
+            known = serving.context if plan.decodes == len(decoding) else int(lengths.sum())
+            load = self._with_decodes(load, lengths, known, 1)
+        return self._cost.step_ns(load)
+
+    def foresee(self, serving: Serving, steps: int) -> Ints | None:
+        """Say how long pure-decode steps take."""
+        decoding = serving.decoding
+        lengths = decoding.column(decoding.LENGTH)
+        load = self._with_decodes(Load(samples=len(lengths)), lengths, serving.context, np.arange(1, steps + 1))
+        changing = {name: value for name, value in load._asdict().items() if isinstance(value, np.ndarray)}
+        return self._cost.leap_ns(load, **changing)
+
+    def _prefill(self, spans: list[tuple[int, int]]) -> Load:
+        """Load of chunks (start, tokens)."""
+        pairs = sum(tokens * start + tokens * (tokens + 1) // 2 for start, tokens in spans)
+        context = sum(start + tokens for start, tokens in spans)
+        load = Load(sum(tokens for _, tokens in spans), pairs, context, len(spans))
+        window = self._window
+        if window is None:
+            return load
+        seen = sum(_window_pairs(start + tokens, window) - _window_pairs(start, window) for start, tokens in spans)
+        read = sum(min(start + tokens, window + tokens) for start, tokens in spans)
+        return load._replace(window_pairs=seen, window_prefill_context=read)
+
+    def _with_decodes(self, load: Load, lengths: Ints, known: int, ahead: int | Ints) -> Load:
+        """Add sequences of `lengths` tokens, `known` in all, that decode; `ahead` counts their steps from 1."""
+        count = len(lengths)
+        context = known + count * ahead
+        if self._recomputes:  # n tokens of each are computed anew: n (n + 1) / 2 query-key pairs
+            squares = int(lengths @ lengths) + 2 * ahead * known + ahead * ahead * count
+            return load._replace(
+                prefill_tokens=load.prefill_tokens + context,
+                prefill_pairs=load.prefill_pairs + (squares + context) // 2,
+                prefill_context=load.prefill_context + context,
+                prefill_seqs=load.prefill_seqs + count,
+            )
+        load = load._replace(decode_seqs=count, decode_context=context)
+        if self._window is not None:
+            seen = np.minimum(lengths[:, None] + np.atleast_1d(ahead), self._window).sum(axis=0)
+            load = load._replace(window_decode_context=int(seen[0]) if isinstance(ahead, int) else seen)
+        return load
+
+
+def _window_pairs(tokens: int, window: int) -> int:
+    """Query-key pairs of the first `tokens` tokens when each sees the last `window`, itself included."""
+    inside = min(tokens, window)
+    return inside * (inside + 1) // 2 + (tokens - inside) * window

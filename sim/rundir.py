@@ -1,0 +1,74 @@
+"""Writing run directories: telemetry columns to parquet, facts and results to JSON.
+
+Columns arrive as NumPy arrays as the engine fills them and leave as row groups, so that a
+long run is never in memory as a whole.  Files are written under a temporary name and
+renamed when complete: what bears its final name is whole, which is what resuming relies on.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.rundir import BLOCKS, REQUESTS, STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+SCHEMAS = {"requests": REQUESTS, "steps": STEPS, "blocks": BLOCKS}
+
+
+class ParquetSink:
+    """Takes the tables of one run and writes them into its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write into `folder`, which is made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._writers: dict[str, pq.ParquetWriter] = {}
+
+    def write(self, table: str, columns: Mapping[str, object]) -> None:
+        """Append rows to a table; a column is an array, (codes, words), or (offsets, values) of lists."""
+        schema = SCHEMAS[table]
+        arrays = [_array(field.type, columns[field.name]) for field in schema]
+        if table not in self._writers:
+            path = self._folder / f"{table}.parquet.part"
+            self._writers[table] = pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False)
+        self._writers[table].write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+    def __enter__(self) -> ParquetSink:
+        """Start writing."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give the files their names; after an error leave no half-written ones."""
+        for table, writer in self._writers.items():
+            writer.close()
+            part = self._folder / f"{table}.parquet.part"
+            if kind is None:
+                part.rename(part.with_suffix(""))
+            else:
+                part.unlink()
+
+
+def _array(kind: pa.DataType, column: Any) -> pa.Array:
+    if pa.types.is_dictionary(kind):
+        codes, words = column
+        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array([str(word) for word in words], pa.string()))
+    if pa.types.is_list(kind):
+        offsets, values = column
+        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
+    return pa.array(column, kind)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON document in one stroke."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    part.rename(path)

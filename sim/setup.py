@@ -1,0 +1,173 @@
+"""From a workload file to what runs: geometry, device, pool, and one case for each allocator.
+
+Everything that can be wrong with a workload beyond its syntax is found here, before the
+first request arrives: unknown models, weights that do not fit, two runs of one name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from allocators.base import Allocator, AllocatorError
+from allocators.registry import block_size, create, find
+from sim.coefficients import Coefficients, load_calibration
+from sim.cost import CostModel
+from sim.devices import Device, resolve_device
+from sim.errors import UserError
+from sim.geometry import Geometry, resolve_model
+from sim.pool import Pool, make_pool
+from sim.schedulers import SCHEDULERS, Limits, Scheduler
+
+if TYPE_CHECKING:
+    from allocators.options import Value
+    from workloads.allocator import AllocatorSpec
+    from workloads.schema import Workload
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Case:
+    """One allocator under the workload's scheduler, with the pool it gets."""
+
+    label: str
+    spec: AllocatorSpec
+    scheduler: str
+    limits: Limits
+    pool: Pool
+    facts: dict[str, int]
+
+    def allocator(self) -> Allocator:
+        """Make a fresh allocator."""
+        return create(
+            self.spec.kind,
+            num_blocks=self.pool.num_blocks,
+            max_model_len=self.limits.max_model_len,
+            max_rows=self.limits.max_num_seqs,
+            facts=self.facts,
+            **self.spec.options,
+        )
+
+    def make_scheduler(self) -> Scheduler:
+        """Make a fresh scheduler."""
+        return SCHEDULERS[self.scheduler](self.limits)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A workload with everything resolved."""
+
+    workload: Workload
+    geometry: Geometry
+    device: Device
+    coefficients: Coefficients
+    cases: tuple[Case, ...]
+
+    def cost(self) -> CostModel:
+        """Make the cost model of this model on this device."""
+        return CostModel(self.geometry, self.device, self.coefficients, self.workload.engine.attention)
+
+
+def prepare(workload: Workload, base: Path | None = None) -> Setup:
+    """Resolve a workload.
+
+    Args:
+        workload: as loaded.
+        base: folder that a relative config.json starts from; the working directory if not given.
+
+    Raises:
+        UserError: one line for what is wrong and what would be right.
+
+    """
+    model = workload.model.model_dump(exclude_none=True)
+    geometry = resolve_model(model, base or Path())
+    device = resolve_device(workload.device.model_dump(exclude_none=True))
+    engine = workload.engine
+    coefficients = Coefficients()
+    if workload.costs.calibration is not None:
+        coefficients = load_calibration(Path(workload.costs.calibration))
+    coefficients = coefficients.changed(workload.costs.factors, "costs")
+    labels = _labels(workload.allocators)
+    cases = []
+    for label, spec in zip(labels, workload.allocators, strict=True):
+        scheduler = spec.scheduler or engine.scheduler
+        chunked = scheduler == "vllm-v1" if engine.chunked_prefill is None else engine.chunked_prefill
+        max_model_len = engine.max_model_len or geometry.max_model_len
+        limits = Limits(
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            max_model_len=max_model_len,
+            chunked_prefill=chunked,
+            long_prefill_token_threshold=engine.long_prefill_token_threshold,
+            full_prompt_gate=engine.full_prompt_gate,
+            watermark=_watermark(scheduler, spec.kind) if engine.watermark is None else engine.watermark,
+        )
+        facts = _facts(geometry)
+        try:
+            slots = block_size(spec.kind, spec.options, facts)
+        except (AllocatorError, ValueError) as error:
+            raise UserError(f"allocators: {label}: {error}") from error
+        pool = make_pool(
+            geometry,
+            device,
+            slots,
+            utilization=engine.gpu_memory_utilization,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            max_num_seqs=engine.max_num_seqs,
+            activations=None if engine.activation_gib is None else round(engine.activation_gib * GIB),
+        )
+        facts["host_blocks"] = int(engine.swap_space_gib * GIB) // pool.block_bytes
+        cases.append(Case(label, spec, scheduler, limits, pool, facts))
+    return Setup(workload, geometry, device, coefficients, tuple(cases))
+
+
+def _watermark(scheduler: str, kind: str) -> float:
+    """vLLM 0.6's default for its block manager; nothing else leaves room free."""
+    return 0.01 if scheduler == "vllm-v0" and kind in {"paged", "radix"} else 0.0
+
+
+def _facts(geometry: Geometry) -> dict[str, int]:
+    """What allocators may know of the model (see `allocators.options.Option.fact`)."""
+    latent = any(group.kind == "latent" for group in geometry.kv_groups)
+    tensors = geometry.layers * (1 if latent else 2)
+    facts = {
+        "kv_tensors": tensors,
+        "tensor_token_bytes": max(1, geometry.kv_bytes_per_token // tensors),
+        "token_bytes": geometry.kv_bytes_per_token,
+    }
+    windows = [group.window for group in geometry.kv_groups]
+    if windows and all(windows):
+        facts["sliding_window"] = max(window or 0 for window in windows)
+    return facts
+
+
+def _labels(specs: tuple[AllocatorSpec, ...]) -> list[str]:
+    """Name the runs: a given label; else the kind, with the choices that tell it from others of its kind."""
+    kinds = Counter(spec.kind for spec in specs)
+    names = []
+    for spec in specs:
+        words = [spec.kind]
+        if kinds[spec.kind] > 1:
+            words += [_word(spec.kind, name, value) for name, value in spec.options.items() if _differs(specs, spec.kind, name)]
+        names.append(spec.label or "-".join(words))
+    repeated = Counter(names)
+    seen: Counter[str] = Counter()
+    labels = []
+    for name in names:
+        seen[name] += 1
+        labels.append(f"{name}-{seen[name]}" if repeated[name] > 1 else name)
+    return labels
+
+
+def _differs(specs: tuple[AllocatorSpec, ...], kind: str, option: str) -> bool:
+    default = find(kind).options[option].default
+    return len({spec.options.get(option, default) for spec in specs if spec.kind == kind}) > 1
+
+
+def _word(kind: str, option: str, value: Value) -> str:
+    if isinstance(value, bool):
+        return option.replace("_", "-") if value else f"no-{option.replace('_', '-')}"
+    return str(value) if isinstance(value, str) or option == "block_size" else f"{option.replace('_', '-')}-{value}"
