@@ -63,7 +63,7 @@ def resolve_device(spec: str | Mapping[str, Any]) -> Device:
 
     Args:
         spec: a shipped name; or a mapping with `name`, or without one all of `memory_gib`, `bandwidth_tbps` and
-            `bf16_tflops`, and any of those and `kv_memory_gib`, `fp8_tflops`, `host_bandwidth_gbps`, `link_gbps`.
+            `bf16_tflops`, and any of those and `kv_memory_gib`, `pcie_gbps`, `link_gbps`.
 
     Raises:
         UserError: in one line.
@@ -71,16 +71,7 @@ def resolve_device(spec: str | Mapping[str, Any]) -> Device:
     """
     if isinstance(spec, str):
         spec = {"name": spec}
-    known = (
-        "name",
-        "memory_gib",
-        "bandwidth_tbps",
-        "bf16_tflops",
-        "fp8_tflops",
-        "host_bandwidth_gbps",
-        "link_gbps",
-        "kv_memory_gib",
-    )
+    known = ("name", "memory_gib", "bandwidth_tbps", "bf16_tflops", "pcie_gbps", "link_gbps", "kv_memory_gib")
     for key, value in spec.items():
         if key not in known:
             raise UserError(f"device: unknown key {key!r}{suggest(key, known)}")
@@ -106,10 +97,8 @@ def resolve_device(spec: str | Mapping[str, Any]) -> Device:
     if "bf16_tflops" in spec:
         rate = spec["bf16_tflops"] * 1e12
         device = replace(device, flops={**device.flops, "bf16": rate, "fp16": rate})
-    if "fp8_tflops" in spec:
-        device = replace(device, flops={**device.flops, "fp8": spec["fp8_tflops"] * 1e12})
-    if "host_bandwidth_gbps" in spec:
-        device = replace(device, pcie_bandwidth=spec["host_bandwidth_gbps"] * 1e9)
+    if "pcie_gbps" in spec:
+        device = replace(device, pcie_bandwidth=spec["pcie_gbps"] * 1e9)
     if "link_gbps" in spec:
         device = replace(device, link_bandwidth=spec["link_gbps"] * 1e9)
     if "kv_memory_gib" in spec:

@@ -93,12 +93,10 @@ def make_pool(
     max_num_batched_tokens: int = 2048,
     max_num_seqs: int = 256,
     activation_factor: float = 1.0,
-    activations: int | None = None,
 ) -> Pool:
     """Compute the pool.  Raises UserError if weights do not fit, or no block does, and says by how much."""
     weights = geometry.weight_bytes
-    if activations is None:
-        activations = round(activation_factor * activation_bytes(geometry, max_num_batched_tokens, max_num_seqs))
+    activations = round(activation_factor * activation_bytes(geometry, max_num_batched_tokens, max_num_seqs))
     given = device.kv_memory_bytes is not None
     usable = int(device.memory_bytes * utilization)
     kv_bytes = usable - weights - activations if device.kv_memory_bytes is None else device.kv_memory_bytes

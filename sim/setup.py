@@ -117,7 +117,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
             utilization=engine.gpu_memory_utilization,
             max_num_batched_tokens=engine.max_num_batched_tokens,
             max_num_seqs=engine.max_num_seqs,
-            activations=None if engine.activation_gib is None else round(engine.activation_gib * GIB),
+            activation_factor=engine.activation_factor,
         )
         facts["host_blocks"] = int(engine.swap_space_gib * GIB) // pool.block_bytes
         cases.append(Case(label, spec, scheduler, limits, pool, facts))
