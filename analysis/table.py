@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.compare import Comparison
 from analysis.figures import Allocator, bound, group, percent_of
 from analysis.metrics import SHARES
 from analysis.stats import Verdict
@@ -167,3 +168,46 @@ def _table(title: str, caption: str = "") -> Table:
     return Table(
         title=title, caption=caption or None, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD
     )
+
+
+def show_comparison(comparison: Comparison, console: Console | None = None, threshold: float | None = None) -> int:
+    """Print the differences between two run directories.
+
+    Args:
+        comparison: what `compare` found.
+        console: where to; standard output if None.
+        threshold: per cent by which a figure may get worse.
+
+    Returns:
+        exit status for scripts: 1 if `threshold` is given and some figure got worse by more, else 0.
+
+    """
+    console = console or Console()
+    table = _table(f"{comparison.first.path} → {comparison.second.path}")
+    table.add_column("allocator", overflow="fold", min_width=12)
+    table.add_column("metric", no_wrap=True)
+    for heading in ("first", "second", "difference", "95 % interval", "%"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("paired by", no_wrap=True)
+    worse = comparison.regressions(threshold) if threshold is not None else []
+    previous = ""
+    for one in comparison.differences:
+        interval = f"{short(one.change.low)} … {short(one.change.high)}" if one.basis else "-"
+        table.add_row(
+            Text(one.label if one.label != previous else ""),
+            one.name,
+            short(one.first),
+            short(one.second),
+            short(one.change.value),
+            interval,
+            f"{one.percent:+.1f}" if math.isfinite(one.percent) else "-",
+            {"replications": "runs"}.get(one.basis, one.basis),
+            style="bold red" if one in worse else "",
+        )
+        previous = one.label
+    console.print(table)
+    for note in comparison.notes:
+        console.print(Text(note), style="dim")
+    for one in worse:
+        console.print(Text(f"worse by more than {threshold:g} %: {one.label} {one.name} ({one.percent:+.1f} %)"))
+    return 1 if worse else 0

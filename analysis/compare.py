@@ -1,0 +1,167 @@
+"""Two run directories beside each other: runs matched by label, differences, intervals.
+
+With replications a difference is the mean of paired differences with Student's 95 %
+interval.  Without, latencies of the same requests are still paired one by one, with a block
+bootstrap; a figure of the whole run then has no interval, and none is invented.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis import stats
+from analysis.figures import Allocator, difference, group
+from analysis.metrics import PER_REQUEST, Observed
+from analysis.reading import Run, RunDirectory, open_directory
+from analysis.stats import Interval
+
+FIGURES: dict[str, int] = {
+    "throughput_rps": 1,
+    "goodput_rps": 1,
+    "output_tps": 1,
+    "batch_size": 1,
+    "kv_efficiency": 1,
+    "normalized_latency_s": -1,
+    "ttft_s": -1,
+    "ttft_s.p99": -1,
+    "tpot_s": -1,
+    "itl_s.p99": -1,
+    "preemptions": -1,
+}
+"""What is compared, and whether more is better (1) or worse (-1)."""
+IDENTITY = ("arrival_s", "prompt_tokens", "output_tokens")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of one allocator in both directories."""
+
+    label: str
+    name: str
+    first: float
+    second: float
+    change: Interval
+    """`second - first`; infinite bounds where nothing independent was repeated."""
+    basis: str
+    """What the interval stands on: "replications", "requests" or ""."""
+
+    @property
+    def percent(self) -> float:
+        """Relative change in per cent; NaN from 0."""
+        return 100 * (self.second - self.first) / abs(self.first) if self.first else float("nan")
+
+    def worse(self, threshold: float) -> bool:
+        """Whether the figure got worse by more than `threshold` per cent, and not by chance if that is known."""
+        step = (self.second - self.first) * FIGURES[self.name]
+        large = step < 0 and (abs(self.percent) > threshold or math.isnan(self.percent))
+        return large and (not self.basis or self.change.clear)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All differences, and what stands on one side only."""
+
+    first: RunDirectory
+    second: RunDirectory
+    differences: list[Difference]
+    notes: list[str]
+
+    def regressions(self, threshold: float) -> list[Difference]:
+        """Figures that got worse by more than `threshold` per cent."""
+        return [change for change in self.differences if change.worse(threshold)]
+
+    def document(self) -> dict[str, Any]:
+        """The comparison as one JSON document."""
+        rows = [
+            {
+                "allocator": one.label,
+                "metric": one.name,
+                "first": one.first,
+                "second": one.second,
+                "difference": one.change.value,
+                "low": one.change.low if one.basis else None,
+                "high": one.change.high if one.basis else None,
+                "basis": one.basis or None,
+            }
+            for one in self.differences
+        ]
+        return {
+            "schema": 1,
+            "first": str(self.first.path),
+            "second": str(self.second.path),
+            "rows": rows,
+            "notes": self.notes,
+        }
+
+
+def compare(first: str | Path, second: str | Path) -> Comparison:
+    """Match the runs of two directories by label.
+
+    Raises:
+        RunDirectoryError: one of them is not a run directory.
+
+    """
+    one, two = open_directory(first), open_directory(second)
+    mine = {allocator.label: allocator for allocator in group(one.summary())}
+    theirs = {allocator.label: allocator for allocator in group(two.summary())}
+    notes = [f"{label}: only in {one.path}" for label in mine if label not in theirs]
+    notes += [f"{label}: only in {two.path}" for label in theirs if label not in mine]
+    differences: list[Difference] = []
+    drawn_apart = False
+    for label in (label for label in mine if label in theirs):
+        pairs = list(_pairs(one, two, label))
+        paired = _same_requests(pairs)
+        drawn_apart |= not paired
+        for name in FIGURES:
+            row = _difference(mine[label], theirs[label], name, pairs if paired else [])
+            if row is not None:
+                differences.append(row)
+    if drawn_apart:
+        notes.append("The two directories did not serve the same requests: differences include that of the draws.")
+    return Comparison(one, two, differences, notes)
+
+
+def _difference(one: Allocator, two: Allocator, name: str, pairs: list[tuple[Run, Run]]) -> Difference | None:
+    first, second = one.mean(name), two.mean(name)
+    if math.isnan(first) or math.isnan(second):
+        return None
+    none = Interval(second - first, -math.inf, math.inf, min(len(one.entries), len(two.entries)))
+    if len(pairs) > 1:
+        return Difference(one.label, name, first, second, difference(one, two, name), "replications")
+    metric = next((metric for metric in PER_REQUEST if metric.__name__ == name), None)
+    if len(pairs) == 1 and metric is not None:
+        before, after = (_values(run, metric) for run in pairs[0])
+        apart = after - before
+        apart = apart[~np.isnan(apart)]
+        if len(apart) > 1:
+            (low, high), _ = stats.bootstrap(apart, ())
+            return Difference(
+                one.label, name, first, second, Interval(float(apart.mean()), low, high, len(apart)), "requests"
+            )
+    return Difference(one.label, name, first, second, none, "")
+
+
+def _values(run: Run, metric: Any) -> npt.NDArray[np.float64]:
+    values: npt.NDArray[np.float64] = metric(Observed(run.requests(), {}, run.capacity))
+    return values
+
+
+def _pairs(one: RunDirectory, two: RunDirectory, label: str) -> Iterable[tuple[Run, Run]]:
+    theirs = {run.repeat: run for run in two.runs if run.label == label}
+    return ((run, theirs[run.repeat]) for run in one.runs if run.label == label and run.repeat in theirs)
+
+
+def _same_requests(pairs: list[tuple[Run, Run]]) -> bool:
+    """Whether every pair served the same requests, so that their random numbers are common."""
+    for one, two in pairs:
+        mine, theirs = one.requests(IDENTITY), two.requests(IDENTITY)
+        if not all(np.array_equal(mine[name], theirs[name]) for name in IDENTITY):
+            return False
+    return bool(pairs)
