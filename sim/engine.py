@@ -342,7 +342,7 @@ class Engine:
         count = len(decoding)
         lengths, left = decoding.column(decoding.LENGTH), decoding.column(decoding.LEFT)
         steps = min(int(left.min()), LONGEST_LEAP)
-        durations = self.executor.foresee(count, serving.context + count * np.arange(1, steps + 1))
+        durations = self.executor.foresee(serving, steps)
         if durations is None:
             return 0
         ends = durations.cumsum()

@@ -68,7 +68,7 @@ class Setup:
 
     def cost(self) -> CostModel:
         """Make the cost model of this model on this device."""
-        return CostModel(self.geometry, self.device, self.coefficients, self.workload.engine.attention)
+        return CostModel(self.geometry, self.device, self.coefficients, attention=self.workload.engine.attention)
 
 
 def prepare(workload: Workload, base: Path | None = None) -> Setup:
