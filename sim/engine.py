@@ -35,6 +35,12 @@ LONGEST_LEAP = 4096
 """Steps; bounds the arrays that a leap needs."""
 
 
+def _spacing(requests: Requests, instants: int) -> int:
+    """Nanoseconds between snapshots that spread `instants` of them over the arrivals; more time doubles it."""
+    span = float(requests.arrival_s[-1]) if len(requests) else 0.0
+    return max(1_000_000, int(span * 1e9) // max(1, instants))
+
+
 class Outcome(NamedTuple):
     """What a run came to."""
 
@@ -87,7 +93,7 @@ class Engine:
         self.steps = 0
         self.log = StepLog(sink)
         self.request_log = RequestLog(len(requests))
-        self.block_log = BlockLog(instants)
+        self.block_log = BlockLog(instants, _spacing(requests, instants))
         self._sink = sink
         self._horizon = INFINITY if horizon_s is None else round(horizon_s * 1e9)
         self._pending = len(requests)
@@ -368,7 +374,7 @@ class Engine:
         if len(leap.who):
             final = (decoding.column(decoding.LENGTH) + decoding.column(decoding.LEFT))[leap.who]
             over = np.zeros(steps, np.int64)
-            np.add.at(over, leap.when, (leap.slots - final).clip(0))
+            np.add.at(over, leap.when, np.maximum(leap.slots - final, 0))
             internal += over.cumsum()
             decoding.column(decoding.SLOTS)[leap.who] = leap.slots
             serving.internal = int(internal[-1])

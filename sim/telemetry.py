@@ -224,20 +224,16 @@ def block_runs(serving: Serving) -> npt.NDArray[np.int64]:
     owner = np.full(allocator.num_blocks + 1, -2, np.int64)
     references = np.zeros(allocator.num_blocks + 1, np.int64)
     slack = np.zeros(allocator.num_blocks + 1, np.int64)
-    lengths = dict(
-        zip(
-            serving.decoding.column(serving.decoding.ROW).tolist(),
-            serving.decoding.column(serving.decoding.LENGTH).tolist(),
-            strict=True,
-        )
-    )
-    for job in reversed(serving.running.values()):  # the oldest writes last and owns what is shared
-        for row in job.rows:
-            blocks = table.row(row)
-            fill = lengths.get(row, job.computed) - np.arange(len(blocks)) * allocator.block_size
-            owner[blocks] = job.index
-            references[blocks] += 1
-            slack[blocks] = (allocator.block_size - fill).clip(0, allocator.block_size)
+    rows, lengths, owners = _held(serving)
+    if len(rows):
+        count = table.count[rows]
+        place = np.arange(count.max())
+        there = place < count[:, None]
+        blocks = table.blocks[rows, : len(place)][there].astype(np.int64)
+        empty = allocator.block_size - (lengths[:, None] - place * allocator.block_size)[there]
+        owner[blocks] = np.broadcast_to(owners[:, None], there.shape)[there]
+        references += np.bincount(blocks, minlength=len(references))
+        slack[blocks] = np.minimum(np.maximum(empty, 0), allocator.block_size)
     cached = allocator.cached_blocks()
     owner[cached[references[cached] == 0]] = -1
     owner[0] = -2
@@ -247,6 +243,19 @@ def block_runs(serving: Serving) -> npt.NDArray[np.int64]:
     used = owner[start] != -2
     start, stop = start[used], stop[used]
     return np.stack([start, stop - start, owner[start], references[start], total[stop] - total[start]])
+
+
+def _held(serving: Serving) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of all running sequences, their lengths and owners, newest first: the oldest writes last and owns."""
+    decoding = serving.decoding
+    lengths = dict(zip(decoding.column(decoding.ROW).tolist(), decoding.column(decoding.LENGTH).tolist(), strict=True))
+    held = [
+        (row, lengths.get(row, job.computed), job.index)
+        for job in reversed(serving.running.values())
+        for row in job.rows
+    ]
+    rows, counts, owners = np.array(held, np.int64).reshape(-1, 3).T
+    return rows, counts, owners
 
 
 def step_row(number: int, start: int, duration: int, serving: Serving, ledger: Ledger, **counts: int) -> Step:

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from sim.plan import Chunk, Plan
 from sim.serving import Blocked, Serving
 
@@ -125,6 +127,6 @@ def refresh(serving: Serving, first: int, last: int) -> None:
         final = (
             decoding.column(decoding.LENGTH)[first:last][changed] + decoding.column(decoding.LEFT)[first:last][changed]
         )
-        over = (now[changed] - final).clip(0) - (held[changed] - final).clip(0)
+        over = np.maximum(now[changed] - final, 0) - np.maximum(held[changed] - final, 0)
         serving.internal += int(over.sum())
         held[changed] = now[changed]
