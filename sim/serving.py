@@ -266,8 +266,9 @@ class Serving:
 
     def ledger(self) -> Ledger:
         """Where every slot is now."""
-        if self.allocator.recomputes:
-            return split(self.allocator.capacity, self.allocator.usage(), 0, 0, 0)
+        if self.allocator.recomputes:  # no token has a slot once its step is over
+            usage = self.allocator.usage()
+            return split(self.allocator.capacity, usage, usage.saved + usage.dropped, 0, 0)
         stranded = 0
         if self.refusal is not None and self.refusal.reason is Reason.HOLE:
             stranded = self.allocator.stranded(self.refusal.need)
