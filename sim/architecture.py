@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sim.layers import Attention, Experts, Layer, share
+from sim.layers import Attention, Experts, LatentAttention, Layer
 
 
 class Weights(NamedTuple):
@@ -40,6 +40,8 @@ class Architecture:
     """Whether the output matrix is the input embedding."""
     dtype: str
     """Of weights and activations: fp32, fp16 or bf16."""
+    compute_dtype: str
+    """Of the matrix products: `dtype`, or fp8 where weights and activations are quantized to it."""
     final_norm: int
     """Weights after the last layer."""
     embedding_dim: int
@@ -48,16 +50,17 @@ class Architecture:
     """Learned positions, in rows of `hidden`."""
     head_bias: bool = False
     dense_bits: float = 0.0
-    """Bits a weight of the layers' dense matrices, scales included, where quantised; 0 for those of `dtype`."""
+    """Bits a weight of the layers' dense matrices, scales included, where quantized; 0 for those of `dtype`."""
     routed_bits: float = 0.0
     """The same for the experts' matrices."""
     notes: tuple[str, ...] = ()
     """What had to be assumed, for the user to see."""
 
     @property
-    def attention(self) -> Attention | None:
-        """The first attention layer, for display; None if there is none or all is latent attention."""
-        return next((layer.mixer for layer in self.stack if isinstance(layer.mixer, Attention)), None)
+    def attention(self) -> Attention | LatentAttention | None:
+        """The first attention layer, for display; None if there is none."""
+        mixers = (layer.mixer for layer in self.stack)
+        return next((mixer for mixer in mixers if isinstance(mixer, Attention | LatentAttention)), None)
 
     def weights(self, tp: int = 1) -> Weights:
         """Count the weights on one of `tp` GPUs.  Raises ValueError if the model cannot be divided so."""
@@ -95,7 +98,3 @@ class Architecture:
     def experts(self) -> Experts | None:
         """The first mixture of experts, or None."""
         return next((layer.feed_forward for layer in self.stack if isinstance(layer.feed_forward, Experts)), None)
-
-    def heads_share(self, tp: int) -> int:
-        """Query heads on one GPU."""
-        return share(self.attention.heads, "attention heads", tp) if self.attention else 0

@@ -1,8 +1,8 @@
-"""Reading a Hugging Face config.json by hand: which key means what, in which family of models.
+"""From a config.json to an `Architecture`: what each family of models leaves unsaid.
 
-transformers itself is never imported (seconds of start-up for a dozen numbers).  A family is
-what its config does not say: names of keys, defaults, which biases and norms it has.  A model
-type that is not listed is read as a Llama-like decoder and says so in its notes.
+transformers itself is never imported (seconds of start-up for a dozen numbers).  A family says
+which biases and norms its layers have and what its configs may leave out; a model type that is
+not listed is read as a Llama-like decoder, and says so in its notes.
 """
 
 from __future__ import annotations
@@ -11,113 +11,110 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sim.architecture import Architecture
-from sim.errors import UserError
 from sim.layers import Attention, Experts, FeedForward, LatentAttention, Layer, Mixer
+from sim.model_config import Config
+from sim.quantization import Bits, weight_bits
+from sim.recurrences import recurrence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DTYPES = {
-    "float32": "fp32",
-    "float16": "fp16",
-    "bfloat16": "bf16",
-    "fp32": "fp32",
-    "fp16": "fp16",
-    "bf16": "bf16",
-    "float": "fp32",
-    "half": "fp16",
-}
-
-KEYS = {
-    "hidden": ("hidden_size", "n_embd", "d_model"),
-    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
-    "heads": ("num_attention_heads", "n_head"),
-    "kv_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
-    "head_dim": ("head_dim",),
-    "width": ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size"),
-    "length": ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"),
-    "vocab": ("vocab_size",),
-}
-"""Our names and what configs call them; the first one found counts."""
-
 
 @dataclass(frozen=True)
 class Family:
-    """What a config of some model type leaves unsaid."""
+    """What configs of some model types leave unsaid."""
 
     gated: bool = True
-    """Feed-forward with a gate (SwiGLU, GeGLU)."""
+    """The feed-forward part has a gate (SwiGLU, GeGLU)."""
     norm: int = 1
-    """Vectors a norm: 1 for RMSNorm, 2 for LayerNorm."""
+    """Vectors a norm has: 1 for RMSNorm, 2 for LayerNorm with a bias."""
     norms: int = 2
     """Norms a layer."""
     qkv_bias: bool = False
+    """Biases of query, key and value projections, whatever the config says of others."""
     bias: bool = False
-    """Biases everywhere else (output projection, feed-forward)."""
-    qk_norm: bool = False
-    """Query and key norms of head_dim each."""
+    """Biases of all projections, where the config does not say."""
+    head_norms: int = 0
+    """Weights of query and key norms, in units of head_dim."""
+    whole_norms: bool = False
+    """Query and key norms over all heads together (OLMo 2)."""
+    sinks: bool = False
+    """An attention sink a head (gpt-oss)."""
+    gated_attention: bool = False
+    """The query projection also makes a gate for the output."""
     positions: int | None = None
-    """Learned positions: rows beyond the length of the context; None for rotary or none."""
-    tied: bool = False
-    """Default of tie_word_embeddings."""
+    """Rows of learned positions beyond the length of the context; None without learned positions."""
+    head_bias: bool = False
+    """The output matrix has a bias."""
     width: int = 0
-    """Default feed-forward width as a multiple of the hidden size, 0 for none."""
-    length: int = 0
-    """Default length of the context, where configs do not say."""
+    """Feed-forward width as a multiple of hidden, where the config does not say."""
+    period: int = 0
+    """Every how manieth layer is full attention, the others sliding or recurrent; 0 where all are alike."""
+    moe_bias: bool = False
+    """Router and experts have biases (gpt-oss)."""
+    router_bias: bool = False
+    """The router has a correction bias (DeepSeek-V3)."""
+    shared_gate: bool = False
+    """The shared expert has a gate."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Values of transformers' config class that published configs leave out."""
+    """What transformers assumes where published configs are silent."""
 
 
+TIED = {"tie_word_embeddings": True}
 LLAMA = Family()
-GPT2 = Family(gated=False, norm=2, qkv_bias=True, bias=True, positions=0, tied=True, width=4)
+GPT2 = Family(gated=False, norm=2, qkv_bias=True, bias=True, positions=0, width=4, defaults=TIED)
+GEMMA = Family(norms=4, defaults={**TIED, "head_dim": 256})
+GEMMA3 = replace(
+    GEMMA,
+    head_norms=2,
+    period=6,
+    defaults={
+        **GEMMA.defaults,
+        "vocab_size": 262208,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    },
+)
 FAMILIES: Mapping[str, Family] = {
+    "gpt2": GPT2,
+    "gpt_bigcode": replace(GPT2, defaults={**TIED, "multi_query": True}),
+    "opt": replace(GPT2, positions=2),
+    "gpt_neox": Family(gated=False, norm=2, qkv_bias=True, bias=True),
+    "phi": Family(gated=False, norm=2, norms=1, qkv_bias=True, bias=True, head_bias=True),
+    "falcon": Family(
+        gated=False,
+        norm=2,
+        width=4,
+        defaults={**TIED, "multi_query": True, "parallel_attn": True, "max_position_embeddings": 2048},
+    ),
+    "starcoder2": Family(gated=False, norm=2, qkv_bias=True, bias=True, defaults=TIED),
     "llama": LLAMA,
+    "llama4_text": Family(defaults={"head_dim": 128}),
     "mistral": LLAMA,
     "mixtral": LLAMA,
-    "gpt2": GPT2,
-    "gpt_bigcode": GPT2,
-    "opt": replace(GPT2, positions=2),
-    "falcon": Family(gated=False, norm=2, norms=1, tied=True, width=4, length=2048),
+    "phi3": LLAMA,
+    "granite": LLAMA,
+    "olmo2": Family(whole_norms=True),
+    "cohere2": Family(norms=1, period=4, defaults=TIED),
     "qwen2": Family(qkv_bias=True),
-    "qwen3": Family(qk_norm=True),
+    "qwen2_moe": Family(qkv_bias=True, shared_gate=True),
+    "qwen3": Family(head_norms=2, defaults={"head_dim": 128}),
+    "qwen3_moe": Family(head_norms=2),
+    "qwen3_next": Family(head_norms=2, period=4, gated_attention=True, shared_gate=True),
+    "gemma": replace(GEMMA, norms=2),
+    "gemma2": replace(GEMMA, period=2, defaults={**GEMMA.defaults, "sliding_window": 4096}),
+    "gemma3_text": GEMMA3,
+    "gpt_oss": Family(period=2, sinks=True, moe_bias=True, defaults={"attention_bias": True}),
     "deepseek_v2": LLAMA,
-    "deepseek_v3": LLAMA,
+    "deepseek_v3": Family(router_bias=True),
+    "kimi_k2": Family(router_bias=True),
+    "jamba": Family(),
+    "bamba": Family(),
+    "granitemoehybrid": Family(),
 }
-
-
-class Config:
-    """A config.json and where it came from, asked by our names."""
-
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        """Read `values`, the text part of a multimodal model; `where` begins every complaint."""
-        nested = values.get("text_config")
-        if isinstance(nested, dict):
-            outer = {key: values[key] for key in ("dtype", "torch_dtype", "quantization_config") if key in values}
-            values = {**outer, **nested}
-        self.where = where
-        self.model_type = str(values.get("model_type", ""))
-        self.family = FAMILIES.get(self.model_type, LLAMA)
-        self.values = {**self.family.defaults, **{key: value for key, value in values.items() if value is not None}}
-
-    def number(self, name: str, default: int | None = None) -> int:
-        """A positive whole number under any of the keys for `name`.  Raises UserError if absent or wrong."""
-        keys = KEYS.get(name, (name,))
-        for key in keys:
-            if key in self.values:
-                value = self.values[key]
-                if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                    raise UserError(f"{self.where}: {key}: {value!r} is not a positive whole number")
-                return value
-        if default is None:
-            raise UserError(f"{self.where}: {' or '.join(keys)} is missing (a positive whole number)")
-        return default
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        """A truth value.  Raises UserError if it is anything else."""
-        value = self.values.get(key, default)
-        if not isinstance(value, bool):
-            raise UserError(f"{self.where}: {key}: {value!r} is neither true nor false")
-        return value
+DEFAULTS = {name: family.defaults for name, family in FAMILIES.items()}
 
 
 def read(values: Mapping[str, Any], where: str) -> Architecture:
@@ -131,122 +128,165 @@ def read(values: Mapping[str, Any], where: str) -> Architecture:
         UserError: a key is missing or senseless, in one line.
 
     """
-    config = Config(values, where)
-    family = config.family
-    hidden, layers = config.number("hidden"), config.number("layers")
-    length = config.number("length", family.length or None)
+    config = Config(values, where, DEFAULTS)
+    family = FAMILIES.get(config.model_type, LLAMA)
+    hidden, layers, length = config.number("hidden"), config.number("layers"), config.number("length")
     norm = family.norm * hidden
+    norms = norm * _norms(config, family)
     stack = tuple(
-        Layer(_mixer(config, index, hidden), _feed_forward(config, index, hidden), _norms(config) * norm)
-        for index in range(layers)
+        Layer(_mixer(config, family, kind, hidden), _feed_forward(config, family, index, hidden), norms)
+        for index, kind in enumerate(layer_kinds(config, layers))
     )
-    notes = (
-        () if config.model_type in FAMILIES else (f"model type {config.model_type!r} is read as a Llama-like decoder",)
-    )
-    final = norm if config.flag("do_layer_norm_before", default=True) else 0
+    quantization = config.values.get("quantization_config")
+    bits = weight_bits(quantization) if isinstance(quantization, dict) else Bits()
+    unknown = f"model type {config.model_type or 'unnamed'} is not listed: read as a Llama-like decoder"
+    notes = ((bits.note,) if bits.note else ()) + (() if config.model_type in FAMILIES else (unknown,))
     return Architecture(
         model_type=config.model_type,
         hidden=hidden,
         vocab=config.number("vocab"),
         max_model_len=length,
         stack=stack,
-        tied_embeddings=config.flag("tie_word_embeddings", default=family.tied),
-        dtype=_dtype(config),
-        final_norm=final,
+        tied_embeddings=config.flag("tie_word_embeddings", default=False),
+        dtype=config.dtype(),
+        final_norm=norm if config.flag("do_layer_norm_before", default=True) else 0,
         embedding_dim=config.number("word_embed_proj_dim", hidden),
         position_rows=0 if family.positions is None else length + family.positions,
-        dense_bits=_quantised_bits(config),
-        routed_bits=_quantised_bits(config),
+        head_bias=family.head_bias,
+        dense_bits=bits.dense,
+        routed_bits=bits.routed,
+        compute_dtype=bits.compute or config.dtype(),
         notes=notes,
     )
 
 
-def _mixer(config: Config, index: int, hidden: int) -> Mixer:
-    family, values = config.family, config.values
+def layer_kinds(config: Config, layers: int) -> list[str]:
+    """Name each layer's mixer: `full`, `sliding` or `state`.  Raises UserError."""
+    kinds = config.strings("layer_types", layers)
+    if kinds is not None:
+        return [_kind(config, name) for name in kinds]
+    numbers = range(layers)
+    if "attn_layer_period" in config or "attn_layer_indices" in config:
+        period, offset = config.number("attn_layer_period", layers), config.count("attn_layer_offset", layers)
+        attention = config.numbers("attn_layer_indices")
+        return ["full" if index % period == offset or index in attention else "state" for index in numbers]
+    period = FAMILIES.get(config.model_type, LLAMA).period
+    if period:
+        period = config.number("full_attention_interval", config.number("sliding_window_pattern", period))
+        other = "state" if "linear_num_value_heads" in config else "sliding"
+        return ["full" if (index + 1) % period == 0 else other for index in numbers]
+    return ["full" if index < _first_sliding(config, layers) else "sliding" for index in numbers]
+
+
+def _first_sliding(config: Config, layers: int) -> int:
+    if not config.count("sliding_window", 0) or not config.flag("use_sliding_window", default=True):
+        return layers
+    return config.count("max_window_layers", layers) if config.model_type.startswith("qwen") else 0
+
+
+def _kind(config: Config, name: str) -> str:
+    kinds = {
+        "full_attention": "full",
+        "attention": "full",
+        "sliding_attention": "sliding",
+        "chunked_attention": "sliding",
+        "linear_attention": "state",
+        "mamba": "state",
+    }
+    if name not in kinds:
+        raise config.error(f"layer_types: {name!r} is none of {', '.join(kinds)}")
+    return kinds[name]
+
+
+def _mixer(config: Config, family: Family, kind: str, hidden: int) -> Mixer:
+    if kind == "state":
+        return recurrence(config, hidden)
     heads = config.number("heads")
-    if "kv_lora_rank" in values:
+    if "kv_lora_rank" in config:
         return LatentAttention(
             heads,
             config.number("kv_lora_rank"),
-            config.number("q_lora_rank") if "q_lora_rank" in values else None,
+            config.number("q_lora_rank") if "q_lora_rank" in config else None,
             config.number("qk_nope_head_dim"),
             config.number("qk_rope_head_dim"),
             config.number("v_head_dim"),
         )
-    if "head_dim" not in values and hidden % heads:
-        raise UserError(f"{config.where}: head_dim is missing and {heads} heads do not divide hidden size {hidden}")
+    if "head_dim" not in config and hidden % heads:
+        raise config.error(f"head_dim is missing, and {heads} heads do not divide the hidden size {hidden}")
     head_dim = config.number("head_dim", hidden // heads)
     kv_heads = _kv_heads(config, heads)
     bias = config.flag("attention_bias", default=config.flag("bias", default=family.bias))
+    norms = family.head_norms * head_dim + (heads + kv_heads) * head_dim * family.whole_norms
     return Attention(
         heads,
         kv_heads,
         head_dim,
-        window=_window(config, index),
+        window=_window(config) if kind == "sliding" else None,
         qkv_bias=bias or family.qkv_bias,
         out_bias=bias,
-        extra=2 * head_dim * family.qk_norm,
+        gated=family.gated_attention,
+        extra=norms + heads * family.sinks,
     )
 
 
+def _window(config: Config) -> int:
+    return config.number("sliding_window" if "sliding_window" in config else "attention_chunk_size")
+
+
 def _kv_heads(config: Config, heads: int) -> int:
-    if config.model_type == "falcon" and not config.flag("new_decoder_architecture", default=False):
-        return 1 if config.flag("multi_query", default=True) else heads
-    if config.model_type == "gpt_bigcode":
-        return 1 if config.flag("multi_query", default=True) else heads
+    if "multi_query" in config and not config.flag("new_decoder_architecture", default=False):
+        return 1 if config.flag("multi_query", default=False) else heads
     kv_heads = config.number("kv_heads", heads)
     if heads % kv_heads:
-        raise UserError(f"{config.where}: {heads} attention heads are not a multiple of {kv_heads} K/V heads")
+        raise config.error(f"{heads} attention heads are no multiple of {kv_heads} key-value heads")
     return kv_heads
 
 
-def _window(config: Config, index: int) -> int | None:
-    values = config.values
-    types = values.get("layer_types")
-    if isinstance(types, list):
-        return config.number("sliding_window") if types[index] == "sliding_attention" else None
-    if config.model_type in ("mistral", "mixtral") and "sliding_window" in values:
-        return config.number("sliding_window")
-    return None
-
-
-def _feed_forward(config: Config, index: int, hidden: int) -> FeedForward | Experts:
-    family, values = config.family, config.values
-    bias = config.flag("mlp_bias", default=config.flag("bias", default=family.bias))
-    dense = FeedForward(config.number("width", family.width * hidden or None), family.gated, bias)
-    if "n_routed_experts" in values and index >= int(values.get("first_k_dense_replace", 0)):
-        width = config.number("moe_intermediate_size")
-        shared = int(values.get("n_shared_experts", 0))
-        return Experts(
-            config.number("n_routed_experts"),
-            config.number("num_experts_per_tok"),
-            FeedForward(width),
-            FeedForward(width * shared) if shared else None,
-            router_bias=config.model_type == "deepseek_v3",
-        )
-    if "num_local_experts" in values:
-        return Experts(config.number("num_local_experts"), config.number("num_experts_per_tok"), dense)
-    return dense
-
-
-def _norms(config: Config) -> int:
+def _norms(config: Config, family: Family) -> int:
     if config.model_type == "falcon":
-        parallel = config.flag("parallel_attn", default=True)
-        return 2 if config.flag("new_decoder_architecture", default=False) or not parallel else 1
-    return config.family.norms
+        new = config.flag("new_decoder_architecture", default=False)
+        shared = config.number("num_ln_in_parallel_attn", 2 if new else 1) == 1
+        return 1 if shared and config.flag("parallel_attn", default=True) else 2
+    return family.norms
 
 
-def _dtype(config: Config) -> str:
-    name = config.values.get("dtype", config.values.get("torch_dtype", "float32"))
-    if name not in DTYPES:
-        raise UserError(f"{config.where}: dtype: {name!r} is none of {', '.join(DTYPES)}")
-    return DTYPES[str(name)]
+def _feed_forward(config: Config, family: Family, index: int, hidden: int) -> FeedForward | Experts:
+    bias = config.flag("mlp_bias", default=config.flag("bias", default=family.bias))
+    if not _is_sparse(config, index):
+        name = "intermediate_size_mlp" if "intermediate_size_mlp" in config else "width"
+        if config.model_type == "granitemoehybrid":
+            name = "shared_intermediate_size"
+        return FeedForward(config.number(name, family.width * hidden or None), family.gated, bias)
+    width = config.number("moe_intermediate_size" if "moe_intermediate_size" in config else "width")
+    shared = _shared_width(config, width)
+    return Experts(
+        config.number("experts"),
+        config.number("active"),
+        FeedForward(width, bias=family.moe_bias),
+        FeedForward(shared) if shared else None,
+        shared_gate=family.shared_gate,
+        router_bias=family.router_bias or family.moe_bias,
+    )
 
 
-def _quantised_bits(config: Config) -> float:
-    quantisation = config.values.get("quantization_config")
-    if not isinstance(quantisation, dict):
-        return 0.0
-    if quantisation.get("quant_method") == "fp8":
-        return 8.0
-    return float(quantisation.get("bits", 0))
+def _shared_width(config: Config, width: int) -> int:
+    if config.model_type == "llama4_text":
+        return width
+    for key in ("shared_expert_intermediate_size", "shared_intermediate_size"):
+        if key in config:
+            return config.count(key)
+    return config.count("n_shared_experts", 0) * width
+
+
+def _is_sparse(config: Config, index: int) -> bool:
+    """Whether layer `index` has experts."""
+    if "experts" not in config or not config.count("experts"):
+        return False
+    if index < config.count("first_k_dense_replace", 0) or index in config.numbers("mlp_only_layers"):
+        return False
+    if "expert_layer_period" in config:
+        return index % config.number("expert_layer_period") == config.count("expert_layer_offset", 0)
+    step = next(
+        (key for key in ("decoder_sparse_step", "interleave_moe_layer_step") if key in config), "moe_layer_freq"
+    )
+    return (index + 1) % config.number(step, 1) == 0

@@ -1,0 +1,50 @@
+"""Finding a model's config.json: shipped with the simulator, or the user's own."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sim.errors import UserError, suggest
+
+
+def shipped_models() -> tuple[str, ...]:
+    """Names of the geometries that come with the simulator."""
+    folder = resources.files("sim") / "data" / "models"
+    return tuple(sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json")))
+
+
+def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, Any]]:
+    """Read the config.json of a shipped model, of a path, or of a directory that holds one.
+
+    A shipped name wins over a file of the same name; write `./name` for the file.
+
+    Returns:
+        how to name it in reports and errors, and the parsed file.
+
+    Raises:
+        UserError: not found, not readable, or not a JSON object.
+
+    """
+    shipped = resources.files("sim") / "data" / "models" / f"{name.lower()}.json"
+    if name.lower() in shipped_models():
+        return name.lower(), json.loads(shipped.read_text(encoding="utf-8"))
+    path = Path(base_dir, name).expanduser()
+    if path.is_dir():
+        path = path / "config.json"
+    if not path.is_file():
+        known = f"shipped are {', '.join(shipped_models())}"
+        raise UserError(
+            f"model: {name!r} is neither shipped nor a config.json{suggest(name, shipped_models())}; {known}"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: wanted a JSON object, as in a Hugging Face config.json")
+    return str(path), values
