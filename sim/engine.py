@@ -198,9 +198,8 @@ class Engine:
                 self._book_decodes()
             else:
                 plan = scheduler.plan(serving)
-                if plan.empty:
-                    self._explain(plan)
-                    continue
+                if plan.empty and not plan.preempted:
+                    self._stalled()
                 yield env.timeout(self._start(plan))
                 self._book(plan)
             if env.now >= self.block_log.due:
@@ -223,12 +222,11 @@ class Engine:
         if self.env.now > start:
             self.log.add(step_row(self.steps, start, self.env.now - start, self.serving, self.serving.ledger()))
 
-    def _explain(self, plan: Plan) -> None:
-        """A plan that runs nothing must have preempted something; otherwise the engine is stuck."""
-        if not plan.preempted:
-            head = self.serving.waiting[0] if self.serving.waiting else next(iter(self.serving.running.values()))
-            why = self.serving.refusal or self.serving.blocked or "nothing to run"
-            raise StalledError(f"no progress: {head}: {why}")
+    def _stalled(self) -> None:
+        """Say who cannot go on, and why; only a scheduler or allocator that breaks its contract leads here."""
+        head = self.serving.waiting[0] if self.serving.waiting else next(iter(self.serving.running.values()))
+        why = self.serving.refusal or self.serving.blocked or "nothing to run"
+        raise StalledError(f"no progress: {head}: {why}")
 
     # -- one step --------------------------------------------------------------------------
 
