@@ -157,7 +157,7 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        table = pq.read_table(path, columns=None if columns is None else list(columns)).unify_dictionaries()
     except (OSError, pa.ArrowInvalid) as error:
         raise RunDirectoryError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     missing = [name for name in columns or () if name not in table.column_names]

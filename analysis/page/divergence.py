@@ -1,0 +1,56 @@
+"""Where two allocators first treat a request differently.
+
+With common random numbers every allocator sees the same requests, so until some decision
+differs nothing does.  The first request, in order of time, whose fate differs is the place
+to look: refused by one only, admitted later than a step by one, or preempted by one only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.metrics import Columns
+
+
+class Divergence(NamedTuple):
+    """The first request that two runs treat differently."""
+
+    request_id: int
+    time_s: float
+    """When the difference shows, in the run where it shows first."""
+    why: str
+
+
+def diverge(first: Columns, second: Columns, tolerance_s: float) -> Divergence | None:
+    """Find the first difference between two runs of the same requests; None if there is none.
+
+    Args:
+        first: columns of requests.parquet.
+        second: the same of the other run.
+        tolerance_s: admissions this far apart count as equal (the length of a step, say).
+
+    """
+    count = min(len(first["request_id"]), len(second["request_id"]))
+    found: list[Divergence] = []
+    status = (first["status"][:count] == "refused") != (second["status"][:count] == "refused")
+    _add(found, first["arrival_s"][:count], status, first, "refused by one of the two")
+    one, two = first["scheduled_s"][:count], second["scheduled_s"][:count]
+    when = np.fmin(one, two)
+    apart = np.abs(np.nan_to_num(one, nan=np.inf) - np.nan_to_num(two, nan=np.inf))
+    late = ~status & ~np.isnan(when) & ~(apart <= tolerance_s)
+    _add(found, when, late, first, "admitted by one while the other lets it wait")
+    lost = (first["preemptions"][:count] > 0) != (second["preemptions"][:count] > 0)
+    _add(found, np.fmin(one, two), lost, first, "preempted by one of the two, after it was admitted here")
+    return min(found, key=lambda one: one.time_s, default=None)
+
+
+def _add(
+    found: list[Divergence], time_s: npt.NDArray[np.float64], which: npt.NDArray[np.bool_], run: Columns, why: str
+) -> None:
+    which = which & ~np.isnan(time_s)
+    if which.any():
+        place = int(np.argmin(np.where(which, time_s, np.inf)))
+        found.append(Divergence(int(run["request_id"][place]), float(time_s[place]), why))

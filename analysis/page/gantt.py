@@ -1,0 +1,182 @@
+"""Requests for the page: which ones, their phases, and what happened to their memory.
+
+Up to 5,000 requests all are shown.  Above, the same selection is made for every allocator:
+those that were preempted, refused or slowest anywhere, requests around the windows of
+detail, and an even sample of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.metrics import PER_REQUEST, Columns, Observed, ttft_s
+from analysis.page.blockmap import absences, blocks_held
+from analysis.page.pack import Packed, pack
+
+LIMIT = 5000
+EVENT_LIMIT = 3000
+STATUSES = ("finished", "refused", "unfinished")
+EVENTS = ("preempt", "resume", "swap_out", "swap_in", "refuse", "evict", "fork")
+LOSSES = {"preempt": "resume", "swap_out": "swap_in"}
+Ids = npt.NDArray[np.int64]
+
+
+def select(
+    runs: Sequence[Columns], windows: Sequence[tuple[float, float]], always: Sequence[int] = (), limit: int = LIMIT
+) -> Ids:
+    """Choose the requests to show, the same for every run of one workload.
+
+    Args:
+        runs: columns of requests.parquet of each run; row i is request i in all of them.
+        windows: (from, until) in seconds; requests in the system then are wanted.
+        always: ids that must be among them.
+        limit: how many at most.
+
+    Returns:
+        positions, ascending.
+
+    """
+    total = max((len(run["request_id"]) for run in runs), default=0)
+    if total <= limit:
+        return np.arange(total)
+    wish = np.zeros(total)
+    for run in runs:
+        count = len(run["request_id"])
+        late = np.nan_to_num(ttft_s(Observed(run, {}, 1)), nan=np.inf)
+        wish[:count][np.argsort(-late, kind="stable")[: limit // 10]] += 1
+        wish[:count][(run["preemptions"] > 0) | (run["status"] != "finished")] += 1
+        finish = np.nan_to_num(run["finish_s"], nan=np.inf)
+        for begin, end in windows:
+            wish[:count][(run["arrival_s"] <= end) & (finish >= begin)] += 0.5
+    wish[np.linspace(0, total - 1, limit // 3).astype(np.int64)] += 10
+    wish[list(always)] += 100
+    return np.sort(np.argsort(-wish, kind="stable")[:limit])
+
+
+@dataclass
+class Gantt:
+    """Requests of one run as packed columns."""
+
+    data: dict[str, Packed]
+    reasons: list[str]
+    """Words of refusals; the column `reason` indexes them."""
+    exact: bool
+    """Whether memory events are recorded; if not, they are seen between snapshots only."""
+    events_total: int = 0
+    events: dict[str, Packed] = field(default_factory=dict)
+
+
+def gantt(
+    requests: Columns,
+    chosen: Ids,
+    blocks: Columns | None,
+    events: Columns | None,
+    block_size: int,
+    slo: Mapping[str, float | None],
+) -> Gantt:
+    """Pack the chosen requests of one run.
+
+    Args:
+        requests: columns of requests.parquet.
+        chosen: positions.
+        blocks: columns of blocks.parquet, for the blocks held.
+        events: columns of events.parquet, if recorded.
+        block_size: token slots a block.
+        slo: limits in seconds by metric.
+
+    """
+    chosen = chosen[chosen < len(requests["request_id"])]
+    rows = {name: np.asarray(requests[name])[chosen] for name in requests if not name.startswith("stall")}
+    tokens = np.asarray(rows["prompt_tokens"], np.int64) + rows["generated_tokens"]
+    held = -(-tokens // block_size)
+    if blocks is not None:
+        ids, most = blocks_held(blocks)
+        known = np.isin(rows["request_id"], ids)
+        held[known] = most[np.searchsorted(ids, rows["request_id"][known])]
+    reasons = sorted(set(rows["reason"].tolist()))
+    data = {name: pack(np.asarray(rows[name], np.int64)) for name in _COUNTS}
+    data |= {name: pack(np.asarray(rows[f"{name}_s"], np.float64)) for name in _TIMES}
+    data["status"] = pack(np.array([STATUSES.index(word) for word in rows["status"]], np.uint8))
+    data["reason"] = pack(np.array([reasons.index(word) for word in rows["reason"]], np.uint16))
+    data["held"] = pack(held)
+    data["miss"] = pack(misses(rows, slo))
+    losses = _losses(rows, blocks, events)
+    data["loss_of"] = pack(np.array([one[0] for one in losses], np.int64))
+    data["loss_from"] = pack(np.array([one[1] for one in losses], np.float64))
+    data["loss_until"] = pack(np.array([one[2] for one in losses], np.float64))
+    data["loss_swap"] = pack(np.array([one[3] for one in losses], np.uint8))
+    result = Gantt(data, reasons, exact=events is not None)
+    if events is not None:
+        result.events_total = len(events["time_s"])
+        result.events = _events(events)
+    return result
+
+
+_COUNTS = (
+    "request_id",
+    "prompt_tokens",
+    "output_tokens",
+    "generated_tokens",
+    "samples",
+    "cached_tokens",
+    "recomputed_tokens",
+    "swapped_blocks",
+    "preemptions",
+)
+_TIMES = ("arrival", "scheduled", "first_token", "finish")
+
+
+def misses(rows: Columns, slo: Mapping[str, float | None]) -> npt.NDArray[np.uint8]:
+    """1 where a request missed a limit of the SLO, or never finished although there is one."""
+    limits = {name: limit for name, limit in slo.items() if limit is not None}
+    missed = np.zeros(len(rows["request_id"]), np.bool_)
+    run = Observed(rows, {}, 1)
+    for metric in PER_REQUEST:
+        if metric.__name__ in limits:
+            missed |= metric(run) > limits[metric.__name__]
+    if limits:
+        missed |= rows["status"] != "finished"
+    return missed.astype(np.uint8)
+
+
+def _losses(rows: Columns, blocks: Columns | None, events: Columns | None) -> list[tuple[int, float, float, int]]:
+    """Times without memory between two times with it: (place among the rows, from, until, whether swapped)."""
+    place = {int(request): index for index, request in enumerate(rows["request_id"])}
+    if events is None:
+        lost = rows["request_id"][rows["preemptions"] > 0]
+        gaps = absences(blocks, lost) if blocks is not None else []
+        swapped = dict(zip(rows["request_id"].tolist(), (rows["swapped_blocks"] > 0).tolist(), strict=True))
+        return [(place[request], begin, end, int(swapped[request])) for request, begin, end in gaps]
+    found, open_since = [], dict[int, tuple[float, str]]()
+    for time, request, word in zip(events["time_s"], events["request_id"], events["event"], strict=True):
+        request_id = int(request)
+        if request_id not in place:
+            continue
+        if word in LOSSES:
+            open_since[request_id] = (float(time), LOSSES[word])
+        elif request_id in open_since and word == open_since[request_id][1]:
+            begin, closing = open_since.pop(request_id)
+            found.append((place[request_id], begin, float(time), int(closing == "swap_in")))
+    finish = np.nan_to_num(rows["finish_s"], nan=np.inf)
+    found += [
+        (place[request_id], begin, float(min(finish[place[request_id]], 1e30)), int(closing == "swap_in"))
+        for request_id, (begin, closing) in open_since.items()
+    ]
+    return found
+
+
+def _events(events: Columns) -> dict[str, Packed]:
+    step = max(1, -(-len(events["time_s"]) // EVENT_LIMIT))
+    kept: dict[str, Any] = {name: np.asarray(events[name])[::step] for name in events}
+    return {
+        "time": pack(np.asarray(kept["time_s"], np.float64)),
+        "request": pack(np.asarray(kept["request_id"], np.int64)),
+        "event": pack(np.array([EVENTS.index(word) for word in kept["event"]], np.uint8)),
+        "blocks": pack(np.asarray(kept["blocks"], np.int64)),
+        "cause": pack(np.asarray(kept["cause"], np.int64)),
+    }

@@ -1,0 +1,168 @@
+"""The run in words: what it shows, what limits it, what to change first.
+
+A ratio between two allocators is only said with its interval, so only of replicated runs;
+a single run gives both figures and leaves the division to the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from analysis.figures import Allocator, bound, percent_of, ratio
+from analysis.stats import Verdict
+from analysis.table import short
+
+RESERVING = ("preallocated", "contiguous", "growing")
+WASTE = {
+    "internal": "held for tokens that never come",
+    "reserved": "held for tokens that come later",
+    "rounding": "lost to rounding up",
+    "external": "free, but in holes too small for the next request",
+}
+
+
+class Finding(NamedTuple):
+    """One sentence or two, and how urgent it is."""
+
+    tone: str
+    """result, limit, advice or warning."""
+    text: str
+
+
+def contrast(allocators: Sequence[Allocator]) -> tuple[Allocator, Allocator]:
+    """Choose the two to show side by side: the one that reserves and holds the least, and paging (or the best real one)."""
+    real = [one for one in allocators if one.kind not in ("ideal", "no-cache")] or list(allocators)
+    best = next((one for one in real if one.kind == "paged"), None) or max(real, key=_batch)
+    others = [one for one in real if one is not best]
+    reserving = [one for one in others if one.kind in RESERVING] or others or [best]
+    return min(reserving, key=_batch), best
+
+
+def _batch(one: Allocator) -> float:
+    value = one.mean("batch_size")
+    return value if value == value else 0.0  # noqa: PLR0124  (NaN sorts as 0)
+
+
+def findings(allocators: Sequence[Allocator]) -> list[Finding]:
+    """Say what the run shows, most important first."""
+    worst, best = contrast(allocators)
+    said = [Finding("result", text) for text in (_batches(worst, best), _memory(worst, best)) if text]
+    said += [_limit(best), Finding("advice", _advice(best))]
+    overloaded = [one.label for one in allocators if one.verdict is Verdict.OVERLOADED]
+    if overloaded:
+        said.append(
+            Finding(
+                "warning",
+                f"OVERLOADED: {_list(overloaded)}. The queue grew as long as requests came, so these latencies "
+                "tell how long the run was, not how fast the system is.",
+            )
+        )
+    for one in allocators:
+        refused, unfinished, total = (one.count(name) for name in ("refused", "unfinished", "total"))
+        if refused:
+            why = "; ".join(f"{number} {reason}" for reason, number in one.refusals.items())
+            said.append(Finding("warning", f"{one.label} refused {refused} of {total} requests ({why})."))
+        if unfinished:
+            said.append(Finding("warning", f"{one.label} left {unfinished} of {total} requests unfinished."))
+    ideal = bound(allocators)
+    for one in allocators:
+        for name, word in (("batch_size", "batch"), ("throughput_rps", "throughput")):
+            percent = percent_of(one, ideal, name)
+            if percent > 105 and one is not ideal:
+                said.append(
+                    Finding("warning", f"{one.label} has {short(percent)} % of the ideal {word}: {_above(word)}")
+                )
+    return said
+
+
+def _batches(worst: Allocator, best: Allocator) -> str:
+    if worst is best:
+        text = f"{best.label} runs {short(best.mean('batch_size'))} sequences at once on average"
+        return f"{text} and finishes {short(best.mean('throughput_rps'))} requests a second."
+    text = (
+        f"From the same pool, {best.label} runs {short(best.mean('batch_size'))} sequences at once and finishes "
+        f"{short(best.mean('throughput_rps'))} requests a second; {worst.label} runs "
+        f"{short(worst.mean('batch_size'))} and finishes {short(worst.mean('throughput_rps'))}"
+    )
+    if len(best.entries) > 1:
+        times = ratio(worst, best, "throughput_rps")
+        text += f" ({times.value:.2f} times the throughput, 95 % interval {times.low:.2f} to {times.high:.2f})"
+    return text + "."
+
+
+def _memory(worst: Allocator, best: Allocator) -> str:
+    parts = {name: worst.mean(f"share.{name}") for name in WASTE}
+    worst_parts = sorted((name for name in parts if parts[name] >= 1), key=lambda name: -parts[name])
+    lost = ", ".join(f"{parts[name]:.0f} % is {WASTE[name]}" for name in worst_parts[:3])
+    live = f"{worst.label} fills {worst.mean('share.live'):.0f} % of the pool with live K/V" + (
+        f"; {lost}" if lost else ""
+    )
+    if worst is best:
+        return live + "."
+    return f"{live}. {best.label} fills {best.mean('share.live'):.0f} % with live K/V, {_efficiency(best)}."
+
+
+def _efficiency(one: Allocator) -> str:
+    return f"{100 * one.mean('kv_efficiency'):.0f} % of what its sequences hold"
+
+
+def _blocked(one: Allocator) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for entry in one.entries:
+        for word, share in entry["metrics"]["blocked_by"].items():
+            total[word] = total.get(word, 0.0) + 100 * share / len(one.entries)
+    return total
+
+
+def _limit(one: Allocator) -> Finding:
+    blocked = _blocked(one)
+    if not blocked or max(blocked.values()) < 1:
+        return Finding("limit", f"Nothing limits {one.label}: hardly a request had to wait for memory or a seat.")
+    word, share = max(blocked.items(), key=lambda item: item[1])
+    meaning = {
+        "memory": "free KV memory",
+        "seats": "a seat (max_num_seqs)",
+        "budget": "the token budget of a step (max_num_batched_tokens)",
+        "order": "its turn behind preempted requests",
+    }
+    text = (
+        f"What limits {one.label}: for {share:.0f} % of the time the next request waited for {meaning.get(word, word)}."
+    )
+    return Finding("limit", text)
+
+
+def _advice(one: Allocator) -> str:
+    blocked = _blocked(one)
+    word = max(blocked, key=lambda name: blocked[name]) if blocked else ""
+    if not word or blocked[word] < 5:
+        return "Change first: nothing in memory. More requests fit, or a smaller pool would do."
+    if word == "seats":
+        return "Change first: raise max_num_seqs; memory is not what keeps requests out."
+    if word == "budget":
+        return "Change first: raise max_num_batched_tokens; prompts wait for room in a step, not in memory."
+    waste = {name: one.mean(f"share.{name}") for name in WASTE}
+    largest = max(waste, key=lambda name: waste[name])
+    if waste[largest] > 15:
+        return {
+            "internal": "Change first: reserve less, or in smaller blocks; most of the waste is never written.",
+            "reserved": "Change first: take blocks on demand instead of ahead of time.",
+            "rounding": "Change first: the placement; rounding sizes up costs more than anything else.",
+            "external": "Change first: hand out blocks that need not lie side by side; free memory is in pieces.",
+        }[largest]
+    text = (
+        f"Change first: make a token smaller or the pool larger (fp8 K/V, grouped-query attention, more memory); "
+        f"{one.mean('share.live'):.0f} % of the pool is live K/V, so a better allocator has little left to win."
+    )
+    lost = one.mean("preemptions")
+    return text + (f" {short(lost)} preemptions say the same." if lost >= 1 else "")
+
+
+def _above(word: str) -> str:
+    if word == "batch":
+        return "slower steps keep sequences longer, which is no gain by itself."
+    return "look for a difference in scheduling or in step times before believing it."
+
+
+def _list(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
