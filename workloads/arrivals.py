@@ -1,72 +1,183 @@
 """When requests arrive: each kind is a point process on the time axis.
 
-A process draws gaps of mean one from its stream and then stretches them, so that the same
-seed at another rate is the same pattern, faster or slower: a sweep over rates compares
-like with like.
+A process draws gaps of mean one and then stretches them, so that the same seed at another
+rate is the same pattern, faster or slower: a sweep over rates compares like with like.
+Where the rate changes with time, arrivals are a renewal process in *operational time*, the
+expected number of arrivals so far, led back to seconds through the inverse of the
+cumulative rate (Cinlar's method).
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from workloads.distributions import Quantity
 from workloads.requests import Floats
-from workloads.spec import NotNegative, Positive, Spec
+from workloads.spec import Count, NotNegative, Positive, Share, Spec
+
+Cv: TypeAlias = Annotated[float, Field(ge=0.01, le=100)]
+
+
+def unit_gaps(rng: np.random.Generator, count: int, cv: float) -> Floats:
+    """Draw Gamma gaps of mean one and coefficient of variation `cv`; exponential where it is 1."""
+    if cv == 1:
+        return rng.standard_exponential(count)
+    return rng.standard_gamma(cv**-2, count) * cv**2
 
 
 class Process(Spec):
-    """Arrival times as a renewal process: independent gaps of one distribution."""
-
-    rate: Positive
-    """Requests a second, on average."""
+    """Arrivals that do not depend on what the engine does (an open loop)."""
 
     @abstractmethod
-    def gaps(self, rng: np.random.Generator, count: int) -> Floats:
-        """Draw `count` gaps of mean one."""
-
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
-        """Draw the first `count` arrival times, seconds, ascending; the first follows one gap after 0."""
-        return np.cumsum(self.gaps(rng, count)) / self.rate
+        """Draw the first `count` arrival times, seconds, ascending; the first ones do not depend on `count`."""
 
-    def expected(self, duration_s: float) -> float:
-        """Mean number of arrivals in the first `duration_s` seconds."""
-        return self.rate * duration_s
+    @abstractmethod
+    def mean_rate(self) -> float:
+        """Arrivals a second over a long time."""
 
 
 class Poisson(Process):
     """Independent users: exponential gaps."""
 
     kind: Literal["poisson"]
+    rate: Positive
+    """Arrivals a second."""
 
-    def gaps(self, rng: np.random.Generator, count: int) -> Floats:
-        """Draw exponential gaps."""
-        return rng.standard_exponential(count)
+    def draw(self, rng: np.random.Generator, count: int) -> Floats:
+        """Add up exponential gaps."""
+        return np.cumsum(unit_gaps(rng, count, 1)) / self.rate
+
+    def mean_rate(self) -> float:
+        """Return the rate."""
+        return self.rate
 
 
 class Gamma(Process):
-    """Burstier (cv > 1) or more regular (cv < 1) than Poisson: Gamma gaps, as vLLM's `--burstiness` is 1/cv^2."""
+    """Burstier (cv > 1) or more regular (cv < 1) than Poisson: Gamma gaps; vLLM's `--burstiness` is 1/cv^2."""
 
     kind: Literal["gamma"]
-    cv: Positive
+    rate: Positive
+    """Arrivals a second."""
+    cv: Cv
     """Coefficient of variation of the gaps: standard deviation over mean; 1 is Poisson."""
 
-    def gaps(self, rng: np.random.Generator, count: int) -> Floats:
-        """Draw Gamma gaps of shape 1/cv^2."""
-        shape = self.cv**-2
-        return rng.standard_gamma(shape, count) / shape
+    def draw(self, rng: np.random.Generator, count: int) -> Floats:
+        """Add up Gamma gaps of shape 1/cv^2."""
+        return np.cumsum(unit_gaps(rng, count, self.cv)) / self.rate
+
+    def mean_rate(self) -> float:
+        """Return the rate."""
+        return self.rate
 
 
 class Fixed(Process):
     """A metronome: equal gaps of 1/rate seconds, the first request at 0."""
 
     kind: Literal["fixed"]
+    rate: Positive
+    """Arrivals a second."""
 
-    def gaps(self, rng: np.random.Generator, count: int) -> Floats:
-        """Return equal gaps, none before the first."""
-        return np.concatenate([np.zeros(min(count, 1)), np.ones(max(count - 1, 0))])
+    def draw(self, rng: np.random.Generator, count: int) -> Floats:
+        """Count ticks."""
+        return np.arange(count) / self.rate
+
+    def mean_rate(self) -> float:
+        """Return the rate."""
+        return self.rate
+
+
+class OnOff(Process):
+    """Bursts: a rate while on, another while off, both states of exponential length (a two-state MMPP)."""
+
+    kind: Literal["on-off"]
+    on_rate: Positive
+    """Arrivals a second while on."""
+    off_rate: NotNegative = 0.0
+    """Arrivals a second while off."""
+    on_s: Positive
+    """Mean length of an on period, seconds; the first period is on."""
+    off_s: Positive
+    """Mean length of an off period, seconds."""
+
+    def draw(self, rng: np.random.Generator, count: int) -> Floats:
+        """Draw the periods, then the arrivals in them."""
+        gaps, states = rng.spawn(2)
+        work = np.cumsum(unit_gaps(gaps, count, 1))
+        seconds, done = [np.zeros(1)], [np.zeros(1)]
+        while done[-1][-1] <= work[-1]:
+            lengths = states.standard_exponential((256, 2)) * (self.on_s, self.off_s)
+            seconds.append(seconds[-1][-1] + np.cumsum(lengths))
+            done.append(done[-1][-1] + np.cumsum(lengths * (self.on_rate, self.off_rate)))
+        return np.interp(work, np.concatenate(done), np.concatenate(seconds))
+
+    def mean_rate(self) -> float:
+        """Weigh both rates by the time spent."""
+        return (self.on_rate * self.on_s + self.off_rate * self.off_s) / (self.on_s + self.off_s)
+
+
+class Diurnal(Process):
+    """Day and night: the rate is mean x (1 + swing x sin(2 pi (t / period + phase)))."""
+
+    kind: Literal["diurnal"]
+    rate: Positive
+    """Arrivals a second, averaged over a period."""
+    swing: Share = 0.5
+    """Amplitude as a share of the mean: 0 is steady, 1 falls to nothing at night."""
+    period_s: Positive = 86_400.0
+    """Length of a day, seconds."""
+    phase: Share = 0.0
+    """Where in the period time 0 is: 0 at the mean and rising, 0.25 at the peak, 0.75 at the trough."""
+    cv: Cv = 1.0
+    """Coefficient of variation of the gaps in operational time; 1 is Poisson."""
+
+    def draw(self, rng: np.random.Generator, count: int) -> Floats:
+        """Draw in operational time and invert the cumulative rate, which is periodic but for its trend."""
+        work = np.cumsum(unit_gaps(rng, count, self.cv)) / (self.rate * self.period_s)
+        whole: Floats = np.floor(work)
+        x = np.linspace(0, 1, 1 << 16)
+        turn = 2 * np.pi
+        done = x + self.swing / turn * (np.cos(turn * self.phase) - np.cos(turn * (x + self.phase)))
+        times: Floats = (whole + np.interp(work - whole, done, x)) * self.period_s
+        return times
+
+    def mean_rate(self) -> float:
+        """Return the rate."""
+        return self.rate
+
+
+class Profile(Process):
+    """A rate for each bin of time, from the start again when the bins are used up."""
+
+    kind: Literal["profile"]
+    bin_s: Positive
+    """Length of a bin, seconds."""
+    rates: Annotated[tuple[NotNegative, ...], Field(min_length=1, max_length=1_000_000, strict=False)]
+    """Arrivals a second in each bin."""
+    cv: Cv = 1.0
+    """Coefficient of variation of the gaps in operational time; 1 is Poisson."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not any(self.rates):
+            raise ValueError("at least one of the rates must be above 0")
+        return self
+
+    def draw(self, rng: np.random.Generator, count: int) -> Floats:
+        """Draw in operational time and invert the cumulative rate."""
+        done = np.concatenate([[0], np.cumsum(np.array(self.rates) * self.bin_s)])
+        times = np.arange(len(done)) * self.bin_s
+        work = np.cumsum(unit_gaps(rng, count, self.cv))
+        whole = np.floor(work / done[-1])
+        return whole * times[-1] + np.interp(work - whole * done[-1], done, times)
+
+    def mean_rate(self) -> float:
+        """Average over the bins."""
+        return float(np.mean(self.rates))
 
 
 class Batch(Spec):
@@ -74,11 +185,22 @@ class Batch(Spec):
 
     kind: Literal["batch"]
     at_s: NotNegative = 0.0
-    """When, in seconds."""
-
-    def draw(self, rng: np.random.Generator, count: int) -> Floats:
-        """Return `count` times the same instant."""
-        return np.full(count, self.at_s)
+    """When, seconds."""
 
 
-Arrivals: TypeAlias = Annotated[Poisson | Gamma | Fixed | Batch, Field(discriminator="kind")]
+class Closed(Spec):
+    """A closed loop: each user sends the next request when the last is answered and thought about."""
+
+    kind: Literal["closed"]
+    users: Count
+    """Users, hence the most requests in the system (times samples)."""
+    think_s: Quantity = Field(default=0.0, validate_default=True)
+    """Seconds between an answer and the user's next request (with sessions: next session)."""
+    ramp_s: NotNegative = 0.0
+    """Users start evenly spread over so many seconds."""
+
+
+Arrivals: TypeAlias = Annotated[
+    Poisson | Gamma | Fixed | OnOff | Diurnal | Profile | Batch | Closed,
+    Field(discriminator="kind"),
+]

@@ -7,87 +7,46 @@ long answer), so measured kinds draw whole rows.  Every draw is at least one tok
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self, TypeAlias
+from abc import abstractmethod
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
+from workloads.distributions import Distribution, GammaShape, LognormalShape, Quantity, normal_cdf
 from workloads.errors import WorkloadError
 from workloads.requests import Floats, Ints
-from workloads.spec import SHIPPED, Count, DataPath, Positive, Spec
-
-Z90 = 1.2815515655446004
-"""The 90th percentile of the standard normal distribution."""
+from workloads.spec import SHIPPED, Count, DataPath, Spec
 
 
-def tokens(values: Floats, least: int, most: int | None) -> Ints:
-    """Round to whole tokens and clip to [least, most]."""
-    return np.clip(np.rint(values), least, most).astype(np.int64)
+def tokens(values: Floats) -> Ints:
+    """Round to whole tokens, at least one."""
+    return np.maximum(np.rint(values), 1).astype(np.int64)
 
 
-class Clipped(Spec):
-    """A length distribution whose draws are clipped."""
+class Pair(Spec):
+    """Prompt and output, each from a distribution of its own."""
 
-    min: Count = 1
-    """Shorter draws are made this long."""
-    max: Count | None = None
-    """Longer draws are made this long."""
+    correlation: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """Correlation of prompt and output in a Gaussian copula; 0 is independent."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max is not None and self.max < self.min:
-            raise ValueError(f"max {self.max} is less than min {self.min}")
-        return self
+    @property
+    @abstractmethod
+    def sides(self) -> tuple[Distribution, Distribution]:
+        """The distributions of prompt and output."""
 
-
-class LognormalTokens(Clipped):
-    """Lognormal, by its mean and either its 90th percentile or its sigma."""
-
-    mean: Positive
-    """Mean before clipping, tokens."""
-    p90: Positive | None = None
-    """90th percentile before clipping, tokens."""
-    sigma: Positive | None = None
-    """Standard deviation of the logarithm."""
-
-    @model_validator(mode="after")
-    def _one_shape(self) -> Self:
-        if (self.p90 is None) == (self.sigma is None):
-            raise ValueError("give either p90 or sigma beside mean")
-        if self.p90 is not None:
-            most = self.mean * math.exp(Z90**2 / 2)
-            if not self.mean < self.p90 <= most:
-                raise ValueError(
-                    f"a lognormal of mean {self.mean:g} has its p90 above the mean and at most at "
-                    f"{most:.1f} (2.27 x mean), not at {self.p90:g}"
-                )
-        return self
-
-    def draw(self, rng: np.random.Generator, count: int) -> Ints:
-        """Draw `count` lengths."""
-        sigma = self.sigma
-        if sigma is None:
-            # ln(p90 / mean) = Z90 sigma - sigma^2 / 2; the smaller root is the ordinary, less skewed one.
-            sigma = Z90 - math.sqrt(max(Z90**2 - 2 * math.log((self.p90 or 0) / self.mean), 0))
-        mu = math.log(self.mean) - sigma**2 / 2
-        return tokens(np.exp(mu + sigma * rng.standard_normal(count)), self.min, self.max)
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
+        """Draw `count` pairs; the first ones are the same however many are drawn."""
+        first, second = rng.spawn(2)
+        prompt, output = self.sides
+        if not self.correlation:
+            return tokens(prompt.draw(first, count)), tokens(output.draw(second, count))
+        common, own = first.standard_normal(count), second.standard_normal(count)
+        partner = self.correlation * common + math.sqrt(1 - self.correlation**2) * own
+        return tokens(prompt.from_normal(common)), tokens(output.from_normal(partner))
 
 
-class GammaTokens(Clipped):
-    """Gamma, by its mean and coefficient of variation."""
-
-    mean: Positive
-    """Mean before clipping, tokens."""
-    cv: Positive
-    """Standard deviation over mean."""
-
-    def draw(self, rng: np.random.Generator, count: int) -> Ints:
-        """Draw `count` lengths."""
-        shape = self.cv**-2
-        return tokens(rng.standard_gamma(shape, count) * (self.mean / shape), self.min, self.max)
-
-
-class Range(Spec):
+class WholeRange(Distribution):
     """Uniform over whole numbers, both ends included."""
 
     min: Count
@@ -95,15 +54,13 @@ class Range(Spec):
     max: Count
     """Longest, tokens."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max < self.min:
-            raise ValueError(f"max {self.max} is less than min {self.min}")
-        return self
+    def sample(self, rng: np.random.Generator, count: int) -> Floats:
+        """Draw whole numbers."""
+        return rng.integers(self.min, self.max, count, endpoint=True).astype(np.float64)
 
-    def draw(self, rng: np.random.Generator, count: int) -> Ints:
-        """Draw `count` lengths."""
-        return rng.integers(self.min, self.max, count, endpoint=True)
+    def transform(self, normal: Floats) -> Floats:
+        """Invert the CDF."""
+        return np.floor(self.min + (self.max - self.min + 1) * normal_cdf(normal))
 
 
 class Fixed(Spec):
@@ -120,46 +77,64 @@ class Fixed(Spec):
         return np.full(count, self.prompt), np.full(count, self.output)
 
 
-class Uniform(Spec):
-    """Prompt and output uniform and independent."""
+class Uniform(Pair):
+    """Prompt and output uniform over whole numbers."""
 
     kind: Literal["uniform"]
-    prompt: Range
+    prompt: WholeRange
     """Prompt tokens."""
-    output: Range
+    output: WholeRange
     """Output tokens."""
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
-        """Draw `count` pairs."""
-        return self.prompt.draw(rng, count), self.output.draw(rng, count)
+    @property
+    def sides(self) -> tuple[Distribution, Distribution]:
+        """The distributions of prompt and output."""
+        return self.prompt, self.output
 
 
-class Lognormal(Spec):
-    """Prompt and output lognormal and independent."""
+class Lognormal(Pair):
+    """Prompt and output lognormal."""
 
     kind: Literal["lognormal"]
-    prompt: LognormalTokens
+    prompt: LognormalShape
     """Prompt tokens."""
-    output: LognormalTokens
+    output: LognormalShape
     """Output tokens."""
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
-        """Draw `count` pairs."""
-        return self.prompt.draw(rng, count), self.output.draw(rng, count)
+    @property
+    def sides(self) -> tuple[Distribution, Distribution]:
+        """The distributions of prompt and output."""
+        return self.prompt, self.output
 
 
-class Gamma(Spec):
-    """Prompt and output Gamma and independent."""
+class Gamma(Pair):
+    """Prompt and output Gamma."""
 
     kind: Literal["gamma"]
-    prompt: GammaTokens
+    prompt: GammaShape
     """Prompt tokens."""
-    output: GammaTokens
+    output: GammaShape
     """Output tokens."""
 
-    def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
-        """Draw `count` pairs."""
-        return self.prompt.draw(rng, count), self.output.draw(rng, count)
+    @property
+    def sides(self) -> tuple[Distribution, Distribution]:
+        """The distributions of prompt and output."""
+        return self.prompt, self.output
+
+
+class Marginals(Pair):
+    """Prompt and output each from any distribution."""
+
+    kind: Literal["marginals"]
+    prompt: Quantity
+    """Prompt tokens."""
+    output: Quantity
+    """Output tokens."""
+
+    @property
+    def sides(self) -> tuple[Distribution, Distribution]:
+        """The distributions of prompt and output."""
+        return self.prompt, self.output
 
 
 def read_pairs(path: str, prompt: str, output: str) -> tuple[Ints, Ints]:
@@ -199,9 +174,9 @@ class ShareGPT(Spec):
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
         """Draw `count` pairs with replacement."""
-        suffix = "" if self.tokenizer == "gpt2" else f"_{self.tokenizer}"
         path = SHIPPED / "sharegpt_first_turn_vllm_filter.csv.gz"
-        prompts, outputs = read_pairs(str(path), f"prompt_tokens{suffix}", f"output_tokens{suffix}")
+        columns = (1, 2) if self.tokenizer == "gpt2" else (3, 4)
+        prompts, outputs = np.loadtxt(path, np.int64, delimiter=",", skiprows=1, usecols=columns, unpack=True)
         rows = rng.integers(0, len(prompts), count)
         return prompts[rows], outputs[rows]
 
@@ -225,6 +200,6 @@ class Csv(Spec):
 
 
 Lengths: TypeAlias = Annotated[
-    ShareGPT | Fixed | Uniform | Lognormal | Gamma | Csv,
+    ShareGPT | Fixed | Uniform | Lognormal | Gamma | Marginals | Csv,
     Field(discriminator="kind"),
 ]

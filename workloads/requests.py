@@ -41,6 +41,13 @@ class Prefixes:
         where = slice(self.offsets[request], self.offsets[request + 1])
         return list(zip(self.ids[where].tolist(), self.lengths[where].tolist(), strict=True))
 
+    def take(self, requests: Ints) -> Prefixes:
+        """Return those of some requests, in the order given."""
+        counts = np.diff(self.offsets)[requests]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        where = np.repeat(self.offsets[requests] - offsets[:-1], counts) + np.arange(offsets[-1])
+        return Prefixes(self.ids[where], self.lengths[where], offsets, self.outputs[requests])
+
 
 @dataclass(frozen=True)
 class Requests:
@@ -58,6 +65,14 @@ class Requests:
     """Whether samples are beams: they fork and drop at every step."""
     prefixes: Prefixes | None = None
     """Contents of the prompts; None when no two prompts share a token."""
+    after: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """int64[n]: the earlier request whose end releases this one (the turn before it), or -1; empty when all are -1.
+
+    A released request arrives `delay_s` after that end, however the end came about; its `arrival_s` is then
+    only nominal: what it would be at the pace that the workload assumes of an engine.
+    """
+    delay_s: Floats = field(default_factory=lambda: np.zeros(0))
+    """float64[n], seconds from that end to the arrival (think time, tool time); empty when `after` is."""
     notes: Sequence[str] = ()
     """What a reader left out or changed, in words, for the user to see."""
 
@@ -66,6 +81,10 @@ class Requests:
         n = len(self.arrival_s)
         if len(self.prompt_tokens) != n or len(self.output_tokens) != n or len(self.samples) not in (0, n):
             raise ValueError(f"columns of different lengths: {n} arrivals, {len(self.prompt_tokens)} prompts")
+        if len(self.after) not in (0, n) or len(self.delay_s) != len(self.after):
+            raise ValueError(f"columns of different lengths: {n} arrivals, {len(self.after)} links")
+        if (self.after >= np.arange(len(self.after))).any():
+            raise ValueError("a request can only follow an earlier one")
         if n and (self.prompt_tokens.min() < 1 or self.output_tokens.min() < 1):
             raise ValueError("prompts and outputs are at least one token")
         if n and (not np.isfinite(self.arrival_s).all() or (np.diff(self.arrival_s) < 0).any()):

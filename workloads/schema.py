@@ -14,8 +14,15 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from workloads.allocator import AllocatorSpec, Scheduler
 from workloads.arrivals import Arrivals
+from workloads.distributions import Quantity
 from workloads.lengths import Lengths
-from workloads.spec import Count, DataPath, NotNegative, Positive, Share, Spec
+from workloads.sessions import Turns
+from workloads.sharing import Part
+from workloads.spec import Count, DataPath, ModelName, NotNegative, Positive, Share, Spec
+from workloads.trees import Tree
+
+MOST = 50_000_000
+"""Requests that are drawn at most; more is a mistake in a count or a rate."""
 
 
 class Model(Spec):
@@ -23,16 +30,16 @@ class Model(Spec):
 
     shorthand: ClassVar[str] = "name"
 
-    name: str
+    name: ModelName
     """A shipped geometry (`sim list models`), or the path of a Hugging Face config.json."""
-    dtype: Literal["fp32", "fp16", "bf16", "fp8", "int4"] | None = None
-    """Number format of the weights; as in the geometry if not given."""
-    kv_dtype: Literal["fp32", "fp16", "bf16", "fp8", "int4"] | None = None
-    """Number format of the KV cache; that of the activations if not given."""
+    dtype: Literal["fp32", "fp16", "bf16"] | None = None
+    """Number format of weights and activations; as in the geometry if not given."""
+    kv_dtype: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] | None = None
+    """Number format of the KV cache; that of the model if not given."""
     tensor_parallel: Count = 1
     """GPUs over which weights and KV heads are divided; KV heads are replicated when there are fewer."""
     kv_heads: Count | None = None
-    """KV heads in place of the geometry's: all heads is MHA, one is MQA."""
+    """KV heads in place of the geometry's: as many as heads is MHA, one is MQA."""
 
 
 class Device(Spec):
@@ -41,17 +48,17 @@ class Device(Spec):
     shorthand: ClassVar[str] = "name"
 
     name: str | None = None
-    """A shipped device (`sim list devices`) that the other fields vary; without it all are needed."""
+    """A shipped device (`sim list devices`) that the other fields vary; without it the next three are needed."""
     memory_gib: Positive | None = None
     """Device memory."""
     bandwidth_tbps: Positive | None = None
-    """Memory bandwidth, terabytes (1e12 bytes) a second."""
+    """Memory bandwidth, 1e12 bytes a second."""
     bf16_tflops: Positive | None = None
-    """Peak dense bf16/fp16 rate, 1e12 operations a second."""
-    fp8_tflops: Positive | None = None
-    """Peak dense fp8 rate; twice bf16 if not given."""
-    host_bandwidth_gbps: Positive | None = None
-    """Bandwidth to host memory one way, 1e9 bytes a second: what swapping costs."""
+    """Peak dense bf16 and fp16 rate, 1e12 operations a second."""
+    pcie_gbps: Positive | None = None
+    """Bandwidth to the host, one direction, 1e9 bytes a second: what swapping costs."""
+    link_gbps: Positive | None = None
+    """Bandwidth to the host's other GPUs, one direction, 1e9 bytes a second."""
     kv_memory_gib: Positive | None = None
     """Memory of the KV pool, in place of what utilization, weights and activations leave."""
 
@@ -77,8 +84,8 @@ class Engine(Spec):
     """Longest sequence, prompt and output, in tokens; the model's context if not given."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of device memory that weights, activations and KV pool may take together."""
-    activation_gib: NotNegative | None = None
-    """Memory for activations and workspace; estimated from the geometry if not given."""
+    activation_factor: NotNegative = 1.0
+    """Activation memory as a multiple of what is estimated from the geometry."""
     watermark: Share | None = None
     """Share of the pool kept free when admitting; the scheduler's own default (vLLM V0 0.01, V1 0) if not given."""
     chunked_prefill: bool | None = None
@@ -98,25 +105,33 @@ class Engine(Spec):
 class Generated(Spec):
     """Requests drawn from distributions."""
 
-    count: Count | None = None
-    """How many; give this or duration_s."""
+    count: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    """How many requests; give this or duration_s."""
     duration_s: Positive | None = None
-    """All that arrive before this instant; give this or count."""
+    """All requests (sessions, trees) that start before this instant; give this or count."""
     arrivals: Arrivals
-    """When they arrive."""
+    """When requests arrive; with a session, when sessions start."""
     lengths: Lengths
-    """How long prompts and outputs are."""
-    samples: Count = 1
-    """Parallel samples (vLLM's `n`), or the beam width: sequences that share one prompt."""
+    """How long a request's own prompt and its output are; shared parts and history come on top of the prompt."""
+    shared: Annotated[tuple[Part, ...], Field(strict=False)] = ()
+    """Parts that prompts begin with and share: system prompts, few-shot examples, retrieved documents."""
+    session: Annotated[Turns | Tree, Field(discriminator="kind")] | None = None
+    """How requests grow out of one another; without it every request is by itself."""
+    samples: Quantity = Field(default=1, validate_default=True)
+    """Parallel samples of a request (vLLM's `n`), or its beam width; rounded, at least 1."""
     beam: bool = False
     """Whether the samples are beams of one search, which fork and drop at every step."""
+    token_s: Positive = 0.02
+    """Nominal seconds an output token takes; orders requests that wait for an answer, whose time the engine finds."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
         if (self.count is None) == (self.duration_s is None):
             raise ValueError("give either count or duration_s")
-        if self.duration_s is not None and self.arrivals.kind == "batch":
-            raise ValueError("a batch arrives all at once: give count, not duration_s")
+        if self.duration_s is not None and self.arrivals.kind in {"batch", "closed"}:
+            raise ValueError(f"{self.arrivals.kind} arrivals have no end of their own: give count, not duration_s")
+        if self.arrivals.kind == "closed" and self.session is not None and self.session.loop == "open":
+            raise ValueError("users in a closed loop wait for every answer: session.loop must be closed")
         return self
 
 
@@ -174,7 +189,7 @@ class Costs(Spec):
 
     model_config = ConfigDict(extra="allow")
 
-    __pydantic_extra__: dict[str, Annotated[float, Field(gt=0)]]
+    __pydantic_extra__: dict[str, NotNegative]
 
     calibration: DataPath | None = None
     """A file that `sim calibrate` wrote on the device, in place of the built-in factors."""

@@ -67,8 +67,17 @@ def _resolve(name: str, info: ValidationInfo) -> str:
     raise ValueError(f"no such file: {name} (looked in {folder.resolve()} and among the shipped data)")
 
 
+def _beside(name: str, info: ValidationInfo) -> str:
+    """Lead a path to its place beside the workload file; leave a bare name alone."""
+    path = (info.context or {}).get("folder", Path()) / name
+    return str(path) if ("/" in name or name.endswith(".json")) and path.exists() else name
+
+
 DataPath: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_resolve)]
 """A file, relative to the folder of the workload file, or the name of a shipped data file."""
+
+ModelName: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_beside)]
+"""A name that `sim` knows, or a path relative to the folder of the workload file."""
 
 Count: TypeAlias = Annotated[int, Field(ge=1)]
 """At least one of something."""

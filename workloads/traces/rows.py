@@ -9,7 +9,7 @@ and are scaled.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -87,22 +87,8 @@ def requests_of(rows: Rows, name: str, trace: Trace) -> Requests:
         arrival_s=(arrival - arrival[0]) / trace.rate_scale,
         prompt_tokens=np.rint(rows.prompt_tokens[keep]).astype(np.int64),
         output_tokens=np.rint(rows.output_tokens[keep]).astype(np.int64),
-        prefixes=None if rows.prefixes is None else take(rows.prefixes, keep),
+        prefixes=None if rows.prefixes is None else rows.prefixes.take(keep),
         notes=tuple(notes),
-    )
-
-
-def take(prefixes: Prefixes, rows: Ints) -> Prefixes:
-    """Return the prefixes of some requests, in the order given."""
-    counts = np.diff(prefixes.offsets)[rows]
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    where = np.repeat(prefixes.offsets[rows] - offsets[:-1], counts) + np.arange(offsets[-1])
-    return replace(
-        prefixes,
-        ids=prefixes.ids[where],
-        lengths=prefixes.lengths[where],
-        offsets=offsets,
-        outputs=prefixes.outputs[rows],
     )
 
 

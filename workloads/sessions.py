@@ -1,0 +1,108 @@
+"""Chats and agent loops: sessions of turns.
+
+A chat's later turn is the whole conversation and a new message; an agent's is the whole
+loop and a tool's answer.  Each turn starts when the last is answered and a while has
+passed: a person's thinking, a tool's work.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from workloads.distributions import Quantity
+from workloads.lengths import Lengths, tokens
+from workloads.requests import Ints, Prefixes
+from workloads.sharing import draw_parts
+from workloads.spec import Count, Spec
+from workloads.units import Scene, Units
+
+
+class Turns(Spec):
+    """A chat or an agent loop: every turn's prompt is all that was said before, and something new."""
+
+    kind: Literal["turns"]
+    turns: Quantity
+    """Turns in a session, rounded, at least 1."""
+    think_s: Quantity = Field(default=0.0, validate_default=True)
+    """Seconds between an answer and the next turn: a person's thinking, a tool's work."""
+    later: Lengths | None = None
+    """Lengths of what every turn but the first adds and is answered; as in the first if not given."""
+    loop: Literal["closed", "open"] = "closed"
+    """`closed`: the next turn waits for the answer; `open`: it comes at its nominal time, answer or not."""
+    max_tokens: Count | None = None
+    """A session ends before its prompt and output would be longer; the engine's max_model_len if not given."""
+
+    def lay_out(self, scene: Scene, units: int) -> Units:
+        """Lay out `units` sessions."""
+        turns = tokens(self.turns.draw(scene.streams("turns"), units))
+        starts = np.cumsum(turns) - turns
+        unit = np.repeat(np.arange(units), turns)
+        turn = np.arange(len(unit)) - starts[unit]
+        own, output = scene.lengths.draw(scene.streams("lengths"), len(unit))
+        if self.later is not None:
+            more = self.later.draw(scene.streams("later lengths"), len(unit))
+            own, output = np.where(turn == 0, own, more[0]), np.where(turn == 0, output, more[1])
+        once = draw_parts([part for part in scene.parts if not part.every_turn], scene.streams("prefixes"), units, 0)
+        each = draw_parts(
+            [part for part in scene.parts if part.every_turn], scene.streams("turn prefixes"), len(unit), once[2]
+        )
+        said = each[1].sum(axis=1) + own + output
+        history = np.cumsum(said) - said
+        prompt = once[1].sum(axis=1)[unit] + history - history[starts[unit]] + said - output
+
+        limit = self.max_tokens or scene.max_model_len
+        if limit is not None:
+            over = np.where((prompt + output > limit) & (turn > 0), turn, np.iinfo(np.int64).max)
+            keep = turn < np.minimum.reduceat(over, starts)[unit]
+        else:
+            keep = np.ones(len(unit), bool)
+        prefixes = _tape(once, each, own, output, unit, turn, starts)
+
+        think = self.think_s.draw(scene.streams("think"), len(unit))
+        pause = np.concatenate([[0.0], output[:-1] * scene.token_s + think[1:]])
+        elapsed = np.cumsum(pause)
+        first = turn[keep] == 0
+        where = np.arange(int(keep.sum()))
+        return Units(
+            unit[keep],
+            (elapsed - elapsed[starts[unit]])[keep],
+            prompt[keep],
+            output[keep],
+            np.where(first | (self.loop == "open"), -1, where - 1),
+            np.where(first, 0.0, think[keep]),
+            prefixes.take(np.flatnonzero(keep)),
+        )
+
+    def units_for(self, count: int) -> int:
+        """Return how many sessions make `count` requests, at a guess."""
+        return max(1, count // 8)
+
+
+def _tape(
+    once: tuple[Ints, Ints, int],
+    each: tuple[Ints, Ints, int],
+    own: Ints,
+    output: Ints,
+    unit: Ints,
+    turn: Ints,
+    starts: Ints,
+) -> Prefixes:
+    """Write down each session's pieces in order; a turn's prompt is the tape from its start to the turn's own words."""
+    head, parts = once[0].shape[1], each[0].shape[1]
+    width = parts + 2
+    units, count = len(once[0]), len(unit)
+    own_ids = each[2] + 2 * np.arange(count)
+    base = np.arange(units) * head + starts * width
+    ids, sizes = np.zeros(units * head + count * width, np.int64), np.zeros(units * head + count * width, np.int64)
+    lead = base[:, None] + np.arange(head)
+    ids[lead], sizes[lead] = once[0], once[1]
+    place = base[unit] + head + turn * width
+    body = place[:, None] + np.arange(width)
+    ids[body] = np.column_stack([each[0], own_ids, own_ids + 1])
+    sizes[body] = np.column_stack([each[1], own, output])
+    offsets = np.concatenate([[0], np.cumsum(head + turn * width + parts + 1)])
+    where = np.repeat(base[unit] - offsets[:-1], np.diff(offsets)) + np.arange(offsets[-1])
+    return Prefixes(ids[where], sizes[where], offsets, own_ids + 1)
