@@ -11,6 +11,7 @@ a 64-bit hash over everything from the start of the sequence to the block's end 
 * `Tokens`: real token ids, as an engine has them.
 
 Keys are Python's tuple hashes over integers, which do not depend on PYTHONHASHSEED.
+Sequences that may meet in one cache must be of one kind.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Content(ABC):
         """Identify the tokens of `[start, stop)`: equal tuples exactly where the tokens are equal."""
 
     def keys(self, block_size: int, count: int) -> list[int]:
-        """Return the keys of at least the first `count` full blocks of `block_size` tokens.
+        """Return the keys, none of them 0, of at least the first `count` full blocks of `block_size` tokens.
 
         The list is the content's own and longer than asked for if more are known.
         """
@@ -53,9 +54,12 @@ class Content(ABC):
         parent = keys[-1] if keys else self.root
         for block in range(len(keys), count):
             start = block * block_size
-            parent = hash((parent, self.piece(start, start + block_size)))
+            parent = hash((parent, self.piece(start, start + block_size))) or 1
             keys.append(parent)
         return keys
+
+    def _keys_of_first(self, tokens: int) -> dict[int, list[int]]:
+        return {block_size: keys[: tokens // block_size] for block_size, keys in self._keys.items()}
 
 
 class Segments(Content):
@@ -80,6 +84,18 @@ class Segments(Content):
             index += 1
         return tuple(parts)
 
+    def branch(self, tokens: int, tail: int) -> Segments:
+        """Return a content that is the same for its first `tokens` tokens; what follows them is `tail`."""
+        ends = [*self._starts[1:], tokens]
+        pieces = [
+            (name, min(end, tokens) - start)
+            for name, start, end in zip(self._ids, self._starts, ends, strict=True)
+            if start < tokens
+        ]
+        child = Segments(pieces, tail, self.root)
+        child._keys = self._keys_of_first(tokens)
+        return child
+
 
 class Tokens(Content):
     """Content as token ids, appended to as the model speaks."""
@@ -94,8 +110,21 @@ class Tokens(Content):
         """Append generated tokens."""
         self.tokens.extend(tokens)
 
+    def branch(self, tokens: int) -> Tokens:
+        """Return a content that is the same for its first `tokens` tokens and can be extended otherwise."""
+        child = Tokens(self.tokens[:tokens], self.root, self._media)
+        child._keys = self._keys_of_first(tokens)
+        return child
+
     def piece(self, start: int, stop: int) -> tuple[int, ...]:
-        """Return the token ids, then (hash, offset relative to the block) of each media item it touches."""
+        """Return the token ids, then (hash, offset relative to the block) of each media item it touches.
+
+        Raises:
+            ValueError: some of the tokens are not known yet.
+
+        """
+        if stop > len(self.tokens):
+            raise ValueError(f"tokens up to {stop} are asked for, but only {len(self.tokens)} are known")
         part = tuple(self.tokens[start:stop])
         for item in self._media:
             if item.offset < stop and item.offset + item.length > start:

@@ -9,9 +9,8 @@ costs amortised O(1) a block and a handful of NumPy calls, whatever its size.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from allocators.base import CorruptionError, Ints
 
 
 class FreeQueue:
@@ -72,6 +71,21 @@ class FreeQueue:
         self._cells[self._place[blocks]] = 0
         self._place[blocks] = -1
         self._holes += len(blocks)
+
+    def check(self) -> None:
+        """Raise `CorruptionError` unless every id in the queue stands where it is said to stand, once."""
+        if not 0 <= self._head <= self._tail <= len(self._cells):
+            raise CorruptionError(f"the free queue runs from {self._head} to {self._tail} of {len(self._cells)} cells")
+        cells = self._cells[self._head : self._tail]
+        if np.count_nonzero(cells == 0) != self._holes:
+            raise CorruptionError(f"the free queue has {np.count_nonzero(cells == 0)} holes, counted {self._holes}")
+        places = np.full_like(self._place, -1)
+        places[cells[cells > 0]] = np.flatnonzero(cells) + self._head
+        if not np.array_equal(places, self._place):
+            block = int(np.flatnonzero(places != self._place)[0])
+            raise CorruptionError(f"free block {block} stands in cell {places[block]}, noted {self._place[block]}")
+        if np.count_nonzero(places >= 0) != len(self):
+            raise CorruptionError("a block is in the free queue twice")
 
     def _put(self, start: int, blocks: Ints) -> None:
         self._cells[start : start + len(blocks)] = blocks

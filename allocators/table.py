@@ -49,6 +49,17 @@ class BlockTable:
         """Block ids of a row in logical order, as a view."""
         return self.blocks[row, : self.count[row]]
 
+    def held(self, row: int) -> npt.NDArray[np.int64]:
+        """Block ids of a row in logical order without the null block, as a copy."""
+        blocks = self.row(row).astype(np.int64)
+        return blocks[blocks > 0]
+
+    def fill(self, row: int, blocks: npt.NDArray[np.int64], length: int, slots: int) -> None:
+        """Write the block ids of a row that is empty, its tokens and its slots."""
+        self.count[row] = len(blocks)
+        self.blocks[row, : len(blocks)] = blocks
+        self.length[row], self.slots[row] = length, slots
+
     def open(self) -> int:
         """Take a closed row; all its entries are 0.  Doubles the arrays when none is left."""
         if not self._closed:

@@ -1,0 +1,105 @@
+"""The block pool: how many sequences hold each block, and what becomes of one that nobody holds.
+
+vLLM's policy, which decides every block id: a block whose last holder lets go joins the
+free queue, at the back if it is cached and at the front if not.  So useless blocks are
+taken first and cached ones in order of release, and as sequences let go of their tails
+first, a prefix outlives what follows it.  Taking a cached block is what evicts it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from allocators.base import CorruptionError, Ints
+from allocators.freequeue import FreeQueue
+from allocators.prefix import PrefixCache
+
+
+class BlockPool:
+    """Blocks 1 to `num_blocks` with reference counts, a free queue and a prefix cache."""
+
+    def __init__(self, num_blocks: int) -> None:
+        """Make a pool in which every block is free."""
+        self.num_blocks = num_blocks
+        self.references = np.zeros(num_blocks + 1, np.int64)
+        """int64[num_blocks + 1]: table rows that hold each block."""
+        self.queue = FreeQueue(num_blocks)
+        self.cache = PrefixCache(num_blocks)
+        self.cached = 0
+        """Blocks that nobody holds and that have a key."""
+        self.shared = 0
+        """Blocks that sharing avoids: sum over held blocks of references - 1."""
+
+    @property
+    def free(self) -> int:
+        """Blocks that can be taken, cached ones included."""
+        return len(self.queue)
+
+    @property
+    def held(self) -> int:
+        """Blocks that some sequence holds."""
+        return self.num_blocks - len(self.queue)
+
+    def take(self, count: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """Give `count` free blocks one holder each; there must be that many.
+
+        Returns:
+            The blocks, and whether each was cached, which it is no more.
+
+        """
+        blocks = self.queue.take(count)
+        self.references[blocks] = 1
+        evicted = self.cache.key[blocks] != 0
+        if self.cached and evicted.any():
+            self.cache.forget(blocks[evicted])
+            self.cached -= int(np.count_nonzero(evicted))
+        return blocks, evicted
+
+    def share(self, blocks: Ints) -> None:
+        """Give each block, held or cached, one more holder."""
+        idle = blocks[self.references[blocks] == 0]
+        self.queue.remove(idle)
+        self.cached -= len(idle)
+        self.shared += len(blocks) - len(idle)
+        self.references[blocks] += 1
+
+    def let_go(self, blocks: Ints) -> Ints:
+        """Take one holder from each block, in the order of their release (tail first).
+
+        Returns:
+            The blocks that nobody holds any more.
+
+        """
+        self.references[blocks] -= 1
+        idle: Ints = blocks[self.references[blocks] == 0]
+        self.shared -= len(blocks) - len(idle)
+        keyed = self.cache.key[idle] != 0
+        self.queue.give_front(idle[~keyed])
+        self.queue.give_back(idle[keyed])
+        self.cached += int(np.count_nonzero(keyed))
+        return idle
+
+    def forget(self) -> None:
+        """Drop every key; the free queue keeps its order."""
+        self.cache.clear()
+        self.cached = 0
+
+    def check(self, references: Ints) -> None:
+        """Raise `CorruptionError` unless the pool agrees with itself and with `references`, counted from the tables."""
+        wrong = np.flatnonzero(references != self.references)
+        if len(wrong):
+            block = int(wrong[0])
+            raise CorruptionError(f"block {block} has {references[block]} holders, counted {self.references[block]}")
+        self.queue.check()
+        idle = np.flatnonzero(references[1:] == 0) + 1
+        if not np.array_equal(np.sort(self.queue.order()), idle):
+            raise CorruptionError("the free queue is not the set of blocks that nobody holds")
+        self.cache.check()
+        if self.cache.key[0]:
+            raise CorruptionError("the null block is cached")
+        if np.count_nonzero(self.cache.key[idle]) != self.cached:
+            raise CorruptionError(f"{np.count_nonzero(self.cache.key[idle])} blocks are cached, counted {self.cached}")
+        shared = int(references.sum()) - self.held
+        if shared != self.shared:
+            raise CorruptionError(f"sharing avoids {shared} blocks, counted {self.shared}")

@@ -1,0 +1,83 @@
+"""The leap: many steps at once, in each of which every sequence of a batch grows by one token.
+
+Between two block boundaries nothing happens but counting.  Each sequence is a clock that
+strikes when it must take a block, and again whenever `block_size` tokens more are written;
+so all strikes of many steps follow from array arithmetic, and with them the blocks taken,
+in exactly the order in which as many single steps would take them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from allocators.base import Ints, Leap
+
+if TYPE_CHECKING:
+    from allocators.rows import SharingRows
+
+
+class Strikes(NamedTuple):
+    """Strikes of many clocks, by step and then by clock."""
+
+    steps: int
+    """Steps, 0 to `steps` - 1, that the list covers."""
+    when: Ints
+    """Step of each strike."""
+    who: Ints
+    """Clock of each strike."""
+    nth: Ints
+    """How often that clock has struck before."""
+
+
+def spread(counts: Ints) -> tuple[Ints, Ints]:
+    """Return, for `counts[i]` items of each i in order, each item's i and its number within i."""
+    who = np.repeat(np.arange(len(counts)), counts)
+    return who, np.arange(len(who)) - np.repeat(counts.cumsum() - counts, counts)
+
+
+def strikes(first: Ints, period: int, steps: int, limit: int | None = None) -> Strikes:
+    """List the strikes of clocks in steps 0 to `steps` - 1.
+
+    Args:
+        first: int64[n], step at which each clock strikes first.
+        period: steps between strikes of a clock.
+        steps: steps to look at, at least 0.
+        limit: strikes that can be had; the list ends before the first step that would exceed it.
+
+    """
+    if limit is not None and len(first):
+        # From the last first strike on, all clocks strike once a period, so the limit is met by then at the latest.
+        steps = min(steps, int(first.max()) + period * (limit // len(first) + 2))
+    who, nth = spread(np.maximum(0, -((first - steps) // period)))
+    when = first[who] + nth * period
+    order = np.argsort(when, kind="stable")
+    if limit is not None and len(order) > limit:
+        steps = int(when[order[limit]])
+        order = order[: np.searchsorted(when[order], steps)]
+    return Strikes(steps, when[order], who[order], nth[order])
+
+
+def leap(allocator: SharingRows, rows: Ints, lengths: Ints, steps: int) -> Leap:
+    """Do `Allocator.advance` for rows whose last blocks are their own, without a sliding window."""
+    table, pool, size = allocator.table, allocator.pool, allocator.block_size
+    steps = min(steps, allocator.max_model_len - int(lengths.max(initial=0)))
+    taking = strikes(table.slots[rows] - lengths, size, steps, pool.free)
+    steps = taking.steps
+    filling = strikes(-(lengths + 1) % size, size, steps if allocator.contents else 0)
+    naming = allocator.name(rows[filling.who], lengths[filling.who] // size + filling.nth)
+
+    where = rows[taking.who]
+    slots = table.slots[where] + (taking.nth + 1) * size
+    taken_by = np.searchsorted(taking.when, np.arange(steps), "right")
+    held, cached = pool.held + taken_by, pool.cached + np.zeros(steps, np.int64)
+    taken, evicted = pool.take(len(where))
+    cached -= np.concatenate([[0], evicted.cumsum()])[taken_by]
+
+    table.blocks[where, table.count[where] + taking.nth] = taken
+    table.count[rows] += np.bincount(taking.who, minlength=len(rows))
+    table.slots[rows] = table.count[rows] * size
+    table.length[rows] = lengths + steps
+    allocator.enter(naming)
+    return Leap(steps, taking.when, taking.who, slots, held * size, cached * size)

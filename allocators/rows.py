@@ -1,0 +1,181 @@
+"""Rows that share blocks: what a sequence holds, as against what it may take.
+
+A block belongs to a count of rows, not to one.  Three things must then be known of a row
+beyond its blocks:
+
+* what its tokens are, if its full blocks are to have keys (`contents`);
+* whether it may write into its last block, or must copy it first because another row, or
+  a twin on the host, relies on what is there (`tails`: copy-on-write);
+* how many of its entries a sliding window has left behind (they are 0).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from allocators.audit import audit
+from allocators.base import Allocator, AllocatorError, Copy, Grant, Ints, Usage
+from allocators.blockpool import BlockPool
+from allocators.content import Content
+from allocators.host import HostPool
+from allocators.window import Window
+
+Bools = npt.NDArray[np.bool_]
+
+
+class Naming(NamedTuple):
+    """Keys of blocks, and the cells of the table where these stand."""
+
+    keys: list[int]
+    rows: list[int]
+    columns: list[int]
+
+
+class SharingRows(Allocator):
+    """The part of a paged allocator that keeps the books: rows, holders, keys and what is counted of them."""
+
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        max_model_len: int,
+        max_rows: int = 256,
+        *,
+        prefix_cache: bool = False,
+        sliding_window: int | None = None,
+        host_blocks: int = 0,
+    ) -> None:
+        """Make an empty pool; for the arguments see `allocators.paged.PagedAllocator`."""
+        super().__init__(num_blocks, block_size, max_model_len, max_rows)
+        self.pool = BlockPool(num_blocks)
+        self.host = HostPool(host_blocks, max_rows, self.table.width)
+        self.prefix_cache = prefix_cache
+        self.windowed = sliding_window is not None
+        self.window = Window(sliding_window or max_model_len + block_size, block_size)
+        self.contents: dict[int, Content] = {}
+        """Tokens of each row whose full blocks have keys."""
+        self.tails: set[int] = set()
+        """Rows whose last block is not full and was shared, or had a twin on the host, when last seen."""
+        self.shared_slack = 0
+        """Empty slots in last blocks that several rows hold, once for each holder but one."""
+        self.left = 0
+        """Table entries that the window has left behind."""
+
+    def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant:
+        """See `Allocator.fork`.  Takes no block, so it is never refused."""
+        self.demand_open(row)
+        self.pool.share(self.table.held(row))
+        child = self.open_row(self.table.row(row).astype(np.int64), int(self.table.length[row]))
+        if child in self.tails:
+            self.tails.add(row)
+        if content is not None and row in self.contents:
+            self.contents[child] = content
+        return Grant(child, int(self.table.slots[child]))
+
+    def release(self, row: int) -> None:
+        """See `Allocator.release`.  Blocks go back tail first."""
+        self.demand_open(row)
+        self.close_row(row)
+
+    def usage(self) -> Usage:
+        """See `Allocator.usage`."""
+        size, pool = self.block_size, self.pool
+        return Usage(
+            held=pool.held * size,
+            cached=pool.cached * size,
+            saved=pool.shared * size - self.shared_slack,
+            dropped=self.left * size,
+            swapped=self.host.pool.held * size,
+        )
+
+    def check(self) -> None:
+        """See `Allocator.check`."""
+        audit(self)
+
+    def demand_open(self, row: int) -> None:
+        """Raise `AllocatorError` unless `row` is open."""
+        if row not in self.table:
+            raise AllocatorError(f"row {row} is not open")
+
+    def open_row(self, blocks: Ints, length: int) -> int:
+        """Open a row that lists `blocks`, for which the pool counts it already."""
+        row, slots = self.table.open(), len(blocks) * self.block_size
+        self.table.fill(row, blocks, length, slots)
+        self.left += int(np.count_nonzero(blocks == 0))
+        if length < slots and self.pool.references[blocks[-1]] > 1:
+            self.tails.add(row)
+            self.shared_slack += slots - length
+        return row
+
+    def close_row(self, row: int) -> None:
+        """Close a row and let go of its blocks, tail first."""
+        table, blocks = self.table, self.table.held(row)[::-1]
+        if table.length[row] < table.slots[row] and self.pool.references[blocks[0]] > 1:
+            self.shared_slack -= int(table.slots[row] - table.length[row])
+        self.left -= int(table.count[row]) - len(blocks)
+        self.host.part(self.pool.let_go(blocks))
+        self.tails.discard(row)
+        self.contents.pop(row, None)
+        table.close(row)
+
+    def behind(self, row: int) -> Ints:
+        """Blocks that a row still holds though its window has left them behind, from right to left."""
+        cells = self.table.blocks[row, : self.window.behind(int(self.table.length[row]))]
+        return cells[cells > 0][::-1].astype(np.int64)
+
+    def leave_behind(self, row: int) -> None:
+        """Let go of the blocks that `behind` lists."""
+        blocks = self.behind(row)
+        self.table.blocks[row, : self.window.behind(int(self.table.length[row]))] = 0
+        self.left += len(blocks)
+        self.host.part(self.pool.let_go(blocks))
+
+    def copying(self, rows: Ints) -> Bools:
+        """Say which of `rows`, if they all write now in this order, must copy a shared last block first."""
+        result = np.zeros(len(rows), np.bool_)
+        writers: dict[int, int] = {}
+        for index, row in enumerate(rows.tolist() if self.tails else ()):
+            if row in self.tails:
+                last = int(self.table.row(row)[-1])
+                writers[last] = writers.get(last, 0) + 1
+                result[index] = writers[last] < self.pool.references[last]
+        return result
+
+    def part_tails(self, rows: Ints, copying: Bools, targets: Ints) -> tuple[list[Copy], int]:
+        """Let go of the last blocks that are to be copied, to `targets`.
+
+        Returns:
+            The copies, and how many tokens they carry.
+
+        """
+        table, copies, copied, target = self.table, [], 0, iter(targets.tolist())
+        for row, copies_it in zip(rows.tolist(), copying.tolist(), strict=True):
+            if row not in self.tails:
+                continue
+            self.tails.remove(row)
+            last = table.row(row)[-1:].astype(np.int64)
+            if copies_it:
+                self.pool.let_go(last)
+                self.shared_slack -= int(table.slots[row] - table.length[row])
+                copies.append(Copy(int(last[0]), next(target)))
+                copied += int(table.length[row]) % self.block_size
+            else:
+                self.host.part(last)
+        return copies, copied
+
+    def name(self, rows: Ints, columns: Ints) -> Naming:
+        """Find the keys of blocks that are about to be full, given as cells of the table."""
+        named = [
+            (content.keys(self.block_size, column + 1)[column], row, column)
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+            if (content := self.contents.get(row)) is not None
+        ]
+        return Naming(*map(list, zip(*named, strict=True))) if named else Naming([], [], [])
+
+    def enter(self, naming: Naming) -> None:
+        """Enter blocks in the prefix cache, now that they are in the table."""
+        if naming.keys:
+            self.pool.cache.enter(naming.keys, self.table.blocks[naming.rows, naming.columns].astype(np.int64))

@@ -1,0 +1,31 @@
+"""Sliding-window attention: a token attends to the last `tokens` tokens, itself included.
+
+What lies further back is never read again, so its blocks can be given back while the
+sequence runs, and a prefix hit needs only the blocks that the next token will read.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Window(NamedTuple):
+    """The arithmetic of a window over blocks."""
+
+    tokens: int
+    """Tokens a token attends to, itself included."""
+    block_size: int
+
+    def behind(self, length: int) -> int:
+        """Blocks that the next token of a sequence of `length` tokens does not reach, nor any after it."""
+        return max(0, length - self.tokens + 1) // self.block_size
+
+    @property
+    def reach(self) -> int:
+        """Blocks in a row that a prefix hit, which ends with a block, must have."""
+        return max(1, -(-(self.tokens - 1) // self.block_size))
+
+    def most(self, first: int, final: int) -> int:
+        """Blocks that a sequence holds at the most while it grows from `first` to `final` tokens one by one."""
+        lengths = range(first, final)[-self.block_size :]  # what is held depends on the length modulo the block
+        return max((-(-(length + 1) // self.block_size) - self.behind(length) for length in lengths), default=0)
