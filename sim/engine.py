@@ -119,7 +119,12 @@ class Engine:
         self.log.flush()
         self.request_log.flush(self._sink, len(self.requests) - self._pending)
         self.block_log.flush(self._sink)
-        return Outcome(**self.request_log.counts, steps=self.steps, end_s=self.env.now / 1e9)
+        return Outcome(**self.request_log.counts, steps=self.steps, end_s=self.now / 1e9)
+
+    @property
+    def now(self) -> int:
+        """The clock, in nanoseconds."""
+        return int(self.env.now)
 
     def _settle(self, job: Job) -> None:
         if job.rows and job.ticket not in self.serving.prefilling:
@@ -144,8 +149,8 @@ class Engine:
     def _arrivals(self) -> Generator[simpy.Event, object, None]:
         for index in range(len(self.requests)):
             job = self._job(index)
-            if job.arrival > self.env.now:
-                yield self.env.timeout(job.arrival - self.env.now)
+            if job.arrival > self.now:
+                yield self.env.timeout(job.arrival - self.now)
             self._pending -= 1
             self._arrive(job)
             if not self._bell.triggered:
@@ -185,8 +190,8 @@ class Engine:
 
     def _serve(self, progress: Callable[[int], None] | None) -> Generator[simpy.Event, object, None]:
         env, serving, scheduler = self.env, self.serving, self.scheduler
-        while env.now < self._horizon:
-            while env.peek() <= env.now:  # all that happens at this instant comes first
+        while self.now < self._horizon:
+            while env.peek() <= self.now:  # all that happens at this instant comes first
                 yield env.timeout(0)
             if not serving.running and not serving.waiting:
                 if not self._pending:
@@ -202,8 +207,8 @@ class Engine:
                     self._stalled()
                 yield env.timeout(self._start(plan))
                 self._book(plan)
-            if env.now >= self.block_log.due:
-                self.block_log.take(env.now, serving)
+            if self.now >= self.block_log.due:
+                self.block_log.take(self.now, serving)
             if progress is not None:
                 progress(self.request_log.counts["finished"])
 
@@ -213,14 +218,14 @@ class Engine:
 
     def _idle(self) -> Generator[simpy.Event, object, None]:
         """Wait for the next arrival, or the horizon."""
-        start = self.env.now
+        start = self.now
         self._bell = self.env.event()
         if self._horizon < INFINITY:
             yield self._bell | self.env.timeout(int(self._horizon) - start)
         else:
             yield self._bell
-        if self.env.now > start:
-            self.log.add(step_row(self.steps, start, self.env.now - start, self.serving, self.serving.ledger()))
+        if self.now > start:
+            self.log.add(step_row(self.steps, start, self.now - start, self.serving, self.serving.ledger()))
 
     def _stalled(self) -> None:
         """Say who cannot go on, and why; only a scheduler or allocator that breaks its contract leads here."""
@@ -232,7 +237,7 @@ class Engine:
 
     def _start(self, plan: Plan) -> int:
         """Run a plan and write its row; returns its duration."""
-        serving, now = self.serving, self.env.now
+        serving, now = self.serving, self.now
         for job in plan.admitted:
             if job.scheduled == NEVER:
                 job.scheduled = now
@@ -281,7 +286,7 @@ class Engine:
             self._advance(plan.decodes, 1)
             serving.context += plan.decodes
             self._uniform = plan.decodes == len(serving.decoding)
-            self._emitted = self.env.now
+            self._emitted = self.now
             self._finish_decodes()
         for chunk in plan.chunks:
             self._book_chunk(chunk)
@@ -292,7 +297,7 @@ class Engine:
                 serving.retire(job)
 
     def _book_chunk(self, chunk: Chunk) -> None:
-        serving, job, now = self.serving, chunk.job, self.env.now
+        serving, job, now = self.serving, chunk.job, self.now
         job.recomputed += max(0, min(chunk.start + chunk.tokens, job.furthest) - chunk.start)
         job.computed = chunk.start + chunk.tokens
         job.furthest = max(job.furthest, job.computed)
@@ -319,7 +324,7 @@ class Engine:
         decoding = self.serving.decoding
         decoding.column(decoding.LENGTH)[:decodes] += steps
         decoding.column(decoding.LEFT)[:decodes] -= steps
-        decoding.column(decoding.LAST)[:decodes] = self.env.now
+        decoding.column(decoding.LAST)[:decodes] = self.now
 
     def _finish_decodes(self) -> None:
         decoding = self.serving.decoding
@@ -331,7 +336,7 @@ class Engine:
             self._finish(job)
 
     def _finish(self, job: Job) -> None:
-        job.finished = self.env.now
+        job.finished = self.now
         self.request_log.add(job, "finished")
         if self.scheduler.holds_finished:
             self.serving.linger(job)
@@ -342,7 +347,7 @@ class Engine:
 
     def _leap(self) -> int:
         """Do as many pure-decode steps as are certain and write their rows; returns their duration, 0 if none is."""
-        serving, decoding, now = self.serving, self.serving.decoding, self.env.now
+        serving, decoding, now = self.serving, self.serving.decoding, self.now
         count = len(decoding)
         lengths, left = decoding.column(decoding.LENGTH), decoding.column(decoding.LEFT)
         steps = min(int(left.min()), LONGEST_LEAP)
@@ -364,7 +369,7 @@ class Engine:
         return int(ends[steps - 1])
 
     def _log_leap(self, leap: Leap, durations: npt.NDArray[np.int64]) -> None:
-        serving, decoding, now = self.serving, self.serving.decoding, self.env.now
+        serving, decoding, now = self.serving, self.serving.decoding, self.now
         count, steps = len(decoding), leap.steps
         before = serving.internal
         live = serving.tokens + count * np.arange(1, steps + 1)
@@ -409,7 +414,7 @@ class Engine:
     def _book_decodes(self) -> None:
         """Enter what a leap produced, now that it has ended."""
         self._advance(len(self.serving.decoding), self._leapt)
-        self._emitted = self.env.now
+        self._emitted = self.now
         self._finish_decodes()
         if self.serving.lingering and not self.serving.decoding:
             for job in list(self.serving.lingering):

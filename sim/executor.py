@@ -7,7 +7,7 @@ engine may leap over them; an executor that must really run each step cannot say
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -88,8 +88,8 @@ class Simulated:
         read = sum(min(start + tokens, window + tokens) for start, tokens in spans)
         return load._replace(window_pairs=seen, window_prefill_context=read)
 
-    def _with_decodes(self, load: Load, lengths: Ints, known: int, ahead: int | Ints) -> Load:
-        """Add sequences of `lengths` tokens, `known` in all, that decode; `ahead` counts their steps from 1."""
+    def _with_decodes(self, load: Load, lengths: Ints, known: int, ahead: Any) -> Load:
+        """Add sequences of `lengths` tokens, `known` in all, that decode; `ahead` counts their steps from 1, an int or many."""
         count = len(lengths)
         context = known + count * ahead
         if self._recomputes:  # n tokens of each are computed anew: n (n + 1) / 2 query-key pairs

@@ -30,20 +30,17 @@ TICK = 1_000_000_000
 class _OneTick:
     """An executor for which every step lasts one tick and nothing can be foreseen."""
 
-    @staticmethod
-    def run(plan: Plan, serving: Serving) -> int:
+    def run(self, plan: Plan, serving: Serving) -> int:
         return TICK
 
-    @staticmethod
-    def foresee(serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int) -> None:
         return None
 
 
 class _Nothing:
     """A sink that keeps nothing."""
 
-    @staticmethod
-    def write(table: str, columns: Mapping[str, object]) -> None:
+    def write(self, table: str, columns: Mapping[str, object]) -> None:
         return None
 
 
@@ -61,11 +58,15 @@ class _Watched(Engine):
         scheduled |= {chunk.job.ticket: (chunk.job, chunk.tokens) for chunk in plan.chunks}
         # Running requests come first, in running order; tickets are given in that order.
         jobs = [scheduled[ticket] for ticket in sorted(scheduled)]
-        self.seen[self.env.now // TICK] = {
+        self.seen[self.now // TICK] = {
             "sched": {self.names[job.index]: tokens for job, tokens in jobs},
-            "preempted": [self.names[job.index] for job in plan.preempted],
-            "new": [self.names[job.index] for job in plan.admitted if not job.preemptions],
-            "resumed": [self.names[job.index] for job in plan.admitted if job.preemptions],
+            "preempted": sorted(self.names[job.index] for job in plan.preempted),
+            "new": [
+                self.names[job.index]
+                for again in (False, True)
+                for job in plan.admitted
+                if (job.preemptions > 0) is again
+            ],
             "computed_before": {self.names[job.index]: int(computed.get(job.index, job.computed)) for job, _ in jobs},
             "blocks": {self.names[job.index]: table.row(job.rows[0]).tolist() for job, _ in jobs},
             "free": self._free(),
@@ -74,14 +75,15 @@ class _Watched(Engine):
         return super()._start(plan)
 
     def _book(self, plan: Plan) -> None:
-        step = self.seen[(self.env.now - 1) // TICK]
+        start = self.now - TICK
+        step = self.seen[start // TICK]
         before = dict.fromkeys(job.index for job in self.serving.running.values())
         super()._book(plan)
         after = {job.index for job in self.serving.running.values()}
         step["finished"] = [self.names[index] for index in before if index not in after]
         step["free_after"] = self._free()
         step["running"] = [self.names[job.index] for job in self.serving.running.values()]
-        step["waiting"] = [self.names[job.index] for job in self.serving.waiting]
+        step["waiting"] = [self.names[job.index] for job in self.serving.waiting if job.arrival <= start]
 
     def _free(self) -> int:
         """Blocks in the free queue, evictable ones included."""
@@ -91,6 +93,9 @@ class _Watched(Engine):
 
 def replay_schedule(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, str, object, object]]:
     """Run a recorded schedule and yield (line, field, recorded, ours) for every difference.
+
+    vLLM keeps the preempted ids of a step as a set, and names resumed requests behind the new ones or apart from
+    them, depending on its model runner; both are compared as one.
 
     Args:
         lines: the parsed lines of a `sched_*` recording; line numbers count from 1.
@@ -137,11 +142,19 @@ def replay_schedule(lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, s
     )
     engine.names, engine.seen = names, {}
     engine.run()
-    idle = {"sched": {}, "preempted": [], "new": [], "resumed": [], "computed_before": {}, "blocks": {}, "finished": []}
+    idle: dict[str, Any] = {
+        "sched": {},
+        "preempted": [],
+        "new": [],
+        "computed_before": {},
+        "blocks": {},
+        "finished": [],
+    }
     for number, line in enumerate(lines, 1):
         if "step" in line:
             ours = engine.seen.get(int(line["step"]), idle)
-            for field, recorded in line.items():
+            noted = dict(line) | {"preempted": sorted(line["preempted"]), "new": [*line["new"], *line["resumed"]]}
+            for field, recorded in noted.items():
                 if field in ours and (ours[field] != recorded or _order(ours[field]) != _order(recorded)):
                     yield number, field, recorded, ours[field]
 

@@ -8,7 +8,7 @@ renamed when complete: what bears its final name is whole, which is what resumin
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -42,11 +42,13 @@ class ParquetSink:
             self._writers[table] = pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False)
         self._writers[table].write_table(pa.Table.from_arrays(arrays, schema=schema))
 
-    def __enter__(self) -> ParquetSink:
+    def __enter__(self) -> Self:
         """Start writing."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Give the files their names; after an error leave no half-written ones."""
         for table, writer in self._writers.items():
             writer.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,7 +69,7 @@ def run(
 
     """
     setup = prepare(workload, base)
-    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    started, clock = datetime.now(UTC), time.perf_counter()
     manifest = _manifest(setup)
     keep = _claim(out, manifest, resume=resume)
     manifest["started"] = started.isoformat(timespec="seconds")
@@ -194,5 +194,7 @@ def _claim(out: Path, manifest: dict[str, Any], *, resume: bool) -> bool:
     now = json.loads(json.dumps(manifest))
     for key in ("workload", "runs", "model", "device"):
         if before.get(key) != now[key]:
-            raise UserError(f"{out}: holds a run of another workload ({key} differs); give another --out, or leave out --resume")
+            raise UserError(
+                f"{out}: holds a run of another workload ({key} differs); give another --out, or leave out --resume"
+            )
     return True

@@ -125,7 +125,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
 
 
 def _watermark(scheduler: str, kind: str) -> float:
-    """vLLM 0.6's default for its block manager; nothing else leaves room free."""
+    """Return vLLM 0.6's default for its block manager; nothing else leaves room free."""
     return 0.01 if scheduler == "vllm-v0" and kind in {"paged", "radix"} else 0.0
 
 
@@ -151,7 +151,7 @@ def _labels(specs: tuple[AllocatorSpec, ...]) -> list[str]:
     for spec in specs:
         words = [spec.kind]
         if kinds[spec.kind] > 1:
-            words += [_word(spec.kind, name, value) for name, value in spec.options.items() if _differs(specs, spec.kind, name)]
+            words += [_word(name, value) for name, value in spec.options.items() if _differs(specs, spec.kind, name)]
         names.append(spec.label or "-".join(words))
     repeated = Counter(names)
     seen: Counter[str] = Counter()
@@ -167,7 +167,7 @@ def _differs(specs: tuple[AllocatorSpec, ...], kind: str, option: str) -> bool:
     return len({spec.options.get(option, default) for spec in specs if spec.kind == kind}) > 1
 
 
-def _word(kind: str, option: str, value: Value) -> str:
+def _word(option: str, value: Value) -> str:
     if isinstance(value, bool):
         return option.replace("_", "-") if value else f"no-{option.replace('_', '-')}"
     return str(value) if isinstance(value, str) or option == "block_size" else f"{option.replace('_', '-')}-{value}"

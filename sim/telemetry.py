@@ -19,7 +19,6 @@ from sim.serving import Blocked
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from allocators.base import Allocator
     from allocators.ledger import Ledger
     from sim.serving import Serving
 

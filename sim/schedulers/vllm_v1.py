@@ -41,11 +41,9 @@ class VllmV1(Scheduler):
         decoding = serving.decoding
         done = 0
         for job in list(serving.prefilling.values()):
-            if job.ticket not in serving.prefilling:  # preempted by one before it
-                break
             upto = int(decoding.column(decoding.TICKET).searchsorted(job.ticket)) if len(decoding) else 0
             done, budget, short = self._decode(serving, plan, done, upto, budget)
-            if short:
+            if short or job.ticket not in serving.prefilling:  # out of budget, or preempted by one before it
                 return budget
             tokens = min(job.known - job.computed, self._cap(serving, job), budget)
             if tokens <= 0 or (tokens := self._make_room(serving, plan, job, tokens)) <= 0:
