@@ -89,7 +89,7 @@ class Simulated:
         return load._replace(window_pairs=seen, window_prefill_context=read)
 
     def _with_decodes(self, load: Load, lengths: Ints, known: int, ahead: Any) -> Load:
-        """Add sequences of `lengths` tokens, `known` in all, that decode; `ahead` counts their steps from 1, an int or many."""
+        """Add sequences of `lengths` tokens, `known` in all, that decode; `ahead` counts steps from 1, one or many."""
         count = len(lengths)
         context = known + count * ahead
         if self._recomputes:  # n tokens of each are computed anew: n (n + 1) / 2 query-key pairs
