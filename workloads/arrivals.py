@@ -142,8 +142,8 @@ class Diurnal(Process):
         x = np.linspace(0, 1, 1 << 16)
         turn = 2 * np.pi
         done = x + self.swing / turn * (np.cos(turn * self.phase) - np.cos(turn * (x + self.phase)))
-        times: Floats = (whole + np.interp(work - whole, done, x)) * self.period_s
-        return times
+        arrival: Floats = (whole + np.interp(work - whole, done, x)) * self.period_s
+        return arrival
 
     def mean_rate(self) -> float:
         """Return the rate."""
@@ -173,7 +173,8 @@ class Profile(Process):
         times = np.arange(len(done)) * self.bin_s
         work = np.cumsum(unit_gaps(rng, count, self.cv))
         whole = np.floor(work / done[-1])
-        return whole * times[-1] + np.interp(work - whole * done[-1], done, times)
+        arrival: Floats = whole * times[-1] + np.interp(work - whole * done[-1], done, times)
+        return arrival
 
     def mean_rate(self) -> float:
         """Average over the bins."""

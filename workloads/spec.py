@@ -55,7 +55,9 @@ class Spec(BaseModel):
         if cls.shorthand is None:
             return schema
         whole = handler.resolve_ref_schema(schema)
-        return {"anyOf": [whole["properties"][cls.shorthand], schema]}
+        short = whole["properties"][cls.shorthand]
+        kinds = [kind for kind in short.get("anyOf", [short]) if kind.get("type") != "null"]
+        return {"anyOf": [*({"type": kind["type"]} for kind in kinds), schema]}
 
 
 def _resolve(name: str, info: ValidationInfo) -> str:
