@@ -57,10 +57,14 @@ class Architecture:
     """What had to be assumed, for the user to see."""
 
     @property
-    def attention(self) -> Attention | LatentAttention | None:
-        """The first attention layer, for display; None if there is none."""
-        mixers = (layer.mixer for layer in self.stack)
-        return next((mixer for mixer in mixers if isinstance(mixer, Attention | LatentAttention)), None)
+    def attention(self) -> Attention | None:
+        """The first layer of MHA, GQA or MQA; None if there is none."""
+        return next((layer.mixer for layer in self.stack if isinstance(layer.mixer, Attention)), None)
+
+    @property
+    def latent(self) -> LatentAttention | None:
+        """The first layer of MLA; None if there is none."""
+        return next((layer.mixer for layer in self.stack if isinstance(layer.mixer, LatentAttention)), None)
 
     def weights(self, tp: int = 1) -> Weights:
         """Count the weights on one of `tp` GPUs.  Raises ValueError if the model cannot be divided so."""

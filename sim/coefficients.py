@@ -1,13 +1,15 @@
 """The cost model's named coefficients, and the calibration file that holds fitted ones.
 
-Each field says in its metadata what it is and where its default comes from.  Defaults describe
-a modern engine (fused kernels, CUDA graphs) as measured on one H100 with torch 2.11 and
-FlashInfer 0.5.3; on other devices they are an assumption that `calibrate` can replace.
+Every coefficient says in its metadata what it is (`is`) and where its default comes from (`from`).
+Defaults describe a modern engine, fused products under CUDA graphs, as measured on one H100 with
+torch 2.11 and FlashInfer 0.5.3 on the Llama-3.1-8B geometry at a context of 1,024.  On other
+devices and models they are an assumption, which `calibrate` replaces by a fit.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+CALIBRATION_SCHEMA = 1
+
 
 def _coefficient(default: float, meaning: str, source: str) -> float:
     value: float = field(default=default, metadata={"is": meaning, "from": source})
@@ -25,68 +29,109 @@ def _coefficient(default: float, meaning: str, source: str) -> float:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Fractions of the device's peaks that are reached, and times that no peak explains."""
+    """Shares of the device's peaks that are reached, and times that no peak explains (seconds, names end in _s)."""
 
     memory_efficiency: float = _coefficient(
-        0.87, "share of memory bandwidth reached by matrix products and copies", "H100: 8B products at batch 64 and 256"
+        0.87,
+        "share of memory bandwidth that matrix products and copies reach",
+        "fit to the 8B products below; a plain copy reached 3.04 of 3.35 TB/s, 0.91",
     )
     compute_efficiency: float = _coefficient(
-        0.807, "share of peak FLOP/s reached by matrix products", "H100: 798 of 989 TFLOP/s on 8192 x 8192 in bf16"
+        0.807,
+        "share of peak FLOP/s that matrix products reach",
+        "measured: 798 of 989 TFLOP/s, bf16, 8192 x 8192 x 8192",
     )
     overlap_loss: float = _coefficient(
         0.45,
-        "part of the shorter of compute and memory time that the longer does not hide; 0 is the roofline",
-        "H100: 8B products at batch 64 and 256",
+        "part of the shorter of memory and compute time that the longer does not hide; 0 is the ideal roofline",
+        "fit: fused 8B products took 5.84 ms at batch 64 and 7.34 ms at 256",
     )
     attention_memory_efficiency: float = _coefficient(
-        0.89, "share of memory bandwidth reached reading K/V", "H100: FlashInfer decode, batch 64 to 256"
+        0.89,
+        "share of memory bandwidth that attention reaches reading K/V",
+        "fit: FlashInfer decode took 102 us a layer at batch 64 and 372 us at 256",
     )
     attention_compute_efficiency: float = _coefficient(
-        0.5, "share of peak FLOP/s reached by attention", "FlashAttention-3 paper: between FA2 and FA3 on H100"
+        0.5,
+        "share of peak FLOP/s that attention reaches",
+        "FlashAttention-3 paper, H100: 0.35 with FlashAttention-2 to 0.75 with 3",
     )
     attention_layer_s: float = _coefficient(
-        12e-6, "time of an attention call beyond its traffic, a layer", "H100: FlashInfer decode, batch 64 to 256"
+        12e-6, "time of an attention call beyond its traffic, a layer", "the same fit: the intercept"
     )
     step_overhead_s: float = _coefficient(
-        0.87e-3, "host work, launches, norms and sampling, a step", "H100: 8B step at batch 64 and 256"
+        0.87e-3,
+        "host work, launches, norms and sampling, a step",
+        "measured: what remained of an 8B step under CUDA graphs, at batch 64 and 256 alike",
     )
     sequence_overhead_s: float = _coefficient(
-        0.0, "host work for each scheduled sequence", "H100: no growth with batch"
+        0.0, "host work for each scheduled sequence", "measured: that remainder did not grow with the batch"
     )
-    allreduce_latency_s: float = _coefficient(10e-6, "latency of an all-reduce, two a layer", "assumed")
-    link_efficiency: float = _coefficient(0.8, "share of link bandwidth an all-reduce reaches", "assumed")
-    pcie_efficiency: float = _coefficient(0.8, "share of PCIe bandwidth a swap reaches", "assumed")
-    transfer_overhead_s: float = _coefficient(0.0, "time of a host transfer beyond its bytes", "assumed")
-    page_map_s: float = _coefficient(40e-6, "mapping one physical page", "vAttention paper")
-    page_unmap_s: float = _coefficient(40e-6, "unmapping one physical page", "vAttention paper")
     paged_attention_overhead: float = _coefficient(
         0.0,
-        "extra time of attention through a block table, as a fraction",
-        "modern kernels; PagedAttention Fig. 18a: 0.2",
+        "extra time of decode attention that reads through a block table, as a fraction",
+        "assumed of modern kernels; PagedAttention paper, Fig. 18a: 0.20 to 0.26 in 2023",
     )
     naive_passes: float = _coefficient(
-        4.0, "times a score crosses device memory in naive attention", "write and read scores, write and read weights"
+        4.0,
+        "times a score crosses device memory in naive attention",
+        "scores written and read, weights written and read: FlashAttention paper, algorithm 0",
     )
+    allreduce_latency_s: float = _coefficient(
+        10e-6, "time of an all-reduce beyond its traffic", "assumed: small messages over NVLink"
+    )
+    link_efficiency: float = _coefficient(0.8, "share of link bandwidth that an all-reduce reaches", "assumed")
+    pcie_efficiency: float = _coefficient(
+        0.8, "share of PCIe bandwidth that a swap reaches", "assumed: 25.6 of 32 GB/s"
+    )
+    transfer_overhead_s: float = _coefficient(
+        3e-6,
+        "time of a copy to or from the host beyond its bytes; a swapped block is one for K and one for V a layer",
+        "assumed: a cudaMemcpyAsync; PagedAttention paper, section 7.3: many small transfers",
+    )
+    page_map_s: float = _coefficient(
+        40e-6, "mapping one physical page", "vAttention paper: cuMemMap and cuMemSetAccess, 2 MiB"
+    )
+    page_unmap_s: float = _coefficient(34e-6, "unmapping one physical page", "vAttention paper: cuMemUnmap, 2 MiB")
 
     def changed(self, values: Mapping[str, Any], where: str) -> Coefficients:
         """Return a copy with `values` put in.  Raises UserError at the first unknown name or bad number."""
-        known = {entry.name for entry in fields(self)}
+        known = [entry.name for entry in fields(self)]
         for name, value in values.items():
             if name not in known:
-                raise UserError(f"{where}: unknown coefficient {name!r}{suggest(name, known)}")
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+                raise UserError(f"{where}: unknown coefficient {name!r}{suggest(name, known)}; see `list costs`")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise UserError(f"{where}: {name}: {value!r} is not a number of at least 0")
+            if name.endswith("_efficiency") and value == 0:
+                raise UserError(f"{where}: {name}: an efficiency is more than 0")
         return replace(self, **{name: float(value) for name, value in values.items()})
+
+    def explain(self) -> list[tuple[str, str]]:
+        """Every coefficient as a (name, value and meaning) row; where one is not the default, that is told."""
+        rows = []
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            source = entry.metadata["from"] if value == entry.default else f"set; default {entry.default:g}"
+            rows.append((entry.name, f"{value:g}: {entry.metadata['is']} ({source})"))
+        return rows
 
 
 def load_calibration(path: Path) -> Coefficients:
-    """Read the coefficients of a calibration file: `{"schema": 1, "coefficients": {name: number}}`."""
+    """Read the coefficients of a calibration file: `{"schema": 1, "coefficients": {name: number}, ...}`.
+
+    Coefficients that the file leaves out keep their defaults.  Raises UserError in one line.
+    """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("schema") != 1 or not isinstance(content.get("coefficients"), dict):
-        raise UserError(f'{path}: not a calibration file (wanted {{"schema": 1, "coefficients": {{...}}}})')
+    if (
+        not isinstance(content, dict)
+        or content.get("schema") != CALIBRATION_SCHEMA
+        or not isinstance(content.get("coefficients"), dict)
+    ):
+        wanted = f'{{"schema": {CALIBRATION_SCHEMA}, "coefficients": {{name: number}}}}'
+        raise UserError(f"{path}: not a calibration file, wanted {wanted}")
     return Coefficients().changed(content["coefficients"], str(path))

@@ -1,13 +1,27 @@
 """How long a step takes: a roofline over what the step computes and moves.
 
-    t = step_overhead + sequence_overhead x sequences
-      + matrix products + attention of decodes + attention of prefills
-      + all-reduces + copies + swaps + page mappings
+    t = step_overhead_s + sequence_overhead_s x sequences
+      + products + head + attention + all-reduces          where the model runs
+      + copies + swaps + page mappings                     where memory moves
 
-Each part is the larger of its arithmetic over reachable FLOP/s and its traffic over reachable
-bandwidth; matrix products add `overlap_loss` of the smaller.  One formula serves a single step
-and a whole leap of steps: the same float operations in the same order, on a number or on an
-array, so that both give the same nanoseconds to the last bit.
+With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens computed:
+
+    products    compute 2 n x weights / (F x compute_efficiency), memory (weight bytes + n x activation bytes) /
+                (B x memory_efficiency); the longer, and `overlap_loss` of the shorter.  Of a mixture of experts,
+                the expected share of experts that n tokens reach is read.
+    head        the same for the output matrix and the sequences whose logits are wanted
+    decode      the longer of K/V bytes / (B x attention_memory_efficiency) and pairs x 4 x heads x head_dim /
+                (F x attention_compute_efficiency), times 1 + paged_attention_overhead; attention_layer_s a layer
+    prefill     the same over its query-key pairs and its context; latent attention unpacks its context first
+    naive       adds naive_passes x scores x bytes of traffic, and computes the whole square, not half of it
+    all-reduce  two a layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
+    copies      read and written: 2 x bytes / (B x memory_efficiency)
+    swaps       bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block, layer, K and V
+    recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
+
+One formula serves a single step and a leap of many: the same float operations in the same order,
+on a number or on an array, so that both give the same nanoseconds to the last bit.  (A term that
+is absent may be skipped: adding 0.0 changes no bit.)
 """
 
 from __future__ import annotations
@@ -17,7 +31,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from sim.coefficients import Coefficients
-from sim.geometry import DTYPE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +41,7 @@ if TYPE_CHECKING:
     from sim.geometry import Geometry
 
     Ints = npt.NDArray[np.int64]
+    Maximum = Callable[[Any, Any], Any]
 
 
 class Load(NamedTuple):
@@ -50,9 +64,9 @@ class Load(NamedTuple):
     copied_tokens: int = 0
     """Token slots copied on the device (torch.cat, copy-on-write, fork)."""
     swapped_bytes: int = 0
-    """Bytes over PCIe on this GPU, both directions."""
+    """Bytes over PCIe on this GPU, both directions together."""
     transfers: int = 0
-    """Host transfers those bytes are split into."""
+    """Blocks those bytes are moved in."""
     mapped_pages: int = 0
     """Physical pages mapped."""
     unmapped_pages: int = 0
@@ -65,15 +79,15 @@ class Load(NamedTuple):
     """`decode_context` as sliding-window layers see it: sum of min(context, window)."""
 
 
-class _Attend(NamedTuple):
+class Attend(NamedTuple):
     """Seconds of attention over a set of layers: for a K/V token read, and for a query-key pair."""
 
     decode_memory: float
     decode_compute: float
     prefill_memory: float
     prefill_compute: float
-    expand: float
-    """For a context token that latent attention unpacks."""
+    unpack: float
+    """For a token of earlier context that latent attention unpacks."""
     scores: float
     """For a score that naive attention moves through device memory."""
 
@@ -103,9 +117,9 @@ class CostModel:
         self.geometry, self.device, self.attention = geometry, device, attention
         self.coefficients = c = coefficients or Coefficients()
         model, tp, count = geometry.model, geometry.tensor_parallel, geometry.weights
-        element = DTYPE_BYTES[model.dtype]
+        element = geometry.element_bytes
         bandwidth = device.bandwidth * c.memory_efficiency
-        flops = device.peak(model.dtype) * c.compute_efficiency
+        flops = device.peak(model.compute_dtype) * c.compute_efficiency
         layers, kv_bytes = geometry.layers, geometry.kv_bytes_per_token
 
         self._step = c.step_overhead_s
@@ -133,10 +147,10 @@ class CostModel:
 
         self._copy = 2 * kv_bytes / bandwidth
         self._swap = 1 / (device.pcie_bandwidth * c.pcie_efficiency)
-        self._transfer = c.transfer_overhead_s
+        self._transfer = c.transfer_overhead_s * sum(len(layer.mixer.kept(1)) and 2 for layer in model.stack)
         self._map, self._unmap = c.page_map_s, c.page_unmap_s
 
-    def _attend(self, slower: float, *, sliding: bool) -> _Attend:
+    def _attend(self, slower: float, *, sliding: bool) -> Attend:
         c, tp, model = self.coefficients, self.geometry.tensor_parallel, self.geometry.model
         bandwidth = self.device.bandwidth * c.attention_memory_efficiency
         peak = self.device.peak(model.dtype)
@@ -144,86 +158,111 @@ class CostModel:
         mixers = [layer.mixer for layer in model.stack if (layer.mixer.kind == "sliding") == sliding]
         groups = [group for group in self.geometry.kv_groups if (group.kind == "sliding") == sliding]
         read = sum(group.layers * group.token_bytes for group in groups) / bandwidth
-        score = c.naive_passes * DTYPE_BYTES[model.dtype] / bandwidth if self.attention == "naive" else 0.0
-        return _Attend(
+        score = c.naive_passes * self.geometry.element_bytes / bandwidth if self.attention == "naive" else 0.0
+        return Attend(
             decode_memory=slower * (read + score * sum(mixer.scores(tp) for mixer in mixers)),
             decode_compute=slower * sum(mixer.pair_flops(tp, decode=True) for mixer in mixers) / flops,
             prefill_memory=read,
             prefill_compute=sum(mixer.pair_flops(tp, decode=False) for mixer in mixers) / flops,
-            expand=sum(mixer.expansion_flops(tp) for mixer in mixers) / (peak * c.compute_efficiency),
+            unpack=sum(mixer.expansion_flops(tp) for mixer in mixers) / (peak * c.compute_efficiency),
             scores=score * sum(mixer.scores(tp) for mixer in mixers),
         )
 
     def step_ns(self, load: Load) -> int:
         """Nanoseconds of one step."""
-        return round(self._seconds(load, max, self._experts_read) * 1e9)
+        seconds = self._products(load, max, self._experts_read)
+        if load.decode_seqs:
+            seconds += self._decode(load, max)
+        if load.prefill_tokens:
+            seconds += self._prefill(load, max)
+        if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
+            seconds += self._moves(load)
+        nanoseconds: int = round(seconds * 1e9)
+        return nanoseconds
 
     def leap_ns(self, load: Load, **changing: Ints) -> Ints:
-        """Nanoseconds of each of several steps that differ from `load` in the fields `changing`, int64[n] each.
+        """Nanoseconds of each of several steps, equal to `step_ns` of every one of them.
 
-        Equal to `step_ns` of every one of them.
+        Args:
+            load: what is the same in all of them.
+            changing: int64[n] for each field that is not.
+
         """
-        seconds = self._seconds(load._replace(**changing), np.maximum, self._experts_read_each)  # type: ignore[arg-type]
-        return np.rint(seconds * 1e9).astype(np.int64)
+        load = load._replace(**changing)  # type: ignore[arg-type]  # a Load of columns
+        seconds = self._products(load, np.maximum, self._experts_read_each) + self._decode(load, np.maximum)
+        seconds = seconds + self._prefill(load, np.maximum) + self._moves(load)
+        steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
+        return steps
 
     def decode_ns(self, seqs: int, contexts: Ints) -> Ints:
         """Nanoseconds of each of several pure decode steps of `seqs` sequences, `contexts[i]` K/V tokens in step i."""
         return self.leap_ns(Load(decode_seqs=seqs, samples=seqs), decode_context=contexts)
 
+    def explain(self) -> list[tuple[str, str]]:
+        """What is assumed, as (what, how much) rows: the model, the device, every coefficient."""
+        attention = ("attention kernel", self.attention)
+        return [*self.geometry.explain(), *self.device.explain(), attention, *self.coefficients.explain()]
+
     def _experts_read(self, tokens: int) -> float:
-        """Expected share of the experts that at least one of `tokens` tokens is sent to, routed evenly."""
+        """Expected share of the experts that `tokens` tokens reach, each sent to its few at random."""
         return 1.0 - self._idle**tokens
 
-    def _experts_read_each(self, tokens: int | Ints) -> float | npt.NDArray[np.float64]:
-        if isinstance(tokens, int) or self._idle == 1.0:
-            return self._experts_read(0 if self._idle == 1.0 else int(tokens))
+    def _experts_read_each(self, tokens: Any) -> Any:
+        if isinstance(tokens, int):
+            return self._experts_read(tokens)
         return np.array([self._experts_read(each) for each in tokens.tolist()])
 
-    def _roofline(self, memory: Any, compute: Any, maximum: Callable[[Any, Any], Any]) -> Any:
-        longer = maximum(memory, compute)
-        return longer + self._overlap * (memory + compute - longer)
-
-    def _seconds(self, load: Load, maximum: Callable[[Any, Any], Any], experts_read: Callable[[Any], Any]) -> Any:
-        """Evaluate the formula, on numbers or on arrays."""
+    def _products(self, load: Load, maximum: Maximum, experts_read: Callable[[Any], Any]) -> Any:
+        """Overheads, matrix products, output matrix, all-reduces."""
         tokens = load.prefill_tokens + load.decode_seqs
         samples = load.samples
-        products = self._roofline(
-            self._weights + self._routed * experts_read(tokens) + tokens * self._token_memory,
-            tokens * self._token_compute,
-            maximum,
-        )
-        head = self._roofline(self._head + samples * self._sample_memory, samples * self._sample_compute, maximum)
-        attention = self._attention(
-            self._full, load.decode_context, load.prefill_pairs, load.prefill_context, load.prefill_tokens, maximum
-        )
-        if self._windowed:
-            attention = attention + self._attention(
-                self._sliding,
-                load.window_decode_context,
-                load.window_pairs,
-                load.window_prefill_context,
-                load.prefill_tokens,
-                maximum,
-            )
+        memory = self._weights + tokens * self._token_memory
+        if self._routed:
+            memory = memory + self._routed * experts_read(tokens)
+        compute = tokens * self._token_compute
+        longer = maximum(memory, compute)
+        head_memory = self._head + samples * self._sample_memory
+        head_compute = samples * self._sample_compute
+        head_longer = maximum(head_memory, head_compute)
         return (
             self._step
             + (load.decode_seqs + load.prefill_seqs) * self._sequence
-            + (tokens > 0) * (self._run + products)
-            + (samples > 0) * head
-            + attention
+            + (tokens > 0) * (self._run + longer + self._overlap * (memory + compute - longer))
+            + (samples > 0) * (head_longer + self._overlap * (head_memory + head_compute - head_longer))
             + tokens * self._token_reduce
-            + load.copied_tokens * self._copy
+        )
+
+    def _decode(self, load: Load, maximum: Maximum) -> Any:
+        """Attention of the sequences that decode."""
+        full, context = self._full, load.decode_context
+        seconds = maximum(context * full.decode_memory, context * full.decode_compute)
+        if self._windowed:
+            sliding, context = self._sliding, load.window_decode_context
+            seconds = seconds + maximum(context * sliding.decode_memory, context * sliding.decode_compute)
+        return seconds
+
+    def _prefill(self, load: Load, maximum: Maximum) -> Any:
+        """Attention of the chunks that prefill."""
+        tokens = load.prefill_tokens
+        seconds = self._chunks(self._full, tokens, load.prefill_pairs, load.prefill_context, maximum)
+        if self._windowed:
+            pairs, context = load.window_pairs, load.window_prefill_context
+            seconds = seconds + self._chunks(self._sliding, tokens, pairs, context, maximum)
+        return seconds
+
+    def _chunks(self, of: Attend, tokens: Any, pairs: Any, context: Any, maximum: Maximum) -> Any:
+        unpack = (context - tokens) * of.unpack
+        if self.attention == "naive":  # for whole prompts 2 x pairs - tokens is their square
+            square = 2.0 * pairs - tokens
+            return square * of.prefill_compute + square * of.scores + context * of.prefill_memory + unpack
+        return maximum(pairs * of.prefill_compute, context * of.prefill_memory) + unpack
+
+    def _moves(self, load: Load) -> Any:
+        """Copies on the device, swaps over PCIe, page mappings."""
+        return (
+            load.copied_tokens * self._copy
             + load.swapped_bytes * self._swap
             + load.transfers * self._transfer
             + load.mapped_pages * self._map
             + load.unmapped_pages * self._unmap
         )
-
-    def _attention(
-        self, of: _Attend, context: Any, pairs: Any, read: Any, tokens: Any, maximum: Callable[[Any, Any], Any]
-    ) -> Any:
-        decode = maximum(context * of.decode_memory, context * of.decode_compute)
-        if self.attention == "naive":
-            square = 2.0 * pairs - tokens
-            return decode + square * of.prefill_compute + square * of.scores + read * (of.prefill_memory + of.expand)
-        return decode + maximum(pairs * of.prefill_compute, read * of.prefill_memory) + read * of.expand

@@ -1,106 +1,131 @@
-"""GPUs, as their datasheets describe them."""
+"""GPUs, as their datasheets describe them, and the user's own."""
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import UserError, suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-MIB, GIB = 2**20, 2**30
+GIB = 2**30
+NEEDED = ("memory_gib", "bandwidth_tbps", "bf16_tflops")
+"""What a device without a shipped name must say."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU.  Rates are peaks; what of them is reached is the cost model's business."""
+    """One GPU.  Rates are peaks."""
 
     name: str
     memory_bytes: int
-    """What CUDA can hand out."""
+    """What a program can allocate: the total of cudaMemGetInfo, less than nvidia-smi shows."""
     bandwidth: float
     """Device memory, bytes a second."""
     flops: Mapping[str, float]
     """Dense floating-point operations a second by dtype."""
     pcie_bandwidth: float
-    """To the host, one direction, bytes a second."""
+    """To and from the host, one direction, bytes a second."""
     link_bandwidth: float
     """To the other GPUs of the host, one direction, bytes a second."""
     source: str
+    """Where the figures come from."""
     kv_memory_bytes: int | None = None
-    """Memory given to the K/V cache, if the user says; else what weights and activations leave."""
+    """Memory of the K/V cache on this GPU where the user gives it; None for what weights and activations leave."""
 
     def peak(self, dtype: str) -> float:
-        """Dense floating-point operations a second for `dtype`; where there is no such unit, bf16's rate."""
+        """Dense floating-point operations a second for `dtype`; bf16's rate where there is no unit for it."""
         return self.flops.get(dtype, self.flops["bf16"])
 
+    def explain(self) -> list[tuple[str, str]]:
+        """What is assumed of the device, as (what, how much) rows."""
+        rates = ", ".join(f"{dtype} {rate / 1e12:g}" for dtype, rate in self.flops.items())
+        return [
+            ("device", f"{self.name} ({self.source})"),
+            ("GPU memory", f"{self.memory_bytes / GIB:.2f} GiB"),
+            ("memory bandwidth", f"{self.bandwidth / 1e12:g} TB/s"),
+            ("peak TFLOP/s", rates),
+            ("host link", f"{self.pcie_bandwidth / 1e9:g} GB/s"),
+            ("GPU link", f"{self.link_bandwidth / 1e9:g} GB/s"),
+        ]
 
-@cache
+
 def shipped_devices() -> dict[str, Device]:
     """Devices that come with the simulator, by name."""
-    table = tomllib.loads((resources.files("sim") / "data" / "devices.toml").read_text())
+    table = tomllib.loads((resources.files("sim") / "data" / "devices.toml").read_text(encoding="utf-8"))
     return {
         name: Device(
-            name,
-            row["memory_mib"] * MIB,
-            row["bandwidth_tbps"] * 1e12,
-            {dtype: rate * 1e12 for dtype, rate in row["tflops"].items()},
-            row["pcie_gbps"] * 1e9,
-            row["link_gbps"] * 1e9,
-            row["source"],
+            name=name,
+            memory_bytes=round(row["memory_gib"] * GIB),
+            bandwidth=row["bandwidth_tbps"] * 1e12,
+            flops={dtype: rate * 1e12 for dtype, rate in row["tflops"].items()},
+            pcie_bandwidth=row["pcie_gbps"] * 1e9,
+            link_bandwidth=row["link_gbps"] * 1e9,
+            source=row["source"],
         )
         for name, row in table.items()
     }
+
+
+CHANGES: Mapping[str, Callable[[Device, float], Device]] = {
+    "memory_gib": lambda device, value: replace(device, memory_bytes=round(value * GIB)),
+    "bandwidth_tbps": lambda device, value: replace(device, bandwidth=value * 1e12),
+    "bf16_tflops": lambda device, value: replace(
+        device, flops={**device.flops, "bf16": value * 1e12, "fp16": value * 1e12}
+    ),
+    "fp8_tflops": lambda device, value: replace(device, flops={**device.flops, "fp8": value * 1e12}),
+    "pcie_gbps": lambda device, value: replace(device, pcie_bandwidth=value * 1e9),
+    "link_gbps": lambda device, value: replace(device, link_bandwidth=value * 1e9),
+    "kv_memory_gib": lambda device, value: replace(device, kv_memory_bytes=round(value * GIB)),
+}
+"""What a user may say of a device, by its key in workload files (`kv_memory_gib` for each GPU)."""
 
 
 def resolve_device(spec: str | Mapping[str, Any]) -> Device:
     """Find a device and vary it.
 
     Args:
-        spec: a shipped name; or a mapping with `name`, or without one all of `memory_gib`, `bandwidth_tbps` and
-            `bf16_tflops`, and any of those and `kv_memory_gib`, `pcie_gbps`, `link_gbps`.
+        spec: a shipped name; or a mapping of `name` and any keys of `CHANGES`; without a name at least `memory_gib`,
+            `bandwidth_tbps` and `bf16_tflops`.
 
     Raises:
         UserError: in one line.
 
     """
-    if isinstance(spec, str):
-        spec = {"name": spec}
-    known = ("name", "memory_gib", "bandwidth_tbps", "bf16_tflops", "pcie_gbps", "link_gbps", "kv_memory_gib")
-    for key, value in spec.items():
+    values = {"name": spec} if isinstance(spec, str) else spec
+    known = ("name", *CHANGES)
+    for key in values:
         if key not in known:
-            raise UserError(f"device: unknown key {key!r}{suggest(key, known)}")
-        if key != "name" and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
-            raise UserError(f"device: {key}: {value!r} is not a positive number")
-    if "name" in spec:
-        devices = shipped_devices()
-        name = str(spec["name"]).lower()
-        if name not in devices:
-            raise UserError(f"device: {name!r} is not known{suggest(name, devices)}; known are {', '.join(devices)}")
-        device = devices[name]
-    else:
-        missing = [key for key in ("memory_gib", "bandwidth_tbps", "bf16_tflops") if key not in spec]
-        if missing:
-            raise UserError(
-                f"device: {missing[0]} is missing (give a name, or memory_gib, bandwidth_tbps and bf16_tflops)"
-            )
-        device = Device("custom", 0, 0.0, {}, 32e9, 32e9, "given by the user")
-    if "memory_gib" in spec:
-        device = replace(device, memory_bytes=round(spec["memory_gib"] * GIB))
-    if "bandwidth_tbps" in spec:
-        device = replace(device, bandwidth=spec["bandwidth_tbps"] * 1e12)
-    if "bf16_tflops" in spec:
-        rate = spec["bf16_tflops"] * 1e12
-        device = replace(device, flops={**device.flops, "bf16": rate, "fp16": rate})
-    if "pcie_gbps" in spec:
-        device = replace(device, pcie_bandwidth=spec["pcie_gbps"] * 1e9)
-    if "link_gbps" in spec:
-        device = replace(device, link_bandwidth=spec["link_gbps"] * 1e9)
-    if "kv_memory_gib" in spec:
-        device = replace(device, kv_memory_bytes=round(spec["kv_memory_gib"] * GIB))
+            raise UserError(f"device: unknown key {key!r}{suggest(key, known)}; known are {', '.join(known)}")
+    device = _named(values["name"]) if "name" in values else _custom(values)
+    for key, change in CHANGES.items():
+        if key in values:
+            device = change(device, _positive(values[key], key))
     return device
+
+
+def _named(name: object) -> Device:
+    devices = shipped_devices()
+    device = devices.get(str(name).lower())
+    if device is None:
+        known = f"known are {', '.join(devices)}"
+        raise UserError(f"device: {name!r} is not known{suggest(name, devices)}; {known}, or give {', '.join(NEEDED)}")
+    return device
+
+
+def _custom(values: Mapping[str, Any]) -> Device:
+    missing = [key for key in NEEDED if key not in values]
+    if missing:
+        raise UserError(f"device: {', '.join(missing)} missing (give a name, or {', '.join(NEEDED)})")
+    return Device("custom", 0, 0.0, {}, 32e9, 32e9, "given by the user; PCIe generation 4 unless said")
+
+
+def _positive(value: object, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UserError(f"device: {key}: {value!r} is not a positive number")
+    return float(value)

@@ -14,7 +14,8 @@ class UserError(Exception):
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
-    """Return " (did you mean x?)" for the known name closest to `word`, or "" if none is close."""
+    """Return " (did you mean x?)" for the known name that `word` begins, or the closest; "" if none is close."""
     names = {name.lower(): name for name in known}
-    close = get_close_matches(str(word).lower(), names, n=1)
+    asked = str(word).lower()
+    close = [name for name in names if asked and name.startswith(asked)] or get_close_matches(asked, names, n=1)
     return f" (did you mean {names[close[0]]}?)" if close else ""

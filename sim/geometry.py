@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sim import families
 from sim.architecture import Architecture, Weights
 from sim.errors import UserError, suggest
-from sim.layers import Attention, LatentAttention
+from sim.layers import Attention
 from sim.model_config import DTYPES
-from sim.models import read_config
+from sim.models import read_config, shipped_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+__all__ = ["Geometry", "KVFormat", "KVGroup", "resolve_model", "shipped_models", "with_kv_heads"]
 
 DTYPE_BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
@@ -91,18 +93,18 @@ class Geometry:
     @property
     def heads(self) -> int:
         """Query heads of an attention layer, over all GPUs; 0 if there is none."""
-        return self.model.attention.heads if self.model.attention else 0
+        mixer = self.model.attention or self.model.latent
+        return mixer.heads if mixer else 0
 
     @property
     def kv_heads(self) -> int:
-        """K/V heads of an attention layer, over all GPUs; 1 for MLA, whose latent all heads share."""
-        mixer = self.model.attention
-        return mixer.kv_heads if isinstance(mixer, Attention) else int(mixer is not None)
+        """K/V heads of an attention layer, over all GPUs; 1 for MLA, whose latent serves all heads."""
+        return self.model.attention.kv_heads if self.model.attention else int(self.model.latent is not None)
 
     @property
     def head_dim(self) -> int:
         """Length of a key; for MLA that of the latent with its rotary part."""
-        mixer = self.model.attention
+        mixer = self.model.attention or self.model.latent
         return mixer.kept(1)[0][1] if mixer else 0
 
     @property
@@ -196,10 +198,8 @@ class Geometry:
     def attention(self) -> str:
         """MHA, GQA, MQA or MLA; a dash if there is no attention."""
         mixer = self.model.attention
-        if isinstance(mixer, LatentAttention):
-            return "MLA"
         if mixer is None:
-            return "-"
+            return "MLA" if self.model.latent else "-"
         return "MQA" if mixer.kv_heads == 1 else "MHA" if mixer.kv_heads == mixer.heads else "GQA"
 
     def explain(self) -> list[tuple[str, str]]:
@@ -263,7 +263,7 @@ def resolve_model(spec: str | Mapping[str, Any], base_dir: Path | str = ".") -> 
 
 def with_kv_heads(model: Architecture, kv_heads: int, name: str) -> Architecture:
     """Return the model with another number of K/V heads in every attention layer.  Raises UserError."""
-    if not isinstance(model.attention, Attention):
+    if model.attention is None:
         raise UserError(f"model {name}: kv_heads cannot be set, it has no attention with K/V heads")
     if model.attention.heads % kv_heads:
         raise UserError(f"model {name}: kv_heads {kv_heads} does not divide its {model.attention.heads} heads")

@@ -35,10 +35,11 @@ def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, A
     if path.is_dir():
         path = path / "config.json"
     if not path.is_file():
-        known = f"shipped are {', '.join(shipped_models())}"
-        raise UserError(
-            f"model: {name!r} is neither shipped nor a config.json{suggest(name, shipped_models())}; {known}"
-        )
+        if "/" in name or name.endswith(".json"):
+            raise UserError(f"model: {path} does not exist (wanted a Hugging Face config.json)")
+        shipped_names = shipped_models()
+        hint = f"{suggest(name, shipped_names)}; shipped are {', '.join(shipped_names)}"
+        raise UserError(f"model: {name!r} is neither shipped nor the path of a config.json{hint}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
