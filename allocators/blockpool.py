@@ -41,6 +41,10 @@ class BlockPool:
         """Blocks that some sequence holds."""
         return self.num_blocks - len(self.queue)
 
+    def cached_blocks(self) -> Ints:
+        """List the blocks that nobody holds and that have a key."""
+        return np.flatnonzero((self.cache.key != 0) & (self.references == 0))
+
     def take(self, count: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
         """Give `count` free blocks one holder each; there must be that many.
 

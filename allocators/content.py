@@ -110,6 +110,11 @@ class Tokens(Content):
         """Append generated tokens."""
         self.tokens.extend(tokens)
 
+    def truncate(self, count: int) -> None:
+        """Forget all tokens but the first `count`."""
+        del self.tokens[count:]
+        self._keys = self._keys_of_first(count)
+
     def branch(self, tokens: int) -> Tokens:
         """Return a content that is the same for its first `tokens` tokens and can be extended otherwise."""
         child = Tokens(self.tokens[:tokens], self.root, self._media)

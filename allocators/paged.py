@@ -107,7 +107,7 @@ class PagedAllocator(SharingRows):
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """See `Allocator.never`: the context bounds a sequence, then the pool."""
         if max(ask.tokens, ask.whole, final) > self.max_model_len:
-            return self._too_long(max(ask.tokens, ask.whole, final))
+            return self.too_long(max(ask.tokens, ask.whole, final))
         need = max(self.window.most(ask.tokens, final), self.blocks_for(max(ask.tokens, ask.whole)) + ask.spare)
         return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
 
@@ -119,7 +119,7 @@ class PagedAllocator(SharingRows):
         if hit.blocks and not self.prefix_cache:
             raise AllocatorError("there is no prefix cache to hit")
         if max(ask.tokens, ask.whole) > self.max_model_len:
-            return self._too_long(max(ask.tokens, ask.whole))
+            return self.too_long(max(ask.tokens, ask.whole))
         keys = ask.content.keys(size, ask.tokens // size) if self.prefix_cache else []
         if any(block and self.pool.cache.key[block] != key for block, key in zip(hit.blocks, keys, strict=False)):
             raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
@@ -159,7 +159,7 @@ class PagedAllocator(SharingRows):
         long = np.flatnonzero(lengths[due] > self.max_model_len)
         if len(long) and long[0] <= fits:
             fits = int(long[0])
-            granted, refusal = int(due[fits]), self._too_long(int(lengths[due[fits]]))
+            granted, refusal = int(due[fits]), self.too_long(int(lengths[due[fits]]))
         elif fits < len(due):
             granted, refusal = int(due[fits]), self._short_of(int(need[fits]), int(total[fits] - need[fits]))
         due = due[:fits]
@@ -274,6 +274,3 @@ class PagedAllocator(SharingRows):
     def _short_of(self, need: int, spare: int) -> Refusal:
         reason = Reason.NEVER if need > self.num_blocks else Reason.BLOCKS
         return Refusal(reason, need, need + spare - self.pool.free)
-
-    def _too_long(self, tokens: int) -> Refusal:
-        return Refusal(Reason.LENGTH, self.blocks_for(tokens), self.blocks_for(tokens) - self.table.width)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allocators.audit import audit
-from allocators.base import Allocator, AllocatorError, Copy, Grant, Ints, Usage
+from allocators.base import Allocator, Copy, Grant, Ints, Usage
 from allocators.blockpool import BlockPool
 from allocators.content import Content
 from allocators.host import HostPool
@@ -91,14 +91,13 @@ class SharingRows(Allocator):
             swapped=self.host.pool.held * size,
         )
 
+    def cached_blocks(self) -> Ints:
+        """See `Allocator.cached_blocks`."""
+        return self.pool.cached_blocks()
+
     def check(self) -> None:
         """See `Allocator.check`."""
         audit(self)
-
-    def demand_open(self, row: int) -> None:
-        """Raise `AllocatorError` unless `row` is open."""
-        if row not in self.table:
-            raise AllocatorError(f"row {row} is not open")
 
     def open_row(self, blocks: Ints, length: int) -> int:
         """Open a row that lists `blocks`, for which the pool counts it already."""
