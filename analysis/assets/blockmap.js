@@ -1,0 +1,139 @@
+// View 1: physical blocks over time, coloured by the reader's choice from planes of small integers.
+const COLOURS = [["owner", "request"], ["state", "use"], ["references", "sequences sharing"], ["age", "age of the request"], ["fill", "how full"]];
+const WHEEL = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#b8a800", "#7a5cc0", "#117733", "#88ccee", "#ddaa66", "#aa4499", "#44aa99", "#6699cc", "#999933"];
+
+class BlockMapPlot extends Plot {
+  constructor(cell, column) {
+    const blocks = column.facts.num_blocks;
+    super(cell, column, narrow() ? 200 : 300, { range: [0.5, blocks + 0.5], fixedrange: coarse, tickformat: ",d", title: { text: "block", standoff: 2, font: { size: 11 } } },
+      { canvas: "below", label: `Block map of ${column.facts.label}: ${blocks} physical blocks over time` });
+    const map = column.map;
+    if (!map) {
+      this.box.append(el("div", { className: "empty", style: "position:absolute;inset:0" }, "no block map was recorded (telemetry.blocks: off)"));
+      return;
+    }
+    this.rows = map.rows;
+    this.count = map.instants.length;
+    // few large blocks: each gets several pixel rows, so that filling shows as an edge that rises
+    this.sub = Math.max(1, Math.min(32, Math.floor(900 / this.rows)));
+    this.picture = document.createElement("canvas");
+    this.picture.width = this.count;
+    this.picture.height = this.rows * this.sub;
+  }
+
+  tint() {
+    const { map, requests, place } = this.column;
+    const free = rgb(css("--free")), waste = mix(rgb(css("--internal")), free, 0.45), panel = rgb(css("--panel"));
+    const cached = rgb(css("--cached")), live = rgb(css("--live"));
+    const wheel = WHEEL.map(rgb);
+    const owners = map.owners, selected = state.request;
+    const base = new Array(owners.length);
+    for (let at = 0; at < owners.length; at += 1) {
+      let colour = wheel[owners[at] % wheel.length];
+      colour = mix(colour, panel, 0.12 * (Math.floor(owners[at] / wheel.length) % 3));
+      if (selected !== null) colour = owners[at] === selected ? rgb(css("--lost")) : mix(colour, free, 0.72);
+      base[at] = colour;
+    }
+    const scale = (part) => mix(mix(live, panel, 0.75), live, Math.min(1, Math.max(0, part)));
+    const arrival = (id) => { const at = place.get(id); return at === undefined ? null : requests.arrival[at]; };
+    const longest = Math.max(1e-9, ...Array.from(requests.finish, (end, at) => (Number.isFinite(end) ? end - requests.arrival[at] : 0)));
+    return (code, references, empty, instant) => {
+      if (code === 0) return [free, free];
+      if (code === 1) return selected === null ? [cached, cached] : [mix(cached, free, 0.72), free];
+      const owner = owners[code - 2];
+      let colour = base[code - 2];
+      if (selected === null && state.colour !== "owner") {
+        if (state.colour === "state") colour = live;
+        else if (state.colour === "references") colour = references > 1 ? scale(0.35 + 0.65 * Math.min(1, Math.log2(references) / 5)) : mix(rgb(css("--queued")), free, 0.2);
+        else if (state.colour === "fill") colour = scale(1 - empty / 255);
+        else { const since = arrival(owner); colour = since === null ? rgb(css("--queued")) : scale((instant - since) / longest); }
+      }
+      return [colour, selected !== null && owner !== selected ? mix(waste, free, 0.7) : waste];
+    };
+  }
+
+  colour() {
+    if (!this.picture) return;
+    const { map } = this.column, { rows, count, sub } = this;
+    const image = new ImageData(count, rows * sub), pixels = new Uint32Array(image.data.buffer);
+    const tint = this.tint(), cache = new Map();
+    const owner = map.owner, references = map.references, empty = map.empty;
+    for (let row = 0; row < rows; row += 1) {
+      for (let at = 0; at < count; at += 1) {
+        const cell = row * count + at, code = owner[cell], shared = references[cell], blank = empty[cell];
+        const key = state.colour === "age" && code > 1 ? -1 : (code * 256 + shared) * 256 + blank;
+        let pair = key < 0 ? undefined : cache.get(key);
+        if (pair === undefined) {
+          const [full, hollow] = tint(code, shared, blank, map.instants[at]);
+          pair = { full: word(full), hollow: word(hollow), light: word(mix(full, [255, 255, 255], 0.45)), blend: word(mix(full, hollow, blank / 255)) };
+          if (key >= 0) cache.set(key, pair);
+        }
+        const striped = shared > 1 && state.colour === "owner";
+        if (sub === 1) {
+          pixels[(rows - 1 - row) * count + at] = striped && ((at >> 1) + (row >> 1)) % 2 ? pair.light : pair.blend;
+          continue;
+        }
+        const filled = Math.ceil(sub * (1 - blank / 255));
+        for (let line = 0; line < sub; line += 1) {
+          const y = (rows - 1 - row) * sub + (sub - 1 - line);
+          const hatch = line >= filled && code > 1 && (at + line) % 6 === 0;
+          pixels[y * count + at] = line < filled ? (striped && ((at >> 1) + line) % 2 ? pair.light : pair.full) : hatch ? pair.light : pair.hollow;
+        }
+      }
+    }
+    this.picture.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  async draw() { this.colour(); await super.draw(); }
+  refresh() { this.colour(); this.repaint(); }
+
+  paint(context, width, height) {
+    if (!this.picture) return;
+    const { instants } = this.column.map, { count } = this;
+    const blocks = this.column.facts.num_blocks;
+    const [low, high] = this.div.layout ? this.div.layout.yaxis.range : [0.5, blocks + 0.5];
+    const all = this.picture.height, scale = all / blocks;
+    const top = all - (high - 0.5) * scale, tall = (high - low) * scale;
+    context.imageSmoothingEnabled = tall > height * (window.devicePixelRatio || 1);
+    context.imageSmoothingQuality = "high";
+    const first = atOrBefore(instants, state.range[0]);
+    for (let at = first; at < count && instants[at] <= state.range[1]; at += 1) {
+      const from = Math.max(0, this.x(instants[at])), to = Math.min(width, this.x(at + 1 < count ? instants[at + 1] : this.column.until));
+      if (to > from) context.drawImage(this.picture, at, top, 1, tall, from, 0, Math.max(to - from, 0.75), height);
+    }
+  }
+
+  cellAt(time, up) {
+    const { map, facts: about } = this.column;
+    if (!map || up < 0 || up > 1 || time > this.column.until) return null;
+    const [low, high] = this.div.layout.yaxis.range;
+    const block = Math.round(low + up * (high - low));
+    if (block < 1 || block > about.num_blocks) return null;
+    const row = Math.min(this.rows - 1, Math.floor((block - 1) / map.stride)), at = atOrBefore(map.instants, time);
+    return { block: row * map.stride + 1, instant: map.instants[at], at: row * this.count + at };
+  }
+
+  under(time, up) {
+    const cell = this.cellAt(time, up);
+    if (!cell) return null;
+    const { map, facts: about } = this.column, code = map.owner[cell.at];
+    const where = `block ${cell.block.toLocaleString("en-US")} at ${seconds(cell.instant)}`;
+    if (code === 0) return { text: `${where}\nfree` };
+    if (code === 1) return { text: `${where}\ncached only, evictable` };
+    const request = map.owners[code - 2], shared = map.references[cell.at];
+    const empty = Math.round((map.empty[cell.at] / 255) * about.block_size);
+    const lines = [where, `request ${request}`, `${about.block_size - empty} of ${about.block_size} slots hold K/V`];
+    if (shared > 1) lines.push(`shared by ${shared} sequences`);
+    return { text: lines.join("\n"), request };
+  }
+
+  // physical blocks of a request at an instant, as far as rows are drawn
+  tableOf(request, time) {
+    const { map } = this.column;
+    if (!map) return null;
+    const code = map.owners.indexOf(request) + 2, at = atOrBefore(map.instants, time), found = [];
+    if (code < 2) return { instant: map.instants[at], blocks: found };
+    for (let row = 0; row < this.rows; row += 1) if (map.owner[row * this.count + at] === code) found.push(row * map.stride + 1);
+    return { instant: map.instants[at], blocks: found };
+  }
+}

@@ -1,0 +1,71 @@
+// View 5: figures of all allocators as bars with intervals, and the difference request by request.
+async function drawBars() {
+  const box = byId("bars"), labels = facts.columns.map((column) => column.label);
+  const unsure = facts.bars.some((bar) => bar.rows.some((row) => row.basis));
+  const ideal = facts.columns.some((column) => column.kind === "ideal");
+  byId("bars-note").textContent = [
+    unsure ? "Whiskers are 95 % intervals (over replications where there are several, else a block bootstrap over the requests)." : "",
+    ideal ? "Numbers in brackets are per cent of ideal." : "",
+    facts.bars.some((bar) => bar.rows.some((row) => row.published !== null)) ? "Diamonds are published figures." : "",
+    facts.columns.some((column) => column.verdict === "OVERLOADED") ? "Pale bars belong to OVERLOADED runs: their latencies grow with the length of the run." : "",
+  ].filter(Boolean).join(" ");
+  for (const bar of facts.bars) {
+    const div = el("div", {});
+    box.append(el("figure", {}, el("figcaption", {}, bar.title, " ", el("small", {}, bar.unit)), div));
+    const values = bar.rows.map((row) => row.value), known = values.filter((value) => value > 0);
+    const log = bar.name !== "kv_efficiency" && known.length > 1 && Math.max(...known) / Math.min(...known) > 60;
+    const rate = ["batch_size", "throughput_rps"].includes(bar.name);
+    const ends = bar.rows.flatMap((row) => [row.value, row.high, row.published]).filter((value) => value !== null && Number.isFinite(value));
+    const most = Math.max(1e-9, ...ends), least = Math.min(...known, ...bar.rows.map((row) => row.low).filter((low) => low > 0));
+    const height = 20 * labels.length + 34;
+    const ys = labels.map((_, at) => at);
+    const traces = [{
+      type: "bar", orientation: "h", y: ys, x: values, hoverinfo: "skip", cliponaxis: false, textposition: "none",
+      marker: { color: facts.columns.map((column) => css(column.kind === "ideal" ? "--cached" : column.kind === "paged" ? "--live" : "--reserved")), opacity: facts.columns.map((column) => (column.verdict === "OVERLOADED" && /_s/.test(bar.name) ? 0.45 : 1)) },
+      error_x: { type: "data", symmetric: false, array: bar.rows.map((row) => (row.high === null ? 0 : row.high - row.value)), arrayminus: bar.rows.map((row) => (row.low === null ? 0 : row.value - row.low)), color: css("--ink"), thickness: 1.2, width: 3 },
+    }];
+    if (bar.rows.some((row) => row.published !== null)) traces.push({ type: "scatter", mode: "markers", y: ys, x: bar.rows.map((row) => row.published), marker: { symbol: "diamond", size: 9, color: css("--mark"), line: { color: css("--panel"), width: 1 } }, hoverinfo: "skip" });
+    const base = layout(height, {});
+    const text = bar.rows.map((row, at) => ({
+      xref: "paper", x: 1, xanchor: "right", y: at, yanchor: "middle", showarrow: false, font: { size: 11, color: css("--ink") },
+      text: short(row.value) + (rate && row.ideal !== null ? ` (${short(row.ideal, 0)} %)` : ""),
+    }));
+    const room = 1.38;
+    await Plotly.newPlot(div, traces, {
+      ...base, dragmode: false, width: div.clientWidth, margin: { l: Math.min(150, div.clientWidth * 0.4), r: 8, t: 4, b: 24 }, bargap: 0.25, annotations: text,
+      xaxis: { ...base.xaxis, ticksuffix: "", showgrid: true, nticks: 4, fixedrange: true, type: log ? "log" : "linear", range: log ? [Math.log10(least / 2), Math.log10(most) + 0.38 * (Math.log10(most) - Math.log10(least / 2))] : [0, most * room], domain: [0, 1] },
+      yaxis: { ...base.yaxis, showgrid: false, tickvals: ys, ticktext: labels.map((label) => plain(label.length > 22 ? `${label.slice(0, 21)}…` : label)), range: [labels.length - 0.5, -0.5], tickfont: { size: 11, color: css("--ink") } },
+    }, { ...CONFIG, staticPlot: true });
+  }
+}
+
+class StripPlot extends Plot {
+  constructor(cell, first, second) {
+    super(cell, first, 170, { title: { text: "s", standoff: 2, font: { size: 11 } } }, { label: "Difference in end-to-end latency, request by request" });
+    const one = first.requests, two = second.requests, points = [];
+    for (let at = 0; at < one.request_id.length; at += 1) {
+      const other = second.place.get(one.request_id[at]);
+      if (other === undefined) continue;
+      const difference = two.finish[other] - two.arrival[other] - (one.finish[at] - one.arrival[at]);
+      if (Number.isFinite(difference)) points.push([one.arrival[at], difference, one.request_id[at]]);
+    }
+    this.points = points;
+    const size = Math.max(1e-3, ...points.map((point) => Math.abs(point[1])));
+    this.y = { ...this.y, range: [-1.08 * size, 1.08 * size], zeroline: true, zerolinecolor: css("--muted") };
+  }
+
+  traces() {
+    return [{ x: this.points.map((point) => point[0]), y: this.points.map((point) => point[1]), mode: "markers", hoverinfo: "skip",
+      marker: { size: 4, opacity: 0.65, color: this.points.map((point) => (point[1] > 0 ? css("--internal") : css("--live"))) } }];
+  }
+
+  under(time, up) {
+    const [low, high] = this.y.range, value = low + up * (high - low), span = state.range[1] - state.range[0];
+    let best = null, nearest = 0.03;
+    for (const point of this.points) {
+      const far = Math.hypot((point[0] - time) / span, (point[1] - value) / (high - low));
+      if (far < nearest) { nearest = far; best = point; }
+    }
+    return best && { text: `request ${best[2]}\n${best[1] > 0 ? "+" : ""}${short(best[1])} s`, request: best[2] };
+  }
+}

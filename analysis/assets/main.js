@@ -1,0 +1,120 @@
+// Start: choose columns, draw the views, wire the controls.
+const VIEWS = { map: BlockMapPlot, ledger: LedgerPlot, pulse: PulsePlot, requests: RequestsPlot };
+
+function caption(view, column) {
+  const about = column.facts;
+  const right = {
+    map: () => `${about.num_blocks.toLocaleString("en-US")} blocks of ${about.block_size.toLocaleString("en-US")} slots`,
+    ledger: () => `${((100 * about.ledger.mean.live) / about.capacity).toFixed(1)} % live on average`,
+    pulse: () => (about.preempted ? `${about.preempted.toLocaleString("en-US")} steps preempted` : "no preemption"),
+    requests: () => `${column.requests.request_id.length.toLocaleString("en-US")} requests`,
+  }[view]();
+  return el("div", { className: "caption" }, el("b", { title: about.label }, about.label), el("span", {}, right));
+}
+
+let drawing = 0;
+async function drawColumns() {
+  const turn = ++drawing;
+  await Promise.all(state.shown.map((index) => columns[index].load()));
+  if (turn !== drawing) return;
+  for (const plot of plots) Plotly.purge(plot.div);
+  plots = [];
+  document.documentElement.style.setProperty("--columns", state.shown.length);
+  for (const cells of document.querySelectorAll(".cells")) {
+    cells.replaceChildren();
+    for (const index of state.shown) {
+      const cell = el("div", { className: "cell" }, caption(cells.dataset.view, columns[index]));
+      cells.append(cell);
+      plots.push(new VIEWS[cells.dataset.view](cell, columns[index]));
+    }
+  }
+  const strip = byId("strip");
+  strip.replaceChildren();
+  byId("strip-box").hidden = state.shown.length < 2;
+  if (state.shown.length > 1) {
+    const [one, two] = state.shown.map((index) => columns[index]);
+    byId("strip-note").textContent = `End-to-end latency of each request by its arrival: ${two.facts.label} minus ${one.facts.label}. Below zero, ${two.facts.label} is faster.`;
+    plots.push(new StripPlot(strip, one, two));
+  }
+  for (const plot of plots) { await plot.draw(); follow(plot); }
+  readout();
+  details();
+  countRequests();
+  tellOmitted();
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
+}
+
+function countRequests() {
+  const { shown, total } = facts.requests, gantt = plots.find((plot) => plot instanceof RequestsPlot);
+  const inside = gantt ? `${gantt.seen.length.toLocaleString("en-US")} in this window. ` : "";
+  const less = shown < total ? `${shown.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} requests are kept: preempted, refused and slowest ones, those in windows of detail, and an even sample. ` : "";
+  byId("requests-note").textContent = `${inside}${less}Thick bars hold many blocks.`;
+}
+
+function tellOmitted() {
+  const list = byId("omitted");
+  list.replaceChildren();
+  for (const index of state.shown) {
+    const { facts: about } = columns[index], { rows, map } = about, said = [];
+    said.push(rows.shown < rows.total ? `${rows.shown.toLocaleString("en-US")} of ${rows.total.toLocaleString("en-US")} steps are drawn, each as recorded (peaks and troughs, and all of a few windows); tokens a second count every step` : `all ${rows.total.toLocaleString("en-US")} steps are drawn`);
+    if (map) said.push(`${map.shown.toLocaleString("en-US")} of ${map.recorded.toLocaleString("en-US")} snapshots of the block map${map.stride > 1 ? `, one block in ${map.stride}` : ", every block"}`);
+    if (!about.exact_events) said.push("when a request lost its memory is known to the nearest snapshot");
+    list.append(el("li", {}, `${about.label}: ${said.join("; ")}.`));
+  }
+}
+
+function drawChips() {
+  const box = byId("chips");
+  box.replaceChildren();
+  facts.columns.forEach((column, index) => {
+    const on = state.shown.includes(index);
+    box.append(el("button", {
+      type: "button", ariaPressed: String(on), title: column.label,
+      onclick: () => {
+        if (on && state.shown.length === 1) return;
+        state.shown = on ? state.shown.filter((other) => other !== index) : [...state.shown, index].slice(-4).sort((one, two) => one - two);
+        drawChips();
+        remember();
+        drawColumns();
+      },
+    }, column.label));
+  });
+}
+
+function options(id, list, name, changed) {
+  const box = byId(id);
+  for (const [value, text] of list) box.append(el("option", { value }, text));
+  box.value = state[name];
+  box.addEventListener("change", () => { state[name] = box.value; changed(); remember(); });
+}
+
+async function redrawAll() {
+  byId("bars").replaceChildren();
+  await drawColumns();
+  await drawBars();
+}
+
+recall();
+drawChips();
+options("colour", COLOURS, "colour", () => plots.forEach((plot) => plot.refresh && plot.refresh()));
+options("order", ORDERS, "order", () => plots.forEach((plot) => plot instanceof RequestsPlot && plot.repaint()));
+byId("reset").addEventListener("click", () => zoomTo(0, facts.until));
+byId("previous").addEventListener("click", () => stepEvent(-1));
+byId("next").addEventListener("click", () => stepEvent(1));
+byId("diverge").addEventListener("click", firstDivergence);
+byId("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+  state.themed = true;
+  remember();
+  redrawAll();
+});
+document.addEventListener("keydown", keys);
+let width = window.innerWidth, resizing = 0;
+window.addEventListener("resize", () => {
+  if (window.innerWidth === width) return; // a phone's address bar changes the height only
+  width = window.innerWidth;
+  clearTimeout(resizing);
+  resizing = setTimeout(redrawAll, 150);
+});
+redrawAll();

@@ -1,0 +1,224 @@
+"""One run directory as the page's data: facts for the template, a payload an allocator.
+
+The budget of rows and cells is shared by the allocators, so that a page of eight is not
+four times the size of a page of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from analysis.figures import Allocator, bound, group, percent_of
+from analysis.metrics import SHARES, Columns
+from analysis.page.blockmap import block_map
+from analysis.page.divergence import Divergence, diverge
+from analysis.page.gantt import gantt, select
+from analysis.page.timeline import detail_windows, preemption_ticks, timeline
+from analysis.page.words import contrast, findings
+from analysis.reading import Run, RunDirectory
+
+ROW_BUDGET = 24_000
+CELL_BUDGET = 34_000_000
+TICKS = 2000
+BARS: tuple[tuple[str, str, str, float], ...] = (
+    ("batch_size", "Batch, mean", "sequences", 1),
+    ("throughput_rps", "Throughput", "requests/s", 1),
+    ("normalized_latency_s.p50", "Latency per token, p50", "ms", 1e3),
+    ("normalized_latency_s.p99", "Latency per token, p99", "ms", 1e3),
+    ("ttft_s.p99", "Time to first token, p99", "s", 1),
+    ("tpot_s.p50", "Time per output token, p50", "ms", 1e3),
+    ("kv_efficiency", "Live / held", "%", 100),
+    ("preemptions", "Preemptions", "", 1),
+)
+"""Figures drawn as bars: name, title, unit, scale."""
+FIRST_RUN_COLUMNS = ("request_id", "arrival_s", "scheduled_s", "finish_s", "first_token_s", "preemptions", "status")
+
+
+def document(directory: RunDirectory) -> dict[str, Any]:
+    """Reduce a run directory to what the page needs.
+
+    Raises:
+        RunDirectoryError: a file of the directory cannot be read.
+
+    """
+    allocators = group(directory.summary())
+    firsts = {run.label: run for run in directory.runs if run.repeat == 0}
+    runs = [firsts[one.label] for one in allocators]
+    steps = [run.steps() for run in runs]
+    requests = [run.requests() for run in runs]
+    left, right = contrast(allocators)
+    parted = _divergences(requests, steps)
+    extra = [one.time_s for one in parted.values()]
+    windows = [detail_windows(columns, extra) for columns in steps]
+    chosen = select(
+        requests,
+        [window for each in windows for window in each],
+        [one.request_id for one in parted.values()],
+    )
+    columns = [
+        _column(run, allocator, *tables, chosen=chosen, directory=directory, share=len(runs))
+        for run, allocator, *tables in zip(runs, allocators, steps, requests, windows, strict=True)
+    ]
+    labels = [one.label for one in allocators]
+    return {
+        "facts": {
+            "name": directory.name,
+            "columns": [column["facts"] for column in columns],
+            "pair": [labels.index(left.label), labels.index(right.label)],
+            "until": max(
+                (float(each["start_s"][-1] + each["duration_s"][-1]) for each in steps if len(each["step"])),
+                default=0.0,
+            ),
+            "bars": bars(allocators, directory.manifest.get("expect") or {}),
+            "divergences": {f"{a},{b}": one._asdict() for (a, b), one in parted.items()},
+            "requests": {"shown": len(chosen), "total": max((len(each["request_id"]) for each in requests), default=0)},
+            "slo": dict(directory.slo),
+        },
+        "payloads": [column["payload"] for column in columns],
+        "findings": findings(allocators),
+        "table": table(allocators),
+    }
+
+
+def _column(
+    run: Run,
+    allocator: Allocator,
+    steps: Columns,
+    requests: Columns,
+    windows: list[tuple[float, float]],
+    *,
+    chosen: Any,
+    directory: RunDirectory,
+    share: int,
+) -> dict[str, Any]:
+    blocks, events = run.blocks(), run.events()
+    size = int(run.facts["block_size"])
+    time = timeline(steps, ROW_BUDGET // max(share, 6), windows)
+    raster = block_map(blocks, int(run.facts["num_blocks"]), size, CELL_BUDGET // max(share, 4)) if blocks else None
+    bars_of = gantt(requests, chosen, blocks, events, size, directory.slo)
+    ticks, preempted = preemption_ticks(steps, TICKS)
+    entry = allocator.entries[0]
+    return {
+        "facts": {
+            "label": allocator.label,
+            "kind": allocator.kind,
+            "scheduler": allocator.scheduler,
+            "verdict": str(allocator.verdict),
+            "capacity": run.capacity,
+            "block_size": size,
+            "num_blocks": int(run.facts["num_blocks"]),
+            "slot_bytes": float(run.facts["block_bytes"]) / size,
+            "ledger": entry["ledger"],
+            "steady": entry["steady"] and [entry["steady"]["from_s"], entry["steady"]["until_s"]],
+            "rows": {"shown": len(time.rows), "total": time.total},
+            "preempted": preempted,
+            "exact_events": bars_of.exact,
+            "reasons": bars_of.reasons,
+            "map": None
+            if raster is None
+            else {"shown": len(raster.instants), "recorded": raster.snapshots, "stride": raster.stride},
+        },
+        "payload": {
+            "steps": time.data,
+            "requests": bars_of.data,
+            "events": bars_of.events,
+            "preempted": _ticks(ticks),
+            "map": raster.packed() if raster is not None else None,
+        },
+    }
+
+
+def _ticks(ticks: Any) -> Any:
+    from analysis.page.pack import pack  # noqa: PLC0415
+
+    return pack(np.asarray(ticks, np.float64))
+
+
+def _divergences(requests: list[dict[str, Any]], steps: list[dict[str, Any]]) -> dict[tuple[int, int], Divergence]:
+    found = {}
+    for first in range(len(requests)):
+        for second in range(first + 1, len(requests)):
+            lengths = [
+                float(np.median(each["duration_s"])) if len(each["step"]) else 0.0
+                for each in (steps[first], steps[second])
+            ]
+            one = diverge(requests[first], requests[second], 3 * max(lengths))
+            if one is not None:
+                found[first, second] = one
+    return found
+
+
+def bars(allocators: list[Allocator], expected: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Figures of all allocators with intervals, percentages of ideal and published values."""
+    ideal = bound(allocators)
+    drawn = []
+    for name, title, unit, scale in BARS:
+        rows = []
+        for one in allocators:
+            low, high, basis = spread(one, name)
+            given = expected.get(one.label, {}).get(name.removesuffix(".mean"))
+            published = given["value"] if isinstance(given, Mapping) else given
+            rows.append(
+                {
+                    "value": _finite(scale * one.mean(name)),
+                    "low": _finite(scale * low),
+                    "high": _finite(scale * high),
+                    "basis": basis,
+                    "ideal": _finite(percent_of(one, ideal, name)),
+                    "published": None if published is None else scale * published,
+                }
+            )
+        drawn.append({"name": name, "title": title, "unit": unit, "rows": rows})
+    return drawn
+
+
+def spread(one: Allocator, name: str) -> tuple[float, float, str]:
+    """95 % interval of a figure: over replications, else by the bootstrap within the run, else none."""
+    if len(one.entries) > 1:
+        interval = one.interval(name)
+        return interval.low, interval.high, "replications"
+    head, _, quantile = name.partition(".")
+    value = one.entries[0]["metrics"][head]
+    if isinstance(value, Mapping) and value.get("ci95"):
+        low, high = value["ci95"][quantile or "mean"]
+        return (float("nan"), float("nan"), "") if low is None else (float(low), float(high), "requests")
+    return float("nan"), float("nan"), ""
+
+
+def table(allocators: list[Allocator]) -> list[dict[str, Any]]:
+    """Rows of the table at the top of the page."""
+    ideal = bound(allocators)
+    return [
+        {
+            "label": one.label,
+            "kind": one.kind,
+            "scheduler": one.scheduler,
+            "verdict": str(one.verdict),
+            "shares": {name: _finite(one.mean(f"share.{name}")) or 0.0 for name in SHARES},
+            "batch": one.mean("batch_size"),
+            "peak": one.mean("batch_size.peak"),
+            "batch_of_ideal": percent_of(one, ideal, "batch_size"),
+            "throughput": one.mean("throughput_rps"),
+            "throughput_of_ideal": percent_of(one, ideal, "throughput_rps"),
+            "latency_p50": 1e3 * one.mean("normalized_latency_s.p50"),
+            "latency_p99": 1e3 * one.mean("normalized_latency_s.p99"),
+            "ttft_p50": one.mean("ttft_s.p50"),
+            "ttft_p99": one.mean("ttft_s.p99"),
+            "tpot_p50": 1e3 * one.mean("tpot_s.p50"),
+            "tpot_p99": 1e3 * one.mean("tpot_s.p99"),
+            "preemptions": one.mean("preemptions"),
+            "efficiency": 100 * one.mean("kv_efficiency"),
+            "finished": one.count("finished"),
+            "total": one.count("total"),
+            "refused": one.count("refused"),
+            "unfinished": one.count("unfinished"),
+        }
+        for one in allocators
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

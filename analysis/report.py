@@ -1,0 +1,121 @@
+"""`report.html`: one file, no network, that shows where KV memory went and what followed.
+
+The page holds its data (compressed arrays), plotly.js and a little JavaScript of its own.
+A content security policy in it forbids every request, and all names reach it as text.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from analysis.metrics import SHARES, formulas
+from analysis.page.document import document
+from analysis.page.style import HELP, LEDGER_WORDS
+from analysis.reading import RunDirectory, open_directory
+from analysis.table import short
+
+HERE = Path(__file__).parent
+SCRIPTS = ("base", "data", "plots", "blockmap", "ledger", "pulse", "requests", "compare", "link", "main")
+
+
+def write_report(directory: str | Path, out: str | Path | None = None) -> Path:
+    """Write the page of one run directory and return its path.
+
+    Args:
+        directory: a run directory.
+        out: the file; `report.html` in the directory if None.
+
+    Raises:
+        RunDirectoryError: `directory` is not a run directory, or one of its files cannot be read.
+
+    """
+    opened = open_directory(directory)
+    target = Path(out) if out is not None else opened.path / "report.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(render(opened), encoding="utf-8")
+    return target
+
+
+def render(directory: RunDirectory) -> str:
+    """Make the page of one run directory as text."""
+    page = document(directory)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            name=directory.name,
+            subtitle=subtitle(directory),
+            findings=page["findings"],
+            table=page["table"],
+            has_ideal=any(row["kind"] == "ideal" for row in page["table"]),
+            shares=SHARES,
+            words=LEDGER_WORDS,
+            help=HELP,
+            formulas=formulas(),
+            manifest=directory.manifest,
+            slo={name: limit for name, limit in directory.slo.items() if limit is not None},
+            facts=embed(page["facts"]),
+            payloads=[embed(payload) for payload in page["payloads"]],
+            style=asset("report.css"),
+            scripts=[asset(f"{name}.js") for name in SCRIPTS],
+            plotly=plotly_js(),
+        )
+    )
+
+
+def subtitle(directory: RunDirectory) -> list[str]:
+    """Facts about the run, for the line under its name."""
+    manifest = directory.manifest
+    facts = []
+    model, device = (manifest.get(part) or {} for part in ("model", "device"))
+    if model.get("name") and device.get("name"):
+        facts.append(f"{model['name']} on {device['name']}")
+    runs = directory.runs
+    if runs:
+        sizes = sorted({float(run.facts["block_bytes"]) * int(run.facts["num_blocks"]) for run in runs})
+        slots = sorted({run.capacity for run in runs})
+        facts.append(f"KV pool of {sizes[-1] / 2**30:.3g} GiB, {slots[-1]:,} token slots")
+    entries = directory.summary()
+    if entries:
+        facts.append(f"{entries[0]['requests']['total']:,} requests, the same for every allocator")
+    repeat = int(manifest.get("repeat", 1))
+    facts.append(
+        f"seed {manifest.get('seed', 0)}"
+        + (f", {repeat} replications (timelines show the first)" if repeat > 1 else "")
+    )
+    return facts
+
+
+def embed(value: Any) -> str:
+    """JSON that may stand in a script element whatever strings it holds."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def asset(name: str) -> str:
+    """Text of a file of the page."""
+    return (HERE / "assets" / name).read_text(encoding="utf-8")
+
+
+def plotly_js() -> str:
+    """The plotly.js that comes with the installed plotly."""
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415  (only pages need it)
+
+    text: str = get_plotlyjs()
+    return text
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  (only pages need it)
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["short"] = short
+    return environment
