@@ -14,8 +14,11 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from allocators.base import AllocatorError
 from allocators.options import Value, meant
-from allocators.registry import find, names
+from allocators.registry import find
 from workloads.spec import Spec
+
+Fault: TypeAlias = tuple[Literal["bad_option", "unknown_option"], str, Any, str]
+"""What is wrong: the kind of fault, the key, its value, and the message."""
 
 Scheduler: TypeAlias = Literal["static", "orca", "vllm-v0", "vllm-v1"]
 
@@ -46,29 +49,27 @@ class AllocatorSpec(Spec):
         try:
             options = find(kind).options
         except AllocatorError as error:
-            raise _faults([(("kind",), kind, str(error))]) from None
-        faults: list[tuple[tuple[str, ...], Any, str]] = []
+            raise _error([("bad_option", "kind", kind, str(error))]) from None
+        faults: list[Fault] = []
         for name, value in given.items():
             if name in cls.model_fields:
                 continue
             if not isinstance(name, str) or name not in options:
-                faults.append(((str(name),), value, f"unknown key{meant(name, [*options, *cls.model_fields])}"))
+                message = f"unknown key{meant(name, [*options, *cls.model_fields])}"
+                faults.append(("unknown_option", str(name), value, message))
             elif fault := options[name].fault(value):
-                faults.append(((name,), value, fault))
+                faults.append(("bad_option", name, value, fault))
         if faults:
-            raise _faults(faults)
+            raise _error(faults)
         return given
 
 
-def _faults(faults: list[tuple[tuple[str, ...], Any, str]]) -> ValidationError:
-    """Make one error of several (where, value, message)."""
+def _error(faults: list[Fault]) -> ValidationError:
+    """Make one error of several faults."""
     return ValidationError.from_exception_data(
         "allocator",
         [
-            InitErrorDetails(type=PydanticCustomError("allocator", "{why}", {"why": why}), loc=where, input=value)
-            for where, value, why in faults
+            InitErrorDetails(type=PydanticCustomError(kind, "{why}", {"why": why}), loc=(name,), input=value)
+            for kind, name, value, why in faults
         ],
     )
-
-
-__all__ = ["AllocatorSpec", "Scheduler", "names"]

@@ -8,7 +8,7 @@ back to the text.  Overrides (`--set a.b=value`) are applied to the data and rem
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -26,6 +26,15 @@ LARGEST = 1 << 20
 """Bytes; a workload file is a page of text, and a data file given by mistake should fail at once."""
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = frozenset({"null", "bool", "int", "float"})
+
+
+class Place(NamedTuple):
+    """Where something stands: for sorting, and as text."""
+
+    line: int
+    column: int
+    text: str
+    """`file:line:col`, or `--set key=value`."""
 
 
 class Document:
@@ -85,11 +94,11 @@ class Document:
             here = here[step]
         self._overrides[tuple(where)] = source
 
-    def where(self, path: Sequence[Step], *, key: bool = False) -> str:
-        """Return `file:line:col` of the value at `path` (or of its key), or the override that set it."""
+    def where(self, path: Sequence[Step], *, key: bool = False) -> Place:
+        """Return where the value at `path` (or its key) stands, or the override that set it."""
         for depth in range(len(path), 0, -1):
             if source := self._overrides.get(tuple(path[:depth])):
-                return source
+                return Place(0, 0, source)
         node = self._root
         mark = node.start_mark if node is not None else None
         for depth, step in enumerate(path):
@@ -98,9 +107,10 @@ class Document:
                 break
             key_node, node = found
             mark = (key_node if key and depth == len(path) - 1 else node).start_mark
-        return self._at(mark)
+        return Place(mark.line, mark.column, self._at(mark)) if mark is not None else Place(0, 0, self.name)
 
     def _at(self, mark: Any) -> str:
+        """Write `file:line:col`."""
         return (
             self.name
             if mark is None or self.name.startswith("--set")

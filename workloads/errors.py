@@ -21,13 +21,13 @@ class WorkloadError(Exception):
 
 def meant(word: object, known: Iterable[object]) -> str:
     """Return ` (did you mean X?)` for the nearest of the known words, or nothing."""
-    near = get_close_matches(str(word), [str(name) for name in known], n=1)
+    near = get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.7)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def shown(value: object) -> str:
     """Write a value into a message: in one line, short, however large or nested the value is."""
     short = reprlib.Repr()
-    short.maxlevel = 2
+    short.maxlevel = 1
     short.maxstring = short.maxother = 60
     return short.repr(value)

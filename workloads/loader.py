@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from workloads.document import Document, Step, read
+from workloads.document import Document, Place, Step, read
 from workloads.errors import WorkloadError, meant, shown
 from workloads.schema import PRESETS, Workload
 
@@ -60,23 +60,23 @@ def parse(document: Document, folder: Path) -> Workload:
 
     """
     if not isinstance(document.data, dict):
-        raise WorkloadError(f"{document.where(())}: a workload is a mapping of keys, such as name and requests")
+        raise WorkloadError(f"{document.where(()).text}: a workload is a mapping of keys, such as name and requests")
     try:
         return Workload.model_validate(document.data, context={"folder": folder})
     except ValidationError as error:
-        lines = [_line(document, fault) for fault in error.errors(include_url=False)]
-        raise WorkloadError(*dict.fromkeys(lines)) from None
+        lines = sorted((_line(document, fault) for fault in error.errors(include_url=False)), key=lambda line: line[0])
+        raise WorkloadError(*dict.fromkeys(line for _, line in lines)) from None
 
 
-def _line(document: Document, fault: ErrorDetails) -> str:
-    """Write one fault as `where: dotted.path: message`."""
+def _line(document: Document, fault: ErrorDetails) -> tuple[Place, str]:
+    """Write one fault as `where: dotted.path: message`, after its place."""
     kind, context = fault["type"], fault.get("ctx", {})
     path = _path(document.data, fault["loc"], whole=kind == "missing")
     if kind in {"union_tag_invalid", "union_tag_not_found"} and "kind" in context.get("discriminator", ""):
         path = (*path, "kind")
     dotted = ".".join(map(str, path))
-    where = document.where(path, key=kind == "extra_forbidden")
-    return f"{where}: {dotted + ': ' if dotted else ''}{_message(fault, kind, context)}"
+    where = document.where(path, key=kind in {"extra_forbidden", "unknown_option"})
+    return where, f"{where.text}: {dotted + ': ' if dotted else ''}{_message(fault, kind, context)}"
 
 
 def _path(data: Any, loc: tuple[Step, ...], *, whole: bool) -> tuple[Step, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from workloads.allocator import AllocatorSpec, Scheduler
 from workloads.arrivals import Arrivals
@@ -211,6 +211,16 @@ class Expected(Spec):
     """Where it stands."""
 
 
+def _distinct(allocators: tuple[AllocatorSpec, ...]) -> tuple[AllocatorSpec, ...]:
+    labels = [allocator.label for allocator in allocators if allocator.label]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice:
+        raise ValueError(f"two allocators are labelled {twice}")
+    if not allocators:
+        raise ValueError("name at least one allocator, such as {kind: paged}")
+    return allocators
+
+
 class Workload(Spec):
     """One workload file."""
 
@@ -226,7 +236,7 @@ class Workload(Spec):
     """The serving engine."""
     requests: RequestSource
     """The requests, generated or replayed; every allocator sees the same."""
-    allocators: Annotated[tuple[AllocatorSpec, ...], Field(min_length=1, strict=False)]
+    allocators: Annotated[tuple[AllocatorSpec, ...], Field(strict=False), AfterValidator(_distinct)]
     """The allocators to compare."""
     slo: Slo = Slo()
     """Service-level objectives."""
@@ -240,16 +250,6 @@ class Workload(Spec):
     """Changes to the cost model."""
     expect: dict[str, dict[str, Expected]] = Field(default_factory=dict)
     """Published figures: label of a run -> metric -> value; printed beside the simulated ones."""
-
-    @model_validator(mode="after")
-    def _labels(self) -> Self:
-        seen: set[str] = set()
-        for allocator in self.allocators:
-            name = allocator.label or allocator.kind
-            if allocator.label and name in seen:
-                raise ValueError(f"two allocators are labelled {name}")
-            seen.add(name)
-        return self
 
     def resolved(self) -> dict[str, Any]:
         """Return the whole file as plain data, defaults filled in, as manifests show it."""

@@ -1,0 +1,279 @@
+"""A workload file is read whole, and every fault in it is named by line and column."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from ruamel.yaml import YAML
+
+from workloads.errors import WorkloadError
+from workloads.loader import load, presets
+from workloads.schema import Generated, Trace, Workload
+
+Small: TypeAlias = Callable[..., Workload]
+
+HEAD = """\
+name: bad
+model: llama-3.1-8b
+device: h100-80gb
+"""
+REQUESTS = "requests: {count: 9, arrivals: {kind: batch}, lengths: {kind: fixed, prompt: 1, output: 1}}\n"
+BATCH = "count: 1, arrivals: {kind: batch}"
+ALLOCATORS = "allocators: [{kind: preallocated}]\n"
+
+
+def faults(tmp_path: Path, text: str | bytes, *settings: str) -> list[str]:
+    path = tmp_path / "w.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(WorkloadError) as error:
+        load(path, settings)
+    return [line.replace(f"{tmp_path}/", "") for line in error.value.lines]
+
+
+def test_the_smallest_file_has_defaults(small: Small) -> None:
+    workload = small()
+    assert workload.model.name == "llama-3.1-8b"
+    assert workload.device.name == "h100-80gb"
+    assert workload.engine.max_num_seqs == 256
+    assert workload.repeat == 1
+    assert isinstance(workload.requests, Generated)
+    assert workload.allocators[0].options == {}
+
+
+def test_what_is_loaded_cannot_be_changed(small: Small) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        small().seed = 3
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("engine: {max_num_seq: 3}", "w.yaml:6:10: engine.max_num_seq: unknown key (did you mean max_num_seqs?)"),
+        ("engine: {max_num_seqs: 0}", "w.yaml:6:24: engine.max_num_seqs: must be greater than or equal to 1, got 0"),
+        ("engine: {max_num_seqs: 1.5}", "w.yaml:6:24: engine.max_num_seqs: must be a whole number, got 1.5"),
+        ('engine: {max_num_seqs: "3"}', "w.yaml:6:24: engine.max_num_seqs: must be a whole number, got '3'"),
+        ("repeat: true", "w.yaml:6:9: repeat: must be a whole number, got True"),
+        ("seed: .nan", "w.yaml:6:7: seed: must be a whole number, got nan"),
+        ("horizon_s: .inf", "w.yaml:6:12: horizon_s: must be a finite number, got inf"),
+        ("slo: 3", "w.yaml:6:6: slo: must be a mapping, got 3"),
+        ("slo: {ttft_s: -1}", "w.yaml:6:15: slo.ttft_s: must be greater than 0, got -1"),
+        (
+            "engine: {scheduler: vllm-v2}",
+            "w.yaml:6:21: engine.scheduler: must be one of static, orca, vllm-v0, vllm-v1, got 'vllm-v2' (did you mean vllm-v1?)",  # noqa: E501
+        ),
+        ("name: again", "w.yaml:6:1: name: duplicate key (first on line 1)"),
+        (
+            "costs: {memory_efficiency: -1}",
+            "w.yaml:6:28: costs.memory_efficiency: must be greater than or equal to 0, got -1",
+        ),
+        ("expect: {paged: {batch: x}}", "w.yaml:6:25: expect.paged.batch: must be a number, got 'x'"),
+        (
+            "slo: !!python/object:os.system {}",
+            "w.yaml:6:6: the tag tag:yaml.org,2002:python/object:os.system has no place here",
+        ),
+        ("slo: &a [*a]", "w.yaml:6:6: an alias must not refer to what holds it"),
+        ("slo: {", "w.yaml:7:1: not valid YAML: expected the node content, but found '<stream end>'"),
+        ("? [1, 2]\n: 3", "w.yaml:6:3: a key must be a word"),
+        ("rate: 3", "w.yaml:6:1: rate: unknown key"),
+    ],
+)
+def test_a_fault_is_one_line_with_its_place(tmp_path: Path, line: str, message: str) -> None:
+    assert faults(tmp_path, f"{HEAD}{REQUESTS}{ALLOCATORS}{line}\n") == [message]
+
+
+@pytest.mark.parametrize(
+    ("requests", "message"),
+    [
+        ("{trace: nowhere.csv}", "w.yaml:4:19: requests.trace: no such file: nowhere.csv"),
+        ("{lengths: {kind: fixed, prompt: 1, output: 1}, count: 1}", "w.yaml:4:11: requests.arrivals: missing"),
+        (
+            "{count: 1, arrivals: {kind: poisson}, lengths: {kind: sharegpt}}",
+            "w.yaml:4:32: requests.arrivals.rate: missing",
+        ),
+        ("{count: 1, arrivals: {rate: 3}, lengths: {kind: sharegpt}}", "w.yaml:4:32: requests.arrivals.kind: missing"),
+        ("{count: 1, arrivals: poisson, lengths: {kind: sharegpt}}", "must be a mapping, got 'poisson'"),
+        (
+            "{count: 1, arrivals: {kind: poison, rate: 3}, lengths: {kind: sharegpt}}",
+            "w.yaml:4:39: requests.arrivals.kind: unknown kind poison (did you mean poisson?); known: poisson, gamma, ",
+        ),
+        (
+            "{arrivals: {kind: poisson, rate: 3}, lengths: {kind: sharegpt}}",
+            "w.yaml:4:11: requests: give either count or duration_s",
+        ),
+        (
+            "{duration_s: 3, arrivals: {kind: batch}, lengths: {kind: sharegpt}}",
+            "w.yaml:4:11: requests: batch arrivals have no end of their own: give count, not duration_s",
+        ),
+        (
+            f"{{{BATCH}, lengths: {{kind: lognormal, prompt: {{mean: 10, p90: 99}}, output: {{mean: 9, p90: 9.5}}}}}}",
+            "requests.lengths.prompt: a lognormal of mean 10 has its p90 above the mean and at most at 22.7",
+        ),
+        (
+            f"{{{BATCH}, lengths: {{kind: uniform, prompt: {{min: 9, max: 3}}, output: {{min: 1, max: 2}}}}}}",
+            "requests.lengths.prompt: max 3 is less than min 9",
+        ),
+    ],
+)
+def test_faults_of_requests(tmp_path: Path, requests: str, message: str) -> None:
+    lines = faults(tmp_path, f"{HEAD}requests: {requests}\n{ALLOCATORS}")
+    assert message in lines[0]
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("{kind: slob}", "w.yaml:5:21: allocators.0.kind: unknown allocator slob; known: "),
+        ("{}", "w.yaml:5:14: allocators.0.kind: missing"),
+        ("preallocated", "w.yaml:5:14: allocators.0: must be a mapping, got 'preallocated'"),
+        ("{kind: contiguous, reserve: pow}", "w.yaml:5:42: allocators.0.reserve: must be one of max, pow2, oracle"),
+        (
+            "{kind: contiguous, placment: buddy}",
+            "w.yaml:5:33: allocators.0.placment: unknown key (did you mean placement?)",
+        ),
+        ("{kind: contiguous, shedular: orca}", "allocators.0.shedular: unknown key (did you mean scheduler?)"),
+        ("{kind: preallocated, scheduler: fifo}", "allocators.0.scheduler: must be one of static, orca, "),
+        ("{kind: preallocated, label: a}, {kind: preallocated, label: a}", "allocators: two allocators are labelled a"),
+    ],
+)
+def test_faults_of_allocators(tmp_path: Path, entry: str, message: str) -> None:
+    lines = faults(tmp_path, f"{HEAD}{REQUESTS}allocators: [{entry}]\n")
+    assert message in lines[0]
+    assert len(lines) == 1
+
+
+def test_all_faults_are_named_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    lines = faults(tmp_path, "nam: x\nseed: -1\nmodel: 7\nengine: {max_num_seqs: no}\nallocators: []\n")
+    assert [line.split(": ")[1] for line in lines] == [
+        "name", "device", "requests", "nam", "seed", "model", "engine.max_num_seqs", "allocators",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "w.yaml: a workload is a mapping of keys, such as name and requests"),
+        (b"- 1\n", "w.yaml:1:1: a workload is a mapping of keys, such as name and requests"),
+        (b"name: caf\xe9\n", "w.yaml:1:10: not UTF-8 text: byte 0xe9"),
+        (b"name: \x00\n", "w.yaml: not valid YAML"),
+        (b"a: " + b"[" * 5000, "w.yaml: not a workload: nested too deeply"),
+        (b"#" * (1 << 20) + b"#", "w.yaml: larger than 1 MiB: not a workload file"),
+        (b"name: a\n---\nname: b\n", "w.yaml:2:1: not valid YAML: but found another document"),
+    ],
+)
+def test_what_is_no_workload_at_all(tmp_path: Path, content: bytes, message: str) -> None:
+    lines = faults(tmp_path, content)
+    assert lines[0].startswith(message)
+    assert len(lines) == 1
+
+
+def test_a_missing_file_or_preset(tmp_path: Path) -> None:
+    with pytest.raises(WorkloadError, match=r"quickstat: no such file or preset \(did you mean quickstart\?\)"):
+        load("quickstat")
+    with pytest.raises(WorkloadError, match="no such file or preset"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(WorkloadError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+
+
+class TestOverrides:
+    def test_replace_and_add(self, small: Small) -> None:
+        workload = small(
+            "engine.max_num_seqs=8", "requests.arrivals.rate=2.5", "allocators.0.label=a", "slo={ttft_s: 1}"
+        )
+        assert workload.engine.max_num_seqs == 8
+        assert workload.requests.arrivals.rate == 2.5
+        assert workload.allocators[0].label == "a"
+        assert workload.slo.ttft_s == 1
+
+    def test_a_name_opens_into_its_mapping(self, small: Small) -> None:
+        workload = small("model.kv_dtype=fp8", "device.kv_memory_gib=12")
+        assert (workload.model.name, workload.model.kv_dtype) == ("llama-3.1-8b", "fp8")
+        assert (workload.device.name, workload.device.kv_memory_gib) == ("h100-80gb", 12)
+
+    def test_a_later_one_wins(self, small: Small) -> None:
+        assert small("seed=1", "seed=2").seed == 2
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ("seed", "--set seed: write it as key.key=value"),
+            ("=3", "--set =3: write it as key.key=value"),
+            ("seed=-1", "--set seed=-1: seed: must be greater than or equal to 0, got -1"),
+            ("seed={", "--set seed={: not valid YAML"),
+            ("seed.x=1", "--set seed.x=1: there is no seed.x: it would be inside 0"),
+            (
+                "allocators.3.label=x",
+                "--set allocators.3.label=x: there is no allocators.3: it would be inside a list of 1",
+            ),
+            ("engine.max_seqs=3", "--set engine.max_seqs=3: engine.max_seqs: unknown key (did you mean max_num_seqs?)"),
+        ],
+    )
+    def test_faults_name_the_override(self, small: Small, setting: str, message: str) -> None:
+        with pytest.raises(WorkloadError) as error:
+            small("seed=0", setting)
+        assert str(error.value).startswith(message)
+
+
+class TestYaml:
+    def test_is_version_1_2(self, small: Small) -> None:
+        workload = small("requests.duration_s=1e3", "requests.count=null", "name=on")
+        assert workload.requests.duration_s == 1000
+        assert workload.name == "on"
+
+    def test_dates_are_words(self, small: Small) -> None:
+        assert small("name=2026-11-01").name == "2026-11-01"
+
+    def test_anchors_and_merges(self, tmp_path: Path) -> None:
+        path = tmp_path / "w.yaml"
+        path.write_text(
+            f"{HEAD}{REQUESTS}allocators:\n"
+            "  - &base {kind: contiguous, reserve: max}\n  - {<<: *base, reserve: pow2}\n"
+        )
+        workload = load(path)
+        assert [entry.options["reserve"] for entry in workload.allocators] == ["max", "pow2"]
+        assert workload.allocators[1].kind == "contiguous"
+
+    def test_a_fault_behind_a_merge_points_to_the_anchor(self, tmp_path: Path) -> None:
+        lines = faults(
+            tmp_path,
+            f"{HEAD}{REQUESTS}allocators:\n  - &base {{kind: contiguous, reserve: mox}}\n  - {{<<: *base, label: b}}\n",
+        )
+        assert [line.split(": ")[:2] for line in lines] == [
+            ["w.yaml:6:39", "allocators.0.reserve"],
+            ["w.yaml:6:39", "allocators.1.reserve"],
+        ]
+
+    def test_a_bomb_of_aliases_is_no_bomb(self, tmp_path: Path) -> None:
+        layers = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 20)}]\n" for n in range(1, 12))
+        lines = faults(tmp_path, f"x0: &x0 [1]\n{layers}{HEAD}{REQUESTS}{ALLOCATORS}slo: *x11\n")
+        assert lines[-1].endswith("slo: must be a mapping, got [[...], [...], [...], [...], [...], [...], ...]")
+
+
+class TestPaths:
+    def test_start_from_the_file_and_fall_back_to_the_shipped_data(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,1,1\n")
+        path = tmp_path / "w.yaml"
+        path.write_text(f"{HEAD}requests: {{trace: mine.csv}}\n{ALLOCATORS}")
+        workload = load(path)
+        assert isinstance(workload.requests, Trace)
+        assert workload.requests.trace == str(tmp_path / "mine.csv")
+        shipped = load(path, ["requests.trace=sharegpt_first_turn_vllm_filter.csv.gz"])
+        assert Path(shipped.requests.trace).is_file()
+
+    def test_of_a_model(self, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_text("{}")
+        path = tmp_path / "w.yaml"
+        path.write_text(f"{HEAD}{REQUESTS}{ALLOCATORS}")
+        assert load(path, ["model=config.json"]).model.name == str(tmp_path / "config.json")
+        assert load(path, ["model=./elsewhere/config.json"]).model.name == "./elsewhere/config.json"
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_load_and_resolve_to_themselves(name: str, tmp_path: Path) -> None:
+    workload = load(name)
+    assert workload.name == name
+    copy = tmp_path / "copy.yaml"
+    YAML(typ="safe", pure=True).dump(workload.resolved(), copy)
+    assert load(copy) == workload
