@@ -190,9 +190,11 @@ class Engine:
 
     def _serve(self, progress: Callable[[int], None] | None) -> Generator[simpy.Event, object, None]:
         env, serving, scheduler = self.env, self.serving, self.scheduler
-        while self.now < self._horizon:
+        while True:
             while env.peek() <= self.now:  # all that happens at this instant comes first
                 yield env.timeout(0)
+            if self.now >= self._horizon:
+                return
             if not serving.running and not serving.waiting:
                 if not self._pending:
                     return
@@ -219,13 +221,14 @@ class Engine:
     def _idle(self) -> Generator[simpy.Event, object, None]:
         """Wait for the next arrival, or the horizon."""
         start = self.now
+        row = step_row(self.steps, start, 0, self.serving, self.serving.ledger())  # before the arrival that ends it
         self._bell = self.env.event()
         if self._horizon < INFINITY:
             yield self._bell | self.env.timeout(int(self._horizon) - start)
         else:
             yield self._bell
         if self.now > start:
-            self.log.add(step_row(self.steps, start, self.now - start, self.serving, self.serving.ledger()))
+            self.log.add(row._replace(duration=self.now - start))
 
     def _stalled(self) -> None:
         """Say who cannot go on, and why; only a scheduler or allocator that breaks its contract leads here."""
