@@ -402,7 +402,9 @@ class Engine:
         changes = {"step": self.steps + np.arange(steps), "start": starts, "duration": durations, "gap": gaps}
         if not serving.allocator.recomputes:
             usage = serving.allocator.usage()
-            live -= usage.saved + usage.dropped
+            spent = serving.spent()
+            live -= usage.saved + usage.dropped + spent
+            internal += spent
             free = serving.allocator.capacity - leap.held - leap.cached - first.external
             changes |= {
                 "live": live,

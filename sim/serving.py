@@ -15,9 +15,13 @@ import numpy as np
 
 from allocators.base import MISS, Allocator, Ask, Hit, Reason, Refusal, Swap
 from allocators.ledger import Ledger, split
-from sim.jobs import Decoding, Job
+from sim.jobs import NEVER, Decoding, Job
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
     from sim.plan import Plan
 
 
@@ -50,7 +54,7 @@ class Serving:
         self.refusal: Refusal | None = None
         """Why memory blocks the head of the queue, when it does."""
         self.tokens = 0
-        """Tokens in the cache over all running sequences."""
+        """Tokens in the cache over all running sequences, lingering ones included."""
         self.context = 0
         """... over the decoding ones only."""
         self.internal = 0
@@ -232,9 +236,16 @@ class Serving:
         self.tokens -= job.computed * len(job.rows)
 
     def linger(self, job: Job) -> None:
-        """Keep a finished job's memory until its batch ends; none of it will ever be used again."""
+        """Keep a finished job's memory until its batch ends."""
         self.lingering.append(job)
-        self.internal += sum(int(self.allocator.table.slots[row]) for row in job.rows)
+        tokens, empty = self._left_by(job)
+        self.tokens += tokens
+        self.internal += empty
+
+    def _left_by(self, job: Job) -> tuple[int, int]:
+        """Tokens that a finished job leaves in the cache, and slots that it leaves empty."""
+        tokens = job.computed * (len(job.rows) if job.output > 1 else 1)  # with its first token it had not yet forked
+        return tokens, sum(int(self.allocator.table.slots[row]) for row in job.rows) - tokens
 
     def leave_prefilling(self, job: Job) -> None:
         """Take a job out of the prefilling set; its memory stays."""
@@ -246,7 +257,9 @@ class Serving:
         """Release a finished job that has left the prefilling or decoding set."""
         if job in self.lingering:
             self.lingering.remove(job)
-            self.internal -= sum(int(self.allocator.table.slots[row]) for row in job.rows)
+            tokens, empty = self._left_by(job)
+            self.tokens -= tokens
+            self.internal -= empty
         for row in reversed(job.rows):
             self.allocator.release(row)
         self.seats -= job.samples
@@ -272,8 +285,26 @@ class Serving:
         stranded = 0
         if self.refusal is not None and self.refusal.reason is Reason.HOLE:
             stranded = self.allocator.stranded(self.refusal.need)
-        internal = self.internal - self._counted_twice()
-        return split(self.allocator.capacity, self.allocator.usage(), self.tokens, internal, stranded)
+        spent = self.spent()
+        internal = self.internal - self._counted_twice() + spent
+        return split(self.allocator.capacity, self.allocator.usage(), self.tokens - spent, internal, stranded)
+
+    def spent(self) -> int:
+        """Slots filled by finished jobs and shared with no running one: internal, as nobody will read them."""
+        if not self.lingering:
+            return 0
+        left = [self._left_by(job) for job in self.lingering]
+        if not self.allocator.shares:
+            return sum(tokens for tokens, _ in left)
+        blocks = np.setdiff1d(
+            self._blocks_of(self.lingering),
+            self._blocks_of(job for job in self.running.values() if job.finished == NEVER),
+        )
+        return np.count_nonzero(blocks) * self.allocator.block_size - sum(empty for _, empty in left)
+
+    def _blocks_of(self, jobs: Iterable[Job]) -> npt.NDArray[np.int32]:
+        table = self.allocator.table
+        return np.concatenate([np.zeros(0, np.int32), *(table.row(row) for job in jobs for row in job.rows)])
 
     def _counted_twice(self) -> int:
         """Waste in last blocks that forked sequences still share, beyond once a block."""
