@@ -1,7 +1,7 @@
 """How long a step takes: a roofline over what the step computes and moves.
 
     t = step_overhead_s + sequence_overhead_s x sequences
-      + products + head + attention + all-reduces          where the model runs
+      + layer_overhead_s x layers + products + head + attention + all-reduces          where the model runs
       + copies + swaps + page mappings                     where memory moves
 
 With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens computed:
@@ -11,11 +11,11 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
                 the expected share of experts that n tokens reach is read.
     head        the same for the output matrix and the sequences whose logits are wanted
     decode      the longer of K/V bytes / (B x attention_memory_efficiency) and pairs x 4 x heads x head_dim /
-                (F x attention_compute_efficiency), times 1 + paged_attention_overhead; attention_layer_s a layer
+                (F x attention_compute_efficiency), times 1 + paged_attention_overhead
     prefill     the same over its query-key pairs and its context; latent attention unpacks its context first
     naive       adds naive_passes x scores x bytes of traffic, and computes the whole square, not half of it
     all-reduce  two a layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
-    copies      read and written: 2 x bytes / (B x memory_efficiency)
+    copies      read and written: 2 x bytes / (B x copy_efficiency)
     swaps       bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block, layer, K and V
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
 
@@ -123,7 +123,7 @@ class CostModel:
         layers, kv_bytes = geometry.layers, geometry.kv_bytes_per_token
 
         self._step = c.step_overhead_s
-        self._run = layers * (c.attention_layer_s + (2 * c.allreduce_latency_s if tp > 1 else 0.0))
+        self._run = layers * (c.layer_overhead_s + (2 * c.allreduce_latency_s if tp > 1 else 0.0))
         self._sequence = c.sequence_overhead_s + 2 * geometry.state_bytes / bandwidth
         self._overlap = c.overlap_loss
 
@@ -145,7 +145,7 @@ class CostModel:
         self._sliding = self._attend(slower, sliding=True)
         self._windowed = any(group.kind == "sliding" for group in geometry.kv_groups)
 
-        self._copy = 2 * kv_bytes / bandwidth
+        self._copy = 2 * kv_bytes / (device.bandwidth * c.copy_efficiency)
         self._swap = 1 / (device.pcie_bandwidth * c.pcie_efficiency)
         self._transfer = c.transfer_overhead_s * sum(len(layer.mixer.kept(1)) and 2 for layer in model.stack)
         self._map, self._unmap = c.page_map_s, c.page_unmap_s
@@ -153,8 +153,8 @@ class CostModel:
     def _attend(self, slower: float, *, sliding: bool) -> Attend:
         c, tp, model = self.coefficients, self.geometry.tensor_parallel, self.geometry.model
         bandwidth = self.device.bandwidth * c.attention_memory_efficiency
-        peak = self.device.peak(model.dtype)
-        flops = peak * c.attention_compute_efficiency
+        flops = self.device.peak(model.dtype) * c.attention_compute_efficiency
+        products = self.device.peak(model.compute_dtype) * c.compute_efficiency
         mixers = [layer.mixer for layer in model.stack if (layer.mixer.kind == "sliding") == sliding]
         groups = [group for group in self.geometry.kv_groups if (group.kind == "sliding") == sliding]
         read = sum(group.layers * group.token_bytes for group in groups) / bandwidth
@@ -164,7 +164,7 @@ class CostModel:
             decode_compute=slower * sum(mixer.pair_flops(tp, decode=True) for mixer in mixers) / flops,
             prefill_memory=read,
             prefill_compute=sum(mixer.pair_flops(tp, decode=False) for mixer in mixers) / flops,
-            unpack=sum(mixer.expansion_flops(tp) for mixer in mixers) / (peak * c.compute_efficiency),
+            unpack=sum(mixer.expansion_flops(tp) for mixer in mixers) / products,
             scores=score * sum(mixer.scores(tp) for mixer in mixers),
         )
 

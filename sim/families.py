@@ -62,7 +62,7 @@ class Family:
 
 TIED = {"tie_word_embeddings": True}
 LLAMA = Family()
-GPT2 = Family(gated=False, norm=2, qkv_bias=True, bias=True, positions=0, width=4, defaults=TIED)
+GPT2 = Family(gated=False, norm=2, bias=True, positions=0, width=4, defaults=TIED)
 GEMMA = Family(norms=4, defaults={**TIED, "head_dim": 256})
 GEMMA3 = replace(
     GEMMA,
@@ -81,15 +81,15 @@ FAMILIES: Mapping[str, Family] = {
     "gpt2": GPT2,
     "gpt_bigcode": replace(GPT2, defaults={**TIED, "multi_query": True}),
     "opt": replace(GPT2, positions=2),
-    "gpt_neox": Family(gated=False, norm=2, qkv_bias=True, bias=True),
-    "phi": Family(gated=False, norm=2, norms=1, qkv_bias=True, bias=True, head_bias=True),
+    "gpt_neox": Family(gated=False, norm=2, bias=True),
+    "phi": Family(gated=False, norm=2, norms=1, bias=True, head_bias=True),
     "falcon": Family(
         gated=False,
         norm=2,
         width=4,
         defaults={**TIED, "multi_query": True, "parallel_attn": True, "max_position_embeddings": 2048},
     ),
-    "starcoder2": Family(gated=False, norm=2, qkv_bias=True, bias=True, defaults=TIED),
+    "starcoder2": Family(gated=False, norm=2, bias=True, defaults=TIED),
     "llama": LLAMA,
     "llama4_text": Family(defaults={"head_dim": 128}),
     "mistral": LLAMA,
@@ -215,7 +215,7 @@ def _mixer(config: Config, family: Family, kind: str, hidden: int) -> Mixer:
         raise config.error(f"head_dim is missing, and {heads} heads do not divide the hidden size {hidden}")
     head_dim = config.number("head_dim", hidden // heads)
     kv_heads = _kv_heads(config, heads)
-    bias = config.flag("attention_bias", default=config.flag("bias", default=family.bias))
+    bias = _bias(config, family, "attention_bias")
     norms = family.head_norms * head_dim + (heads + kv_heads) * head_dim * family.whole_norms
     return Attention(
         heads,
@@ -229,8 +229,15 @@ def _mixer(config: Config, family: Family, kind: str, hidden: int) -> Mixer:
     )
 
 
+def _bias(config: Config, family: Family, key: str) -> bool:
+    """Whether projections have biases: `key`, or what the config says of all biases, or the family's habit."""
+    found = next((name for name in (key, "bias", "use_bias", "enable_bias") if name in config), key)
+    return config.flag(found, default=family.bias)
+
+
 def _window(config: Config) -> int:
-    return config.number("sliding_window" if "sliding_window" in config else "attention_chunk_size")
+    """Tokens a sliding layer sees; Llama 4's chunks are counted as if they slid."""
+    return config.number("attention_chunk_size" if "attention_chunk_size" in config else "sliding_window")
 
 
 def _kv_heads(config: Config, heads: int) -> int:
@@ -251,7 +258,7 @@ def _norms(config: Config, family: Family) -> int:
 
 
 def _feed_forward(config: Config, family: Family, index: int, hidden: int) -> FeedForward | Experts:
-    bias = config.flag("mlp_bias", default=config.flag("bias", default=family.bias))
+    bias = _bias(config, family, "mlp_bias")
     if not _is_sparse(config, index):
         name = "intermediate_size_mlp" if "intermediate_size_mlp" in config else "width"
         if config.model_type == "granitemoehybrid":

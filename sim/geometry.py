@@ -188,11 +188,11 @@ class Geometry:
     def activation_elements(self) -> int:
         """Elements that one token's matrix products read and write over all layers.
 
-        A layer moves the residual stream six times (in and out of attention's and the feed-forward's
-        products) and the feed-forward's width three times (gate, up, product).
+        A layer moves the residual stream six times, in and out of attention's and the feed-forward's
+        products, and what lies between the feed-forward's matrices once.
         """
-        widths = sum(layer.feed_forward.width for layer in self.model.stack)
-        return 6 * self.layers * self.hidden + 3 * widths // self.tensor_parallel
+        between = sum(layer.feed_forward.activations for layer in self.model.stack)
+        return 6 * self.layers * self.hidden + between // self.tensor_parallel
 
     @property
     def attention(self) -> str:

@@ -192,6 +192,11 @@ class FeedForward:
     gated: bool = True
     bias: bool = False
 
+    @property
+    def activations(self) -> int:
+        """Elements a token makes between the matrices: (gate,) up, and what goes down."""
+        return (3 if self.gated else 2) * self.width
+
     def weights(self, hidden: int, tp: int) -> Count:
         """Up (and gate) projections and the down projection."""
         width = share(self.width, "feed-forward columns", tp)
@@ -216,9 +221,9 @@ class Experts:
     router_bias: bool = False
 
     @property
-    def width(self) -> int:
-        """Columns a token goes through."""
-        return self.active * self.expert.width + (self.shared.width if self.shared else 0)
+    def activations(self) -> int:
+        """Elements a token makes in the experts it is sent to and in the shared part."""
+        return self.active * self.expert.activations + (self.shared.activations if self.shared else 0)
 
     def weights(self, hidden: int, tp: int) -> Count:
         """Router and shared part: what every token goes through."""

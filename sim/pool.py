@@ -15,6 +15,8 @@ from sim.devices import GIB
 from sim.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sim.devices import Device
     from sim.geometry import Geometry
 
@@ -57,11 +59,11 @@ class Pool:
 
     def explain(self) -> list[tuple[str, str]]:
         """How the number of blocks came about, as (what, how much) rows."""
-        usable = int(self.memory_bytes * self.utilization)
+        usable = (f"usable at {self.utilization:.0%}", gib(int(self.memory_bytes * self.utilization)))
         state = [("recurrent state of a full batch", gib(self.state_bytes))] if self.state_bytes else []
         return [
             ("GPU memory", gib(self.memory_bytes)),
-            (f"usable at {self.utilization:.0%}", gib(usable)),
+            *([] if self.given else [usable]),
             ("weights", gib(self.weight_bytes)),
             ("activations, estimated peak", gib(self.activation_bytes)),
             *state,
@@ -73,21 +75,21 @@ class Pool:
 
 
 def gib(size: float) -> str:
-    """Format a size."""
-    return f"{size / GIB:,.2f} GiB"
+    """Format a size, in MiB where it is small."""
+    return f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:,.2f} MiB"
 
 
 def activation_bytes(geometry: Geometry, max_num_batched_tokens: int, max_num_seqs: int) -> int:
     """Estimate the peak of activations in a full step: the widest layer, and the logits of a full batch.
 
-    Every token holds the residual stream and its normed copy, and in the feed-forward part gate, up and their
-    product; every sequence the logits over the vocabulary in the model's dtype, and `LOGIT_BYTES` an entry for
-    sampling.  vLLM measures the same peak by a dry run at start-up; for Llama-3-8B, 8,192 tokens and 256 sequences it
-    found 1.26 GiB (pull request 10511), this says 1.21.
+    Every token holds the residual stream, its normed copy, and what lies between the feed-forward matrices; every
+    sequence the logits over the vocabulary in the model's dtype, and `LOGIT_BYTES` an entry for sampling.  vLLM
+    measures the same peak by a dry run at start-up; for Llama-3-8B, 8,192 tokens and 256 sequences it found
+    1.26 GiB (pull request 10511), this says 1.21.
     """
     model = geometry.model
-    width = max(layer.feed_forward.width for layer in model.stack)
-    token = (2 * model.hidden + 3 * width // geometry.tensor_parallel) * geometry.element_bytes
+    widest = max(layer.feed_forward.activations for layer in model.stack)
+    token = (2 * model.hidden + widest // geometry.tensor_parallel) * geometry.element_bytes
     return max_num_batched_tokens * token + max_num_seqs * model.vocab * (geometry.element_bytes + LOGIT_BYTES)
 
 
@@ -125,7 +127,10 @@ def make_pool(
     kv_bytes = int(device.memory_bytes * utilization) - weights - activations - state if given is None else given
     missing = block_bytes - kv_bytes if given is None else weights + state + given - device.memory_bytes
     if missing > 0:
-        raise UserError(_too_large(geometry, device, utilization, activations, missing))
+        parts = {"weights": weights, "recurrent state": state, "activations": activations, "one block": block_bytes}
+        if given is not None:
+            parts = {"weights": weights, "recurrent state": state, "kv_memory_gib": given}
+        raise UserError(_too_large(geometry, device, 1.0 if given else utilization, parts, missing))
     if kv_bytes < block_bytes:
         raise UserError(f"device: kv_memory_gib: {gib(kv_bytes)} is less than one block of {gib(block_bytes)}")
     return Pool(
@@ -142,18 +147,11 @@ def make_pool(
     )
 
 
-def _too_large(geometry: Geometry, device: Device, utilization: float, activations: int, missing: int) -> str:
-    """Say by how much the model misses the device, and what would help."""
+def _too_large(geometry: Geometry, device: Device, share: float, parts: Mapping[str, int], missing: int) -> str:
+    """Say by how much the model misses its share of the device, and what would help."""
     where = device.name if geometry.tensor_parallel == 1 else f"each of {geometry.tensor_parallel} x {device.name}"
-    parts = [f"weights {gib(geometry.weight_bytes)}"]
-    if device.kv_memory_bytes is None:
-        share = f"{utilization:.0%} of its {gib(device.memory_bytes)}"
-        parts += [f"activations {gib(activations)}", "one block"]
-    else:
-        share = f"its {gib(device.memory_bytes)}"
-        parts += [f"kv_memory_gib {gib(device.kv_memory_bytes)}"]
-    total = f"{', '.join(parts[:-1])} and {parts[-1]}"
+    *first, last = (f"{name} {gib(size)}" for name, size in parts.items() if size)
     return (
-        f"{geometry.name} does not fit on {where}: {total} are {gib(missing)} more than {share}; "
-        "a larger device, more tensor_parallel or a smaller dtype would help"
+        f"{geometry.name} does not fit on {where}: {', '.join(first)} and {last} are {gib(missing)} more than {share:.0%} "
+        f"of its {gib(device.memory_bytes)}; a larger device, more tensor_parallel or a smaller dtype would help"
     )

@@ -1,0 +1,359 @@
+"""Step times: one formula on numbers and on arrays, and figures that were measured elsewhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sim.coefficients import Coefficients, load_calibration
+from sim.cost import CostModel, Load
+from sim.devices import resolve_device
+from sim.errors import UserError
+from sim.geometry import resolve_model
+
+H100 = resolve_device("h100-80gb")
+LLAMA = resolve_model("llama-3.1-8b")
+ROOFLINE = Coefficients(
+    memory_efficiency=1.0,
+    compute_efficiency=1.0,
+    overlap_loss=0.0,
+    attention_memory_efficiency=1.0,
+    attention_compute_efficiency=1.0,
+    layer_overhead_s=0.0,
+    step_overhead_s=0.0,
+    transfer_overhead_s=0.0,
+    copy_efficiency=1.0,
+    link_efficiency=1.0,
+    pcie_efficiency=1.0,
+    allreduce_latency_s=0.0,
+)
+"""The peaks and nothing else, so that times can be computed by hand."""
+
+
+def model(spec: str | dict[str, Any], device: str = "h100-80gb", **more: Any) -> CostModel:
+    return CostModel(resolve_model(spec), resolve_device(device), more.pop("coefficients", None), **more)
+
+
+def decode(batch: int, context: int) -> Load:
+    return Load(decode_seqs=batch, decode_context=batch * context, samples=batch)
+
+
+def prompt(tokens: int, start: int = 0, count: int = 1) -> Load:
+    """`count` chunks of `tokens` tokens after `start` others."""
+    return Load(
+        prefill_tokens=count * tokens,
+        prefill_pairs=count * (tokens * start + tokens * (tokens + 1) // 2),
+        prefill_context=count * (start + tokens),
+        prefill_seqs=count,
+        samples=count,
+    )
+
+
+MODELS = [
+    model("llama-3.1-8b"),
+    model("opt-13b", "a100-40gb", attention="naive", coefficients=Coefficients(paged_attention_overhead=0.23)),
+    model("gemma-3-12b"),
+    model({"name": "deepseek-v3", "tensor_parallel": 8}, "h200"),
+    model({"name": "jamba-v0.1", "tensor_parallel": 4}, coefficients=Coefficients(sequence_overhead_s=7e-6)),
+    model({"name": "gpt-oss-20b", "kv_dtype": "fp8"}, "l4", attention="naive"),
+]
+
+
+@st.composite
+def loads(draw: st.DrawFn) -> Load:
+    """Anything a step may compute and move."""
+    seqs, chunks = draw(st.integers(0, 512)), draw(st.integers(0, 8))
+    context = draw(st.integers(seqs, 200_000 * seqs)) if seqs else 0
+    tokens = draw(st.integers(chunks, 8192 * chunks)) if chunks else 0
+    start = draw(st.integers(0, 100_000)) * chunks
+    pairs = draw(st.integers(tokens, (start + tokens) ** 2)) if chunks else 0
+    rare = st.one_of(st.just(0), st.integers(0, 2**36))
+    return Load(
+        prefill_tokens=tokens,
+        prefill_pairs=pairs,
+        prefill_context=start + tokens,
+        prefill_seqs=chunks,
+        decode_seqs=seqs,
+        decode_context=context,
+        samples=draw(st.integers(0, seqs + chunks)),
+        copied_tokens=draw(rare),
+        swapped_bytes=draw(rare),
+        transfers=draw(rare),
+        mapped_pages=draw(rare),
+        unmapped_pages=draw(rare),
+        window_pairs=pairs // 2,
+        window_prefill_context=(start + tokens) // 2,
+        window_decode_context=context // 3,
+    )
+
+
+@given(which=st.sampled_from(MODELS), steps=st.lists(loads(), min_size=1, max_size=20))
+def test_a_leap_is_its_steps_to_the_bit(which: CostModel, steps: list[Load]) -> None:
+    columns = {
+        name: np.array(column, np.int64) for name, column in zip(Load._fields, zip(*steps, strict=True), strict=True)
+    }
+    leap = which.leap_ns(Load(), **columns)
+    assert leap.dtype == np.int64
+    assert leap.tolist() == [which.step_ns(step) for step in steps]
+
+
+@given(
+    which=st.sampled_from(MODELS),
+    seqs=st.integers(1, 512),
+    contexts=st.lists(st.integers(0, 10**8), min_size=1, max_size=50),
+)
+def test_pure_decode_steps_leapt_over_are_those_steps(which: CostModel, seqs: int, contexts: list[int]) -> None:
+    leap = which.decode_ns(seqs, np.array(contexts, np.int64))
+    assert leap.tolist() == [which.step_ns(Load(decode_seqs=seqs, samples=seqs, decode_context=c)) for c in contexts]
+
+
+@given(which=st.sampled_from(MODELS), load=loads(), field=st.sampled_from(Load._fields), more=st.integers(1, 10**6))
+def test_more_of_anything_never_takes_less_time(which: CostModel, load: Load, field: str, more: int) -> None:
+    if field == "prefill_tokens":  # more tokens come with their pairs
+        larger = load._replace(
+            prefill_tokens=load.prefill_tokens + more,
+            prefill_context=load.prefill_context + more,
+            prefill_pairs=load.prefill_pairs + more,
+            window_pairs=load.window_pairs + more,
+        )
+    else:
+        larger = load._replace(**{field: getattr(load, field) + more})
+    assert which.step_ns(larger) >= which.step_ns(load)
+
+
+def test_nothing_to_run_costs_only_the_step() -> None:
+    assert MODELS[0].step_ns(Load()) == 610_000
+    assert MODELS[0].step_ns(Load(copied_tokens=1)) > 610_000
+
+
+def test_decode_at_the_memory_floor() -> None:
+    # The weights but the input embedding, and the K/V, once over 3.35 TB/s.
+    weights = 2 * (8_030_261_248 - 128_256 * 4096)
+    kv = 64 * 1024 * 131_072
+    extras = 64 * ((6 * 4096 + 3 * 14336) * 32 * 2 + 131_072 + 4096 * 2 + 128_256 * 4)
+    step = model("llama-3.1-8b", coefficients=ROOFLINE).step_ns(decode(64, 1024))
+    assert step == pytest.approx((weights + kv + extras) / 3.35e12 * 1e9, abs=2)
+
+
+def test_prefill_at_the_peak() -> None:
+    dense = 8_030_261_248 - 2 * 128_256 * 4096 - 65 * 4096
+    products = 2 * 4096 * dense / 989e12
+    pairs = 4096 * 4097 // 2
+    attention = pairs * 4 * 32 * 32 * 128 / 989e12
+    head = 2 * 128_256 * 4096 / 3.35e12  # one row of logits: its weights' traffic
+    step = model("llama-3.1-8b", coefficients=ROOFLINE).step_ns(prompt(4096)) / 1e9
+    assert step == pytest.approx(products + attention + head, rel=1e-3)
+
+
+def test_chunks_of_a_prompt_cost_at_least_the_prompt_and_do_the_same_pairs() -> None:
+    whole = prompt(4096)
+    chunks = [prompt(512, start) for start in range(0, 4096, 512)]
+    assert sum(chunk.prefill_pairs for chunk in chunks) == whole.prefill_pairs
+    assert sum(map(MODELS[0].step_ns, chunks)) > MODELS[0].step_ns(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "share"),
+    [
+        ("llama-3.1-8b", 1, 0.71),
+        ("llama-3.1-8b", 64, 0.75),
+        ("llama-3.1-8b", 256, 0.79),
+        ("llama-3.2-1b", 1, 0.48),
+        ("llama-3.2-1b", 64, 0.56),
+        ("llama-3.2-1b", 256, 0.69),
+    ],
+)
+def test_the_defaults_meet_steps_measured_on_an_h100(name: str, batch: int, share: float) -> None:
+    """Decode under torch.compile and CUDA graphs at context 1,024, as a share of (weights + KV) / 3.04 TB/s."""
+    geometry = resolve_model(name)
+    count = geometry.weights
+    read = 2 * (count.dense + count.head + count.vectors) + batch * 1024 * geometry.kv_bytes_per_token
+    measured = read / 3.04e12 / share
+    assert model(name).step_ns(decode(batch, 1024)) / 1e9 == pytest.approx(measured, rel=0.065)
+
+
+@pytest.mark.parametrize(("batch", "floor"), [(64, 7.8e-3), (256, 16.2e-3)])
+def test_the_measured_memory_floor(batch: int, floor: float) -> None:
+    only_memory = replace(ROOFLINE, memory_efficiency=3.04 / 3.35, attention_memory_efficiency=3.04 / 3.35)
+    ideal = replace(H100, flops={"bf16": 1e30})
+    step = CostModel(LLAMA, ideal, only_memory).step_ns(decode(batch, 1024)) / 1e9
+    assert step == pytest.approx(floor, rel=0.05)  # activations come on top of it
+
+
+def test_products_and_attention_as_measured_kernel_by_kernel() -> None:
+    quiet = CostModel(LLAMA, H100, Coefficients(step_overhead_s=0.0, layer_overhead_s=0.0))
+    attention = {}
+    for batch, products in ((64, 5.84e-3), (256, 7.34e-3)):
+        assert quiet.step_ns(decode(batch, 0)) / 1e9 == pytest.approx(products, rel=0.01)
+        attention[batch] = (quiet.step_ns(decode(batch, 1024)) - quiet.step_ns(decode(batch, 0))) / 32 / 1e9
+    assert attention[256] - attention[64] == pytest.approx(372e-6 - 102e-6, rel=0.01)
+
+
+def test_naive_attention_pays_for_every_score() -> None:
+    flash, naive = (model("llama-2-7b", attention=kind, coefficients=ROOFLINE) for kind in ("flash", "naive"))
+    n = 2048
+    extra = (naive.step_ns(prompt(n)) - flash.step_ns(prompt(n))) / 1e9
+    traffic = n * n * 32 * 32 * 4 * 2 / 3.35e12  # layers, heads, passes, bytes
+    other_half = (n * n - n * (n + 1) // 2) * 4 * 32 * 32 * 128 / 989e12
+    kv = n * 524_288 / 3.35e12
+    assert extra == pytest.approx(traffic + other_half + kv, rel=1e-6)
+    # Twice the prompt, four times the scores.
+    longer = (naive.step_ns(prompt(2 * n)) - flash.step_ns(prompt(2 * n))) / 1e9
+    assert longer / extra == pytest.approx(4, rel=0.05)
+
+
+def test_without_a_cache_the_whole_sequence_is_computed_again() -> None:
+    cost = model("gpt2")
+    with_cache = [cost.step_ns(decode(1, n)) for n in (1000, 100_000)]
+    without = [cost.step_ns(prompt(n)) for n in (1000, 100_000)]
+    assert with_cache[1] < 3 * with_cache[0]
+    assert without[1] > 200 * without[0] > 200 * with_cache[0]
+
+
+def test_the_paged_kernel_s_penalty_is_assumed_only_if_set() -> None:
+    slow = Coefficients(paged_attention_overhead=0.2)
+    plain, paged, contiguous = (
+        CostModel(LLAMA, H100, coefficients, paged=through_table)
+        for coefficients, through_table in ((None, True), (slow, True), (slow, False))
+    )
+    load = decode(64, 1024)
+    assert contiguous.step_ns(load) == plain.step_ns(load)
+    attention = plain.step_ns(load) - plain.step_ns(decode(64, 0))
+    assert paged.step_ns(load) - plain.step_ns(load) == pytest.approx(0.2 * attention, abs=2)
+    assert paged.step_ns(prompt(100)) == plain.step_ns(prompt(100))
+
+
+def test_fewer_kv_heads_and_smaller_kv_make_decode_faster() -> None:
+    load = decode(64, 8192)
+    mha, gqa, mqa = (model({"name": "llama-3.1-8b", "kv_heads": heads}).step_ns(load) for heads in (32, 8, 1))
+    assert mha > 2.5 * gqa > 2.5 * mqa
+    fp8 = model({"name": "llama-3.1-8b", "kv_dtype": "fp8"}).step_ns(load)
+    assert 0.5 * gqa < fp8 < 0.7 * gqa
+
+
+def test_sliding_layers_read_their_window_only() -> None:
+    cost = model("gemma-3-12b", coefficients=ROOFLINE)
+    load = decode(1, 100_000)
+    windowed = cost.step_ns(load._replace(window_decode_context=1024)) - cost.step_ns(Load(decode_seqs=1, samples=1))
+    assert windowed == pytest.approx((8 * 100_000 + 40 * 1024) * 8192 / 3.35e12 * 1e9, abs=2)
+
+
+def test_a_mixture_reads_the_experts_that_its_tokens_reach() -> None:
+    cost = model({"name": "deepseek-v3", "tensor_parallel": 8}, coefficients=ROOFLINE)
+    routed = cost.geometry.routed_bytes / 3.35e12 * 1e9
+    one, two = (cost.step_ns(decode(batch, 0)) for batch in (1, 2))
+    assert two - one == pytest.approx(routed * (8 / 256) * (1 - 8 / 256), rel=0.05)
+    many = cost.step_ns(decode(1000, 0))
+    assert many > routed
+
+
+def test_latent_attention_unpacks_the_context_of_a_chunk() -> None:
+    cost = model({"name": "deepseek-v3", "tensor_parallel": 8}, coefficients=ROOFLINE)
+    later, first = prompt(16, start=4096), prompt(16)
+    unpack = 4096 * 2 * 512 * 16 * 256 * 61 / 1979e12
+    attention = (later.prefill_context - first.prefill_context) * 70_272 / 3.35e12
+    attention = max(attention, later.prefill_pairs * 2 * 16 * (128 + 64 + 128) * 61 / 989e12)
+    assert (cost.step_ns(later) - cost.step_ns(first)) / 1e9 == pytest.approx(unpack + attention, rel=0.02)
+
+
+def test_gpus_in_parallel_share_work_and_pay_for_all_reduces() -> None:
+    one, four = (model({"name": "opt-13b", "tensor_parallel": tp}, "a100-40gb", coefficients=ROOFLINE) for tp in (1, 4))
+    load = decode(8, 512)
+    reduces = 2 * 40 * 2 * 3 / 4 * 8 * 5120 * 2 / 300e9
+    assert four.step_ns(load) / 1e9 == pytest.approx(one.step_ns(load) / 4e9 + reduces, rel=0.02)
+    late = model(
+        {"name": "opt-13b", "tensor_parallel": 4}, "a100-40gb", coefficients=replace(ROOFLINE, allreduce_latency_s=1e-5)
+    )
+    assert late.step_ns(load) - four.step_ns(load) == pytest.approx(2 * 40 * 10_000, abs=2)
+
+
+def test_moves_of_memory() -> None:
+    cost = model("opt-13b", "a100-40gb", coefficients=replace(ROOFLINE, transfer_overhead_s=3e-6))
+    assert cost.step_ns(Load(copied_tokens=1000)) == pytest.approx(2 * 1000 * 819_200 / 1.555e12 * 1e9, abs=1)
+    assert cost.step_ns(Load(swapped_bytes=10**9)) == pytest.approx(1e9 / 32e9 * 1e9, abs=1)
+    assert cost.step_ns(Load(transfers=7)) == 7 * 2 * 40 * 3000
+    assert cost.step_ns(Load(mapped_pages=2, unmapped_pages=1)) == 2 * 40_000 + 34_000
+
+
+def test_recurrent_layers_move_their_state_once_a_sequence() -> None:
+    cost = model({"name": "jamba-v0.1", "tensor_parallel": 4}, coefficients=ROOFLINE)
+    state = 2 * 28 * 8192 * 19 * 2 / 4 / 3.35e12
+    grown = cost.step_ns(Load(decode_seqs=1, prefill_seqs=100)) - cost.step_ns(Load(decode_seqs=1))
+    assert grown == pytest.approx(100 * state * 1e9, abs=2)
+
+
+def test_quantized_products_use_their_own_units() -> None:
+    fp8, bf16 = model("deepseek-v3"), model({"name": "deepseek-v3", "dtype": "bf16"})
+    load = prompt(64, count=512)
+    assert bf16.step_ns(load) == pytest.approx(2 * fp8.step_ns(load), rel=0.1)
+
+
+def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
+    rows = dict(MODELS[0].explain())
+    for entry in fields(Coefficients):
+        assert entry.metadata["is"]
+        assert entry.metadata["from"]
+        assert entry.name in rows
+    load = decode(64, 1024)._replace(**prompt(300, 900, 2)._asdict() | {"decode_seqs": 64, "decode_context": 65_536})
+    load = load._replace(copied_tokens=9, swapped_bytes=10**6, transfers=2, mapped_pages=3, unmapped_pages=4)
+    spec = {"name": "llama-3.1-8b", "tensor_parallel": 2}
+    for entry in fields(Coefficients):
+        changed = Coefficients().changed({entry.name: entry.default / 2 + 0.1}, "here")
+        before, after = (model(spec, attention="naive", coefficients=c).step_ns(load) for c in (None, changed))
+        assert before != after, entry.name
+
+
+def test_changes_are_shown_as_such() -> None:
+    rows = dict(Coefficients(step_overhead_s=0.01).explain())
+    assert rows["step_overhead_s"].endswith("(set; default 0.00061)")
+    assert "assumed" in rows["link_efficiency"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"step_overhead": 1}, "here: unknown coefficient 'step_overhead' (did you mean step_overhead_s?)"),
+        ({"step_overhead_s": -1}, "here: step_overhead_s: -1 is not a number of at least 0"),
+        ({"step_overhead_s": "1"}, "here: step_overhead_s: '1' is not a number of at least 0"),
+        ({"step_overhead_s": float("nan")}, "here: step_overhead_s: nan is not"),
+        ({"pcie_efficiency": 0}, "here: pcie_efficiency: an efficiency is more than 0"),
+    ],
+)
+def test_a_bad_coefficient_gets_one_line(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError) as error:
+        Coefficients().changed(values, "here")
+    assert words in str(error.value)
+
+
+def test_a_calibration_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({"schema": 1, "coefficients": {"step_overhead_s": 0.002}, "model": "x"}))
+    assert load_calibration(path) == Coefficients(step_overhead_s=0.002)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "No such file"),
+        ("{", "not JSON"),
+        ("[1]", "not a calibration file"),
+        ('{"schema": 2, "coefficients": {}}', "not a calibration file"),
+        ('{"schema": 1, "coefficients": {"speed": 1}}', "unknown coefficient 'speed'"),
+    ],
+)
+def test_a_bad_calibration_file_gets_one_line(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "calibration.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_calibration(path)
+    assert str(error.value).startswith(str(path))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
