@@ -222,6 +222,13 @@ def test_groups_sum_to_the_slot() -> None:
         assert sum(group.slot_bytes for group in geometry.kv_groups) == geometry.kv_bytes_per_token
 
 
+def test_a_window_needs_only_its_last_tokens() -> None:
+    sliding, full = resolve_model("gpt-oss-20b").kv_groups
+    assert [sliding.needed(tokens) for tokens in (0, 127, 128, 5000)] == [0, 127, 127, 127]
+    assert full.needed(5000) == 5000
+    assert resolve_model("jamba-v0.1").kv_groups[0].needed(5000) == 0
+
+
 def write(folder: Path, values: object) -> str:
     (folder / "config.json").write_text(values if isinstance(values, str) else json.dumps(values))
     return "config.json"
