@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import dataclass, replace
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import UserError, suggest
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 GIB = 2**30
+DEVICES = Path(__file__).parent / "data" / "devices.toml"
 NEEDED = ("memory_gib", "bandwidth_tbps", "bf16_tflops")
 """What a device without a shipped name must say."""
 
@@ -57,7 +58,7 @@ class Device:
 
 def shipped_devices() -> dict[str, Device]:
     """Devices that come with the simulator, by name."""
-    table = tomllib.loads((resources.files("sim") / "data" / "devices.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads(DEVICES.read_text(encoding="utf-8"))
     return {
         name: Device(
             name=name,

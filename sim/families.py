@@ -133,10 +133,13 @@ def read(values: Mapping[str, Any], where: str) -> Architecture:
     hidden, layers, length = config.number("hidden"), config.number("layers"), config.number("length")
     norm = family.norm * hidden
     norms = norm * _norms(config, family)
-    stack = tuple(
-        Layer(_mixer(config, family, kind, hidden), _feed_forward(config, family, index, hidden), norms)
-        for index, kind in enumerate(layer_kinds(config, layers))
-    )
+    kinds = layer_kinds(config, layers)
+    sparse = [_is_sparse(config, index) for index in range(layers)]
+    mixers = {kind: _mixer(config, family, kind, hidden) for kind in dict.fromkeys(kinds)}
+    forwards = {
+        part: _experts(config, family) if part else _dense(config, family, hidden) for part in dict.fromkeys(sparse)
+    }
+    stack = tuple(Layer(mixers[kind], forwards[part], norms) for kind, part in zip(kinds, sparse, strict=True))
     quantization = config.values.get("quantization_config")
     bits = weight_bits(quantization) if isinstance(quantization, dict) else Bits()
     unknown = f"model type {config.model_type or 'unnamed'} is not listed: read as a Llama-like decoder"
@@ -257,13 +260,15 @@ def _norms(config: Config, family: Family) -> int:
     return family.norms
 
 
-def _feed_forward(config: Config, family: Family, index: int, hidden: int) -> FeedForward | Experts:
-    bias = _bias(config, family, "mlp_bias")
-    if not _is_sparse(config, index):
-        name = "intermediate_size_mlp" if "intermediate_size_mlp" in config else "width"
-        if config.model_type == "granitemoehybrid":
-            name = "shared_intermediate_size"
-        return FeedForward(config.number(name, family.width * hidden or None), family.gated, bias)
+def _dense(config: Config, family: Family, hidden: int) -> FeedForward:
+    name = "intermediate_size_mlp" if "intermediate_size_mlp" in config else "width"
+    if config.model_type == "granitemoehybrid":
+        name = "shared_intermediate_size"
+    width = config.number(name, family.width * hidden or None)
+    return FeedForward(width, family.gated, _bias(config, family, "mlp_bias"))
+
+
+def _experts(config: Config, family: Family) -> Experts:
     width = config.number("moe_intermediate_size" if "moe_intermediate_size" in config else "width")
     shared = _shared_width(config, width)
     return Experts(

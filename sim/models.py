@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from sim.errors import UserError, suggest
 
+MODELS = Path(__file__).parent / "data" / "models"
+
 
 def shipped_models() -> tuple[str, ...]:
     """Names of the geometries that come with the simulator."""
-    folder = resources.files("sim") / "data" / "models"
-    return tuple(sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json")))
+    return tuple(sorted(path.stem for path in MODELS.glob("*.json")))
 
 
 def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, Any]]:
@@ -28,9 +28,9 @@ def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, A
         UserError: not found, not readable, or not a JSON object.
 
     """
-    shipped = resources.files("sim") / "data" / "models" / f"{name.lower()}.json"
+    shipped = MODELS / f"{name.lower()}.json"
     if name.lower() in shipped_models():
-        return name.lower(), json.loads(shipped.read_text(encoding="utf-8"))
+        return shipped.stem, json.loads(shipped.read_text(encoding="utf-8"))
     path = Path(base_dir, name).expanduser()
     if path.is_dir():
         path = path / "config.json"
