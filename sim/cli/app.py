@@ -1,0 +1,118 @@
+"""The commands by name, and what becomes of a failure.
+
+Exit status: 0 done; 1 a bug, with its traceback (or what a command says of itself); 2 the
+input is at fault, one line for each fault on standard error; 130 interrupted; 141 nobody
+reads the output any more.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NamedTuple
+
+from cyclopts import App, CycloptsError, Parameter
+
+from sim.cli.usage import fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class Command(NamedTuple):
+    """Where a command lives, and its line in `--help`."""
+
+    where: str
+    summary: str
+
+
+COMMANDS = {
+    "run": Command("sim.cli.run:run", "Run a workload through each of its allocators."),
+    "check": Command("sim.cli.check:check", "Check a workload file: resolved, with its pool and costs. Runs nothing."),
+    "compare": Command("sim.cli.results:compare", "Compare two run directories, with intervals."),
+    "report": Command("sim.cli.results:report", "Write the offline page of run directories."),
+    "replay": Command("sim.cli.results:replay", "Replay recordings of real engines against our allocators."),
+    "list": Command("sim.cli.catalogue:list_", "List what a workload file may name, and what is assumed of it."),
+    "new": Command("sim.cli.starter:new", "Start a workload file from a shipped preset."),
+    "schema": Command("sim.cli.starter:schema", "Print the JSON Schema of workload files, for editors."),
+}
+"""Every command, in the order of `--help`."""
+
+DONE, FAULT, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+
+
+def make_app(program: str) -> App:
+    """Name the commands.  Their modules are imported when they are called, not here."""
+    app = App(
+        name=program,
+        help="Simulate the KV-cache memory manager of an LLM serving engine.",
+        version=lambda: version("kvsim"),
+        default_parameter=Parameter(negative=(), show_default=False),
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,
+    )
+    for order, (name, command) in enumerate(COMMANDS.items()):
+        app.command(command.where, name=name, help=command.summary, sort_key=order)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
+    """Run one command line and return its exit status.
+
+    Args:
+        arguments: the words after the program's name; those of this process if not given.
+        program: what help and messages call the program.
+
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to stop
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _run(arguments, program)
+
+
+def _run(arguments: Sequence[str] | None, program: str) -> int:
+    try:
+        status = make_app(program)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _fail([fault(error, program, COMMANDS)])
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        _fail(["interrupted"])
+        return INTERRUPTED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail([f"{error.filename}: {error.strerror}"])
+    except Exception as error:
+        if isinstance(error, _for_users()):
+            return _fail(str(error).splitlines())
+        raise
+    return status if isinstance(status, int) else DONE
+
+
+def _for_users() -> tuple[type[Exception], ...]:
+    """Errors whose text is written for the user.  Imported only now: `--help` must not wait for them."""
+    from analysis.reading import RunDirectoryError  # noqa: PLC0415
+    from sim.errors import UserError  # noqa: PLC0415
+    from workloads.errors import WorkloadError  # noqa: PLC0415
+
+    return UserError, WorkloadError, RunDirectoryError
+
+
+def _fail(lines: Iterable[str]) -> int:
+    """Print lines on standard error and return the status of a fault."""
+    for line in lines:
+        sys.stderr.write(f"{line}\n")
+    return FAULT
+
+
+def _warn(message: Warning | str, *_where: object, **_more: object) -> None:
+    """Show a warning as one line; where in our source it was raised helps no user."""
+    sys.stderr.write(f"warning: {message}\n")

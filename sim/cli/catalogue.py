@@ -1,0 +1,235 @@
+"""`list`: every name that a workload file may use, and what is assumed of it.
+
+Each topic is a list of plain rows.  The JSON document is these rows; the table is the same
+rows, laid out so that 80 columns suffice.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from allocators.registry import BUILT_IN, kinds
+from analysis.metrics import formulas
+from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
+from sim.coefficients import Coefficients
+from sim.devices import GIB, shipped_devices
+from sim.geometry import resolve_model
+from sim.models import shipped_models
+from sim.schedulers import SCHEDULERS
+from workloads.loader import load, presets
+from workloads.schema import PRESETS, Trace
+from workloads.traces import FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from allocators.base import Allocator
+    from allocators.options import Option
+
+Name: TypeAlias = Literal["allocators", "schedulers", "models", "devices", "costs", "presets", "traces", "metrics"]
+Row: TypeAlias = dict[str, Any]
+
+BILLION = 10**9
+UNITS = {"gib": "GiB", "tbps": "TB/s", "tflops": "TFLOP/s", "gbps": "GB/s"}
+
+
+def list_(topic: Name | None = None, /, *, json: AsJson = False) -> None:
+    """List what a workload file may name, and what is assumed of it.
+
+    Args:
+        topic: What to list; the topics themselves if not given.
+        json: Print one JSON document in place of the table.
+
+    """
+    rows = (
+        [{"topic": name, "what": each.about} for name, each in TOPICS.items()]
+        if topic is None
+        else TOPICS[topic].rows()
+    )
+    if json:
+        emit({topic or "topics": rows})
+        return
+    if topic is not None:
+        rows = [line for row in rows for line in TOPICS[topic].lines(row)]
+    names = list(rows[0])
+    numbers = [name for name in names if all(isinstance(row[name], int | float | None) for row in rows)]
+    made = listing({name: _heading(name) for name in names}, numbers)
+    for row in rows:
+        add(made, *(_cell(row[name]) for name in names))
+    lay_out(terminal(), made)
+
+
+# -- the topics ------------------------------------------------------------------------------
+
+
+def allocators() -> list[Row]:
+    """List allocators, plug-ins included, and their options."""
+    return [
+        {
+            "allocator": kind,
+            "what": _about(kind, cls),
+            "options": [{"option": name, **_option(option)} for name, option in cls.options.items()],
+        }
+        for kind, cls in kinds().items()
+    ]
+
+
+def _about(kind: str, cls: type[Allocator]) -> str:
+    """One line on an allocator: the concept, which for ours stands at the head of the module."""
+    return _first_line(sys.modules[cls.__module__].__doc__ if kind in BUILT_IN else cls.__doc__)
+
+
+def _option(option: Option) -> Row:
+    return {
+        "default": option.default,
+        "type": option.type.__name__,
+        "choices": list(option.choices),
+        "minimum": option.minimum,
+        "maximum": option.maximum,
+        "fact": option.fact or None,
+        "what": option.doc,
+    }
+
+
+def _with_options(row: Row) -> list[Row]:
+    """Lay out an allocator, and under it its options."""
+    head = {"allocator": row["allocator"], "option": None, "default": None, "what": row["what"]}
+    return [head, *({**head, "allocator": None, **_described(option)} for option in row["options"])]
+
+
+def _described(option: Row) -> Row:
+    choices = f": {', '.join(map(str, option['choices']))}" if option["choices"] else ""
+    what = option["what"] + choices + (" (the model's)" if option["fact"] else "")
+    return {"option": option["option"], "default": option["default"], "what": what}
+
+
+def schedulers() -> list[Row]:
+    """List schedulers."""
+    return [{"scheduler": kind, "what": _first_line(cls.__doc__)} for kind, cls in SCHEDULERS.items()]
+
+
+def models() -> list[Row]:
+    """List shipped geometries."""
+    return [
+        {
+            "model": geometry.name,
+            "parameters": geometry.parameters,
+            "layers": geometry.layers,
+            "attention": geometry.attention,
+            "heads": geometry.heads,
+            "kv_heads": geometry.kv_heads,
+            "head_dim": geometry.head_dim,
+            "kv_dtype": geometry.kv_dtype,
+            "kv_bytes_per_token": geometry.kv_bytes_per_token,
+            "max_model_len": geometry.max_model_len,
+        }
+        for geometry in map(resolve_model, shipped_models())
+    ]
+
+
+def _narrow(row: Row) -> list[Row]:
+    """Write all of a model's heads into one column."""
+    heads = f"{row['attention']} {row['heads']}/{row['kv_heads']} x {row['head_dim']}, {row['kv_dtype']}"
+    sizes = {name: row[name] for name in ("kv_bytes_per_token", "max_model_len")}
+    return [{**{name: row[name] for name in ("model", "parameters", "layers")}, "heads/KV x_head dim": heads, **sizes}]
+
+
+def devices() -> list[Row]:
+    """List shipped GPUs."""
+    return [
+        {
+            "device": name,
+            "memory_gib": round(device.memory_bytes / GIB, 2),
+            "bandwidth_tbps": device.bandwidth / 1e12,
+            "bf16_tflops": device.peak("bf16") / 1e12,
+            "fp8_tflops": device.flops["fp8"] / 1e12 if "fp8" in device.flops else None,
+            "pcie_gbps": device.pcie_bandwidth / 1e9,
+            "link_gbps": device.link_bandwidth / 1e9,
+            "source": device.source,
+        }
+        for name, device in shipped_devices().items()
+    ]
+
+
+def costs() -> list[Row]:
+    """List the cost model's coefficients."""
+    return [
+        {"coefficient": one.name, "value": one.default, "what": one.metadata["is"], "source": one.metadata["from"]}
+        for one in fields(Coefficients)
+    ]
+
+
+def shipped_workloads() -> list[Row]:
+    """List presets."""
+    return [_preset(name) for name in presets()]
+
+
+def _preset(name: str) -> Row:
+    workload = load(name)
+    requests = workload.requests
+    lines = (PRESETS / f"{name}.yaml").read_text("utf-8").splitlines()
+    about = (line[2:] for line in lines if line.startswith("# ") and not line.startswith("# yaml-language-server"))
+    return {
+        "preset": name,
+        "model": workload.model.name,
+        "device": workload.device.name,
+        "requests": requests.trace if isinstance(requests, Trace) else requests.lengths.kind,
+        "allocators": len(workload.allocators),
+        "what": next(about, None),
+    }
+
+
+def traces() -> list[Row]:
+    """List formats of traces."""
+    return [{"format": form.name, "what": form.about} for form in FORMATS]
+
+
+def metrics() -> list[Row]:
+    """List metrics."""
+    return [{"metric": name, "formula": formula} for name, formula in formulas().items()]
+
+
+class Topic(NamedTuple):
+    """One thing that can be listed."""
+
+    about: str
+    rows: Callable[[], list[Row]]
+    lines: Callable[[Row], list[Row]] = lambda row: [row]
+    """The lines of the table that show one row."""
+
+
+TOPICS: Mapping[Name, Topic] = {
+    "allocators": Topic("allocators, plug-ins included, and their options", allocators, _with_options),
+    "schedulers": Topic("which sequences run in a step", schedulers),
+    "models": Topic("shipped geometries; any Hugging Face config.json can be named too", models, _narrow),
+    "devices": Topic("GPUs, by their datasheets", devices),
+    "costs": Topic("coefficients of the cost model, and where they come from", costs),
+    "presets": Topic("shipped workload files", shipped_workloads),
+    "traces": Topic("formats of recorded traces", traces),
+    "metrics": Topic("figures of a run, and their formulas", metrics),
+}
+
+
+# -- words -----------------------------------------------------------------------------------
+
+
+def _heading(name: str) -> str:
+    """Write a key as a column's heading: narrow, with its unit as people write it."""
+    words = name.split("_")
+    return "\n".join([*words[:-1], UNITS.get(words[-1], words[-1])])
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value / BILLION:.3g} B" if value >= BILLION // 10 else f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().split("\n", 1)[0]

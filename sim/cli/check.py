@@ -1,0 +1,113 @@
+"""`check`: what a run would do, without doing it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+from ruamel.yaml import YAML
+
+from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
+from sim.cli.source import Settings, read
+from sim.coefficients import Coefficients
+from sim.setup import prepare
+
+if TYPE_CHECKING:
+    from sim.setup import Case, Setup
+
+
+def check(
+    file: str, /, *, settings: Settings = (), seed: int | None = None, repeat: int | None = None, json: AsJson = False
+) -> None:
+    """Check a workload file and show what a run would use.
+
+    Args:
+        file: Workload file, or the name of a preset.
+        settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
+        seed: Seed in place of the file's.
+        repeat: Replications in place of the file's.
+        json: Print one JSON document in place of tables.
+
+    """
+    workload, base = read(file, settings, seed, repeat)
+    setup = prepare(workload, base)
+    if json:
+        emit(document(setup))
+    else:
+        _print(setup)
+
+
+def document(setup: Setup) -> dict[str, Any]:
+    """Everything that is resolved before a run, as plain data."""
+    return {
+        "workload": setup.workload.resolved(),
+        "model": {
+            "name": setup.geometry.name,
+            "parameters": setup.geometry.parameters,
+            "weight_bytes": setup.geometry.weight_bytes,
+            "kv_bytes_per_token": setup.geometry.kv_bytes_per_token,
+            "kv_dtype": setup.geometry.kv_dtype,
+            "max_model_len": setup.geometry.max_model_len,
+            "tensor_parallel": setup.geometry.tensor_parallel,
+        },
+        "device": asdict(setup.device),
+        "runs": [
+            {"allocator": case.label, "kind": case.spec.kind, "scheduler": case.scheduler, "pool": _pool(case)}
+            for case in setup.cases
+        ],
+        "costs": asdict(setup.coefficients),
+    }
+
+
+def _pool(case: Case) -> dict[str, Any]:
+    pool = case.pool
+    return {**asdict(pool), "block_bytes": pool.block_bytes, "slots": pool.slots}
+
+
+def _print(setup: Setup) -> None:
+    console = terminal()
+    text = StringIO()
+    writer = YAML()
+    writer.default_flow_style = None
+    writer.dump(setup.workload.resolved(), text)
+    console.print(Text(text.getvalue().rstrip()), soft_wrap=True)
+    console.print()
+    lay_out(console, _arithmetic(setup))
+    lay_out(console, _runs(setup))
+    lay_out(console, _costs(setup))
+
+
+def _arithmetic(setup: Setup) -> Table:
+    """Model, device, and how the pool's memory comes about; what depends on block sizes is in the next table."""
+    each = [case.pool.explain() for case in setup.cases]
+    made = listing({"what": "", "is": ""}, title="Model, device and pool")
+    common = [row for row in each[0] if all(row in other for other in each)]
+    for row in dict.fromkeys([*setup.geometry.explain(), *setup.device.explain(), *common]):
+        add(made, *row)
+    return made
+
+
+def _runs(setup: Setup) -> Table:
+    """What each allocator gets."""
+    numbers = {"block": "slots\na block", "blocks": "blocks", "slots": "slots", "longest": "longest\nsequences"}
+    made = listing({"allocator": "allocator", "scheduler": "scheduler", **numbers}, numbers, title="Runs")
+    made.caption = "longest sequences: how many of max_model_len tokens fill the pool"
+    for case in setup.cases:
+        pool = case.pool
+        longest = f"{pool.slots / case.limits.max_model_len:,.1f}"
+        add(made, case.label, case.scheduler, pool.block_size, f"{pool.num_blocks:,}", f"{pool.slots:,}", longest)
+    return made
+
+
+def _costs(setup: Setup) -> Table:
+    """Every coefficient of the cost model, and where its value comes from."""
+    columns = {"coefficient": "coefficient", "value": "value", "is": "what it is", "from": "source"}
+    made = listing(columns, {"value"}, title="Assumed costs")
+    for entry in fields(Coefficients):
+        value = getattr(setup.coefficients, entry.name)
+        source = entry.metadata["from"] if value == entry.default else "this workload"
+        add(made, entry.name, f"{value:g}", entry.metadata["is"], source)
+    return made

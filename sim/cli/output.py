@@ -1,0 +1,80 @@
+"""What commands print: tables for people, or with `--json` one document and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
+
+from cyclopts import Parameter
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+AsJson: TypeAlias = Annotated[bool, Parameter(name="--json")]
+
+WIDTH = 100
+"""Columns where no terminal says how many it has."""
+
+
+class Terminal(Console):
+    """A rich console that leaves a broken pipe to `sim.cli.app`, which knows the exit status."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Pass it on."""
+        raise BrokenPipeError
+
+
+def terminal(*, stderr: bool = False) -> Terminal:
+    """Make a console for standard output (results) or standard error (progress and notes)."""
+    somewhere = any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    width = None if somewhere or "COLUMNS" in os.environ else WIDTH
+    return Terminal(stderr=stderr, width=width, highlight=False)
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document.  Raises ValueError for numbers that JSON has not (NaN)."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def listing(columns: Mapping[str, str], numbers: Collection[str] = (), title: str = "") -> Table:
+    """Make an empty table.
+
+    Args:
+        columns: heading of each column by name; the first and numbers never wrap.
+        numbers: names of columns that are set flush right.
+        title: stands above.
+
+    """
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        show_header=any(columns.values()),
+    )
+    for place, (name, heading) in enumerate(columns.items()):
+        is_number = name in numbers
+        made.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number or place == 0)
+    return made
+
+
+def lay_out(console: Console, table: Table) -> None:
+    """Print a table; on a terminal too narrow for it lines run over, but no figure is cut short."""
+    width = console.width
+    console.width = max(width, Measurement.get(console, console.options.update_width(10_000), table).minimum)
+    console.print(table)
+    console.width = width
+
+
+def add(into: Table, *cells: object) -> None:
+    """Add a row of plain text: whatever stands in it is shown, not interpreted."""
+    into.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))

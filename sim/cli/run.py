@@ -1,0 +1,67 @@
+"""`run`: a workload through every allocator, into a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import quote
+
+from analysis.reading import RunDirectoryError, open_directory
+from analysis.table import show
+from sim.cli.app import INTERRUPTED
+from sim.cli.output import AsJson, emit, terminal
+from sim.cli.progress import shown
+from sim.cli.source import Settings, read
+from sim.runner import run as run_workload
+
+
+def run(
+    file: str,
+    /,
+    *,
+    out: Path | None = None,
+    settings: Settings = (),
+    seed: int | None = None,
+    repeat: int | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    json: AsJson = False,
+) -> int | None:
+    """Run a workload through each of its allocators and write a run directory.
+
+    Args:
+        file: Workload file, or the name of a preset.
+        out: Directory to write; runs/NAME if not given, NAME being the workload's.
+        settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
+        seed: Seed in place of the file's.
+        repeat: Replications in place of the file's.
+        resume: Keep the runs that are already complete in the directory.
+        quiet: Show no progress.
+        json: Print one JSON document in place of tables.
+
+    """
+    workload, base = read(file, settings, seed, repeat)
+    folder = out or Path("runs", workload.name)
+    try:
+        with shown(workload.repeat, quiet=quiet) as progress:
+            entries = run_workload(workload, folder, base=base, progress=progress, resume=resume)
+    except KeyboardInterrupt:
+        terminal(stderr=True).print(_kept(folder), markup=False, soft_wrap=True)
+        return INTERRUPTED
+    written = [folder / name for name in ("manifest.json", "summary.json")]
+    if json:
+        emit({"schema": 1, "out": str(folder), "runs": entries})
+    else:
+        console = terminal()
+        show(entries, open_directory(folder).manifest, console)
+        console.print(f"Written to {folder}/: {', '.join(path.name for path in written)}", markup=False, soft_wrap=True)
+    return None
+
+
+def _kept(folder: Path) -> str:
+    """Say what an interrupted run leaves behind and how to go on."""
+    try:
+        runs = open_directory(folder).runs
+    except RunDirectoryError:
+        return "interrupted; nothing was written"
+    complete = sum((run.path / "requests.parquet").exists() for run in runs)
+    return f"interrupted; {complete} of {len(runs)} runs are complete in {quote(str(folder))}, --resume keeps them"

@@ -1,0 +1,30 @@
+"""Reading the workload that a command names, with what the command line changes about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from cyclopts import Parameter
+
+from workloads.loader import load
+
+if TYPE_CHECKING:
+    from workloads.schema import Workload
+
+Settings: TypeAlias = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
+
+
+def read(
+    file: str, settings: Settings = (), seed: int | None = None, repeat: int | None = None
+) -> tuple[Workload, Path]:
+    """Load a workload file or preset.  Returns it with the folder its relative names start from.
+
+    Raises:
+        WorkloadError: one line for every fault.
+
+    """
+    overrides = list(settings)
+    overrides += [] if seed is None else [f"seed={seed}"]
+    overrides += [] if repeat is None else [f"repeat={repeat}"]
+    return load(file, overrides), Path(file).parent

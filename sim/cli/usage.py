@@ -1,0 +1,47 @@
+"""A command line that makes no sense, said in one line in the words of our other messages."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+
+from sim.errors import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def fault(error: CycloptsError, program: str, commands: Iterable[str]) -> str:
+    """Say what is wrong with a command line, and what would be right.
+
+    Args:
+        error: what cyclopts found; its own words are kept where they are as short.
+        program: what the program is called.
+        commands: names of the commands.
+
+    """
+    where = " ".join([program, *(error.command_chain or ())])
+    return f"{where}: {_what(error, list(commands))}"
+
+
+def _what(error: CycloptsError, commands: list[str]) -> str:
+    match error:
+        case UnknownCommandError(unused_tokens=[word, *_]) if word.startswith("-"):
+            said = f"unknown option {word}{suggest(word, ('--help', '--version'))}"
+        case UnknownCommandError(unused_tokens=[word, *_]):
+            said = f"unknown command {word}{suggest(word, commands)}; commands: {', '.join(commands)}"
+        case UnknownOptionError():
+            word = error.token.keyword or error.token.value
+            known = chain.from_iterable(argument.names for argument in error.argument_collection if argument.parse)
+            said = f"unknown option {word}{suggest(word, known)}"
+        case UnusedCliTokensError(unused_tokens=[word, *_]):
+            said = f"unexpected argument {word}"
+        case MissingArgumentError(keyword=None, argument=argument) if argument is not None:
+            said = f"{argument.name} is missing"
+        case MissingArgumentError():
+            said = f"{error.keyword} needs a value"
+        case _:
+            said = " ".join(str(error).split())
+    return said

@@ -1,0 +1,93 @@
+"""The first thing anybody sees: `--help`, at once, and one line for a command line that makes no sense."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from importlib.metadata import entry_points, version
+
+import pytest
+
+from sim.cli import main
+from sim.cli.app import COMMANDS, FAULT, make_app
+
+HEAVY = {"numpy", "pandas", "pyarrow", "plotly", "scipy", "torch", "pydantic", "simpy", "ruamel", "transformers"}
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name, command in COMMANDS.items():
+        assert name in text
+        assert command.summary[:40] in text
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from sim.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 # our own code
+    assert not {name.partition(".")[0] for name in done.stderr.split()} & HEAVY
+
+
+def test_help_takes_at_most_three_tenths_of_a_second_of_processor_time() -> None:
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    def seconds() -> float:
+        before = spent()
+        subprocess.run([sys.executable, "-m", "sim", "--help"], capture_output=True, check=True)
+        return spent() - before
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert COMMANDS[name].summary.split(";")[0][:30] in shown
+    assert "--json" in shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_argument_is_explained(name: str) -> None:
+    command = make_app("kvsim")[name]
+    for argument in command.assemble_argument_collection(parse_docstring=True):
+        assert argument.parameter.help, argument.name
+
+
+def test_the_installed_script_is_the_same_program() -> None:
+    (script,) = entry_points(group="console_scripts", name="kvsim")
+    assert script.load() is main
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == version("kvsim")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("rum", "kvsim: unknown command rum (did you mean run?); commands: " + ", ".join(COMMANDS)),
+        ("--versoin", "kvsim: unknown option --versoin (did you mean --version?)"),
+        ("run", "kvsim run: FILE is missing"),
+        ("run a b", "kvsim run: unexpected argument b"),
+        ("run a --ouz x", "kvsim run: unknown option --ouz (did you mean --out?)"),
+        ("run a --out", "kvsim run: --out needs a value"),
+        ("compare a", "kvsim compare: SECOND is missing"),
+        ("run a --seed x", 'kvsim run: Invalid value for --seed: unable to convert "x" into int.'),
+    ],
+)
+def test_a_command_line_that_makes_no_sense(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == FAULT
+    assert capsys.readouterr() == ("", message + "\n")
+
+
+def test_a_topic_that_does_not_exist_is_answered_with_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "modls"]) == FAULT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert 'Did you mean "models"?' in err
+    assert err.count("\n") == 1
