@@ -1,8 +1,8 @@
 """How long a step takes: a roofline over what the step computes and moves.
 
     t = step_overhead_s + sequence_overhead_s x sequences
-      + layer_overhead_s x layers + products + head + attention + all-reduces          where the model runs
-      + copies + swaps + page mappings                     where memory moves
+      + layer_overhead_s x layers + products + head + decode + prefill + all-reduce   (the model runs)
+      + copies + swaps + pages                                                        (memory moves)
 
 With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens computed:
 
@@ -16,7 +16,8 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     naive       adds naive_passes x scores x bytes of traffic, and computes the whole square, not half of it
     all-reduce  two a layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
     copies      read and written: 2 x bytes / (B x copy_efficiency)
-    swaps       bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block, layer, K and V
+    swaps       bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K and V a layer)
+    pages       page_map_s and page_unmap_s each
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
 
 One formula serves a single step and a leap of many: the same float operations in the same order,
@@ -138,7 +139,7 @@ class CostModel:
 
         self._head = count.head * element / bandwidth
         self._sample_memory = (model.hidden * element + count.head / model.embedding_dim * 4) / bandwidth
-        self._sample_compute = 2 * count.head / flops
+        self._sample_compute = 2 * count.head / (device.peak(model.dtype) * c.compute_efficiency)
 
         slower = 1 + c.paged_attention_overhead * paged
         self._full = self._attend(slower, sliding=False)
@@ -147,7 +148,7 @@ class CostModel:
 
         self._copy = 2 * kv_bytes / (device.bandwidth * c.copy_efficiency)
         self._swap = 1 / (device.pcie_bandwidth * c.pcie_efficiency)
-        self._transfer = c.transfer_overhead_s * sum(len(layer.mixer.kept(1)) and 2 for layer in model.stack)
+        self._transfer = c.transfer_overhead_s * geometry.kv_tensors
         self._map, self._unmap = c.page_map_s, c.page_unmap_s
 
     def _attend(self, slower: float, *, sliding: bool) -> Attend:

@@ -161,6 +161,11 @@ class Geometry:
         """A token slot: K and V of one token over all layers, windows not considered."""
         return sum(group.slot_bytes for group in self.kv_groups)
 
+    @property
+    def kv_tensors(self) -> int:
+        """Tensors that hold the cache: K and V of an attention layer, one latent of an MLA layer."""
+        return sum({"latent": 1, "state": 0}.get(group.kind, 2) * group.layers for group in self.kv_groups)
+
     @cached_property
     def state_bytes(self) -> int:
         """Recurrent state of one sequence over all layers."""

@@ -215,6 +215,11 @@ def test_groups_under_tensor_parallelism() -> None:
     assert state.state_bytes == 8192 * (16 + 3) * 2 // 4
 
 
+def test_tensors_that_hold_the_cache() -> None:
+    tensors = {"opt-13b": 80, "deepseek-v3": 61, "jamba-v0.1": 8, "gemma-3-12b": 96}
+    assert {name: resolve_model(name).kv_tensors for name in tensors} == tensors
+
+
 def test_groups_sum_to_the_slot() -> None:
     for name in shipped_models():
         geometry = resolve_model(name)
