@@ -55,6 +55,7 @@ class PagedAllocator(SharingRows):
         }
     )
     shares: ClassVar[bool] = True
+    scattered: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -102,7 +102,7 @@ def run_case(
     """Run one allocator once and write its three tables into `folder`."""
     workload, allocator = setup.workload, case.allocator()
     telemetry = workload.telemetry
-    executor = Simulated(setup.cost(), recomputes=allocator.recomputes, block_bytes=case.pool.block_bytes)
+    executor = Simulated(setup.cost(allocator), recomputes=allocator.recomputes, block_bytes=case.pool.block_bytes)
 
     def report(done: int) -> None:
         if progress is not None:

@@ -66,9 +66,12 @@ class Setup:
     coefficients: Coefficients
     cases: tuple[Case, ...]
 
-    def cost(self) -> CostModel:
-        """Make the cost model of this model on this device."""
-        return CostModel(self.geometry, self.device, self.coefficients, attention=self.workload.engine.attention)
+    def cost(self, allocator: Allocator) -> CostModel:
+        """Make the cost model of this model on this device, reading K/V where `allocator` puts it."""
+        attention = self.workload.engine.attention
+        return CostModel(
+            self.geometry, self.device, self.coefficients, attention=attention, paged=allocator.scattered
+        )
 
 
 def prepare(workload: Workload, base: Path | None = None) -> Setup:
