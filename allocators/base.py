@@ -142,7 +142,9 @@ class Leap(NamedTuple):
     copies: Sequence[Copy] = ()
     """Block copies due before the first step; no later step needs one."""
     copied: int = 0
-    """Tokens whose K/V is copied before the first step."""
+    """Tokens whose K/V is copied before the first step; `concatenates` says that each step copies all it had."""
+    rounding: Ints | None = None
+    """int64[steps]: `Usage.rounding` after each step; None if it stays as it is."""
 
 
 class Swap(NamedTuple):
@@ -188,8 +190,12 @@ class Allocator(ABC):
     """True if `Ask.output` may be read; depends on the options for some classes."""
     recomputes: ClassVar[bool] = False
     """True if K/V does not survive a step, so that every step computes all known tokens."""
+    concatenates: ClassVar[bool] = False
+    """True if a sequence is tensors of its own, made anew and copied whole at every growth: its row lists no blocks."""
     free_preemption: ClassVar[bool] = False
     """True if taking a sequence's memory and giving it back costs nothing (the bound)."""
+    scattered: ClassVar[bool] = False
+    """True if a sequence's blocks may lie anywhere, so that attention must read through the block table."""
     shares: ClassVar[bool] = False
     """True if `fork` shares blocks and so takes no room; others take all the room of a group on admission."""
     settled: bool = True

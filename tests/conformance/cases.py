@@ -1,0 +1,144 @@
+"""What the conformance suite runs over: every registered allocator, in every setting worth telling apart.
+
+Cases are made from the declared options, so an allocator of a third party joins by being installed:
+its defaults, each other choice of each option that has choices, and a second block size.
+
+What an allocator may leave out: `fork`, `swap_out` and `swap_in`.  One that does not override
+them must raise `AllocatorError` and change nothing, which the suite checks in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+
+from allocators import registry
+from allocators.base import Allocator, Ask, Grant, Ints, Refusal
+from allocators.content import Segments
+from allocators.options import Value
+
+CONTEXT = 24
+SLOTS = 96
+FACTS = {"kv_tensors": 4, "tensor_token_bytes": 16384}
+_names = count(1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An allocator kind and its options."""
+
+    kind: str
+    options: dict[str, Value] = field(default_factory=dict)
+
+    def make(self, slots: int = SLOTS, context: int = CONTEXT, rows: int = 4) -> Allocator:
+        """Make an empty pool of at least `slots` token slots, in whole blocks."""
+        blocks = -(-slots // registry.block_size(self.kind, self.options, FACTS))
+        return registry.create(
+            self.kind, num_blocks=blocks, max_model_len=context, max_rows=rows, facts=FACTS, **self.options
+        )
+
+    def __str__(self) -> str:
+        return "-".join([self.kind, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+def cases() -> list[Case]:
+    """List every case of every installed kind."""
+    found = []
+    for kind, cls in registry.kinds().items():
+        found.append(Case(kind))
+        for name, option in cls.options.items():
+            others = option.choices or ((False, True) if option.type is bool else ())
+            if name == "block_size" and not option.choices:
+                others = (4,)
+            found += [Case(kind, {name: value}) for value in others if value != option.default]
+    return found
+
+
+def ask(prompt: int, output: int = 4, *, tokens: int = 0, oracle: bool = True, **more: int) -> Ask:
+    """Ask for `prompt` tokens that nobody else has."""
+    name = next(_names)
+    content = Segments([(2 * name, prompt)], tail=2 * name + 1)
+    return Ask(content, prompt, tokens or prompt, output=output if oracle else None, **more)
+
+
+def admitted(allocator: Allocator, prompt: int, output: int = 4, **more: int) -> int:
+    """Admit a sequence that fits, and return its row."""
+    answer = allocator.admit(ask(prompt, output, oracle=allocator.oracle, **more))
+    assert isinstance(answer, Grant), answer
+    return answer.row
+
+
+def fill(allocator: Allocator, prompt: int, output: int = 4, most: int = 64) -> tuple[list[int], Refusal | None]:
+    """Admit equal sequences until one is refused, or `most` are in."""
+    rows: list[int] = []
+    while len(rows) < most:
+        answer = allocator.admit(ask(prompt, output, oracle=allocator.oracle))
+        if isinstance(answer, Refusal):
+            return rows, answer
+        rows.append(answer.row)
+    return rows, None
+
+
+def ints(values: Iterable[int]) -> Ints:
+    """Make an int64 array."""
+    return np.array(list(values), np.int64)
+
+
+def state(allocator: Allocator) -> tuple[object, ...]:
+    """Everything that callers can see of an allocator."""
+    table = allocator.table
+    rows = table.rows()
+    return (
+        rows,
+        [table.row(row).tolist() for row in rows],
+        table.length[rows].tolist(),
+        table.slots[rows].tolist(),
+        allocator.usage(),
+        allocator.largest_hole(),
+        sorted(allocator.cached_blocks().tolist()),
+    )
+
+
+def supports(allocator: Allocator, verb: str) -> bool:
+    """Whether an allocator has an optional verb."""
+    return getattr(type(allocator), verb) is not getattr(Allocator, verb)
+
+
+def audit(allocator: Allocator) -> None:
+    """Check what must be true of any allocator at any time, counting afresh from the table."""
+    allocator.check()
+    table, usage = allocator.table, allocator.usage()
+    rows = table.rows()
+    held: dict[int, int] = {}
+    for row in rows:
+        length, slots = int(table.length[row]), int(table.slots[row])
+        ids = table.row(row).tolist()
+        assert 1 <= length <= slots, f"row {row}: {length} tokens in {slots} slots"
+        assert length <= allocator.max_model_len
+        assert all(1 <= block <= allocator.num_blocks for block in ids if block), f"row {row} lists {ids}"
+        assert len(set(ids) - {0}) == len(ids) - ids.count(0), f"row {row} lists a block twice: {ids}"
+        assert (table.blocks[row, len(ids) :] == 0).all(), f"row {row}: entries beyond its blocks"
+        if not allocator.recomputes:
+            assert len(ids) * allocator.block_size >= length, f"row {row}: {length} tokens in {len(ids)} blocks"
+        for block in ids:
+            held[block] = held.get(block, 0) + 1
+    held.pop(0, None)
+    if not allocator.shares:
+        assert all(holders == 1 for holders in held.values()), "rows overlap, but nothing is shared"
+    cached = set(allocator.cached_blocks().tolist())
+    assert not cached & set(held), "a block is both held and cached"
+    tokens = 0 if allocator.recomputes else int(table.length[rows].sum())
+    live = tokens - usage.saved - usage.dropped
+    assert usage.saved >= 0
+    assert usage.dropped >= 0
+    assert usage.rounding >= 0
+    assert 0 <= live <= usage.held - usage.rounding, f"{live} live slots of {usage}"
+    assert len(held) * allocator.block_size <= usage.held, f"{len(held)} blocks are in use, {usage}"
+    assert usage.cached == len(cached) * allocator.block_size
+    assert allocator.free == allocator.capacity - usage.held - usage.cached >= 0
+    assert 0 <= allocator.largest_hole() <= allocator.free + usage.cached
+    if not rows:
+        assert (usage.held, usage.rounding, usage.saved, usage.dropped) == (0, 0, 0, 0), usage

@@ -1,0 +1,65 @@
+"""`advance` does what as many calls of `grow` would do, and says so."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+
+from allocators.base import Allocator, Ints
+from tests.conformance.cases import Case, audit, fill, ints, state
+
+
+def stepped(
+    allocator: Allocator, rows: Ints, lengths: Ints, steps: int
+) -> tuple[int, list[tuple[int, int, int]], list[int]]:
+    """Grow up to `steps` times, all or nothing each time; what changed when, and what was held after each step."""
+    changes, held = [], []
+    for step in range(steps):
+        before = allocator.table.slots[rows]
+        if not allocator.can_grow(rows, lengths + step + 1):
+            return step, changes, held
+        assert allocator.grow(rows, lengths + step + 1).granted == len(rows)
+        after = allocator.table.slots[rows]
+        changes += [(step, int(who), int(after[who])) for who in (after != before).nonzero()[0]]
+        held.append(allocator.usage().held)
+    return steps, changes, held
+
+
+@pytest.mark.parametrize("prompts", [(5,), (6, 2, 9), (4, 4, 4, 4), (1, 7, 3, 8, 2)])
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+def test_a_leap_equals_its_steps(case: Case, prompts: tuple[int, ...], steps: int) -> None:
+    leaping = case.make()
+    rows = ints(row for prompt in prompts for row in fill(leaping, prompt, output=14, most=1)[0])
+    lengths = leaping.table.length[rows]
+    stepping = deepcopy(leaping)
+    left = steps
+    while left:
+        start = steps - left
+        leap = leaping.advance(rows, lengths + start, left)
+        done, changes, held = stepped(stepping, rows, lengths + start, max(leap.steps, 1))
+        assert done == leap.steps
+        assert list(zip(leap.when.tolist(), leap.who.tolist(), leap.slots.tolist(), strict=True)) == changes
+        assert leap.held.tolist() == held
+        assert len(leap.cached) == leap.steps
+        assert state(leaping) == state(stepping)
+        audit(leaping)
+        if not leap.steps:
+            break
+        assert leap.cached[-1] == leaping.usage().cached
+        left -= leap.steps
+    assert left < steps or not leaping.can_grow(rows, lengths + 1)
+
+
+def test_a_leap_stops_before_the_step_that_would_be_refused(case: Case) -> None:
+    allocator = case.make(slots=48)
+    rows = ints(fill(allocator, 5, output=9, most=6)[0])
+    steps = 0
+    while steps < 100 and (leap := allocator.advance(rows, allocator.table.length[rows], 100 - steps)).steps:
+        steps += leap.steps
+    assert steps < 100
+    before = state(allocator)
+    assert not allocator.can_grow(rows, allocator.table.length[rows] + 1)
+    assert allocator.advance(rows, allocator.table.length[rows], 3).steps == 0
+    assert state(allocator) == before
+    audit(allocator)
