@@ -227,9 +227,9 @@ def fragmentation_external_index(run: Observed) -> float:
 
 def blocked_by(run: Observed) -> dict[str, float]:
     """Share of the time in which each cause kept the head of the queue waiting."""
-    words, which = np.unique(run.steps["blocked"].astype(str), return_inverse=True)
-    time = np.bincount(which, weights=run.durations, minlength=len(words))
-    return {str(word): run.rate(seconds) for word, seconds in zip(words, time, strict=True) if word}
+    blocked = run.steps["blocked"]
+    causes = sorted({str(word) for word in set(blocked.tolist()) if word})
+    return {word: run.rate(float(run.durations[blocked == word].sum())) for word in causes}
 
 
 PER_RUN: tuple[Callable[[Observed], float | dict[str, float] | None], ...] = (

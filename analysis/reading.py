@@ -80,9 +80,11 @@ class Run:
 
     def summarise(self, slo: Mapping[str, float | None] | None = None) -> dict[str, Any]:
         """Entry of summary.json, column by column, so that a long run needs little memory."""
-        return summarise(
-            LazyColumns(self.path / "requests.parquet"), LazyColumns(self.path / "steps.parquet"), self.facts, slo
-        )
+        return summarise(LazyColumns(self.path / "requests.parquet"), self.lazy_steps(), self.facts, slo)
+
+    def lazy_steps(self) -> LazyColumns:
+        """Columns of steps.parquet, each read when it is asked for."""
+        return LazyColumns(self.path / "steps.parquet")
 
     def blocks(self) -> dict[str, npt.NDArray[Any]] | None:
         """Columns of blocks.parquet; None if no block map was recorded."""

@@ -41,28 +41,26 @@ def write_report(directory: str | Path, out: str | Path | None = None) -> Path:
 def render(directory: RunDirectory) -> str:
     """Make the page of one run directory as text."""
     page = document(directory)
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            name=directory.name,
-            subtitle=subtitle(directory),
-            findings=page["findings"],
-            table=page["table"],
-            has_ideal=any(row["kind"] == "ideal" for row in page["table"]),
-            shares=SHARES,
-            words=LEDGER_WORDS,
-            help=HELP,
-            formulas=formulas(),
-            manifest=directory.manifest,
-            slo={name: limit for name, limit in directory.slo.items() if limit is not None},
-            facts=embed(page["facts"]),
-            payloads=[embed(payload) for payload in page["payloads"]],
-            style=asset("report.css"),
-            scripts=[asset(f"{name}.js") for name in SCRIPTS],
-            plotly=plotly_js(),
-        )
+    template = _environment().get_template("report.html.j2")
+    text: str = template.render(
+        name=directory.name,
+        subtitle=subtitle(directory),
+        findings=page["findings"],
+        table=page["table"],
+        has_ideal=any(row["kind"] == "ideal" for row in page["table"]),
+        shares=SHARES,
+        words=LEDGER_WORDS,
+        help=HELP,
+        formulas=formulas(),
+        manifest=directory.manifest,
+        slo={name: limit for name, limit in directory.slo.items() if limit is not None},
+        facts=embed(page["facts"]),
+        payloads=[embed(payload) for payload in page["payloads"]],
+        style=asset("report.css"),
+        scripts=[asset(f"{name}.js") for name in SCRIPTS],
+        plotly=plotly_js(),
     )
+    return text
 
 
 def subtitle(directory: RunDirectory) -> list[str]:

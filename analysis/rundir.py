@@ -40,7 +40,11 @@ REQUESTS = pa.schema(
         pa.field("recomputed_tokens", pa.int32(), metadata={"is": "tokens computed again after preemptions"}),
         pa.field("swapped_blocks", pa.int32(), metadata={"is": "blocks moved to the host and back"}),
         pa.field("preemptions", pa.int32(), metadata={"is": "times it lost its memory"}),
-        pa.field("stall_s", pa.list_(pa.float64()), metadata={"is": "gaps between its tokens that are not the `gap_s` of their step"}),
+        pa.field(
+            "stall_s",
+            pa.list_(pa.float64()),
+            metadata={"is": "gaps between its tokens that are not the `gap_s` of their step"},
+        ),
     ]
 )
 STEPS = pa.schema(

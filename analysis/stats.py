@@ -97,18 +97,19 @@ def bootstrap(
     blocks = min(count, BOOTSTRAP_BLOCKS)
     block = np.arange(count) * blocks // count
     bins = min(count, RANK_BINS)
-    order = np.argsort(values, kind="stable")
-    rank_bin = np.arange(count) * bins // count
-    histogram = np.bincount(block[order] * bins + rank_bin, minlength=blocks * bins).reshape(blocks, bins)
-    representative = np.asarray(values)[order][((np.arange(bins) + 0.5) * count / bins).astype(np.int64)]
+    ordered = np.sort(values)
+    edges = ordered[np.arange(bins) * count // bins]
+    place = np.searchsorted(edges, values, side="right") - 1
+    histogram = np.bincount(block * bins + place, minlength=blocks * bins).reshape(blocks, bins)
+    representative = ordered[((np.arange(bins) + 0.5) * count / bins).astype(np.int64)]
     draws = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
     sizes = np.bincount(block, minlength=blocks)
     means = (draws @ np.bincount(block, weights=values, minlength=blocks)) / (draws @ sizes)
     cumulative = np.cumsum(draws.astype(np.float32) @ histogram.astype(np.float32), axis=1)
     spans = []
     for quantile in quantiles:
-        place = (cumulative < quantile * cumulative[:, -1:]).sum(axis=1)
-        spans.append(_central(representative[np.minimum(place, bins - 1)]))
+        reached = (cumulative < quantile * cumulative[:, -1:]).sum(axis=1)
+        spans.append(_central(representative[np.minimum(reached, bins - 1)]))
     return _central(means), spans
 
 

@@ -1,11 +1,12 @@
 // View 1: physical blocks over time, coloured by the reader's choice from planes of small integers.
 const COLOURS = [["owner", "request"], ["state", "use"], ["references", "sequences sharing"], ["age", "age of the request"], ["fill", "how full"]];
-const WHEEL = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#b8a800", "#7a5cc0", "#117733", "#88ccee", "#ddaa66", "#aa4499", "#44aa99", "#6699cc", "#999933"];
+// no oranges: those mean waste
+const WHEEL = ["#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#7a5cc0", "#117733", "#d6cc3a", "#332288", "#44aa99", "#88ccee", "#aa4499", "#8a9a2b"];
 
 class BlockMapPlot extends Plot {
   constructor(cell, column) {
     const blocks = column.facts.num_blocks;
-    super(cell, column, narrow() ? 200 : 300, { range: [0.5, blocks + 0.5], fixedrange: coarse, tickformat: ",d", title: { text: "block", standoff: 2, font: { size: 11 } } },
+    super(cell, column, narrow() ? 200 : 300, { range: [0.5, blocks + 0.5], fixedrange: coarse, tickformat: ",d", showgrid: false, title: { text: "block", standoff: 2, font: { size: 11 } } },
       { canvas: "below", label: `Block map of ${column.facts.label}: ${blocks} physical blocks over time` });
     const map = column.map;
     if (!map) {
@@ -82,6 +83,8 @@ class BlockMapPlot extends Plot {
       }
     }
     this.picture.getContext("2d").putImageData(image, 0, 0);
+    this.bytes = image.data;
+    this.squeezedFor = "";
   }
 
   async draw() { this.colour(); await super.draw(); }
@@ -94,13 +97,47 @@ class BlockMapPlot extends Plot {
     const [low, high] = this.div.layout ? this.div.layout.yaxis.range : [0.5, blocks + 0.5];
     const all = this.picture.height, scale = all / blocks;
     const top = all - (high - 0.5) * scale, tall = (high - low) * scale;
-    context.imageSmoothingEnabled = tall > height * (window.devicePixelRatio || 1);
-    context.imageSmoothingQuality = "high";
+    // more rows than pixels: averaged upwards only, so that instants stay apart; else every block is sharp
+    const pixels = Math.round(height * (window.devicePixelRatio || 1));
+    let picture = this.picture, from0 = top, span = tall;
+    if (tall > pixels) {
+      const key = `${top},${tall},${pixels}`;
+      if (this.squeezedFor !== key) {
+        this.squeezed = this.squeeze(top, tall, pixels);
+        this.squeezedFor = key;
+      }
+      [picture, from0, span] = [this.squeezed, 0, pixels];
+    }
+    context.imageSmoothingEnabled = false;
     const first = atOrBefore(instants, state.range[0]);
     for (let at = first; at < count && instants[at] <= state.range[1]; at += 1) {
       const from = Math.max(0, this.x(instants[at])), to = Math.min(width, this.x(at + 1 < count ? instants[at + 1] : this.column.until));
-      if (to > from) context.drawImage(this.picture, at, top, 1, tall, from, 0, Math.max(to - from, 0.75), height);
+      if (to > from) context.drawImage(picture, at, from0, 1, span, from, 0, Math.max(to - from, 0.75), height);
     }
+  }
+
+  // the mean colour of the rows that share a pixel
+  squeeze(top, tall, pixels) {
+    const { count, bytes } = this, image = new ImageData(count, pixels), sums = new Uint32Array(3 * count);
+    for (let y = 0; y < pixels; y += 1) {
+      const first = Math.max(0, Math.floor(top + (y * tall) / pixels));
+      const last = Math.min(this.picture.height, Math.max(first + 1, Math.floor(top + ((y + 1) * tall) / pixels)));
+      sums.fill(0);
+      for (let row = first; row < last; row += 1) {
+        for (let at = 0, from = 4 * row * count; at < 3 * count; at += 3, from += 4) {
+          sums[at] += bytes[from]; sums[at + 1] += bytes[from + 1]; sums[at + 2] += bytes[from + 2];
+        }
+      }
+      const rows = Math.max(1, last - first);
+      for (let at = 0, to = 4 * y * count; at < 3 * count; at += 3, to += 4) {
+        image.data[to] = sums[at] / rows; image.data[to + 1] = sums[at + 1] / rows; image.data[to + 2] = sums[at + 2] / rows; image.data[to + 3] = 255;
+      }
+    }
+    const canvas = document.createElement("canvas");
+    canvas.width = count;
+    canvas.height = pixels;
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return canvas;
   }
 
   cellAt(time, up) {

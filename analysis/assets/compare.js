@@ -21,19 +21,19 @@ async function drawBars() {
     const ys = labels.map((_, at) => at);
     const traces = [{
       type: "bar", orientation: "h", y: ys, x: values, hoverinfo: "skip", cliponaxis: false, textposition: "none",
-      marker: { color: facts.columns.map((column) => css(column.kind === "ideal" ? "--cached" : column.kind === "paged" ? "--live" : "--reserved")), opacity: facts.columns.map((column) => (column.verdict === "OVERLOADED" && /_s/.test(bar.name) ? 0.45 : 1)) },
-      error_x: { type: "data", symmetric: false, array: bar.rows.map((row) => (row.high === null ? 0 : row.high - row.value)), arrayminus: bar.rows.map((row) => (row.low === null ? 0 : row.value - row.low)), color: css("--ink"), thickness: 1.2, width: 3 },
+      marker: { color: facts.columns.map((column) => css(column.kind === "ideal" ? "--cached" : column.kind === "paged" ? "--live" : "--reserved")), opacity: facts.columns.map((column) => (column.verdict === "OVERLOADED" && /_s(\.|$)/.test(bar.name) ? 0.45 : 1)) },
+      error_x: { type: "data", symmetric: false, array: bar.rows.map((row) => (row.high === null ? 0 : row.high - row.value)), arrayminus: bar.rows.map((row) => (row.low === null ? 0 : row.value - row.low)), color: css("--ink"), thickness: 1.2, width: 3, visible: bar.rows.some((row) => row.basis) },
     }];
     if (bar.rows.some((row) => row.published !== null)) traces.push({ type: "scatter", mode: "markers", y: ys, x: bar.rows.map((row) => row.published), marker: { symbol: "diamond", size: 9, color: css("--mark"), line: { color: css("--panel"), width: 1 } }, hoverinfo: "skip" });
     const base = layout(height, {});
     const text = bar.rows.map((row, at) => ({
-      xref: "paper", x: 1, xanchor: "right", y: at, yanchor: "middle", showarrow: false, font: { size: 11, color: css("--ink") },
+      x: log ? Math.log10(Math.max(row.value || 0, row.high || 0, least / 2)) : Math.max(row.value || 0, row.high || 0, row.published || 0), xanchor: "left", xshift: 3, y: at, yanchor: "middle", showarrow: false, font: { size: 11, color: css("--ink") },
       text: short(row.value) + (rate && row.ideal !== null ? ` (${short(row.ideal, 0)} %)` : ""),
     }));
-    const room = 1.38;
+    const room = rate && ideal ? 1.5 : 1.28;
     await Plotly.newPlot(div, traces, {
       ...base, dragmode: false, width: div.clientWidth, margin: { l: Math.min(150, div.clientWidth * 0.4), r: 8, t: 4, b: 24 }, bargap: 0.25, annotations: text,
-      xaxis: { ...base.xaxis, ticksuffix: "", showgrid: true, nticks: 4, fixedrange: true, type: log ? "log" : "linear", range: log ? [Math.log10(least / 2), Math.log10(most) + 0.38 * (Math.log10(most) - Math.log10(least / 2))] : [0, most * room], domain: [0, 1] },
+      xaxis: { ...base.xaxis, ticksuffix: "", showgrid: true, nticks: 4, fixedrange: true, type: log ? "log" : "linear", range: log ? [Math.log10(least / 2), Math.log10(most) + 0.28 * (Math.log10(most) - Math.log10(least / 2))] : [0, most * room], domain: [0, 1] },
       yaxis: { ...base.yaxis, showgrid: false, tickvals: ys, ticktext: labels.map((label) => plain(label.length > 22 ? `${label.slice(0, 21)}…` : label)), range: [labels.length - 0.5, -0.5], tickfont: { size: 11, color: css("--ink") } },
     }, { ...CONFIG, staticPlot: true });
   }

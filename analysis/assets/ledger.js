@@ -1,12 +1,13 @@
 // View 2: the ledger as a stacked area that sums to the pool.
 class LedgerPlot extends Plot {
   constructor(cell, column) {
-    super(cell, column, narrow() ? 150 : 190, { range: [0, 100], ticksuffix: " %" }, { label: `Ledger of ${column.facts.label} over time, shares of the pool` });
+    super(cell, column, narrow() ? 150 : 190, { range: [0, 100], tickvals: [0, 25, 50, 75, 100], ticktext: ["0 %", "25 %", "50 %", "75 %", "100 %"] }, { label: `Ledger of ${column.facts.label} over time, shares of the pool` });
     const { steps } = column;
     const peak = steps.live.reduce((best, value, at) => (value > steps.live[best] ? at : best), 0);
     this.peak = { time: steps.start[peak], share: (100 * steps.live[peak]) / column.facts.capacity };
     this.times = [...steps.start, column.until];
-    this.shares = SHARES.map((name) => {
+    this.names = SHARES.filter((name) => column.facts.ledger.peak[name] > 0);
+    this.shares = this.names.map((name) => {
       const values = Array.from(steps[name], (value) => (100 * value) / column.facts.capacity);
       values.push(values[values.length - 1]);
       return values;
@@ -14,7 +15,7 @@ class LedgerPlot extends Plot {
   }
 
   traces() {
-    return SHARES.map((name, at) => ({
+    return this.names.map((name, at) => ({
       x: this.times, y: this.shares[at], stackgroup: "pool", line: { width: 0, shape: "hv" }, fillcolor: css(`--${name}`), mode: "lines", hoverinfo: "skip",
     }));
   }

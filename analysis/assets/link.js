@@ -11,9 +11,11 @@ function zoomTo(from, to) {
   if (zoomPending) return zoomPending;
   zoomPending = new Promise((done) => requestAnimationFrame(async () => {
     zoomPending = false;
+    const began = performance.now();
     await Promise.all(plots.map((plot) => plot.setRange()));
     countRequests();
     remember();
+    document.documentElement.dataset.zoom = String(Math.round(performance.now() - began)); // milliseconds, for tests
     done();
   }));
   return zoomPending;
@@ -69,7 +71,22 @@ function recall() {
   state.themed = given.has("theme");
 }
 
+// the ledger at the cursor in one line a column, always in sight
+function nowStrip() {
+  const box = byId("now");
+  box.replaceChildren();
+  for (const index of state.shown) {
+    const column = columns[index], { steps, facts: about } = column;
+    const over = state.cursor === null || state.cursor > column.until, row = over ? 0 : column.rowAt(state.cursor);
+    const bar = el("div", { className: "stack" });
+    if (!over) for (const name of SHARES) if (steps[name][row]) bar.append(el("span", { className: `s-${name}`, style: `width:${(100 * steps[name][row]) / about.capacity}%` }));
+    const live = over ? "" : `${((100 * steps.live[row]) / about.capacity).toFixed(1)} % live, ${steps.running[row]} running, ${steps.waiting[row]} waiting`;
+    if (state.cursor !== null) box.append(el("div", {}, el("b", {}, about.label), bar, el("span", {}, over ? "over" : `${seconds(state.cursor)}: ${live}`)));
+  }
+}
+
 function readout() {
+  nowStrip();
   const box = byId("readout");
   box.replaceChildren();
   for (const index of state.shown) {

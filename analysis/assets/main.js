@@ -89,9 +89,10 @@ function options(id, list, name, changed) {
 }
 
 async function redrawAll() {
-  byId("bars").replaceChildren();
   await drawColumns();
+  byId("bars").replaceChildren();
   await drawBars();
+  document.documentElement.dataset.complete = "yes";
 }
 
 recall();
@@ -117,4 +118,11 @@ window.addEventListener("resize", () => {
   clearTimeout(resizing);
   resizing = setTimeout(redrawAll, 150);
 });
-redrawAll();
+
+// the words and the table can be read while plotly is being parsed
+requestAnimationFrame(() => setTimeout(() => {
+  const source = byId("plotly");
+  document.head.append(el("script", { textContent: source.textContent }));
+  source.remove();
+  redrawAll();
+}, 0));

@@ -1,31 +1,34 @@
 // View 3: what the engine does: batch and queue above, tokens a second below, and a strip of causes and events.
+const PANELS = { running: [0.72, 1], waiting: [0.42, 0.66], tokens: [0.13, 0.36] };
+
 class PulsePlot extends Plot {
   constructor(cell, column) {
     const top = pulseTops();
-    super(cell, column, narrow() ? 200 : 250, { range: [0, top.batch * 1.06], domain: [0.5, 1], title: { text: "sequences", standoff: 2, font: { size: 11 } } },
+    super(cell, column, narrow() ? 240 : 290, { range: [0, top.running * 1.08], domain: PANELS.running, nticks: 3, title: { text: "running", standoff: 2, font: { size: 11 } } },
       { canvas: "above", label: `Engine pulse of ${column.facts.label}: running, waiting, tokens a second, memory events` });
     this.top = top;
     const { steps } = column;
     this.times = [...steps.start, column.until];
     const closed = (values) => [...values, values[values.length - 1]];
     this.running = closed(steps.running);
-    this.waiting = closed(steps.waiting).map((value) => Math.min(value, top.batch * 1.06));
+    this.waiting = closed(steps.waiting);
     const bins = steps.bin_decode_tps.length, width = column.until / Math.max(1, bins);
     this.binTimes = Array.from({ length: bins + 1 }, (_, at) => at * width);
   }
 
   traces() {
     const { steps } = this.column;
-    const line = (y, name) => ({ x: this.times, y, mode: "lines", line: { shape: "hv", width: 1.4, color: css(name) }, hoverinfo: "skip" });
+    const line = (y, name, yaxis) => ({ x: this.times, y, yaxis, mode: "lines", line: { shape: "hv", width: 1.3, color: css(name) }, fill: "tozeroy", fillcolor: `${css(name)}33`, hoverinfo: "skip" });
     const area = (values, name) => ({
-      x: this.binTimes, y: [...values, values[values.length - 1]], yaxis: "y2", stackgroup: "tokens", mode: "lines", line: { width: 0, shape: "hv" }, fillcolor: css(name), hoverinfo: "skip",
+      x: this.binTimes, y: [...values, values[values.length - 1]], yaxis: "y3", stackgroup: "tokens", mode: "lines", line: { width: 0, shape: "hv" }, fillcolor: css(name), hoverinfo: "skip",
     });
-    return [line(this.waiting, "--waiting"), line(this.running, "--running"), area(steps.bin_decode_tps, "--decode"), area(steps.bin_prefill_tps, "--prefill")];
+    return [line(this.running, "--running", "y"), line(this.waiting, "--waiting", "y2"), area(steps.bin_decode_tps, "--decode"), area(steps.bin_prefill_tps, "--prefill")];
   }
 
   extra() {
-    const base = layout(this.height, {}).yaxis;
-    return { yaxis2: { ...base, range: [0, this.top.tokens * 1.06], domain: [0.13, 0.43], nticks: 3, anchor: "x", title: { text: "tokens/s", standoff: 2, font: { size: 11 } } } };
+    const base = layout(this.height, { nticks: 3 }).yaxis;
+    const axis = (domain, most, text) => ({ ...base, range: [0, most * 1.08], domain, anchor: "x", title: { text, standoff: 2, font: { size: 11 } } });
+    return { yaxis2: axis(PANELS.waiting, this.top.waiting, "waiting"), yaxis3: axis(PANELS.tokens, this.top.tokens, "tokens/s") };
   }
 
   // the strip at the bottom: what the head of the queue waits for, and ticks of events
@@ -67,14 +70,13 @@ class PulsePlot extends Plot {
   }
 }
 
-// one scale for all columns shown, so that heights compare; a queue far above the batch is cut off
+// one scale for all columns shown, so that heights compare
 function pulseTops() {
-  let batch = 1, queue = 1, tokens = 1;
+  const top = { running: 1, waiting: 1, tokens: 1 };
   for (const index of state.shown) {
     const { steps } = columns[index];
-    for (const value of steps.running) batch = Math.max(batch, value);
-    for (const value of steps.waiting) queue = Math.max(queue, value);
-    for (let at = 0; at < steps.bin_decode_tps.length; at += 1) tokens = Math.max(tokens, steps.bin_decode_tps[at] + steps.bin_prefill_tps[at]);
+    for (const name of ["running", "waiting"]) for (const value of steps[name]) top[name] = Math.max(top[name], value);
+    for (let at = 0; at < steps.bin_decode_tps.length; at += 1) top.tokens = Math.max(top.tokens, steps.bin_decode_tps[at] + steps.bin_prefill_tps[at]);
   }
-  return { batch: Math.max(batch, Math.min(queue, 4 * batch)), tokens };
+  return top;
 }

@@ -7,6 +7,7 @@ four times the size of a page of two.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from analysis.metrics import SHARES, Columns
 from analysis.page.blockmap import block_map
 from analysis.page.divergence import Divergence, diverge
 from analysis.page.gantt import gantt, select
+from analysis.page.pack import pack
 from analysis.page.timeline import detail_windows, preemption_ticks, timeline
 from analysis.page.words import contrast, findings
 from analysis.reading import Run, RunDirectory
@@ -23,6 +25,7 @@ from analysis.reading import Run, RunDirectory
 ROW_BUDGET = 24_000
 CELL_BUDGET = 34_000_000
 TICKS = 2000
+EXTRA_WINDOWS = 4
 BARS: tuple[tuple[str, str, str, float], ...] = (
     ("batch_size", "Batch, mean", "sequences", 1),
     ("throughput_rps", "Throughput", "requests/s", 1),
@@ -34,7 +37,6 @@ BARS: tuple[tuple[str, str, str, float], ...] = (
     ("preemptions", "Preemptions", "", 1),
 )
 """Figures drawn as bars: name, title, unit, scale."""
-FIRST_RUN_COLUMNS = ("request_id", "arrival_s", "scheduled_s", "finish_s", "first_token_s", "preemptions", "status")
 
 
 def document(directory: RunDirectory) -> dict[str, Any]:
@@ -47,31 +49,27 @@ def document(directory: RunDirectory) -> dict[str, Any]:
     allocators = group(directory.summary())
     firsts = {run.label: run for run in directory.runs if run.repeat == 0}
     runs = [firsts[one.label] for one in allocators]
-    steps = [run.steps() for run in runs]
     requests = [run.requests() for run in runs]
-    left, right = contrast(allocators)
-    parted = _divergences(requests, steps)
-    extra = [one.time_s for one in parted.values()]
-    windows = [detail_windows(columns, extra) for columns in steps]
+    parted = _divergences(requests, [_step_length(run) for run in runs])
+    extra = sorted({one.time_s for one in parted.values()})[:EXTRA_WINDOWS]
+    windows = [detail_windows(run.lazy_steps(), extra) for run in runs]
     chosen = select(
         requests,
         [window for each in windows for window in each],
         [one.request_id for one in parted.values()],
     )
     columns = [
-        _column(run, allocator, *tables, chosen=chosen, directory=directory, share=len(runs))
-        for run, allocator, *tables in zip(runs, allocators, steps, requests, windows, strict=True)
+        _column(*each, chosen=chosen, slo=directory.slo, share=len(runs))
+        for each in zip(runs, allocators, requests, windows, strict=True)
     ]
+    left, right = contrast(allocators)
     labels = [one.label for one in allocators]
     return {
         "facts": {
             "name": directory.name,
             "columns": [column["facts"] for column in columns],
             "pair": [labels.index(left.label), labels.index(right.label)],
-            "until": max(
-                (float(each["start_s"][-1] + each["duration_s"][-1]) for each in steps if len(each["step"])),
-                default=0.0,
-            ),
+            "until": max((column["until"] for column in columns), default=0.0),
             "bars": bars(allocators, directory.manifest.get("expect") or {}),
             "divergences": {f"{a},{b}": one._asdict() for (a, b), one in parted.items()},
             "requests": {"shown": len(chosen), "total": max((len(each["request_id"]) for each in requests), default=0)},
@@ -86,22 +84,22 @@ def document(directory: RunDirectory) -> dict[str, Any]:
 def _column(
     run: Run,
     allocator: Allocator,
-    steps: Columns,
     requests: Columns,
     windows: list[tuple[float, float]],
     *,
     chosen: Any,
-    directory: RunDirectory,
+    slo: Mapping[str, float | None],
     share: int,
 ) -> dict[str, Any]:
-    blocks, events = run.blocks(), run.events()
+    steps, blocks, events = run.lazy_steps(), run.blocks(), run.events()
     size = int(run.facts["block_size"])
     time = timeline(steps, ROW_BUDGET // max(share, 6), windows)
     raster = block_map(blocks, int(run.facts["num_blocks"]), size, CELL_BUDGET // max(share, 4)) if blocks else None
-    bars_of = gantt(requests, chosen, blocks, events, size, directory.slo)
+    bars_of = gantt(requests, chosen, blocks, events, size, slo)
     ticks, preempted = preemption_ticks(steps, TICKS)
     entry = allocator.entries[0]
     return {
+        "until": time.until,
         "facts": {
             "label": allocator.label,
             "kind": allocator.kind,
@@ -125,29 +123,24 @@ def _column(
             "steps": time.data,
             "requests": bars_of.data,
             "events": bars_of.events,
-            "preempted": _ticks(ticks),
+            "preempted": pack(np.asarray(ticks, np.float64)),
             "map": raster.packed() if raster is not None else None,
         },
     }
 
 
-def _ticks(ticks: Any) -> Any:
-    from analysis.page.pack import pack  # noqa: PLC0415
+def _step_length(run: Run) -> float:
+    lengths = run.steps(["duration_s"])["duration_s"]
+    return float(np.median(lengths)) if len(lengths) else 0.0
 
-    return pack(np.asarray(ticks, np.float64))
 
-
-def _divergences(requests: list[dict[str, Any]], steps: list[dict[str, Any]]) -> dict[tuple[int, int], Divergence]:
+def _divergences(requests: list[dict[str, Any]], step_lengths: list[float]) -> dict[tuple[int, int], Divergence]:
     found = {}
-    for first in range(len(requests)):
-        for second in range(first + 1, len(requests)):
-            lengths = [
-                float(np.median(each["duration_s"])) if len(each["step"]) else 0.0
-                for each in (steps[first], steps[second])
-            ]
-            one = diverge(requests[first], requests[second], 3 * max(lengths))
-            if one is not None:
-                found[first, second] = one
+    for first, second in combinations(range(len(requests)), 2):
+        tolerance = 3 * max(step_lengths[first], step_lengths[second])
+        one = diverge(requests[first], requests[second], tolerance)
+        if one is not None:
+            found[first, second] = one
     return found
 
 
@@ -171,7 +164,8 @@ def bars(allocators: list[Allocator], expected: Mapping[str, Mapping[str, Any]])
                     "published": None if published is None else scale * published,
                 }
             )
-        drawn.append({"name": name, "title": title, "unit": unit, "rows": rows})
+        if any(row["value"] for row in rows):
+            drawn.append({"name": name, "title": title, "unit": unit, "rows": rows})
     return drawn
 
 

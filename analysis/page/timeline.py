@@ -32,6 +32,8 @@ class Timeline:
     """Indices of the kept rows, ascending."""
     total: int
     """Rows there were."""
+    until: float
+    """End of the run in seconds."""
     data: dict[str, Packed]
 
 
@@ -57,7 +59,8 @@ def timeline(steps: Columns, points: int, windows: Sequence[Window] = ()) -> Tim
         data[name] = pack(np.asarray(steps[name][rows], np.int64))
     for name, values in rates(steps).items():
         data[f"bin_{name}"] = pack(values)
-    return Timeline(rows, len(start), data)
+    until = float(start[-1] + steps["duration_s"][-1]) if len(start) else 0.0
+    return Timeline(rows, len(start), until, data)
 
 
 def choose(steps: Columns, points: int, windows: Sequence[Window]) -> npt.NDArray[np.int64]:

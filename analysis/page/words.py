@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
 
 def contrast(allocators: Sequence[Allocator]) -> tuple[Allocator, Allocator]:
-    """Choose the two to show side by side: the reserving one with the smallest batch, and paging or the best real one."""
+    """Choose two to show side by side: the reserving one with the smallest batch, and paging or the best one."""
     real = [one for one in allocators if one.kind not in ("ideal", "no-cache")] or list(allocators)
     best = next((one for one in real if one.kind == "paged"), None) or max(real, key=_batch)
     others = [one for one in real if one is not best]

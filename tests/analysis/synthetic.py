@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,11 +43,11 @@ class Sequence:
     reason: str = ""
 
     @property
-    def final(self):
+    def final(self) -> int:
         return self.prompt + self.output - 1
 
 
-def workload(count, rate, seed, repeat=0):
+def workload(count: int, rate: float, seed: int, repeat: int = 0) -> list[Sequence]:
     rng = np.random.default_rng([seed, repeat])
     arrivals = np.cumsum(rng.exponential(1 / rate, count))
     prompts = rng.lognormal(4.6, 0.8, count).clip(4, 400).astype(int)
@@ -58,17 +59,20 @@ def workload(count, rate, seed, repeat=0):
 
 
 class Engine:
-    def __init__(self, kind, num_blocks, max_len=1024, seats=64):
+    def __init__(self, kind: str, num_blocks: int, max_len: int = 1024, seats: int = 64) -> None:
         self.kind, self.num_blocks, self.max_len, self.seats = kind, num_blocks, max_len, seats
         self.free = list(range(num_blocks, 0, -1))
-        self.waiting, self.running = [], []
-        self.steps, self.blocks, self.events = [], [], []
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.steps: list[dict[str, Any]] = []
+        self.blocks: list[tuple[Any, ...]] = []
+        self.events: list[tuple[Any, ...]] = []
         self.now, self.number, self.snapshot = 0.0, 0, 0.0
 
-    def target(self, seq, tokens):
+    def target(self, seq: Sequence, tokens: int) -> int:
         return -(-(self.max_len if self.kind == "preallocated" else tokens) // BLOCK)
 
-    def admit(self):
+    def admit(self) -> str:
         blocked = ""
         while self.waiting:
             seq = self.waiting[0]
@@ -86,10 +90,10 @@ class Engine:
             self.running.append(seq)
         return blocked
 
-    def event(self, word, seq, blocks, cause):
+    def event(self, word: str, seq: Sequence, blocks: int, cause: int) -> None:
         self.events.append((self.now, seq.request_id, word, blocks, cause))
 
-    def preempt(self, cause):
+    def preempt(self, cause: Sequence) -> Sequence:
         seq = self.running.pop()
         self.event("preempt", seq, len(seq.blocks), cause.request_id)
         self.free += reversed(seq.blocks)
@@ -99,7 +103,7 @@ class Engine:
         self.waiting.insert(0, seq)
         return seq
 
-    def grow(self):
+    def grow(self) -> int:
         count = 0
         for seq in list(self.running):
             if seq not in self.running:
@@ -113,7 +117,7 @@ class Engine:
                 seq.blocks += [self.free.pop() for _ in range(need)]
         return count
 
-    def ledger(self):
+    def ledger(self) -> dict[str, int]:
         held = sum(len(seq.blocks) for seq in self.running) * BLOCK
         live = sum(seq.prompt + seq.generated for seq in self.running)
         internal = sum(max(0, len(seq.blocks) * BLOCK - seq.final) for seq in self.running)
@@ -130,16 +134,16 @@ class Engine:
             "largest_hole": self.num_blocks * BLOCK - held,
         }
 
-    def record(self, duration, **row):
-        blank = dict(
-            running=0, waiting=0, prefill_tokens=0, decode_tokens=0, gap_s=0.0, gap_tokens=0, preemptions=0, blocked=""
-        )
+    def record(self, duration: float, **row: Any) -> None:
+        blank = {name: 0 for name in rundir.STEPS.names if name not in ("step", "start_s", "duration_s")} | {
+            "blocked": ""
+        }
         self.steps.append(
             {"step": self.number, "start_s": self.now, "duration_s": duration, **blank, **self.ledger(), **row}
         )
         self.now += duration
 
-    def take_snapshot(self):
+    def take_snapshot(self) -> None:
         if self.now < self.snapshot:
             return
         self.snapshot = self.now + 0.05
@@ -159,16 +163,18 @@ class Engine:
             else:
                 self.blocks.append((self.now, block, 1, seq.request_id, 1, slack))
 
-    def run(self, requests, until=np.inf):
+    def receive(self, seq: Sequence) -> None:
+        if self.target(seq, seq.final) > self.num_blocks or seq.final > self.max_len:
+            seq.status, seq.reason = "refused", "larger than the whole pool"
+            self.event("refuse", seq, self.target(seq, seq.final), -1)
+        else:
+            self.waiting.append(seq)
+
+    def run(self, requests: list[Sequence], until: float = np.inf) -> None:
         coming = list(requests)
         while (coming or self.waiting or self.running) and self.now < until:
             while coming and coming[0].arrival <= self.now:
-                seq = coming.pop(0)
-                if self.target(seq, seq.final) > self.num_blocks or seq.final > self.max_len:
-                    seq.status, seq.reason = "refused", "larger than the whole pool"
-                    self.event("refuse", seq, self.target(seq, seq.final), -1)
-                else:
-                    self.waiting.append(seq)
+                self.receive(coming.pop(0))
             preemptions = self.grow()
             blocked = "memory" if preemptions else self.admit()
             if not self.running:
@@ -186,7 +192,7 @@ class Engine:
             end = self.now + duration
             gaps = [end - seq.last for seq in decode]
             common = max(set(gaps), key=gaps.count) if gaps else 0.0
-            row = dict(gap_s=common, gap_tokens=gaps.count(common), preemptions=preemptions, blocked=blocked)
+            row = {"gap_s": common, "gap_tokens": gaps.count(common), "preemptions": preemptions, "blocked": blocked}
             self.record(
                 duration,
                 running=len(self.running),
@@ -196,23 +202,26 @@ class Engine:
                 **row,
             )
             self.number += 1
-            for seq in list(self.running):
-                gap = end - seq.last
-                if not np.isnan(gap) and (seq in prefill or gap != common):
-                    seq.stalls.append(gap)
-                seq.done = seq.prompt + seq.generated
-                seq.generated += 1
-                seq.last = end
-                if seq.generated == 1:
-                    seq.first = end
-                if seq.generated == seq.output:
-                    seq.finish, seq.status = end, "finished"
-                    self.running.remove(seq)
-                    self.free += reversed(seq.blocks)
-                    seq.blocks = []
+            self.deliver(end, prefill, common)
+
+    def deliver(self, end: float, prefill: list[Sequence], common: float) -> None:
+        for seq in list(self.running):
+            gap = end - seq.last
+            if not np.isnan(gap) and (seq in prefill or gap != common):
+                seq.stalls.append(gap)
+            seq.done = seq.prompt + seq.generated
+            seq.generated += 1
+            seq.last = end
+            if seq.generated == 1:
+                seq.first = end
+            if seq.generated == seq.output:
+                seq.finish, seq.status = end, "finished"
+                self.running.remove(seq)
+                self.free += reversed(seq.blocks)
+                seq.blocks = []
 
 
-def write_run(path, engine, requests):
+def write_run(path: Path, engine: Engine, requests: list[Sequence]) -> None:
     path.mkdir(parents=True)
     columns = {
         "request_id": [s.request_id for s in requests],
@@ -244,7 +253,7 @@ def write_run(path, engine, requests):
         pq.write_table(table(columns, schema), path / f"{name}.parquet")
 
 
-def table(columns, schema):
+def table(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
     arrays = []
     for item in schema:
         values = columns[item.name]
@@ -256,8 +265,18 @@ def table(columns, schema):
 
 
 def write_directory(
-    path, *, count=120, rate=6.0, num_blocks=128, seed=0, repeats=1, kinds=KINDS, name="toy", labels=None, until=np.inf
-):
+    path: Path | str,
+    *,
+    count: int = 120,
+    rate: float = 6.0,
+    num_blocks: int = 128,
+    seed: int = 0,
+    repeats: int = 1,
+    kinds: tuple[str, ...] = KINDS,
+    name: str = "toy",
+    labels: tuple[str, ...] = (),
+    until: float = np.inf,
+) -> Path:
     """Simulate every kind and leave a complete run directory (without report.html)."""
     path = Path(path)
     runs = []

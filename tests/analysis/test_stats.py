@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pymser.pymser import MSERm_index, calculate_MSEm
+
+from analysis import stats
+from analysis.stats import Verdict
+
+
+def test_weighted_percentiles_equal_those_of_the_multiset() -> None:
+    rng = np.random.default_rng(1)
+    for size in (1, 2, 7, 100):
+        values, weights = rng.normal(size=size), rng.integers(0, 5, size)
+        if not weights.sum():
+            weights[0] = 1
+        quantiles = (0.0, 0.1, 0.5, 0.9, 0.99, 1.0)
+        expected = np.percentile(np.repeat(values, weights), [100 * q for q in quantiles])
+        assert stats.weighted_percentiles(values, weights, quantiles) == pytest.approx(expected)
+
+
+def test_weighted_percentiles_of_nothing_do_not_exist() -> None:
+    assert np.isnan(stats.weighted_percentiles(np.zeros(3), np.zeros(3, int), (0.5,))).all()
+
+
+def test_bootstrap_is_seeded() -> None:
+    values = np.random.default_rng(2).exponential(size=300)
+    assert stats.bootstrap(values, (0.5,), seed=3) == stats.bootstrap(values, (0.5,), seed=3)
+    assert stats.bootstrap(values, (0.5,), seed=3) != stats.bootstrap(values, (0.5,), seed=4)
+
+
+def test_bootstrap_covers_the_truth_about_95_times_of_100() -> None:
+    rng = np.random.default_rng(5)
+    mean = median = 0
+    for trial in range(200):
+        (low, high), [(below, above)] = stats.bootstrap(rng.exponential(size=1000), (0.5,), seed=trial)
+        mean += low <= 1 <= high
+        median += below <= np.log(2) <= above
+    assert 176 <= mean <= 200
+    assert 176 <= median <= 200
+
+
+def test_bootstrap_of_a_correlated_series_is_wider_than_that_of_a_shuffled_one() -> None:
+    rng = np.random.default_rng(6)
+    noise = rng.normal(size=5000)
+    series = np.empty(5000)
+    series[0] = 0
+    for at in range(1, 5000):
+        series[at] = 0.95 * series[at - 1] + noise[at]
+    (low, high), _ = stats.bootstrap(series, ())
+    shuffled = series.copy()
+    rng.shuffle(shuffled)
+    (low_shuffled, high_shuffled), _ = stats.bootstrap(shuffled, ())
+    assert high - low > 2.5 * (high_shuffled - low_shuffled)
+
+
+def test_binned_bootstrap_agrees_with_the_exact_one() -> None:
+    values = np.random.default_rng(7).lognormal(size=40_000)
+    _, [(low, high)] = stats.bootstrap(values, (0.9,))
+    truth = float(np.percentile(values, 90))
+    assert low < truth < high
+    assert high - low < 0.1 * truth
+
+
+def test_one_value_has_no_interval() -> None:
+    (low, _), _ = stats.bootstrap(np.ones(1), ())
+    assert np.isnan(low)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_warmup_agrees_with_pymser(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    series = 10 + rng.normal(size=4000) - 30 * np.exp(-np.arange(4000) / (60.0 * (seed + 1)))
+    oracle = int(MSERm_index(calculate_MSEm(series, batch_size=5), batch_size=5))
+    assert stats.warmup(series) == oracle
+
+
+def test_warmup_of_a_flat_series_is_nothing() -> None:
+    assert stats.warmup(np.ones(1000)) == 0
+    assert stats.warmup(np.ones(7)) == 0
+
+
+def test_t_interval_by_hand() -> None:
+    interval = stats.t_interval(np.array([1.0, 2.0, 3.0]))
+    half = 4.302652729911275 * 1 / 3**0.5
+    assert interval == pytest.approx((2.0, 2 - half, 2 + half, 3))
+    assert not interval.clear
+    assert stats.t_interval(np.array([5.0])).low == -np.inf
+
+
+def test_pairing_removes_what_is_common() -> None:
+    common = np.random.default_rng(8).normal(scale=100, size=10)
+    change = stats.paired_difference(common, common + np.linspace(0.9, 1.1, 10))
+    assert change.value == pytest.approx(1.0)
+    assert change.high - change.low < 0.2
+    assert change.clear
+
+
+def test_paired_ratio_is_a_ratio() -> None:
+    first = np.array([1.0, 2.0, 4.0])
+    assert stats.paired_ratio(first, 3 * first)[:3] == pytest.approx((3, 3, 3))
+
+
+def queue(arrival_rate: float, service_rate: float, count: int = 4000, seed: int = 0) -> list[npt.NDArray[Any]]:
+    """Steps of an M/M/1 queue: (arrivals, start, duration, waiting, blocked, departures)."""
+    rng = np.random.default_rng(seed)
+    arrivals = np.cumsum(rng.exponential(1 / arrival_rate, count))
+    service = rng.exponential(1 / service_rate, count)
+    departures = np.empty(count)
+    free = 0.0
+    for at in range(count):
+        free = max(free, arrivals[at]) + service[at]
+        departures[at] = free
+    edges = np.unique(np.concatenate([[0.0], arrivals, departures]))
+    start, duration = edges[:-1], np.diff(edges)
+    inside = np.searchsorted(arrivals, start, side="right") - np.searchsorted(departures, start, side="right")
+    waiting = np.maximum(inside - 1, 0)
+    return [arrivals, start, duration, waiting, waiting > 0, departures]
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(0.02, Verdict.STABLE), (0.8, Verdict.BACKLOGGED), (1.25, Verdict.OVERLOADED)]
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_verdict_on_a_queue_with_known_load(rate: float, expected: Verdict, seed: int) -> None:
+    assert stats.verdict(*queue(rate, 1.0, seed=seed)[:5]) is expected
+
+
+def test_requests_that_come_all_at_once_are_a_backlog() -> None:
+    start, duration = np.arange(10.0), np.ones(10)
+    waiting = np.arange(9, -1, -1)
+    assert stats.verdict(np.zeros(10), start, duration, waiting, waiting > 0) is Verdict.BACKLOGGED
+    assert stats.verdict(np.zeros(10), start, duration, 0 * waiting, waiting < 0) is Verdict.STABLE
+    assert stats.verdict(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, bool)) is Verdict.STABLE
+
+
+def test_littles_law_holds_and_sees_a_lost_request() -> None:
+    arrivals, start, duration, _, _, departures = queue(0.5, 1.0)
+    inside = np.searchsorted(arrivals, start, side="right") - np.searchsorted(departures, start, side="right")
+    assert stats.little(arrivals, departures, duration, inside).gap < 1e-9
+    assert stats.little(arrivals[200:], departures[200:], duration, inside).gap > 0.01
