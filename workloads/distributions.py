@@ -55,7 +55,7 @@ class Distribution(Spec):
 
 def normal_cdf(normal: Floats) -> Floats:
     """Return the standard normal's cumulative distribution."""
-    from scipy.special import ndtr  # noqa: PLC0415 - costs 0.2 s; only correlated draws need it
+    from scipy.special import ndtr  # noqa: PLC0415 - scipy costs 0.2 s that only correlated draws need
 
     probability: Floats = ndtr(normal)
     return probability
@@ -163,7 +163,7 @@ class GammaShape(Distribution):
 
     def transform(self, normal: Floats) -> Floats:
         """Invert the CDF."""
-        from scipy.special import gammaincinv  # noqa: PLC0415 - costs 0.2 s; only correlated draws need it
+        from scipy.special import gammaincinv  # noqa: PLC0415 - scipy costs 0.2 s that only correlated draws need
 
         shape = self.cv**-2
         quantile: Floats = gammaincinv(shape, normal_cdf(normal)) * (self.mean / shape)

@@ -7,6 +7,7 @@ arrival, and sorts by time.  Every purpose has a random stream of its own.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,9 @@ from workloads.arrivals import Batch, Closed, Process
 from workloads.errors import WorkloadError
 from workloads.lengths import tokens
 from workloads.requests import Requests
-from workloads.schema import MOST, Generated, Workload
+from workloads.schema import MOST, NOMINAL_TOKEN_S, Generated, Trace, Workload
 from workloads.streams import stream
+from workloads.traces import read
 from workloads.units import Scene, Single, Units
 
 if TYPE_CHECKING:
@@ -28,31 +30,36 @@ if TYPE_CHECKING:
 def requests(workload: Workload, repeat: int = 0) -> Requests:
     """Make the requests of replication `repeat`; the same workload and repeat give the same requests.
 
-    A replayed trace is the same in every replication.
+    A replayed trace is the same in every replication, but for draws that its block asks for.
 
     Raises:
         WorkloadError: a data file or trace is bad, or no request arrives.
 
     """
+    streams = partial(_stream, workload.seed, repeat)
     source = workload.requests
     if not isinstance(source, Generated):
-        from workloads.traces import read  # noqa: PLC0415 - generated workloads need no reader
-
-        return read(source)
-    streams = partial(_stream, workload.seed, repeat)
+        return _replayed(source, streams)
     scene = Scene(source.lengths, source.shared, source.token_s, workload.engine.max_model_len, streams)
     starts = None if source.count is not None else _starts_within(source, streams)
-    units = _lay_out(source, scene, starts)
-    after, delay = units.after, units.delay_s
-    if isinstance(source.arrivals, Closed):
-        starts, after, delay = _closed(source.arrivals, units, source.token_s, streams)
-    elif starts is None:
-        starts = _draw(source.arrivals, streams, int(units.unit[-1]) + 1)
-    return _in_order(source, units, starts[units.unit] + units.offset_s, after, delay, streams)
+    made = _pace(_lay_out(source, scene, starts), source.arrivals, starts, source.token_s, streams)
+    samples = tokens(source.samples.draw(streams("samples"), len(made)))
+    return replace(made, samples=samples if (samples > 1).any() else made.samples, beam=source.beam)
 
 
 def _stream(seed: int, repeat: int, name: str) -> np.random.Generator:
     return stream(seed, name, repeat)
+
+
+def _replayed(trace: Trace, streams: Streams) -> Requests:
+    """Read a trace, and pace it anew if asked to."""
+    made = read(trace, streams("spread"))
+    if trace.arrivals is None:
+        return made
+    count = len(made)
+    none, rest = np.full(count, -1), np.zeros(count)
+    units = Units(np.arange(count), rest, made.prompt_tokens, made.output_tokens, none, rest, made.prefixes)
+    return replace(_pace(units, trace.arrivals, None, NOMINAL_TOKEN_S, streams), notes=made.notes)
 
 
 def _draw(arrivals: Process | Batch | Closed, streams: Streams, count: int) -> Floats:
@@ -121,23 +128,25 @@ def _closed(closed: Closed, units: Units, token_s: float, streams: Streams) -> t
     return starts, after, delay
 
 
-def _in_order(
-    source: Generated, units: Units, arrival: Floats, after: Ints, delay: Floats, streams: Streams
+def _pace(
+    units: Units, arrivals: Process | Batch | Closed, starts: Floats | None, token_s: float, streams: Streams
 ) -> Requests:
-    """Sort by arrival and lead the links to the new places."""
+    """Start each unit, sort the requests by arrival, and lead the links to the new places."""
+    after, delay = units.after, units.delay_s
+    if isinstance(arrivals, Closed):
+        starts, after, delay = _closed(arrivals, units, token_s, streams)
+    elif starts is None:
+        starts = _draw(arrivals, streams, int(units.unit[-1]) + 1)
+    arrival = starts[units.unit] + units.offset_s
     order = np.argsort(arrival, kind="stable")
-    count = len(order)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
     linked = bool((after >= 0).any())
-    place = np.empty(count, np.int64)
-    place[order] = np.arange(count)
-    samples = tokens(source.samples.draw(streams("samples"), count))[order]
     return Requests(
-        arrival[order],
-        units.prompt[order],
-        units.output[order],
-        samples if (samples > 1).any() else np.zeros(0, np.int64),
-        source.beam,
-        None if units.prefixes is None else units.prefixes.take(order),
-        np.where(after[order] < 0, -1, place[after[order]]) if linked else np.zeros(0, np.int64),
-        delay[order] if linked else np.zeros(0),
+        arrival_s=arrival[order],
+        prompt_tokens=units.prompt[order],
+        output_tokens=units.output[order],
+        prefixes=None if units.prefixes is None else units.prefixes.take(order),
+        after=np.where(after[order] < 0, -1, place[after[order]]) if linked else np.zeros(0, np.int64),
+        delay_s=delay[order] if linked else np.zeros(0),
     )

@@ -14,7 +14,6 @@ import numpy as np
 from pydantic import Field
 
 from workloads.distributions import Distribution, GammaShape, LognormalShape, Quantity, normal_cdf
-from workloads.errors import WorkloadError
 from workloads.requests import Floats, Ints
 from workloads.spec import SHIPPED, Count, DataPath, Spec
 
@@ -137,34 +136,6 @@ class Marginals(Pair):
         return self.prompt, self.output
 
 
-def read_pairs(path: str, prompt: str, output: str) -> tuple[Ints, Ints]:
-    """Read two named columns of a (gzip'd) CSV.
-
-    Raises:
-        WorkloadError: a column is not there, or a row holds no whole number of tokens.
-
-    """
-    # pyarrow stands behind these; workloads that read no file do not pay for it.
-    from workloads.traces.columns import read_csv  # noqa: PLC0415
-    from workloads.traces.files import TraceFile  # noqa: PLC0415
-    from workloads.traces.rows import fault_lines  # noqa: PLC0415
-
-    columns = read_csv(TraceFile(path), {prompt: "number", output: "number"})
-    faults = list(columns.faults)
-    for name in (prompt, output):
-        rows = np.flatnonzero(~(columns[name] >= 1))
-        lines = columns.lines(rows) if len(rows) else []
-        faults += [
-            (line, f"{name}: must be at least 1, got {columns[name][row]:g}")
-            for line, row in zip(lines, rows, strict=True)
-        ]
-    if faults:
-        raise WorkloadError(*fault_lines(path, faults, len(columns[prompt]) + len(columns.faults)))
-    if len(columns[prompt]) == 0:
-        raise WorkloadError(f"{path}: no row in it")
-    return np.rint(columns[prompt]).astype(np.int64), np.rint(columns[output]).astype(np.int64)
-
-
 class ShareGPT(Spec):
     """First turns of ShareGPT conversations that pass the filter of vLLM's benchmark (14,906 pairs, shipped)."""
 
@@ -194,6 +165,8 @@ class Csv(Spec):
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
         """Draw `count` pairs with replacement."""
+        from workloads.traces.pairs import read_pairs  # noqa: PLC0415 - only this kind reads a file of the user's
+
         prompts, outputs = read_pairs(self.path, self.prompt, self.output)
         rows = rng.integers(0, len(prompts), count)
         return prompts[rows], outputs[rows]

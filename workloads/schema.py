@@ -21,6 +21,8 @@ from workloads.sharing import Part
 from workloads.spec import Count, DataPath, ModelName, NotNegative, Positive, Share, Spec
 from workloads.trees import Tree
 
+NOMINAL_TOKEN_S = 0.02
+"""Seconds an output token takes, where nobody says: an 8B model on an H100 at a moderate batch."""
 MOST = 50_000_000
 """Requests that are drawn at most; more is a mistake in a count or a rate."""
 
@@ -121,7 +123,7 @@ class Generated(Spec):
     """Parallel samples of a request (vLLM's `n`), or its beam width; rounded, at least 1."""
     beam: bool = False
     """Whether the samples are beams of one search, which fork and drop at every step."""
-    token_s: Positive = 0.02
+    token_s: Positive = NOMINAL_TOKEN_S
     """Nominal seconds an output token takes; orders requests that wait for an answer, whose time the engine finds."""
 
     @model_validator(mode="after")
@@ -146,8 +148,20 @@ class Trace(Spec):
     """Arrival rate as a multiple of the recorded one: every gap is divided by it."""
     count: Count | None = None
     """Only the first so many requests."""
+    arrivals: Arrivals | None = None
+    """Arrival times in place of the recorded ones, in the same order; needed to pace a file without times."""
+    spread: bool = True
+    """Whether arrivals are spread evenly at random inside the ticks of a coarse clock (Mooncake: 3 s)."""
     on_bad_rows: Literal["error", "skip"] = "error"
-    """Whether a row that makes no sense is an error or is left out with a note."""
+    """Whether rows that make no sense are an error or are left out with a note."""
+    block_size: Count | None = None
+    """Tokens that one block hash names, where it is not the format's usual number."""
+    only_model: str | None = None
+    """Only requests of this model (BurstGPT)."""
+    turns: Literal["first", "all"] = "first"
+    """Of conversations without times: first exchanges by vLLM's filter, or every answer with its history."""
+    tokenizer: DataPath | None = None
+    """A Hugging Face tokenizer.json to count the tokens of text; an estimate of 4 bytes a token without."""
 
 
 def _request_kind(value: Any) -> str:

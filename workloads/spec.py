@@ -21,6 +21,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from workloads.docs import field_docs
+
 SHIPPED = Path(__file__).parent / "data"
 """Data files that come with kvsim; a file name that is not found beside the workload is looked up here."""
 
@@ -35,7 +37,6 @@ class Spec(BaseModel):
         allow_inf_nan=False,
         defer_build=True,
         protected_namespaces=(),
-        use_attribute_docstrings=True,
     )
 
     shorthand: ClassVar[str | None] = None
@@ -50,14 +51,17 @@ class Spec(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Let editors accept the shorthand too."""
+        """Describe each field by the docstring under it, and let editors accept the shorthand too."""
         schema = handler(core)
+        fields = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in field_docs(cls).items():
+            if name in fields:
+                fields[name]["description"] = text
         if cls.shorthand is None:
             return schema
-        whole = handler.resolve_ref_schema(schema)
-        short = whole["properties"][cls.shorthand]
-        kinds = [kind for kind in short.get("anyOf", [short]) if kind.get("type") != "null"]
-        return {"anyOf": [*({"type": kind["type"]} for kind in kinds), schema]}
+        short = fields[cls.shorthand]
+        kinds = [kind["type"] for kind in short.get("anyOf", [short]) if kind.get("type") != "null"]
+        return {"anyOf": [*({"type": kind} for kind in kinds), schema]}
 
 
 def _resolve(name: str, info: ValidationInfo) -> str:

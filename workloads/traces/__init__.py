@@ -1,6 +1,6 @@
 """Recorded workloads: one file a format, told apart by content.
 
-read("AzureLLMInferenceTrace_conv.csv.gz", Trace(...))  ->  Requests
+read(Trace(trace="AzureLLMInferenceTrace_conv.csv.gz"), rng)  ->  Requests
 """
 
 from __future__ import annotations
@@ -8,28 +8,50 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workloads.errors import WorkloadError, meant
-from workloads.traces import azure, plain, vidur
-from workloads.traces.base import Format
+from workloads.traces import azure, burstgpt, conversations, hashed, plain, ragpulse, splitwise, vidur, vllm, weka
+from workloads.traces.base import Format, Options
 from workloads.traces.files import TraceFile
 from workloads.traces.rows import Rows, requests_of
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from workloads.requests import Requests
     from workloads.schema import Trace
 
-FORMATS: tuple[Format, ...] = (azure.FORMAT, vidur.FORMAT, plain.FORMAT)
-"""In the order in which they are tried."""
+FORMATS: tuple[Format, ...] = (
+    plain.PARQUET,
+    azure.FORMAT,
+    burstgpt.FORMAT,
+    vidur.FORMAT,
+    vidur.LENGTHS,
+    splitwise.FORMAT,
+    conversations.TURNS,
+    conversations.SHAREGPT,
+    weka.FORMAT,
+    hashed.BAILIAN,
+    ragpulse.FORMAT,
+    hashed.AIPERF,
+    hashed.MOONCAKE,
+    hashed.GUIDELLM,
+    vllm.DATASET,
+    vllm.RESULT,
+    plain.CSV,
+)
+"""In the order in which they are tried: the more particular before the more general."""
 
 
 def detect(file: TraceFile) -> Format:
     """Tell a file's format from its content.
 
     Raises:
-        WorkloadError: it is of no known format.
+        WorkloadError: it cannot be read, or is of no known format.
 
     """
     if file.data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise WorkloadError(f"{file.name}: UTF-16 text; save it as UTF-8")
+    if not file.data.strip():
+        raise WorkloadError(f"{file.name}: the file is empty")
     for form in FORMATS:
         if form.matches(file):
             return form
@@ -52,22 +74,28 @@ def find(name: str) -> Format:
     raise WorkloadError(f"unknown trace format {name}{meant(name, known)}; known: {', '.join(known)}")
 
 
-def rows(path: str, form: str = "auto") -> Rows:
-    """Read a trace's rows as they stand.
+def rows(trace: Trace) -> tuple[Rows, Format]:
+    """Read a trace's rows as they stand, and say in which format.
 
     Raises:
         WorkloadError: the file cannot be read or is of no known format.
 
     """
-    file = TraceFile(path)
-    return (detect(file) if form == "auto" else find(form)).read(file)
+    file = TraceFile(trace.trace)
+    form = detect(file) if trace.format == "auto" else find(trace.format)
+    options = Options(trace.block_size, trace.only_model, trace.tokenizer, trace.turns)
+    return form.read(file, options), form
 
 
-def read(trace: Trace) -> Requests:
+def read(trace: Trace, spread: np.random.Generator) -> Requests:
     """Read the requests that a `trace` block asks for.
+
+    Args:
+        trace: the block.
+        spread: draws where arrivals fall inside the ticks of a coarse clock.
 
     Raises:
         WorkloadError: the file cannot be read, has bad rows, or holds no request.
 
     """
-    return requests_of(rows(trace.trace, trace.format), trace.trace, trace)
+    return requests_of(rows(trace)[0], trace, spread)

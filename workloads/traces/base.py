@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
 
 from workloads.traces.columns import Kind, read_csv
 from workloads.traces.rows import Rows
 
 if TYPE_CHECKING:
     from workloads.traces.files import TraceFile
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a workload may say about how a trace is read; each reader heeds what concerns it."""
+
+    block_size: int | None = None
+    """Tokens that one hash names, where the file does not say."""
+    only_model: str | None = None
+    """Only requests of this model."""
+    tokenizer: str | None = None
+    """A Hugging Face tokenizer.json, to count the tokens of text."""
+    turns: Literal["first", "all"] = "first"
+    """Of conversations: the first exchange, or every answer with all that was said before it."""
 
 
 class Format(Protocol):
@@ -27,7 +43,7 @@ class Format(Protocol):
     def matches(self, file: TraceFile) -> bool:
         """Say whether the file's content is of this format."""
 
-    def read(self, file: TraceFile) -> Rows:
+    def read(self, file: TraceFile, options: Options) -> Rows:
         """Read the whole file.
 
         Raises:
@@ -38,35 +54,36 @@ class Format(Protocol):
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """A format that is three columns of a CSV."""
+    """A format that is two or three columns of a CSV."""
 
     name: str
     about: str
     arrival: str
+    """Column of arrival times; empty if the format has none."""
     prompt: str
     output: str
     clock: Kind = "number"
     """`number` for seconds, `time` for dates."""
-    seconds: float = 1.0
-    """Seconds in one unit of the arrival column."""
 
     @property
     def columns(self) -> Mapping[str, Kind]:
         """The columns that are read."""
-        return {self.arrival: self.clock, self.prompt: "number", self.output: "number"}
+        lengths: dict[str, Kind] = {self.prompt: "number", self.output: "number"}
+        return {self.arrival: self.clock, **lengths} if self.arrival else lengths
 
     def matches(self, file: TraceFile) -> bool:
-        """Say whether the header has the three columns."""
+        """Say whether the header has the columns."""
         return set(self.columns) <= set(file.header)
 
-    def read(self, file: TraceFile) -> Rows:
-        """Read the three columns."""
+    def read(self, file: TraceFile, options: Options) -> Rows:
+        """Read the columns."""
         columns = read_csv(file, self.columns)
-        arrival = columns[self.arrival]
+        prompt = columns[self.prompt]
         return Rows(
-            arrival if self.seconds == 1 else arrival * self.seconds,
-            columns[self.prompt],
+            columns[self.arrival] if self.arrival else np.zeros(len(prompt)),
+            prompt,
             columns[self.output],
             columns.lines,
             columns.faults,
+            notes=[] if self.arrival else ["no arrival times: all requests arrive at once unless arrivals are given"],
         )

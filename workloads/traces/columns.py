@@ -76,8 +76,8 @@ def read_csv(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
 
 def _at_once(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns | None:
     """Let pyarrow read the file; None if it finds anything amiss."""
-    import pyarrow as pa  # noqa: PLC0415 - costs 0.1 s, and generated workloads never need it
-    from pyarrow import csv as arrow  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
+    from pyarrow import csv as arrow  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
 
     clock = pa.timestamp("ns", "UTC" if _zoned(file, wanted) else None)
     types = {"number": pa.float64(), "time": clock, "text": pa.string()}
@@ -97,7 +97,7 @@ def _at_once(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns | None:
             column = table[by_name[name]]
             if kind == "time" and column.null_count:
                 return None
-            values[name] = _seconds(column.to_numpy().astype("int64")) if kind == "time" else column.to_numpy()
+            values[name] = seconds(column.to_numpy().astype("int64")) if kind == "time" else column.to_numpy()
     except (pa.ArrowException, KeyError, ValueError):
         return None
     return Columns(file, values)
@@ -113,12 +113,12 @@ def _zoned(file: TraceFile, wanted: Mapping[str, Kind]) -> bool:
     return False
 
 
-def _seconds(nanoseconds: Ints) -> Floats:
+def seconds(nanoseconds: Ints) -> Floats:
     """Count seconds from the first instant; differences are taken in whole nanoseconds, hence exact."""
     if len(nanoseconds) == 0:
         return np.zeros(0)
-    seconds: Floats = (nanoseconds - nanoseconds[0]) / 1e9
-    return seconds
+    since: Floats = (nanoseconds - nanoseconds[0]) / 1e9
+    return since
 
 
 def _records(file: TraceFile) -> Iterator[tuple[int, list[str]]]:
@@ -165,7 +165,7 @@ def _one_by_one(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
         {
             name: np.array(values[name], object)
             if kind == "text"
-            else _seconds(np.array(values[name], np.int64))
+            else seconds(np.array(values[name], np.int64))
             if kind == "time"
             else np.array(values[name], np.float64)
             for name, kind in wanted.items()

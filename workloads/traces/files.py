@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from workloads.errors import WorkloadError
 
@@ -49,3 +51,15 @@ class TraceFile:
         """The cells of the first line, read as CSV."""
         line = self.head.lstrip().split("\n", 1)[0].strip()
         return [cell.strip().strip('"') for cell in line.split(",")]
+
+    @cached_property
+    def records(self) -> list[Any]:
+        """The first few lines, parsed as JSON; empty if the first is none."""
+        found: list[Any] = []
+        for line in self.head.split("\n")[:-1][:64] or [self.head]:
+            if line.strip():
+                try:
+                    found.append(json.loads(line))
+                except (ValueError, RecursionError):
+                    break
+        return found

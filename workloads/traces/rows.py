@@ -2,8 +2,8 @@
 
 A reader turns one format's columns into `Rows`: seconds and tokens as floats, nothing
 dropped.  What is common to all formats happens once, here: bad rows are reported with
-their line numbers, requests without a token are left out, arrivals are sorted, start at 0
-and are scaled.
+their line numbers, requests without a token are left out, arrivals are sorted, start at 0,
+are spread where the clock was coarse, and are scaled.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ SHOWN = 5
 """Bad rows that a message lists one by one."""
 LONGEST = 1 << 31
 """Tokens; a length beyond this is a mistake."""
+COARSE_S = 0.1
+"""A clock that ticks more slowly than this, seconds, is spread."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Rows:
     prefixes: Prefixes | None = None
     """What the prompts are made of, where the format says so."""
     after: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """int64[n]: the row whose end releases this one, or -1; empty when all are -1."""
+    delay_s: Floats = field(default_factory=lambda: np.zeros(0))
+    """float64[n], seconds from that end to the arrival; empty when `after` is."""
     notes: Sequence[str] = ()
     """What the reader left out or assumed."""
 
@@ -55,27 +60,31 @@ class Rows:
         return len(self.arrival_s)
 
 
-def requests_of(rows: Rows, name: str, trace: Trace) -> Requests:
-    """Check the rows of file `name` and make requests of them, as the `trace` block asks.
+def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator) -> Requests:
+    """Check rows and make requests of them, as the `trace` block asks.
+
+    Args:
+        rows: what a reader made of `trace.trace`.
+        trace: the block.
+        spread: draws where arrivals fall inside the ticks of a coarse clock.
 
     Raises:
         WorkloadError: there are bad rows (unless they may be skipped), or nothing is left.
 
     """
-    notes = list(rows.notes)
-    faults = [*rows.faults, *_faults(rows)]
-    if faults:
+    name, notes = trace.trace, list(rows.notes)
+    bad, found = _check(rows)
+    if faults := [*rows.faults, *found]:
         report = fault_lines(name, faults, len(rows) + len(rows.faults))
         if trace.on_bad_rows == "error":
             raise WorkloadError(*report)
         notes += [f"left out: {line}" for line in report]
-    bad = _bad(rows)
     empty = ~bad & ((rows.prompt_tokens < 0.5) | (rows.output_tokens < 0.5))
     if empty.any():
         notes.append(f"{_rows(int(empty.sum()))} without a prompt or output token left out")
     keep = np.flatnonzero(~bad & ~empty)
     if len(keep) == 0:
-        raise WorkloadError(f"{name}: no request in it: {len(rows)} rows, none usable")
+        raise WorkloadError(f"{name}: no request in it: {_rows(len(rows))}, none usable")
     arrival = rows.arrival_s[keep]
     if (np.diff(arrival) < 0).any():
         notes.append("rows were not in order of arrival: sorted")
@@ -83,13 +92,66 @@ def requests_of(rows: Rows, name: str, trace: Trace) -> Requests:
         arrival = rows.arrival_s[keep]
     if trace.count is not None:
         keep, arrival = keep[: trace.count], arrival[: trace.count]
+    arrival = arrival - arrival[0]
+    if trace.spread and (tick := coarse_clock(arrival)):
+        arrival = spread_ticks(arrival, tick, spread)
+        notes.append(f"times are whole ticks of {tick:g} s: arrivals are spread evenly at random inside each")
+    after, delay = _links(rows, keep)
     return Requests(
-        arrival_s=(arrival - arrival[0]) / trace.rate_scale,
+        arrival_s=arrival / trace.rate_scale,
         prompt_tokens=np.rint(rows.prompt_tokens[keep]).astype(np.int64),
         output_tokens=np.rint(rows.output_tokens[keep]).astype(np.int64),
         prefixes=None if rows.prefixes is None else rows.prefixes.take(keep),
+        after=after,
+        delay_s=delay,
         notes=tuple(notes),
     )
+
+
+def _links(rows: Rows, keep: Ints) -> tuple[Ints, Floats]:
+    """Lead links to the new places; one that leads to a row left out, or to a later one, is cut."""
+    if len(rows.after) == 0:
+        return rows.after, rows.delay_s
+    place = np.full(len(rows), -1)
+    place[keep] = np.arange(len(keep))
+    after = np.where(rows.after[keep] < 0, -1, place[rows.after[keep]])
+    after[after >= np.arange(len(keep))] = -1
+    return after, np.where(after < 0, 0.0, rows.delay_s[keep])
+
+
+def coarse_clock(arrival: Floats) -> float:
+    """Return the tick of the clock if most arrivals share theirs with another, in seconds; else 0.
+
+    Mooncake's traces, for one, count in steps of 3 s, about ten requests a step.
+
+    Args:
+        arrival: float64[n], ascending.
+
+    """
+    gaps = np.diff(arrival)
+    steps = gaps[gaps > 0]
+    if len(steps) < 2 or len(steps) > 0.5 * len(gaps):
+        return 0.0
+    tick = float(np.median(steps))
+    # Empty ticks make some steps longer: multiples, give or take the rounding.
+    regular = np.abs(steps / tick - np.rint(steps / tick)) < 0.01
+    return tick if tick >= COARSE_S and regular.mean() > 0.9 else 0.0
+
+
+def spread_ticks(arrival: Floats, tick: float, rng: np.random.Generator) -> Floats:
+    """Spread arrivals evenly at random over their ticks, as Poisson arrivals would lie; order is kept.
+
+    Args:
+        arrival: float64[n], ascending.
+        tick: seconds.
+        rng: draws one number an arrival.
+
+    """
+    starts = np.flatnonzero(np.diff(arrival, prepend=-1.0))
+    group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(arrival))))
+    room = np.minimum(np.diff(arrival[starts], append=np.inf), tick)
+    inside = rng.random(len(arrival)) * room[group]
+    return np.sort(arrival + inside)
 
 
 def fault_lines(name: str, faults: Sequence[Fault], total: int) -> list[str]:
@@ -108,40 +170,25 @@ def _rows(count: int) -> str:
     return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
-def _checks(rows: Rows) -> list[tuple[npt.NDArray[np.bool_], str, Floats]]:
-    return [
-        (~np.isfinite(rows.arrival_s), "the arrival time is missing or not a finite number", rows.arrival_s),
-        (~np.isfinite(rows.prompt_tokens), "prompt tokens are missing or not a finite number", rows.prompt_tokens),
-        (~np.isfinite(rows.output_tokens), "output tokens are missing or not a finite number", rows.output_tokens),
-        (rows.prompt_tokens < 0, "prompt tokens are negative", rows.prompt_tokens),
-        (rows.output_tokens < 0, "output tokens are negative", rows.output_tokens),
-        (
-            np.isfinite(rows.prompt_tokens) & (rows.prompt_tokens > LONGEST),
-            "prompt tokens are absurd",
-            rows.prompt_tokens,
-        ),
-        (
-            np.isfinite(rows.output_tokens) & (rows.output_tokens > LONGEST),
-            "output tokens are absurd",
-            rows.output_tokens,
-        ),
-    ]
-
-
-def _bad(rows: Rows) -> npt.NDArray[np.bool_]:
-    """Mark the rows that make no sense."""
-    bad: npt.NDArray[np.bool_] = np.logical_or.reduce([mask for mask, _, _ in _checks(rows)])
-    return bad
-
-
-def _faults(rows: Rows) -> list[Fault]:
-    """Name each bad row's first fault, with its line number."""
-    seen = np.zeros(len(rows), bool)
+def _check(rows: Rows) -> tuple[npt.NDArray[np.bool_], list[Fault]]:
+    """Mark the rows that make no sense, and name each one's first fault with its line."""
+    columns = {
+        "the arrival time": (rows.arrival_s, -np.inf),
+        "prompt tokens": (rows.prompt_tokens, 0),
+        "output tokens": (rows.output_tokens, 0),
+    }
+    bad = np.zeros(len(rows), bool)
     faults: list[Fault] = []
-    for mask, what, values in _checks(rows):
-        which = np.flatnonzero(mask & ~seen)
-        seen |= mask
-        if len(which):
-            lines = rows.lines(which)
-            faults += [(line, f"{what}: {values[row]:g}") for line, row in zip(lines, which.tolist(), strict=True)]
-    return faults
+    for what, (values, least) in columns.items():
+        finite = np.isfinite(values)
+        verdicts = {
+            "missing or not a finite number": ~finite,
+            "negative": finite & (values < least),
+            f"more than {LONGEST:,}": finite & (values > LONGEST) & np.isfinite(least),
+        }
+        for verdict, mask in verdicts.items():
+            which = np.flatnonzero(mask & ~bad)
+            bad |= mask
+            for line, row in zip(rows.lines(which) if len(which) else [], which.tolist(), strict=True):
+                faults.append((line, f"{what}: {verdict}: {values[row]:g}"))
+    return bad, faults

@@ -1,0 +1,209 @@
+"""Named fields out of JSON lines: fast when the file is clean, exact about every line when it is not.
+
+As with CSV, pyarrow reads a clean file, and when it refuses the lines are parsed one by
+one.  Only the wanted fields are kept; a prompt's text, where a file has one, is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from workloads.errors import shown
+from workloads.requests import Ints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workloads.traces.files import TraceFile
+    from workloads.traces.rows import Fault
+
+FieldKind: TypeAlias = Literal["number", "text", "ids"]
+"""`number` float64, NaN where missing; `text` object array of str, empty where missing; `ids` a ragged int64 list."""
+
+
+class BadRow(ValueError):  # noqa: N818 - a row is bad, the program is not in error
+    """A row cannot be parsed; `str` says why in one line."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """A list of whole numbers for each row: row i has `values[offsets[i]:offsets[i + 1]]`."""
+
+    values: Ints
+    offsets: Ints
+
+
+@dataclass(frozen=True)
+class Records:
+    """Fields by name, all of one length."""
+
+    file: TraceFile
+    values: Mapping[str, npt.NDArray[Any]]
+    lists: Mapping[str, Ragged]
+    numbers: Ints | None = None
+    """Line numbers where lines were read one by one."""
+    faults: Sequence[Fault] = field(default_factory=list)
+    """Lines left out because they could not be parsed."""
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """Return a field that is no list."""
+        return self.values[name]
+
+    def lines(self, rows: Ints) -> list[int]:
+        """Return the line numbers (1-based) of rows."""
+        numbers = self.numbers
+        if numbers is None:
+            numbers = np.array([number for number, _ in _lines(self.file)], np.int64)
+        return [int(number) for number in numbers[rows]]
+
+
+def read_records(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records:
+    """Read the wanted fields of a file of JSON lines; bad lines are in `Records.faults`.
+
+    Raises:
+        WorkloadError: the file cannot be read.
+
+    """
+    return _at_once(file, wanted) or _one_by_one(file, wanted)
+
+
+def _at_once(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records | None:
+    """Let pyarrow read the file; None if it finds anything amiss."""
+    import pyarrow as pa  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
+    from pyarrow import json as arrow  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
+
+    types = {"number": pa.float64(), "text": pa.string(), "ids": pa.list_(pa.int64())}
+    schema = pa.schema([(name, types[kind]) for name, kind in wanted.items()])
+    parse = arrow.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    # A block must hold the longest line; blocks are parsed in parallel.
+    read = arrow.ReadOptions(block_size=max(1 << 24, _longest_line(file.data) + 2))
+    try:
+        table = arrow.read_json(BytesIO(file.data), read_options=read, parse_options=parse)
+        lists, values = {}, {}
+        for name, kind in wanted.items():
+            column = table[name].combine_chunks()
+            if kind == "ids":
+                flat = column.flatten()
+                if flat.null_count:
+                    return None
+                counts = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+                lists[name] = Ragged(flat.to_numpy().astype(np.int64), np.concatenate([[0], np.cumsum(counts)]))
+            elif kind == "text":
+                values[name] = column.fill_null("").to_numpy(zero_copy_only=False)
+            else:
+                values[name] = column.to_numpy(zero_copy_only=False)
+    except (pa.ArrowException, KeyError):
+        return None
+    return Records(file, values, lists)
+
+
+def _longest_line(data: bytes) -> int:
+    """Return the bytes of the longest line."""
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    return int(np.diff(ends, prepend=-1, append=len(data)).max())
+
+
+def _lines(file: TraceFile) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number, content) of every line that is not blank."""
+    for number, line in enumerate(BytesIO(file.data.removeprefix(b"\xef\xbb\xbf")), 1):
+        if line.strip():
+            yield number, line
+
+
+def _one_by_one(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records:
+    """Parse line by line; collect what cannot be parsed."""
+    parsed: dict[str, list[Any]] = {name: [] for name in wanted}
+    numbers: list[int] = []
+    faults: list[Fault] = []
+    for number, line in _lines(file):
+        try:
+            row = _fields(parse(line), wanted)
+        except BadRow as error:
+            faults.append((number, str(error)))
+            continue
+        numbers.append(number)
+        for column, value in zip(parsed.values(), row, strict=True):
+            column.append(value)
+    values: dict[str, npt.NDArray[Any]] = {}
+    lists: dict[str, Ragged] = {}
+    for name, kind in wanted.items():
+        if kind == "ids":
+            flat = np.array([value for row in parsed[name] for value in row], np.int64)
+            lists[name] = Ragged(flat, np.cumsum([0, *map(len, parsed[name])], dtype=np.int64))
+        else:
+            values[name] = np.array(parsed[name], object if kind == "text" else np.float64)
+    return Records(file, values, lists, np.array(numbers, np.int64), faults)
+
+
+def parse(text: bytes) -> Any:
+    """Parse JSON.
+
+    Raises:
+        BadRow: it is none, in one line.
+
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise BadRow("nested too deeply") from None
+    except UnicodeDecodeError:
+        raise BadRow("not UTF-8 text") from None
+    except ValueError as error:
+        raise BadRow(f"not JSON: {str(error).splitlines()[0]}") from None
+
+
+def _fields(record: object, wanted: Mapping[str, FieldKind]) -> list[Any]:
+    """Take the wanted fields out of one parsed line."""
+    if not isinstance(record, dict):
+        raise BadRow(f"not a JSON object: {shown(record)}")
+    row: list[Any] = []
+    for name, kind in wanted.items():
+        value = record.get(name)
+        if kind == "number":
+            row.append(number(value, name))
+        elif kind == "text":
+            row.append("" if value is None else str(value))
+        else:
+            row.append(ids(value, name))
+    return row
+
+
+def number(value: object, name: str) -> float:
+    """Return a number, also one written as text; NaN for null.
+
+    Raises:
+        BadRow: it is no number.
+
+    """
+    if value is None:
+        return float("nan")
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise BadRow(f"{name}: not a number: {shown(value)}")
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        raise BadRow(f"{name}: not a number: {shown(value)}") from None
+
+
+def ids(value: object, name: str) -> list[int]:
+    """Return a list of whole numbers of at most 64 bits; empty for null.
+
+    Raises:
+        BadRow: it is something else.
+
+    """
+    if value is None:
+        return []
+    whole = isinstance(value, list) and all(
+        isinstance(one, int) and not isinstance(one, bool) and -(2**63) <= one < 2**63 for one in value
+    )
+    if not whole:
+        raise BadRow(f"{name}: not a list of whole numbers: {shown(value)}")
+    return value  # type: ignore[return-value] # all of its items were just looked at
