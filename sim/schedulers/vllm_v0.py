@@ -42,13 +42,14 @@ class VllmV0(Scheduler):
                 return serving.block(Blocked.ORDER)
             if serving.seats + job.samples > self.limits.max_num_seqs:
                 return serving.block(Blocked.SEATS)
-            if job.known > budget and plan.chunks:
-                return serving.block(Blocked.BUDGET)
             hit = serving.lookup(job)
-            refusal = self.admit(serving, plan, job, hit, job.known - hit.tokens, spare=self.watermark(serving))
+            tokens = job.known - hit.tokens
+            if tokens > budget and plan.chunks:  # the first may exceed it: what was preempted may have grown beyond
+                return serving.block(Blocked.BUDGET)
+            refusal = self.admit(serving, plan, job, hit, tokens, spare=self.watermark(serving))
             if refusal is not None:
                 return serving.block(Blocked.MEMORY, refusal)
-            budget -= plan.chunks[-1].tokens
+            budget -= tokens
         return None
 
     def _swap_in(self, serving: Serving, plan: Plan) -> None:
