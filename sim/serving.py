@@ -308,7 +308,7 @@ class Serving:
 
     def _counted_twice(self) -> int:
         """Waste in last blocks that forked sequences still share, beyond once a block."""
-        if not self.allocator.shares:
+        if not self.allocator.shares or self.seats == len(self.running):  # every job has one sequence
             return 0
         table = self.allocator.table
         twice = 0
