@@ -159,12 +159,13 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
+        known = pq.read_schema(path).names
+        missing = [name for name in columns or () if name not in known]
+        if missing:
+            raise RunDirectoryError(f"{path}: no column {missing[0]!r}")
         table = pq.read_table(path, columns=None if columns is None else list(columns)).unify_dictionaries()
     except (OSError, pa.ArrowInvalid) as error:
         raise RunDirectoryError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    missing = [name for name in columns or () if name not in table.column_names]
-    if missing:
-        raise RunDirectoryError(f"{path}: no column {missing[0]!r}")
     result: dict[str, npt.NDArray[Any]] = {}
     for name in table.column_names:
         column = table[name].combine_chunks()

@@ -75,6 +75,7 @@ def choose(steps: Columns, points: int, windows: Sequence[Window]) -> npt.NDArra
     each = max(points // len(main), 3)
     sampler: Any = MinMaxLTTBDownsampler
     chosen = [sampler().downsample(start, series, n_out=each) for series in main]
+    chosen.append(np.array([int(np.argmax(steps[name])) for name in (*SHARES, "running", "waiting")]))
     for begin, end in windows:
         first, last = np.searchsorted(start, (begin, end))
         inside = np.arange(max(first - 1, 0), last)

@@ -8,6 +8,7 @@ decode token a step, newest preempted when blocks run out.  Every row obeys the 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ class Engine:
         for block in sorted(owner):
             seq, place = owner[block]
             fill = seq.prompt + seq.generated - place * BLOCK
-            slack = int(np.clip(BLOCK - fill, 0, BLOCK))
+            slack = min(max(BLOCK - fill, 0), BLOCK)
             previous = self.blocks[-1] if self.blocks else None
             if (
                 previous
@@ -188,7 +189,7 @@ class Engine:
             tokens = sum(seq.prompt + seq.generated - seq.done for seq in prefill)
             duration = 0.03 + 2e-5 * tokens + 1e-4 * len(decode)
             for seq in self.running:
-                seq.scheduled = self.now if np.isnan(seq.scheduled) else seq.scheduled
+                seq.scheduled = self.now if math.isnan(seq.scheduled) else seq.scheduled
             end = self.now + duration
             gaps = [end - seq.last for seq in decode]
             common = max(set(gaps), key=gaps.count) if gaps else 0.0
@@ -207,7 +208,7 @@ class Engine:
     def deliver(self, end: float, prefill: list[Sequence], common: float) -> None:
         for seq in list(self.running):
             gap = end - seq.last
-            if not np.isnan(gap) and (seq in prefill or gap != common):
+            if not math.isnan(gap) and (seq in prefill or gap != common):
                 seq.stalls.append(gap)
             seq.done = seq.prompt + seq.generated
             seq.generated += 1

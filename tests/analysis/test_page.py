@@ -1,0 +1,269 @@
+"""What the page shows, before any browser: reductions that must not lie."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from analysis.figures import group
+from analysis.metrics import SHARES
+from analysis.page.blockmap import CACHED, FIRST_OWNER, FREE, absences, block_map, blocks_held
+from analysis.page.divergence import diverge
+from analysis.page.document import document
+from analysis.page.gantt import gantt, select
+from analysis.page.pack import Packed, pack
+from analysis.page.timeline import BINS, choose, detail_windows, rates, timeline
+from analysis.page.words import contrast, findings
+from analysis.reading import open_directory
+from analysis.report import embed, render
+from tests.analysis.synthetic import write_directory
+
+KINDS = {"f8": "f8", "f4": "f4", "i4": "i4", "u4": "u4", "u2": "u2", "u1": "u1", "i1": "i1"}
+
+
+def unpack(packed: Packed) -> npt.NDArray[Any]:
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(packed["data"])), np.uint8)
+    width = np.dtype(KINDS[packed["type"]]).itemsize
+    return np.ascontiguousarray(planes.reshape(width, packed["length"]).T).view(KINDS[packed["type"]]).reshape(-1)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.array([0, 255]), "u1"),
+        (np.array([-1, 100]), "i1"),
+        (np.array([0, 256]), "u2"),
+        (np.array([-1, 256]), "i4"),
+        (np.array([1 << 31]), "u4"),
+        (np.array([0.1, np.nan, 1e300]), "f8"),
+        (np.array([0.5], np.float32), "f4"),
+        (np.array([True, False]), "u1"),
+        (np.zeros(0, np.int64), "u1"),
+    ],
+)
+def test_packed_arrays_come_back(values: npt.NDArray[Any], kind: str) -> None:
+    packed = pack(values)
+    assert packed["type"] == kind
+    np.testing.assert_array_equal(unpack(packed), values)
+
+
+def test_integers_that_no_page_can_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match="32 bits"):
+        pack(np.array([1 << 40]))
+
+
+def long_steps(count: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    duration = rng.uniform(0.01, 0.03, count)
+    live = rng.integers(0, 500, count)
+    steps = {name: np.zeros(count, np.int64) for name in (*SHARES, "shared_savings", "swapped", "largest_hole")}
+    steps |= {"live": live, "free": 1000 - live, "step": np.arange(count)}
+    steps |= {name: rng.integers(0, 50, count) for name in ("running", "waiting", "prefill_tokens", "decode_tokens")}
+    steps["preemptions"] = (rng.random(count) < 0.001).astype(np.int64)
+    start = np.append(0, np.cumsum(duration)[:-1])
+    return steps | {"start_s": start, "duration_s": duration, "blocked": np.full(count, "", dtype=object)}
+
+
+def test_kept_rows_are_rows_that_were_recorded_and_sum_to_the_pool() -> None:
+    steps = long_steps(50_000)
+    windows = [(100.0, 101.0)]
+    kept = timeline(steps, 4000, windows)
+    data = {name: unpack(packed) for name, packed in kept.data.items()}
+    assert kept.total == 50_000
+    assert 2000 < len(kept.rows) < 5500
+    np.testing.assert_array_equal(sum(data[name].astype(np.int64) for name in SHARES), 1000)
+    np.testing.assert_array_equal(data["start"], steps["start_s"][kept.rows])
+    inside = (steps["start_s"] >= 100.0) & (steps["start_s"] < 101.0)
+    assert np.isin(np.flatnonzero(inside), kept.rows).all()
+    assert int(np.argmax(steps["live"])) in kept.rows
+
+
+def test_short_runs_are_kept_whole() -> None:
+    assert choose(long_steps(300), 4000, []).tolist() == list(range(300))
+
+
+def test_rates_lose_no_token() -> None:
+    steps = long_steps(5000)
+    width = steps["duration_s"].sum() / BINS
+    binned = rates(steps)
+    assert binned["decode_tps"].sum() * width == pytest.approx(steps["decode_tokens"].sum(), rel=1e-5)
+    assert binned["prefill_tps"].sum() * width == pytest.approx(steps["prefill_tokens"].sum(), rel=1e-5)
+    assert binned["preempted"].sum() == steps["preemptions"].sum()
+
+
+def test_windows_of_detail_hold_the_fullest_instant_and_the_first_preemption() -> None:
+    steps = long_steps(5000)
+    windows = detail_windows(steps)
+    for instant in (np.argmax(steps["live"]), np.argmax(steps["preemptions"] > 0)):
+        assert any(begin <= steps["start_s"][instant] <= end for begin, end in windows)
+
+
+def snapshots(*rows: tuple[float, int, int, int, int, int]) -> dict[str, npt.NDArray[Any]]:
+    names = ("time_s", "block", "count", "request_id", "references", "slack")
+    return {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def test_block_map_of_a_case_drawn_by_hand() -> None:
+    blocks = snapshots(
+        (0.0, 1, 2, 7, 1, 3),  # blocks 1 and 2 of request 7, the second has 3 of 4 slots empty
+        (0.0, 4, 1, 9, 2, 0),  # block 4 shared by two sequences
+        (1.5, 4, 1, -1, 0, 0),  # later only cached
+    )
+    drawn = block_map(blocks, num_blocks=5, block_size=4, cells=1000)
+    assert drawn is not None
+    assert drawn.instants.tolist() == [0.0, 1.5]
+    assert drawn.owners.tolist() == [7, 9]
+    assert drawn.owner.tolist() == [
+        [FIRST_OWNER, FREE],
+        [FIRST_OWNER, FREE],
+        [FREE, FREE],
+        [FIRST_OWNER + 1, CACHED],
+        [FREE, FREE],
+    ]
+    assert drawn.references[:, 0].tolist() == [1, 1, 0, 2, 0]
+    assert drawn.empty[:, 0].tolist() == [0, 255 - 255 // 4, 0, 0, 0]
+
+
+def test_block_map_keeps_to_its_budget_and_says_what_it_left_out() -> None:
+    rows = [(float(time), 1, 10_000, 3, 1, 0) for time in range(900)]
+    drawn = block_map(snapshots(*rows), num_blocks=10_000, block_size=16, cells=1_000_000)
+    assert drawn is not None
+    assert drawn.owner.size <= 1_000_000
+    assert drawn.stride == 4
+    assert len(drawn.instants) >= 300
+    assert drawn.snapshots == 900
+    assert (drawn.owner == FIRST_OWNER).all()
+
+
+def test_a_run_without_snapshots_has_no_map() -> None:
+    assert block_map({"time_s": np.zeros(0)}, 10, 16, 1000) is None
+
+
+def test_blocks_held_is_the_most_at_one_instant() -> None:
+    blocks = snapshots((0.0, 1, 2, 7, 1, 0), (0.0, 9, 3, 7, 1, 0), (1.0, 1, 4, 7, 1, 0), (1.0, 5, 1, 8, 1, 0))
+    ids, most = blocks_held(blocks)
+    assert (ids.tolist(), most.tolist()) == ([7, 8], [5, 1])
+
+
+def test_absences_are_gaps_between_snapshots() -> None:
+    rows = [(float(time), 1, 1, 7, 1, 0) for time in (0, 1, 4, 5)] + [(float(time), 2, 1, 8, 1, 0) for time in range(6)]
+    assert absences(snapshots(*sorted(rows)), np.array([7, 8])) == [(7, 2.0, 4.0)]
+
+
+def test_select_keeps_every_preempted_refused_and_wanted_request() -> None:
+    count = 20_000
+    arrival = np.arange(count, dtype=float)
+    run = {
+        "request_id": np.arange(count),
+        "arrival_s": arrival,
+        "first_token_s": arrival + 1,
+        "finish_s": arrival + 2,
+        "preemptions": np.where(np.arange(count) % 997 == 5, 1, 0),
+        "status": np.where(np.arange(count) == 777, "refused", "finished").astype(object),
+    }
+    chosen = select([run], [(500.0, 510.0)], always=[1234], limit=3000)
+    assert len(chosen) == 3000
+    wanted = [1234, 777, *range(500, 510), *np.flatnonzero(run["preemptions"])]
+    assert np.isin(wanted, chosen).all()
+    assert select([run], [], limit=30_000).tolist() == list(range(count))
+
+
+def test_gantt_pairs_losses_with_returns(toy: Path) -> None:
+    run = next(run for run in open_directory(toy).runs if run.label == "paged")
+    requests, events = run.requests(), run.events()
+    assert events is not None
+    assert (events["event"] == "preempt").sum() == requests["preemptions"].sum() > 0
+    packed = gantt(requests, np.arange(len(requests["request_id"])), run.blocks(), events, 16, {"ttft_s": 1.0})
+    assert packed.exact
+    assert packed.data["loss_of"]["length"] == requests["preemptions"].sum()
+    begin, end = unpack(packed.data["loss_from"]), unpack(packed.data["loss_until"])
+    assert (begin < end).all()
+    late = requests["first_token_s"] - requests["arrival_s"] > 1.0
+    np.testing.assert_array_equal(unpack(packed.data["miss"]).astype(bool), late)
+
+
+def test_losses_are_found_between_snapshots_where_no_event_was_recorded(toy: Path) -> None:
+    run = next(run for run in open_directory(toy).runs if run.label == "paged")
+    requests = run.requests()
+    packed = gantt(requests, np.arange(len(requests["request_id"])), run.blocks(), None, 16, {})
+    assert not packed.exact
+    lost = set(unpack(packed.data["loss_of"]).tolist())
+    assert lost
+    assert lost <= set(np.flatnonzero(requests["preemptions"]).tolist())
+
+
+def test_first_divergence_is_the_earliest() -> None:
+    one = {
+        "request_id": np.arange(4),
+        "arrival_s": np.arange(4.0),
+        "scheduled_s": np.array([0.0, 1.0, 2.0, 3.0]),
+        "preemptions": np.zeros(4, int),
+        "status": np.full(4, "finished", dtype=object),
+    }
+    assert diverge(one, one, 0.1) is None
+    two = one | {"scheduled_s": np.array([0.0, 1.05, 7.0, 3.0])}
+    found = diverge(one, two, 0.1)
+    assert found is not None
+    assert (found.request_id, found.time_s) == (2, 2.0)
+    assert "admitted" in found.why
+    refused = one | {"status": np.array(["finished", "refused", "finished", "finished"], dtype=object)}
+    found = diverge(one, refused, 0.1)
+    assert found is not None
+    assert (found.request_id, found.time_s) == (1, 1.0)
+
+
+def test_findings_say_what_limits_and_warn_of_overload(toy: Path) -> None:
+    page = document(open_directory(toy))
+    said = {finding.tone: finding.text for finding in page["findings"]}
+    assert "paged runs" in page["findings"][0].text
+    assert "What limits paged" in said["limit"]
+    assert any("OVERLOADED: preallocated" in finding.text for finding in page["findings"])
+    assert not any(" times " in finding.text for finding in page["findings"]), "a ratio needs its interval"
+
+
+def test_replications_allow_a_ratio_with_its_interval(repeated: Path) -> None:
+    page = document(open_directory(repeated))
+    assert "times the throughput, 95 % interval" in page["findings"][0].text
+
+
+def test_contrast_prefers_reserving_against_paged(toy: Path) -> None:
+    one, two = contrast(group(open_directory(toy).summary()))
+    assert (one.label, two.label) == ("preallocated", "paged")
+    assert findings([two])
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(toy: Path) -> None:
+    text = render(open_directory(toy))
+    assert "default-src 'none'" in text
+    assert len(text) < 8_000_000
+    head = text[: text.index('id="plotly"')] + text[text.rindex("</script>") :]
+    assert "http://" not in head.replace("http-equiv", "")
+    assert "src=" not in head.replace("default-src", "").replace("script-src", "").replace("style-src", "")
+
+
+HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)>{{7*7}}'
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    path = write_directory(
+        tmp_path / "run", count=10, kinds=("paged", "preallocated"), labels=(HOSTILE, "<b>b</b>"), name=HOSTILE
+    )
+    text = render(open_directory(path))
+    assert "<img src=x" not in text
+    assert "<script>document.title" not in text
+    assert "&lt;img src=x" in text
+    start = text.index('id="facts">') + len('id="facts">')
+    facts = json.loads(text[start : text.index("</script>", start)])
+    assert facts["columns"][0]["label"] == HOSTILE
+
+
+def test_embedded_json_cannot_close_its_element() -> None:
+    assert "<" not in embed({"a": "</script>"})
+    assert json.loads(embed({"a": "</script>&"})) == {"a": "</script>&"}

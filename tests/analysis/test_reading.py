@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from analysis import rundir
+from analysis.metrics import SHARES
+from analysis.reading import RunDirectoryError, open_directory, read_columns
+from tests.analysis.synthetic import table
+
+
+def test_a_run_directory_reads_back(toy: Path) -> None:
+    directory = open_directory(toy)
+    assert directory.name == "toy"
+    assert [run.label for run in directory.runs] == ["preallocated", "paged", "ideal"]
+    for run in directory.runs:
+        steps, requests = run.steps(), run.requests()
+        np.testing.assert_array_equal(sum(steps[name] for name in SHARES), run.capacity)
+        end = steps["start_s"] + steps["duration_s"]
+        np.testing.assert_allclose(steps["start_s"][1:], end[:-1])
+        assert requests["stall_count"].sum() == len(requests["stall_s"])
+        assert set(run.lazy_steps()) == set(rundir.STEPS.names)
+
+
+def test_a_missing_summary_is_computed(toy: Path) -> None:
+    directory = open_directory(toy)
+    stored = directory.summary()
+    (toy / "summary.json").rename(toy / "aside.json")
+    try:
+        assert directory.summary() == stored
+    finally:
+        (toy / "aside.json").rename(toy / "summary.json")
+
+
+def test_what_is_no_run_directory_gets_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="no such directory"):
+        open_directory(tmp_path / "nowhere")
+    with pytest.raises(RunDirectoryError, match=r"no manifest\.json"):
+        open_directory(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text("{")
+    with pytest.raises(RunDirectoryError, match="not readable as JSON"):
+        open_directory(tmp_path)
+    for content in ({"schema": 99}, ["a"]):
+        manifest.write_text(json.dumps(content))
+        with pytest.raises(RunDirectoryError, match="this version reads schema 1") as caught:
+            open_directory(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_broken_table_gets_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "steps.parquet"
+    with pytest.raises(RunDirectoryError, match="cannot be read"):
+        read_columns(path)
+    path.write_bytes(b"not parquet at all")
+    with pytest.raises(RunDirectoryError, match="cannot be read"):
+        read_columns(path)
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(RunDirectoryError, match="no column 'start_s'"):
+        read_columns(path, ["start_s"])
+
+
+def test_row_groups_with_different_words_agree(tmp_path: Path) -> None:
+    columns = {name: [0] for name in rundir.EVENTS.names}
+    path = tmp_path / "events.parquet"
+    with pq.ParquetWriter(path, rundir.EVENTS) as writer:
+        for word in ("preempt", "resume", "preempt"):
+            writer.write_table(table(columns | {"event": [word]}, rundir.EVENTS))
+    assert read_columns(path)["event"].tolist() == ["preempt", "resume", "preempt"]
+
+
+def test_metrics_alone_import_nothing_heavy() -> None:
+    code = "import sys, analysis.metrics, analysis.summary; print([m for m in %r if m in sys.modules])"
+    heavy = ["pyarrow", "scipy", "plotly", "jinja2", "pandas", "rich"]
+    done = subprocess.run(  # noqa: S603  (our own interpreter, our own words)
+        [sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from analysis.compare import compare
+from analysis.figures import figure, group, percent_of
+from analysis.reading import open_directory
+from analysis.table import short, show, show_comparison
+from tests.analysis.synthetic import write_directory
+
+
+def shown(directory: Path, width: int = 100, expect: dict[str, dict[str, object]] | None = None) -> str:
+    out = io.StringIO()
+    opened = open_directory(directory)
+    show(opened.summary(), {"expect": expect}, Console(file=out, width=width))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [100, 140])
+def test_the_tables_fit_and_name_everything(toy: Path, width: int) -> None:
+    text = shown(toy, width)
+    assert max(map(len, text.splitlines())) <= width
+    for wanted in ("Speed", "Latency", "Memory", "preallocated", "paged", "ideal", "OVERLOADED", "80/80"):
+        assert wanted in text
+    assert "…" not in text, "nothing is cut off"
+
+
+def test_overload_stands_beside_the_latencies(toy: Path) -> None:
+    latency = shown(toy).split("Latency")[1].split("Memory")[0]
+    row = next(line for line in latency.splitlines() if line.strip().startswith("prealloc"))
+    assert "OVERLOADED" in row
+
+
+def test_published_figures_stand_beside_simulated_ones(toy: Path) -> None:
+    expect: dict[str, dict[str, object]] = {
+        "paged": {"batch_size": {"value": 7, "source": "Fig. 13"}, "share.external+rounding+free": 8.9}
+    }
+    text = shown(toy, 120, expect)
+    assert "Published beside simulated" in text
+    assert "Fig. 13" in text
+    assert "points" in text
+
+
+def test_refused_and_unfinished_requests_are_told(tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "run", count=40, num_blocks=16, kinds=("paged",), until=30.0)
+    text = shown(path)
+    entry = open_directory(path).summary()[0]
+    assert entry["requests"]["refused"] > 0
+    assert entry["requests"]["unfinished"] > 0
+    assert f"{entry['requests']['refused']} of 40 requests refused" in text
+    assert "larger than the whole pool" in text
+    assert "unfinished when the run ended" in text
+
+
+def test_figures_are_found_by_name(toy: Path) -> None:
+    entry = open_directory(toy).summary()[1]
+    shares = {name: figure(entry, f"share.{name}") for name in ("live", "reserved", "internal", "free")}
+    assert sum(shares.values()) == pytest.approx(100)
+    assert figure(entry, "share.live+free") == pytest.approx(shares["live"] + shares["free"])
+    assert figure(entry, "batch_size") == entry["metrics"]["batch_size"]["mean"]
+    assert figure(entry, "batch_size.peak") == entry["metrics"]["batch_size"]["peak"]
+    assert figure(entry, "steady.batch_size") == entry["steady"]["batch_size"]
+    assert 0 < figure(entry, "steady.share.live") <= 100
+    with pytest.raises(KeyError):
+        figure(entry, "no_such_metric")
+
+
+def test_per_cent_of_ideal(toy: Path) -> None:
+    first, _, ideal = group(open_directory(toy).summary())
+    assert percent_of(ideal, ideal, "batch_size") == pytest.approx(100)
+    assert percent_of(first, ideal, "throughput_rps") < 60
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(float("nan"), "-"), (1234.5, "1,234"), (12.34, "12.3"), (0.01234, "0.0123"), (3.0, "3")]
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert short(value) == text
+
+
+def test_a_directory_compared_with_itself_differs_in_nothing(toy: Path) -> None:
+    comparison = compare(toy, toy)
+    assert all(one.change.value == 0 for one in comparison.differences)
+    assert comparison.regressions(0) == []
+    assert show_comparison(comparison, Console(file=io.StringIO()), threshold=0) == 0
+
+
+def test_a_smaller_pool_is_a_regression_by_requests(toy: Path, tmp_path: Path) -> None:
+    smaller = write_directory(tmp_path / "small", count=80, rate=5, num_blocks=100)
+    comparison = compare(toy, smaller)
+    latency = next(one for one in comparison.differences if (one.label, one.name) == ("paged", "ttft_s"))
+    assert latency.basis == "requests"
+    assert latency.change.low > 0
+    assert latency.worse(5)
+    out = io.StringIO()
+    assert show_comparison(comparison, Console(file=out, width=140), threshold=5) == 1
+    assert "worse by more than 5 %" in out.getvalue()
+    assert show_comparison(comparison, Console(file=io.StringIO())) == 0, "without a threshold nothing fails"
+    back = compare(smaller, toy)
+    assert not [one for one in back.regressions(5) if one.name == "ttft_s"]
+
+
+def test_replications_are_paired(repeated: Path, tmp_path: Path) -> None:
+    smaller = write_directory(tmp_path / "small", count=40, rate=5, num_blocks=100, repeats=3)
+    comparison = compare(repeated, smaller)
+    assert {one.basis for one in comparison.differences} == {"replications"}
+    assert all(one.change.n == 3 for one in comparison.differences)
+    document = comparison.document()
+    assert document["schema"] == 1
+    assert len(document["rows"]) == len(comparison.differences)
+
+
+def test_other_draws_are_not_paired(toy: Path, tmp_path: Path) -> None:
+    other = write_directory(tmp_path / "other", count=80, rate=5, seed=1, kinds=("paged",))
+    comparison = compare(toy, other)
+    assert all(not one.basis for one in comparison.differences)
+    assert any("did not serve the same requests" in note for note in comparison.notes)
+    assert any("preallocated: only in" in note for note in comparison.notes)
