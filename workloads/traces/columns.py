@@ -52,7 +52,7 @@ class Columns:
             return [int(number) for number in self.numbers[rows]]
         last = int(rows.max(initial=-1))
         numbers = []
-        for row, (number, _) in enumerate(_records(self.file)):
+        for row, (number, _) in enumerate(_records(self.file.text)):
             numbers.append(number)
             if row == last:
                 break
@@ -105,12 +105,10 @@ def _at_once(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns | None:
 
 def _zoned(file: TraceFile, wanted: Mapping[str, Kind]) -> bool:
     """Say whether the first row's time has an offset from UTC."""
-    for _, cells in _records(file):
-        for name, kind in wanted.items():
-            if kind == "time" and len(cells) == len(file.header):
-                return bool(re.search(r"(Z|[+-]\d\d:?\d\d)$", cells[file.header.index(name)].strip()))
-        break
-    return False
+    timed = [file.header.index(name) for name, kind in wanted.items() if kind == "time"]
+    rows = _records(file.head) if timed else iter(())
+    cells = next(rows, (0, []))[1]
+    return len(cells) == len(file.header) and bool(re.search(r"(Z|[+-]\d\d:?\d\d)$", cells[timed[0]].strip()))
 
 
 def seconds(nanoseconds: Ints) -> Floats:
@@ -121,10 +119,9 @@ def seconds(nanoseconds: Ints) -> Floats:
     return since
 
 
-def _records(file: TraceFile) -> Iterator[tuple[int, list[str]]]:
+def _records(text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, cells) of every row after the header that is not blank."""
-    text = StringIO(file.data.decode("utf-8-sig", errors="replace"), newline="")
-    reader = csv.reader(text)
+    reader = csv.reader(StringIO(text, newline=""))
     header = True
     while True:
         try:
@@ -146,7 +143,7 @@ def _one_by_one(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
     values: dict[str, list[Any]] = {name: [] for name in wanted}
     numbers: list[int] = []
     faults: list[Fault] = []
-    for line, cells in _records(file):
+    for line, cells in _records(file.text):
         if len(cells) != len(file.header):
             faults.append((line, f"{len(cells)} cells where the header has {len(file.header)}"))
             continue

@@ -41,6 +41,11 @@ class TraceFile:
         except OSError as error:
             raise WorkloadError(f"{self.name}: cannot be read: {error.strerror or error}") from None
 
+    @property
+    def text(self) -> str:
+        """The whole file as text, a byte-order mark left out; bytes that are not UTF-8 show as U+FFFD."""
+        return self.data.decode("utf-8-sig", errors="replace")
+
     @cached_property
     def head(self) -> str:
         """The first lines as text, a byte-order mark left out; bytes that are not UTF-8 show as U+FFFD."""

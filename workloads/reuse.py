@@ -1,0 +1,112 @@
+"""How much of its prompts a workload could take from a prefix cache: with room for everything, and with less.
+
+The counts are upper bounds that know no allocator: prompts are entered on arrival, in order
+of arrival.  A finite cache of prompt blocks cannot hit more than the infinite one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workloads.requests import Ints, Prefixes, Requests
+
+
+def ideal_hits(requests: Requests, *, outputs: bool = False) -> Ints:
+    """Count each prompt's tokens that earlier prompts began with too: the hits of an infinite cache.
+
+    A prompt shares with earlier ones up to the first token that none of them has there.
+
+    Args:
+        requests: in order of arrival.
+        outputs: whether answers stay cached too, behind their prompts, so that a later turn hits them
+            (each is taken to be complete when the next request arrives).
+
+    Returns:
+        int64[n], tokens.
+
+    """
+    hits = np.zeros(len(requests), np.int64)
+    if requests.prefixes is None:
+        return hits
+    # A tree of pieces: a child hangs on (node, id, length); `longest` is how far an id has been seen at a node.
+    children: dict[tuple[int, int, int], int] = {}
+    longest: dict[tuple[int, int], int] = {}
+    answers, lengths = requests.prefixes.outputs.tolist(), requests.output_tokens.tolist()
+    for request, pieces in enumerate(_pieces(requests.prefixes)):
+        node, hit, shared = 0, 0, True
+        for name, length in pieces:
+            seen = longest.get((node, name), 0)
+            if shared:
+                hit += min(length, seen)
+                shared = seen >= length
+            if length > seen:
+                longest[node, name] = length
+            node = children.setdefault((node, name, length), len(children) + 1)
+        hits[request] = hit
+        if outputs:
+            name, length = answers[request], lengths[request]
+            longest[node, name] = max(length, longest.get((node, name), 0))
+            children.setdefault((node, name, length), len(children) + 1)
+    return hits
+
+
+def full_block_hits(requests: Requests, block_size: int) -> Ints:
+    """Count the hits of an infinite cache of full blocks that never covers a whole prompt, as vLLM's look-up.
+
+    At most floor((prompt - 1) / block_size) blocks.
+
+    Returns:
+        int64[n], tokens.
+
+    """
+    blocks = np.minimum(ideal_hits(requests), requests.prompt_tokens - 1) // block_size
+    return blocks * block_size
+
+
+def lru_hits(requests: Requests, block_size: int, capacity: int) -> Ints:
+    """Count the hits of a cache of `capacity` blocks that forgets the block used longest ago.
+
+    A prompt hits the longest run of its first blocks that are cached; then all of its blocks
+    are entered or used again, its deeper blocks counting as older.  Pieces are cut into blocks each by
+    itself, so blocks of a trace stay whole; a last, shorter block counts its own tokens.
+
+    Returns:
+        int64[n], tokens.
+
+    """
+    hits = np.zeros(len(requests), np.int64)
+    if requests.prefixes is None:
+        return hits
+    children: dict[tuple[int, int, int], int] = {}
+    cache: OrderedDict[int, None] = OrderedDict()
+    for request, pieces in enumerate(_pieces(requests.prefixes)):
+        node, hit, shared = 0, 0, True
+        path = []
+        for name, length in pieces:
+            for offset in range(0, length, block_size):
+                node = children.setdefault((node, name, offset), len(children) + 1)
+                path.append(node)
+                shared = shared and node in cache
+                if shared:
+                    hit += min(block_size, length - offset)
+        hits[request] = hit
+        for block in reversed(path):
+            cache[block] = None
+            cache.move_to_end(block)
+        while len(cache) > capacity:
+            cache.popitem(last=False)
+    return hits
+
+
+def _pieces(prefixes: Prefixes) -> Iterator[zip[tuple[int, int]]]:
+    """Yield the pieces (id, tokens) of each prompt."""
+    ids, lengths, offsets = prefixes.ids.tolist(), prefixes.lengths.tolist(), prefixes.offsets.tolist()
+    for start, stop in pairwise(offsets):
+        yield zip(ids[start:stop], lengths[start:stop], strict=True)
