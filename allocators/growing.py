@@ -1,15 +1,18 @@
-"""Growing by concatenation: every new token moves the whole sequence (transformers' DynamicCache).
+"""Growing by concatenation: every new token makes every tensor of a sequence anew (transformers' DynamicCache).
 
-`torch.cat` makes a tensor that is one token longer, copies the old one into it, and only then
-frees the old one: both exist for a moment, and the copy's traffic grows with the square of
-the output.  Each sequence is one consecutive run, exactly as long as its tokens, placed by
-best fit as PyTorch's allocator does.
+`torch.cat` makes a tensor one token longer, copies the old one into it, and only then frees the
+old one.  Nothing is reserved, so memory follows the tokens; but each step copies the whole
+cache, and every tensor exists twice for a moment.  The tensors come from PyTorch's caching
+allocator, whose rounding and segments cost room (`allocators.tensors`).
+
+A sequence's tokens lie in a tensor a layer each for K and V, at addresses of their own, so no
+block table can list them: rows have no blocks, and a block is only the unit of counting.
+Executors that compute for real concatenate for real.
 """
 
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,145 +25,198 @@ from allocators.base import (
     Grant,
     Growth,
     Ints,
+    Leap,
     Reason,
     Refusal,
     Usage,
 )
 from allocators.content import Content
-from allocators.holes import Holes
+from allocators.options import Option
+from allocators.tensors import Footprints, PlacedTensors
 
-if TYPE_CHECKING:
-    from allocators.placement import Span
+LONGEST_TABLE = 1 << 16
+"""Most cells of the table of lengths by row and step that one leap looks at."""
 
 
 class GrowingAllocator(Allocator):
-    """A run a sequence, replaced by a longer one whenever it is full."""
+    """Tensors that are exactly as long as their sequence."""
 
     kind = "growing"
-    options = MappingProxyType({"block_size": BLOCK_SIZE._replace(default=1)})
-    settled = False
+    concatenates = True
+    options = MappingProxyType(
+        {
+            "block_size": BLOCK_SIZE._replace(default=1),
+            "expandable_segments": Option(
+                bool, False, "PyTorch's expandable segments, which waste no end of a segment"
+            ),
+            "trace_tensors": Option(bool, False, "also place every tensor, for exact peaks of memory (slow)"),
+            "kv_tensors": Option(
+                int, 64, "K and V tensors of a sequence, over all layers", minimum=1, fact="kv_tensors"
+            ),
+            "tensor_token_bytes": Option(
+                int, 2048, "bytes of a token in one of them", minimum=1, fact="tensor_token_bytes"
+            ),
+        }
+    )
 
-    def __init__(self, num_blocks: int, block_size: int, max_model_len: int, max_rows: int = 256) -> None:
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        max_model_len: int,
+        max_rows: int = 256,
+        *,
+        expandable_segments: bool = False,
+        trace_tensors: bool = False,
+        kv_tensors: int = 64,
+        tensor_token_bytes: int = 2048,
+    ) -> None:
         """Make an empty pool."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
-        self._holes = Holes(num_blocks, best=True)
-        self._runs: dict[int, Span] = {}
+        self._slot_bytes = kv_tensors * tensor_token_bytes
+        capacity = self.capacity * self._slot_bytes
+        self._memory = Footprints(
+            kv_tensors, tensor_token_bytes, capacity, max_model_len, expandable_segments=expandable_segments
+        )
+        self.tensors = (
+            PlacedTensors(kv_tensors, tensor_token_bytes, capacity, expandable_segments=expandable_segments)
+            if trace_tensors
+            else None
+        )
+        """Where each tensor lies, if that is traced."""
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """Refuse what exceeds the context, or does not fit beside its own copy of one token less."""
+        """Refuse what exceeds the context, or the pool together with its copy."""
         if final > self.max_model_len:
             return self.too_long(final)
-        need = self.blocks_for(final)
-        moved = self.blocks_for(final - 1) if final > ask.tokens and need > self.blocks_for(ask.tokens) else 0
-        room = self.num_blocks - moved
-        return Refusal(Reason.NEVER, need, need - room) if need > room else None
+        need = self._memory.alone(final)
+        missing = need - self._memory.capacity
+        return Refusal(Reason.NEVER, self._blocks(need), self._blocks(missing)) if missing > 0 else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
-        """Place a run for `ask.tokens`, if a hole for `ask.whole` is there."""
+        """Make tensors of `ask.tokens` tokens, if there is room for `ask.whole`."""
         if ask.tokens < 1:
             raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
-        return self._place(ask.tokens, max(ask.tokens, ask.whole), ask.spare)
+        return self._open(ask.tokens, max(ask.tokens, ask.whole), ask.spare)
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
-        """Place a second run and copy all tokens."""
+        """Make a second set of tensors and copy all tokens."""
         self.demand_open(row)
         length = int(self.table.length[row])
-        grant = self._place(length, length, 0)
+        grant = self._open(length, length, 0)
         return grant if isinstance(grant, Refusal) else grant._replace(copied=length)
 
-    def _place(self, tokens: int, whole: int, spare: int) -> Grant | Refusal:
+    def _open(self, tokens: int, whole: int, spare: int) -> Grant | Refusal:
+        table, memory = self.table, self._memory
         if whole > self.max_model_len:
             return self.too_long(whole)
-        need = self.blocks_for(whole)
-        if need > self._holes.largest():
-            return Refusal(Reason.HOLE, need, need - self._holes.largest())
-        if need + spare > self._holes.free:
-            return Refusal(Reason.BLOCKS, need, need + spare - self._holes.free)
-        run = self._holes.take(self.blocks_for(tokens))
-        if run is None:
-            raise CorruptionError(f"a hole of {need} blocks was there and is gone")
-        row = self.table.open()
-        self.table.length[row] = tokens
-        self._hold(row, run)
-        return Grant(row, int(self.table.slots[row]))
+        need = memory.more(whole, table.length) + spare * self.block_size * self._slot_bytes
+        missing = memory.held(table.length) + need - memory.capacity
+        if missing > 0:
+            return Refusal(Reason.BLOCKS, self._blocks(need), self._blocks(missing))
+        row = table.open()
+        table.length[row] = table.slots[row] = tokens
+        memory.change(np.array([0]), np.array([tokens]))
+        if self.tensors:
+            self.tensors.add(row, tokens)
+        return Grant(row, tokens)
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
-        """Move each row that is full to a longer run; the old one is freed after the copy."""
-        table = self.table
-        self._demand_growing(rows, lengths)
-        copied = 0
-        for index in np.flatnonzero(lengths > table.slots[rows]).tolist():
-            row, length = int(rows[index]), int(lengths[index])
-            need = self.blocks_for(length)
-            refusal = None
-            run = None
+        """Concatenate; what a row held before is copied."""
+        table, memory = self.table, self._memory
+        granted, refusal = len(rows), None
+        more, room = self._growth(rows, lengths)
+        fits = (more <= room) & (lengths <= self.max_model_len)
+        if not fits.all():
+            granted = int(fits.argmin())
+            length = int(lengths[granted])
             if length > self.max_model_len:
                 refusal = self.too_long(length)
-            elif (run := self._holes.take(need)) is None:
-                refusal = Refusal(Reason.HOLE, need, need - self._holes.largest())
-            if run is None:
-                table.length[rows[:index]] = lengths[:index]
-                return Growth(index, refusal, copied=copied)
-            copied += int(table.length[row])
-            self._holes.give(self._runs[row])
-            self._hold(row, run)
-        table.length[rows] = lengths
-        return Growth(len(rows), copied=copied)
+            else:
+                missing = int(more[granted]) - room
+                need = int(more[granted] - (more[granted - 1] if granted else 0))
+                refusal = Refusal(Reason.BLOCKS, self._blocks(max(need, missing)), self._blocks(missing))
+        rows, lengths = rows[:granted], lengths[:granted]
+        before = table.length[rows]
+        longer = lengths > before
+        copied = int(before[longer].sum())
+        memory.change(before, lengths)
+        table.length[rows] = table.slots[rows] = lengths
+        if self.tensors:
+            self.tensors.concatenate(rows[longer].tolist(), lengths[longer].tolist())
+        return Growth(granted, refusal, copied=copied)
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
-        """Whether every row in turn finds a hole; tried on a copy of the holes."""
-        full = np.flatnonzero(lengths > self.table.slots[rows]).tolist()
-        if (lengths > self.max_model_len).any():
-            return False
-        trial = self._holes.copy()
-        for index in full:
-            if trial.take(self.blocks_for(int(lengths[index]))) is None:
-                return False
-            trial.give(self._runs[int(rows[index])])
-        return True
+        """Whether every row and the copy fit."""
+        more, room = self._growth(rows, lengths)
+        return bool(((more <= room) & (lengths <= self.max_model_len)).all())
+
+    def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
+        """Leap as far as memory and context reach, and a table of moderate size."""
+        table, memory = self.table, self._memory
+        self._growth(rows, lengths)
+        count = len(rows)
+        steps = int(min(steps, self.max_model_len - lengths.max(initial=0), max(1, LONGEST_TABLE // max(count, 1))))
+        held = memory.foresee(rows, steps, table.length)
+        steps = int(held.searchsorted(memory.capacity, side="right"))
+        held = -(-held[:steps] // self._slot_bytes)
+        tokens = int(table.length.sum()) + count * np.arange(1, steps + 1)
+        copied = int(lengths.sum()) if steps else 0
+        if steps:
+            memory.change(lengths, lengths + steps)
+            table.length[rows] = table.slots[rows] = lengths + steps
+        if self.tensors:
+            for step in range(1, steps + 1):
+                self.tensors.concatenate(rows.tolist(), (lengths + step).tolist())
+        when = np.repeat(np.arange(steps), count)
+        slots = np.tile(lengths, steps) + when + 1
+        return Leap(
+            steps,
+            when,
+            np.tile(np.arange(count), steps),
+            slots,
+            held,
+            np.zeros(steps, np.int64),
+            (),
+            copied,
+            held - tokens,
+        )
+
+    def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, int]:
+        """Bytes that are held in addition after each row has grown, and bytes that there are."""
+        table, memory = self.table, self._memory
+        before = table.length[rows]
+        if not before.all():
+            raise AllocatorError(f"{self.kind}: row {int(rows[before == 0][0])} is not open")
+        if (lengths < before).any():
+            raise AllocatorError(f"{self.kind}: a sequence cannot shrink")
+        known = np.minimum(lengths, self.max_model_len)
+        return memory.growth(rows, known, table.length), memory.capacity - memory.held(table.length)
 
     def release(self, row: int) -> None:
-        """Free the run."""
+        """Free the tensors."""
         self.demand_open(row)
-        self._holes.give(self._runs.pop(row))
+        self._memory.change(self.table.length[[row]], np.array([0]))
+        if self.tensors:
+            self.tensors.drop(row)
         self.table.close(row)
 
     def usage(self) -> Usage:
-        """Count runs as held."""
-        return Usage((self.num_blocks - self._holes.free) * self.block_size)
-
-    def largest_hole(self) -> int:
-        """Token slots in the longest hole."""
-        return self._holes.largest() * self.block_size
-
-    def stranded(self, need: int) -> int:
-        """Token slots in holes shorter than `need` blocks."""
-        return self._holes.stranded(need) * self.block_size
+        """Count the tensors, and the copy that every step makes of one; what is not tokens is rounding."""
+        length = self.table.length
+        held = -(-self._memory.held(length) // self._slot_bytes)
+        return Usage(held, rounding=held - int(length.sum()))
 
     def check(self) -> None:
-        """Runs and holes tile the pool, and the table lists the runs."""
-        self._holes.check(self._runs.values())
-        if set(self._runs) != set(self.table.rows()):
-            raise CorruptionError(f"runs of rows {sorted(self._runs)}, open rows {self.table.rows()}")
-        for row, run in self._runs.items():
-            ids = self.table.row(row)
-            if not np.array_equal(ids, np.arange(run.start + 1, run.stop + 1)):
-                raise CorruptionError(
-                    f"row {row} lists blocks {ids.tolist()}, its run is [{run.start + 1}, {run.stop}]"
-                )
-            if run.size != self.blocks_for(int(self.table.length[row])):
-                raise CorruptionError(f"row {row} of {self.table.length[row]} tokens holds {run.size} blocks")
-
-    def _hold(self, row: int, run: Span) -> None:
+        """Shares add up, rows list no blocks, and traced tensors are sound."""
         table = self.table
-        self._runs[row] = run
-        table.count[row] = run.size
-        table.slots[row] = run.size * self.block_size
-        table.blocks[row, : run.size] = np.arange(run.start + 1, run.stop + 1)
+        if table.count.any() or table.blocks.any():
+            raise CorruptionError("a row lists blocks, but sequences are tensors of their own")
+        if (table.length != table.slots).any() or np.flatnonzero(table.length).tolist() != table.rows():
+            raise CorruptionError("the open rows are not those that have tokens, all in slots of their own")
+        self._memory.check(table.length)
+        if self.tensors:
+            self.tensors.check(table.rows())
 
-    def _demand_growing(self, rows: Ints, lengths: Ints) -> None:
-        table = self.table
-        if not table.count[rows].all():
-            raise AllocatorError(f"{self.kind}: row {int(rows[table.count[rows] == 0][0])} is not open")
-        if (lengths < table.length[rows]).any():
-            raise AllocatorError(f"{self.kind}: a sequence cannot shrink")
+    def _blocks(self, size: int) -> int:
+        return -(-size // (self.block_size * self._slot_bytes))

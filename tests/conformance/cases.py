@@ -121,7 +121,9 @@ def audit(allocator: Allocator) -> None:
         assert all(1 <= block <= allocator.num_blocks for block in ids if block), f"row {row} lists {ids}"
         assert len(set(ids) - {0}) == len(ids) - ids.count(0), f"row {row} lists a block twice: {ids}"
         assert (table.blocks[row, len(ids) :] == 0).all(), f"row {row}: entries beyond its blocks"
-        if not allocator.recomputes:
+        if allocator.recomputes or allocator.concatenates:
+            assert not ids, f"row {row} lists {ids}"
+        else:
             assert len(ids) * allocator.block_size >= length, f"row {row}: {length} tokens in {len(ids)} blocks"
         for block in ids:
             held[block] = held.get(block, 0) + 1

@@ -12,18 +12,19 @@ from tests.conformance.cases import Case, audit, fill, ints, state
 
 def stepped(
     allocator: Allocator, rows: Ints, lengths: Ints, steps: int
-) -> tuple[int, list[tuple[int, int, int]], list[int]]:
+) -> tuple[int, list[tuple[int, int, int]], list[int], list[int]]:
     """Grow up to `steps` times, all or nothing each time; what changed when, and what was held after each step."""
-    changes, held = [], []
+    changes, held, rounding = [], [], []
     for step in range(steps):
         before = allocator.table.slots[rows]
         if not allocator.can_grow(rows, lengths + step + 1):
-            return step, changes, held
+            return step, changes, held, rounding
         assert allocator.grow(rows, lengths + step + 1).granted == len(rows)
         after = allocator.table.slots[rows]
         changes += [(step, int(who), int(after[who])) for who in (after != before).nonzero()[0]]
         held.append(allocator.usage().held)
-    return steps, changes, held
+        rounding.append(allocator.usage().rounding)
+    return steps, changes, held, rounding
 
 
 @pytest.mark.parametrize("prompts", [(5,), (6, 2, 9), (4, 4, 4, 4), (1, 7, 3, 8, 2)])
@@ -37,11 +38,14 @@ def test_a_leap_equals_its_steps(case: Case, prompts: tuple[int, ...], steps: in
     while left:
         start = steps - left
         leap = leaping.advance(rows, lengths + start, left)
-        done, changes, held = stepped(stepping, rows, lengths + start, max(leap.steps, 1))
+        rounding_before = stepping.usage().rounding
+        done, changes, held, rounding = stepped(stepping, rows, lengths + start, max(leap.steps, 1))
         assert done == leap.steps
         assert list(zip(leap.when.tolist(), leap.who.tolist(), leap.slots.tolist(), strict=True)) == changes
         assert leap.held.tolist() == held
         assert len(leap.cached) == leap.steps
+        assert leap.rounding is None or leap.rounding.tolist() == rounding
+        assert leap.rounding is not None or not rounding or set(rounding) == {rounding_before}
         assert state(leaping) == state(stepping)
         audit(leaping)
         if not leap.steps:

@@ -95,7 +95,7 @@ def test_shortfall_is_honest(case: Case) -> None:
     for row in rows if refusal else ():
         free = allocator.free
         allocator.release(row)
-        freed = (allocator.free - free) // allocator.block_size
+        freed = -(-(allocator.free - free) // allocator.block_size)
         trial = deepcopy(allocator).admit(ask(7, oracle=allocator.oracle))
         if isinstance(trial, Grant):
             assert freed >= refusal.shortfall
