@@ -33,6 +33,10 @@ class VllmV0(Scheduler):
                 self._swap_in(serving, plan)
         return plan
 
+    def steady(self, serving: Serving) -> bool:
+        """See `Scheduler.steady`; a swapped head that ended a prefill step may come back in the next one."""
+        return serving.blocked is not Blocked.ORDER and super().steady(serving)
+
     def _prefill(self, serving: Serving, plan: Plan) -> None:
         serving.unblock()
         budget = self.limits.max_num_batched_tokens
