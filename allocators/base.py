@@ -140,7 +140,7 @@ class Leap(NamedTuple):
     cached: Ints
     """int64[steps]: `Usage.cached` after each step."""
     copies: Sequence[Copy] = ()
-    """Block copies due before the first step; no later step needs one."""
+    """Block copies due before the step; a leap that copies is one step long."""
     copied: int = 0
     """Tokens whose K/V is copied before the first step; `concatenates` says that each step copies all it had."""
     rounding: Ints | None = None

@@ -2,8 +2,7 @@
 
 The engine asks the scheduler for a plan, an executor how long it takes, advances the clock
 and books what the step produced.  When the next plans are certain (every running sequence
-decodes, nothing can be let in) it leaps: all steps up to the next arrival, finish or
-shortage are done at once, in a few NumPy operations, and leave the same rows behind.
+decodes, nothing can be let in) it leaps over them (`sim.leaping`).
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ import simpy
 
 from allocators.base import Ask, Reason
 from sim.jobs import NEVER, Job
+from sim.leaping import leap
 from sim.serving import Blocked, Serving, StalledError
-from sim.telemetry import BlockLog, RequestLog, Sink, StepLog, step_row
+from sim.telemetry import BlockLog, RequestLog, Sink, Step, StepLog, step_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    import numpy.typing as npt
-
-    from allocators.base import Allocator, Leap
+    from allocators.base import Allocator
     from allocators.content import Content
     from sim.executor import Executor
     from sim.plan import Chunk, Plan
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
 
 INFINITY = float("inf")
-LONGEST_LEAP = 4096
-"""Steps; bounds the arrays that a leap needs."""
 
 
 def _spacing(requests: Requests, instants: int) -> int:
@@ -221,7 +217,7 @@ class Engine:
     def _idle(self) -> Generator[simpy.Event, object, None]:
         """Wait for the next arrival, or the horizon."""
         start = self.now
-        row = step_row(self.steps, start, 0, self.serving, self.serving.ledger())  # before the arrival that ends it
+        row = step_row(Step(self.steps, start), self.serving, self.serving.ledger())  # before the arrival that ends it
         self._bell = self.env.event()
         if self._horizon < INFINITY:
             yield self._bell | self.env.timeout(int(self._horizon) - start)
@@ -253,14 +249,11 @@ class Engine:
         serving.tokens += plan.decodes + prefill
         gap, gap_tokens = self._gaps(plan.decodes, now + duration)
         row = step_row(
-            self.steps,
-            now,
-            duration,
+            Step(self.steps, now, duration, gap=gap),
             serving,
             serving.ledger(),
             prefill_tokens=prefill,
             decode_tokens=plan.decodes,
-            gap=gap,
             gap_tokens=gap_tokens,
             preemptions=len(plan.preempted),
         )
@@ -295,9 +288,7 @@ class Engine:
             self._book_chunk(chunk)
         if serving.blocked is Blocked.BUDGET:  # the next step has a budget of its own
             serving.unblock()
-        if serving.lingering and not serving.decoding and not serving.prefilling:
-            for job in list(serving.lingering):
-                serving.retire(job)
+        self._end_batch()
 
     def _book_chunk(self, chunk: Chunk) -> None:
         serving, job, now = self.serving, chunk.job, self.now
@@ -346,81 +337,30 @@ class Engine:
         else:
             self.serving.retire(job)
 
+    def _end_batch(self) -> None:
+        """Let go of finished jobs that a batch-level scheduler has held until the last of their batch."""
+        serving = self.serving
+        if serving.lingering and not serving.decoding and not serving.prefilling:
+            for job in list(serving.lingering):
+                serving.retire(job)
+
     # -- many steps ------------------------------------------------------------------------
 
     def _leap(self) -> int:
         """Do as many pure-decode steps as are certain and write their rows; returns their duration, 0 if none is."""
-        serving, decoding, now = self.serving, self.serving.decoding, self.now
-        count = len(decoding)
-        lengths, left = decoding.column(decoding.LENGTH), decoding.column(decoding.LEFT)
-        steps = min(int(left.min()), LONGEST_LEAP)
-        durations = self.executor.foresee(serving, steps)
-        if durations is None:
-            return 0
-        ends = durations.cumsum()
+        now = self.now
         until = min(self.env.peek(), self._horizon, self.block_log.due) - now
-        steps = 1 + int(ends[:-1].searchsorted(until, side="left"))
-        leap = serving.allocator.advance(decoding.column(decoding.ROW), lengths, steps)
-        if not leap.steps:
+        leapt = leap(self.serving, self.executor, Step(self.steps, now, gap=now - self._emitted), until)
+        if leapt is None:
             return 0
-        steps = leap.steps
-        self._log_leap(leap, durations[:steps])
-        serving.tokens += count * steps
-        serving.context += count * steps
-        self.steps += steps
-        self._leapt = steps
-        return int(ends[steps - 1])
-
-    def _log_leap(self, leap: Leap, durations: npt.NDArray[np.int64]) -> None:
-        serving, decoding, now = self.serving, self.serving.decoding, self.now
-        count, steps = len(decoding), leap.steps
-        before = serving.internal
-        live = serving.tokens + count * np.arange(1, steps + 1)
-        internal = np.full(steps, before)
-        if len(leap.who):
-            final = (decoding.column(decoding.LENGTH) + decoding.column(decoding.LEFT))[leap.who]
-            over = np.zeros(steps, np.int64)
-            np.add.at(over, leap.when, np.maximum(leap.slots - final, 0))
-            internal += over.cumsum()
-            decoding.column(decoding.SLOTS)[leap.who] = leap.slots
-            serving.internal = int(internal[-1])
-        serving.tokens += count
-        first = step_row(
-            self.steps,
-            now,
-            0,
-            serving,
-            serving.ledger(),
-            decode_tokens=count,
-            gap_tokens=count,
-        )
-        serving.tokens -= count
-        starts = np.full(steps, now)
-        starts[1:] += durations[:-1].cumsum()
-        gaps = durations.copy()
-        gaps[0] += now - self._emitted
-        changes = {"step": self.steps + np.arange(steps), "start": starts, "duration": durations, "gap": gaps}
-        if not serving.allocator.recomputes:
-            usage = serving.allocator.usage()
-            spent = serving.spent()
-            live -= usage.saved + usage.dropped + spent
-            internal += spent
-            free = serving.allocator.capacity - leap.held - leap.cached - first.external
-            changes |= {
-                "live": live,
-                "internal": internal,
-                "reserved": leap.held - usage.rounding - live - internal,
-                "cached": leap.cached,
-                "free": free,
-                "largest_hole": first.largest_hole + free - free[-1],
-            }
-        self.log.leap(first, durations, changes)
+        self.log.leap(leapt.first, leapt.durations, leapt.changes)
+        self.steps += leapt.steps
+        self._leapt = leapt.steps
+        return leapt.duration
 
     def _book_decodes(self) -> None:
         """Enter what a leap produced, now that it has ended."""
         self._advance(len(self.serving.decoding), self._leapt)
         self._emitted = self.now
         self._finish_decodes()
-        if self.serving.lingering and not self.serving.decoding:
-            for job in list(self.serving.lingering):
-                self.serving.retire(job)
+        self._end_batch()

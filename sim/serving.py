@@ -277,8 +277,8 @@ class Serving:
         """Forget it: something has changed that may let the head in."""
         self.blocked, self.refusal = Blocked.NOTHING, None
 
-    def ledger(self) -> Ledger:
-        """Where every slot is now."""
+    def ledger(self, ahead: int = 0) -> Ledger:
+        """Where every slot is now, or once `ahead` more tokens are written."""
         if self.allocator.recomputes:  # no token has a slot once its step is over
             usage = self.allocator.usage()
             return split(self.allocator.capacity, usage, usage.saved + usage.dropped, 0, 0)
@@ -287,7 +287,7 @@ class Serving:
             stranded = self.allocator.stranded(self.refusal.need)
         spent = self.spent()
         internal = self.internal - self._counted_twice() + spent
-        return split(self.allocator.capacity, self.allocator.usage(), self.tokens - spent, internal, stranded)
+        return split(self.allocator.capacity, self.allocator.usage(), self.tokens + ahead - spent, internal, stranded)
 
     def spent(self) -> int:
         """Slots filled by finished jobs and shared with no running one: internal, as nobody will read them."""

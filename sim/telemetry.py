@@ -39,25 +39,25 @@ class Step(NamedTuple):
 
     step: int
     start: int
-    duration: int
-    running: int
-    waiting: int
-    prefill_tokens: int
-    decode_tokens: int
-    gap: int
-    gap_tokens: int
-    live: int
-    reserved: int
-    internal: int
-    rounding: int
-    cached: int
-    external: int
-    free: int
-    shared_savings: int
-    swapped: int
-    largest_hole: int
-    preemptions: int
-    blocked: int
+    duration: int = 0
+    running: int = 0
+    waiting: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    gap: int = 0
+    gap_tokens: int = 0
+    live: int = 0
+    reserved: int = 0
+    internal: int = 0
+    rounding: int = 0
+    cached: int = 0
+    external: int = 0
+    free: int = 0
+    shared_savings: int = 0
+    swapped: int = 0
+    largest_hole: int = 0
+    preemptions: int = 0
+    blocked: int = 0
 
 
 _AT = {name: place for place, name in enumerate(Step._fields)}
@@ -257,18 +257,11 @@ def _held(serving: Serving) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     return rows, counts, owners
 
 
-def step_row(number: int, start: int, duration: int, serving: Serving, ledger: Ledger, **counts: int) -> Step:
-    """Make the row of one step from what is true while it runs."""
-    return Step(
-        step=number,
-        start=start,
-        duration=duration,
+def step_row(row: Step, serving: Serving, ledger: Ledger, **counts: int) -> Step:
+    """Fill in what is true while a step runs; `counts` are columns too."""
+    return row._replace(
         running=serving.seats,
         waiting=len(serving.waiting),
-        prefill_tokens=counts.get("prefill_tokens", 0),
-        decode_tokens=counts.get("decode_tokens", 0),
-        gap=counts.get("gap", 0),
-        gap_tokens=counts.get("gap_tokens", 0),
         live=ledger.live,
         reserved=ledger.reserved,
         internal=ledger.internal,
@@ -279,6 +272,6 @@ def step_row(number: int, start: int, duration: int, serving: Serving, ledger: L
         shared_savings=ledger.shared_savings,
         swapped=ledger.swapped,
         largest_hole=serving.allocator.largest_hole(),
-        preemptions=counts.get("preemptions", 0),
         blocked=BLOCKED.index(serving.blocked),
+        **counts,
     )
