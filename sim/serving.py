@@ -300,7 +300,7 @@ class Serving:
             self._blocks_of(self.lingering),
             self._blocks_of(job for job in self.running.values() if job.finished == NEVER),
         )
-        return np.count_nonzero(blocks) * self.allocator.block_size - sum(empty for _, empty in left)
+        return int(np.count_nonzero(blocks)) * self.allocator.block_size - sum(empty for _, empty in left)
 
     def _blocks_of(self, jobs: Iterable[Job]) -> npt.NDArray[np.int32]:
         table = self.allocator.table
