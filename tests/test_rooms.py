@@ -91,6 +91,6 @@ def test_allocators_run_where_only_numpy_is_installed() -> None:
         "    registry.create(kind, num_blocks=4096, max_model_len=64).check()\n"
         "print(*registry.BUILT_IN)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 # our own code
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "paged" in done.stdout.split()

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from ruamel.yaml import YAML
 
-from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
+from sim.cli.output import WIDTH, AsJson, add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, read
 from sim.coefficients import Coefficients
 from sim.setup import prepare
@@ -72,6 +72,7 @@ def _print(setup: Setup) -> None:
     text = StringIO()
     writer = YAML()
     writer.default_flow_style = None
+    writer.width = WIDTH
     writer.dump(setup.workload.resolved(), text)
     console.print(Text(text.getvalue().rstrip()), soft_wrap=True)
     console.print()
@@ -82,10 +83,12 @@ def _print(setup: Setup) -> None:
 
 def _arithmetic(setup: Setup) -> Table:
     """Model, device, and how the pool's memory comes about; what depends on block sizes is in the next table."""
+    facts = [*setup.geometry.explain(), *setup.device.explain()]
+    known = {what for what, _ in facts}
     each = [case.pool.explain() for case in setup.cases]
+    facts += [row for row in each[0] if row[0] not in known and all(row in other for other in each)]
     made = listing({"what": "", "is": ""}, title="Model, device and pool")
-    common = [row for row in each[0] if all(row in other for other in each)]
-    for row in dict.fromkeys([*setup.geometry.explain(), *setup.device.explain(), *common]):
+    for row in facts:
         add(made, *row)
     return made
 

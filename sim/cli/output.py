@@ -31,11 +31,18 @@ class Terminal(Console):
         raise BrokenPipeError
 
 
-def terminal(*, stderr: bool = False) -> Terminal:
-    """Make a console for standard output (results) or standard error (progress and notes)."""
+def terminal(*, stderr: bool = False, at_least: int = 0) -> Terminal:
+    """Make a console for standard output (results) or standard error (progress and notes).
+
+    Args:
+        stderr: standard error.
+        at_least: columns that what is printed needs; on a narrower terminal lines run over, but nothing is cut.
+
+    """
     somewhere = any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
-    width = None if somewhere or "COLUMNS" in os.environ else WIDTH
-    return Terminal(stderr=stderr, width=width, highlight=False)
+    made = Terminal(stderr=stderr, width=None if somewhere or "COLUMNS" in os.environ else WIDTH, highlight=False)
+    made.width = max(made.width, at_least)
+    return made
 
 
 def emit(document: Any) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from shlex import quote
 
 from analysis.reading import RunDirectoryError, open_directory
+from analysis.report import write_report
+from analysis.rundir import SCHEMA_VERSION
 from analysis.table import show
 from sim.cli.app import INTERRUPTED
-from sim.cli.output import AsJson, emit, terminal
+from sim.cli.output import WIDTH, AsJson, emit, terminal
 from sim.cli.progress import shown
 from sim.cli.source import Settings, read
 from sim.runner import run as run_workload
@@ -40,21 +43,26 @@ def run(
 
     """
     workload, base = read(file, settings, seed, repeat)
-    folder = out or Path("runs", workload.name)
+    folder = out or Path("runs", _folder_name(workload.name))
     try:
         with shown(workload.repeat, quiet=quiet) as progress:
             entries = run_workload(workload, folder, base=base, progress=progress, resume=resume)
     except KeyboardInterrupt:
         terminal(stderr=True).print(_kept(folder), markup=False, soft_wrap=True)
         return INTERRUPTED
-    written = [folder / name for name in ("manifest.json", "summary.json")]
+    page = write_report(folder)
     if json:
-        emit({"schema": 1, "out": str(folder), "runs": entries})
+        emit({"schema": SCHEMA_VERSION, "out": str(folder), "report": str(page), "runs": entries})
     else:
-        console = terminal()
+        console = terminal(at_least=WIDTH)
         show(entries, open_directory(folder).manifest, console)
-        console.print(f"Written to {folder}/: {', '.join(path.name for path in written)}", markup=False, soft_wrap=True)
+        console.print(f"Written: {folder}/ with summary.json and {page.name}", markup=False, soft_wrap=True)
     return None
+
+
+def _folder_name(name: str) -> str:
+    """Make one folder's name of a workload's name, whatever letters it has."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "workload"
 
 
 def _kept(folder: Path) -> str:

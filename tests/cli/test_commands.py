@@ -1,0 +1,185 @@
+"""The commands beside `run`: what they print for people, and as one JSON document."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from allocators import registry
+from sim.cli import main
+from sim.cli.app import BROKEN_PIPE, FAULT
+from sim.cli.catalogue import TOPICS
+from workloads.loader import load, presets
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def run_directory(workload: Path, capsys: Capture) -> Path:
+    assert main(["run", str(workload), "--out", "one", "--quiet"]) == 0
+    capsys.readouterr()
+    return Path("one")
+
+
+# -- check -----------------------------------------------------------------------------------
+
+
+def test_check_shows_file_pool_and_costs_and_runs_nothing(workload: Path, capsys: Capture) -> None:
+    assert main(["check", str(workload)]) == 0
+    shown = capsys.readouterr().out
+    for part in ("max_num_seqs: 8", "gpu_memory_utilization: 0.9", "131", "2,097", "memory_efficiency"):
+        assert part in shown
+    assert [path.name for path in Path().iterdir()] == ["small.yaml"]
+
+
+def test_check_counts_the_pool_as_a_run_does(workload: Path, run_directory: Path, capsys: Capture) -> None:
+    assert main(["check", str(workload), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    manifest = json.loads((run_directory / "manifest.json").read_text(encoding="utf-8"))
+    assert [run["pool"]["num_blocks"] for run in document["runs"]] == [run["num_blocks"] for run in manifest["runs"]]
+    assert document["workload"] == manifest["workload"]
+
+
+def test_check_says_which_cost_the_workload_sets(workload: Path, capsys: Capture) -> None:
+    assert main(["check", str(workload), "--set", "costs.step_overhead_s=0.25"]) == 0
+    (line,) = (
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if "step_overhead_s" in line and "0.25" in line and "this" in line
+    )
+    assert "this" in line
+
+
+# -- compare and report ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("run_directory")
+def test_compare(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "two", "--quiet", "--set", "costs.step_overhead_s=0.01"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "one", "two"]) == 0
+    assert "ttft_s" in capsys.readouterr().out
+    assert main(["compare", "one", "two", "--fail-if-worse", "5", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert {row["allocator"] for row in document["rows"]} == {"preallocated", "paged"}
+    assert main(["compare", "one", "one", "--fail-if-worse", "5"]) == 0
+
+
+def test_report_is_written_again(run_directory: Path, capsys: Capture) -> None:
+    page = run_directory / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert main(["report", str(run_directory), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"written": [str(page)]}
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "line", ["compare nix {}", "compare {} nix", "report nix", "report .", "replay nix", "replay small.yaml"]
+)
+def test_what_is_no_run_and_no_recording_is_one_line(line: str, run_directory: Path, capsys: Capture) -> None:
+    assert main(line.format(run_directory).split()) == FAULT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+
+
+# -- list ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_topic_is_a_table_and_a_document(topic: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["list", topic, "--json"]) == 0
+    ((name, rows),) = json.loads(capsys.readouterr().out).items()
+    assert name == topic
+    assert main(["list", topic]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    for row in rows:
+        assert str(next(iter(row.values()))) in shown
+
+
+def test_the_topics_are_listed(capsys: Capture) -> None:
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(topic in shown for topic in TOPICS)
+
+
+def test_allocators_are_listed_with_their_options(capsys: Capture) -> None:
+    assert main(["list", "allocators", "--json"]) == 0
+    listed = {row["allocator"]: row["options"] for row in json.loads(capsys.readouterr().out)["allocators"]}
+    assert list(listed) == registry.names()
+    assert {option["option"] for option in listed["contiguous"]} == {"block_size", "reserve", "placement"}
+
+
+def test_a_warning_is_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn() -> dict[str, object]:
+        warnings.warn("allocator plug-in slab = nix: cannot be imported", RuntimeWarning, stacklevel=1)
+        return dict(registry.BUILT_IN)
+
+    monkeypatch.setattr("sim.cli.catalogue.kinds", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["list", "allocators"]) == 0
+    assert capsys.readouterr().err == "warning: allocator plug-in slab = nix: cannot be imported\n"
+
+
+# -- new and schema --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_a_starter_file_is_the_preset_with_its_schema_beside_it(preset: str, tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "mine.yaml"
+    assert main(["new", preset, "--out", str(path)]) == 0
+    assert load(path) == load(preset)
+    assert path.read_text(encoding="utf-8").splitlines()[0].endswith("$schema=workload.schema.json")
+    json.loads((tmp_path / "workload.schema.json").read_text(encoding="utf-8"))
+    capsys.readouterr()
+    assert main(["new", preset]) == 0
+    assert capsys.readouterr().out == path.read_text(encoding="utf-8")
+
+
+def test_a_file_that_exists_is_not_overwritten(workload: Path, capsys: Capture) -> None:
+    before = workload.read_text(encoding="utf-8")
+    assert main(["new", "quickstart", "--out", str(workload)]) == FAULT
+    assert capsys.readouterr().err == f"{workload}: exists already; give another name\n"
+    assert workload.read_text(encoding="utf-8") == before
+    assert main(["new", "quikstart"]) == FAULT
+    assert capsys.readouterr().err.startswith("quikstart: no such preset (did you mean quickstart?); presets: ")
+
+
+def test_the_schema_names_every_allocator(capsys: Capture) -> None:
+    assert main(["schema"]) == 0
+    text = capsys.readouterr().out
+    assert main(["schema", "--json"]) == 0
+    assert capsys.readouterr().out == text
+    assert json.loads(text)["title"]
+    assert all(f'"{kind}"' in text for kind in registry.names())
+
+
+# -- pipes and terminals ---------------------------------------------------------------------
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "sim", "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == BROKEN_PIPE
+
+
+def test_a_terminal_without_our_letters_gets_others() -> None:
+    line = [sys.executable, "-m", "sim", "list", "models"]
+    done = subprocess.run(line, capture_output=True, check=True, env={"PYTHONIOENCODING": "ascii", "COLUMNS": "80"})
+    assert b"llama-3.1-8b" in done.stdout
+    done.stdout.decode("ascii")

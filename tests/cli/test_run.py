@@ -1,0 +1,156 @@
+"""`run`: what it leaves, what it prints, what it refuses, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sim.cli import main
+from sim.cli.app import FAULT, INTERRUPTED
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_a_run_leaves_its_directory_and_shows_tables(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload)]) == 0
+    out, err = capsys.readouterr()
+    folder = Path("runs/small")
+    assert {path.name for path in folder.iterdir()} == {
+        *("manifest.json", "summary.json", "report.html"),
+        *("preallocated", "paged"),
+    }
+    for label in ("preallocated", "paged"):
+        assert {"requests.parquet", "steps.parquet", "blocks.parquet"} <= {
+            path.name for path in (folder / label).iterdir()
+        }
+        assert label in out
+    assert "runs/small/" in out.splitlines()[-1]
+    assert err.splitlines() == ["preallocated: 40 requests", "paged: 40 requests"]
+
+
+def test_json_is_one_document_and_nothing_else(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--json", "--quiet", "--out", "here"]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert err == ""
+    assert document["out"] == "here"
+    assert document["report"] == "here/report.html"
+    assert document["runs"] == json.loads(Path("here/summary.json").read_text(encoding="utf-8"))["runs"]
+    assert [run["allocator"] for run in document["runs"]] == ["preallocated", "paged"]
+
+
+def test_the_command_line_changes_the_file(workload: Path, capsys: Capture) -> None:
+    line = ["run", str(workload), "--out", "x", "--seed", "7", "--repeat", "2", "--set", "requests.count=5"]
+    assert main([*line, "--set", "allocators.1.block_size=4"]) == 0
+    manifest = json.loads(Path("x/manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["seed"], manifest["repeat"]) == (7, 2)
+    assert manifest["workload"]["requests"]["count"] == 5
+    assert [run["block_size"] for run in manifest["runs"]] == [1, 4, 1, 4]
+    assert capsys.readouterr().err.splitlines()[-1] == "paged, replication 2 of 2: 5 requests"
+
+
+def test_the_same_file_and_seed_give_the_same_numbers(workload: Path, capsys: Capture) -> None:
+    for out in ("one", "two"):
+        assert main(["run", str(workload), "--quiet", "--out", out]) == 0
+    capsys.readouterr()
+    assert Path("one/summary.json").read_bytes() == Path("two/summary.json").read_bytes()
+
+
+def test_a_directory_of_something_else_is_left_alone(workload: Path, capsys: Capture) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("precious", encoding="utf-8")
+    assert main(["run", str(workload), "--out", "mine"]) == FAULT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mine: ")
+    assert err.count("\n") == 1
+    assert [path.name for path in Path("mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_name_of_any_letters_stays_below_runs(workload: Path, capsys: Capture) -> None:
+    name = "../../what: a/name?"
+    assert main(["run", str(workload), "--quiet", "--set", f"name={name!r}"]) == 0
+    capsys.readouterr()
+    assert [path.name for path in Path("runs").iterdir()] == ["what-a-name"]
+
+
+@pytest.mark.parametrize("out", ["small.yaml", "small.yaml/deeper"])
+def test_a_directory_that_cannot_be_made_is_one_line(workload: Path, capsys: Capture, out: str) -> None:
+    assert main(["run", str(workload), "--out", out]) == FAULT
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "small.yaml" in err
+
+
+def test_every_fault_of_a_file_is_a_line_with_its_place(workload: Path, capsys: Capture) -> None:
+    text = workload.read_text(encoding="utf-8").replace("kind: paged", "kind: paged, block_sise: 8")
+    workload.write_text(text.replace("count: 40", "count: forty"), encoding="utf-8")
+    assert main(["run", "small.yaml"]) == FAULT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "small.yaml:5:19: requests.count: must be a whole number, got 'forty'",
+        "small.yaml:8:19: allocators.1.block_sise: unknown key (did you mean block_size?)",
+    ]
+    assert not Path("runs").exists()
+
+
+def test_weights_that_do_not_fit_are_one_line_that_says_by_how_much(workload: Path, capsys: Capture) -> None:
+    for command in ("run", "check"):
+        assert main([command, str(workload), "--set", "model=opt-175b", "--set", "device=l4"]) == FAULT
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        assert "opt-175b" in err
+        assert "GiB" in err
+
+
+def test_resume_does_only_what_is_missing(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "x"]) == 0
+    before = Path("x/summary.json").read_bytes()
+    shutil.rmtree("x/paged")
+    capsys.readouterr()
+    assert main(["run", str(workload), "--out", "x", "--resume"]) == 0
+    assert capsys.readouterr().err.splitlines() == ["paged: 40 requests"]
+    assert Path("x/summary.json").read_bytes() == before
+
+
+def test_resume_does_not_mix_workloads(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["run", str(workload), "--out", "x", "--resume", "--seed", "5"]) == FAULT
+    assert capsys.readouterr().err.startswith("x: holds a run of another workload")
+
+
+def test_an_interrupted_run_says_what_it_keeps_and_goes_on(workload: Path) -> None:
+    line = [sys.executable, "-m", "sim", "run", str(workload), "--out", "x", "--repeat", "8"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for _ in range(3):  # the third run has served its requests, so two are whole
+            assert "of 8: 40 requests" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        message = process.stderr.read().splitlines()[-1]
+    assert process.returncode == INTERRUPTED
+    kept = re.fullmatch(r"interrupted; (\d+) of 16 runs are complete in x, --resume keeps them", message)
+    assert kept
+    assert 2 <= int(kept[1]) < 16
+    assert not Path("x/summary.json").exists()
+    done = subprocess.run([*line, "--resume"], capture_output=True, text=True, check=True)
+    assert len(done.stderr.splitlines()) == 16 - int(kept[1])
+    assert len(json.loads(Path("x/summary.json").read_text(encoding="utf-8"))["runs"]) == 16
+
+
+def test_a_bug_shows_its_traceback(workload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sim.cli.run.run_workload", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["run", str(workload)])
