@@ -44,6 +44,7 @@ class Option(NamedTuple):
 
     `kv_tensors`: K and V tensors over all layers (2 x layers; 1 x layers for MLA).
     `tensor_token_bytes`: bytes of one token in one of them (kv_heads x head_dim x bytes of a number).
+    `shared_prefixes`: whether prompts of the workload have tokens in common.
     """
 
     def fault(self, value: object) -> str | None:

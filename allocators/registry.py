@@ -27,6 +27,7 @@ from types import MappingProxyType
 from allocators.base import Allocator, AllocatorError
 from allocators.contiguous import ContiguousAllocator
 from allocators.growing import GrowingAllocator
+from allocators.ideal import IdealAllocator
 from allocators.nocache import NoCacheAllocator
 from allocators.options import Option, Value, meant, resolve
 from allocators.paged import PagedAllocator
@@ -43,6 +44,7 @@ BUILT_IN: Mapping[str, type[Allocator]] = MappingProxyType(
             PreallocatedAllocator,
             ContiguousAllocator,
             PagedAllocator,
+            IdealAllocator,
         )
     }
 )

@@ -7,7 +7,8 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from allocators.base import AllocatorError, Grant, Reason, Refusal
+from allocators.base import MISS, AllocatorError, Ask, Grant, Reason, Refusal
+from allocators.content import Segments
 from tests.conformance.cases import CONTEXT, Case, admitted, ask, audit, fill, ints, state, supports
 
 
@@ -93,9 +94,9 @@ def test_shortfall_is_honest(case: Case) -> None:
     allocator = case.make()
     rows, refusal = fill(allocator, 7)
     for row in rows if refusal else ():
-        free = allocator.free
+        held = allocator.usage().held
         allocator.release(row)
-        freed = -(-(allocator.free - free) // allocator.block_size)
+        freed = -(-(held - allocator.usage().held) // allocator.block_size)
         trial = deepcopy(allocator).admit(ask(7, oracle=allocator.oracle))
         if isinstance(trial, Grant):
             assert freed >= refusal.shortfall
@@ -261,6 +262,32 @@ def test_an_oracle_must_be_told_and_no_other_asks(case: Case) -> None:
     with pytest.raises(AllocatorError, match="output length"):
         allocator.admit(ask(5, oracle=False))
     assert state(allocator) == before
+
+
+def test_a_prefix_that_is_found_is_shared(case: Case) -> None:
+    allocator = case.make()
+    first = Segments([(-1, 12)], tail=-2)
+    before = state(allocator)
+    assert allocator.lookup(first, 12) == MISS
+    assert state(allocator) == before
+    answer = allocator.admit(Ask(first, 12, 12, output=4 if allocator.oracle else None))
+    assert isinstance(answer, Grant)
+    for content, common in ((Segments([(-1, 12)], tail=-3), 12), (Segments([(-1, 9), (-4, 5)], tail=-5), 9)):
+        before = state(allocator)
+        hit = allocator.lookup(content, 12)
+        assert state(allocator) == before
+        assert 0 <= hit.tokens <= min(common, 11), "a full hit still computes its last token"
+        assert hit.tokens == len(hit.blocks) * allocator.block_size
+        free = allocator.free
+        second = allocator.admit(Ask(content, 12, 12, hit, output=4 if allocator.oracle else None))
+        assert isinstance(second, Grant)
+        audit(allocator)
+        if hit.tokens:
+            assert allocator.table.row(second.row)[: len(hit.blocks)].tolist() == list(hit.blocks)
+            assert allocator.usage().saved == hit.tokens
+            assert free - allocator.free == allocator.blocks_for(12 - hit.tokens) * allocator.block_size
+        allocator.release(second.row)
+        audit(allocator)
 
 
 def test_a_fork_holds_the_same_tokens(case: Case) -> None:
