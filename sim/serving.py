@@ -39,9 +39,9 @@ class Serving:
     """Queue, running jobs and allocator, changed by one scheduler and one engine."""
 
     def __init__(self, allocator: Allocator, *, swap: bool = False) -> None:
-        """Serve from `allocator`; `swap` says whether preempted jobs go to the host or are recomputed."""
+        """Serve from `allocator`; `swap` says whether preempted jobs go to the host, if it has one, or are recomputed."""
         self.allocator = allocator
-        self.swap = swap or allocator.free_preemption
+        self.swap = allocator.free_preemption or (swap and type(allocator).swap_out is not Allocator.swap_out)
         self.waiting: deque[Job] = deque()
         self.running: dict[int, Job] = {}
         """By ticket, hence in running order."""
@@ -172,6 +172,35 @@ class Serving:
         elif job.samples > 1:
             copied = (job.samples - 1) * job.computed
         self.tokens += (job.samples - 1) * job.computed
+        return copied
+
+    def select(self, job: Job, parents: Sequence[int]) -> int:
+        """Let each of a decoding job's sequences continue that of `parents[i]`; returns tokens to be copied.
+
+        Where blocks are shared, sequences that are continued more than once fork and those that nobody continues
+        are released; elsewhere they keep their reservations and K/V is copied between them.
+        """
+        place = self.decoding.place(job)
+        repeated = len(parents) - len(set(parents))
+        if not self.allocator.shares:
+            return repeated * int(self.decoding.column(self.decoding.LENGTH)[place])
+        before = sum(self.waste(row, job) for row in job.rows)
+        rows, copied = [], 0
+        for rank, parent in enumerate(parents):
+            if parent in parents[:rank]:
+                grant = self.allocator.fork(job.rows[parent])
+                if isinstance(grant, Refusal):
+                    raise StalledError(f"{job} cannot fork: {grant}")
+                rows.append(grant.row)
+                copied += grant.copied
+            else:
+                rows.append(job.rows[parent])
+        for dropped in set(range(len(job.rows))) - set(parents):
+            self.allocator.release(job.rows[dropped])
+        job.rows = rows
+        self.decoding.column(self.decoding.ROW)[place : place + len(rows)] = rows
+        self.decoding.column(self.decoding.SLOTS)[place : place + len(rows)] = self.allocator.table.slots[rows]
+        self.internal += sum(self.waste(row, job) for row in rows) - before
         return copied
 
     def start_decoding(self, job: Job) -> None:

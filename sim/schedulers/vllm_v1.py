@@ -103,7 +103,7 @@ class VllmV1(Scheduler):
     def _go_on(self, serving: Serving, plan: Plan, job: Job, budget: int) -> int:
         """Let a job that came back from the host compute in this step; returns the budget left."""
         if job.ticket in serving.prefilling:
-            tokens = min(job.known - job.computed, budget)
+            tokens = min(job.known - job.computed, self._cap(serving, job), budget)
             if serving.extend(job, tokens) is None:
                 plan.chunks.append(Chunk(job, job.computed, tokens))
                 budget -= tokens
