@@ -13,6 +13,7 @@ import numpy as np
 import simpy
 
 from allocators.base import Ask, Reason
+from sim.beams import parents
 from sim.jobs import NEVER, Job
 from sim.leaping import leap
 from sim.serving import Blocked, Serving, StalledError
@@ -59,6 +60,7 @@ class Engine:
         executor: Executor,
         sink: Sink,
         *,
+        seed: int = 0,
         swap: bool = False,
         instants: int = 256,
         horizon_s: float | None = None,
@@ -73,6 +75,7 @@ class Engine:
             scheduler: decides each step.
             executor: runs each step.
             sink: takes the telemetry.
+            seed: of the draws that the run itself makes: which beams live on.
             swap: preempt to the host rather than recompute.
             instants: snapshots of the block map to keep, at most.
             horizon_s: stop the clock there, unfinished requests and all.
@@ -86,6 +89,7 @@ class Engine:
         self.executor = executor
         self.serving = Serving(allocator, swap=swap)
         self.leaps = leaps
+        self.seed = seed
         self.steps = 0
         self.log = StepLog(sink)
         self.request_log = RequestLog(len(requests))
@@ -93,6 +97,10 @@ class Engine:
         self._sink = sink
         self._horizon = INFINITY if horizon_s is None else round(horizon_s * 1e9)
         self._pending = len(requests)
+        self._followers: dict[int, list[int]] = {}
+        """Requests that arrive some time after another one has ended, by that one."""
+        for index in np.flatnonzero(requests.after >= 0).tolist():
+            self._followers.setdefault(int(requests.after[index]), []).append(index)
         self._bell = self.env.event()
         self._emitted = 0
         """When the decoding sequences got their last token."""
@@ -113,7 +121,7 @@ class Engine:
                 self._settle(job)
                 self.request_log.add(job, "unfinished")
         self.log.flush()
-        self.request_log.flush(self._sink, len(self.requests) - self._pending)
+        self.request_log.flush(self._sink)
         self.block_log.flush(self._sink)
         return Outcome(**self.request_log.counts, steps=self.steps, end_s=self.now / 1e9)
 
@@ -131,11 +139,12 @@ class Engine:
     # -- arrivals --------------------------------------------------------------------------
 
     def _job(self, index: int) -> Job:
+        """Make the job of a request that arrives now."""
         requests = self.requests
         samples = int(requests.samples[index]) if len(requests.samples) else 1
         return Job(
             index,
-            round(float(requests.arrival_s[index]) * 1e9),
+            self.now,
             int(requests.prompt_tokens[index]),
             int(requests.output_tokens[index]),
             samples,
@@ -143,27 +152,39 @@ class Engine:
         )
 
     def _arrivals(self) -> Generator[simpy.Event, object, None]:
+        """Let requests arrive at their times; those that follow another one are released by its end."""
+        followers = {index for released in self._followers.values() for index in released}
         for index in range(len(self.requests)):
-            job = self._job(index)
-            if job.arrival > self.now:
-                yield self.env.timeout(job.arrival - self.now)
-            self._pending -= 1
-            self._arrive(job)
-            if not self._bell.triggered:
-                self._bell.succeed()
-        if not self._bell.triggered:
-            self._bell.succeed()
+            if index in followers:
+                continue
+            arrival = round(float(self.requests.arrival_s[index]) * 1e9)
+            if arrival > self.now:
+                yield self.env.timeout(arrival - self.now)
+            self._arrive(index)
 
-    def _arrive(self, job: Job) -> None:
+    def _follow(self, index: int) -> Generator[simpy.Event, object, None]:
+        """Let a request arrive some time after the one that it follows has ended."""
+        yield self.env.timeout(round(float(self.requests.delay_s[index]) * 1e9))
+        self._arrive(index)
+
+    def _release(self, ended: Job) -> None:
+        for index in self._followers.get(ended.index, ()):
+            self.env.process(self._follow(index))
+
+    def _arrive(self, index: int) -> None:
+        job = self._job(index)
+        self._pending -= 1
         refusal = self._never(job)
         if refusal:
             job.reason = refusal
-            job.generated = 0
             self.request_log.add(job, "refused")
-            return
-        if not self.serving.waiting:
-            self.serving.unblock()
-        self.serving.waiting.append(job)
+            self._release(job)
+        else:
+            if not self.serving.waiting:
+                self.serving.unblock()
+            self.serving.waiting.append(job)
+        if not self._bell.triggered:
+            self._bell.succeed()
 
     def _never(self, job: Job) -> str:
         """Say why a request can never run, or nothing; cut its output to the model's context."""
@@ -212,7 +233,8 @@ class Engine:
 
     def _certain(self) -> bool:
         """Whether the scheduler could only let every decoding sequence advance, with nothing else to book."""
-        return self.leaps and self._uniform and not self._forked and self.scheduler.steady(self.serving)
+        searching = self.requests.beam and self.serving.seats > len(self.serving.running)
+        return self.leaps and self._uniform and not (self._forked or searching) and self.scheduler.steady(self.serving)
 
     def _idle(self) -> Generator[simpy.Event, object, None]:
         """Wait for the next arrival, or the horizon."""
@@ -284,11 +306,23 @@ class Engine:
             self._uniform = plan.decodes == len(serving.decoding)
             self._emitted = self.now
             self._finish_decodes()
+            if self.requests.beam:
+                self._select_beams(plan.decodes)
         for chunk in plan.chunks:
             self._book_chunk(chunk)
         if serving.blocked is Blocked.BUDGET:  # the next step has a budget of its own
             serving.unblock()
         self._end_batch()
+
+    def _select_beams(self, decodes: int) -> None:
+        """Let the beams of every search that has just advanced fork and drop."""
+        decoding = self.serving.decoding
+        for job in dict.fromkeys(decoding.owners[:decodes]):
+            if job.samples > 1:
+                position = job.output - int(decoding.column(decoding.LEFT)[decoding.place(job)])
+                chosen = parents(self.seed, job.index, position, job.samples)
+                self._copied += self.serving.select(job, chosen)
+                self._forked = True
 
     def _book_chunk(self, chunk: Chunk) -> None:
         serving, job, now = self.serving, chunk.job, self.now
@@ -332,6 +366,7 @@ class Engine:
     def _finish(self, job: Job) -> None:
         job.finished = self.now
         self.request_log.add(job, "finished")
+        self._release(job)
         if self.scheduler.holds_finished:
             self.serving.linger(job)
         else:

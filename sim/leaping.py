@@ -64,7 +64,7 @@ def leap(serving: Serving, executor: Executor, first: Step, until: float) -> Lea
     if not steps:
         return None
     durations = durations[:steps]
-    if done.copies or done.copied:  # such a leap is one step long
+    if (done.copies or done.copied) and not serving.allocator.concatenates:  # such a leap is one step long
         durations[0] = executor.run(Plan(count, copies=list(done.copies), copied_tokens=done.copied), serving)
     internal = _internal(serving, done)
     changes = _clock(first, durations)
@@ -106,11 +106,13 @@ def _shares(serving: Serving, done: Leap, internal: Ints, first: Step) -> dict[s
     tokens = serving.tokens + len(serving.decoding) * np.arange(1, done.steps + 1)
     live = tokens - usage.saved - usage.dropped - spent
     internal = internal + spent
+    rounding = np.full(done.steps, usage.rounding) if done.rounding is None else done.rounding
     free = allocator.capacity - done.held - done.cached - first.external
     return {
         "live": live,
         "internal": internal,
-        "reserved": done.held - usage.rounding - live - internal,
+        "reserved": done.held - rounding - live - internal,
+        "rounding": rounding,
         "cached": done.cached,
         "free": free,
         "largest_hole": first.largest_hole + free - free[-1],

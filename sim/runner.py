@@ -116,6 +116,7 @@ def run_case(
             case.make_scheduler(),
             executor,
             sink,
+            seed=workload.seed,
             swap=workload.engine.preemption == "swap",
             instants=0 if telemetry.blocks == "off" else telemetry.instants,
             horizon_s=workload.horizon_s,

@@ -18,7 +18,7 @@ from allocators.ledger import Ledger, split
 from sim.jobs import NEVER, Decoding, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -39,7 +39,7 @@ class Serving:
     """Queue, running jobs and allocator, changed by one scheduler and one engine."""
 
     def __init__(self, allocator: Allocator, *, swap: bool = False) -> None:
-        """Serve from `allocator`; `swap` says whether preempted jobs go to the host, if it has one, or are recomputed."""
+        """Serve from `allocator`; with `swap`, preempted jobs go to the host if it has one, else they are recomputed."""
         self.allocator = allocator
         self.swap = allocator.free_preemption or (swap and type(allocator).swap_out is not Allocator.swap_out)
         self.waiting: deque[Job] = deque()

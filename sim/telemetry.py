@@ -132,7 +132,7 @@ class RequestLog:
 
     def __init__(self, count: int) -> None:
         """Expect `count` requests."""
-        self._rows: npt.NDArray[np.int64] = np.zeros((count, len(self._NAMES)), np.int64)
+        self._rows: npt.NDArray[np.int64] = np.full((count, len(self._NAMES)), NEVER, np.int64)
         self._reasons: dict[int, str] = {}
         self._stalls: dict[int, list[int]] = {}
         self.counts = dict.fromkeys(STATUSES, 0)
@@ -161,9 +161,10 @@ class RequestLog:
             self._stalls[job.index] = job.stalls
         self.counts[status] += 1
 
-    def flush(self, sink: Sink, arrived: int) -> None:
-        """Write the rows of the first `arrived` requests, in order of arrival."""
-        rows = self._rows[:arrived]
+    def flush(self, sink: Sink) -> None:
+        """Write the rows of all requests that have arrived, in order of their ids."""
+        arrived = np.flatnonzero(self._rows[:, 0] != NEVER)
+        rows = self._rows[arrived]
         columns: dict[str, object] = {}
         for name, values in zip(self._NAMES, rows.T, strict=True):
             if name.endswith("_s"):
@@ -175,15 +176,15 @@ class RequestLog:
             else:
                 columns[name] = values.astype(np.int16 if name == "samples" else np.int32)
         words = ("", *sorted(set(self._reasons.values())))
-        codes = np.zeros(len(rows), np.int8)
+        codes = np.zeros(len(self._rows), np.int8)
         for index, reason in self._reasons.items():
             codes[index] = words.index(reason)
-        columns["reason"] = (codes, words)
-        counts = np.zeros(len(rows) + 1, np.int64)
+        columns["reason"] = (codes[arrived], words)
+        counts = np.zeros(len(self._rows), np.int64)
         for index, stalls in self._stalls.items():
-            counts[index + 1] = len(stalls)
+            counts[index] = len(stalls)
         values = [gap for index in sorted(self._stalls) for gap in self._stalls[index]]
-        columns["stall_s"] = (np.cumsum(counts), np.array(values, np.int64) / 1e9)
+        columns["stall_s"] = (np.append(0, np.cumsum(counts[arrived])), np.array(values, np.int64) / 1e9)
         sink.write("requests", columns)
 
 
