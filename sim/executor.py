@@ -72,8 +72,11 @@ class Simulated:
         """Say how long pure-decode steps take."""
         decoding = serving.decoding
         lengths = decoding.column(decoding.LENGTH)
-        load = self._with_decodes(Load(samples=len(lengths)), lengths, serving.context, np.arange(1, steps + 1))
+        ahead = np.arange(1, steps + 1)
+        load = self._with_decodes(Load(samples=len(lengths)), lengths, serving.context, ahead)
         changing = {name: value for name, value in load._asdict().items() if isinstance(value, np.ndarray)}
+        if serving.allocator.concatenates:
+            changing["copied_tokens"] = serving.context + len(lengths) * (ahead - 1)
         return self._cost.leap_ns(load, **changing)
 
     def _prefill(self, spans: list[tuple[int, int]]) -> Load:
