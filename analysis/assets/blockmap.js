@@ -57,28 +57,22 @@ class BlockMapPlot extends Plot {
     if (!this.picture) return;
     const { map } = this.column, { rows, count, sub } = this;
     const image = new ImageData(count, rows * sub), pixels = new Uint32Array(image.data.buffer);
-    const tint = this.tint(), cache = new Map();
-    const owner = map.owner, references = map.references, empty = map.empty;
+    const tint = this.tint(), { owner, references, empty, instants } = map, ages = state.colour === "age", stripes = state.colour === "owner";
     for (let row = 0; row < rows; row += 1) {
-      for (let at = 0; at < count; at += 1) {
-        const cell = row * count + at, code = owner[cell], shared = references[cell], blank = empty[cell];
-        const key = state.colour === "age" && code > 1 ? -1 : (code * 256 + shared) * 256 + blank;
-        let pair = key < 0 ? undefined : cache.get(key);
-        if (pair === undefined) {
-          const [full, hollow] = tint(code, shared, blank, map.instants[at]);
-          pair = { full: word(full), hollow: word(hollow), light: word(mix(full, [255, 255, 255], 0.45)), blend: word(mix(full, hollow, blank / 255)) };
-          if (key >= 0) cache.set(key, pair);
+      // along time a block mostly stays what it was, so its colours are worked out only when it changes
+      let code = -1, shared = -1, blank = -1, full = 0, hollow = 0, light = 0, blend = 0, filled = 0;
+      for (let at = 0, cell = row * count; at < count; at += 1, cell += 1) {
+        if (owner[cell] !== code || references[cell] !== shared || empty[cell] !== blank || (ages && code > 1)) {
+          [code, shared, blank] = [owner[cell], references[cell], empty[cell]];
+          const [solid, waste] = tint(code, shared, blank, instants[at]);
+          [full, hollow, light, blend] = [word(solid), word(waste), word(mix(solid, [255, 255, 255], 0.45)), word(mix(solid, waste, blank / 255))];
+          filled = Math.ceil(sub * (1 - blank / 255));
         }
-        const striped = shared > 1 && state.colour === "owner";
-        if (sub === 1) {
-          pixels[(rows - 1 - row) * count + at] = striped && ((at >> 1) + (row >> 1)) % 2 ? pair.light : pair.blend;
-          continue;
-        }
-        const filled = Math.ceil(sub * (1 - blank / 255));
-        for (let line = 0; line < sub; line += 1) {
-          const y = (rows - 1 - row) * sub + (sub - 1 - line);
-          const hatch = line >= filled && code > 1 && (at + line) % 6 === 0;
-          pixels[y * count + at] = line < filled ? (striped && ((at >> 1) + line) % 2 ? pair.light : pair.full) : hatch ? pair.light : pair.hollow;
+        const striped = stripes && shared > 1;
+        if (sub === 1) { pixels[(rows - 1 - row) * count + at] = striped && ((at >> 1) + (row >> 1)) % 2 ? light : blend; continue; }
+        for (let line = 0, to = ((rows - row) * sub - 1) * count + at; line < sub; line += 1, to -= count) {
+          if (line >= filled) pixels[to] = hollow;
+          else pixels[to] = striped && ((at >> 1) + line) % 2 ? light : full;
         }
       }
     }

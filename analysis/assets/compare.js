@@ -41,7 +41,7 @@ async function drawBars() {
 
 class StripPlot extends Plot {
   constructor(cell, first, second) {
-    super(cell, first, 170, { title: { text: "s", standoff: 2, font: { size: 11 } } }, { label: "Difference in end-to-end latency, request by request" });
+    super(cell, first, 170, { title: { text: "s", standoff: 2, font: { size: 11 } } }, { canvas: "above", label: "Difference in end-to-end latency, request by request" });
     const one = first.requests, two = second.requests, points = [];
     for (let at = 0; at < one.request_id.length; at += 1) {
       const other = second.place.get(one.request_id[at]);
@@ -54,9 +54,17 @@ class StripPlot extends Plot {
     this.y = { ...this.y, range: [-1.08 * size, 1.08 * size], zeroline: true, zerolinecolor: css("--muted") };
   }
 
-  traces() {
-    return [{ x: this.points.map((point) => point[0]), y: this.points.map((point) => point[1]), mode: "markers", hoverinfo: "skip",
-      marker: { size: 4, opacity: 0.65, color: this.points.map((point) => (point[1] > 0 ? css("--internal") : css("--live"))) } }];
+  paint(context, width, height) {
+    const [low, high] = this.y.range, worse = css("--internal"), better = css("--live");
+    for (const [arrival, difference, request] of this.points) {
+      const x = this.x(arrival), chosen = request === state.request;
+      if (x < 0 || x > width) continue;
+      context.globalAlpha = state.request === null || chosen ? 0.7 : 0.2;
+      context.fillStyle = difference > 0 ? worse : better;
+      const size = chosen ? 6 : 3;
+      context.fillRect(x - size / 2, (1 - (difference - low) / (high - low)) * height - size / 2, size, size);
+    }
+    context.globalAlpha = 1;
   }
 
   under(time, up) {

@@ -1,17 +1,27 @@
 // The packed arrays of a column: byte planes, deflated, in base64; unpacked when first shown.
 const ARRAYS = { f8: Float64Array, f4: Float32Array, i4: Int32Array, u4: Uint32Array, u2: Uint16Array, u1: Uint8Array, i1: Int8Array };
 
+function fromBase64(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const letters = atob(text), raw = new Uint8Array(letters.length);
+  for (let at = 0; at < raw.length; at += 1) raw[at] = letters.charCodeAt(at);
+  return raw;
+}
+
 async function unpack(packed) {
   const kind = ARRAYS[packed.type];
-  const raw = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([fromBase64(packed.data)]).stream().pipeThrough(new DecompressionStream("deflate"));
   const planes = new Uint8Array(await new Response(stream).arrayBuffer());
   const width = kind.BYTES_PER_ELEMENT, count = packed.length;
   if (width === 1) return kind === Uint8Array ? planes : new kind(planes.buffer);
+  if (width === 2) {
+    const joined = new Uint16Array(count);
+    for (let at = 0; at < count; at += 1) joined[at] = planes[at] | (planes[count + at] << 8);
+    return joined;
+  }
   const joined = new Uint8Array(count * width);
   for (let plane = 0; plane < width; plane += 1) {
-    const from = plane * count;
-    for (let at = 0, to = plane; at < count; at += 1, to += width) joined[to] = planes[from + at];
+    for (let at = 0, from = plane * count, to = plane; at < count; at += 1, to += width) joined[to] = planes[from + at];
   }
   return new kind(joined.buffer);
 }

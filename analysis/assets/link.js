@@ -36,7 +36,7 @@ function showAt(time) {
 
 function select(request) {
   state.request = request;
-  for (const plot of plots) { if (plot.refresh) plot.refresh(); else if (plot instanceof RequestsPlot) plot.repaint(); }
+  for (const plot of plots) { if (plot.refresh) plot.refresh(); else if (plot instanceof RequestsPlot || plot instanceof StripPlot) plot.repaint(); }
   details();
   remember();
 }

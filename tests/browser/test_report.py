@@ -1,0 +1,246 @@
+"""The report in Chromium: what a reader sees, moves and clicks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Locator, Page
+
+from analysis.reading import Run, open_directory
+from analysis.report import write_report
+from tests.analysis.synthetic import write_directory
+from tests.browser.conftest import Opened
+
+pytestmark = pytest.mark.browser
+HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"><b>bold</b>'
+
+
+def ranges(page: Page) -> list[list[float]]:
+    """Visible time range of every linked plot."""
+    found: list[list[float]] = page.evaluate(
+        "[...document.querySelectorAll('#timelines .js-plotly-plot, #strip .js-plotly-plot')]"
+        ".map(plot => plot.layout.xaxis.range.map(Number))"
+    )
+    return found
+
+
+def plot(page: Page, view: str, column: int) -> Locator:
+    return page.locator(f'.cells[data-view="{view}"] .cell').nth(column).locator(".plot")
+
+
+def hover(page: Page, view: str, column: int, across: float, up: float) -> None:
+    """Move over the drawing area of a plot: parts of its width from the left and of its height from below."""
+    box = plot(page, view, column)
+    box.scroll_into_view_if_needed()
+    size = box.bounding_box()
+    assert size is not None
+    left, right, top, bottom = 56, 10, 9, 26
+    page.mouse.move(
+        size["x"] + left + across * (size["width"] - left - right),
+        size["y"] + top + (1 - up) * (size["height"] - top - bottom),
+    )
+
+
+def run_named(report: Path, label: str) -> Run:
+    return next(run for run in open_directory(report.parent).runs if run.label == label)
+
+
+@pytest.mark.parametrize(
+    "opened", [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")], indirect=True, ids=str
+)
+def test_the_page_draws_itself_at_every_size_and_theme(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]  # type: ignore[index]  # set above
+    assert len(ranges(page)) == 9  # four views of two allocators, and the difference
+    theme = page.evaluate("document.documentElement.dataset.theme")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    light = int(re.findall(r"\d+", background)[0]) > 128
+    assert light == (theme == "light")
+    for view in ("map", "requests"):
+        colours = page.evaluate(
+            """view => [...document.querySelectorAll(`.cells[data-view="${view}"] canvas`)].map(canvas => {
+                const image = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+                return new Set(new Uint32Array(image.data.buffer)).size; })""",
+            view,
+        )
+        assert min(colours) > 3, f"the {view} is empty"
+
+
+def test_nothing_overlaps_or_is_cut_off(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    cut = page.evaluate(
+        """[...document.querySelectorAll('h1, h2, h3, p, button, .verdict, .caption span, td')]
+            .filter(node => node.offsetParent && node.scrollWidth > node.clientWidth + 1)
+            .filter(node => getComputedStyle(node).display !== 'inline')
+            .map(node => node.textContent)"""
+    )
+    assert cut == []
+
+
+def test_the_words_come_before_the_plots(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    first = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    ready = float(page.evaluate("document.documentElement.dataset.ready"))
+    assert first < ready
+    assert first < 2000
+    assert "paged runs" in page.locator(".finding").first.inner_text()
+
+
+def test_dragging_in_one_plot_zooms_all(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    before = ranges(page)
+    hover(page, "ledger", 1, 0.2, 0.5)
+    page.mouse.down()
+    hover(page, "ledger", 1, 0.4, 0.5)
+    page.mouse.up()
+    page.wait_for_selector("html[data-zoom]", state="attached")
+    page.wait_for_timeout(300)
+    after = ranges(page)
+    assert all(one == after[0] for one in after)
+    span = before[0][1] - before[0][0]
+    assert after[0] == pytest.approx([0.2 * span, 0.4 * span], abs=0.01 * span)
+    page.get_by_role("button", name="Whole run").click()
+    page.wait_for_timeout(300)
+    assert ranges(page) == before
+
+
+def test_the_cursor_prints_a_recorded_row_exactly(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    hover(page, "ledger", 0, 0.5, 0.5)
+    shown = page.locator(".cursor:not([hidden])").count()
+    assert shown == 9
+    steps = run_named(report, "preallocated").steps()
+    middle = (steps["start_s"][-1] + steps["duration_s"][-1]) / 2
+    text = page.locator("#readout .card").first.inner_text()
+    number = int(re.findall(r"step (\d+)", text)[0])
+    row = int(np.flatnonzero(steps["step"] == number)[0])
+    assert abs(steps["start_s"][row] - middle) < 1.0
+    for share in ("live", "reserved", "internal", "free"):
+        line = next(line for line in text.splitlines() if line.startswith(share))
+        assert int(line.split()[1].replace(",", "")) == steps[share][row]
+    assert "2,048" in next(line for line in text.splitlines() if line.startswith("pool"))
+    assert "ledger at" in page.locator("#tip").inner_text()
+
+
+def test_a_click_on_a_block_follows_its_request_everywhere(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    hover(page, "map", 0, 0.5, 0.25)
+    tip = page.locator("#tip").inner_text()
+    request = int(re.findall(r"request (\d+)", tip)[0])
+    page.mouse.down()
+    page.mouse.up()
+    detail = page.locator("#detail").inner_text()
+    assert f"Request {request}" in detail
+    assert f"r={request}" in page.evaluate("new Promise(done => setTimeout(() => done(location.hash), 300))")
+    run = run_named(report, "preallocated")
+    blocks = run.blocks()
+    assert blocks is not None
+    section = page.locator("#detail section").first.inner_text()
+    listed = [int(word) for word in section.split("):")[-1].split("s:")[-1].split() if word.isdigit()]
+    time = float(re.findall(r"block table at ([\d.]+) s", section)[0])
+    instants = np.unique(blocks["time_s"])
+    instant = instants[np.argmin(np.abs(instants - time))]
+    mine = (blocks["time_s"] == instant) & (blocks["request_id"] == request)
+    owned = np.concatenate(
+        [np.arange(b, b + n) for b, n in zip(blocks["block"][mine], blocks["count"][mine], strict=True)]
+    )
+    assert listed == owned.tolist()
+    page.keyboard.press("Escape")
+    assert page.locator("#detail").inner_text() == ""
+
+
+def test_arrow_keys_step_through_preemptions(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    page.keyboard.press("ArrowRight")
+    said = page.locator("#said").inner_text()
+    events = run_named(report, "paged").events()
+    assert events is not None
+    first = int(np.flatnonzero(events["event"] == "preempt")[0])
+    assert f"paged: preempt: request {events['request_id'][first]}" in said
+    assert f"for request {events['cause'][first]}" in said
+    assert f"Request {events['request_id'][first]}" in page.locator("#detail").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#said").inner_text() != said
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#said").inner_text() == said
+
+
+def test_divergence_jumps_to_the_first_request_treated_differently(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    page.keyboard.press("d")
+    page.wait_for_timeout(300)
+    said = page.locator("#said").inner_text()
+    request = int(re.findall(r"Request (\d+)", said)[0])
+    one, two = (run_named(report, label).requests() for label in ("preallocated", "paged"))
+    apart = np.abs(one["scheduled_s"] - two["scheduled_s"]) > 0.2
+    assert request <= np.flatnonzero(apart)[0]
+    assert ranges(page)[0][1] - ranges(page)[0][0] < 10
+
+
+def test_the_address_keeps_zoom_selection_and_allocators(opened: Opened, report: Path) -> None:
+    page = opened.go(report, "#x=5,9&t=6&r=12&a=1,2&c=state&o=ttft&theme=dark")
+    assert ranges(page)[0] == [5, 9]
+    assert "Request 12" in page.locator("#detail").inner_text()
+    assert page.locator('#chips [aria-pressed="true"]').all_inner_texts() == ["paged", "ideal"]
+    assert page.locator("#colour").input_value() == "state"
+    assert page.locator("#order").input_value() == "ttft"
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.keyboard.press("0")
+    page.wait_for_timeout(400)
+    assert "x=" not in page.evaluate("location.hash")
+
+
+def test_keys_change_theme_colouring_and_order(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    page.keyboard.press("c")
+    assert page.locator("#colour").input_value() == "state"
+    page.keyboard.press("s")
+    assert page.locator("#order").input_value() == "ttft"
+    page.keyboard.press("t")
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.keyboard.press("+")
+    page.wait_for_timeout(300)
+    span = ranges(page)[0][1] - ranges(page)[0][0]
+    page.keyboard.press("Shift+ArrowRight")
+    page.wait_for_timeout(300)
+    assert ranges(page)[0][1] - ranges(page)[0][0] == pytest.approx(span)
+
+
+def test_allocators_are_chosen_by_chips(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    page.get_by_role("button", name="ideal", exact=True).click()
+    page.wait_for_function("() => document.querySelectorAll('.cells[data-view=\"map\"] .cell').length === 3")
+    page.get_by_role("button", name="preallocated", exact=True).click()
+    page.wait_for_timeout(1500)
+    captions = page.locator('.cells[data-view="ledger"] .caption b').all_inner_texts()
+    assert captions == ["paged", "ideal"]
+
+
+def test_hostile_names_show_as_text_and_run_nothing(opened: Opened, tmp_path: Path) -> None:
+    path = write_directory(
+        tmp_path / "run", count=12, kinds=("paged", "preallocated"), labels=(HOSTILE, "<i>x</i>"), name=HOSTILE
+    )
+    page = opened.go(write_report(path))
+    assert page.title().startswith("</script>")
+    assert page.locator("h1").inner_text() == HOSTILE
+    assert page.locator("img").count() == 0
+    assert page.locator("h1 b, .name b, #chips b, #bars b, .glance i").count() == 0
+    assert HOSTILE in page.locator("#chips").inner_text()
+    assert "<i>x</i>" in page.locator("#bars").inner_text().replace("\u200b", "")
+
+
+def test_a_reader_of_the_screen_finds_names_and_tables(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    assert page.locator("main#main").count() == 1
+    assert page.locator("th[scope=row] .name").all_inner_texts() == ["preallocated", "paged", "ideal"]
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('button, select')]"
+        ".filter(n => !(n.getAttribute('aria-label') || n.textContent.trim() || n.labels?.length)).length"
+    )
+    assert unnamed == 0
+    assert page.locator('.plot[role="img"]:not([aria-label=""])').count() == 9
+    assert "live" in (page.locator(".glance .stack").first.get_attribute("aria-label") or "")
