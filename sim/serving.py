@@ -39,7 +39,7 @@ class Serving:
     """Queue, running jobs and allocator, changed by one scheduler and one engine."""
 
     def __init__(self, allocator: Allocator, *, swap: bool = False) -> None:
-        """Serve from `allocator`; with `swap`, preempted jobs go to the host if it has one, else they are recomputed."""
+        """Serve from `allocator`; with `swap`, preempted jobs go to the host if it has one, else recompute."""
         self.allocator = allocator
         self.swap = allocator.free_preemption or (swap and type(allocator).swap_out is not Allocator.swap_out)
         self.waiting: deque[Job] = deque()
