@@ -75,6 +75,22 @@ class Gamma(Process):
         return self.rate
 
 
+class Renewal(Process):
+    """Independent gaps of any distribution, such as a measured one."""
+
+    kind: Literal["renewal"]
+    gap_s: Quantity
+    """Seconds between arrivals."""
+
+    def draw(self, rng: np.random.Generator, count: int) -> Floats:
+        """Add up gaps."""
+        return np.cumsum(self.gap_s.draw(rng, count))
+
+    def mean_rate(self) -> float:
+        """Estimate it from 4,096 gaps."""
+        return 1 / max(float(self.gap_s.draw(np.random.default_rng(0), 4096).mean()), 1e-9)
+
+
 class Fixed(Process):
     """A metronome: equal gaps of 1/rate seconds, the first request at 0."""
 
@@ -160,6 +176,8 @@ class Profile(Process):
     """Arrivals a second in each bin."""
     cv: Cv = 1.0
     """Coefficient of variation of the gaps in operational time; 1 is Poisson."""
+    gaps: Quantity | None = None
+    """Gaps in operational time, of mean 1, in place of Gamma ones of that cv."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -171,7 +189,7 @@ class Profile(Process):
         """Draw in operational time and invert the cumulative rate."""
         done = np.concatenate([[0], np.cumsum(np.array(self.rates) * self.bin_s)])
         times = np.arange(len(done)) * self.bin_s
-        work = np.cumsum(unit_gaps(rng, count, self.cv))
+        work = np.cumsum(unit_gaps(rng, count, self.cv) if self.gaps is None else self.gaps.draw(rng, count))
         whole = np.floor(work / done[-1])
         arrival: Floats = whole * times[-1] + np.interp(work - whole * done[-1], done, times)
         return arrival
@@ -202,6 +220,6 @@ class Closed(Spec):
 
 
 Arrivals: TypeAlias = Annotated[
-    Poisson | Gamma | Fixed | OnOff | Diurnal | Profile | Batch | Closed,
+    Poisson | Gamma | Renewal | Fixed | OnOff | Diurnal | Profile | Batch | Closed,
     Field(discriminator="kind"),
 ]

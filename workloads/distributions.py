@@ -195,6 +195,22 @@ class QuantilesShape(Distribution):
         return np.interp(probability, np.linspace(0, 1, len(self.values)), np.array(self.values, np.float64))
 
 
+class ValuesShape(Distribution):
+    """Values that are equally likely: a measured distribution as the means of its equal parts, its mean kept."""
+
+    values: Annotated[tuple[NotNegative, ...], Field(min_length=1, max_length=100_000, strict=False)]
+    """In any order."""
+
+    def sample(self, rng: np.random.Generator, count: int) -> Floats:
+        """Draw with replacement."""
+        return np.array(self.values, np.float64)[rng.integers(0, len(self.values), count)]
+
+    def transform(self, normal: Floats) -> Floats:
+        """Invert the CDF."""
+        ranks = np.minimum(normal_cdf(normal) * len(self.values), len(self.values) - 1).astype(np.int64)
+        return np.sort(np.array(self.values, np.float64))[ranks]
+
+
 class Fixed(FixedShape):
     """Always the same; a bare number means this."""
 
@@ -231,8 +247,14 @@ class Quantiles(QuantilesShape):
     kind: Literal["quantiles"]
 
 
+class Values(ValuesShape):
+    """Values that are equally likely: a measured distribution as the means of its equal parts."""
+
+    kind: Literal["values"]
+
+
 Given: TypeAlias = Annotated[
-    Fixed | Uniform | Exponential | Lognormal | Gamma | Quantiles,
+    Fixed | Uniform | Exponential | Lognormal | Gamma | Quantiles | Values,
     Field(discriminator="kind"),
 ]
 

@@ -36,11 +36,21 @@ def requests(workload: Workload, repeat: int = 0) -> Requests:
         WorkloadError: a data file or trace is bad, or no request arrives.
 
     """
-    streams = partial(_stream, workload.seed, repeat)
     source = workload.requests
-    if not isinstance(source, Generated):
-        return _replayed(source, streams)
-    scene = Scene(source.lengths, source.shared, source.token_s, workload.engine.max_model_len, streams)
+    if isinstance(source, Generated):
+        return generate(source, workload.seed, repeat, workload.engine.max_model_len)
+    return _replayed(source, partial(_stream, workload.seed, repeat))
+
+
+def generate(source: Generated, seed: int = 0, repeat: int = 0, max_model_len: int | None = None) -> Requests:
+    """Draw the requests of a block; sessions end before they outgrow `max_model_len` tokens.
+
+    Raises:
+        WorkloadError: a data file is bad, or no request arrives.
+
+    """
+    streams = partial(_stream, seed, repeat)
+    scene = Scene(source.lengths, source.shared, source.token_s, max_model_len, streams)
     starts = None if source.count is not None else _starts_within(source, streams)
     made = _pace(_lay_out(source, scene, starts), source.arrivals, starts, source.token_s, streams)
     samples = tokens(source.samples.draw(streams("samples"), len(made)))

@@ -15,7 +15,9 @@ from pydantic import Field
 
 from workloads.distributions import Distribution, GammaShape, LognormalShape, Quantity, normal_cdf
 from workloads.requests import Floats, Ints
-from workloads.spec import SHIPPED, Count, DataPath, Spec
+from workloads.spec import SHIPPED, Count, DataPath, Positive, Spec
+
+Outputs: TypeAlias = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=10_000, strict=False)]
 
 
 def tokens(values: Floats) -> Ints:
@@ -136,6 +138,27 @@ class Marginals(Pair):
         return self.prompt, self.output
 
 
+class Joint(Spec):
+    """A measured joint distribution, as `trace fit` writes it: prompts, and outputs given the prompt."""
+
+    kind: Literal["joint"]
+    prompt: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=10_000, strict=False)]
+    """Equally likely prompt lengths, tokens, ascending."""
+    output: Annotated[tuple[Outputs, ...], Field(min_length=1, max_length=10_000, strict=False)]
+    """For each of as many equal parts of the prompts, in order: equally likely output lengths, tokens."""
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
+        """Draw prompts, then outputs from the part that each prompt falls into."""
+        first, second = rng.spawn(2)
+        place = first.random(count)
+        prompt = np.array(self.prompt)[(place * len(self.prompt)).astype(np.int64)]
+        part = (place * len(self.output)).astype(np.int64)
+        sizes = np.array([len(values) for values in self.output])
+        starts = np.cumsum(sizes) - sizes
+        flat = np.array([value for values in self.output for value in values])
+        return tokens(prompt), tokens(flat[starts[part] + (second.random(count) * sizes[part]).astype(np.int64)])
+
+
 class ShareGPT(Spec):
     """First turns of ShareGPT conversations that pass the filter of vLLM's benchmark (14,906 pairs, shipped)."""
 
@@ -173,6 +196,6 @@ class Csv(Spec):
 
 
 Lengths: TypeAlias = Annotated[
-    ShareGPT | Fixed | Uniform | Lognormal | Gamma | Marginals | Csv,
+    ShareGPT | Fixed | Uniform | Lognormal | Gamma | Marginals | Joint | Csv,
     Field(discriminator="kind"),
 ]

@@ -16,6 +16,7 @@ from workloads.allocator import AllocatorSpec, Scheduler
 from workloads.arrivals import Arrivals
 from workloads.distributions import Quantity
 from workloads.lengths import Lengths
+from workloads.replies import Replies
 from workloads.sessions import Turns
 from workloads.sharing import Part
 from workloads.spec import Count, DataPath, ModelName, NotNegative, Positive, Share, Spec
@@ -117,7 +118,7 @@ class Generated(Spec):
     """How long a request's own prompt and its output are; shared parts and history come on top of the prompt."""
     shared: Annotated[tuple[Part, ...], Field(strict=False)] = ()
     """Parts that prompts begin with and share: system prompts, few-shot examples, retrieved documents."""
-    session: Annotated[Turns | Tree, Field(discriminator="kind")] | None = None
+    session: Annotated[Turns | Tree | Replies, Field(discriminator="kind")] | None = None
     """How requests grow out of one another; without it every request is by itself."""
     samples: Quantity = Field(default=1, validate_default=True)
     """Parallel samples of a request (vLLM's `n`), or its beam width; rounded, at least 1."""

@@ -1,0 +1,148 @@
+"""From a trace to a generator: a `requests` block that makes requests like the trace's, without being the trace.
+
+What is kept: arrivals (rate over time, burstiness), prompt and output lengths together,
+how much prompts share, and turns of sessions.  What is not: any single request; every
+number in the block stands for many of them.  `check` says how near the fit came.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workloads.fit_arrivals import fit_arrivals, ks_distance, strata
+from workloads.fit_sharing import fit_sharing
+from workloads.generate import generate
+from workloads.reuse import ideal_hits
+from workloads.schema import Generated
+
+if TYPE_CHECKING:
+    from workloads.requests import Floats, Ints, Requests
+
+PROMPTS, PARTS, OUTPUTS = 200, 20, 25
+"""Numbers that stand for the prompts; parts they are cut into; numbers that stand for the outputs of each part."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One quantity of the trace beside that of as many generated requests."""
+
+    quantity: str
+    trace: float
+    """Mean (of a rate: the rate)."""
+    fitted: float
+    distance: float
+    """Kolmogorov-Smirnov distance of the two distributions, 0 to 1; NaN where there is only one number."""
+    critical: float
+    """Distance that two samples of one distribution exceed in 5 of 100 cases."""
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether a Kolmogorov-Smirnov test at 5 % tells trace and fit apart."""
+        return self.distance > self.critical
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted generator."""
+
+    block: dict[str, Any]
+    """The `requests` block as plain data."""
+    notes: tuple[str, ...]
+    """What the fit found, and what it leaves out."""
+
+    @property
+    def source(self) -> Generated:
+        """The block, validated."""
+        return Generated.model_validate(self.block)
+
+    def yaml(self) -> str:
+        """Write the block as YAML, one key a line."""
+        lines = [f"  {key}: {_flow(value)}" for key, value in self.block.items()]
+        return "\n".join([*(f"# {note}" for note in self.notes), "requests:", *lines]) + "\n"
+
+
+def fit(requests: Requests) -> Fit:
+    """Fit a generator to requests (at least two)."""
+    sharing = fit_sharing(requests)
+    arrivals, notes = fit_arrivals(requests.arrival_s - requests.arrival_s[0])
+    block: dict[str, Any] = {"count": len(requests), "arrivals": arrivals}
+    block["lengths"] = joint_lengths(sharing.own[sharing.roots], requests.output_tokens[sharing.roots])
+    if sharing.common:
+        share = {} if sharing.common_share == 1 else {"share": round(sharing.common_share, 4)}
+        block["shared"] = [{"tokens": sharing.common, **share}]
+        notes.append(f"{sharing.common_share:.0%} of the prompts begin with the same {sharing.common} tokens")
+    later = sharing.later
+    if len(later):
+        back = later - sharing.parent[later]
+        # Early requests have nothing so far back that they could continue: they start anew, though the share is kept.
+        reach = float((np.arange(len(requests))[:, None] >= np.quantile(back, np.linspace(0, 1, 201))).mean())
+        block["session"] = {
+            "kind": "replies",
+            "share": round(min(len(later) / len(requests) / reach, 1.0), 4),
+            "back": {"kind": "values", "values": strata(back, PROMPTS)},
+            "kept": {"kind": "values", "values": strata(sharing.kept[later], 50)},
+            "later": joint_lengths(sharing.own[later], requests.output_tokens[later]),
+        }
+        notes.append(f"{len(later) / len(requests):.0%} of the requests continue an earlier one")
+    return Fit(block, tuple(notes))
+
+
+def joint_lengths(prompt: Ints, output: Ints) -> dict[str, Any]:
+    """Describe lengths as the `joint` kind: prompts, and outputs of each twentieth of the prompts."""
+    count = len(prompt)
+    order = np.lexsort((output, prompt))
+    parts = max(1, min(PARTS, count // OUTPUTS))
+    edges = np.linspace(0, count, parts + 1).round().astype(np.int64)
+    return {
+        "kind": "joint",
+        "prompt": strata(prompt, PROMPTS),
+        "output": [strata(output[order[a:b]], OUTPUTS) for a, b in pairwise(edges)],
+    }
+
+
+def check(requests: Requests, fitted: Fit, seed: int = 0) -> list[Check]:
+    """Compare a trace with as many requests from its fit."""
+    made = generate(fitted.source, seed)
+    checks = [
+        _compare("gap between arrivals, s", np.diff(requests.arrival_s), np.diff(made.arrival_s)),
+        _compare("arrivals a minute", per_minute(requests.arrival_s), per_minute(made.arrival_s)),
+        _compare("prompt tokens", requests.prompt_tokens, made.prompt_tokens),
+        _compare("output tokens", requests.output_tokens, made.output_tokens),
+        _compare(
+            "prompt x output tokens",
+            requests.prompt_tokens * requests.output_tokens,
+            made.prompt_tokens * made.output_tokens,
+        ),
+    ]
+    if requests.prefixes is not None:
+        rates = [float(ideal_hits(some).sum() / some.prompt_tokens.sum()) for some in (requests, made)]
+        checks.append(Check("ideal hit rate", rates[0], rates[1], math.nan, math.nan))
+    return checks
+
+
+def per_minute(arrival: Floats) -> Ints:
+    """Count arrivals in each whole minute; at least one minute."""
+    minutes = max(1, int(arrival[-1] // 60))
+    return np.histogram(arrival, bins=minutes, range=(0, 60 * minutes))[0].astype(np.int64)
+
+
+def _compare(quantity: str, one: Floats | Ints, other: Floats | Ints) -> Check:
+    """Compare two samples by the Kolmogorov-Smirnov test (asymptotic 5 % point of the two-sample test)."""
+    if not len(one) or not len(other):
+        return Check(quantity, math.nan, math.nan, math.nan, math.nan)
+    critical = 1.3581 * math.sqrt(1 / len(one) + 1 / len(other))
+    return Check(quantity, float(one.mean()), float(other.mean()), ks_distance(one, other), critical)
+
+
+def _flow(value: Any) -> str:
+    """Write plain data in YAML's flow style."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_flow(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
