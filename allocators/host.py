@@ -45,8 +45,6 @@ class HostPool:
 
     def swap_in(self, device: SharingRows, rows: Sequence[int], spare: int) -> list[Swap] | Refusal:
         """Move rows back to the device, all or none; leave `spare` blocks free there."""
-        for row in rows:
-            self.demand_open(row)
         new = {block for row in rows for block in self.table.row(row).tolist()} - self.of_host.keys() - {0}
         if len(new) + spare > device.pool.free:
             return Refusal(Reason.BLOCKS, len(new), len(new) + spare - device.pool.free)
@@ -74,6 +72,8 @@ class HostPool:
     def check(self, on_device: Ints, here: Ints) -> None:
         """Raise `CorruptionError` unless the counts and twins agree with the holders of each block on either side."""
         self.pool.check(here)
+        if len(self.pool.cache):
+            raise CorruptionError("a block on the host has a key, but nothing is looked up there")
         if {twin: block for block, twin in self.of_device.items()} != self.of_host:
             raise CorruptionError("device and host disagree on which blocks are twins")
         for block, twin in self.of_device.items():

@@ -188,6 +188,8 @@ class PagedAllocator(SharingRows):
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
         """See `Allocator.advance`.  A few NumPy calls, and O(1) for each block taken or filled."""
         self._demand(rows, lengths)
+        if (lengths != self.table.length[rows]).any():
+            raise AllocatorError("a leap starts from the lengths that the rows have")
         if self.windowed or not self.tails.isdisjoint(rows.tolist()):
             return super().advance(rows, lengths, steps)
         return leap(self, rows, lengths, steps)
@@ -208,10 +210,14 @@ class PagedAllocator(SharingRows):
         """Do `swap_out` for all of `rows` or for none."""
         for row in rows:
             self.demand_open(row)
+        self._demand_each_once(rows)
         return self.host.swap_out(self, rows)
 
     def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
         """Do `swap_in` for all of `rows` or for none; `spare` blocks must still be free afterwards."""
+        for row in rows:
+            self.host.demand_open(row)
+        self._demand_each_once(rows)
         return self.host.swap_in(self, rows, spare)
 
     def discard(self, row: int) -> None:
@@ -238,8 +244,7 @@ class PagedAllocator(SharingRows):
         who = rows[due]
         if not table.count[who].all():
             raise AllocatorError(f"row {int(who[table.count[who] == 0][0])} is not open")
-        if len(set(who.tolist())) < len(who):
-            raise AllocatorError("a row can grow only once in a call")
+        self._demand_each_once(who.tolist())
         copying = self.copying(who)
         return due, -(-lengths[due] // self.block_size) - table.count[who] + copying, copying
 
@@ -271,6 +276,11 @@ class PagedAllocator(SharingRows):
             if growth.refusal is not None:
                 return Growth(index, growth.refusal, copies, copied)
         return Growth(len(rows), None, copies, copied)
+
+    @staticmethod
+    def _demand_each_once(rows: Sequence[int]) -> None:
+        if len(set(rows)) < len(rows):
+            raise AllocatorError(f"a row is named twice: {rows}")
 
     def _short_of(self, need: int, spare: int) -> Refusal:
         reason = Reason.NEVER if need > self.num_blocks else Reason.BLOCKS

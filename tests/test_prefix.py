@@ -1,0 +1,273 @@
+"""Prefix caching: what the keys of blocks stand for, and which blocks a look-up finds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allocators.base import MISS, Ask, Grant, Reason, Refusal
+from allocators.content import Content, Media, Segments, Tokens
+from allocators.paged import PagedAllocator
+from allocators.prefix import PrefixCache
+
+tokens = st.lists(st.integers(0, 2), max_size=24)
+pieces = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), max_size=5)
+
+
+def pool(blocks: int = 8, size: int = 4, **options: Any) -> PagedAllocator:
+    return PagedAllocator(blocks, size, 64, 4, prefix_cache=True, **options)
+
+
+def serve(allocator: PagedAllocator, content: Content, length: int) -> tuple[int, list[int], int]:
+    """Admit a prompt; returns its row, its blocks and the tokens hit."""
+    hit = allocator.lookup(content, length)
+    grant = allocator.admit(Ask(content, length, length, hit))
+    assert isinstance(grant, Grant)
+    return grant.row, allocator.table.row(grant.row).tolist(), hit.tokens
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+@given(first=tokens, second=tokens, size=st.integers(1, 5))
+def test_keys_agree_exactly_as_far_as_the_tokens_do(first: list[int], second: list[int], size: int) -> None:
+    ours, theirs = (Tokens(each).keys(size, len(each) // size) for each in (first, second))
+    for index, (one, other) in enumerate(zip(ours, theirs, strict=False)):
+        end = (index + 1) * size
+        assert (one == other) == (first[:end] == second[:end])
+
+
+@given(first=pieces, second=pieces, size=st.integers(1, 5))
+def test_segments_agree_as_the_tokens_they_stand_for_would(
+    first: list[tuple[int, int]], second: list[tuple[int, int]], size: int
+) -> None:
+    def spelled(parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [(name, place) for name, length in parts for place in range(length)]
+
+    def keys(parts: list[tuple[int, int]]) -> list[int]:
+        return Segments(parts, tail=9).keys(size, sum(length for _, length in parts) // size)
+
+    for index, (one, other) in enumerate(zip(keys(first), keys(second), strict=False)):
+        end = (index + 1) * size
+        assert (one == other) == (spelled(first)[:end] == spelled(second)[:end])
+
+
+def test_an_output_that_becomes_part_of_the_next_prompt_is_the_same_content() -> None:
+    turn = Segments([(1, 6)], tail=2)
+    following = Segments([(1, 6), (2, 10), (3, 4)], tail=4)
+    assert turn.keys(4, 4) == following.keys(4, 4)[:4]
+    assert turn.keys(4, 5)[4] != following.keys(4, 5)[4]
+
+
+@given(parts=pieces, tail=st.integers(0, 3), at=st.integers(0, 24), size=st.integers(1, 5), known=st.integers(0, 6))
+def test_a_branch_is_the_same_up_to_where_it_branches(
+    parts: list[tuple[int, int]], tail: int, at: int, size: int, known: int
+) -> None:
+    parent = Segments(parts, tail, root=7)
+    parent.keys(size, known)
+    child = parent.branch(at, tail=99)
+    assert child.keys(size, 8)[: at // size] == parent.keys(size, 8)[: at // size]
+    assert not set(child.keys(size, 8)[at // size : 8]) & set(parent.keys(size, 8)[at // size : 8])
+
+
+@given(before=tokens, one=tokens, other=tokens, size=st.integers(1, 5))
+def test_tokens_branch_extend_and_forget(before: list[int], one: list[int], other: list[int], size: int) -> None:
+    parent = Tokens(before)
+    child = parent.branch(len(before))
+    parent.extend(one)
+    child.extend(other)
+    for content, spelled in ((parent, before + one), (child, before + other)):
+        assert content.keys(size, len(spelled) // size) == Tokens(spelled).keys(size, len(spelled) // size)
+        content.truncate(len(before))
+        content.extend(other)
+    spelled = before + other
+    assert parent.keys(size, len(spelled) // size) == Tokens(spelled).keys(size, len(spelled) // size)
+
+
+def test_tokens_that_are_not_known_have_no_key() -> None:
+    with pytest.raises(ValueError, match="only 5 are known"):
+        Tokens(range(5)).keys(4, 2)
+
+
+def test_a_root_keeps_namespaces_apart() -> None:
+    keys = [Tokens(range(8), root).keys(4, 2) for root in (0, 1, 2)]
+    assert len({key for each in keys for key in each}) == 6
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "alike"),
+    [
+        ([Media(5, 2, 4)], [Media(5, 2, 4)], [True, True, True]),
+        ([Media(5, 2, 4)], [Media(6, 2, 4)], [False, False, False]),
+        ([Media(5, 5, 2)], [Media(6, 5, 2)], [True, False, False]),
+        ([Media(5, 5, 2)], [Media(5, 6, 2)], [True, False, False]),
+        ([Media(5, 8, 2)], [], [True, True, False]),
+        ([Media(5, 12, 2)], [], [True, True, True]),
+    ],
+)
+def test_an_image_counts_in_the_blocks_its_placeholders_touch(
+    first: list[Media], second: list[Media], alike: list[bool]
+) -> None:
+    ours, theirs = (Tokens([0] * 12, media=media).keys(4, 3) for media in (first, second))
+    assert [one == other for one, other in zip(ours, theirs, strict=True)] == alike
+
+
+# -- look-ups ----------------------------------------------------------------------------------------
+
+
+def test_a_prefix_outlives_the_sequence_that_computed_it() -> None:
+    allocator = pool()
+    row, first, hit = serve(allocator, Tokens(range(10)), 10)
+    assert (first, hit) == ([1, 2, 3], 0)
+    allocator.release(row)
+    assert (allocator.usage().held, allocator.usage().cached) == (0, 8)
+    _, second, hit = serve(allocator, Tokens([*range(8), 90, 91, 92, 93]), 12)
+    assert (second, hit) == ([1, 2, 3], 8), "two blocks revived; the third was free and is taken first"
+    allocator.check()
+
+
+def test_a_hit_never_covers_the_last_token() -> None:
+    allocator = pool()
+    serve(allocator, Tokens(range(8)), 8)
+    assert allocator.lookup(Tokens(range(8)), 8).tokens == 4
+    assert allocator.lookup(Tokens(range(9)), 9).tokens == 8
+
+
+def test_two_requests_of_one_step_share_what_the_first_is_about_to_compute() -> None:
+    allocator = pool()
+    _, first, _ = serve(allocator, Tokens(range(9)), 9)
+    _, second, hit = serve(allocator, Tokens(range(9)), 9)
+    assert (first[:2], hit) == (second[:2], 8)
+    assert allocator.usage().saved == 8
+
+
+def test_only_tokens_promised_so_far_have_keys() -> None:
+    allocator = pool()
+    content = Tokens(range(16))
+    row = allocator.admit(Ask(content, 16, 6, whole=16))
+    assert isinstance(row, Grant)
+    assert allocator.lookup(Tokens(range(16)), 16).tokens == 4
+    allocator.grow(np.array([row.row]), np.array([8]))
+    assert allocator.lookup(Tokens(range(16)), 16).tokens == 8
+
+
+def test_generated_tokens_are_cached_too() -> None:
+    allocator = pool()
+    content = Tokens(range(6))
+    row, _, _ = serve(allocator, content, 6)
+    content.extend([80, 81])
+    allocator.grow(np.array([row]), np.array([8]))
+    assert allocator.lookup(Tokens([*range(6), 80, 81, 1]), 9).tokens == 8
+
+
+def test_of_two_blocks_with_one_key_the_oldest_answers_and_neither_table_changes() -> None:
+    allocator = pool()
+    _, first, _ = serve(allocator, Tokens(range(8)), 8)
+    _, second, _ = serve(allocator, Tokens(range(8)), 8)
+    assert first == [1, 2]
+    assert second == [1, 3], "the last token is computed again, in a block of its own"
+    assert allocator.lookup(Tokens(range(9)), 9).blocks == (1, 2)
+    allocator.release(0)
+    assert allocator.lookup(Tokens(range(9)), 9).blocks == (1, 2)
+    allocator.check()
+
+
+def test_the_least_recently_released_goes_first_and_tails_before_heads() -> None:
+    allocator = pool(blocks=4)
+    first, _, _ = serve(allocator, Tokens([1] * 8), 8)
+    second, _, _ = serve(allocator, Tokens([2] * 8), 8)
+    allocator.release(second)
+    allocator.release(first)
+    third, taken, _ = serve(allocator, Tokens([3] * 12), 12)
+    assert taken == [4, 3, 2]
+    allocator.release(third)
+    assert allocator.lookup(Tokens([1] * 9), 9).tokens == 4
+    assert allocator.lookup(Tokens([2] * 9), 9) == MISS
+
+
+def test_a_hit_counts_against_the_free_blocks_only_if_nobody_held_it() -> None:
+    allocator = pool(blocks=3)
+    row, _, _ = serve(allocator, Tokens(range(8)), 8)
+    assert serve(allocator, Tokens(range(9)), 9)[1] == [1, 2, 3]
+    allocator.release(1)
+    allocator.release(row)
+    content = Tokens(range(16))
+    refusal = allocator.admit(Ask(content, 16, 16, allocator.lookup(content, 16)))
+    assert isinstance(refusal, Refusal)
+    assert (refusal.need, refusal.shortfall) == (4, 1)
+
+
+def test_a_stale_hit_cannot_be_used_but_a_fresh_one_can() -> None:
+    allocator = pool(blocks=3)
+    row, _, _ = serve(allocator, Tokens(range(9)), 9)
+    allocator.release(row)
+    before = allocator.pool.queue.order().tolist()
+    assert allocator.lookup(Tokens(range(9)), 9) == allocator.lookup(Tokens(range(9)), 9)
+    assert allocator.pool.queue.order().tolist() == before, "looking changes nothing"
+
+
+def test_reset_forgets_everything_once_nothing_is_held() -> None:
+    allocator = pool()
+    row, _, _ = serve(allocator, Tokens(range(9)), 9)
+    assert allocator.reset() == Refusal(Reason.BLOCKS, need=8, shortfall=3)
+    allocator.release(row)
+    order = allocator.pool.queue.order().tolist()
+    assert allocator.reset() is None
+    assert allocator.usage().cached == 0
+    assert allocator.pool.queue.order().tolist() == order
+    assert allocator.lookup(Tokens(range(9)), 9) == MISS
+    allocator.check()
+
+
+def test_a_fork_caches_only_what_it_is_known_to_be() -> None:
+    allocator = pool(blocks=16)
+    content = Segments([(1, 6)], tail=2)
+    row, _, _ = serve(allocator, content, 6)
+    silent = allocator.fork(row).row
+    known = allocator.fork(row, content=content.branch(6, tail=3)).row
+    allocator.grow(np.array([row, silent, known]), np.array([8, 8, 8]))
+    for tail, hit in ((2, 8), (3, 8), (4, 4)):
+        assert allocator.lookup(Segments([(1, 6)], tail), 9).tokens == hit
+    assert np.count_nonzero(allocator.pool.cache.key) == 3
+    allocator.check()
+
+
+def test_a_sequence_back_from_the_host_can_be_hit_again() -> None:
+    allocator = pool(blocks=4, host_blocks=4)
+    content = Tokens(range(9))
+    row, _, _ = serve(allocator, content, 9)
+    swap = allocator.swap_out(row)
+    assert not isinstance(swap, Refusal)
+    allocator.release(serve(allocator, Tokens([7] * 16), 16)[0])
+    assert allocator.lookup(content, 9) == MISS
+    allocator.swap_in(swap.row)
+    assert allocator.lookup(content, 9).tokens == 8
+    allocator.check()
+
+
+# -- sliding windows -----------------------------------------------------------------------------------
+
+
+def test_in_a_window_only_the_last_blocks_of_a_prefix_are_needed() -> None:
+    allocator = pool(blocks=12, sliding_window=8)
+    row, _, _ = serve(allocator, Tokens(range(20)), 20)
+    allocator.grow(np.array([row]), np.array([20]))
+    assert allocator.lookup(Tokens(range(21)), 21).blocks == (0, 0, 0, 4, 5)
+    assert serve(allocator, Tokens(range(21)), 21)[1] == [0, 0, 0, 4, 5, 6]
+    assert allocator.usage().dropped == (3 + 3) * 4
+    allocator.check()
+
+
+def test_in_a_window_a_short_run_at_the_start_still_counts() -> None:
+    cache = PrefixCache(8)
+    cache.enter([10, 11, 13], np.array([1, 2, 3]))
+    assert cache.window([10, 11, 12, 13], 2) == [1, 2]
+    assert cache.window([10, 12, 11, 13], 2) == [0, 0, 2, 3]
+    assert cache.window([10, 12, 13, 12], 2) == [1]
+    assert cache.window([12, 10], 2) == []
+    assert cache.window([10, 11, 13], 4) == [1, 2, 3]
+    assert cache.run([10, 12, 13]) == [1]
