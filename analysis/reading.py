@@ -7,7 +7,7 @@ the list column `stall_s` comes flat, with `stall_count` beside it (gaps a reque
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,43 @@ class RunDirectory:
             entries: list[dict[str, Any]] = _json(path)["runs"]
             return entries
         return [run.summarise(self.slo) for run in self.runs]
+
+
+@dataclass(frozen=True)
+class Together(RunDirectory):
+    """Several run directories of one workload as one, so that, say, a GPU's runs stand beside the simulated ones."""
+
+    parts: tuple[RunDirectory, ...]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Entries of all parts, each allocator labelled with where it comes from."""
+        return [
+            {**entry, "allocator": f"{entry['allocator']} ({part.path.name})"}
+            for part in self.parts
+            for entry in part.summary()
+        ]
+
+
+def together(directories: Sequence[RunDirectory]) -> RunDirectory:
+    """Put the runs of several directories side by side; one directory stays as it is.
+
+    Raises:
+        RunDirectoryError: two directories have the same name, so that labels would not tell them apart.
+
+    """
+    if len(directories) == 1:
+        return directories[0]
+    names = [directory.path.resolve().name for directory in directories]
+    for name in names:
+        if names.count(name) > 1:
+            raise RunDirectoryError(f"two directories are called {name}; rename one, its name is the label")
+    runs = [
+        {**run.facts, "label": f"{run.label} ({directory.path.name})", "dir": str(run.path.resolve())}
+        for directory in directories
+        for run in directory.runs
+    ]
+    first = directories[0]
+    return Together(first.path, {**first.manifest, "runs": runs}, tuple(directories))
 
 
 def open_directory(path: str | Path) -> RunDirectory:

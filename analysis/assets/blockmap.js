@@ -32,7 +32,7 @@ class BlockMapPlot extends Plot {
     for (let at = 0; at < owners.length; at += 1) {
       let colour = wheel[owners[at] % wheel.length];
       colour = mix(colour, panel, 0.12 * (Math.floor(owners[at] / wheel.length) % 3));
-      if (selected !== null) colour = owners[at] === selected ? rgb(css("--lost")) : mix(colour, free, 0.72);
+      if (selected !== null) colour = owners[at] === selected ? rgb(css("--mark")) : mix(colour, free, 0.72);
       base[at] = colour;
     }
     const scale = (part) => mix(mix(live, panel, 0.75), live, Math.min(1, Math.max(0, part)));

@@ -20,7 +20,7 @@ from analysis.page.gantt import gantt, select
 from analysis.page.pack import pack
 from analysis.page.timeline import detail_windows, preemption_ticks, timeline
 from analysis.page.words import contrast, findings
-from analysis.reading import Run, RunDirectory
+from analysis.reading import Run, RunDirectory, Together
 
 ROW_BUDGET = 24_000
 CELL_BUDGET = 34_000_000
@@ -62,7 +62,8 @@ def document(directory: RunDirectory) -> dict[str, Any]:
         _column(*each, chosen=chosen, slo=directory.slo, share=len(runs))
         for each in zip(runs, allocators, requests, windows, strict=True)
     ]
-    left, right = contrast(allocators)
+    left, right = _pair(directory, allocators)
+    same_pool = len({run.capacity for run in runs}) == 1
     labels = [one.label for one in allocators]
     return {
         "facts": {
@@ -76,9 +77,22 @@ def document(directory: RunDirectory) -> dict[str, Any]:
             "slo": dict(directory.slo),
         },
         "payloads": [column["payload"] for column in columns],
-        "findings": findings(allocators),
+        "findings": findings(allocators, (left, right), same_pool=same_pool),
         "table": table(allocators),
     }
+
+
+def _pair(directory: RunDirectory, allocators: list[Allocator]) -> tuple[Allocator, Allocator]:
+    """Choose the two columns shown first; of joined directories, one allocator in both of them."""
+    if isinstance(directory, Together):
+        first, second = (group(part.summary()) for part in directory.parts[:2])
+        shared = [one.label for one in first if any(one.label == other.label for other in second)]
+        known = {one.label: one for one in allocators}
+        if shared:
+            label = next((one.label for one in first if one.kind == "paged" and one.label in shared), shared[0])
+            one, two = (known[f"{label} ({part.path.name})"] for part in directory.parts[:2])
+            return one, two
+    return contrast(allocators)
 
 
 def _column(

@@ -44,10 +44,20 @@ def _batch(one: Allocator) -> float:
     return value if value == value else 0.0  # noqa: PLR0124  (NaN sorts as 0)
 
 
-def findings(allocators: Sequence[Allocator]) -> list[Finding]:
-    """Say what the run shows, most important first."""
-    worst, best = contrast(allocators)
-    said = [Finding("result", text) for text in (_batches(worst, best), _memory(worst, best)) if text]
+def findings(
+    allocators: Sequence[Allocator], pair: tuple[Allocator, Allocator] | None = None, *, same_pool: bool = True
+) -> list[Finding]:
+    """Say what the run shows, most important first.
+
+    Args:
+        allocators: all of them.
+        pair: the two to contrast; chosen if None.
+        same_pool: whether all have a pool of the same size.
+
+    """
+    worst, best = pair or contrast(allocators)
+    batches = _batches(worst, best, "From the same pool, " if same_pool else "")
+    said = [Finding("result", text) for text in (batches, _memory(worst, best))]
     said += [_limit(best), Finding("advice", _advice(best))]
     overloaded = [one.label for one in allocators if one.verdict is Verdict.OVERLOADED]
     if overloaded:
@@ -76,12 +86,12 @@ def findings(allocators: Sequence[Allocator]) -> list[Finding]:
     return said
 
 
-def _batches(worst: Allocator, best: Allocator) -> str:
+def _batches(worst: Allocator, best: Allocator, opening: str) -> str:
     if worst is best:
         text = f"{best.label} runs {short(best.mean('batch_size'))} sequences at once on average"
         return f"{text} and finishes {short(best.mean('throughput_rps'))} requests a second."
     text = (
-        f"From the same pool, {best.label} runs {short(best.mean('batch_size'))} sequences at once and finishes "
+        f"{opening}{best.label} runs {short(best.mean('batch_size'))} sequences at once and finishes "
         f"{short(best.mean('throughput_rps'))} requests a second; {worst.label} runs "
         f"{short(worst.mean('batch_size'))} and finishes {short(worst.mean('throughput_rps'))}"
     )

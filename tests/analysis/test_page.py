@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from analysis.page.gantt import gantt, select
 from analysis.page.pack import Packed, pack
 from analysis.page.timeline import BINS, choose, detail_windows, rates, timeline
 from analysis.page.words import contrast, findings
-from analysis.reading import open_directory
-from analysis.report import embed, render
+from analysis.reading import RunDirectoryError, open_directory
+from analysis.report import embed, render, write_index, write_joint_report, write_report
 from tests.analysis.synthetic import write_directory
 
 KINDS = {"f8": "f8", "f4": "f4", "i4": "i4", "u4": "u4", "u2": "u2", "u1": "u1", "i1": "i1"}
@@ -248,6 +249,11 @@ def test_the_page_is_one_file_that_asks_for_nothing(toy: Path) -> None:
     assert "src=" not in head.replace("default-src", "").replace("script-src", "").replace("style-src", "")
 
 
+def facts_of(text: str) -> Any:
+    start = text.index('id="facts">') + len('id="facts">')
+    return json.loads(text[start : text.index("</script>", start)])
+
+
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)>{{7*7}}'
 
 
@@ -259,11 +265,29 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "<img src=x" not in text
     assert "<script>document.title" not in text
     assert "&lt;img src=x" in text
-    start = text.index('id="facts">') + len('id="facts">')
-    facts = json.loads(text[start : text.index("</script>", start)])
-    assert facts["columns"][0]["label"] == HOSTILE
+    assert facts_of(text)["columns"][0]["label"] == HOSTILE
 
 
 def test_embedded_json_cannot_close_its_element() -> None:
     assert "<" not in embed({"a": "</script>"})
     assert json.loads(embed({"a": "</script>&"})) == {"a": "</script>&"}
+
+
+def test_joined_directories_show_one_allocator_from_each(toy: Path, repeated: Path, tmp_path: Path) -> None:
+    out = write_joint_report([toy, repeated], tmp_path / "joint.html")
+    text = out.read_text()
+    facts = facts_of(text)
+    labels = [column["label"] for column in facts["columns"]]
+    assert labels[:3] == ["preallocated (run)", "paged (run)", "ideal (run)"]
+    assert [labels[index] for index in facts["pair"]] == ["paged (run)", "paged (repeated)"]
+    with pytest.raises(RunDirectoryError, match="two directories are called run"):
+        write_joint_report([toy, toy], tmp_path / "joint.html")
+
+
+def test_the_index_lists_runs_and_links_to_their_pages(toy: Path, repeated: Path, tmp_path: Path) -> None:
+    write_report(toy)
+    text = write_index([toy, repeated], tmp_path / "index.html").read_text()
+    link = re.findall(r'<a href="([^"]+)">toy</a>', text)
+    assert (tmp_path / link[0]).resolve() == (toy / "report.html").resolve()
+    assert "no report.html yet" in text
+    assert text.count('scope="row"') == 6
