@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cost import CostModel, Load
+from sim.plan import MoveKind
 
 if TYPE_CHECKING:
     from sim.plan import Plan
@@ -60,7 +61,7 @@ class Simulated:
         load = self._prefill(spans)._replace(
             copied_tokens=plan.copied_tokens,
             swapped_bytes=plan.swapped_blocks * self._block_bytes,
-            transfers=len(plan.swaps_out) + len(plan.swaps_in),
+            transfers=sum(move.kind is not MoveKind.COPY for move in plan.moves),
             samples=finished + plan.decodes,
         )
         if plan.decodes:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from allocators.base import Copy
     from sim.jobs import Job
 
@@ -20,6 +23,24 @@ class Chunk(NamedTuple):
     """Tokens computed now."""
 
 
+class MoveKind(StrEnum):
+    """Where a block goes."""
+
+    COPY = "copy"
+    OUT = "out"
+    IN = "in"
+
+
+class Move(NamedTuple):
+    """K/V of one whole block to be moved before the step runs."""
+
+    kind: MoveKind
+    source: int
+    """Device block; host block if the move is in."""
+    target: int
+    """Device block; host block if the move is out."""
+
+
 @dataclass(slots=True)
 class Plan:
     """One step: the first `decodes` decoding sequences in running order advance by a token, and `chunks` prefill."""
@@ -30,14 +51,16 @@ class Plan:
     """Jobs taken from the queue, resumed ones included, in order."""
     preempted: list[Job] = field(default_factory=list)
     """Jobs that lost their memory, in order."""
-    copies: list[Copy] = field(default_factory=list)
-    """K/V blocks to copy on the device before the step."""
+    moves: list[Move] = field(default_factory=list)
+    """Block moves due before the step, in this order: a block swapped out may be the target of the next copy."""
     copied_tokens: int = 0
     """Tokens whose K/V is copied on the device, by those copies or by moving a whole sequence."""
     swapped_blocks: int = 0
     """Blocks moved over PCIe, both ways."""
-    swaps_out: list[Copy] = field(default_factory=list)
-    swaps_in: list[Copy] = field(default_factory=list)
+
+    def move(self, kind: MoveKind, blocks: Iterable[Copy]) -> None:
+        """Add block moves of one kind."""
+        self.moves += [Move(kind, source, target) for source, target in blocks]
 
     @property
     def empty(self) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from allocators.base import MISS, Allocator, Ask, Hit, Reason, Refusal, Swap
 from allocators.ledger import Ledger, split
 from sim.jobs import NEVER, Decoding, Job
+from sim.plan import MoveKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,7 +112,7 @@ class Serving:
             moves += list(swap.moves)
         job.rows, job.host_rows = rows, ()
         self._count_swap(job, plan, len(moves))
-        plan.swaps_in += moves
+        plan.move(MoveKind.IN, moves)
         self._seat(job)
         self.internal += sum(self.waste(row, job) for row in rows)
         if job.generated and job.computed == job.known - 1:
@@ -245,7 +246,7 @@ class Serving:
             moves += list(swap.moves)
         job.host_rows = rows
         self._count_swap(job, plan, len(moves))
-        plan.swaps_out += moves
+        plan.move(MoveKind.OUT, moves)
         return True
 
     def _in(self, row: int) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sim.plan import Chunk, Plan
+from sim.plan import Chunk, MoveKind, Plan
 from sim.serving import Blocked, Serving
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Scheduler(ABC):
         while first < (end := min(last, len(decoding))):
             rows = decoding.column(decoding.ROW)[first:end]
             growth = serving.allocator.grow(rows, decoding.column(decoding.LENGTH)[first:end] + 1)
-            plan.copies += growth.copies
+            plan.move(MoveKind.COPY, growth.copies)
             plan.copied_tokens += growth.copied
             refresh(serving, first, first + growth.granted)
             first += growth.granted
