@@ -147,15 +147,18 @@ class Serving:
 
     # -- running ---------------------------------------------------------------------------
 
-    def extend(self, job: Job, tokens: int) -> Refusal | None:
-        """Make room for the next `tokens` tokens of a prefilling job."""
+    def extend(self, job: Job, tokens: int, plan: Plan) -> Refusal | None:
+        """Make room for the next `tokens` tokens of a prefilling job; what must be copied for that goes to the plan."""
         before = sum(self.waste(row, job) for row in job.rows)
+        refusal = None
         for row in job.rows:
             growth = self.allocator.grow(np.array([row]), np.array([job.computed + tokens]))
-            if growth.refusal is not None:
-                return growth.refusal
+            plan.copies += growth.copies
+            plan.copied_tokens += growth.copied
+            if (refusal := growth.refusal) is not None:
+                break
         self.internal += sum(self.waste(row, job) for row in job.rows) - before
-        return None
+        return refusal
 
     def fork(self, job: Job) -> int:
         """Give a prefilled job a row for each of its samples; returns tokens to be copied for that."""

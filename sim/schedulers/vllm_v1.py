@@ -69,7 +69,7 @@ class VllmV1(Scheduler):
     @staticmethod
     def _make_room(serving: Serving, plan: Plan, job: Job, tokens: int) -> int:
         """Find slots for a chunk, preempting from the tail; 0 if the job had to preempt itself."""
-        while serving.extend(job, tokens) is not None:
+        while serving.extend(job, tokens, plan) is not None:
             if serving.preempt(plan) is job:
                 return 0
         return tokens
@@ -104,7 +104,7 @@ class VllmV1(Scheduler):
         """Let a job that came back from the host compute in this step; returns the budget left."""
         if job.ticket in serving.prefilling:
             tokens = min(job.known - job.computed, self._cap(serving, job), budget)
-            if serving.extend(job, tokens) is None:
+            if serving.extend(job, tokens, plan) is None:
                 plan.chunks.append(Chunk(job, job.computed, tokens))
                 budget -= tokens
             return budget
