@@ -11,13 +11,14 @@ beyond its blocks:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from allocators.audit import audit
-from allocators.base import Allocator, Copy, Grant, Ints, Usage
+from allocators.base import Allocator, AllocatorError, Copy, Grant, Ints, Refusal, Swap, Usage
 from allocators.blockpool import BlockPool
 from allocators.content import Content
 from allocators.host import HostPool
@@ -80,6 +81,35 @@ class SharingRows(Allocator):
         self.demand_open(row)
         self.close_row(row)
 
+    def swap_out(self, row: int) -> Swap | Refusal:
+        """See `Allocator.swap_out`."""
+        swaps = self.swap_out_group([row])
+        return swaps if isinstance(swaps, Refusal) else swaps[0]
+
+    def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
+        """See `Allocator.swap_in`."""
+        swaps = self.swap_in_group([row], spare)
+        return swaps if isinstance(swaps, Refusal) else swaps[0]
+
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """Do `swap_out` for all of `rows` or for none."""
+        for row in rows:
+            self.demand_open(row)
+        self.demand_each_once(rows)
+        return self.host.swap_out(self, rows)
+
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """Do `swap_in` for all of `rows` or for none; `spare` blocks must still be free afterwards."""
+        for row in rows:
+            self.host.demand_open(row)
+        self.demand_each_once(rows)
+        return self.host.swap_in(self, rows, spare)
+
+    def discard(self, row: int) -> None:
+        """Close a row of the host's table: its sequence will not come back."""
+        self.host.demand_open(row)
+        self.host.close(row)
+
     def usage(self) -> Usage:
         """See `Allocator.usage`."""
         size, pool = self.block_size, self.pool
@@ -98,6 +128,12 @@ class SharingRows(Allocator):
     def check(self) -> None:
         """See `Allocator.check`."""
         audit(self)
+
+    @staticmethod
+    def demand_each_once(rows: Sequence[int]) -> None:
+        """Raise `AllocatorError` if a row is named twice."""
+        if len(set(rows)) < len(rows):
+            raise AllocatorError(f"a row is named twice: {rows}")
 
     def open_row(self, blocks: Ints, length: int) -> int:
         """Open a row that lists `blocks`, for which the pool counts it already."""
@@ -119,6 +155,13 @@ class SharingRows(Allocator):
         self.tails.discard(row)
         self.contents.pop(row, None)
         table.close(row)
+
+    def leaving(self, rows: Ints) -> Bools:
+        """Say which of `rows` hold blocks that their windows have left behind."""
+        table, size = self.table, self.block_size
+        behind = np.maximum(0, table.length[rows] - self.window.tokens + 1) // size
+        held: Bools = table.blocks[rows, behind - 1] != 0
+        return held & (behind > 0)
 
     def behind(self, row: int) -> Ints:
         """Blocks that a row still holds though its window has left them behind, from right to left."""
