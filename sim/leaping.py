@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.plan import Plan
+from sim.plan import MoveKind, Plan
 from sim.telemetry import Step, step_row
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def leap(serving: Serving, executor: Executor, first: Step, until: float) -> Lea
         return None
     durations = durations[:steps]
     if (done.copies or done.copied) and not serving.allocator.concatenates:  # such a leap is one step long
-        durations[0] = executor.run(Plan(count, copies=list(done.copies), copied_tokens=done.copied), serving)
+        plan = Plan(count, copied_tokens=done.copied)
+        plan.move(MoveKind.COPY, done.copies)
+        durations[0] = executor.run(plan, serving)
     internal = _internal(serving, done)
     changes = _clock(first, durations)
     first = step_row(first, serving, serving.ledger(ahead=count), decode_tokens=count, gap_tokens=count)

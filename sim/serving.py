@@ -153,7 +153,7 @@ class Serving:
         refusal = None
         for row in job.rows:
             growth = self.allocator.grow(np.array([row]), np.array([job.computed + tokens]))
-            plan.copies += growth.copies
+            plan.move(MoveKind.COPY, growth.copies)
             plan.copied_tokens += growth.copied
             if (refusal := growth.refusal) is not None:
                 break
