@@ -15,7 +15,7 @@ Which block is taken when is vLLM's policy, in `allocators.blockpool`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from types import MappingProxyType
 from typing import ClassVar
