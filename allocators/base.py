@@ -332,12 +332,18 @@ class Allocator(ABC):
         after = self.table.slots[rows]
         who = np.flatnonzero(after != before)
         when = np.zeros(len(who), np.int64)
-        held, cached = (np.array([slots]) for slots in self.usage()[:2])
-        return Leap(1, when, who, after[who], held, cached, growth.copies, growth.copied)
+        held, cached, rounding = (np.array([slots]) for slots in self.usage()[:3])
+        return Leap(1, when, who, after[who], held, cached, growth.copies, growth.copied, rounding)
 
     @abstractmethod
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
+
+    def demand(self, rows: Ints, lengths: Ints) -> Ints:
+        """Count the free blocks that `grow` with the same arguments takes for each row, at most.  Changes nothing."""
+        size = self.block_size
+        more: Ints = -(-lengths // size) - -(-self.table.slots[rows] // size)
+        return more.clip(min=0)
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """Open a second row that holds the same tokens as `row`.

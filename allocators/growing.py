@@ -87,9 +87,9 @@ class GrowingAllocator(Allocator):
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """Refuse what exceeds the context, or the pool together with its copy."""
-        if final > self.max_model_len:
-            return self.too_long(final)
-        need = self._memory.alone(final)
+        if max(final, ask.whole) > self.max_model_len:
+            return self.too_long(max(final, ask.whole))
+        need = self._memory.alone(max(final, ask.whole)) + ask.spare * self.block_size * self._slot_bytes
         missing = need - self._memory.capacity
         return Refusal(Reason.NEVER, self._blocks(need), self._blocks(missing)) if missing > 0 else None
 
@@ -150,6 +150,12 @@ class GrowingAllocator(Allocator):
         """Whether every row and the copy fit."""
         more, room = self._growth(rows, lengths)
         return bool(((more <= room) & (lengths <= self.max_model_len)).all())
+
+    def demand(self, rows: Ints, lengths: Ints) -> Ints:
+        """See `Allocator.demand`."""
+        more, _ = self._growth(rows, lengths)
+        blocks = -(-more // (self.block_size * self._slot_bytes))
+        return np.diff(blocks, prepend=0)
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
         """Leap as far as memory and context reach, and a table of moderate size."""

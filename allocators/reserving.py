@@ -98,10 +98,12 @@ class RunAllocator(ReservingAllocator):
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """Refuse what exceeds the context, or whose reservation exceeds the largest hole of an empty pool."""
+        final = max(final, ask.whole)
         if final > self.max_model_len:
             return self.too_long(final)
         need = self._placement.size(self.blocks_for(max(final, self.reservation(ask.prompt, ask.output))))
-        return Refusal(Reason.NEVER, need, need - self._whole) if need > self._whole else None
+        missing = max(need - self._whole, need + ask.spare - self.num_blocks)
+        return Refusal(Reason.NEVER, need, missing) if missing > 0 else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
         """Reserve by policy (never less than `ask.tokens` and `ask.whole`) and place the run."""

@@ -1,7 +1,8 @@
 """What the conformance suite runs over: every registered allocator, in every setting worth telling apart.
 
 Cases are made from the declared options, so an allocator of a third party joins by being installed:
-its defaults, each other choice of each option that has choices, and a second block size.
+its defaults, each other choice of each option that has choices, a second block size, and
+its defaults inside each adaptor.
 
 What an allocator may leave out: `fork`, `swap_out` and `swap_in`.  One that does not override
 them must raise `AllocatorError` and change nothing, which the suite checks in their place.
@@ -9,13 +10,14 @@ them must raise `AllocatorError` and change nothing, which the suite checks in t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
 
 from allocators import registry
+from allocators.adaptors import Adaptor, CheckingAdaptor, LimitingAdaptor, RecordingAdaptor
 from allocators.base import Allocator, Ask, Grant, Ints, Refusal
 from allocators.content import Segments
 from allocators.options import Value
@@ -26,22 +28,48 @@ FACTS = {"kv_tensors": 4, "tensor_token_bytes": 16384}
 _names = count(1)
 
 
+class Clock:
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.time = 0
+
+    def __call__(self) -> int:
+        self.time += 1
+        return self.time
+
+
+ADAPTORS: dict[str, Callable[[Allocator], Adaptor]] = {
+    "recording": lambda inner: RecordingAdaptor(inner, Clock(), [].append),
+    "checking": CheckingAdaptor,
+    "limiting": lambda inner: LimitingAdaptor(inner, inner.num_blocks - SPARE),
+}
+SPARE = 2
+
+
 @dataclass(frozen=True)
 class Case:
-    """An allocator kind and its options."""
+    """An allocator kind, its options, and the adaptor around it, if any."""
 
     kind: str
     options: dict[str, Value] = field(default_factory=dict)
+    adaptor: str = ""
 
     def make(self, slots: int = SLOTS, context: int = CONTEXT, rows: int = 4) -> Allocator:
         """Make an empty pool of at least `slots` token slots, in whole blocks."""
         blocks = -(-slots // registry.block_size(self.kind, self.options, FACTS))
-        return registry.create(
+        blocks += SPARE * (self.adaptor == "limiting")
+        allocator = registry.create(
             self.kind, num_blocks=blocks, max_model_len=context, max_rows=rows, facts=FACTS, **self.options
         )
+        return ADAPTORS[self.adaptor](allocator) if self.adaptor else allocator
 
     def __str__(self) -> str:
-        return "-".join([self.kind, *(f"{name}={value}" for name, value in self.options.items())])
+        return "-".join(filter(None, [self.adaptor, self.kind, *map("=".join, _texts(self.options))]))
+
+
+def _texts(options: dict[str, Value]) -> list[tuple[str, str]]:
+    return [(name, str(value)) for name, value in options.items()]
 
 
 def cases() -> list[Case]:
@@ -54,7 +82,8 @@ def cases() -> list[Case]:
             if name == "block_size" and not option.choices:
                 others = (4,)
             found += [Case(kind, {name: value}) for value in others if value != option.default]
-    return found
+        found += [Case(kind, adaptor=adaptor) for adaptor in ADAPTORS]
+    return [*found, *(Case("paged", {"prefix_cache": True, "block_size": 4}, adaptor) for adaptor in ADAPTORS)]
 
 
 def ask(prompt: int, output: int = 4, *, tokens: int = 0, oracle: bool = True, **more: int) -> Ask:
@@ -104,7 +133,14 @@ def state(allocator: Allocator) -> tuple[object, ...]:
 
 def supports(allocator: Allocator, verb: str) -> bool:
     """Whether an allocator has an optional verb."""
+    while isinstance(allocator, Adaptor):
+        allocator = allocator.inner
     return getattr(type(allocator), verb) is not getattr(Allocator, verb)
+
+
+def withheld(allocator: Allocator) -> int:
+    """Blocks that are free but cannot be had."""
+    return SPARE if isinstance(allocator, LimitingAdaptor) else 0
 
 
 def audit(allocator: Allocator) -> None:

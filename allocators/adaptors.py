@@ -1,0 +1,272 @@
+"""Adaptors: allocators around an allocator (the idea is rmm's).
+
+Each watches or narrows what goes through it and passes everything on, so they stack:
+
+    allocator = CheckingAdaptor(LimitingAdaptor(create("paged", ...), blocks=512))
+
+Their kind and traits are those of the allocator inside, and so is the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import numpy as np
+
+from allocators.base import (
+    Allocator,
+    AllocatorError,
+    Ask,
+    CorruptionError,
+    Grant,
+    Growth,
+    Hit,
+    Ints,
+    Leap,
+    Reason,
+    Refusal,
+    Swap,
+    Usage,
+)
+from allocators.content import Content
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TRAITS = (
+    "kind",
+    "oracle",
+    "recomputes",
+    "concatenates",
+    "free_preemption",
+    "scattered",
+    "shares",
+    "settled",
+    "num_blocks",
+    "block_size",
+    "max_model_len",
+    "table",
+)
+
+
+class Adaptor(Allocator):
+    """Passes every verb on.  Subclasses change single verbs, or `around`, through which all of them go."""
+
+    def __init__(self, inner: Allocator) -> None:
+        """Wrap `inner`, which is best not used directly any more."""
+        self.inner = inner
+        for trait in TRAITS:
+            setattr(self, trait, getattr(inner, trait))
+
+    def around(self, verb: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        """Do a verb that may change the allocator; `verb` is bound to the one inside."""
+        return verb(*arguments, **named)
+
+    def lookup(self, content: Content, tokens: int) -> Hit:
+        """See `Allocator.lookup`."""
+        return self.inner.lookup(content, tokens)
+
+    def never(self, ask: Ask, final: int) -> Refusal | None:
+        """See `Allocator.never`."""
+        return self.inner.never(ask, final)
+
+    def admit(self, ask: Ask) -> Grant | Refusal:
+        """See `Allocator.admit`."""
+        return self.around(self.inner.admit, ask)
+
+    def grow(self, rows: Ints, lengths: Ints) -> Growth:
+        """See `Allocator.grow`."""
+        return self.around(self.inner.grow, rows, lengths)
+
+    def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
+        """See `Allocator.advance`."""
+        return self.around(self.inner.advance, rows, lengths, steps)
+
+    def can_grow(self, rows: Ints, lengths: Ints) -> bool:
+        """See `Allocator.can_grow`."""
+        return self.inner.can_grow(rows, lengths)
+
+    def demand(self, rows: Ints, lengths: Ints) -> Ints:
+        """See `Allocator.demand`."""
+        return self.inner.demand(rows, lengths)
+
+    def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
+        """See `Allocator.fork`."""
+        return self.around(self.inner.fork, row, output, content)
+
+    def release(self, row: int) -> None:
+        """See `Allocator.release`."""
+        return self.around(self.inner.release, row)
+
+    def swap_out(self, row: int) -> Swap | Refusal:
+        """See `Allocator.swap_out`."""
+        return self.around(self.inner.swap_out, row)
+
+    def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
+        """See `Allocator.swap_in`."""
+        return self.around(self.inner.swap_in, row, spare)
+
+    def usage(self) -> Usage:
+        """See `Allocator.usage`."""
+        return self.inner.usage()
+
+    def cached_blocks(self) -> Ints:
+        """See `Allocator.cached_blocks`."""
+        return self.inner.cached_blocks()
+
+    def largest_hole(self) -> int:
+        """See `Allocator.largest_hole`."""
+        return self.inner.largest_hole()
+
+    def stranded(self, need: int) -> int:
+        """See `Allocator.stranded`."""
+        return self.inner.stranded(need)
+
+    def check(self) -> None:
+        """See `Allocator.check`."""
+        self.inner.check()
+
+
+class Event(NamedTuple):
+    """One verb, as `RecordingAdaptor` saw it."""
+
+    time: float
+    """What the clock said when it was called."""
+    verb: str
+    arguments: tuple[Any, ...]
+    """Copies, where they were arrays."""
+    answer: Any
+    """What was returned, or the `AllocatorError` that was raised."""
+    usage: Usage
+    """The pool afterwards."""
+
+
+class RecordingAdaptor(Adaptor):
+    """Hands every verb that may change the allocator to a sink."""
+
+    def __init__(self, inner: Allocator, clock: Callable[[], float], sink: Callable[[Event], None]) -> None:
+        """Wrap `inner`.
+
+        Args:
+            inner: the allocator that does the work.
+            clock: tells the time; allocators have none of their own.
+            sink: takes each event, `list.append` for one.
+
+        """
+        super().__init__(inner)
+        self._clock = clock
+        self._sink = sink
+
+    def around(self, verb: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        """Do the verb and pass on what happened, errors included."""
+        time = self._clock()
+        given = tuple(argument.copy() if isinstance(argument, np.ndarray) else argument for argument in arguments)
+        try:
+            answer = verb(*arguments, **named)
+        except AllocatorError as error:
+            self._sink(Event(time, verb.__name__, given, error, self.inner.usage()))
+            raise
+        self._sink(Event(time, verb.__name__, given, answer, self.inner.usage()))
+        return answer
+
+
+class CheckingAdaptor(Adaptor):
+    """Recomputes every invariant after each verb, and sees to it that what is refused has changed nothing."""
+
+    def around(self, verb: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+        """Do the verb, then check.  Raises CorruptionError."""
+        before = self._state()
+        try:
+            answer = verb(*arguments, **named)
+        except AllocatorError:
+            self.inner.check()
+            self._demand_same(before, f"{verb.__name__} raised an error")
+            raise
+        self.inner.check()
+        if isinstance(answer, Refusal):
+            self._demand_same(before, f"{verb.__name__} was refused")
+        return answer
+
+    def _state(self) -> tuple[list[int], bytes, bytes, bytes, Usage]:
+        table = self.inner.table
+        rows = table.rows()
+        arrays = (table.blocks, table.length, table.slots)
+        held, lengths, slots = (array[rows].tobytes() for array in arrays)
+        return rows, held, lengths, slots, self.inner.usage()
+
+    def _demand_same(self, before: object, what: str) -> None:
+        if self._state() != before:
+            raise CorruptionError(f"{self.kind}: {what}, yet the allocator has changed")
+
+
+class LimitingAdaptor(Adaptor):
+    """Keeps an allocator from holding more than a number of blocks, though it has more."""
+
+    def __init__(self, inner: Allocator, blocks: int) -> None:
+        """Let `inner` hold at most `blocks` blocks, which must be from 1 to all it has."""
+        if not 1 <= blocks <= inner.num_blocks:
+            raise AllocatorError(f"a limit is 1 to {inner.num_blocks} blocks, got {blocks}")
+        super().__init__(inner)
+        self.limit = blocks
+        self._withheld = inner.num_blocks - blocks
+
+    @property
+    def left(self) -> int:
+        """Blocks that may still be taken."""
+        return self.limit - -(-self.inner.usage().held // self.block_size)
+
+    def never(self, ask: Ask, final: int) -> Refusal | None:
+        """See `Allocator.never`; what is withheld must stay free."""
+        final = max(final, ask.whole)
+        return self.inner.never(ask._replace(whole=final, spare=ask.spare + self._withheld), final)
+
+    def admit(self, ask: Ask) -> Grant | Refusal:
+        """See `Allocator.admit`; what is withheld must stay free."""
+        return self.around(self.inner.admit, ask._replace(spare=ask.spare + self._withheld))
+
+    def grow(self, rows: Ints, lengths: Ints) -> Growth:
+        """See `Allocator.grow`; stops at the first row that might exceed the limit."""
+        total = self.inner.demand(rows, lengths).cumsum()
+        over = total > self.left
+        granted = int(over.argmax()) if over.any() else len(rows)
+        left = self.left
+        growth = self.around(self.inner.grow, rows[:granted], lengths[:granted])
+        if growth.refusal is not None or granted == len(rows):
+            return growth
+        need = int(total[granted] - (total[granted - 1] if granted else 0))
+        return growth._replace(refusal=self._short(need, int(total[granted]) - left))
+
+    def can_grow(self, rows: Ints, lengths: Ints) -> bool:
+        """See `Allocator.can_grow`."""
+        return self.inner.can_grow(rows, lengths) and int(self.inner.demand(rows, lengths).sum()) <= self.left
+
+    def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
+        """See `Allocator.advance`; leaps as far as the limit allows."""
+        low, high = 0, int(min(steps, self.max_model_len - lengths.max(initial=0)))
+        while low < high:
+            middle = (low + high + 1) // 2
+            if int(self.inner.demand(rows, lengths + middle).sum()) <= self.left:
+                low = middle
+            else:
+                high = middle - 1
+        if low:
+            return self.around(self.inner.advance, rows, lengths, low)
+        none = np.zeros(0, np.int64)
+        return Leap(0, none, none, none, none, none)
+
+    def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
+        """See `Allocator.fork`; a fork that takes too much room is undone."""
+        grant = self.around(self.inner.fork, row, output, content)
+        if isinstance(grant, Refusal) or self.left >= 0:
+            return grant
+        need, missing = self.blocks_for(grant.slots), -self.left
+        self.inner.release(grant.row)
+        return self._short(max(need, missing), missing)
+
+    def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
+        """See `Allocator.swap_in`; what is withheld must stay free."""
+        return self.around(self.inner.swap_in, row, spare + self._withheld)
+
+    def _short(self, need: int, missing: int) -> Refusal:
+        return Refusal(Reason.BLOCKS, max(need, 1), missing)
