@@ -33,7 +33,7 @@ def json_schema(kinds: Mapping[str, type[Allocator]] = BUILT_IN) -> dict[str, An
         "description": common["description"],
         "oneOf": [_allocator(kind, cls, common["properties"]) for kind, cls in kinds.items()],
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kvsim workload", **schema}
+    return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kvsim workload"}
 
 
 def text(kinds: Mapping[str, type[Allocator]] = BUILT_IN) -> str:

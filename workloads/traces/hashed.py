@@ -63,26 +63,19 @@ class HashedFormat:
             },
         )
         size = options.block_size or self.block_size
-        prompt = records["input_length"]
-        prefixes, crowded = prefixes_of(records.lists["hash_ids"], prompt, np.full(len(prompt), float(size)))
-        counts = np.diff(records.lists["hash_ids"].offsets)
+        prompt, hashes = records["input_length"], records.lists["hash_ids"]
+        prefixes, crowded = prefixes_of(hashes, prompt, np.full(len(prompt), float(size)))
+        crowded = crowded[prompt[crowded] > 0]
+        counts = np.diff(hashes.offsets)
         faults: list[Fault] = [
             (line, f"{counts[row]} hash ids for {prompt[row]:g} tokens in blocks of {size}")
             for line, row in zip(records.lines(crowded), crowded.tolist(), strict=True)
-            if prompt[row] > 0
         ]
         arrival, after, delay, notes = _times(records, self.seconds)
-        return Rows(
-            arrival,
-            prompt,
-            records["output_length"],
-            records.lines,
-            [*records.faults, *faults],
-            prefixes,
-            after,
-            delay,
-            notes,
+        rows = Rows(
+            arrival, prompt, records["output_length"], records.lines, records.faults, prefixes, after, delay, notes
         )
+        return rows.without(crowded, faults) if faults else rows
 
 
 def _times(records: Records, seconds: float) -> tuple[Floats, Ints, Floats, list[str]]:

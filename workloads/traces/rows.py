@@ -59,6 +59,22 @@ class Rows:
         """How many rows were parsed."""
         return len(self.arrival_s)
 
+    def without(self, rows: Ints, faults: Sequence[Fault]) -> Rows:
+        """Return these rows without some that turned out to be bad; links to those are cut."""
+        keep = np.setdiff1d(np.arange(len(self)), rows)
+        after, delay = _links(self, keep)
+        return Rows(
+            self.arrival_s[keep],
+            self.prompt_tokens[keep],
+            self.output_tokens[keep],
+            lambda some: self.lines(keep[some]),
+            [*self.faults, *faults],
+            None if self.prefixes is None else self.prefixes.take(keep),
+            after,
+            delay,
+            self.notes,
+        )
+
 
 def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator) -> Requests:
     """Check rows and make requests of them, as the `trace` block asks.
