@@ -164,24 +164,22 @@ class RadixTree:
 
     def check(self) -> None:
         """Raise `CorruptionError` at the first invariant that does not hold."""
-        sizes = [0, 0]
         nodes = list(self)
         offered = {id(leaf) for used, leaf in self._heap if used == leaf.used}
-        for node in nodes:
-            sizes[node.locks > 0] += len(node.keys)
-            if not node.keys or len(node.keys) != len(node.blocks):
-                raise CorruptionError(f"a node has {len(node.keys)} keys for {len(node.blocks)} blocks")
+        for node in (self.root, *nodes):
             for key, child in node.children.items():
                 if child.parent is not node or child.keys[0] != key:
                     raise CorruptionError(f"the child under key {key} is not where it belongs")
-                if child.locks > node.locks:
+                if child.locks > node.locks and node is not self.root:
                     raise CorruptionError("a node is locked more often than its parent")
+            if len(node.keys) != len(node.blocks) or bool(node.keys) == (node is self.root):
+                raise CorruptionError(f"a node has {len(node.keys)} keys for {len(node.blocks)} blocks")
             if self._is_evictable(node) and id(node) not in offered:
                 raise CorruptionError("a leaf could be evicted, but would never be")
-        if sizes != [self.evictable, self.protected]:
-            raise CorruptionError(
-                f"{sizes} pages are evictable and protected, counted {self.evictable}, {self.protected}"
-            )
+        pages = [sum(len(node.keys) for node in nodes if bool(node.locks) is locked) for locked in (False, True)]
+        if pages != [self.evictable, self.protected]:
+            counted = [self.evictable, self.protected]
+            raise CorruptionError(f"{pages} pages are evictable and protected, counted {counted}")
         if len(nodes) != self._nodes:
             raise CorruptionError(f"the tree has {len(nodes)} nodes, counted {self._nodes}")
 
