@@ -45,6 +45,14 @@ ADAPTORS: dict[str, Callable[[Allocator], Adaptor]] = {
     "limiting": lambda inner: LimitingAdaptor(inner, inner.num_blocks - SPARE),
 }
 SPARE = 2
+"""Blocks that a limiting adaptor withholds in these tests."""
+PAGED: list[dict[str, Value]] = [
+    {"block_size": 4, "host_blocks": 40},
+    {"block_size": 4, "host_blocks": 40, "prefix_cache": True},
+    {"block_size": 4, "sliding_window": 7},
+    {"block_size": 4, "sliding_window": 7, "prefix_cache": True},
+]
+"""What paged allocators do beyond choices."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,8 @@ def cases() -> list[Case]:
                 others = (4,)
             found += [Case(kind, {name: value}) for value in others if value != option.default]
         found += [Case(kind, adaptor=adaptor) for adaptor in ADAPTORS]
-    return [*found, *(Case("paged", {"prefix_cache": True, "block_size": 4}, adaptor) for adaptor in ADAPTORS)]
+    found += [Case("paged", {"prefix_cache": True, "block_size": 4}, adaptor) for adaptor in ADAPTORS]
+    return [*found, *(Case("paged", options) for options in PAGED)]
 
 
 def ask(prompt: int, output: int = 4, *, tokens: int = 0, oracle: bool = True, **more: int) -> Ask:

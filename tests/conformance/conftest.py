@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from tests.conformance.cases import cases
+
+settings.register_profile("long", max_examples=20_000)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
