@@ -1,0 +1,200 @@
+"""A step as the model sees it: all its tokens in one packed row, and where their K/V goes.
+
+A decode is a sequence with one new token, a prefill chunk one with many; both stand in one
+forward pass.  Everything is found with a few NumPy operations over the batch, from the plan,
+the decoding columns and the allocator's own block table, which torch wraps without a copy
+and which moves to the device once a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+if TYPE_CHECKING:
+    from allocators.table import BlockTable
+    from sim.decode.transcript import Transcript
+    from sim.plan import Plan
+    from sim.serving import Serving
+
+Ints = npt.NDArray[np.int64]
+
+
+class Fork(NamedTuple):
+    """A sequence that begins as a copy of another, whose blocks it does not share."""
+
+    source_row: int
+    target_row: int
+    source: int
+    """Where the sequence begins in the transcript: its identity."""
+    target: int
+    tokens: int
+    """Tokens in the cache."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step: s sequences with t new tokens in all, the decodes first.
+
+    NumPy arrays are for the host, tensors lie on the device.
+    """
+
+    rows: Ints
+    """int64[s]: rows of the block table."""
+    names: Ints
+    """int64[s]: where each sequence begins in the transcript, which is its identity."""
+    starts: Ints
+    """int64[s]: tokens already in the cache."""
+    counts: Ints
+    """int64[s]: new tokens."""
+    offsets: Ints
+    """int64[s + 1]: where each sequence's new tokens begin in the packed row."""
+    forks: tuple[Fork, ...]
+    """Copies of whole sequences that are due before the step."""
+    picks: Ints
+    """int64[m]: for each token to be said, the row of the logits it is taken from."""
+    ranks: Ints
+    """int64[m]: 0 for the likeliest token, k for the k-th after it."""
+    targets: Ints
+    """int64[m]: where in the transcript it goes."""
+    ids: torch.Tensor
+    """int64[1, t]: token ids."""
+    positions: torch.Tensor
+    """int64[1, t]"""
+    keep: torch.Tensor
+    """int64[n]: places in the packed row whose logits are wanted."""
+    table: torch.Tensor
+    """int32[rows, width]: the block table on the device."""
+    slots: torch.Tensor
+    """int64[t]: where each new token's K/V goes, block id x block_size + offset."""
+
+    @property
+    def tokens(self) -> int:
+        """New tokens in all."""
+        return int(self.offsets[-1])
+
+    @property
+    def contexts(self) -> Ints:
+        """int64[s]: tokens of each sequence after the step."""
+        return self.starts + self.counts
+
+
+class Tables:
+    """The allocator's block table on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Wrap nothing yet."""
+        self._device = device
+        self._array: npt.NDArray[np.int32] | None = None
+        self._wrapped = torch.zeros(0, dtype=torch.int32)
+
+    def moved(self, table: BlockTable) -> torch.Tensor:
+        """Return the table as it is now: on the CPU the very same memory, on a GPU moved there."""
+        if self._array is not table.blocks:  # the first step, or the table has doubled
+            self._array = table.blocks
+            self._wrapped = torch.from_numpy(table.blocks)
+        return self._wrapped.to(self._device, non_blocking=True)
+
+
+class Batcher:
+    """Makes batches of plans; remembers which sequence each row of the block table holds."""
+
+    def __init__(self, transcript: Transcript, device: torch.device, *, recomputes: bool = False) -> None:
+        """Make batches for a model on `device`; `recomputes` says that every step computes all known tokens."""
+        self._transcript = transcript
+        self._device = device
+        self._recomputes = recomputes
+        self._tables = Tables(device)
+        self._tickets = np.full(64, -1, np.int64)
+        self._names = np.zeros(64, np.int64)
+
+    def make(self, plan: Plan, serving: Serving) -> Batch:
+        """Make the batch of a plan, which has at least one decode or chunk."""
+        table, size = serving.allocator.table, serving.allocator.block_size
+        self._grow(len(table.count))
+        forks = self._seat_decodes(plan, serving)
+        rows, starts, counts, picks, ranks, targets = self._columns(plan, serving)
+        names = self._names[rows]
+        if self._recomputes:
+            starts, counts = np.zeros_like(starts), starts + counts
+        offsets = np.concatenate([[0], counts.cumsum()])
+        owner = np.repeat(np.arange(len(rows)), counts)
+        positions = np.arange(offsets[-1]) - (offsets[:-1] - starts)[owner]
+        keep, picks = np.unique(picks, return_inverse=True)
+        ends = offsets[1:][keep] - 1
+        moved = torch.from_numpy(np.concatenate([positions, names[owner] + positions, rows[owner], ends]))
+        moved = moved.to(self._device, non_blocking=True)
+        at, ids, row_of, wanted = moved.tensor_split([len(positions) * part for part in (1, 2, 3)])
+        block_table = self._tables.moved(table)
+        blocks = block_table[row_of, at // size].to(torch.int64)
+        return Batch(
+            rows=rows,
+            names=names,
+            starts=starts,
+            counts=counts,
+            offsets=offsets,
+            forks=tuple(forks),
+            picks=picks,
+            ranks=ranks,
+            targets=targets,
+            ids=self._transcript.tokens[ids][None],
+            positions=at[None],
+            keep=wanted,
+            table=block_table,
+            slots=blocks * size + at % size,
+        )
+
+    def _columns(self, plan: Plan, serving: Serving) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints]:
+        """Rows, tokens cached, new tokens; then sequence, rank and target of each token to be said."""
+        decoding, transcript, n = serving.decoding, self._transcript, plan.decodes
+        rows = decoding.column(decoding.ROW)[:n]
+        starts = decoding.column(decoding.LENGTH)[:n]
+        said = [(np.arange(n), np.zeros(n, np.int64), self._names[rows] + starts + 1)]
+        for place, (job, start, tokens) in enumerate(plan.chunks, n):
+            transcript.open(job)
+            self._seat(job.rows[0], job.ticket, transcript.at(job.index, 0))
+            if start + tokens == job.known:
+                samples = np.arange(job.samples)
+                target = transcript.base[job.index] + samples * transcript.stride[job.index] + job.known
+                said.append((np.full(job.samples, place), samples, target))
+        chunks = np.array([(job.rows[0], start, tokens) for job, start, tokens in plan.chunks], np.int64)
+        more_rows, more_starts, counts = chunks.reshape(-1, 3).T
+        which, ranks, targets = map(np.concatenate, zip(*said, strict=True))
+        return (
+            np.concatenate([rows, more_rows]),
+            np.concatenate([starts, more_starts]),
+            np.concatenate([np.ones(n, np.int64), counts]),
+            which,
+            ranks,
+            targets,
+        )
+
+    def _seat_decodes(self, plan: Plan, serving: Serving) -> list[Fork]:
+        """Find out which sequences are in rows not seen before; returns those that begin as copies."""
+        decoding, transcript = serving.decoding, self._transcript
+        rows = decoding.column(decoding.ROW)[: plan.decodes]
+        tickets = decoding.column(decoding.TICKET)[: plan.decodes]
+        forks = []
+        for place in np.flatnonzero(self._tickets[rows] != tickets).tolist():
+            job, row = decoding.owners[place], int(rows[place])
+            sample = list(job.rows).index(row)
+            name = transcript.at(job.index, sample)
+            self._seat(row, job.ticket, name)
+            if sample and not serving.allocator.shares:
+                length = int(decoding.column(decoding.LENGTH)[place])
+                forks.append(Fork(job.rows[0], row, transcript.at(job.index, 0), name, length))
+        return forks
+
+    def _seat(self, row: int, ticket: int, name: int) -> None:
+        self._tickets[row] = ticket
+        self._names[row] = name
+
+    def _grow(self, rows: int) -> None:
+        if rows > len(self._tickets):
+            more = rows - len(self._tickets)
+            self._tickets = np.concatenate([self._tickets, np.full(more, -1, np.int64)])
+            self._names = np.concatenate([self._names, np.zeros(more, np.int64)])

@@ -1,0 +1,105 @@
+"""The executor that really decodes: plans go in, measured nanoseconds come out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from sim.decode.device import finish
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from sim.decode.attention import AttentionBackend
+    from sim.decode.batch import Batch, Batcher
+    from sim.decode.model import Decoder
+    from sim.decode.transcript import Transcript
+    from sim.plan import Plan
+    from sim.serving import Serving
+
+    Ints = npt.NDArray[np.int64]
+
+
+class Memory(Protocol):
+    """Where K/V lies between steps, and the moves that a plan asks for."""
+
+    def move(self, plan: Plan, serving: Serving) -> None:
+        """Copy, swap out and swap in what the plan says, and forget what has been released."""
+
+    def fork(self, batch: Batch) -> None:
+        """Copy whole sequences that fork without sharing."""
+
+
+class Watcher(Protocol):
+    """Sees what is said."""
+
+    def see(self, batch: Batch, logits: torch.Tensor) -> None:
+        """Take note of a step's logits, [wanted places, vocab]."""
+
+
+class TorchExecutor:
+    """Runs plans on a model."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        backend: AttentionBackend,
+        memory: Memory,
+        batcher: Batcher,
+        transcript: Transcript,
+        watcher: Watcher | None = None,
+    ) -> None:
+        """Run plans.
+
+        Args:
+            decoder: the model.
+            backend: attends.
+            memory: what `backend` attends over.
+            batcher: makes a batch of a plan.
+            transcript: the tokens.
+            watcher: is shown every step's logits; that is not timed.
+
+        """
+        self._decoder = decoder
+        self._backend = backend
+        self._memory = memory
+        self._batcher = batcher
+        self._transcript = transcript
+        self._watcher = watcher
+
+    def foresee(self, serving: Serving, steps: int) -> Ints | None:
+        """No step's time is known before it has run."""
+        return None
+
+    def run(self, plan: Plan, serving: Serving) -> int:
+        """Carry out one step; returns the nanoseconds it took, host work and all."""
+        device = self._decoder.device
+        begin = time.perf_counter_ns()
+        with torch.inference_mode():
+            self._memory.move(plan, serving)
+            if plan.empty:
+                finish(device)
+                return max(1, time.perf_counter_ns() - begin)
+            batch = self._batcher.make(plan, serving)
+            self._memory.fork(batch)
+            logits = self._decoder.logits(batch, self._backend)
+            if len(batch.targets):
+                self._transcript.say(batch.targets, chosen(logits, batch))
+            finish(device)
+            duration = time.perf_counter_ns() - begin
+            if self._watcher is not None:
+                self._watcher.see(batch, logits)
+        return max(1, duration)
+
+
+def chosen(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Choose the token for each target: the likeliest one, for parallel samples' first the k-th likeliest."""
+    picks = torch.from_numpy(batch.picks).to(logits.device)
+    most = int(batch.ranks.max(initial=0))
+    if not most:
+        return logits.argmax(dim=-1)[picks]
+    ranks = torch.from_numpy(batch.ranks).to(logits.device)
+    return logits.topk(most + 1, dim=-1).indices[picks, ranks]

@@ -1,0 +1,181 @@
+"""Is what was decoded through the block table what the model itself says?
+
+Every sequence of a run is put to the same transformers model with the same weights, its own
+contiguous cache and transformers' own attention, token by token, and the logits before each
+output token are compared.  The reference is fed the tokens of the run, so that each position
+is compared on its own and a difference is not carried on.
+
+Errors are in units of the reference's spread: `max |paged - reference| / std(reference)` over the
+vocabulary, at each position.  In fp32 every token must be the reference's very choice.  In
+bf16 and fp16, whose logits have ties, it must be within the tolerance of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import DynamicCache
+
+from sim.decode.attention import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sim.decode.batch import Batch
+    from sim.decode.model import Decoder
+    from sim.decode.transcript import Transcript
+
+TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.25}
+"""Largest error allowed, by number format, in units of the reference's spread.
+
+bf16 has 8 bits of precision: one rounding is off by up to 0.4 %, and a logit is the sum of
+thousands of rounded terms over all layers."""
+
+
+class Recorder:
+    """Keeps the logits from which each token of a run was chosen."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self.rows: dict[int, torch.Tensor] = {}
+        """By the token's place in the transcript: [vocab]."""
+
+    def see(self, batch: Batch, logits: torch.Tensor) -> None:
+        """Keep the row of every token that was said."""
+        for target, pick in zip(batch.targets.tolist(), batch.picks.tolist(), strict=True):
+            self.rows[target] = logits[pick]
+
+
+class Reference:
+    """The same model, one sequence at a time, with its own contiguous cache."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        """Ask `decoder`'s network."""
+        self._decoder = decoder
+        self._known: dict[tuple[int, ...], torch.Tensor] = {}
+
+    def logits(self, tokens: Sequence[int], prompt: int) -> torch.Tensor:
+        """Return the logits before each output token, [outputs, vocab], of a sequence with `prompt` prompt tokens."""
+        key = (prompt, *tokens)
+        if key not in self._known:
+            self._known[key] = self._ask(tokens, prompt)
+        return self._known[key]
+
+    def _ask(self, tokens: Sequence[int], prompt: int) -> torch.Tensor:
+        network, device = self._decoder.network, self._decoder.device
+        network.config._attn_implementation = "sdpa"  # noqa: SLF001  as its layers ask for it
+        try:
+            cache = DynamicCache(config=network.config)
+            ids = torch.tensor([tokens], device=device)
+            rows = []
+            with torch.inference_mode():
+                for start, stop in [(0, prompt), *((at, at + 1) for at in range(prompt, len(tokens) - 1))]:
+                    answer = network(
+                        input_ids=ids[:, start:stop], past_key_values=cache, use_cache=True, logits_to_keep=1
+                    )
+                    rows.append(answer.logits[0, -1])
+            return torch.stack(rows)
+        finally:
+            network.config._attn_implementation = NAME  # noqa: SLF001
+
+
+@dataclass
+class Numerics:
+    """How one run compares with the reference."""
+
+    tolerance: float
+    exact: bool
+    """Whether every token must be the reference's choice."""
+    tokens: int = 0
+    """Output tokens compared."""
+    equal: int = 0
+    """... that are the reference's choice."""
+    largest_error: float = 0.0
+    mean_error: float = 0.0
+    first: str = ""
+    """The first token that is wrong, in words."""
+    missing: int = 0
+    """Output tokens without logits; none in a run that finished."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of it is as it should be."""
+        return bool(self.tokens) and not self.first and not self.missing
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "passed": self.passed,
+            "tokens": self.tokens,
+            "equal_tokens": self.equal,
+            "largest_error": self.largest_error,
+            "mean_error": self.mean_error,
+            "tolerance": self.tolerance,
+            "exact_tokens_demanded": self.exact,
+            "first_difference": self.first or None,
+            "without_logits": self.missing,
+        }
+
+
+def compare(
+    reference: Reference, recorder: Recorder, transcript: Transcript, finished: Iterable[int], dtype: str
+) -> Numerics:
+    """Compare every output token of the finished requests.
+
+    Args:
+        reference: of the model that ran.
+        recorder: the run's logits.
+        transcript: the run's tokens.
+        finished: requests to compare.
+        dtype: the model's; sets the tolerance.
+
+    """
+    result = Numerics(TOLERANCE[dtype], exact=dtype == "fp32")
+    total = 0.0
+    for index in finished:
+        prompt, output = int(transcript.prompt[index]), int(transcript.output[index])
+        for sample in range(int(transcript.samples[index])):
+            start = transcript.at(index, sample) + prompt
+            said = [recorder.rows.get(start + position) for position in range(output)]
+            if None in [row if row is None else 0 for row in said]:
+                result.missing += sum(row is None for row in said)
+                continue
+            tokens = transcript.sequence(index, sample)
+            total += _compare(result, reference.logits(tokens, prompt), said, tokens[prompt:], (index, sample))
+    result.mean_error = total / max(1, result.tokens)
+    return result
+
+
+def _compare(
+    result: Numerics,
+    wanted: torch.Tensor,
+    said: Sequence[torch.Tensor | None],
+    tokens: Sequence[int],
+    who: tuple[int, int],
+) -> float:
+    """Compare one sequence and enter it in `result`; returns the sum of its errors."""
+    index, sample = who
+    expected = wanted.float()
+    spread = expected.std(dim=-1)
+    got = torch.stack([row for row in said if row is not None]).float()
+    errors = (got - expected).abs().amax(dim=-1) / spread
+    chosen = torch.tensor(tokens, device=expected.device)[:, None]
+    ranks = torch.zeros_like(chosen)
+    ranks[0] = sample  # sample k of a request begins with the k-th likeliest token
+    best = expected.topk(sample + 1, dim=-1)
+    short = (best.values.gather(1, ranks) - expected.gather(1, chosen)).abs()[:, 0] / spread
+    equal = (best.indices.gather(1, ranks) == chosen)[:, 0]
+    wrong = (errors > result.tolerance) | ~errors.isfinite()
+    wrong |= ~equal if result.exact else short > 2 * result.tolerance
+    if not result.first and bool(wrong.any()):
+        at = int(wrong.nonzero()[0])
+        result.first = (
+            f"request {index}, sample {sample}, output token {at}: token {tokens[at]} against "
+            f"{int(best.indices[at, int(ranks[at])])}, error {float(errors[at]):.3g} of {result.tolerance:g}"
+        )
+    result.tokens += len(tokens)
+    result.equal += int(equal.sum())
+    result.largest_error = max(result.largest_error, float(errors.max()))
+    return float(errors.sum())

@@ -1,0 +1,117 @@
+"""One allocator's run on a real model: everything that takes the place of the cost model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from allocators.rows import SharingRows
+from sim.decode.batch import Batcher
+from sim.decode.contiguous import Growing, Meter, Recomputing
+from sim.decode.device import DTYPES, demand_memory
+from sim.decode.executor import TorchExecutor
+from sim.decode.flashinfer_backend import FlashInferBackend, obstacle
+from sim.decode.memory import PagedMemory
+from sim.decode.store import KVStore
+from sim.decode.torch_backend import TorchBackend
+from sim.decode.transcript import Transcript
+from sim.errors import UserError, suggest
+from sim.runner import contents
+
+if TYPE_CHECKING:
+    import torch
+
+    from allocators.base import Allocator
+    from sim.decode.attention import AttentionBackend
+    from sim.decode.executor import Memory, Watcher
+    from sim.decode.model import Decoder
+    from sim.geometry import Geometry
+    from sim.setup import Case
+    from workloads.requests import Requests
+
+BACKENDS = ("torch", "flashinfer")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What carries out the plans of one run."""
+
+    executor: TorchExecutor
+    transcript: Transcript
+    backend: str
+    """What attends, in a word."""
+    store: KVStore | None
+    """The blocks, for allocators that have some."""
+    meter: Meter | None
+    """Counts what growing tensors take, on a GPU."""
+
+
+def choose_backend(name: str | None, geometry: Geometry, device: torch.device) -> str:
+    """Return the backend to use: the one asked for, else FlashInfer where it can be used, else torch.
+
+    Raises:
+        UserError: there is no such backend, or it cannot be used here.
+
+    """
+    if name is None:
+        return "torch" if obstacle(geometry, device) else "flashinfer"
+    if name not in BACKENDS:
+        raise UserError(f"--backend {name}: not known{suggest(name, BACKENDS)}; known are {', '.join(BACKENDS)}")
+    if name == "flashinfer" and (why := obstacle(geometry, device)):
+        raise UserError(f"--backend flashinfer: {why}; use --backend torch")
+    return name
+
+
+def has_blocks(allocator: Allocator) -> bool:
+    """Whether the allocator's rows list blocks of one preallocated store."""
+    return not (allocator.recomputes or allocator.concatenates)
+
+
+def assemble(
+    decoder: Decoder,
+    case: Case,
+    allocator: Allocator,
+    requests: Requests,
+    *,
+    seed: int,
+    backend: str,
+    swap: bool = False,
+    watcher: Watcher | None = None,
+) -> Runtime:
+    """Put together what runs one case, its K/V allocated.
+
+    Args:
+        decoder: the model.
+        case: the pool and what is known of it.
+        allocator: the one whose plans will be run.
+        requests: what will be served.
+        seed: of the prompts' tokens.
+        backend: attends, where there are blocks.
+        swap: whether there is to be room on the host.
+        watcher: is shown the logits.
+
+    Raises:
+        UserError: the pool does not fit on the device.
+
+    """
+    geometry, device = decoder.geometry, decoder.device
+    transcript = Transcript(requests, contents(requests), geometry.vocab, seed, device)
+    attends: AttentionBackend
+    memory: Memory
+    store = meter = None
+    if has_blocks(allocator):
+        pool = case.pool
+        host_blocks = allocator.host.pool.num_blocks if swap and isinstance(allocator, SharingRows) else 0
+        demand_memory(device, {"the KV pool and its null block": (pool.num_blocks + 1) * pool.block_bytes})
+        dtype = DTYPES[geometry.kv_dtype]
+        store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, host_blocks)
+        attends = FlashInferBackend(store, geometry) if backend == "flashinfer" else TorchBackend(store)
+        memory = PagedMemory(store)
+    elif allocator.recomputes:
+        attends = memory = Recomputing()
+    else:
+        meter = Meter(device) if device.type == "cuda" else None
+        attends = memory = Growing(transcript, meter)
+    batcher = Batcher(transcript, device, recomputes=allocator.recomputes)
+    executor = TorchExecutor(decoder, attends, memory, batcher, transcript, watcher)
+    return Runtime(executor, transcript, attends.name, store, meter)

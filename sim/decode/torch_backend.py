@@ -1,0 +1,120 @@
+"""Paged attention in plain PyTorch: gather the blocks, then scaled dot-product attention.
+
+The reference: it runs anywhere, in every dtype, and says in a few lines what any other
+backend must compute.  Sequences with one new token attend together, padded with the null
+block to the longest; each prefill chunk attends alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+if TYPE_CHECKING:
+    from sim.decode.batch import Batch
+    from sim.decode.store import KVStore
+
+
+class Span(NamedTuple):
+    """A sequence with several new tokens."""
+
+    first: int
+    """Where they begin in the packed row."""
+    tokens: int
+    context: int
+    """Tokens of the sequence after the step."""
+    blocks: torch.Tensor
+    """int64[ceil(context / block_size)]: its blocks in logical order."""
+
+
+class TorchBackend:
+    """Keeps K/V in a `KVStore` and attends through the block table."""
+
+    name = "torch"
+
+    def __init__(self, store: KVStore) -> None:
+        """Attend over `store`."""
+        self._store = store
+        self._slots = torch.zeros(0, dtype=torch.int64)
+        self._singles = 0
+        self._padded = torch.zeros(0)
+        self._contexts = torch.zeros(0)
+        self._spans: list[Span] = []
+        self._masks: dict[tuple[int, int | None], torch.Tensor | None] = {}
+
+    def plan(self, batch: Batch) -> None:
+        """Find the blocks of every sequence; masks are made when a layer first asks for them."""
+        size, device = self._store.block_size, batch.table.device
+        self._slots = batch.slots
+        self._masks = {}
+        self._singles = singles = int((batch.counts == 1).argmin()) if (batch.counts != 1).any() else len(batch.counts)
+        contexts = batch.contexts
+        if singles:
+            rows = torch.from_numpy(batch.rows[:singles]).to(device)
+            most = -(-int(contexts[:singles].max()) // size)
+            self._padded = batch.table[rows, :most].to(torch.int64)
+            self._contexts = torch.from_numpy(contexts[:singles]).to(device)
+        self._spans = []
+        for place in range(singles, len(batch.rows)):
+            context = int(contexts[place])
+            blocks = batch.table[int(batch.rows[place]), : -(-context // size)].to(torch.int64)
+            self._spans.append(Span(int(batch.offsets[place]), int(batch.counts[place]), context, blocks))
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        """See `AttentionBackend.attend`."""
+        self._store.write(layer, self._slots, key, value)
+        keys, values = self._store.layer(layer)
+        output = torch.empty_like(query)
+        singles = self._singles
+        if singles:
+            mask = self._mask(-1, window)
+            past, old = (cache[self._padded].flatten(1, 2).transpose(1, 2) for cache in (keys, values))
+            output[:singles] = _attend(query[:singles, :, None], past, old, mask, scale)[:, :, 0]
+        for index, span in enumerate(self._spans):
+            new = slice(span.first, span.first + span.tokens)
+            past, old = (cache[span.blocks].flatten(0, 1)[: span.context].transpose(0, 1) for cache in (keys, values))
+            mask = self._mask(index, window)
+            output[new] = _attend(query[new].transpose(0, 1)[None], past[None], old[None], mask, scale)[0].transpose(
+                0, 1
+            )
+        return output
+
+    def _mask(self, index: int, window: int | None) -> torch.Tensor:
+        """Which keys each query sees, of one span or (-1) of all single tokens; the same for every layer."""
+        mask = self._masks.get((index, window))
+        if mask is None:
+            device = self._slots.device
+            if index < 0:
+                ends = self._contexts[:, None, None, None]
+                places = torch.arange(self._padded.shape[1] * self._store.block_size, device=device)
+            else:
+                span = self._spans[index]
+                ends = torch.arange(span.context - span.tokens + 1, span.context + 1, device=device)[:, None]
+                places = torch.arange(span.context, device=device)
+            mask = seen(places, ends, window)
+            self._masks[index, window] = mask
+        return mask
+
+
+def seen(places: torch.Tensor, ends: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Which of the keys at `places` a query sees that is the last of its first `ends` tokens."""
+    mask = places < ends
+    return mask if window is None else mask & (places >= ends - window)
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """Attend with fewer K/V heads than heads, if so: [sequences, heads, tokens, head_dim] each."""
+    grouped = key.shape[1] != query.shape[1]
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)

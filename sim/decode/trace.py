@@ -1,0 +1,135 @@
+"""What a run decided, step by step, and the run that must decide the same.
+
+`Recorded` wraps an executor and writes down every plan, a fingerprint of the whole block table
+as the step found it, and how long the step took.  `Replayed` is an executor that answers with
+those times.  A simulation under it sees the clock of the real run, so any step in which plans
+or block tables differ is a difference between what is simulated and what is executed.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from allocators.base import Usage
+    from sim.executor import Executor
+    from sim.plan import Plan
+    from sim.serving import Serving
+
+Ints = npt.NDArray[np.int64]
+
+
+class Step(NamedTuple):
+    """One step's decisions."""
+
+    decodes: tuple[tuple[int, int, int], ...]
+    """(request, row, tokens in the cache) of each sequence that decodes, in order."""
+    chunks: tuple[tuple[int, int, int, int], ...]
+    """(request, row, start, tokens) of each prefill chunk, in order."""
+    admitted: tuple[int, ...]
+    """Requests taken from the queue."""
+    preempted: tuple[int, ...]
+    """Requests that lost their memory."""
+    moves: tuple[tuple[str, int, int], ...]
+    """(kind, source, target) of each block moved, in order."""
+    table: bytes
+    """Fingerprint of the block table and the number of blocks in each row."""
+    usage: Usage
+    """What the allocator counts."""
+
+
+class Recorded:
+    """Runs plans on another executor and writes down what it was asked and what it answered."""
+
+    def __init__(self, executor: Executor) -> None:
+        """Record what `executor` does."""
+        self._executor = executor
+        self.steps: list[Step] = []
+        self.durations: list[int] = []
+        """Nanoseconds."""
+
+    def run(self, plan: Plan, serving: Serving) -> int:
+        """Write the plan down, then run it."""
+        self.steps.append(step_of(plan, serving))
+        duration = self._executor.run(plan, serving)
+        self.durations.append(duration)
+        return duration
+
+    def foresee(self, serving: Serving, steps: int) -> Ints | None:
+        """Foresee nothing, so that every step is seen."""
+        return None
+
+
+class Replayed:
+    """Answers with the durations of an earlier run."""
+
+    def __init__(self, durations: Sequence[int], step: Callable[[], int] | None = None) -> None:
+        """Replay `durations`, in nanoseconds.
+
+        Args:
+            durations: of each step.
+            step: says which step comes next; given that, an engine may leap.
+
+        """
+        self._durations = np.array(durations, np.int64)
+        self._step = step
+        self._next = 0
+
+    def run(self, plan: Plan, serving: Serving) -> int:
+        """Say how long this step took."""
+        now = self._next if self._step is None else self._step()
+        self._next += 1
+        if now >= len(self._durations):
+            raise DivergedError(f"the run being replayed ended after {len(self._durations)} steps, this one goes on")
+        return int(self._durations[now])
+
+    def foresee(self, serving: Serving, steps: int) -> Ints | None:
+        """Say how long the next steps took, as far as the run went."""
+        if self._step is None:
+            return None
+        ahead = self._durations[self._step() :][:steps]
+        return ahead if len(ahead) else None
+
+
+class DivergedError(Exception):
+    """A replay does not follow the run it replays."""
+
+
+def step_of(plan: Plan, serving: Serving) -> Step:
+    """Write down what a plan decides."""
+    decoding, table = serving.decoding, serving.allocator.table
+    owners = decoding.owners[: plan.decodes]
+    columns = (decoding.column(which)[: plan.decodes].tolist() for which in (decoding.ROW, decoding.LENGTH))
+    fingerprint = blake2b(table.blocks.tobytes(), digest_size=16)
+    fingerprint.update(table.count.tobytes())
+    return Step(
+        decodes=tuple((job.index, row, length) for job, row, length in zip(owners, *columns, strict=True)),
+        chunks=tuple((job.index, int(job.rows[0]), start, tokens) for job, start, tokens in plan.chunks),
+        admitted=tuple(job.index for job in plan.admitted),
+        preempted=tuple(job.index for job in plan.preempted),
+        moves=tuple((move.kind.value, move.source, move.target) for move in plan.moves),
+        table=fingerprint.digest(),
+        usage=serving.allocator.usage(),
+    )
+
+
+def first_difference(one: Sequence[Step], other: Sequence[Step]) -> str | None:
+    """Say where two runs first decide differently, or None if they never do."""
+    for number, (mine, yours) in enumerate(zip(one, other, strict=False)):
+        if mine != yours:
+            field = next(name for name in Step._fields if getattr(mine, name) != getattr(yours, name))
+            return f"step {number}: {field} {_short(getattr(mine, field))} against {_short(getattr(yours, field))}"
+    if len(one) != len(other):
+        return f"{len(one)} steps against {len(other)}"
+    return None
+
+
+def _short(value: object) -> str:
+    text = value.hex() if isinstance(value, bytes) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,125 @@
+"""Every token of every sequence: prompts as the workload means them, outputs as the model says them.
+
+Where two prompts share a piece of content they begin with equal tokens, because the tokens of a
+piece are drawn from a stream keyed by the piece's id.  A prompt may also repeat the output of
+an earlier request (a conversation): it gets what the model said.  If that has not been said
+yet, the tokens are drawn here and now, and the model will be made to say them.
+
+All tokens lie in one flat tensor on the device, a sequence after the other, so that a step
+reads its inputs and writes its outputs there without the host ever seeing a token.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from allocators.content import Content, Segments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sim.jobs import Job
+    from workloads.requests import Requests
+
+Ints = npt.NDArray[np.int64]
+STREAM = 0x70726F6D7074
+"""Names the stream of prompt tokens among all that follow from a workload's seed."""
+
+
+class Transcript:
+    """The tokens of n requests, each with one or several samples."""
+
+    def __init__(
+        self, requests: Requests, content: Callable[[int], Content], vocab: int, seed: int, device: torch.device
+    ) -> None:
+        """Make room for all tokens; none is drawn yet."""
+        self.prompt: Ints = requests.prompt_tokens.astype(np.int64)
+        self.output: Ints = requests.output_tokens.astype(np.int64)
+        self.samples: Ints = requests.samples.astype(np.int64) if len(requests.samples) else np.ones_like(self.prompt)
+        self.stride: Ints = self.prompt + self.output
+        self.base: Ints = np.concatenate([[0], np.cumsum(self.stride * self.samples)])
+        """Where each request's tokens begin: sample k of request i at `base[i] + k * stride[i]`."""
+        self.tokens = torch.zeros(int(self.base[-1]), dtype=torch.int64, device=device)
+        self._content = content
+        self._vocab = vocab
+        self._seed = seed
+        self._ready: set[int] = set()
+        self._streams: dict[int, Ints] = {}
+        prefixes = requests.prefixes
+        self._speaker = {} if prefixes is None else {int(name): i for i, name in enumerate(prefixes.outputs)}
+        """The request whose output a content id names."""
+        self._known = np.zeros(int(self.base[-1]), np.bool_)
+        """bool[tokens]: outputs that are final, said or forced."""
+        self.forced: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
+        """bool[tokens]: outputs that the model is made to say; empty when there is none."""
+
+    def at(self, index: int, sample: int) -> int:
+        """Where the tokens of one sequence begin."""
+        return int(self.base[index] + sample * self.stride[index])
+
+    def sequence(self, index: int, sample: int) -> list[int]:
+        """Prompt and output of one sequence, as far as they are known, zeros behind that."""
+        start = self.at(index, sample)
+        tokens: list[int] = self.tokens[start : start + int(self.stride[index])].tolist()
+        return tokens
+
+    def open(self, job: Job) -> None:
+        """Write a job's prompt, once, before its first step."""
+        index = job.index
+        if index in self._ready:
+            return
+        self._ready.add(index)
+        prompt = self._prompt(index)
+        for sample in range(int(self.samples[index])):
+            start = self.at(index, sample)
+            self.tokens[start : start + len(prompt)] = torch.from_numpy(prompt).to(self.tokens.device)
+
+    def say(self, targets: Ints, tokens: torch.Tensor) -> None:
+        """Write generated tokens, except where others are forced."""
+        self._known[targets] = True
+        if len(self.forced):
+            free = np.flatnonzero(~self.forced[targets])
+            targets, tokens = targets[free], tokens[torch.from_numpy(free).to(tokens.device)]
+        self.tokens[torch.from_numpy(targets).to(tokens.device)] = tokens
+
+    def _prompt(self, index: int) -> Ints:
+        content, length = self._content(index), int(self.prompt[index])
+        if not isinstance(content, Segments):
+            raise TypeError(f"prompts are made of segments, got {type(content).__name__}")
+        parts = content.piece(0, length)
+        pieces = []
+        for name, offset, tokens in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+            speaker = self._speaker.get(name, index)
+            pieces.append(
+                self._stream(name, offset + tokens)[offset:]
+                if speaker == index
+                else self._output(speaker, name, offset, tokens)
+            )
+        return np.concatenate(pieces)
+
+    def _stream(self, name: int, length: int) -> Ints:
+        """First `length` tokens of a piece of content."""
+        known = self._streams.get(name)
+        if known is None or len(known) < length:
+            rng = np.random.default_rng([self._seed, STREAM, name])
+            known = self._streams[name] = rng.integers(self._vocab, size=length)
+        return known[:length]
+
+    def _output(self, index: int, name: int, offset: int, tokens: int) -> Ints:
+        """Part of what request `index` says; what it has not said yet it will have to say."""
+        start, stop = self.at(index, 0) + int(self.prompt[index]), offset + tokens
+        if stop > self.output[index]:
+            raise ValueError(f"request {index} says {self.output[index]} tokens, a later prompt repeats {stop}")
+        said = int(self._known[start : start + int(self.output[index])].sum())
+        if stop > said:
+            if not len(self.forced):
+                self.forced = np.zeros(len(self.tokens), np.bool_)
+            missing = slice(start + said, start + stop)
+            self.forced[missing] = self._known[missing] = True
+            self.tokens[missing] = torch.from_numpy(self._stream(name, stop)[said:]).to(self.tokens.device)
+        part: Ints = self.tokens[start + offset : start + stop].cpu().numpy()
+        return part
