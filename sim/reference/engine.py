@@ -1,0 +1,322 @@
+"""The loop of the reference engine: arrivals, a step, what it produced, again."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+from allocators.base import Reason
+from sim.beams import parents
+from sim.engine import Outcome
+from sim.jobs import NEVER, Job
+from sim.plan import Chunk, Plan
+from sim.reference.ledger import block_map, ledger
+from sim.reference.policies import POLICIES
+from sim.reference.records import Snapshots, request_row, write
+from sim.reference.requests import Request
+from sim.reference.room import Room, Step
+from sim.serving import Serving, StalledError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from allocators.base import Allocator
+    from allocators.content import Content
+    from sim.executor import Executor
+    from sim.reference.policies import Policy
+    from sim.schedulers import Scheduler
+    from sim.telemetry import Sink
+    from workloads.requests import Requests
+
+
+class ReferenceEngine:
+    """Serves as `sim.engine.Engine` does, and takes and leaves the same."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        content: Callable[[int], Content],
+        allocator: Allocator,
+        scheduler: Scheduler,
+        executor: Executor,
+        sink: Sink,
+        *,
+        seed: int = 0,
+        swap: bool = False,
+        instants: int = 256,
+        horizon_s: float | None = None,
+    ) -> None:
+        """Make an engine that has not started; the arguments are those of `Engine`.
+
+        Of `scheduler` only its kind and limits are read: its policy is written anew here.
+        """
+        self.requests = requests
+        self.content = content
+        self.limits = scheduler.limits
+        self.policy: Policy = POLICIES[scheduler.kind](scheduler.limits)
+        self.whole_batches = scheduler.kind == "static"
+        self.executor = executor
+        self.sink = sink
+        self.room = Room(allocator, swap=swap)
+        self.seed = seed
+        self.horizon = None if horizon_s is None else round(horizon_s * 1e9)
+        self.now = 0
+        self.steps = 0
+        self.copied = 0
+        """Tokens copied by forks, to be paid for by the next step."""
+        self.to_come: list[tuple[int, int]] = []
+        """When which request arrives, in that order; who follows another one is entered when that one ends."""
+        self.followers: dict[int, list[int]] = defaultdict(list)
+        for index in range(len(requests)):
+            after = int(requests.after[index]) if len(requests.after) else -1
+            if after < 0:
+                self.to_come.append((nanoseconds(requests.arrival_s[index]), index))
+            else:
+                self.followers[after].append(index)
+        span = float(requests.arrival_s[-1]) if len(requests) else 0.0
+        self.snapshots = Snapshots(instants, max(1_000_000, int(span * 1e9) // max(1, instants)))
+        self.counts: Counter[str] = Counter()
+        self.request_rows: list[dict[str, Any]] = []
+        self.step_rows: list[dict[str, Any]] = []
+
+    # -- the loop ----------------------------------------------------------------------------
+
+    def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
+        """Serve everything, write the telemetry, and say what came of it."""
+        room = self.room
+        while True:
+            while self.to_come and self.to_come[0][0] <= self.now:
+                self.arrive(*self.to_come.pop(0))
+            if self.horizon is not None and self.now >= self.horizon:
+                break
+            if not room.running and not room.waiting:
+                if not self.to_come:
+                    break
+                self.idle()
+                continue
+            self.step()
+            if self.snapshots.due(self.now):
+                self.snapshots.keep(self.now, block_map(room))
+            if progress is not None:
+                progress(self.counts["finished"])
+        for request in [*room.running, *room.waiting]:
+            if request.finished == NEVER:
+                self.leave(request, "unfinished")
+        self.request_rows.sort(key=lambda row: row["request_id"])
+        write(self.sink, self.request_rows, self.step_rows, self.snapshots.rows())
+        counts = {status: self.counts[status] for status in ("finished", "refused", "unfinished")}
+        return Outcome(**counts, steps=self.steps, end_s=self.now / 1e9)
+
+    def arrive(self, arrival: int, index: int) -> None:
+        """Queue a request, or refuse it."""
+        requests = self.requests
+        output = int(requests.output_tokens[index])
+        samples = int(requests.samples[index]) if len(requests.samples) else 1
+        request = Request(
+            index, arrival, int(requests.prompt_tokens[index]), output, output, samples, self.content(index)
+        )
+        why = self.never(request)
+        if why:
+            request.reason = why
+            self.leave(request, "refused")
+            self.release_followers(request, arrival)
+        else:
+            self.room.waiting.append(request)
+
+    def never(self, request: Request) -> str:
+        """Say why a request can never run, or nothing; cut its output to the model's context."""
+        limits = self.limits
+        if request.prompt >= limits.max_model_len:
+            return Reason.LENGTH.value
+        if not limits.chunked_prefill and request.prompt > limits.max_num_batched_tokens:
+            return "longer than a step's token budget"
+        if request.samples > limits.max_num_seqs:
+            return "more samples than seats"
+        if request.prompt + request.output > limits.max_model_len:
+            request.output = limits.max_model_len - request.prompt
+            request.reason = "output cut at the model's context"
+        refusal = self.room.allocator.never(self.room.ask(request, request.prompt), request.final)
+        return refusal.reason.value if refusal is not None else ""
+
+    def leave(self, request: Request, status: str) -> None:
+        """Write the row of a request that is done with, one way or another."""
+        self.counts[status] += 1
+        self.request_rows.append(request_row(request, status))
+
+    def release_followers(self, ended: Request, now: int) -> None:
+        """Let those that follow a request arrive, each in its own time."""
+        for index in self.followers[ended.index]:
+            insort(self.to_come, (now + nanoseconds(self.requests.delay_s[index]), index))
+
+    def idle(self) -> None:
+        """Wait for the next arrival, or the horizon."""
+        until = self.to_come[0][0]
+        if self.horizon is not None:
+            until = min(until, self.horizon)
+        self.record(until - self.now, None)
+        self.now = until
+
+    # -- one step ----------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Plan a step, run it, and write its row."""
+        room = self.room
+        step = self.policy.plan(room)
+        if not step.work and not step.preempted:
+            head = [*room.waiting, *room.running][0]
+            raise StalledError(f"no progress: {head}: {step.refusal or step.blocked or 'nothing to run'}")
+        for request in step.admitted:
+            if request.scheduled == NEVER:
+                request.scheduled = self.now
+                request.cached = request.computed
+        step.copied_tokens += self.copied
+        self.copied = 0
+        duration = self.executor.run(as_plan(step), as_serving(room))
+        gaps = self.gaps(step, self.now + duration)
+        gap, gap_tokens = usual([gap for gap, _ in gaps])
+        self.record(duration, step, len(gaps), gap, gap_tokens)
+        for each, request in gaps:
+            if each != gap:
+                request.stalls.append(each)
+        self.steps += 1
+        self.now += duration
+        self.book(step)
+
+    # -- what a step produced ------------------------------------------------------------------
+
+    def book(self, step: Step) -> None:
+        """Enter what a step produced, in running order; then those that ended let go of their memory."""
+        room = self.room
+        worked = [request for request in room.running if request in step.work]
+        for request in worked:
+            if request.decoding:
+                self.book_decode(request)
+            else:
+                self.book_chunk(request, step.work[request])
+        for request in worked:
+            if request.finished == self.now:
+                self.finish(request)
+        if len(room.finished) == len(room.running):
+            for request in list(room.finished):
+                room.retire(request)
+
+    def book_decode(self, request: Request) -> None:
+        """Every sequence has one more token in the cache and one more known."""
+        for sequence in request.sequences:
+            sequence.tokens += 1
+        request.furthest = request.computed
+        self.book_token(request)
+        if self.requests.beam and request.samples > 1 and request.finished == NEVER:
+            chosen = parents(self.seed, request.index, request.generated, request.samples)
+            self.copied += self.room.select(request, chosen)
+
+    def book_chunk(self, request: Request, tokens: int) -> None:
+        """A part of the known tokens is in the cache; the last part yields a token."""
+        start = request.computed
+        request.recomputed += max(0, min(start + tokens, request.furthest) - start)
+        request.sequences[0].tokens += tokens
+        request.furthest = max(request.furthest, request.computed)
+        if request.computed < request.known:
+            return
+        if request.last_token != NEVER:
+            request.stalls.append(self.now - request.last_token)
+        self.book_token(request)
+        if request.finished == NEVER:
+            self.copied += self.room.fork(request)
+            request.decoding = True
+
+    def book_token(self, request: Request) -> None:
+        """Count a token of every sample, perhaps the last."""
+        request.generated += 1
+        request.last_token = self.now
+        if request.first_token == NEVER:
+            request.first_token = self.now
+        if request.generated == request.output:
+            request.finished = self.now
+
+    def finish(self, request: Request) -> None:
+        """Let go of the memory of a request that has ended, or let it linger until its batch has."""
+        self.leave(request, "finished")
+        self.release_followers(request, self.now)
+        if self.whole_batches:
+            self.room.finished.append(request)
+        else:
+            self.room.retire(request)
+
+    @staticmethod
+    def gaps(step: Step, end: int) -> list[tuple[int, Request]]:
+        """Time between the last token and the one at `end` of every sequence that decodes, and whose it is."""
+        decoding = [request for request in step.work if request.decoding]
+        return [(end - request.last_token, request) for request in decoding for _ in request.sequences]
+
+    def record(self, duration: int, step: Step | None, decodes: int = 0, gap: int = 0, gap_tokens: int = 0) -> None:
+        """Write the row of a step, or of an idle gap, from what is true while it lasts."""
+        room, work = self.room, step.work if step is not None else {}
+        self.step_rows.append(
+            {
+                "step": self.steps,
+                "start_s": self.now / 1e9,
+                "duration_s": duration / 1e9,
+                "running": room.seats,
+                "waiting": len(room.waiting),
+                "prefill_tokens": sum(tokens for request, tokens in work.items() if not request.decoding),
+                "decode_tokens": decodes,
+                "gap_s": gap / 1e9,
+                "gap_tokens": gap_tokens,
+                "largest_hole": room.allocator.largest_hole(),
+                "preemptions": len(step.preempted) if step is not None else 0,
+                "blocked": step.blocked if step is not None else "",
+                **ledger(room, step)._asdict(),
+            }
+        )
+
+
+def nanoseconds(seconds: float) -> int:
+    """Turn seconds into the engine's clock."""
+    return round(float(seconds) * 1e9)
+
+
+def usual(gaps: list[int]) -> tuple[int, int]:
+    """Return the gap that most have, the smallest of several such, and how many have it; zeros if there is none."""
+    counts = Counter(gaps)
+    gap = min(counts, key=lambda gap: (-counts[gap], gap), default=0)
+    return gap, counts[gap]
+
+
+# -- what an executor looks at ---------------------------------------------------------------
+
+
+def as_plan(step: Step) -> Plan:
+    """Word a step as the executor reads it: the first so many of the decoding sequences, and chunks."""
+    decodes = sum(len(request.sequences) for request in step.work if request.decoding)
+    chunks = [Chunk(as_job(each), each.computed, tokens) for each, tokens in step.work.items() if not each.decoding]
+    return Plan(
+        decodes,
+        chunks,
+        [as_job(each) for each in step.admitted],
+        [as_job(each) for each in step.preempted],
+        step.moves,
+        step.copied_tokens,
+        step.swapped_blocks,
+    )
+
+
+def as_serving(room: Room) -> Serving:
+    """Word the decoding sequences as the executor reads them."""
+    serving = Serving(room.allocator)
+    for ticket, request in enumerate(room.running):
+        for sequence in request.sequences if request.decoding and request not in room.finished else ():
+            job = as_job(request)
+            job.ticket = ticket
+            serving.decoding.insert(job, sequence.row, int(room.allocator.table.slots[sequence.row]))
+            serving.context += sequence.tokens
+    return serving
+
+
+def as_job(request: Request) -> Job:
+    """Word a request as the executor reads it."""
+    job = Job(request.index, request.arrival, request.prompt, request.output, request.samples, request.content)
+    job.computed, job.generated = request.computed, request.generated
+    job.last_token = request.last_token
+    return job

@@ -1,0 +1,93 @@
+"""Rows in the order they are written, and their columns in the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.rundir import BLOCKS, REQUESTS, STEPS
+from sim.jobs import NEVER
+
+if TYPE_CHECKING:
+    from sim.reference.ledger import Run
+    from sim.reference.requests import Request
+    from sim.telemetry import Sink
+
+Row: TypeAlias = dict[str, Any]
+
+BLOCKED = ("", "memory", "seats", "budget", "order")
+STATUSES = ("finished", "refused", "unfinished")
+
+
+class Snapshots:
+    """Block maps at most so many; when they are too many every second is dropped and the interval doubles."""
+
+    def __init__(self, most: int, interval: int) -> None:
+        """Keep `most` snapshots (0 for none), at first `interval` nanoseconds apart."""
+        self._most = most
+        self._interval = interval
+        self._kept: list[tuple[int, list[Run]]] = []
+        self._due = 0
+
+    def due(self, now: int) -> bool:
+        """Whether it is time for one."""
+        return self._most > 0 and now >= self._due
+
+    def keep(self, now: int, runs: list[Run]) -> None:
+        """Keep the block map of this instant."""
+        self._kept.append((now, runs))
+        if len(self._kept) > self._most:
+            self._kept = self._kept[::2]
+            self._interval *= 2
+        self._due = now + self._interval
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All that were kept, as rows of blocks.parquet."""
+        return [{"time_s": now / 1e9, "count": run.blocks, **run._asdict()} for now, runs in self._kept for run in runs]
+
+
+def request_row(request: Request, status: str) -> dict[str, Any]:
+    """Make the row of a request that leaves, or stays when the clock stops."""
+    return {
+        "request_id": request.index,
+        "arrival_s": seconds(request.arrival),
+        "prompt_tokens": request.prompt,
+        "output_tokens": request.wanted,
+        "samples": request.samples,
+        "status": status,
+        "reason": request.reason,
+        "generated_tokens": request.generated,
+        "scheduled_s": seconds(request.scheduled),
+        "first_token_s": seconds(request.first_token),
+        "finish_s": seconds(request.finished),
+        "cached_tokens": request.cached,
+        "recomputed_tokens": request.recomputed,
+        "swapped_blocks": request.swapped_blocks,
+        "preemptions": request.preemptions,
+        "stall_s": [stall / 1e9 for stall in request.stalls],
+    }
+
+
+def seconds(instant: int) -> float:
+    """Turn nanoseconds into seconds, and what never was into NaN."""
+    return float("nan") if instant == NEVER else instant / 1e9
+
+
+def write(sink: Sink, requests: list[Row], steps: list[Row], blocks: list[Row]) -> None:
+    """Hand all rows to the sink, a table at a time, in the types of the run directory."""
+    reasons = ("", *sorted({row["reason"] for row in requests} - {""}))
+    words = {"status": STATUSES, "blocked": BLOCKED, "reason": reasons}
+    for table, schema, rows in (("steps", STEPS, steps), ("requests", REQUESTS, requests), ("blocks", BLOCKS, blocks)):
+        sink.write(table, {field.name: _column(field, [row[field.name] for row in rows], words) for field in schema})
+
+
+def _column(field: pa.Field, values: list[Any], words: dict[str, tuple[str, ...]]) -> object:
+    if pa.types.is_dictionary(field.type):
+        known = words[field.name]
+        return np.array([known.index(value) for value in values], np.int8), known
+    if pa.types.is_list(field.type):
+        offsets = np.cumsum([0, *(len(value) for value in values)])
+        return offsets, np.array([each for value in values for each in value], np.float64)
+    return np.array(values, field.type.to_pandas_dtype())

@@ -1,0 +1,198 @@
+"""What the engine's tests share: a sink in memory, a clock with round numbers, and small set-ups in words."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from allocators import registry
+from allocators.content import Segments
+from allocators.options import Value, resolve
+from analysis.rundir import LEDGER
+from sim.engine import Engine, Outcome
+from sim.reference import ReferenceEngine
+from sim.schedulers import SCHEDULERS, Limits
+from workloads.requests import Requests
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from allocators.base import Allocator, Ints
+    from sim.executor import Executor
+    from sim.plan import Plan
+    from sim.serving import Serving
+
+MS = 1_000_000
+"""Nanoseconds."""
+
+
+class Memory:
+    """A sink that keeps the tables as lists."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, dict[str, list[Any]]] = {}
+
+    def write(self, table: str, columns: Mapping[str, Any]) -> None:
+        kept = self.tables.setdefault(table, defaultdict(list))
+        for name, column in columns.items():
+            kept[name] += _values(column)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        columns = self.tables[table]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _values(column: Any) -> list[Any]:
+    if not isinstance(column, tuple):
+        return [repr(value) if value != value else value for value in column.tolist()]  # NaN, so that it equals itself
+    first, second = column
+    if isinstance(second, np.ndarray):
+        return [second[a:b].tolist() for a, b in zip(first[:-1].tolist(), first[1:].tolist(), strict=True)]
+    return [str(second[code]) for code in first.tolist()]
+
+
+@dataclass(frozen=True)
+class Clock:
+    """An executor with round numbers: every step takes `step` ms, more for its tokens and moves if so wished."""
+
+    step: int = 1
+    token: int = 0
+    context: int = 0
+    """Nanoseconds for each token attended to by decodes."""
+    copied: int = 0
+    swapped: int = 0
+    foresees: bool = True
+
+    def run(self, plan: Plan, serving: Serving) -> int:
+        decoding = serving.decoding
+        known = int(decoding.column(decoding.LENGTH)[: plan.decodes].sum()) + plan.decodes
+        tokens = plan.decodes + sum(chunk.tokens for chunk in plan.chunks)
+        done = sum(chunk.job.known == chunk.start + chunk.tokens for chunk in plan.chunks)
+        moves = plan.copied_tokens * self.copied + plan.swapped_blocks * self.swapped
+        return self.step * MS + tokens * self.token + known * self.context + moves + done
+
+    def foresee(self, serving: Serving, steps: int) -> Ints | None:
+        if not self.foresees:
+            return None
+        count = len(serving.decoding)
+        known = serving.context + count * np.arange(1, steps + 1)
+        copied = known - count if serving.allocator.concatenates else 0
+        return self.step * MS + count * self.token + known * self.context + copied * self.copied
+
+
+@cache
+def family(kind: str) -> type[Allocator]:
+    """Find a kind of allocator; the registry reads what is installed every time it is asked."""
+    return registry.find(kind)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a run depends on."""
+
+    scheduler: str = "vllm-v1"
+    limits: Limits = Limits()
+    kind: str = "paged"
+    slots: int = 64
+    """Token slots in the pool, rounded up to blocks."""
+    options: Mapping[str, Value] = field(default_factory=dict)
+    facts: Mapping[str, int] = field(default_factory=dict)
+    clock: Executor = Clock()
+    swap: bool = False
+    instants: int = 16
+    horizon_s: float | None = None
+
+    def allocator(self) -> Allocator:
+        cls = family(self.kind)
+        size = cls.slots_per_block(resolve(self.kind, cls.options, self.options, self.facts))
+        return cls.from_options(
+            num_blocks=-(-self.slots // size),
+            max_model_len=self.limits.max_model_len,
+            max_rows=4,
+            facts=self.facts,
+            **self.options,
+        )
+
+    def run(self, requests: Requests, *, reference: bool = False, leaps: bool = True) -> tuple[Outcome, Memory]:
+        sink = Memory()
+        more: dict[str, Any] = {} if reference else {"leaps": leaps}
+        make = ReferenceEngine if reference else Engine
+        engine = make(
+            requests,
+            contents(requests),
+            self.allocator(),
+            SCHEDULERS[self.scheduler](self.limits),
+            self.clock,
+            sink,
+            seed=7,
+            swap=self.swap,
+            instants=self.instants,
+            horizon_s=self.horizon_s,
+            **more,
+        )
+        return engine.run(), sink
+
+
+def contents(requests: Requests) -> Any:
+    """Make what a run makes of the requests' prefixes."""
+    prefixes = requests.prefixes
+    if prefixes is None:
+        return lambda index: Segments([], index)
+    return lambda index: Segments(prefixes.pieces(index), int(prefixes.outputs[index]))
+
+
+def ask(*rows: Sequence[float]) -> Requests:
+    """Make requests from rows of (arrival in ms, prompt, output[, samples])."""
+    arrival, prompt, output, samples = zip(*((*row, 1)[:4] for row in rows), strict=True)
+    return Requests(
+        np.array(arrival) / 1e3,
+        np.array(prompt, np.int64),
+        np.array(output, np.int64),
+        np.array(samples, np.int64) if max(samples) > 1 else np.zeros(0, np.int64),
+    )
+
+
+def differences(one: Memory, other: Memory) -> list[str]:
+    """Say where two runs differ: the first rows of each table that do."""
+    found = []
+    for table in ("steps", "requests", "blocks"):
+        ours, theirs = one.rows(table), other.rows(table)
+        for number, (mine, yours) in enumerate(zip(ours, theirs, strict=False)):
+            if mine != yours:
+                found.append(
+                    f"{table}[{number}]: "
+                    + ", ".join(
+                        f"{name} {mine.get(name)} != {yours.get(name)}"
+                        for name in mine
+                        if mine.get(name) != yours.get(name)
+                    )
+                    + f" in {mine}"
+                )
+                break
+        if len(ours) != len(theirs):
+            found.append(f"{table}: {len(ours)} rows != {len(theirs)} rows")
+    return found
+
+
+def audit(setup: Setup, outcome: Outcome, sink: Memory, count: int) -> None:
+    """Check what is true of every run, whatever ran."""
+    steps, requests = sink.rows("steps"), sink.rows("requests")
+    capacity = setup.allocator().capacity
+    for row in steps:
+        shares = [row[name] for name in LEDGER]
+        assert sum(shares) == capacity, row
+        assert min(shares) >= 0, row
+        assert min(row["shared_savings"], row["swapped"], row["waiting"], row["running"]) >= 0, row
+        assert row["duration_s"] > 0, row
+        assert row["gap_tokens"] <= row["decode_tokens"] <= row["running"] <= setup.limits.max_num_seqs, row
+    now = 0
+    for row in steps:
+        assert round(row["start_s"] * 1e9) == now, row
+        now += round(row["duration_s"] * 1e9)
+    assert outcome.end_s == now / 1e9
+    assert outcome.finished + outcome.refused + outcome.unfinished == len(requests) <= count
+    assert [row["status"] for row in requests].count("finished") == outcome.finished

@@ -1,0 +1,117 @@
+"""Workloads and set-ups made by hypothesis: small pools, so that everything that can run short does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from allocators import registry
+from sim.schedulers import SCHEDULERS, Limits
+from tests.engine.harness import Clock, Setup, family
+from workloads.requests import Prefixes, Requests
+
+if TYPE_CHECKING:
+    from allocators.options import Option, Value
+
+LONGEST = 40
+"""Token slots of the longest sequence."""
+GAPS = [0, 0, 0, 0.5, 1, 2, 3.25, 7, 40]
+"""Milliseconds between arrivals."""
+
+
+@st.composite
+def requests(draw: st.DrawFn, *, most: int = 12, samples: int = 4) -> Requests:
+    """Draw requests, some of which cannot be served, with or without shared prefixes."""
+    count = draw(st.integers(1, most))
+
+    def column(values: st.SearchStrategy[Any]) -> list[Any]:
+        return draw(st.lists(values, min_size=count, max_size=count))
+
+    arrival = np.cumsum(column(st.sampled_from(GAPS))) / 1e3
+    output = column(st.integers(1, 16) | st.integers(1, LONGEST + 4))
+    each = column(st.integers(1, samples)) if draw(st.booleans()) else []
+    prefixes = None
+    if draw(st.booleans()):
+        pieces = column(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 12)), min_size=1, max_size=3))
+        prompt = [sum(length for _, length in each) for each in pieces]
+        flat = [piece for each in pieces for piece in each]
+        prefixes = Prefixes(
+            np.array([name for name, _ in flat], np.int64),
+            np.array([length for _, length in flat], np.int64),
+            np.cumsum([0, *map(len, pieces)]),
+            np.array(column(st.integers(1, 4) | st.integers(100, 10_000)), np.int64),
+        )
+    else:
+        prompt = column(st.integers(1, 12) | st.integers(1, LONGEST + 4))
+    return Requests(
+        arrival, np.array(prompt, np.int64), np.array(output, np.int64), np.array(each, np.int64), prefixes=prefixes
+    )
+
+
+@st.composite
+def limits(draw: st.DrawFn, scheduler: str) -> Limits:
+    """Draw what the engine allows."""
+    chunked = draw(st.booleans()) if scheduler == "vllm-v1" else False
+    return Limits(
+        max_num_seqs=draw(st.integers(1, 8)),
+        max_num_batched_tokens=draw(st.integers(1, 24) if chunked else st.integers(LONGEST, 2 * LONGEST)),
+        max_model_len=draw(st.integers(LONGEST // 2, LONGEST)),
+        chunked_prefill=chunked,
+        long_prefill_token_threshold=draw(st.sampled_from([0, 0, 1, 3, 8])),
+        full_prompt_gate=draw(st.booleans()),
+        watermark=draw(st.sampled_from([0.0, 0.0, 0.05, 0.2])),
+    )
+
+
+def options(kind: str) -> st.SearchStrategy[dict[str, Value]]:
+    """Draw options of an allocator kind."""
+    return st.fixed_dictionaries(
+        {}, optional={name: _values(name, option) for name, option in family(kind).options.items()}
+    )
+
+
+def _values(name: str, option: Option) -> st.SearchStrategy[Any]:
+    if option.choices:
+        return st.sampled_from(option.choices)
+    if option.type is bool:
+        return st.booleans()
+    if name == "block_size":
+        return st.integers(1, 8)
+    if name == "host_blocks":
+        return st.integers(0, 40)
+    if name == "sliding_window":
+        return st.integers(1, LONGEST)
+    return st.just(option.default)
+
+
+@st.composite
+def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
+    """Draw all that a run depends on but its requests."""
+    chosen = {"block_size": 4, **draw(options(kind))}
+    clock = Clock(
+        step=1,
+        token=draw(st.sampled_from([0, 1000, 12_345])),
+        context=draw(st.sampled_from([0, 7])),
+        copied=draw(st.sampled_from([0, 300])),
+        swapped=draw(st.sampled_from([0, 50_000])),
+        foresees=draw(st.integers(0, 5)) > 0,
+    )
+    return Setup(
+        scheduler,
+        draw(limits(scheduler)),
+        kind,
+        draw(st.integers(20, 160)),
+        {name: value for name, value in chosen.items() if name in family(kind).options},
+        {},
+        clock,
+        swap=draw(st.booleans()),
+        instants=draw(st.sampled_from([0, 1, 3, 16])),
+        horizon_s=draw(st.none() | st.sampled_from([0.001, 0.01, 0.04, 0.25])),
+    )
+
+
+def every() -> list[tuple[str, str]]:
+    """Every allocator under every scheduler."""
+    return [(kind, scheduler) for kind in registry.names() for scheduler in SCHEDULERS]
