@@ -9,7 +9,6 @@ resampled in time.  Where a pool has more blocks than rows, one block in so many
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,15 +100,3 @@ def blocks_held(blocks: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     sums, of = np.add.reduceat(counts, begin), ids[begin]
     unique, first = np.unique(of, return_index=True)
     return unique, np.maximum.reduceat(sums, first)
-
-
-def absences(blocks: Columns, request_ids: npt.NDArray[Any]) -> list[tuple[int, float, float]]:
-    """Find (request, from, until) in which a request held no block between two snapshots in which it did."""
-    ids, times = np.asarray(blocks["request_id"], np.int64), np.asarray(blocks["time_s"], np.float64)
-    instants = np.unique(times)
-    found: list[tuple[int, float, float]] = []
-    for request in request_ids.tolist():
-        seen = np.unique(np.searchsorted(instants, times[ids == request]))
-        gaps = np.flatnonzero(np.diff(seen) > 1)
-        found += [(request, float(instants[seen[gap] + 1]), float(instants[seen[gap + 1]])) for gap in gaps]
-    return found

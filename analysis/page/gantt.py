@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.metrics import PER_REQUEST, Columns, Observed, ttft_s
-from analysis.page.blockmap import absences, blocks_held
+from analysis.page.blockmap import blocks_held
 from analysis.page.pack import Packed, pack
+from analysis.phases import losses
 
 LIMIT = 5000
 EVENT_LIMIT = 3000
 STATUSES = ("finished", "refused", "unfinished")
 EVENTS = ("preempt", "resume", "swap_out", "swap_in", "refuse", "evict", "fork")
-LOSSES = {"preempt": "resume", "swap_out": "swap_in"}
 Ids = npt.NDArray[np.int64]
 
 
@@ -105,11 +105,12 @@ def gantt(
     data["reason"] = pack(np.array([reasons.index(word) for word in rows["reason"]], np.uint16))
     data["held"] = pack(held)
     data["miss"] = pack(misses(rows, slo))
-    losses = _losses(rows, blocks, events)
-    data["loss_of"] = pack(np.array([one[0] for one in losses], np.int64))
-    data["loss_from"] = pack(np.array([one[1] for one in losses], np.float64))
-    data["loss_until"] = pack(np.array([one[2] for one in losses], np.float64))
-    data["loss_swap"] = pack(np.array([one[3] for one in losses], np.uint8))
+    place = {request: index for index, request in enumerate(rows["request_id"].tolist())}
+    lost = losses(rows, blocks, events)
+    data["loss_of"] = pack(np.array([place[one.request_id] for one in lost], np.int64))
+    data["loss_from"] = pack(np.array([one.begin_s for one in lost], np.float64))
+    data["loss_until"] = pack(np.array([one.end_s for one in lost], np.float64))
+    data["loss_swap"] = pack(np.array([one.swapped for one in lost], np.uint8))
     result = Gantt(data, reasons, exact=events is not None)
     if events is not None:
         result.events_total = len(events["time_s"])
@@ -142,32 +143,6 @@ def misses(rows: Columns, slo: Mapping[str, float | None]) -> npt.NDArray[np.uin
     if limits:
         missed |= rows["status"] != "finished"
     return missed.astype(np.uint8)
-
-
-def _losses(rows: Columns, blocks: Columns | None, events: Columns | None) -> list[tuple[int, float, float, int]]:
-    """Times without memory between two times with it: (place among the rows, from, until, whether swapped)."""
-    place = {int(request): index for index, request in enumerate(rows["request_id"])}
-    if events is None:
-        lost = rows["request_id"][rows["preemptions"] > 0]
-        gaps = absences(blocks, lost) if blocks is not None else []
-        swapped = dict(zip(rows["request_id"].tolist(), (rows["swapped_blocks"] > 0).tolist(), strict=True))
-        return [(place[request], begin, end, int(swapped[request])) for request, begin, end in gaps]
-    found, open_since = [], dict[int, tuple[float, str]]()
-    for time, request, word in zip(events["time_s"], events["request_id"], events["event"], strict=True):
-        request_id = int(request)
-        if request_id not in place:
-            continue
-        if word in LOSSES:
-            open_since[request_id] = (float(time), LOSSES[word])
-        elif request_id in open_since and word == open_since[request_id][1]:
-            begin, closing = open_since.pop(request_id)
-            found.append((place[request_id], begin, float(time), int(closing == "swap_in")))
-    finish = np.nan_to_num(rows["finish_s"], nan=np.inf)
-    found += [
-        (place[request_id], begin, float(min(finish[place[request_id]], 1e30)), int(closing == "swap_in"))
-        for request_id, (begin, closing) in open_since.items()
-    ]
-    return found
 
 
 def _events(events: Columns) -> dict[str, Packed]:

@@ -15,13 +15,14 @@ import pytest
 
 from analysis.figures import group
 from analysis.metrics import SHARES
-from analysis.page.blockmap import CACHED, FIRST_OWNER, FREE, absences, block_map, blocks_held
+from analysis.page.blockmap import CACHED, FIRST_OWNER, FREE, block_map, blocks_held
 from analysis.page.divergence import diverge
 from analysis.page.document import document
 from analysis.page.gantt import gantt, select
 from analysis.page.pack import Packed, pack
 from analysis.page.timeline import BINS, choose, detail_windows, rates, timeline
 from analysis.page.words import contrast, findings
+from analysis.phases import absences
 from analysis.reading import RunDirectoryError, open_directory
 from analysis.report import embed, render, write_index, write_joint_report, write_report
 from tests.analysis.synthetic import write_directory

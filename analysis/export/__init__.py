@@ -1,0 +1,66 @@
+"""Runs in the formats that people's own tools open.
+
+`export` writes one of `FORMATS`; each format is a module of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from analysis.export.errors import ExportError
+from analysis.reading import RunDirectory, RunDirectoryError, open_directory
+
+Window = tuple[float, float]
+
+
+def formats() -> dict[str, Callable[[RunDirectory, Path, list[str], Window], list[Path]]]:
+    """Writers by format name: (directory, folder, labels, window) -> files written."""
+    from analysis.export import comma, openmetrics, perfetto, torch_snapshot  # noqa: PLC0415  (start-up time)
+
+    return {
+        "perfetto": perfetto.write,
+        "torch-snapshot": torch_snapshot.write,
+        "prometheus": openmetrics.write,
+        "csv": comma.write,
+    }
+
+
+def export(
+    directory: str | Path,
+    to: str,
+    out: str | Path | None = None,
+    *,
+    labels: list[str] | None = None,
+    window: Window = (0.0, float("inf")),
+) -> list[Path]:
+    """Write a run directory in another format and return the files.
+
+    Args:
+        directory: a run directory.
+        to: perfetto, torch-snapshot, prometheus or csv.
+        out: folder to write into; `export` in the directory if None.
+        labels: allocators to export; all if None.
+        window: (from, until) in seconds; the formats that list single events keep to it.
+
+    Raises:
+        RunDirectoryError: `directory` is not a run directory.
+        ExportError: an unknown format or label, an empty window, or a missing package.
+
+    """
+    writers = formats()
+    if to not in writers:
+        raise ExportError(f"unknown export format {to}; known: {', '.join(writers)}")
+    if not window[0] < window[1]:
+        raise ExportError(f"the window {window[0]:g} to {window[1]:g} s is empty; its end must come after its start")
+    opened = open_directory(directory)
+    known = list(dict.fromkeys(run.label for run in opened.runs))
+    for label in labels or []:
+        if label not in known:
+            raise ExportError(f"no allocator {label} in {opened.path}; there are: {', '.join(known)}")
+    folder = Path(out) if out is not None else opened.path / "export"
+    folder.mkdir(parents=True, exist_ok=True)
+    return writers[to](opened, folder, labels or known, window)
+
+
+__all__ = ["ExportError", "RunDirectoryError", "export", "formats"]

@@ -1,0 +1,48 @@
+"""CSV: every table of every run as it is, for spreadsheets and other languages.
+
+Lists (`stall_s`) become numbers separated by spaces; a missing time is empty.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis.reading import RunDirectory
+
+TIMES = {"requests": "arrival_s", "steps": "start_s", "blocks": "time_s", "events": "time_s"}
+"""Which column of each table the window applies to."""
+
+
+def write(directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float]) -> list[Path]:
+    """Write `<run>.<table>.csv` for every run of the labels: the rows whose time lies in the window."""
+    import pyarrow as pa  # noqa: PLC0415  (start-up time)
+    import pyarrow.compute as pc  # noqa: PLC0415
+    import pyarrow.csv as pcsv  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    written = []
+    for run in directory.runs:
+        if run.label not in labels:
+            continue
+        for path in sorted(run.path.glob("*.parquet")):
+            if path.stem not in TIMES:
+                continue
+            table = pq.read_table(path).unify_dictionaries()
+            when = table[TIMES[path.stem]]
+            table = table.filter(pc.and_(pc.greater_equal(when, window[0]), pc.less_equal(when, window[1])))
+            for place, field in enumerate(table.schema):
+                if pa.types.is_list(field.type):
+                    texts = pc.cast(table[field.name], pa.list_(pa.string()))
+                    table = table.set_column(place, field.name, pc.binary_join(texts, " "))
+                elif pa.types.is_dictionary(field.type):
+                    table = table.set_column(place, field.name, table[field.name].cast(pa.string()))
+                elif pa.types.is_floating(field.type):
+                    absent = pc.is_nan(table[field.name])
+                    table = table.set_column(
+                        place, field.name, pc.if_else(absent, pa.scalar(None, field.type), table[field.name])
+                    )
+            name = str(run.facts["dir"]).replace("/", ".")
+            target = folder / f"{name}.{path.stem}.csv"
+            pcsv.write_csv(table, target)
+            written.append(target)
+    return written

@@ -1,0 +1,220 @@
+"""OpenMetrics text with vLLM's metric names, so that its Grafana board shows a simulated run.
+
+Two files: `metrics.txt` is what a scrape at the end of the run (or of the window) would
+have returned; `history.txt` is that scrape at 240 instants with time stamps, which
+`promtool tsdb create-blocks-from openmetrics history.txt` imports into Prometheus for the
+board to draw.  Counters and histograms are cumulative, as they would have been; names,
+labels and buckets are those of vLLM's V1 metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.metrics import HELD, Columns
+from analysis.reading import Run, RunDirectory
+
+INSTANTS = 240
+TTFT = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
+    *(160.0, 640.0, 2560.0),
+)
+GAP = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
+LATENCY = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0),
+    *(960.0, 1920.0, 7680.0),
+)
+TOKENS = tuple(float(digit * 10**power) for power in range(6) for digit in (1, 2, 5))
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+class Family(NamedTuple):
+    """One metric of one run at all instants."""
+
+    name: str
+    kind: str
+    """gauge, counter or histogram."""
+    text: str
+    values: Floats
+    """Gauge and counter: the value at each instant.  Histogram: the observations."""
+    when: Floats
+    """Histogram: the instant of each observation."""
+    buckets: tuple[float, ...] = ()
+    labels: str = ""
+    often: npt.NDArray[np.int64] | None = None
+    """Histogram: how often each observation was made; once if None."""
+
+
+def write(directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float]) -> list[Path]:
+    """Write the first replication of every label; time stamps start when the run was made."""
+    started = str(directory.manifest.get("started") or "1970-01-01T00:00:00+00:00")
+    epoch = datetime.fromisoformat(started).timestamp()
+    model = str((directory.manifest.get("model") or {}).get("name", "model"))
+    by_name: dict[str, list[tuple[Family, str, Floats]]] = {}
+    for run in directory.runs:
+        if run.label in labels and run.repeat == 0:
+            instants = _instants(run, window)
+            given = f'model_name="{_escape(f"{model}/{run.label}")}",engine="0",allocator="{_escape(run.label)}"'
+            for family in families(run, instants):
+                by_name.setdefault(family.name, []).append((family, given, instants))
+    written = [folder / "metrics.txt", folder / "history.txt"]
+    for target, whole in zip(written, (False, True), strict=True):
+        with target.open("w", encoding="utf-8") as file:
+            for name, members in by_name.items():
+                file.write(f"# TYPE {name} {members[0][0].kind}\n# HELP {name} {members[0][0].text}\n")
+                for family, given, instants in members:
+                    stamps = [f" {epoch + instant:.6f}" for instant in instants.tolist()] if whole else None
+                    file.writelines(_lines(family, given, instants, stamps))
+            file.write("# EOF\n")
+    return written
+
+
+def _instants(run: Run, window: tuple[float, float]) -> Floats:
+    steps = run.steps(("start_s", "duration_s"))
+    end = float(steps["start_s"][-1] + steps["duration_s"][-1]) if len(steps["start_s"]) else 0.0
+    return np.linspace(max(0.0, window[0]), max(min(end, window[1]), window[0]), INSTANTS)
+
+
+def families(run: Run, instants: Floats) -> list[Family]:
+    """All metrics of a run at the given instants."""
+    steps, requests = run.steps(), run.requests()
+    if not len(steps["step"]):
+        return []
+    row = np.maximum(np.searchsorted(steps["start_s"], instants, side="right") - 1, 0)
+    ended = np.searchsorted(steps["start_s"] + steps["duration_s"], instants, side="right")
+    held = np.sum([steps[name] for name in HELD], axis=0) / run.capacity
+    none = np.zeros(0)
+
+    def gauge(name: str, text: str, values: npt.NDArray[Any]) -> Family:
+        return Family(f"vllm:{name}", "gauge", text, np.asarray(values[row], np.float64), none)
+
+    def counter(name: str, text: str, so_far: npt.NDArray[Any], labels: str = "") -> Family:
+        return Family(f"vllm:{name}", "counter", text, np.asarray(so_far, np.float64), none, labels=labels)
+
+    def per_step(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.append(0, np.cumsum(column, dtype=np.int64))[ended]
+
+    def at(time: Floats, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        known = np.flatnonzero(~np.isnan(time))
+        order = known[np.argsort(time[known])]
+        so_far = np.append(0, np.cumsum(weight[order], dtype=np.int64))
+        return so_far[np.searchsorted(time[order], instants, side="right")]
+
+    arrival, scheduled, first, finish = (
+        np.asarray(requests[f"{name}_s"], np.float64) for name in ("arrival", "scheduled", "first_token", "finish")
+    )
+    outputs = np.asarray(requests["generated_tokens"], np.float64)
+    done = np.where(requests["status"] == "finished", finish, np.nan)
+    wanted = np.asarray(requests["output_tokens"], np.float64)
+    reasons = {"stop": outputs >= wanted, "length": outputs < wanted}
+    ones = np.ones(len(arrival), np.int64)
+    gaps = gaps_of(steps, requests)
+    generated = at(first, np.asarray(requests["samples"], np.int64)) + at(gaps.when, gaps.often)
+    return [
+        gauge("num_requests_running", "Number of requests in model execution batches.", steps["running"]),
+        gauge("num_requests_waiting", "Number of requests waiting to be processed.", steps["waiting"]),
+        gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", held),
+        counter("num_preemptions", "Cumulative number of preemption from the engine.", per_step(steps["preemptions"])),
+        counter("prompt_tokens", "Number of prefill tokens processed.", at(first, requests["prompt_tokens"])),
+        counter("generation_tokens", "Number of generation tokens processed.", generated),
+        counter("prefix_cache_queries", "Prefix cache queries, in tokens.", at(scheduled, requests["prompt_tokens"])),
+        counter("prefix_cache_hits", "Prefix cache hits, in tokens.", at(scheduled, requests["cached_tokens"])),
+        *(
+            counter(
+                "request_success",
+                "Count of successfully processed requests.",
+                at(np.where(which, done, np.nan), ones),
+                f',finished_reason="{reason}"',
+            )
+            for reason, which in reasons.items()
+        ),
+        _observed("time_to_first_token_seconds", "time to first token in seconds", first - arrival, first, TTFT),
+        _gaps(gaps),
+        _observed(
+            "request_time_per_output_token_seconds",
+            "time per output token of a request in seconds",
+            (finish - first) / np.where(outputs > 1, outputs - 1, np.nan),
+            done,
+            GAP,
+        ),
+        _observed("e2e_request_latency_seconds", "e2e request latency in seconds", finish - arrival, done, LATENCY),
+        _observed("request_queue_time_seconds", "time spent in WAITING phase", scheduled - arrival, done, LATENCY),
+        _observed("request_prefill_time_seconds", "time spent in PREFILL phase", first - scheduled, done, LATENCY),
+        _observed("request_decode_time_seconds", "time spent in DECODE phase", finish - first, done, LATENCY),
+        _observed("request_inference_time_seconds", "time spent in RUNNING phase", finish - scheduled, done, LATENCY),
+        _observed(
+            "request_prompt_tokens",
+            "prefill tokens of a request",
+            np.asarray(requests["prompt_tokens"], np.float64),
+            done,
+            TOKENS,
+        ),
+        _observed("request_generation_tokens", "generation tokens of a request", outputs, done, TOKENS),
+    ]
+
+
+def _observed(name: str, text: str, values: Floats, when: Floats, buckets: tuple[float, ...]) -> Family:
+    known = ~np.isnan(values) & ~np.isnan(when)
+    return Family(f"vllm:{name}", "histogram", f"Histogram of {text}.", values[known], when[known], buckets)
+
+
+def _gaps(gaps: Gaps) -> Family:
+    text = "Histogram of inter-token latency in seconds."
+    return Family("vllm:inter_token_latency_seconds", "histogram", text, gaps.length, gaps.when, GAP, often=gaps.often)
+
+
+class Gaps(NamedTuple):
+    """All gaps between two tokens, each with the instant at which it ended."""
+
+    length: Floats
+    when: Floats
+    often: npt.NDArray[np.int64]
+
+
+def gaps_of(steps: Columns, requests: Columns) -> Gaps:
+    """Gaps by the step that ended them; a request's stalls, whose instants are not recorded, when it finishes."""
+    often = np.asarray(steps["gap_tokens"], np.int64)
+    ends = np.asarray(steps["start_s"] + steps["duration_s"], np.float64)
+    over = np.nan_to_num(np.asarray(requests["finish_s"], np.float64), nan=ends[-1])
+    stalls = np.asarray(requests["stall_s"], np.float64)
+    return Gaps(
+        np.append(np.asarray(steps["gap_s"], np.float64)[often > 0], stalls),
+        np.append(ends[often > 0], np.repeat(over, requests["stall_count"])),
+        np.append(often[often > 0], np.ones(len(stalls), np.int64)),
+    )
+
+
+def _lines(family: Family, given: str, instants: Floats, stamps: list[str] | None) -> Iterator[str]:
+    """Lines of one family: at every instant with its stamp, or at the last one without."""
+    keep = slice(None) if stamps is not None else slice(-1, None)
+    stamps = [""] if stamps is None else stamps
+    labels = f"{{{given}{family.labels}}}"
+    if family.kind != "histogram":
+        suffix = "_total" if family.kind == "counter" else ""
+        for value, stamp in zip(family.values[keep].tolist(), stamps, strict=True):
+            yield f"{family.name}{suffix}{labels} {value:.17g}{stamp}\n"
+        return
+    often = np.ones(len(family.values), np.int64) if family.often is None else family.often
+    size = len(family.buckets) + 1
+    seen = np.searchsorted(instants, family.when, side="left")  # the first instant at which it counts
+    place = np.searchsorted(np.asarray(family.buckets), family.values, side="left")
+    counted = seen < len(instants)
+    cell = (seen * size + place)[counted]
+    counts = np.bincount(cell, often[counted], len(instants) * size).reshape(-1, size).cumsum(axis=0).cumsum(axis=1)
+    sums = np.bincount(seen[counted], (often * family.values)[counted], len(instants)).cumsum()
+    edges = [*map(str, family.buckets), "+Inf"]
+    for below, total, stamp in zip(counts[keep].astype(np.int64).tolist(), sums[keep].tolist(), stamps, strict=True):
+        for edge, number in zip(edges, below, strict=True):
+            yield f'{family.name}_bucket{{{given},le="{edge}"}} {number}{stamp}\n'
+        yield f"{family.name}_count{labels} {below[-1]}{stamp}\n"
+        yield f"{family.name}_sum{labels} {total:.17g}{stamp}\n"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

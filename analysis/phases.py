@@ -1,0 +1,78 @@
+"""When a request had no memory between two times when it had some.
+
+Exact where memory events were recorded; otherwise seen between snapshots of the block map,
+so to the nearest snapshot.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.metrics import Columns
+
+RETURNS = {"preempt": "resume", "swap_out": "swap_in"}
+"""The event that ends what each event begins."""
+
+
+class Loss(NamedTuple):
+    """A time without memory."""
+
+    request_id: int
+    begin_s: float
+    end_s: float
+    """Infinite if the request never came back."""
+    swapped: bool
+    """Whether its K/V was on the host meanwhile; otherwise it was recomputed."""
+
+
+def losses(requests: Columns, blocks: Columns | None, events: Columns | None) -> list[Loss]:
+    """Find every time without memory of the given requests.
+
+    Args:
+        requests: columns request_id, preemptions and swapped_blocks of the requests wanted.
+        blocks: columns of blocks.parquet, used where there are no events.
+        events: columns of events.parquet, if recorded.
+
+    """
+    if events is not None:
+        return _paired(events, set(requests["request_id"].tolist()))
+    if blocks is None:
+        return []
+    lost = requests["preemptions"] > 0
+    swapped = dict(zip(requests["request_id"].tolist(), (requests["swapped_blocks"] > 0).tolist(), strict=True))
+    gaps = absences(blocks, requests["request_id"][lost])
+    return [Loss(request, begin, end, swapped[request]) for request, begin, end in gaps]
+
+
+def _paired(events: Columns, wanted: set[int]) -> list[Loss]:
+    found: list[Loss] = []
+    waiting: dict[int, tuple[float, str]] = {}
+    for time, request, word in zip(
+        events["time_s"].tolist(), events["request_id"].tolist(), events["event"].tolist(), strict=True
+    ):
+        if request not in wanted:
+            continue
+        if word in RETURNS:
+            waiting[request] = (time, RETURNS[word])
+        elif request in waiting and word == waiting[request][1]:
+            found.append(Loss(request, waiting.pop(request)[0], time, word == "swap_in"))
+    found += [Loss(request, begin, float("inf"), word == "swap_in") for request, (begin, word) in waiting.items()]
+    return found
+
+
+def absences(blocks: Columns, request_ids: npt.NDArray[Any]) -> list[tuple[int, float, float]]:
+    """Find (request, from, until) in which a request held no block between two snapshots in which it did."""
+    ids, times = np.asarray(blocks["request_id"], np.int64), np.asarray(blocks["time_s"], np.float64)
+    instants = np.unique(times)
+    order = np.argsort(ids, kind="stable")
+    begin = np.searchsorted(ids, request_ids, sorter=order)
+    end = np.searchsorted(ids, request_ids, side="right", sorter=order)
+    found: list[tuple[int, float, float]] = []
+    for request, first, last in zip(request_ids.tolist(), begin, end, strict=True):
+        seen = np.unique(np.searchsorted(instants, times[order[first:last]]))
+        gaps = np.flatnonzero(np.diff(seen) > 1)
+        found += [(request, float(instants[seen[gap] + 1]), float(instants[seen[gap + 1]])) for gap in gaps]
+    return found
