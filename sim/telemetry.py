@@ -237,7 +237,8 @@ def block_runs(serving: Serving) -> npt.NDArray[np.int64]:
     cached = allocator.cached_blocks()
     owner[cached[references[cached] == 0]] = -1
     owner[0] = -2
-    start = np.flatnonzero(np.diff(owner[1:] * 4096 + references[1:], prepend=-(1 << 60))) + 1
+    alike = (np.diff(owner[1:], prepend=-3) == 0) & (np.diff(references[1:], prepend=0) == 0)
+    start = np.flatnonzero(~alike) + 1
     stop = np.append(start[1:], allocator.num_blocks + 1)
     total = np.append(0, np.cumsum(slack))
     used = owner[start] != -2
@@ -246,12 +247,12 @@ def block_runs(serving: Serving) -> npt.NDArray[np.int64]:
 
 
 def _held(serving: Serving) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows of all running sequences, their lengths and owners, newest first: the oldest writes last and owns."""
+    """Rows of all running sequences, their lengths and owners; the lowest id comes last and so owns what is shared."""
     decoding = serving.decoding
     lengths = dict(zip(decoding.column(decoding.ROW).tolist(), decoding.column(decoding.LENGTH).tolist(), strict=True))
     held = [
         (row, lengths.get(row, job.computed), job.index)
-        for job in reversed(serving.running.values())
+        for job in sorted(serving.running.values(), key=lambda job: -job.index)
         for row in job.rows
     ]
     rows, counts, owners = np.array(held, np.int64).reshape(-1, 3).T
