@@ -19,7 +19,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = ("allocators", "workloads", "sim", "analysis")
-DISTRIBUTIONS = {**packages_distributions(), "pydantic_core": ["pydantic"]}  # pydantic requires it, to the very version
+DISTRIBUTIONS = {
+    **packages_distributions(),
+    "pydantic_core": ["pydantic"],  # which requires it, to the very version
+    "flashinfer": ["flashinfer-python"],  # installed on machines with a GPU only
+}
 
 
 def imported(folder: str) -> dict[str, set[str]]:
@@ -59,15 +63,12 @@ def test_allocators_import_the_standard_library_and_numpy() -> None:
 
 @pytest.mark.parametrize("room", OURS)
 def test_what_a_room_imports_is_declared(room: str) -> None:
-    modules = imported(room)
-    extras = {module: files for module, files in modules.items() if all("sim/decode/" in name for name in files)}
-    plain = {module: files for module, files in modules.items() if module not in extras}
-    assert undeclared(plain, declared()) == {}
-    assert undeclared(extras, declared("torch", "gpu")) == {}
+    extras = set(PROJECT["optional-dependencies"]) - {"test"}
+    assert undeclared(imported(room), declared(*extras)) == {}
 
 
 def test_what_tests_import_is_declared() -> None:
-    assert undeclared(imported("tests"), declared("torch", "test")) == {}
+    assert undeclared(imported("tests"), declared("torch", "text", "test")) == {}
 
 
 def test_constraints_pin_the_tools_whose_verdict_depends_on_their_version() -> None:

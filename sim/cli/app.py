@@ -34,6 +34,7 @@ COMMANDS = {
     "compare": Command("sim.cli.results:compare", "Compare two run directories, with intervals."),
     "report": Command("sim.cli.results:report", "Write the offline page of run directories."),
     "replay": Command("sim.cli.results:replay", "Replay recordings of real engines against our allocators."),
+    "trace": Command("sim.cli.traces:trace", "Describe a recorded trace, or fit a generator to it."),
     "list": Command("sim.cli.catalogue:list_", "List what a workload file may name, and what is assumed of it."),
     "new": Command("sim.cli.starter:new", "Start a workload file from a shipped preset."),
     "schema": Command("sim.cli.starter:schema", "Print the JSON Schema of workload files, for editors."),
@@ -79,7 +80,7 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
         status = make_app(program)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except CycloptsError as error:
-        return _fail([fault(error, program, COMMANDS)])
+        return _fail([fault(error, program)])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         return BROKEN_PIPE

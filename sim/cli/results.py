@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from analysis.compare import compare as compare_directories
-from analysis.report import write_report
+from analysis.report import write_index, write_joint_report, write_report
 from analysis.table import show_comparison
 from sim.cli.output import WIDTH, AsJson, emit, terminal
 from sim.replay import main_replay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def compare(first: Path, second: Path, /, *, fail_if_worse: float | None = None, json: AsJson = False) -> int:
@@ -36,18 +40,30 @@ def report(
     directories: Annotated[tuple[Path, ...], Parameter(name="DIR", required=True)],
     /,
     *,
+    out: Path | None = None,
+    together: bool = False,
     open_: Annotated[bool, Parameter(name="--open")] = False,
     json: AsJson = False,
 ) -> None:
-    """Write report.html of one or more run directories: one file, no network.
+    """Write the page of run directories: one file, no network.
+
+    Each directory gets its report.html. Several get an index.html too, in the folder they share.
 
     Args:
         directories: Run directories.
-        open_: Open the pages in a browser.
+        out: File to write in place of report.html, of index.html if there are several directories.
+        together: One page instead, with the runs of all directories as its columns.
+        open_: Open the page in a browser.
         json: Print one JSON document.
 
     """
-    pages = [write_report(directory) for directory in directories]
+    if together:
+        pages = [write_joint_report(directories, out or _shared(directories) / "together.html")]
+    elif len(directories) == 1:
+        pages = [write_report(directories[0], out)]
+    else:
+        pages = [write_report(directory) for directory in directories]
+        pages.append(write_index(directories, out or _shared(directories) / "index.html"))
     if json:
         emit({"written": [str(page) for page in pages]})
     else:
@@ -55,8 +71,12 @@ def report(
         for page in pages:
             console.print(f"Written: {page}", markup=False, soft_wrap=True)
     if open_:
-        for page in pages:
-            webbrowser.open(page.resolve().as_uri())
+        webbrowser.open(pages[-1].resolve().as_uri())
+
+
+def _shared(directories: Sequence[Path]) -> Path:
+    """Return the folder that holds all of these."""
+    return Path(os.path.relpath(os.path.commonpath([directory.resolve().parent for directory in directories])))
 
 
 def replay(

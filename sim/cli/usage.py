@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
 from sim.errors import suggest
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
-
-def fault(error: CycloptsError, program: str, commands: Iterable[str]) -> str:
+def fault(error: CycloptsError, program: str) -> str:
     """Say what is wrong with a command line, and what would be right.
 
     Args:
         error: what cyclopts found; its own words are kept where they are as short.
         program: what the program is called.
-        commands: names of the commands.
 
     """
     where = " ".join([program, *(error.command_chain or ())])
-    return f"{where}: {_what(error, list(commands))}"
+    return f"{where}: {_what(error)}"
 
 
-def _what(error: CycloptsError, commands: list[str]) -> str:
+def _what(error: CycloptsError) -> str:
     match error:
         case UnknownCommandError(unused_tokens=[word, *_]) if word.startswith("-"):
             said = f"unknown option {word}{suggest(word, ('--help', '--version'))}"
         case UnknownCommandError(unused_tokens=[word, *_]):
+            commands = [name for name in error.app or () if not name.startswith("-")]
             said = f"unknown command {word}{suggest(word, commands)}; commands: {', '.join(commands)}"
         case UnknownOptionError():
             word = error.token.keyword or error.token.value

@@ -79,11 +79,86 @@ def test_report_is_written_again(run_directory: Path, capsys: Capture) -> None:
     assert page.read_bytes() == before
 
 
+def test_several_directories_get_an_index_in_the_folder_they_share(
+    workload: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("runs/a", "runs/b"):
+        assert main(["run", str(workload), "--out", name, "--quiet"]) == 0
+    capsys.readouterr()
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert main(["report", "runs/a", "runs/b", "--open", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert written == ["runs/a/report.html", "runs/b/report.html", "runs/index.html"]
+    assert opened == [Path("runs/index.html").resolve().as_uri()]
+    assert 'href="a/report.html"' in Path("runs/index.html").read_text(encoding="utf-8")
+    assert main(["report", "runs/a", "runs/b", "--together"]) == 0
+    assert capsys.readouterr().out == "Written: runs/together.html\n"
+    assert main(["report", "runs/a", "--out", "page.html"]) == 0
+    assert Path("page.html").read_bytes() == Path("runs/a/report.html").read_bytes()
+
+
 @pytest.mark.parametrize(
     "line", ["compare nix {}", "compare {} nix", "report nix", "report .", "replay nix", "replay small.yaml"]
 )
 def test_what_is_no_run_and_no_recording_is_one_line(line: str, run_directory: Path, capsys: Capture) -> None:
     assert main(line.format(run_directory).split()) == FAULT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+
+
+# -- trace -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{0.5 * place},{100 + place % 7},{20 + place % 5}" for place in range(200)]
+    path = tmp_path / "recorded.csv"
+    path.write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows, ""]), encoding="utf-8")
+    return path
+
+
+def test_a_trace_is_summed_up(recorded: Path, capsys: Capture) -> None:
+    assert main(["trace", "describe", str(recorded)]) == 0
+    shown = capsys.readouterr().out
+    assert "csv trace" in shown
+    assert main(["trace", "describe", str(recorded), "--count", "50", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["requests"], document["format"], document["span_s"]) == (50, "csv", 24.5)
+    assert f"{document['prompt_tokens']['max']:,.1f}" in shown
+
+
+def test_bad_rows_are_lines_or_left_out(recorded: Path, capsys: Capture) -> None:
+    recorded.write_text(recorded.read_text(encoding="utf-8") + "101,-4,5\n", encoding="utf-8")
+    assert main(["trace", "describe", str(recorded)]) == FAULT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ":202" in err
+    assert main(["trace", "describe", str(recorded), "--on-bad-rows", "skip"]) == 0
+    assert "left out" in capsys.readouterr().out
+
+
+def test_a_fit_is_a_requests_block(recorded: Path, workload: Path, capsys: Capture) -> None:
+    assert main(["trace", "fit", str(recorded), "--page", "fit.html"]) == 0
+    out, err = capsys.readouterr()
+    assert "prompt tokens" in err
+    text = workload.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("requests:")]
+    Path("fitted.yaml").write_text("\n".join(lines) + "\n" + out, encoding="utf-8")
+    assert load("fitted.yaml").requests.count == 200
+    assert Path("fit.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
+    assert main(["trace", "fit", str(recorded), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["requests"]["count"] == 200
+
+
+@pytest.mark.parametrize(
+    "line", ["describe nix", "fit nix", "describe recorded.csv --count 0", "fit recorded.csv --format azuer"]
+)
+def test_a_trace_that_cannot_be_read_is_one_line(line: str, recorded: Path, capsys: Capture) -> None:
+    assert recorded.exists()
+    assert main(["trace", *line.split()]) == FAULT
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1

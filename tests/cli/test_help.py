@@ -47,14 +47,24 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert main([name, "--help"]) == 0
     shown = capsys.readouterr().out
     assert COMMANDS[name].summary.split(";")[0][:30] in shown
+    assert "--json" in shown or name == "trace"  # which has commands of its own
+
+
+@pytest.mark.parametrize("name", ["describe", "fit"])
+def test_every_command_about_traces_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trace", name, "--help"]) == 0
+    shown = capsys.readouterr().out
     assert "--json" in shown
+    assert "--on-bad-rows" in shown
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*(name for name in COMMANDS if name != "trace"), "trace describe", "trace fit"])
 def test_every_argument_is_explained(name: str) -> None:
-    command = make_app("kvsim")[name]
+    command = make_app("kvsim")
+    for word in name.split():
+        command = command[word]
     for argument in command.assemble_argument_collection(parse_docstring=True):
-        assert argument.parameter.help, argument.name
+        assert argument.parameter.help or argument.children, argument.name
 
 
 def test_the_installed_script_is_the_same_program() -> None:
@@ -72,6 +82,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("rum", "kvsim: unknown command rum (did you mean run?); commands: " + ", ".join(COMMANDS)),
         ("--versoin", "kvsim: unknown option --versoin (did you mean --version?)"),
+        ("trace descibe", "kvsim trace: unknown command descibe (did you mean describe?); commands: describe, fit"),
         ("run", "kvsim run: FILE is missing"),
         ("run a b", "kvsim run: unexpected argument b"),
         ("run a --ouz x", "kvsim run: unknown option --ouz (did you mean --out?)"),

@@ -1,0 +1,151 @@
+"""`trace`: what a recorded workload is like, and a generator that makes requests like its."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cyclopts import App, Parameter
+from pydantic import ValidationError
+
+from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
+from sim.errors import UserError
+from workloads.fit import check
+from workloads.fit import fit as fit_generator
+from workloads.fit_plot import page as fit_page
+from workloads.schema import Trace
+from workloads.streams import stream
+from workloads.traces import read
+from workloads.traces.describe import Spread
+from workloads.traces.describe import describe as describe_trace
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from workloads.fit import Check
+    from workloads.traces.describe import Description
+
+trace = App(name="trace")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Reading:
+    """How a trace is read: keys of a workload's `trace` block, under the same names."""
+
+    format: str = "auto"
+    """Format of the file, as in: list traces. Told by its content if not given."""
+    count: int | None = None
+    """Only the first so many requests."""
+    on_bad_rows: Literal["error", "skip"] = "error"
+    """Whether rows that make no sense are an error, or are left out with a note."""
+    block_size: int | None = None
+    """Tokens that one block hash names, where it is not the format's usual number."""
+    only_model: str | None = None
+    """Only requests of this model."""
+    turns: Literal["first", "all"] = "first"
+    """Of conversations without times: first exchanges, or every answer with its history."""
+    tokenizer: str | None = None
+    """A tokenizer.json to count the tokens of text."""
+
+    def block(self, file: str) -> Trace:
+        """Make the block.  Raises UserError with a line for each fault."""
+        try:
+            return Trace.model_validate({"trace": file, **asdict(self)}, context={"folder": Path()})
+        except ValidationError as error:
+            faults = error.errors(include_url=False)
+            lines = [
+                f"{'.'.join(map(str, one['loc']))}: {one.get('ctx', {}).get('error', one['msg'])}" for one in faults
+            ]
+            raise UserError("\n".join(lines)) from None
+
+
+@trace.command
+def describe(file: str, /, *, reading: Reading = Reading(), json: AsJson = False) -> None:
+    """Sum a trace up: arrivals, lengths, and how much its prompts share.
+
+    Args:
+        file: Recorded requests; gzipped or not.
+        reading: How the file is read.
+        json: Print one JSON document in place of tables.
+
+    """
+    found = describe_trace(reading.block(file))
+    if json:
+        emit(found.as_dict())
+        return
+    console = terminal()
+    for table in (_facts(found), _lengths(found)):
+        lay_out(console, table)
+    for note in found.notes:
+        console.print(note, style="dim", markup=False, soft_wrap=True)
+
+
+@trace.command
+def fit(
+    file: str,
+    /,
+    *,
+    reading: Reading = Reading(),
+    page: Path | None = None,
+    json: AsJson = False,
+) -> None:
+    """Print a requests block that makes requests like the trace's, without being the trace.
+
+    How near it comes is told on standard error.
+
+    Args:
+        file: Recorded requests; gzipped or not.
+        reading: How the file is read.
+        page: Write an HTML page that shows trace and fit beside each other.
+        json: Print one JSON document.
+
+    """
+    block = reading.block(file)
+    requests = read(block, stream(0, "spread"))
+    fitted = fit_generator(requests)
+    checks = check(requests, fitted)
+    if page is not None:
+        page.write_text(fit_page(requests, fitted, Path(file).name), encoding="utf-8")
+    if json:
+        rows = [{name: _finite(value) for name, value in asdict(one).items()} for one in checks]
+        emit({"requests": fitted.block, "notes": fitted.notes, "checks": rows, "page": page and str(page)})
+    else:
+        sys.stdout.write(fitted.yaml())
+        lay_out(terminal(stderr=True), _checks(checks))
+
+
+def _facts(found: Description) -> Table:
+    """Everything that is one number."""
+    table = listing({"what": "", "is": ""}, {"is"}, title=f"{found.format} trace")
+    for name, value in asdict(found).items():
+        if isinstance(value, int | float):
+            add(table, name, f"{value:,}" if isinstance(value, int) else f"{value:,.4g}")
+    return table
+
+
+def _lengths(found: Description) -> Table:
+    """Everything that is a distribution."""
+    names = list(Spread.__dataclass_fields__)
+    table = listing({"": "", **{name: name for name in names}}, names)
+    for name, value in vars(found).items():
+        if isinstance(value, Spread):
+            add(table, name, *(f"{getattr(value, column):,.1f}" for column in names))
+    return table
+
+
+def _checks(checks: list[Check]) -> Table:
+    """Compare trace and fit."""
+    columns = {"what": "", "trace": "trace", "fitted": "fitted", "distance": "KS distance", "critical": "5 % point"}
+    table = listing(columns, {"trace", "fitted", "distance", "critical"}, title="Trace beside fit (means)")
+    for one in checks:
+        values = (one.trace, one.fitted, one.distance, one.critical)
+        add(table, one.quantity, *("-" if math.isnan(value) else f"{value:,.4g}" for value in values))
+    return table
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and math.isnan(value) else value
