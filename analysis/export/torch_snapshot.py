@@ -1,7 +1,7 @@
 """A snapshot for PyTorch's memory viewer (pytorch.org/memory_viz): the pool as one segment.
 
 The viewer was made for the CUDA caching allocator; the block map fits it well.  The pool
-is a segment, a KV block an allocation; what of a block is empty shows as rounding
+is a segment, a KV block (or a contiguous reservation) an allocation; what of a block is empty shows as rounding
 (`requested_size < size`); the frames on hover name the request and the block.  Its limits
 are kept to: plain types only, pickle protocol 4, and one event of category "unknown",
 without which its page stays blank.  Its x-axis counts events, not seconds.
@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from analysis.export.errors import ExportError
 from analysis.metrics import Columns
@@ -28,7 +27,6 @@ BASE = 1 << 40
 EVENTS = 15_000
 """The viewer draws so many allocations; the window is cut there."""
 NOBODY, CACHED = -2, -1
-Ints: TypeAlias = npt.NDArray[np.int64]
 Plain: TypeAlias = dict[str, Any]
 
 
@@ -66,49 +64,61 @@ def snapshot(run: Run, blocks: Columns, window: tuple[float, float]) -> Plain:
         {"action": "segment_alloc", "time_us": round(instants[0] * 1e6), "category": "unknown", **pool}
     ]
     refusals = _refusals(run, window, size)
-    owner, filled = np.full(count, NOBODY, np.int64), np.zeros(count, np.int64)
+    held: dict[Piece, int] = {}
     for instant in instants.tolist():
         if len(trace) > EVENTS:
             break
         while refusals and refusals[0]["time_us"] <= instant * 1e6:
-            free = int(np.count_nonzero(owner == NOBODY)) * size
+            free = (count - sum(piece.blocks for piece in held)) * size
             trace.append({**refusals.pop(0), "device_free": free})
-        rows = np.arange(*np.searchsorted(times, (instant, np.nextafter(instant, np.inf))))
-        now, filled = _state(blocks, rows, count, int(run.facts["block_size"]))
+        rows = slice(*np.searchsorted(times, (instant, np.nextafter(instant, np.inf))).tolist())
+        now = _pieces(blocks, rows, int(run.facts["block_size"]))
         stamp = round(instant * 1e6)
-        changed = np.flatnonzero(now != owner)
-        for block in changed[owner[changed] != NOBODY].tolist():
-            freed = _event(block, int(owner[block]), size, stamp)
+        for piece in sorted(held.keys() - now.keys()):
+            freed = _event(piece, size, stamp)
             trace += [{**freed, "action": "free_requested"}, {**freed, "action": "free_completed"}]
-        trace += [
-            {**_event(block, int(now[block]), size, stamp), "action": "alloc"}
-            for block in changed[now[changed] != NOBODY].tolist()
-        ]
-        owner = now
-    slot_bytes = size // int(run.facts["block_size"])
-    return {"segments": [_segment(run, owner, filled, size, slot_bytes)], "device_traces": [trace]}
+        trace += [{**_event(piece, size, stamp), "action": "alloc"} for piece in sorted(now.keys() - held.keys())]
+        held = now
+    return {"segments": [_segment(run, held, size)], "device_traces": [trace]}
 
 
-def _state(blocks: Columns, rows: Ints, count: int, block_size: int) -> tuple[Ints, Ints]:
-    """Owner and filled slots of every block at one snapshot."""
-    owner, filled = np.full(count, NOBODY, np.int64), np.zeros(count, np.int64)
+class Piece(NamedTuple):
+    """What the viewer sees as one allocation: a KV block, or a whole reservation where blocks are single slots."""
+
+    first: int
+    """Physical block, from 1."""
+    blocks: int
+    request: int
+    """Owner; CACHED if it is only kept for reuse."""
+
+    @property
+    def who(self) -> str:
+        """Owner in words."""
+        return "cached" if self.request == CACHED else f"request-{self.request}"
+
+
+def _pieces(blocks: Columns, rows: slice, block_size: int) -> dict[Piece, int]:
+    """Pieces of one snapshot and the slots filled in each."""
+    found: dict[Piece, int] = {}
     columns = (blocks[name][rows].tolist() for name in ("block", "count", "request_id", "slack"))
     for first, length, request, slack in zip(*columns, strict=True):
-        run = slice(first - 1, first - 1 + length)
-        owner[run] = request
-        filled[run] = np.clip(length * block_size - slack - np.arange(length) * block_size, 0, block_size)
-    return owner, filled
+        filled = length * block_size - slack
+        if block_size == 1:
+            found[Piece(first, length, request)] = filled
+            continue
+        for place in range(length):
+            found[Piece(first + place, 1, request)] = min(max(filled - place * block_size, 0), block_size)
+    return found
 
 
-def _event(block: int, request: int, size: int, stamp: int) -> Plain:
-    who = "cached" if request == CACHED else f"request-{request}"
+def _event(piece: Piece, size: int, stamp: int) -> Plain:
     return {
-        "addr": BASE + block * size,
-        "size": size,
+        "addr": BASE + (piece.first - 1) * size,
+        "size": piece.blocks * size,
         "stream": 0,
         "time_us": stamp,
-        "frames": _frames(who, block + 1, "block"),
-        "category": who,
+        "frames": _frames(piece.who, piece.first, "block"),
+        "category": piece.who,
     }
 
 
@@ -137,34 +147,37 @@ def _refusals(run: Run, window: tuple[float, float], size: int) -> list[Plain]:
     ]
 
 
-def _segment(run: Run, owner: Ints, filled: Ints, size: int, slot_bytes: int) -> Plain:
-    """The pool at the end of the window; free blocks side by side are one."""
+def _segment(run: Run, held: dict[Piece, int], size: int) -> Plain:
+    """The pool at the end of the window, free stretches between the pieces."""
+    count, slot_bytes = int(run.facts["num_blocks"]), size // int(run.facts["block_size"])
     listed: list[Plain] = []
-    for block, request in enumerate(owner.tolist()):
-        if request == NOBODY:
-            if listed and listed[-1]["state"] == "inactive":
-                listed[-1]["size"] += size
-                listed[-1]["requested_size"] += size
-                continue
-            part = {"state": "inactive", "requested_size": size, "frames": []}
-        else:
-            who = "cached" if request == CACHED else f"request-{request}"
-            part = {
-                "state": "active_allocated",
-                "requested_size": int(filled[block]) * slot_bytes,
-                "frames": _frames(who, block + 1, "block"),
-            }
-        listed.append({"address": BASE + block * size, "size": size, **part})
+    place = 1
+    for piece in [*sorted(held), Piece(count + 1, 0, NOBODY)]:
+        if piece.first > place:
+            free = (piece.first - place) * size
+            address = BASE + (place - 1) * size
+            listed.append({"address": address, "size": free, "requested_size": free, "state": "inactive", "frames": []})
+        if piece.request != NOBODY:
+            listed.append(
+                {
+                    "address": BASE + (piece.first - 1) * size,
+                    "size": piece.blocks * size,
+                    "requested_size": held[piece] * slot_bytes,
+                    "state": "active_allocated",
+                    "frames": _frames(piece.who, piece.first, "block"),
+                }
+            )
+        place = piece.first + piece.blocks
     active = sum(part["size"] for part in listed if part["state"] == "active_allocated")
     return {
         "device": 0,
         "address": BASE,
-        "total_size": size * int(run.facts["num_blocks"]),
+        "total_size": size * count,
         "stream": 0,
         "segment_type": "large",
         "allocated_size": active,
         "active_size": active,
-        "requested_size": sum(part["requested_size"] for part in listed if part["state"] == "active_allocated"),
+        "requested_size": sum(filled * slot_bytes for filled in held.values()),
         "frames": _frames("kvsim", 0, f"KV pool of {run.label}"),
         "blocks": listed,
     }
