@@ -33,6 +33,9 @@ COMMANDS = {
     "check": Command("sim.cli.check:check", "Check a workload file: resolved, with its pool and costs. Runs nothing."),
     "compare": Command("sim.cli.results:compare", "Compare two run directories, with intervals."),
     "report": Command("sim.cli.results:report", "Write the offline page of run directories."),
+    "export": Command(
+        "sim.cli.export:export", "Write a run for Perfetto, PyTorch's memory viewer, Grafana, or as CSV."
+    ),
     "replay": Command("sim.cli.results:replay", "Replay recordings of real engines against our allocators."),
     "trace": Command("sim.cli.traces:trace", "Describe a recorded trace, or fit a generator to it."),
     "list": Command("sim.cli.catalogue:list_", "List what a workload file may name, and what is assumed of it."),
@@ -100,11 +103,12 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
 
 def _for_users() -> tuple[type[Exception], ...]:
     """Errors whose text is written for the user.  Imported only now: `--help` must not wait for them."""
+    from analysis.export.errors import ExportError  # noqa: PLC0415
     from analysis.reading import RunDirectoryError  # noqa: PLC0415
     from sim.errors import UserError  # noqa: PLC0415
     from workloads.errors import WorkloadError  # noqa: PLC0415
 
-    return UserError, WorkloadError, RunDirectoryError
+    return UserError, WorkloadError, RunDirectoryError, ExportError
 
 
 def _fail(lines: Iterable[str]) -> int:

@@ -108,6 +108,36 @@ def test_what_is_no_run_and_no_recording_is_one_line(line: str, run_directory: P
     assert err.count("\n") == 1
 
 
+# -- export ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("to", "ending"),
+    [("perfetto", ".perfetto-trace"), ("torch-snapshot", ".pickle"), ("prometheus", ".txt"), ("csv", ".csv")],
+)
+def test_a_run_is_exported(to: str, ending: str, run_directory: Path, capsys: Capture) -> None:
+    assert main(["export", str(run_directory), "--to", to, "--allocator", "paged", "--json"]) == 0
+    written = [Path(name) for name in json.loads(capsys.readouterr().out)["written"]]
+    assert written
+    for path in written:
+        assert path.parent == run_directory / "export"
+        assert path.suffix == ending
+        assert path.stat().st_size
+
+
+def test_an_export_that_makes_no_sense_is_one_line(run_directory: Path, capsys: Capture) -> None:
+    for more, message in (
+        (["--to", "perfeto"], 'Did you mean "perfetto"?'),
+        (["--to", "csv", "--allocator", "slab"], "no allocator slab in one; there are: preallocated, paged"),
+        (["--to", "csv", "--after", "5", "--until", "1"], "the window 5 to 1 s is empty"),
+    ):
+        assert main(["export", str(run_directory), *more]) == FAULT
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert message in err
+        assert err.count("\n") == 1
+
+
 # -- trace -----------------------------------------------------------------------------------
 
 

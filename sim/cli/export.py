@@ -1,0 +1,44 @@
+"""`export`: a run in the formats that people's own tools open."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from analysis.export import export as export_run
+from sim.cli.output import AsJson, emit, terminal
+
+
+def export(
+    directory: Path,
+    /,
+    *,
+    to: Literal["perfetto", "torch-snapshot", "prometheus", "csv"],
+    out: Path | None = None,
+    allocators: Annotated[tuple[str, ...], Parameter(name="--allocator")] = (),
+    after: float = 0.0,
+    until: float = math.inf,
+    json: AsJson = False,
+) -> None:
+    """Export a run: for Perfetto, PyTorch's memory viewer, vLLM's Grafana board, or as CSV.
+
+    Args:
+        directory: Run directory.
+        to: Format.
+        out: Folder to write; export in the run directory if not given.
+        allocators: Only this allocator's run. May be repeated.
+        after: Only what happens after this second of the run, in formats that list single events.
+        until: ... and until this one.
+        json: Print one JSON document.
+
+    """
+    written = export_run(directory, to, out, labels=list(allocators) or None, window=(after, until))
+    if json:
+        emit({"written": [str(path) for path in written]})
+        return
+    console = terminal()
+    for path in written:
+        console.print(f"Written: {path}", markup=False, soft_wrap=True)
