@@ -14,9 +14,11 @@ from sim.cli.output import WIDTH, AsJson, add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, read
 from sim.coefficients import Coefficients
 from sim.setup import prepare
+from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
     from sim.setup import Case, Setup
+    from workloads.requests import Requests
 
 
 def check(
@@ -34,13 +36,14 @@ def check(
     """
     workload, base = read(file, settings, seed, repeat)
     setup = prepare(workload, base)
+    requests = make_requests(workload)
     if json:
-        emit(document(setup))
+        emit(document(setup, requests))
     else:
-        _print(setup)
+        _print(setup, requests)
 
 
-def document(setup: Setup) -> dict[str, Any]:
+def document(setup: Setup, requests: Requests) -> dict[str, Any]:
     """Everything that is resolved before a run, as plain data."""
     return {
         "workload": setup.workload.resolved(),
@@ -54,6 +57,13 @@ def document(setup: Setup) -> dict[str, Any]:
             "tensor_parallel": setup.geometry.tensor_parallel,
         },
         "device": asdict(setup.device),
+        "requests": {
+            "count": len(requests),
+            "last_arrival_s": float(requests.arrival_s.max()),
+            "prompt_tokens_mean": float(requests.prompt_tokens.mean()),
+            "output_tokens_mean": float(requests.output_tokens.mean()),
+            "notes": list(requests.notes),
+        },
         "runs": [
             {"allocator": case.label, "kind": case.spec.kind, "scheduler": case.scheduler, "pool": _pool(case)}
             for case in setup.cases
@@ -67,7 +77,7 @@ def _pool(case: Case) -> dict[str, Any]:
     return {**asdict(pool), "block_bytes": pool.block_bytes, "slots": pool.slots}
 
 
-def _print(setup: Setup) -> None:
+def _print(setup: Setup, requests: Requests) -> None:
     console = terminal()
     text = StringIO()
     writer = YAML()
@@ -76,18 +86,24 @@ def _print(setup: Setup) -> None:
     writer.dump(setup.workload.resolved(), text)
     console.print(Text(text.getvalue().rstrip()), soft_wrap=True)
     console.print()
-    lay_out(console, _arithmetic(setup))
+    lay_out(console, _arithmetic(setup, requests))
     lay_out(console, _runs(setup))
     lay_out(console, _costs(setup))
 
 
-def _arithmetic(setup: Setup) -> Table:
-    """Model, device, and how the pool's memory comes about; what depends on block sizes is in the next table."""
-    facts = [*setup.geometry.explain(), *setup.device.explain()]
+def _arithmetic(setup: Setup, requests: Requests) -> Table:
+    """Requests, model, device, and how the pool's memory comes about; block sizes are in the next table."""
+    prompt, output = requests.prompt_tokens.mean(), requests.output_tokens.mean()
+    facts = [
+        ("requests", f"{len(requests):,}, the last arriving at {requests.arrival_s.max():,.1f} s"),
+        ("tokens a request", f"{prompt:,.1f} of prompt and {output:,.1f} of output, on average"),
+        *(("note", note) for note in requests.notes),
+    ]
+    facts += [*setup.geometry.explain(), *setup.device.explain()]
     known = {what for what, _ in facts}
     each = [case.pool.explain() for case in setup.cases]
     facts += [row for row in each[0] if row[0] not in known and all(row in other for other in each)]
-    made = listing({"what": "", "is": ""}, title="Model, device and pool")
+    made = listing({"what": "", "is": ""}, title="Requests, model, device and pool")
     for row in facts:
         add(made, *row)
     return made

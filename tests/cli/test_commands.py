@@ -43,6 +43,8 @@ def test_check_counts_the_pool_as_a_run_does(workload: Path, run_directory: Path
     manifest = json.loads((run_directory / "manifest.json").read_text(encoding="utf-8"))
     assert [run["pool"]["num_blocks"] for run in document["runs"]] == [run["num_blocks"] for run in manifest["runs"]]
     assert document["workload"] == manifest["workload"]
+    assert document["requests"]["count"] == 40
+    assert document["requests"]["prompt_tokens_mean"] == 24
 
 
 def test_check_says_which_cost_the_workload_sets(workload: Path, capsys: Capture) -> None:
