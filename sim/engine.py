@@ -101,6 +101,8 @@ class Engine:
         """Requests that arrive some time after another one has ended, by that one."""
         for index in np.flatnonzero(requests.after >= 0).tolist():
             self._followers.setdefault(int(requests.after[index]), []).append(index)
+        self._arrived: list[Job] = []
+        """Jobs that arrived since the queue was last looked at."""
         self._bell = self.env.event()
         self._emitted = 0
         """When the decoding sequences got their last token."""
@@ -180,11 +182,17 @@ class Engine:
             self.request_log.add(job, "refused")
             self._release(job)
         else:
-            if not self.serving.waiting:
-                self.serving.unblock()
-            self.serving.waiting.append(job)
+            self._arrived.append(job)
         if not self._bell.triggered:
             self._bell.succeed()
+
+    def _queue(self) -> None:
+        """Queue what has arrived: by time, and at one instant in the order of the workload."""
+        if self._arrived:
+            if not self.serving.waiting:
+                self.serving.unblock()
+            self.serving.waiting.extend(sorted(self._arrived, key=lambda job: (job.arrival, job.index)))
+            self._arrived.clear()
 
     def _never(self, job: Job) -> str:
         """Say why a request can never run, or nothing; cut its output to the model's context."""
@@ -195,6 +203,8 @@ class Engine:
             return "longer than a step's token budget"
         if job.samples > limits.max_num_seqs:
             return "more samples than seats"
+        if job.samples > limits.max_num_batched_tokens:
+            return "more samples than a step's token budget"
         if job.prompt + job.output > limits.max_model_len:
             job.output = limits.max_model_len - job.prompt
             job.reason = "output cut at the model's context"
@@ -210,6 +220,7 @@ class Engine:
         while True:
             while env.peek() <= self.now:  # all that happens at this instant comes first
                 yield env.timeout(0)
+            self._queue()
             if self.now >= self._horizon:
                 return
             if not serving.running and not serving.waiting:
@@ -298,18 +309,20 @@ class Engine:
         return gap, int(counts.max())
 
     def _book(self, plan: Plan) -> None:
-        """Enter what a step produced, now that it has ended."""
+        """Enter what a step produced, now that it has ended; then those that ended leave, in running order."""
         serving = self.serving
+        ended = []
         if plan.decodes:
             self._advance(plan.decodes, 1)
             serving.context += plan.decodes
             self._uniform = plan.decodes == len(serving.decoding)
             self._emitted = self.now
-            self._finish_decodes()
             if self.requests.beam:
                 self._select_beams(plan.decodes)
-        for chunk in plan.chunks:
-            self._book_chunk(chunk)
+            ended = self._decoded()
+        ended += [chunk.job for chunk in plan.chunks if self._book_chunk(chunk)]
+        for job in sorted(ended, key=lambda job: job.ticket):
+            self._finish(job)
         if serving.blocked is Blocked.BUDGET:  # the next step has a budget of its own
             serving.unblock()
         self._end_batch()
@@ -319,18 +332,20 @@ class Engine:
         decoding = self.serving.decoding
         for job in dict.fromkeys(decoding.owners[:decodes]):
             if job.samples > 1:
-                position = job.output - int(decoding.column(decoding.LEFT)[decoding.place(job)])
-                chosen = parents(self.seed, job.index, position, job.samples)
-                self._copied += self.serving.select(job, chosen)
-                self._forked = True
+                left = int(decoding.column(decoding.LEFT)[decoding.place(job)])
+                if left:
+                    chosen = parents(self.seed, job.index, job.output - left, job.samples)
+                    self._copied += self.serving.select(job, chosen)
+                    self._forked = True
 
-    def _book_chunk(self, chunk: Chunk) -> None:
+    def _book_chunk(self, chunk: Chunk) -> bool:
+        """Enter a chunk; returns whether it brought the last token of its job, which then runs no more."""
         serving, job, now = self.serving, chunk.job, self.now
         job.recomputed += max(0, min(chunk.start + chunk.tokens, job.furthest) - chunk.start)
         job.computed = chunk.start + chunk.tokens
         job.furthest = max(job.furthest, job.computed)
         if job.computed < job.known:
-            return
+            return False
         job.generated += 1
         if job.first_token == NEVER:
             job.first_token = now
@@ -339,14 +354,14 @@ class Engine:
         job.last_token = now
         if job.generated == job.output:
             serving.leave_prefilling(job)
-            self._finish(job)
-            return
+            return True
         self._copied += serving.fork(job)
         self._forked |= job.samples > 1
         if not serving.decoding:
             self._emitted, self._uniform = now, True
         self._uniform &= self._emitted == now
         serving.start_decoding(job)
+        return False
 
     def _advance(self, decodes: int, steps: int) -> None:
         decoding = self.serving.decoding
@@ -354,14 +369,16 @@ class Engine:
         decoding.column(decoding.LEFT)[:decodes] -= steps
         decoding.column(decoding.LAST)[:decodes] = self.now
 
-    def _finish_decodes(self) -> None:
+    def _decoded(self) -> list[Job]:
+        """Take jobs that decoded their last token out of the decoding set, and return them in running order."""
         decoding = self.serving.decoding
         left = decoding.column(decoding.LEFT)
         if left.min() > 0:
-            return
-        for job in dict.fromkeys(decoding.owners[place] for place in np.flatnonzero(left == 0).tolist()):
+            return []
+        jobs = list(dict.fromkeys(decoding.owners[place] for place in np.flatnonzero(left == 0).tolist()))
+        for job in jobs:
             self.serving.leave_decoding(job)
-            self._finish(job)
+        return jobs
 
     def _finish(self, job: Job) -> None:
         job.finished = self.now
@@ -397,5 +414,6 @@ class Engine:
         """Enter what a leap produced, now that it has ended."""
         self._advance(len(self.serving.decoding), self._leapt)
         self._emitted = self.now
-        self._finish_decodes()
+        for job in self._decoded():
+            self._finish(job)
         self._end_batch()

@@ -133,6 +133,8 @@ class ReferenceEngine:
             return "longer than a step's token budget"
         if request.samples > limits.max_num_seqs:
             return "more samples than seats"
+        if request.samples > limits.max_num_batched_tokens:
+            return "more samples than a step's token budget"
         if request.prompt + request.output > limits.max_model_len:
             request.output = limits.max_model_len - request.prompt
             request.reason = "output cut at the model's context"

@@ -209,9 +209,10 @@ class VllmV1:
                 continue
             hit = room.allocator.lookup(head.content, head.known)
             tokens = min(head.known - hit.tokens, self._cap(room, head))
-            if tokens > budget and not limits.chunked_prefill:
+            if limits.chunked_prefill:
+                tokens = min(tokens, budget)
+            elif tokens > budget and step.work:  # the first may exceed it: what was preempted may have grown beyond
                 return step.block("budget")
-            tokens = min(tokens, budget)
             whole = head.known if limits.full_prompt_gate else 0
             refusal = room.admit(step, tokens, hit, whole=whole, spare=watermark(limits, room))
             if refusal is not None:

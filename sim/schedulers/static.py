@@ -29,6 +29,6 @@ class Static(Orca):
             plan.decodes = self.advance(serving, plan, 0, len(serving.decoding))
         else:
             self.let_in(serving, plan)
-        if serving.waiting and not plan.preempted:
+        if serving.waiting and not plan.preempted and not plan.empty:
             serving.block(Blocked.ORDER)
         return plan

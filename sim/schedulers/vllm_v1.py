@@ -44,18 +44,20 @@ class VllmV1(Scheduler):
             upto = int(decoding.column(decoding.TICKET).searchsorted(job.ticket)) if len(decoding) else 0
             done, budget, short = self._decode(serving, plan, done, upto, budget)
             if short or job.ticket not in serving.prefilling:  # out of budget, or preempted by one before it
-                return budget
+                return 0
             tokens = min(job.known - job.computed, self._cap(serving, job), budget)
             if tokens <= 0 or (tokens := self._make_room(serving, plan, job, tokens)) <= 0:
-                return budget
+                return 0
             plan.chunks.append(Chunk(job, job.computed, tokens))
             budget -= tokens
-        _, budget, _ = self._decode(serving, plan, done, len(decoding), budget)
-        return budget
+        _, budget, short = self._decode(serving, plan, done, len(decoding), budget)
+        return 0 if short else budget
 
     def _decode(self, serving: Serving, plan: Plan, done: int, upto: int, budget: int) -> tuple[int, int, bool]:
         """Let decoding sequences `[done, upto)` advance; returns where, the budget left, and whether it ended here."""
-        want = min(upto, done + budget)
+        want, owners = min(upto, done + budget), serving.decoding.owners
+        while done < want < upto and owners[want - 1] is owners[want]:  # the samples of a job go together
+            want -= 1
         went = self.advance(serving, plan, done, want)
         plan.decodes = done + went
         return done + went, budget - went, done + went < upto
@@ -92,7 +94,9 @@ class VllmV1(Scheduler):
             hit = serving.lookup(job)
             tokens = min(job.known - hit.tokens, self._cap(serving, job))
             if tokens > budget and not limits.chunked_prefill:
-                return serving.block(Blocked.BUDGET)
+                if not plan.empty:
+                    return serving.block(Blocked.BUDGET)
+                budget = tokens  # what was preempted may have grown beyond any budget: it has a step of its own
             gates = {"whole": job.known if limits.full_prompt_gate else 0, "spare": self.watermark(serving)}
             refusal = self.admit(serving, plan, job, hit, min(tokens, budget), **gates)
             if refusal is not None:

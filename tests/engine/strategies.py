@@ -45,9 +45,23 @@ def requests(draw: st.DrawFn, *, most: int = 12, samples: int = 4) -> Requests:
         )
     else:
         prompt = column(st.integers(1, 12) | st.integers(1, LONGEST + 4))
+    after, delay = _followers(draw, count) if draw(st.integers(0, 3)) == 0 else ([], [])
     return Requests(
-        arrival, np.array(prompt, np.int64), np.array(output, np.int64), np.array(each, np.int64), prefixes=prefixes
+        arrival,
+        np.array(prompt, np.int64),
+        np.array(output, np.int64),
+        np.array(each, np.int64),
+        beam=draw(st.booleans()) if each else False,
+        prefixes=prefixes,
+        after=np.array(after, np.int64),
+        delay_s=np.array(delay, np.float64),
     )
+
+
+def _followers(draw: st.DrawFn, count: int) -> tuple[list[int], list[float]]:
+    """Draw which earlier request each one follows, if any, and how long after its end."""
+    after = [draw(st.integers(-1, index - 1)) for index in range(count)]
+    return after, [draw(st.sampled_from([0.0, 0.0, 0.001, 0.0035])) for _ in range(count)]
 
 
 @st.composite
@@ -56,7 +70,7 @@ def limits(draw: st.DrawFn, scheduler: str) -> Limits:
     chunked = draw(st.booleans()) if scheduler == "vllm-v1" else False
     return Limits(
         max_num_seqs=draw(st.integers(1, 8)),
-        max_num_batched_tokens=draw(st.integers(1, 24) if chunked else st.integers(LONGEST, 2 * LONGEST)),
+        max_num_batched_tokens=draw(st.integers(1, 24) if chunked else st.integers(8, 2 * LONGEST)),
         max_model_len=draw(st.integers(LONGEST // 2, LONGEST)),
         chunked_prefill=chunked,
         long_prefill_token_threshold=draw(st.sampled_from([0, 0, 1, 3, 8])),
