@@ -31,3 +31,8 @@ def shown(value: object) -> str:
     short.maxlevel = 1
     short.maxstring = short.maxother = 60
     return short.repr(value)
+
+
+def first_line(error: Exception) -> str:
+    """Return what another library's error says, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -195,7 +195,10 @@ def _instant(cell: str) -> int:
         instant = datetime.fromisoformat(f"{date}T{clock}{zone or '+00:00'}")
     except ValueError as error:
         raise ValueError(f"not a date and time: {shown(cell)} ({error})") from None
-    return (instant - _EPOCH) // timedelta(seconds=1) * 10**9 + int((fraction or "").ljust(9, "0"))
+    nanoseconds = (instant - _EPOCH) // timedelta(seconds=1) * 10**9 + int((fraction or "").ljust(9, "0"))
+    if abs(nanoseconds) >= 1 << 62:
+        raise ValueError(f"not a date of our times: {shown(cell)}")
+    return nanoseconds
 
 
 _PARSERS: Mapping[Kind, Callable[[str], Any]] = {"number": _number, "time": _instant, "text": str}

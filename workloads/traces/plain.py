@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workloads.errors import WorkloadError
+from workloads.errors import WorkloadError, first_line
 from workloads.traces.base import Options
 from workloads.traces.columns import Kind, read_csv, seconds
 from workloads.traces.rows import Rows
@@ -103,8 +103,8 @@ class Parquet:
                 else:
                     times = column.cast(pa.float64()).to_numpy()
             prompts, outputs = (table[name].cast(pa.float64()).to_numpy() for name in (prompt, output))
-        except (pa.ArrowException, OSError) as error:
-            raise WorkloadError(f"{file.name}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise WorkloadError(f"{file.name}: cannot be read as parquet: {first_line(error)}") from None
         notes = [] if arrival else ["no arrival times: all requests arrive at once unless arrivals are given"]
         return Rows(times, prompts, outputs, lambda rows: (rows + 1).tolist(), notes=notes)
 

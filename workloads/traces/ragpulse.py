@@ -14,7 +14,7 @@ import numpy as np
 from workloads.requests import Prefixes
 from workloads.traces.base import Options
 from workloads.traces.files import TraceFile
-from workloads.traces.records import BadRow, ids, number, parse
+from workloads.traces.records import BadRow, ids, json_lines, number, parse
 from workloads.traces.rows import Fault, Rows
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ class RagPulse:
         found: list[tuple[int, float, float, float]] = []
         components: list[list[int]] = []
         faults: list[Fault] = []
-        for line, text in enumerate(file.data.splitlines(), 1):
-            if not text.strip():
-                continue
+        for line, text in json_lines(file):
             try:
                 row, names = _request(parse(text))
             except BadRow as error:
@@ -83,13 +81,12 @@ def _lengths(file: TraceFile) -> tuple[dict[int, int], list[str]]:
         if not path.is_file():
             missing.append(name)
             continue
-        for text in TraceFile(path).data.splitlines():
-            if text.strip():
-                try:
-                    identity, tokens = parse(text).values()
-                    lengths[int(identity)] = int(tokens)
-                except (ValueError, TypeError, AttributeError, OverflowError):
-                    missing.append(f"a line of {name}")
+        for line, text in json_lines(TraceFile(path)):
+            try:
+                identity, tokens = parse(text).values()
+                lengths[int(identity)] = int(tokens)
+            except (ValueError, TypeError, AttributeError, OverflowError):
+                missing.append(f"line {line} of {name}")
     if not missing:
         return lengths, []
     if not lengths:

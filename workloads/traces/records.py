@@ -1,21 +1,22 @@
-"""Named fields out of JSON lines: fast when the file is clean, exact about every line when it is not.
+"""Named fields out of JSON lines, exact about every line that cannot be parsed.
 
-As with CSV, pyarrow reads a clean file, and when it refuses the lines are parsed one by
-one.  Only the wanted fields are kept; a prompt's text, where a file has one, is skipped.
+Only the wanted fields are kept; a prompt's text, where a file has one, is dropped at once.
+(pyarrow's JSON reader is several times faster, but some malformed lines crash it.)
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from workloads.errors import shown
+from workloads.errors import first_line, shown
 from workloads.requests import Ints
 
 if TYPE_CHECKING:
@@ -44,12 +45,11 @@ class Ragged:
 class Records:
     """Fields by name, all of one length."""
 
-    file: TraceFile
     values: Mapping[str, npt.NDArray[Any]]
     lists: Mapping[str, Ragged]
-    numbers: Ints | None = None
-    """Line numbers where lines were read one by one."""
-    faults: Sequence[Fault] = field(default_factory=list)
+    numbers: Ints
+    """int64[n]: line of each row."""
+    faults: Sequence[Fault]
     """Lines left out because they could not be parsed."""
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
@@ -58,10 +58,7 @@ class Records:
 
     def lines(self, rows: Ints) -> list[int]:
         """Return the line numbers (1-based) of rows."""
-        numbers = self.numbers
-        if numbers is None:
-            numbers = np.array([number for number, _ in _lines(self.file)], np.int64)
-        return [int(number) for number in numbers[rows]]
+        return [int(number) for number in self.numbers[rows]]
 
 
 def read_records(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records:
@@ -71,75 +68,34 @@ def read_records(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records:
         WorkloadError: the file cannot be read.
 
     """
-    return _at_once(file, wanted) or _one_by_one(file, wanted)
-
-
-def _at_once(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records | None:
-    """Let pyarrow read the file; None if it finds anything amiss."""
-    import pyarrow as pa  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
-    from pyarrow import json as arrow  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
-
-    types = {"number": pa.float64(), "text": pa.string(), "ids": pa.list_(pa.int64())}
-    schema = pa.schema([(name, types[kind]) for name, kind in wanted.items()])
-    parse = arrow.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    # A block must hold the longest line; blocks are parsed in parallel.
-    read = arrow.ReadOptions(block_size=max(1 << 24, _longest_line(file.data) + 2))
-    try:
-        table = arrow.read_json(BytesIO(file.data), read_options=read, parse_options=parse)
-        lists, values = {}, {}
-        for name, kind in wanted.items():
-            column = table[name].combine_chunks()
-            if kind == "ids":
-                flat = column.flatten()
-                if flat.null_count:
-                    return None
-                counts = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
-                lists[name] = Ragged(flat.to_numpy().astype(np.int64), np.concatenate([[0], np.cumsum(counts)]))
-            elif kind == "text":
-                values[name] = column.fill_null("").to_numpy(zero_copy_only=False)
-            else:
-                values[name] = column.to_numpy(zero_copy_only=False)
-    except (pa.ArrowException, KeyError):
-        return None
-    return Records(file, values, lists)
-
-
-def _longest_line(data: bytes) -> int:
-    """Return the bytes of the longest line."""
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
-    return int(np.diff(ends, prepend=-1, append=len(data)).max())
-
-
-def _lines(file: TraceFile) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number, content) of every line that is not blank."""
-    for number, line in enumerate(BytesIO(file.data.removeprefix(b"\xef\xbb\xbf")), 1):
-        if line.strip():
-            yield number, line
-
-
-def _one_by_one(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records:
-    """Parse line by line; collect what cannot be parsed."""
     parsed: dict[str, list[Any]] = {name: [] for name in wanted}
     numbers: list[int] = []
     faults: list[Fault] = []
-    for number, line in _lines(file):
+    for line, text in json_lines(file):
         try:
-            row = _fields(parse(line), wanted)
+            row = _fields(parse(text), wanted)
         except BadRow as error:
-            faults.append((number, str(error)))
+            faults.append((line, str(error)))
             continue
-        numbers.append(number)
+        numbers.append(line)
         for column, value in zip(parsed.values(), row, strict=True):
             column.append(value)
     values: dict[str, npt.NDArray[Any]] = {}
     lists: dict[str, Ragged] = {}
     for name, kind in wanted.items():
         if kind == "ids":
-            flat = np.array([value for row in parsed[name] for value in row], np.int64)
+            flat = np.fromiter(chain.from_iterable(parsed[name]), np.int64)
             lists[name] = Ragged(flat, np.cumsum([0, *map(len, parsed[name])], dtype=np.int64))
         else:
             values[name] = np.array(parsed[name], object if kind == "text" else np.float64)
-    return Records(file, values, lists, np.array(numbers, np.int64), faults)
+    return Records(values, lists, np.array(numbers, np.int64), faults)
+
+
+def json_lines(file: TraceFile) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number, content) of every line that is not blank."""
+    for number, line in enumerate(BytesIO(file.data.removeprefix(b"\xef\xbb\xbf")), 1):
+        if not line.isspace():
+            yield number, line
 
 
 def parse(text: bytes) -> Any:
@@ -156,7 +112,7 @@ def parse(text: bytes) -> Any:
     except UnicodeDecodeError:
         raise BadRow("not UTF-8 text") from None
     except ValueError as error:
-        raise BadRow(f"not JSON: {str(error).splitlines()[0]}") from None
+        raise BadRow(f"not JSON: {first_line(error)}") from None
 
 
 def _fields(record: object, wanted: Mapping[str, FieldKind]) -> list[Any]:

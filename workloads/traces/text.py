@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workloads.errors import WorkloadError
+from workloads.errors import WorkloadError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def token_counter(tokenizer: str | None) -> tuple[Callable[[str], int], list[str
     try:
         encode = Tokenizer.from_file(tokenizer).encode
     except Exception as error:  # noqa: BLE001 - the library raises bare Exception for a bad file
-        raise WorkloadError(f"{tokenizer}: not a tokenizer.json: {str(error).splitlines()[0]}") from None
+        raise WorkloadError(f"{tokenizer}: not a tokenizer.json: {first_line(error)}") from None
     return lambda text: len(encode(text, add_special_tokens=False).ids), []
 
 

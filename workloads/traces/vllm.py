@@ -9,7 +9,7 @@ import numpy as np
 from workloads.errors import WorkloadError, shown
 from workloads.requests import Floats
 from workloads.traces.base import Options
-from workloads.traces.records import BadRow, number, parse
+from workloads.traces.records import BadRow, json_lines, number, parse
 from workloads.traces.rows import Fault, Rows
 from workloads.traces.text import token_counter
 
@@ -37,9 +37,7 @@ class Dataset:
         found: list[tuple[int, float, float]] = []
         faults: list[Fault] = []
         defaults = 0
-        for line, text in enumerate(file.data.splitlines(), 1):
-            if not text.strip():
-                continue
+        for line, text in json_lines(file):
             try:
                 prompt, output = _prompt(parse(text))
             except BadRow as error:

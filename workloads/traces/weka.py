@@ -14,7 +14,7 @@ import numpy as np
 from workloads.errors import WorkloadError, shown
 from workloads.traces.base import Options
 from workloads.traces.blocks import prefixes_of
-from workloads.traces.records import BadRow, Ragged, ids, number, parse
+from workloads.traces.records import BadRow, Ragged, ids, json_lines, number, parse
 from workloads.traces.rows import Fault, Rows
 
 if TYPE_CHECKING:
@@ -83,12 +83,11 @@ class Weka:
             sessions = [(1, whole)]
         except BadRow as error:
             sessions = []
-            for line, text in enumerate(file.data.splitlines(), 1):
-                if text.strip():
-                    try:
-                        sessions.append((line, parse(text)))
-                    except BadRow as fault:
-                        faults.append((line, str(fault)))
+            for line, text in json_lines(file):
+                try:
+                    sessions.append((line, parse(text)))
+                except BadRow as fault:
+                    faults.append((line, str(fault)))
             if not sessions:
                 raise WorkloadError(f"{file.name}: {error}") from None
         return [(line, session) for line, session in sessions if isinstance(session, dict)]
