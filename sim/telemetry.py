@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Table = dict[str, npt.NDArray[np.generic]]
 BLOCKED = tuple(Blocked)
+MOST_RUNS = 1_000_000
+"""Runs of blocks that the snapshots of one run hold in all (40 bytes each)."""
 STATUSES = ("finished", "refused", "unfinished")
 
 
@@ -202,10 +204,14 @@ class BlockLog:
     def take(self, now: int, serving: Serving) -> None:
         """Take a snapshot of the block map."""
         self._snapshots.append((now, block_runs(serving)))
-        if len(self._snapshots) > self._instants:
+        while len(self._snapshots) > self._instants or self._crowded():
             self._snapshots = self._snapshots[::2]
             self._interval *= 2
         self.due = now + self._interval
+
+    def _crowded(self) -> bool:
+        """Whether the snapshots hold too many runs, as they do where blocks are single slots."""
+        return len(self._snapshots) > 1 and sum(runs.shape[1] for _, runs in self._snapshots) > MOST_RUNS
 
     def flush(self, sink: Sink) -> None:
         """Write all snapshots."""
