@@ -11,7 +11,8 @@ import os
 import sys
 import warnings
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
         program: what help and messages call the program.
 
     """
+    sys.stdout = sys.stdout or _nowhere()  # closed by whoever started us: there is nothing to print to
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to stop
@@ -85,20 +87,31 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     except CycloptsError as error:
         return _fail([fault(error, program)])
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        _drop_output()
         return BROKEN_PIPE
     except KeyboardInterrupt:
         _fail(["interrupted"])
         return INTERRUPTED
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:  # a library's own, not the system's
             raise
-        return _fail([f"{error.filename}: {error.strerror}"])
+        _drop_output()
+        return _fail([f"{error.filename or program}: {error.strerror}"])
     except Exception as error:
         if isinstance(error, _for_users()):
             return _fail(str(error).splitlines())
         raise
     return status if isinstance(status, int) else DONE
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere; it cannot be written, and would be tried again on the way out."""
+    if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _for_users() -> tuple[type[Exception], ...]:

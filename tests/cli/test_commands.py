@@ -285,6 +285,16 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert process.returncode == BROKEN_PIPE
 
 
+@pytest.mark.parametrize("where", ["/dev/full", "&-"])
+def test_output_that_cannot_be_written_is_at_most_one_line(where: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m sim schema >{where}"], stderr=subprocess.PIPE, check=False
+    )
+    full = where == "/dev/full"
+    assert done.returncode == (FAULT if full else 0)
+    assert done.stderr == (b"python -m sim: No space left on device\n" if full else b"")
+
+
 def test_a_terminal_without_our_letters_gets_others() -> None:
     line = [sys.executable, "-m", "sim", "list", "models"]
     done = subprocess.run(line, capture_output=True, check=True, env={"PYTHONIOENCODING": "ascii", "COLUMNS": "80"})
