@@ -9,7 +9,7 @@ Their kind and traits are those of the allocator inside, and so is the table.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from allocators.base import (
     Hit,
     Ints,
     Leap,
+    Mappings,
     Reason,
     Refusal,
     Swap,
@@ -107,9 +108,21 @@ class Adaptor(Allocator):
         """See `Allocator.swap_in`."""
         return self.around(self.inner.swap_in, row, spare)
 
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """See `Allocator.swap_out_group`."""
+        return self.around(self.inner.swap_out_group, rows)
+
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """See `Allocator.swap_in_group`."""
+        return self.around(self.inner.swap_in_group, rows, spare)
+
     def usage(self) -> Usage:
         """See `Allocator.usage`."""
         return self.inner.usage()
+
+    def mappings(self) -> Mappings:
+        """See `Allocator.mappings`."""
+        return self.inner.mappings()
 
     def cached_blocks(self) -> Ints:
         """See `Allocator.cached_blocks`."""
@@ -267,6 +280,10 @@ class LimitingAdaptor(Adaptor):
     def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
         """See `Allocator.swap_in`; what is withheld must stay free."""
         return self.around(self.inner.swap_in, row, spare + self._withheld)
+
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """See `Allocator.swap_in_group`; what is withheld must stay free."""
+        return self.around(self.inner.swap_in_group, rows, spare + self._withheld)
 
     def _short(self, need: int, missing: int) -> Refusal:
         return Refusal(Reason.BLOCKS, max(need, 1), missing)

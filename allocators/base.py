@@ -128,7 +128,7 @@ class Leap(NamedTuple):
     """The answer to `advance`: what `steps` equal calls of `grow` would have changed."""
 
     steps: int
-    """Steps done; 0 if the very first would be refused."""
+    """Steps done; 0 if the very first would be refused, or takes time of its own (it maps pages: see `mappings`)."""
     when: Ints
     """For each time a row came to hold more: the step, 0-based, ascending."""
     who: Ints
@@ -173,6 +173,15 @@ class Usage(NamedTuple):
     """Tokens of running sequences that hold no slot any more (left of a sliding window)."""
     swapped: int = 0
     """On the host."""
+
+
+class Mappings(NamedTuple):
+    """Calls to the driver, for allocators that map physical pages into virtual ranges; never decreasing."""
+
+    mapped: int = 0
+    """Pages mapped so far."""
+    unmapped: int = 0
+    """Pages unmapped so far."""
 
 
 class Allocator(ABC):
@@ -315,8 +324,8 @@ class Allocator(ABC):
         """Do up to `steps` times: every row grows by one token, in the order given.
 
         Exactly as many calls of `grow` would do, block ids included; stops before the
-        first step in which a row would be refused.  An allocator may stop earlier, after
-        at least one step.  This default does one.
+        first step in which a row would be refused or pages would be mapped.  An allocator
+        may stop earlier, after at least one step.  This default does one.
 
         Args:
             rows: int64[n], open rows.
@@ -372,9 +381,21 @@ class Allocator(ABC):
         """Move a sequence back; `row` is a host row, and `spare` blocks must still be free afterwards."""
         raise AllocatorError(f"{self.kind} cannot swap")
 
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """Do `swap_out` for all of `rows`, the sequences of one request, or for none."""
+        raise AllocatorError(f"{self.kind} cannot swap")
+
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """Do `swap_in` for all of `rows`, which are host rows, or for none."""
+        raise AllocatorError(f"{self.kind} cannot swap")
+
     @abstractmethod
     def usage(self) -> Usage:
         """Count the pool.  O(1); `check` recomputes it."""
+
+    def mappings(self) -> Mappings:
+        """Count the physical pages mapped and unmapped since the beginning; what a step adds takes time."""
+        return Mappings()
 
     def cached_blocks(self) -> Ints:
         """Physical ids of the blocks that nobody holds and that are kept for reuse, in any order."""

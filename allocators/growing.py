@@ -31,11 +31,9 @@ from allocators.base import (
     Usage,
 )
 from allocators.content import Content
+from allocators.lockstep import lockstep, most_steps
 from allocators.options import Option
 from allocators.tensors import Footprints, PlacedTensors
-
-LONGEST_TABLE = 1 << 16
-"""Most cells of the table of lengths by row and step that one leap looks at."""
 
 
 class GrowingAllocator(Allocator):
@@ -162,7 +160,7 @@ class GrowingAllocator(Allocator):
         table, memory = self.table, self._memory
         self._growth(rows, lengths)
         count = len(rows)
-        steps = int(min(steps, self.max_model_len - lengths.max(initial=0), max(1, LONGEST_TABLE // max(count, 1))))
+        steps = min(steps, most_steps(lengths, self.max_model_len))
         held = memory.foresee(rows, steps, table.length)
         steps = int(held.searchsorted(memory.capacity, side="right"))
         held = -(-held[:steps] // self._slot_bytes)
@@ -174,19 +172,7 @@ class GrowingAllocator(Allocator):
         if self.tensors:
             for step in range(1, steps + 1):
                 self.tensors.concatenate(rows.tolist(), (lengths + step).tolist())
-        when = np.repeat(np.arange(steps), count)
-        slots = np.tile(lengths, steps) + when + 1
-        return Leap(
-            steps,
-            when,
-            np.tile(np.arange(count), steps),
-            slots,
-            held,
-            np.zeros(steps, np.int64),
-            (),
-            copied,
-            held - tokens,
-        )
+        return lockstep(lengths, steps, held, held - tokens, copied)
 
     def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, int]:
         """Bytes that are held in addition after each row has grown, and bytes that there are."""

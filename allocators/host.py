@@ -100,11 +100,9 @@ class HostPool:
             device.tails.add(target)
         if row in self.contents:
             device.contents[target] = self.contents[row]
-            moved = {move.source for move in moves}
-            full = np.array(
-                [column for column in range(length // device.block_size) if cells[column] in moved], np.int64
-            )
-            device.enter(device.name(np.full(len(full), target), full))
+            blocks = device.table.blocks[target, : length // device.block_size]
+            nameless = np.flatnonzero((blocks > 0) & (device.pool.cache.key[blocks] == 0))  # moved now, or by a fork
+            device.enter(device.name(np.full(len(nameless), target), nameless))
         self.close(row)
         return Swap(target, slots, moves)
 

@@ -2,7 +2,7 @@
 
 Cases are made from the declared options, so an allocator of a third party joins by being installed:
 its defaults, each other choice of each option that has choices, a second block size, and
-its defaults inside each adaptor.
+its defaults inside the adaptor that narrows it.  The adaptors that only watch have a case or two.
 
 What an allocator may leave out: `fork`, `swap_out` and `swap_in`.  One that does not override
 them must raise `AllocatorError` and change nothing, which the suite checks in their place.
@@ -24,7 +24,7 @@ from allocators.options import Value
 
 CONTEXT = 24
 SLOTS = 96
-FACTS = {"kv_tensors": 4, "tensor_token_bytes": 16384}
+FACTS = {"kv_tensors": 4, "tensor_token_bytes": 65536}
 _names = count(1)
 
 
@@ -90,8 +90,9 @@ def cases() -> list[Case]:
             if name == "block_size" and not option.choices:
                 others = (4,)
             found += [Case(kind, {name: value}) for value in others if value != option.default]
-        found += [Case(kind, adaptor=adaptor) for adaptor in ADAPTORS]
+        found.append(Case(kind, adaptor="limiting"))
     found += [Case("paged", {"prefix_cache": True, "block_size": 4}, adaptor) for adaptor in ADAPTORS]
+    found += [Case("contiguous", {"reserve": "pow2"}, adaptor) for adaptor in ADAPTORS]
     return [*found, *(Case("paged", options) for options in PAGED)]
 
 

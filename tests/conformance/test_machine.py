@@ -78,8 +78,14 @@ class Machine(RuleBasedStateMachine):
         before = state(self.allocator)
         possible = self.allocator.can_grow(ints(rows), ints(self.lengths[row] + 1 for row in rows))
         leap = self.allocator.advance(ints(rows), ints(self.lengths[row] for row in rows), steps)
-        assert possible == (leap.steps > 0)
         assert leap.steps <= steps
+        if possible and not leap.steps:
+            mapped = self.allocator.mappings().mapped
+            self.allocator.grow(ints(rows), ints(self.lengths[row] + 1 for row in rows))
+            assert self.allocator.mappings().mapped > mapped, "only mapping pages may end a leap at once"
+            self.lengths.update((row, self.lengths[row] + 1) for row in rows)
+            return
+        assert possible == (leap.steps > 0)
         if not leap.steps:
             assert state(self.allocator) == before
         for row in rows:

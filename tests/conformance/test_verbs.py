@@ -369,6 +369,31 @@ def test_a_swapped_sequence_comes_back(case: Case) -> None:
     audit(allocator)
 
 
+def test_forks_come_back_from_the_host_in_any_order(case: Case) -> None:
+    allocator = case.make()
+    if not (supports(allocator, "swap_out") and supports(allocator, "fork")):
+        return
+    row = admitted(allocator, 7)
+    rows = [row]
+    for _ in range(2):
+        grant = allocator.fork(row, 4 if allocator.oracle else None)
+        assert isinstance(grant, Grant)
+        rows.append(grant.row)
+    free = allocator.free
+    hosted = []
+    for row in rows:
+        out = allocator.swap_out(row)
+        if isinstance(out, Refusal):
+            assert not hosted, "what forks share crosses once, so either the first is refused or none"
+            return
+        hosted.append(out.row)
+        audit(allocator)
+    for row in reversed(hosted):
+        assert not isinstance(allocator.swap_in(row), Refusal)
+        audit(allocator)
+    assert allocator.free == free, "they share what they shared before"
+
+
 def test_a_swapped_sequence_waits_for_room(case: Case) -> None:
     allocator = case.make()
     row = admitted(allocator, 7)

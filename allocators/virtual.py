@@ -1,0 +1,250 @@
+"""Virtual contiguity: a range of addresses a sequence, physical pages mapped into it on demand (vAttention).
+
+Each sequence owns a virtual range for the longest context in the K and the V tensor of every
+layer, so kernels need no block table.  Memory is spent only on the pages that its tokens
+have reached: one page in each of those tensors at a time, a *page group*, which is the
+block here.  It holds `page / bytes of a token in one tensor` tokens: for Llama-3-8B 32 with pages
+of 64 KiB, and 1,024 with the 2 MiB of an unchanged CUDA driver (vAttention, ASPLOS 2025, table 8).
+
+Mapping is a call to the driver, so the calls are counted.  With deferred reclamation a range keeps
+its pages when its sequence leaves; the next sequence starts in them, and only when no page is
+left over are they unmapped from where they lie idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from allocators.base import (
+    Allocator,
+    AllocatorError,
+    Ask,
+    CorruptionError,
+    Grant,
+    Growth,
+    Ints,
+    Leap,
+    Mappings,
+    Reason,
+    Refusal,
+    Usage,
+)
+from allocators.content import Content
+from allocators.lockstep import lockstep, most_steps
+from allocators.options import Option, Value
+
+KIB = 1 << 10
+
+
+class VirtualAllocator(Allocator):
+    """Page groups mapped into ranges; row `r` of the table lists those that its sequence has reached."""
+
+    kind = "virtual"
+    options = MappingProxyType(
+        {
+            "page_kib": Option(int, 2048, "size of a physical page, KiB", choices=(64, 128, 256, 512, 1024, 2048)),
+            "deferred": Option(bool, True, "a range keeps its pages for the next sequence (deferred reclamation)"),
+            "kv_tensors": Option(
+                int, 64, "K and V tensors of a sequence, over all layers", minimum=1, fact="kv_tensors"
+            ),
+            "tensor_token_bytes": Option(
+                int, 2048, "bytes of a token in one of them", minimum=1, fact="tensor_token_bytes"
+            ),
+        }
+    )
+
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        max_model_len: int,
+        max_rows: int = 256,
+        *,
+        page_kib: int = 2048,
+        deferred: bool = True,
+        kv_tensors: int = 64,
+        tensor_token_bytes: int = 2048,
+    ) -> None:
+        """Make an empty pool; sizes in bytes matter only for the size of a block, which the caller has worked out."""
+        super().__init__(num_blocks, block_size, max_model_len, max_rows)
+        self._deferred = deferred
+        self._pages_a_group = kv_tensors
+        self._groups = Mappings()
+        self._unmapped = list(range(num_blocks, 0, -1))
+        """Groups that are mapped nowhere; the last is taken next."""
+        self._ahead: dict[int, list[int]] = {}
+        """By row: groups mapped into its range beyond what it has reached; the last is reached next."""
+        self._idle: list[list[int]] = []
+        """Ranges without a sequence, oldest first: their groups, the last of which lies lowest in the range."""
+        self._in_use = 0
+
+    @classmethod
+    def slots_per_block(cls, values: Mapping[str, Value]) -> int:
+        """Whole tokens in a page of one tensor."""
+        page, token = int(values["page_kib"] or 0) * KIB, int(values["tensor_token_bytes"] or 0)
+        if page < token:
+            raise ValueError(f"{cls.kind}.page_kib: a page of {page} bytes is smaller than a token's {token} bytes")
+        return page // token
+
+    def never(self, ask: Ask, final: int) -> Refusal | None:
+        """Refuse what exceeds the context or the pool."""
+        final = max(final, ask.whole)
+        if final > self.max_model_len:
+            return self.too_long(final)
+        need = self.blocks_for(final) + ask.spare
+        return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
+
+    def admit(self, ask: Ask) -> Grant | Refusal:
+        """Map groups for `ask.tokens`, if `ask.whole` would fit."""
+        if ask.tokens < 1:
+            raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
+        return self._open(ask.tokens, max(ask.tokens, ask.whole), ask.spare)
+
+    def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
+        """Map groups for a second range and copy all tokens."""
+        self.demand_open(row)
+        length = int(self.table.length[row])
+        grant = self._open(length, length, 0)
+        return grant if isinstance(grant, Refusal) else grant._replace(copied=length)
+
+    def _open(self, tokens: int, whole: int, spare: int) -> Grant | Refusal:
+        if whole > self.max_model_len:
+            return self.too_long(whole)
+        need = self.blocks_for(whole) + spare
+        if need > self.num_blocks - self._in_use:
+            return Refusal(Reason.BLOCKS, need, need - self.num_blocks + self._in_use)
+        row = self.table.open()
+        self._ahead[row] = self._idle.pop() if self._idle else []
+        self._reach(row, tokens)
+        return Grant(row, tokens)
+
+    def grow(self, rows: Ints, lengths: Ints) -> Growth:
+        """Reach, and if need be map, further groups; between page boundaries only count."""
+        due, need = self._due(rows, lengths)
+        granted, refusal = len(rows), None
+        total = need.cumsum()
+        room = self.num_blocks - self._in_use
+        bad = (total > room) | (lengths[due] > self.max_model_len)
+        if bad.any():
+            first = int(bad.argmax())
+            granted = int(due[first])
+            if lengths[granted] > self.max_model_len:
+                refusal = self.too_long(int(lengths[granted]))
+            else:
+                refusal = Refusal(Reason.BLOCKS, int(need[first]), int(total[first]) - room)
+            due = due[:first]
+        rows, lengths = rows[:granted], lengths[:granted]
+        for row, length in zip(rows[due].tolist(), lengths[due].tolist(), strict=True):
+            self._reach(row, length)
+        self.table.length[rows] = self.table.slots[rows] = lengths
+        return Growth(granted, refusal)
+
+    def can_grow(self, rows: Ints, lengths: Ints) -> bool:
+        """Whether groups and context suffice."""
+        _, need = self._due(rows, lengths)
+        return int(need.sum()) <= self.num_blocks - self._in_use and bool((lengths <= self.max_model_len).all())
+
+    def demand(self, rows: Ints, lengths: Ints) -> Ints:
+        """See `Allocator.demand`."""
+        due, need = self._due(rows, lengths)
+        more = np.zeros(len(rows), np.int64)
+        more[due] = need
+        return more
+
+    def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
+        """Leap to the next page boundary; over it only where no page need be mapped."""
+        self._due(rows, lengths)
+        room = int((self.table.count[rows] * self.block_size - lengths).min(initial=steps))
+        leap = min(steps, most_steps(lengths, self.max_model_len), room)
+        if leap < 1 and self._can_step(rows, lengths + 1):
+            leap = 1
+        if leap > 0:
+            self.grow(rows, lengths + leap)
+        leap = max(leap, 0)
+        held = np.full(leap, self._in_use * self.block_size)
+        tokens = int(self.table.length.sum()) + len(rows) * np.arange(1 - leap, 1)
+        return lockstep(lengths, leap, held, held - tokens)
+
+    def _can_step(self, rows: Ints, lengths: Ints) -> bool:
+        """Whether rows can grow by one token into groups that are mapped there already."""
+        if not self.can_grow(rows, lengths):
+            return False
+        return all(self._ahead[row] for row in rows[self._due(rows, lengths)[0]].tolist())
+
+    def _due(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints]:
+        """Return which rows leave their pages or the context, and the groups each then reaches."""
+        table = self.table
+        now = table.length[rows]
+        if not now.all():
+            raise AllocatorError(f"{self.kind}: row {int(rows[now == 0][0])} is not open")
+        if (lengths < now).any():
+            raise AllocatorError(f"{self.kind}: a sequence cannot shrink")
+        more = -(-lengths // self.block_size) - table.count[rows]
+        due = ((more > 0) | (lengths > self.max_model_len)).nonzero()[0]
+        return due, more[due]
+
+    def _reach(self, row: int, length: int) -> None:
+        """Let a row reach the groups that `length` tokens need, mapping what is not in its range yet."""
+        table = self.table
+        count, ahead = int(table.count[row]), self._ahead[row]
+        need = self.blocks_for(length) - count
+        new = [ahead.pop() if ahead else self._map() for _ in range(need)]
+        table.blocks[row, count : count + need] = new
+        table.count[row] = count + need
+        table.length[row] = table.slots[row] = length
+        self._in_use += need
+
+    def _map(self) -> int:
+        """Take a group that is mapped nowhere, or unmap one: the end of the oldest idle range, else of any range."""
+        mapped, unmapped = self._groups
+        if not self._unmapped:
+            source = next(filter(None, [*self._idle, *self._ahead.values()]))
+            self._unmapped.append(source.pop(0))
+            self._idle = [groups for groups in self._idle if groups]
+            unmapped += 1
+        self._groups = Mappings(mapped + 1, unmapped)
+        return self._unmapped.pop()
+
+    def release(self, row: int) -> None:
+        """Close the row; its range keeps its groups, or they are unmapped at once."""
+        self.demand_open(row)
+        groups = self._ahead.pop(row) + self.table.row(row)[::-1].tolist()
+        self._in_use -= int(self.table.count[row])
+        self.table.close(row)
+        if self._deferred:
+            self._idle.append(groups)
+        else:
+            self._unmapped += groups
+            self._groups = self._groups._replace(unmapped=self._groups.unmapped + len(groups))
+
+    def usage(self) -> Usage:
+        """Count groups that a sequence has reached; what its tokens do not fill is rounding."""
+        held = self._in_use * self.block_size
+        return Usage(held, rounding=held - int(self.table.length.sum()))
+
+    def mappings(self) -> Mappings:
+        """Pages, of which a group has one in each tensor."""
+        mapped, unmapped = self._groups
+        return Mappings(mapped * self._pages_a_group, unmapped * self._pages_a_group)
+
+    def check(self) -> None:
+        """Every group is in one place, and rows list what their tokens need."""
+        table = self.table
+        rows = table.rows()
+        places = [self._unmapped, *self._ahead.values(), *self._idle, *(table.row(row).tolist() for row in rows)]
+        if sorted(group for place in places for group in place) != list(range(1, self.num_blocks + 1)):
+            raise CorruptionError("page groups are lost, or in two places")
+        if sorted(self._ahead) != rows or not all(self._idle):
+            raise CorruptionError("the ranges are not those of the open rows and of idle ones with groups")
+        if sum(int(table.count[row]) for row in rows) != self._in_use:
+            raise CorruptionError(f"{self._in_use} groups are counted in use")
+        for row in rows:
+            length = int(table.length[row])
+            if table.slots[row] != length or table.count[row] != self.blocks_for(length):
+                raise CorruptionError(f"row {row} of {length} tokens has {table.count[row]} groups")
+        mapped = self.num_blocks - len(self._unmapped)
+        if mapped != self._groups.mapped - self._groups.unmapped:
+            raise CorruptionError(f"{mapped} groups are mapped, {self._groups} counted")

@@ -1,0 +1,127 @@
+"""Virtual contiguity: page groups, what is mapped when, and what a finished sequence leaves to the next."""
+
+from __future__ import annotations
+
+import pytest
+
+from allocators import registry
+from allocators.base import CorruptionError, Grant, Mappings
+from allocators.virtual import VirtualAllocator
+from tests.conformance.cases import ask, audit, ints
+
+LLAMA_3_8B = {"kv_tensors": 64, "tensor_token_bytes": 2048}
+
+
+def make(groups: int = 8, *, deferred: bool = True) -> VirtualAllocator:
+    """Groups of 4 tokens, 10 pages each."""
+    return VirtualAllocator(groups, 4, 40, 4, deferred=deferred, kv_tensors=10)
+
+
+def admit(allocator: VirtualAllocator, tokens: int) -> int:
+    answer = allocator.admit(ask(tokens))
+    assert isinstance(answer, Grant), answer
+    return answer.row
+
+
+@pytest.mark.parametrize(("page_kib", "tokens"), [(64, 32), (128, 64), (256, 128), (2048, 1024)])
+def test_a_block_is_as_many_tokens_as_a_page_of_one_tensor_holds(page_kib: int, tokens: int) -> None:
+    """The figures of vAttention for Llama-3-8B."""
+    assert registry.block_size("virtual", {"page_kib": page_kib}, LLAMA_3_8B) == tokens
+
+
+def test_a_page_smaller_than_a_token_is_an_error() -> None:
+    with pytest.raises(ValueError, match="a page of 65536 bytes is smaller than a token's 70000 bytes"):
+        registry.block_size("virtual", {"page_kib": 64}, {"tensor_token_bytes": 70_000})
+
+
+def test_pages_are_mapped_at_their_boundaries_only() -> None:
+    allocator = make()
+    row = admit(allocator, 6)
+    assert allocator.mappings() == Mappings(20)
+    for length, mapped in ((7, 20), (8, 20), (9, 30), (12, 30), (13, 40)):
+        allocator.grow(ints([row]), ints([length]))
+        assert allocator.mappings().mapped == mapped
+        assert allocator.usage().held == mapped // 10 * 4
+        assert allocator.usage().rounding == mapped // 10 * 4 - length
+    audit(allocator)
+
+
+def test_a_leap_ends_where_pages_must_be_mapped() -> None:
+    allocator = make()
+    rows = ints([admit(allocator, 6), admit(allocator, 1)])
+    leap = allocator.advance(rows, ints([6, 1]), 100)
+    assert leap.steps == 2
+    assert leap.slots.tolist() == [7, 2, 8, 3]
+    assert leap.rounding is not None
+    assert leap.rounding.tolist() == [3, 1]
+    assert allocator.advance(rows, ints([8, 3]), 100).steps == 0
+    assert allocator.grow(rows, ints([9, 4])).granted == 2
+
+
+def test_the_next_sequence_starts_in_the_pages_of_the_last() -> None:
+    allocator = make()
+    first = admit(allocator, 16)
+    pages = allocator.table.row(first).tolist()
+    allocator.release(first)
+    second = admit(allocator, 6)
+    assert allocator.mappings() == Mappings(40)
+    assert allocator.table.row(second).tolist() == pages[:2], "from the beginning of the range"
+    leap = allocator.advance(ints([second]), ints([6]), 100)
+    assert leap.steps == 2
+    leap = allocator.advance(ints([second]), ints([8]), 100)
+    assert leap.steps == 1, "the next page is there already, so its boundary needs no call to the driver"
+    assert allocator.table.row(second).tolist() == pages[:3]
+    audit(allocator)
+
+
+def test_idle_pages_are_taken_back_when_none_is_left_over() -> None:
+    allocator = make(groups=4)
+    first, second = admit(allocator, 8), admit(allocator, 8)
+    pages = allocator.table.row(first).tolist()
+    allocator.release(first)
+    allocator.release(second)
+    third = admit(allocator, 16)
+    assert allocator.mappings() == Mappings(60, 20)
+    assert sorted(allocator.table.row(third).tolist()[2:]) == sorted(pages), "the oldest idle range gives its pages"
+    audit(allocator)
+
+
+def test_pages_ahead_of_a_running_sequence_are_taken_last() -> None:
+    allocator = make(groups=4)
+    allocator.release(admit(allocator, 16))
+    small = admit(allocator, 4)
+    other = admit(allocator, 8)
+    assert allocator.mappings() == Mappings(60, 20)
+    assert allocator.usage().held == 12
+    assert len(allocator.table.row(small)) == 1
+    allocator.release(other)
+    audit(allocator)
+
+
+def test_without_deferred_reclamation_pages_are_unmapped_at_once() -> None:
+    allocator = make(deferred=False)
+    allocator.release(admit(allocator, 16))
+    assert allocator.mappings() == Mappings(40, 40)
+    admit(allocator, 6)
+    assert allocator.mappings() == Mappings(60, 40)
+    audit(allocator)
+
+
+def test_damage_is_found() -> None:
+    allocator = make()
+    row = admit(allocator, 6)
+    allocator.release(admit(allocator, 4))
+    allocator.check()
+    lost = allocator._idle.pop()
+    with pytest.raises(CorruptionError, match="lost, or in two places"):
+        allocator.check()
+    allocator._unmapped += lost
+    with pytest.raises(CorruptionError, match="groups are mapped"):
+        allocator.check()
+    allocator._in_use += 1
+    with pytest.raises(CorruptionError, match="counted in use"):
+        allocator.check()
+    allocator._in_use -= 1
+    allocator.table.length[row] = 1
+    with pytest.raises(CorruptionError, match="has 2 groups"):
+        allocator.check()
