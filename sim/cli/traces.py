@@ -1,4 +1,4 @@
-"""`trace`: what a recorded workload is like, and a generator that makes requests like its."""
+"""`trace`: what a recorded workload is like, in another format, and as a generator of requests like its."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from workloads.fit_plot import page as fit_page
 from workloads.schema import Trace
 from workloads.streams import stream
 from workloads.traces import read
+from workloads.traces.convert import Target
+from workloads.traces.convert import convert as convert_trace
 from workloads.traces.describe import Spread
 from workloads.traces.describe import describe as describe_trace
 
@@ -116,6 +118,31 @@ def fit(
     else:
         sys.stdout.write(fitted.yaml())
         lay_out(terminal(stderr=True), _checks(checks))
+
+
+@trace.command
+def convert(file: str, out: Path, /, *, to: Target = "csv", reading: Reading = Reading(), json: AsJson = False) -> None:
+    """Write a trace in another format.
+
+    Args:
+        file: Recorded requests; gzipped or not.
+        out: File to write; gzipped if its name ends in .gz.
+        to: Format.
+        reading: How the file is read.
+        json: Print one JSON document.
+
+    """
+    if out.exists():
+        raise UserError(f"{out}: exists already; give another name")
+    requests = read(reading.block(file), stream(0, "spread"))
+    lost = convert_trace(requests, out, to)
+    if json:
+        emit({"written": str(out), "requests": len(requests), "lost": lost})
+        return
+    console = terminal()
+    console.print(f"Written: {out}, {len(requests):,} requests", markup=False, soft_wrap=True)
+    for words in lost:
+        console.print(f"not kept: {words}", style="dim", markup=False, soft_wrap=True)
 
 
 def _facts(found: Description) -> Table:

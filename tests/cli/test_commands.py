@@ -185,6 +185,16 @@ def test_a_fit_is_a_requests_block(recorded: Path, workload: Path, capsys: Captu
     assert json.loads(capsys.readouterr().out)["requests"]["count"] == 200
 
 
+def test_a_trace_is_converted_and_nothing_overwritten(recorded: Path, capsys: Capture) -> None:
+    assert main(["trace", "convert", str(recorded), "out.jsonl.gz", "--to", "mooncake", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["written"], document["requests"]) == ("out.jsonl.gz", 200)
+    assert main(["trace", "describe", "out.jsonl.gz", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["format"] == "mooncake"
+    assert main(["trace", "convert", str(recorded), "out.jsonl.gz"]) == FAULT
+    assert capsys.readouterr().err == "out.jsonl.gz: exists already; give another name\n"
+
+
 @pytest.mark.parametrize(
     "line", ["describe nix", "fit nix", "describe recorded.csv --count 0", "fit recorded.csv --format azuer"]
 )

@@ -50,7 +50,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert "--json" in shown or name == "trace"  # which has commands of its own
 
 
-@pytest.mark.parametrize("name", ["describe", "fit"])
+@pytest.mark.parametrize("name", ["describe", "fit", "convert"])
 def test_every_command_about_traces_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trace", name, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -58,7 +58,9 @@ def test_every_command_about_traces_explains_itself(name: str, capsys: pytest.Ca
     assert "--on-bad-rows" in shown
 
 
-@pytest.mark.parametrize("name", [*(name for name in COMMANDS if name != "trace"), "trace describe", "trace fit"])
+@pytest.mark.parametrize(
+    "name", [*(name for name in COMMANDS if name != "trace"), "trace describe", "trace fit", "trace convert"]
+)
 def test_every_argument_is_explained(name: str) -> None:
     command = make_app("kvsim")
     for word in name.split():
@@ -82,7 +84,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("rum", "kvsim: unknown command rum (did you mean run?); commands: " + ", ".join(COMMANDS)),
         ("--versoin", "kvsim: unknown option --versoin (did you mean --version?)"),
-        ("trace descibe", "kvsim trace: unknown command descibe (did you mean describe?); commands: describe, fit"),
+        (
+            "trace descibe",
+            "kvsim trace: unknown command descibe (did you mean describe?); commands: describe, fit, convert",
+        ),
         ("run", "kvsim run: FILE is missing"),
         ("run a b", "kvsim run: unexpected argument b"),
         ("run a --ouz x", "kvsim run: unknown option --ouz (did you mean --out?)"),
