@@ -8,6 +8,7 @@ allocator are a percentage of these.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -63,12 +64,12 @@ class IdealAllocator(PagedAllocator):
         super().__init__(num_blocks, block_size, max_model_len, max_rows, prefix_cache=prefix_cache)
         self.host.pool = EndlessPool(1024)
 
-    def swap_out(self, row: int) -> Swap | Refusal:
-        """See `Allocator.swap_out`.  Never refused, and no move is due: none could be free of cost."""
-        swap = super().swap_out(row)
-        return swap if isinstance(swap, Refusal) else swap._replace(moves=())
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """See `Allocator.swap_out_group`.  Never refused, and no move is due: none could be free of cost."""
+        swaps = super().swap_out_group(rows)
+        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
 
-    def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
-        """See `Allocator.swap_in`.  No move is due."""
-        swap = super().swap_in(row, spare)
-        return swap if isinstance(swap, Refusal) else swap._replace(moves=())
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """See `Allocator.swap_in_group`.  No move is due."""
+        swaps = super().swap_in_group(rows, spare)
+        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]

@@ -42,7 +42,9 @@ class Serving:
     def __init__(self, allocator: Allocator, *, swap: bool = False) -> None:
         """Serve from `allocator`; with `swap`, preempted jobs go to the host if it has one, else recompute."""
         self.allocator = allocator
-        self.swap = allocator.free_preemption or (swap and type(allocator).swap_out is not Allocator.swap_out)
+        self.swap = allocator.free_preemption or (
+            swap and type(allocator).swap_out_group is not Allocator.swap_out_group
+        )
         self.waiting: deque[Job] = deque()
         self.running: dict[int, Job] = {}
         """By ticket, hence in running order."""
@@ -101,38 +103,28 @@ class Serving:
 
     def restore(self, job: Job, plan: Plan, spare: int = 0) -> Refusal | None:
         """Bring a swapped job back to the device; on refusal nothing changes."""
-        rows: list[int] = []
-        moves = []
-        for row in job.host_rows:
-            swap = self.allocator.swap_in(row, spare)
-            if isinstance(swap, Refusal):
-                job.host_rows = [self._out(back).row for back in rows] + list(job.host_rows[len(rows) :])
-                return swap
-            rows.append(swap.row)
-            moves += list(swap.moves)
-        job.rows, job.host_rows = rows, ()
-        self._count_swap(job, plan, len(moves))
-        plan.move(MoveKind.IN, moves)
+        swaps = self.allocator.swap_in_group(job.host_rows, spare)
+        if isinstance(swaps, Refusal):
+            return swaps
+        job.rows, job.host_rows = self._moved(MoveKind.IN, swaps, job, plan), ()
         self._seat(job)
-        self.internal += sum(self.waste(row, job) for row in rows)
+        self.internal += sum(self.waste(row, job) for row in job.rows)
         if job.generated and job.computed == job.known - 1:
-            self.tokens += job.computed * len(rows)
+            self.tokens += job.computed * len(job.rows)
             self.start_decoding(job)
         else:
             self.tokens += job.computed
             self.prefilling[job.ticket] = job
         return None
 
-    def _out(self, row: int) -> Swap:
-        swap = self.allocator.swap_out(row)
-        if isinstance(swap, Refusal):  # it was on the host a moment ago, so there is room
-            raise StalledError(f"the host has no room for what it held before: {swap}")
-        return swap
-
-    def _count_swap(self, job: Job, plan: Plan, blocks: int) -> None:
+    def _moved(self, kind: MoveKind, swaps: Sequence[Swap], job: Job, plan: Plan) -> list[int]:
+        """Enter what swapping a job has moved; returns its rows on the other side."""
+        moves = [move for swap in swaps for move in swap.moves]
+        plan.move(kind, moves)
         if not self.allocator.free_preemption:
-            job.swapped_blocks += blocks
-            plan.swapped_blocks += blocks
+            job.swapped_blocks += len(moves)
+            plan.swapped_blocks += len(moves)
+        return [swap.row for swap in swaps]
 
     def _seat(self, job: Job) -> None:
         self.waiting.popleft()
@@ -238,25 +230,11 @@ class Serving:
         return job
 
     def _swap_out(self, job: Job, plan: Plan) -> bool:
-        rows: list[int] = []
-        moves = []
-        for row in job.rows:
-            swap = self.allocator.swap_out(row)
-            if isinstance(swap, Refusal):  # the host is full: the sequences already there come back, all recompute
-                job.rows = [self._in(back) for back in rows] + list(job.rows[len(rows) :])
-                return False
-            rows.append(swap.row)
-            moves += list(swap.moves)
-        job.host_rows = rows
-        self._count_swap(job, plan, len(moves))
-        plan.move(MoveKind.OUT, moves)
+        swaps = self.allocator.swap_out_group(job.rows)
+        if isinstance(swaps, Refusal):  # the host is full
+            return False
+        job.host_rows = self._moved(MoveKind.OUT, swaps, job, plan)
         return True
-
-    def _in(self, row: int) -> int:
-        swap = self.allocator.swap_in(row)
-        if isinstance(swap, Refusal):  # its blocks were freed a moment ago
-            raise StalledError(f"the device has no room for what it held before: {swap}")
-        return swap.row
 
     def leave_decoding(self, job: Job) -> None:
         """Take all of a job's sequences out of the decoding set; their memory stays."""

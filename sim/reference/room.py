@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.base import MISS, Allocator, Ask, Hit, Refusal, Swap
+from allocators.base import MISS, Allocator, Ask, Hit, Refusal
 from sim.plan import Move, MoveKind
 from sim.reference.requests import Request, Sequence
 from sim.serving import StalledError
@@ -44,7 +44,9 @@ class Room:
     def __init__(self, allocator: Allocator, *, swap: bool) -> None:
         """Start empty; `swap` says whether who is preempted moves to the host, if the allocator has one."""
         self.allocator = allocator
-        self.swap = allocator.free_preemption or (swap and type(allocator).swap_out is not Allocator.swap_out)
+        self.swap = allocator.free_preemption or (
+            swap and type(allocator).swap_out_group is not Allocator.swap_out_group
+        )
         self.waiting: list[Request] = []
         self.running: list[Request] = []
         """In the order of their admission; those that finished but hold their memory included."""
@@ -210,10 +212,3 @@ class Room:
         self.running.remove(request)
         if request in self.finished:
             self.finished.remove(request)
-
-
-def _surely(swap: Swap | Refusal) -> Swap:
-    """Undo a move: what lay there a moment ago fits there again."""
-    if isinstance(swap, Refusal):
-        raise StalledError(f"what was there a moment ago no longer fits: {swap}")
-    return swap
