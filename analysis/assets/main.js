@@ -4,7 +4,7 @@ const VIEWS = { map: BlockMapPlot, ledger: LedgerPlot, pulse: PulsePlot, request
 function caption(view, column) {
   const about = column.facts;
   const right = {
-    map: () => `${about.num_blocks.toLocaleString("en-US")} blocks of ${about.block_size.toLocaleString("en-US")} slots`,
+    map: () => `${about.ledger.peak.rounding ? "grey: free or rounding; " : ""}${about.num_blocks.toLocaleString("en-US")} blocks of ${about.block_size === 1 ? "one slot" : `${about.block_size.toLocaleString("en-US")} slots`}`,
     ledger: () => `${((100 * about.ledger.mean.live) / about.capacity).toFixed(1)} % live on average`,
     pulse: () => (about.preempted ? `${about.preempted.toLocaleString("en-US")} steps preempted` : "no preemption"),
     requests: () => `${column.requests.request_id.length.toLocaleString("en-US")} requests`,

@@ -16,7 +16,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from torch.cuda import _memory_viz
 
-from analysis.export import ExportError, export
+from analysis.export import ExportError, export, torch_snapshot
 from analysis.metrics import SHARES
 from analysis.reading import Run, open_directory
 from tests.analysis.synthetic import write_directory
@@ -159,6 +159,19 @@ def test_snapshot_frees_only_what_it_allocated(snapshot: tuple[bytes, dict[str, 
             assert held.pop(event["addr"]) == who
     active = {part["address"] for part in snapshot[1]["segments"][0]["blocks"] if part["state"] == "active_allocated"}
     assert set(held) == active
+
+
+def test_a_contiguous_reservation_is_one_allocation(toy: Path) -> None:
+    run = run_named(toy, "preallocated")
+    single = Run({**run.facts, "block_size": 1, "num_blocks": 40, "block_bytes": 100}, run.path)
+    names = ("time_s", "block", "count", "request_id", "references", "slack")
+    rows = [(0.5, 1, 20, 3, 1, 15), (0.5, 30, 5, 4, 1, 0), (0.7, 1, 20, 3, 1, 14)]
+    blocks = {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    made = torch_snapshot.snapshot(single, blocks, (0.0, 1.0))
+    actions = [(event["action"], event["size"]) for event in made["device_traces"][0][1:]]
+    assert actions == [("alloc", 2000), ("alloc", 500), ("free_requested", 500), ("free_completed", 500)]
+    sizes = [(part["state"], part["size"], part["requested_size"]) for part in made["segments"][0]["blocks"]]
+    assert sizes == [("active_allocated", 2000, 600), ("inactive", 2000, 2000)]
 
 
 def test_a_refusal_is_an_out_of_memory_event(tmp_path: Path) -> None:
