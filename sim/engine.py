@@ -115,9 +115,19 @@ class Engine:
         self._leapt = 0
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
-        """Serve everything, write the telemetry, and say what came of it."""
+        """Serve everything, write the telemetry, and say what came of it.
+
+        What an executor raises ends the run; the telemetry up to then is written all the same.
+        """
         self.env.process(self._arrivals())
-        self.env.run(until=self.env.process(self._serve(progress)))
+        try:
+            self.env.run(until=self.env.process(self._serve(progress)))
+        finally:
+            self._write()
+        return Outcome(**self.request_log.counts, steps=self.steps, end_s=self.now / 1e9)
+
+    def _write(self) -> None:
+        """Write the telemetry; what has not finished is unfinished."""
         for job in [*self.serving.running.values(), *self.serving.waiting]:
             if job.finished == NEVER:
                 self._settle(job)
@@ -125,7 +135,6 @@ class Engine:
         self.log.flush()
         self.request_log.flush(self._sink)
         self.block_log.flush(self._sink)
-        return Outcome(**self.request_log.counts, steps=self.steps, end_s=self.now / 1e9)
 
     @property
     def now(self) -> int:
@@ -197,13 +206,14 @@ class Engine:
     def _never(self, job: Job) -> str:
         """Say why a request can never run, or nothing; cut its output to the model's context."""
         limits = self.scheduler.limits
+        budget = limits.max_num_batched_tokens if self.scheduler.has_budget else INFINITY
         if job.prompt >= limits.max_model_len:
             return Reason.LENGTH.value
-        if not limits.chunked_prefill and job.prompt > limits.max_num_batched_tokens:
+        if not limits.chunked_prefill and job.prompt > budget:
             return "longer than a step's token budget"
         if job.samples > limits.max_num_seqs:
             return "more samples than seats"
-        if job.samples > limits.max_num_batched_tokens:
+        if job.samples > budget:
             return "more samples than a step's token budget"
         if job.prompt + job.output > limits.max_model_len:
             job.output = limits.max_model_len - job.prompt

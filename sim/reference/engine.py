@@ -56,6 +56,7 @@ class ReferenceEngine:
         self.limits = scheduler.limits
         self.policy: Policy = POLICIES[scheduler.kind](scheduler.limits)
         self.whole_batches = scheduler.kind == "static"
+        self.has_budget = scheduler.kind in ("vllm-v0", "vllm-v1")
         self.executor = executor
         self.sink = sink
         self.room = Room(allocator, swap=swap)
@@ -129,11 +130,11 @@ class ReferenceEngine:
         limits = self.limits
         if request.prompt >= limits.max_model_len:
             return Reason.LENGTH.value
-        if not limits.chunked_prefill and request.prompt > limits.max_num_batched_tokens:
+        if self.has_budget and not limits.chunked_prefill and request.prompt > limits.max_num_batched_tokens:
             return "longer than a step's token budget"
         if request.samples > limits.max_num_seqs:
             return "more samples than seats"
-        if request.samples > limits.max_num_batched_tokens:
+        if self.has_budget and request.samples > limits.max_num_batched_tokens:
             return "more samples than a step's token budget"
         if request.prompt + request.output > limits.max_model_len:
             request.output = limits.max_model_len - request.prompt

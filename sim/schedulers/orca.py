@@ -22,6 +22,7 @@ class Orca(Scheduler):
     """Iteration-level FCFS with whole prompts."""
 
     kind: ClassVar[str] = "orca"
+    has_budget: ClassVar[bool] = False
 
     def plan(self, serving: Serving) -> Plan:
         """Every decoding sequence advances; then the queue moves while seats and memory last."""

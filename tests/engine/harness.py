@@ -57,15 +57,22 @@ def _values(column: Any) -> list[Any]:
 
 @dataclass(frozen=True)
 class Clock:
-    """An executor with round numbers: every step takes `step` ms, more for its tokens and moves if so wished."""
+    """An executor with round numbers."""
 
     step: int = 1
+    """Milliseconds of any step; what follows adds nanoseconds."""
     token: int = 0
+    """For each token computed."""
     context: int = 0
-    """Nanoseconds for each token attended to by decodes."""
+    """For each token attended to by a decode."""
+    prompt: int = 0
+    """For each prompt whose last token is computed."""
     copied: int = 0
+    """For each token copied."""
     swapped: int = 0
+    """For each block moved over PCIe."""
     foresees: bool = True
+    """Whether the engine may leap."""
 
     def run(self, plan: Plan, serving: Serving) -> int:
         decoding = serving.decoding
@@ -73,7 +80,7 @@ class Clock:
         tokens = plan.decodes + sum(chunk.tokens for chunk in plan.chunks)
         done = sum(chunk.job.known == chunk.start + chunk.tokens for chunk in plan.chunks)
         moves = plan.copied_tokens * self.copied + plan.swapped_blocks * self.swapped
-        return self.step * MS + tokens * self.token + known * self.context + moves + done
+        return self.step * MS + tokens * self.token + known * self.context + done * self.prompt + moves
 
     def foresee(self, serving: Serving, steps: int) -> Ints | None:
         if not self.foresees:

@@ -108,6 +108,7 @@ def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
         step=1,
         token=draw(st.sampled_from([0, 1000, 12_345])),
         context=draw(st.sampled_from([0, 7])),
+        prompt=draw(st.sampled_from([0, 1])),
         copied=draw(st.sampled_from([0, 300])),
         swapped=draw(st.sampled_from([0, 50_000])),
         foresees=draw(st.integers(0, 5)) > 0,
