@@ -12,20 +12,21 @@ paper, `first-fit` and `best-fit`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from allocators.base import BLOCK_SIZE, AllocatorError
 from allocators.buddy import Buddy
-from allocators.holes import Holes
+from allocators.holes import BestFit, FirstFit
 from allocators.options import Option
 from allocators.reserving import RunAllocator
 
-if TYPE_CHECKING:
-    from allocators.placement import Placement
-
 Reserve: TypeAlias = Literal["max", "pow2", "oracle"]
 Fit: TypeAlias = Literal["buddy", "first-fit", "best-fit"]
+PLACEMENTS: Mapping[Fit, type[Buddy | FirstFit]] = MappingProxyType(
+    {"buddy": Buddy, "first-fit": FirstFit, "best-fit": BestFit}
+)
 
 
 class ContiguousAllocator(RunAllocator):
@@ -36,7 +37,7 @@ class ContiguousAllocator(RunAllocator):
         {
             "block_size": BLOCK_SIZE._replace(default=1),
             "reserve": Option(str, "max", "how much a sequence reserves", choices=("max", "pow2", "oracle")),
-            "placement": Option(str, "buddy", "where a run is placed", choices=("buddy", "first-fit", "best-fit")),
+            "placement": Option(str, "buddy", "where a run is placed", choices=tuple(PLACEMENTS)),
         }
     )
 
@@ -51,7 +52,7 @@ class ContiguousAllocator(RunAllocator):
         placement: Fit = "buddy",
     ) -> None:
         """Make an empty pool."""
-        super().__init__(_placement(placement, num_blocks), num_blocks, block_size, max_model_len, max_rows)
+        super().__init__(PLACEMENTS[placement](num_blocks), num_blocks, block_size, max_model_len, max_rows)
         self.reserve = reserve
         self.oracle = reserve != "max"
 
@@ -64,7 +65,3 @@ class ContiguousAllocator(RunAllocator):
         if self.reserve == "pow2":
             return min(self.max_model_len, prompt + (1 << (output - 1).bit_length()))
         return prompt + output - 1
-
-
-def _placement(name: Fit, blocks: int) -> Placement:
-    return Buddy(blocks) if name == "buddy" else Holes(blocks, best=name == "best-fit")

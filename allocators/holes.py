@@ -18,60 +18,52 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-class Holes(Placement):
-    """Free spans by ascending address, in two parallel lists."""
+class FirstFit(Placement):
+    """Takes the lowest hole that is long enough.  Another rule is another `find`."""
 
-    def __init__(self, blocks: int, *, best: bool) -> None:
-        """Cover `blocks` with one hole; `best` chooses best fit over first fit."""
+    def __init__(self, blocks: int) -> None:
+        """Cover `blocks` with one hole."""
         super().__init__(blocks)
-        self._best = best
-        self._starts = [0]
-        self._sizes = [blocks]
+        self.starts = [0]
+        """First block of each hole, ascending."""
+        self.sizes = [blocks]
+        """Blocks of each hole, in the same order."""
 
-    def copy(self) -> Holes:
-        """Return equal free space that changes apart from this one."""
-        other = Holes(self.blocks, best=self._best)
-        other.free = self.free
-        other._starts, other._sizes = self._starts.copy(), self._sizes.copy()
-        return other
+    def find(self, need: int) -> int | None:
+        """Return the index of the hole for `need` blocks, or None.  Changes nothing."""
+        return next((index for index, size in enumerate(self.sizes) if size >= need), None)
 
     def take(self, need: int) -> Span | None:
         """Cut `need` blocks from the low end of the hole that the rule picks."""
-        index = self._find(need)
+        index = self.find(need)
         if index is None:
             return None
-        start = self._starts[index]
-        if self._sizes[index] == need:
-            del self._starts[index], self._sizes[index]
+        start = self.starts[index]
+        if self.sizes[index] == need:
+            del self.starts[index], self.sizes[index]
         else:
-            self._starts[index] += need
-            self._sizes[index] -= need
+            self.starts[index] += need
+            self.sizes[index] -= need
         self.free -= need
         return Span(start, need)
-
-    def _find(self, need: int) -> int | None:
-        fits = (index for index, size in enumerate(self._sizes) if size >= need)
-        if self._best:
-            return min(fits, key=self._sizes.__getitem__, default=None)
-        return next(fits, None)
 
     def give(self, span: Span) -> None:
         """Free a span and join it with the holes at either end."""
         start, size = span
         self.free += size
-        index = bisect_left(self._starts, start)
-        if index < len(self._starts) and self._starts[index] == span.stop:
-            size += self._sizes.pop(index)
-            del self._starts[index]
-        if index and self._starts[index - 1] + self._sizes[index - 1] == start:
-            self._sizes[index - 1] += size
+        index = bisect_left(self.starts, start)
+        if index < len(self.starts) and self.starts[index] == span.stop:
+            size += self.sizes.pop(index)
+            del self.starts[index]
+        if index and self.starts[index - 1] + self.sizes[index - 1] == start:
+            self.sizes[index - 1] += size
         else:
-            self._starts.insert(index, start)
-            self._sizes.insert(index, size)
+            self.starts.insert(index, start)
+            self.sizes.insert(index, size)
 
     def holes(self) -> Iterator[Span]:
         """Yield the holes by ascending address."""
-        yield from map(Span, self._starts, self._sizes)
+        yield from map(Span, self.starts, self.sizes)
 
     def check(self, held: Iterable[Span]) -> None:
         """Also: holes ascend and no two touch."""
@@ -80,3 +72,12 @@ class Holes(Placement):
         for low, high in pairwise(holes):
             if low.stop >= high.start:
                 raise CorruptionError(f"holes at {low.start} and {high.start} are out of order or have not joined")
+
+
+class BestFit(FirstFit):
+    """Takes the shortest hole that is long enough, of equal ones the lowest."""
+
+    def find(self, need: int) -> int | None:
+        """Return the index of the hole for `need` blocks, or None.  Changes nothing."""
+        fits = (index for index, size in enumerate(self.sizes) if size >= need)
+        return min(fits, key=self.sizes.__getitem__, default=None)

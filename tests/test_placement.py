@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from allocators.base import CorruptionError
 from allocators.buddy import Buddy
-from allocators.holes import Holes
+from allocators.holes import BestFit, FirstFit
 from allocators.placement import Span
 from allocators.preallocated import Slots
 
@@ -58,8 +58,8 @@ class PlacementMachine(RuleBasedStateMachine):
         self.held: list[Span] = []
         self.placement = {
             "buddy": lambda: Buddy(blocks),
-            "first-fit": lambda: Holes(blocks, best=False),
-            "best-fit": lambda: Holes(blocks, best=True),
+            "first-fit": lambda: FirstFit(blocks),
+            "best-fit": lambda: BestFit(blocks),
             "slots": lambda: Slots(blocks, length),
         }[self.kind]()
 
@@ -147,8 +147,8 @@ def test_the_paper_s_pool_holds_seven_longest_sequences() -> None:
 
 
 def test_best_fit_leaves_the_large_hole_to_the_large_request() -> None:
-    for best, largest in ((False, 6), (True, 10)):
-        holes = Holes(20, best=best)
+    for make, largest in ((FirstFit, 6), (BestFit, 10)):
+        holes = make(20)
         first, gap, last, tail = (holes.take(size) for size in (10, 1, 4, 1))
         assert None not in (first, gap, last, tail)
         holes.give(first)
@@ -177,9 +177,9 @@ def test_damage_to_a_buddy_tree_is_found(damage: Callable[[Buddy], object], word
 
 
 def test_damage_to_a_list_of_holes_is_found() -> None:
-    holes = Holes(16, best=False)
+    holes = FirstFit(16)
     held = [holes.take(4), holes.take(4)]
     holes.check(held)
-    holes._starts[:], holes._sizes[:] = [8, 12], [4, 4]
+    holes.starts[:], holes.sizes[:] = [8, 12], [4, 4]
     with pytest.raises(CorruptionError, match="have not joined"):
         holes.check(held)
