@@ -219,7 +219,8 @@ class Engine:
             job.output = limits.max_model_len - job.prompt
             job.reason = "output cut at the model's context"
         allocator = self.serving.allocator
-        ask = Ask(job.content, job.prompt, job.prompt, output=job.output if allocator.oracle else None)
+        output = job.output if allocator.oracle else None
+        ask = Ask(job.content, job.prompt, job.prompt, output=output, samples=job.samples)
         refusal = allocator.never(ask, job.final)
         return refusal.reason.value if refusal else ""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +26,17 @@ from sim.setup import Case, Setup, prepare
 from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
+    from allocators.base import Allocator
     from allocators.content import Content
+    from sim.executor import Executor
     from workloads.requests import Requests
     from workloads.schema import Workload
+
+    Executing = Callable[[Setup, Case, Requests, Allocator], AbstractContextManager[Executor]]
+    """Makes the executor of one run, and takes it apart when the run is over."""
 
 PACKAGES = ("kvsim", "numpy", "simpy", "pyarrow", "pydantic")
 
@@ -51,6 +58,8 @@ def run(
     base: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     resume: bool = False,
+    executing: Executing | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Run every allocator of a workload and write a run directory.
 
@@ -60,6 +69,8 @@ def run(
         base: folder that the workload's relative model files start from.
         progress: called now and then.
         resume: keep the runs that are complete in `out`, if it holds the same workload.
+        executing: makes executors; the cost model if not given.
+        facts: what else the manifest shall say.
 
     Returns:
         the entries of summary.json.
@@ -70,7 +81,7 @@ def run(
     """
     setup = prepare(workload, base)
     started, clock = datetime.now(UTC), time.perf_counter()
-    manifest = _manifest(setup)
+    manifest = {**_manifest(setup), **(facts or {})}
     keep = _claim(out, manifest, resume=resume)
     manifest["started"] = started.isoformat(timespec="seconds")
     write_json(out / "manifest.json", manifest)
@@ -80,7 +91,7 @@ def run(
         for case in setup.cases:
             folder = out / _folder(case.label, repeat)
             if not (keep and (folder / "requests.parquet").exists()):
-                run_case(setup, case, requests, folder, repeat=repeat, progress=progress)
+                run_case(setup, case, requests, folder, repeat=repeat, progress=progress, executing=executing)
     manifest["wall_s"] = round(time.perf_counter() - clock, 3)
     write_json(out / "manifest.json", manifest)
     directory = open_directory(out)
@@ -98,17 +109,18 @@ def run_case(
     repeat: int = 0,
     progress: Callable[[Progress], None] | None = None,
     leaps: bool = True,
+    executing: Executing | None = None,
 ) -> None:
     """Run one allocator once and write its three tables into `folder`."""
     workload, allocator = setup.workload, case.allocator()
     telemetry = workload.telemetry
-    executor = Simulated(setup.cost(allocator), recomputes=allocator.recomputes, block_bytes=case.pool.block_bytes)
 
     def report(done: int) -> None:
         if progress is not None:
             progress(Progress(case.label, repeat, done, len(requests)))
 
-    with ParquetSink(folder) as sink:
+    make = executing or simulated
+    with ParquetSink(folder) as sink, make(setup, case, requests, allocator) as executor:
         engine = Engine(
             requests,
             contents(requests),
@@ -123,6 +135,12 @@ def run_case(
             leaps=leaps,
         )
         engine.run(report if progress is not None else None)
+
+
+def simulated(setup: Setup, case: Case, _: Requests, allocator: Allocator) -> AbstractContextManager[Executor]:
+    """Make an executor that asks the cost model."""
+    cost = setup.cost(allocator)
+    return nullcontext(Simulated(cost, recomputes=allocator.recomputes, block_bytes=case.pool.block_bytes))
 
 
 def contents(requests: Requests) -> Callable[[int], Content]:
