@@ -92,6 +92,8 @@ class Ask(NamedTuple):
     """Blocks that must still be free afterwards (the watermark)."""
     output: int | None = None
     """True output length in tokens; set for allocators with `oracle = True` only."""
+    samples: int = 1
+    """Sequences that will hold these tokens at once, each to be continued on its own; read by `never`."""
 
 
 class Grant(NamedTuple):
@@ -297,7 +299,7 @@ class Allocator(ABC):
 
     @abstractmethod
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """Say why a sequence that will use `final` slots cannot run even alone, or None.  Changes nothing."""
+        """Say why sequences that will use `final` slots each cannot run even alone, or None.  Changes nothing."""
 
     @abstractmethod
     def admit(self, ask: Ask) -> Grant | Refusal:

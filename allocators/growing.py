@@ -87,7 +87,7 @@ class GrowingAllocator(Allocator):
         """Refuse what exceeds the context, or the pool together with its copy."""
         if max(final, ask.whole) > self.max_model_len:
             return self.too_long(max(final, ask.whole))
-        need = self._memory.alone(max(final, ask.whole)) + ask.spare * self.block_size * self._slot_bytes
+        need = self._memory.alone(max(final, ask.whole), ask.samples) + ask.spare * self.block_size * self._slot_bytes
         missing = need - self._memory.capacity
         return Refusal(Reason.NEVER, self._blocks(need), self._blocks(missing)) if missing > 0 else None
 

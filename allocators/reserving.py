@@ -89,6 +89,7 @@ class RunAllocator(ReservingAllocator):
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
         self._placement = placement
         self._whole = placement.largest()
+        self._empty = [hole.size for hole in placement.holes()]
         self._runs: dict[int, Span] = {}
         self._prompts: dict[int, int] = {}
 
@@ -96,14 +97,21 @@ class RunAllocator(ReservingAllocator):
     def reservation(self, prompt: int, output: int | None) -> int:
         """Token slots that the policy reserves for a sequence; `output` is known to oracles only."""
 
+    def told(self, output: int | None) -> int:
+        """Return the true output length; an oracle that was not told it raises `AllocatorError`."""
+        if output is None or output < 1:
+            raise AllocatorError(f"{self.kind}: an oracle must be told the output length, got {output}")
+        return output
+
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """Refuse what exceeds the context, or whose reservation exceeds the largest hole of an empty pool."""
+        """Refuse what exceeds the context, or whose reservations exceed the holes of an empty pool."""
         final = max(final, ask.whole)
         if final > self.max_model_len:
             return self.too_long(final)
         need = self._placement.size(self.blocks_for(max(final, self.reservation(ask.prompt, ask.output))))
-        missing = max(need - self._whole, need + ask.spare - self.num_blocks)
-        return Refusal(Reason.NEVER, need, missing) if missing > 0 else None
+        fitting = sum(hole // need for hole in self._empty)
+        missing = max(need * (ask.samples - fitting), need * ask.samples + ask.spare - self.num_blocks)
+        return Refusal(Reason.NEVER, need * ask.samples, missing) if missing > 0 else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
         """Reserve by policy (never less than `ask.tokens` and `ask.whole`) and place the run."""

@@ -68,9 +68,9 @@ class Footprints:
         """Bytes taken, the copy included."""
         return self.taken + int(self.sizes[lengths.max()])
 
-    def alone(self, tokens: int) -> int:
-        """Bytes that a sequence of `tokens` tokens needs in an empty memory."""
-        return int(self.footprints[tokens] + self.sizes[tokens])
+    def alone(self, tokens: int, count: int = 1) -> int:
+        """Bytes that `count` sequences of `tokens` tokens need in an empty memory."""
+        return int(self.footprints[tokens] * count + self.sizes[tokens])
 
     def more(self, tokens: int, lengths: Ints) -> int:
         """Bytes that a further sequence of `tokens` tokens needs."""

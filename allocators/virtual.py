@@ -94,7 +94,7 @@ class VirtualAllocator(Allocator):
         final = max(final, ask.whole)
         if final > self.max_model_len:
             return self.too_long(final)
-        need = self.blocks_for(final) + ask.spare
+        need = self.blocks_for(final) * ask.samples + ask.spare
         return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:

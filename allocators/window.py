@@ -25,7 +25,19 @@ class Window(NamedTuple):
         """Blocks in a row that a prefix hit, which ends with a block, must have."""
         return max(1, -(-(self.tokens - 1) // self.block_size))
 
-    def most(self, first: int, final: int) -> int:
-        """Blocks that a sequence holds at the most while it grows from `first` to `final` tokens one by one."""
-        lengths = range(first, final)[-self.block_size :]  # what is held depends on the length modulo the block
-        return max((-(-(length + 1) // self.block_size) - self.behind(length) for length in lengths), default=0)
+    def most(self, first: int, final: int, samples: int = 1) -> int:
+        """Blocks that sequences hold at the most while each grows from `first` to `final` tokens one by one.
+
+        Several share the full blocks of their first tokens.  While one grows, those that have not
+        yet grown still hold what the window is about to leave behind.
+        """
+        if samples == 1:
+            lengths = range(first, final)[-self.block_size :]  # what is held depends on the length modulo the block
+            return max((-(-(length + 1) // self.block_size) - self.behind(length) for length in lengths), default=0)
+        full = first // self.block_size
+        most = 0
+        for length in range(first, final) if self.behind(final) else range(first, final)[-1:]:
+            behind = self.behind(length - 1)
+            own = -(-(length + 1) // self.block_size) - max(full, behind)
+            most = max(most, max(0, full - behind) + samples * own)
+        return most

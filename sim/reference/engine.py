@@ -139,7 +139,8 @@ class ReferenceEngine:
         if request.prompt + request.output > limits.max_model_len:
             request.output = limits.max_model_len - request.prompt
             request.reason = "output cut at the model's context"
-        refusal = self.room.allocator.never(self.room.ask(request, request.prompt), request.final)
+        ask = self.room.ask(request, request.prompt)._replace(samples=request.samples)
+        refusal = self.room.allocator.never(ask, request.final)
         return refusal.reason.value if refusal is not None else ""
 
     def leave(self, request: Request, status: str) -> None:
