@@ -165,7 +165,7 @@ class Serving:
                 copied += grant.copied
                 self.internal += self.waste(grant.row, job)
             job.rows = rows
-        elif job.samples > 1:
+        elif not self.allocator.recomputes:
             copied = (job.samples - 1) * job.computed
         self.tokens += (job.samples - 1) * job.computed
         return copied
@@ -178,6 +178,8 @@ class Serving:
         """
         place = self.decoding.place(job)
         repeated = len(parents) - len(set(parents))
+        if self.allocator.recomputes:
+            return 0
         if not self.allocator.shares:
             return repeated * int(self.decoding.column(self.decoding.LENGTH)[place])
         before = sum(self.waste(row, job) for row in job.rows)

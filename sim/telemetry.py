@@ -257,7 +257,8 @@ def _held(serving: Serving) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     decoding = serving.decoding
     lengths = dict(zip(decoding.column(decoding.ROW).tolist(), decoding.column(decoding.LENGTH).tolist(), strict=True))
     held = [
-        (row, lengths.get(row, job.computed), job.index)
+        # Room of samples to come is empty: they fork when the first token is out.
+        (row, lengths.get(row, job.computed if row == job.rows[0] or job.generated > 1 else 0), job.index)
         for job in sorted(serving.running.values(), key=lambda job: -job.index)
         for row in job.rows
     ]
