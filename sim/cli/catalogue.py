@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from allocators.registry import BUILT_IN, kinds
@@ -136,6 +137,11 @@ def _narrow(row: Row) -> list[Row]:
     return [{**{name: row[name] for name in ("model", "parameters", "layers")}, "heads/KV x_head dim": heads, **sizes}]
 
 
+def _in_short(row: Row) -> list[Row]:
+    """Leave out of a preset what its file tells."""
+    return [{name: row[name] for name in ("preset", "model", "device", "what")}]
+
+
 def devices() -> list[Row]:
     """List shipped GPUs."""
     return [
@@ -169,16 +175,21 @@ def shipped_workloads() -> list[Row]:
 def _preset(name: str) -> Row:
     workload = load(name)
     requests = workload.requests
-    lines = (PRESETS / f"{name}.yaml").read_text("utf-8").splitlines()
-    about = (line[2:] for line in lines if line.startswith("# ") and not line.startswith("# yaml-language-server"))
     return {
         "preset": name,
         "model": workload.model.name,
         "device": workload.device.name,
         "requests": requests.trace if isinstance(requests, Trace) else requests.lengths.kind,
         "allocators": len(workload.allocators),
-        "what": next(about, None),
+        "what": _head((PRESETS / f"{name}.yaml").read_text(encoding="utf-8")),
     }
+
+
+def _head(text: str) -> str:
+    """Return the first sentence of the comment that a workload file opens with."""
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    words = " ".join(line.lstrip("# ") for line in lines if not line.startswith("# yaml-language-server"))
+    return words.split(". ")[0].rstrip(".")
 
 
 def traces() -> list[Row]:
@@ -206,7 +217,7 @@ TOPICS: Mapping[Name, Topic] = {
     "models": Topic("shipped geometries; any Hugging Face config.json can be named too", models, _narrow),
     "devices": Topic("GPUs, by their datasheets", devices),
     "costs": Topic("coefficients of the cost model, and where they come from", costs),
-    "presets": Topic("shipped workload files", shipped_workloads),
+    "presets": Topic("shipped workload files", shipped_workloads, _in_short),
     "traces": Topic("formats of recorded traces", traces),
     "metrics": Topic("figures of a run, and their formulas", metrics),
 }
