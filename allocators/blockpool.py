@@ -9,7 +9,6 @@ first, a prefix outlives what follows it.  Taking a cached block is what evicts 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from allocators.base import CorruptionError, Ints
 from allocators.freequeue import FreeQueue
@@ -45,11 +44,11 @@ class BlockPool:
         """List the blocks that nobody holds and that have a key."""
         return np.flatnonzero((self.cache.key != 0) & (self.references == 0))
 
-    def take(self, count: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    def take(self, count: int) -> tuple[Ints, Ints]:
         """Give `count` free blocks one holder each; there must be that many.
 
         Returns:
-            The blocks, and whether each was cached, which it is no more.
+            The blocks, and how many cached blocks were evicted to take each.
 
         """
         blocks = self.queue.take(count)
@@ -58,12 +57,16 @@ class BlockPool:
         if self.cached and evicted.any():
             self.cache.forget(blocks[evicted])
             self.cached -= int(np.count_nonzero(evicted))
-        return blocks, evicted
+        return blocks, evicted.astype(np.int64)
+
+    def revived(self, blocks: Ints) -> int:
+        """Count the blocks that would no longer be free if they were shared."""
+        return int(np.count_nonzero(self.references[blocks] == 0))
 
     def share(self, blocks: Ints) -> None:
         """Give each block, held or cached, one more holder."""
         idle = blocks[self.references[blocks] == 0]
-        self.queue.remove(idle)
+        self._revive(idle)
         self.cached -= len(idle)
         self.shared += len(blocks) - len(idle)
         self.references[blocks] += 1
@@ -80,9 +83,21 @@ class BlockPool:
         self.shared -= len(blocks) - len(idle)
         keyed = self.cache.key[idle] != 0
         self.queue.give_front(idle[~keyed])
-        self.queue.give_back(idle[keyed])
+        self._keep(idle[keyed])
         self.cached += int(np.count_nonzero(keyed))
         return idle
+
+    def _keep(self, blocks: Ints) -> None:
+        """Find a place for cached blocks that nobody holds any more."""
+        self.queue.give_back(blocks)
+
+    def _revive(self, blocks: Ints) -> None:
+        """Take cached blocks from there again."""
+        self.queue.remove(blocks)
+
+    def queued(self) -> Ints:
+        """List the blocks that should be in the free queue, ascending."""
+        return np.flatnonzero(self.references[1:] == 0) + 1
 
     def forget(self) -> None:
         """Drop every key; the free queue keeps its order."""
@@ -96,14 +111,13 @@ class BlockPool:
             block = int(wrong[0])
             raise CorruptionError(f"block {block} has {references[block]} holders, counted {self.references[block]}")
         self.queue.check()
-        idle = np.flatnonzero(references[1:] == 0) + 1
-        if not np.array_equal(np.sort(self.queue.order()), idle):
-            raise CorruptionError("the free queue is not the set of blocks that nobody holds")
+        if not np.array_equal(np.sort(self.queue.order()), self.queued()):
+            raise CorruptionError("the free queue does not hold just the blocks that nobody needs")
         self.cache.check()
         if self.cache.key[0]:
             raise CorruptionError("the null block is cached")
-        if np.count_nonzero(self.cache.key[idle]) != self.cached:
-            raise CorruptionError(f"{np.count_nonzero(self.cache.key[idle])} blocks are cached, counted {self.cached}")
+        if len(self.cached_blocks()) != self.cached:
+            raise CorruptionError(f"{len(self.cached_blocks())} blocks are cached, counted {self.cached}")
         shared = int(references.sum()) - self.held
         if shared != self.shared:
             raise CorruptionError(f"sharing avoids {shared} blocks, counted {self.shared}")

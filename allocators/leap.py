@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from allocators.base import Ints, Leap
+from allocators.base import Allocator, Ints, Leap
 
 if TYPE_CHECKING:
     from allocators.rows import SharingRows
@@ -65,8 +65,14 @@ def leap(allocator: SharingRows, rows: Ints, lengths: Ints, steps: int) -> Leap:
     steps = min(steps, allocator.max_model_len - int(lengths.max(initial=0)))
     taking = strikes(table.slots[rows] - lengths, size, steps, pool.free)
     steps = taking.steps
+    if not steps:
+        return Allocator.advance(allocator, rows, lengths, 1)
     filling = strikes(-(lengths + 1) % size, size, steps if allocator.contents else 0)
     naming = allocator.name(rows[filling.who], lengths[filling.who] // size + filling.nth)
+    first = allocator.order_matters(naming)
+    if first is not None:
+        until = (naming.columns[first] + 1) * size - int(table.length[naming.rows[first]]) - 1
+        return leap(allocator, rows, lengths, until) if until else Allocator.advance(allocator, rows, lengths, 1)
 
     where = rows[taking.who]
     slots = table.slots[where] + (taking.nth + 1) * size

@@ -39,7 +39,7 @@ from allocators.base import (
 from allocators.content import Content
 from allocators.leap import leap, spread
 from allocators.options import Option
-from allocators.rows import Bools, SharingRows
+from allocators.rows import Bools, Naming, SharingRows
 
 
 class PagedAllocator(SharingRows):
@@ -109,7 +109,8 @@ class PagedAllocator(SharingRows):
         """See `Allocator.never`: the context bounds a sequence, then the pool."""
         if max(ask.tokens, ask.whole, final) > self.max_model_len:
             return self.too_long(max(ask.tokens, ask.whole, final))
-        need = max(self.window.most(ask.tokens, final), self.blocks_for(max(ask.tokens, ask.whole)) + ask.spare)
+        most = self.window.most(ask.tokens, final, ask.samples)
+        need = max(most, self.blocks_for(max(ask.tokens, ask.whole)) + ask.spare)
         return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
@@ -125,8 +126,7 @@ class PagedAllocator(SharingRows):
         if any(block and self.pool.cache.key[block] != key for block, key in zip(hit.blocks, keys, strict=False)):
             raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
         reused = np.array([block for block in hit.blocks if block], np.int64)
-        revived = int(np.count_nonzero(self.pool.references[reused] == 0))
-        need = self.blocks_for(max(ask.tokens, ask.whole)) - len(hit.blocks) + revived
+        need = self.blocks_for(max(ask.tokens, ask.whole)) - len(hit.blocks) + self.pool.revived(reused)
         if need + ask.spare > self.pool.free:
             return self._short_of(need, ask.spare)
         self.pool.share(reused)
@@ -134,8 +134,8 @@ class PagedAllocator(SharingRows):
         row = self.open_row(np.concatenate([np.array(hit.blocks, np.int64), taken]), ask.tokens)
         if self.prefix_cache:
             self.contents[row] = ask.content
-            new = keys[len(hit.blocks) : ask.tokens // size]
-            self.pool.cache.enter(new, taken[: len(new)])
+            new = range(len(hit.blocks), ask.tokens // size)
+            self.enter(Naming(keys[new.start : new.stop], [row] * len(new), list(new)))
         return Grant(row, int(table.slots[row]))
 
     def reset(self) -> Refusal | None:
@@ -152,8 +152,9 @@ class PagedAllocator(SharingRows):
         if len(rows) == 1 and self._is_plain(row := int(rows[0]), length := int(lengths[0])):
             return self._grow_alone(row, length)
         due, need, copying = self._demand(rows, lengths)
-        if self.windowed and (leaving := self.leaving(rows)).any():
-            return self._grow_in_turns(rows, lengths, leaving)
+        turns = self.turns(rows, lengths)
+        if turns is not None:
+            return self._grow_in_turns(rows, lengths, turns)
         if not len(due):
             self.table.length[rows] = lengths
             return Growth(len(rows))
@@ -244,12 +245,20 @@ class PagedAllocator(SharingRows):
         self.enter(naming)
         return copies, copied
 
-    def _grow_in_turns(self, rows: Ints, lengths: Ints, leaving: Bools) -> Growth:
-        """Grow in order; what the window of a row has left behind is given back just before the row grows."""
+    def turns(self, rows: Ints, lengths: Ints) -> Bools | None:
+        """Say which of `rows` change, by growing, what those after them may take; None if none does.
+
+        These are rows that first give back what their window has left behind.
+        """
+        leaving = self.leaving(rows) if self.windowed else None
+        return leaving if leaving is not None and leaving.any() else None
+
+    def _grow_in_turns(self, rows: Ints, lengths: Ints, turns: Bools) -> Growth:
+        """Grow in order, in as few pieces as `turns` allows."""
         copies: list[Copy] = []
         copied = 0
-        for start, end in pairwise([0, *np.flatnonzero(leaving).tolist(), len(rows)]):
-            if start < end and leaving[start]:
+        for start, end in pairwise([0, *np.flatnonzero(turns).tolist(), len(rows)]):
+            if start < end and turns[start]:
                 self.leave_behind(int(rows[start]))
             growth = self.grow(rows[start:end], lengths[start:end])
             copies += growth.copies
@@ -277,7 +286,7 @@ class PagedAllocator(SharingRows):
             table.blocks[row, count : count + need], _ = self.pool.take(need)
             table.count[row], table.slots[row] = count + need, (count + need) * size
         if keys:
-            self.pool.cache.enter(keys, table.blocks[row, full].astype(np.int64))
+            self.enter(Naming(keys, [row] * len(keys), list(range(full.start, full.stop))))
         table.length[row] = length
         return Growth(1)
 

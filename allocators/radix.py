@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Node:
     """A run of pages that begins where its parent's ends."""
 
-    __slots__ = ("blocks", "children", "keys", "locks", "parent", "used")
+    __slots__ = ("blocks", "children", "growing", "keys", "locks", "parent", "used")
 
     def __init__(self, keys: list[int], blocks: list[int], parent: Node | None, used: int) -> None:
         """Make an unlocked node without children."""
@@ -37,17 +37,23 @@ class Node:
         self.locks = 0
         self.used = used
         """Time of last use."""
+        self.growing = False
+        """Whether it is the end of a sequence that may still grow, and has never had a child: then it grows too."""
 
     def __lt__(self, other: Node) -> bool:
         """Make nodes that were used at one time comparable: a heap needs it, but no two leaves are."""
         return len(self.keys) < len(other.keys)
 
+    def ancestry(self) -> Iterator[Node]:
+        """Go from this node up to the root, which is left out."""
+        node = self
+        while node.parent is not None:
+            yield node
+            node = node.parent
+
     def path(self) -> list[int]:
         """Return the blocks from the root to the node's end."""
-        blocks: list[int] = []
-        for node in _path(self):
-            blocks[:0] = node.blocks
-        return blocks
+        return [block for node in [*self.ancestry()][::-1] for block in node.blocks]
 
 
 class RadixTree:
@@ -64,6 +70,8 @@ class RadixTree:
         self._heap: list[tuple[int, Node]] = []
         """(Time of use, leaf) of every leaf that may be evicted, among entries that are no longer true."""
         self._nodes = 0
+        self._home: dict[int, Node] = {}
+        """Block -> the node that holds it."""
 
     def __iter__(self) -> Iterator[Node]:
         """Go through all nodes but the root, parents before children."""
@@ -109,20 +117,57 @@ class RadixTree:
         if there < len(keys):
             leaf = Node(list(keys[there:]), list(blocks[there:]), node, next(self._time))
             node.children[keys[there]] = leaf
+            node.growing = False
+            self._home.update(dict.fromkeys(leaf.blocks, leaf))
             self._nodes += 1
             self.evictable += len(leaf.keys)
             self._offer(leaf)
             node = leaf
         return node, there
 
+    def follow(self, node: Node, key: int, block: int) -> tuple[Node, bool]:
+        """Go one page on from a node that the caller has locked, once, and lock where it leads instead.
+
+        A page that is not there yet is added: to the node itself if it is the end of the
+        caller's own growing sequence, else as a new node.
+
+        Returns:
+            The node that ends with the page, and whether `block` was added for it.
+
+        """
+        if node.growing and node.locks == 1:
+            node.keys.append(key)
+            node.blocks.append(block)
+            self._home[block] = node
+            self.protected += 1
+            return node, True
+        child, there = self.insert([key], [block], node)
+        child.growing = child.growing or not there
+        self._lock(child)
+        return child, not there
+
+    def home(self, block: int) -> Node:
+        """Return the node that holds `block`, which is in the tree."""
+        return self._home[block]
+
+    def ending(self, block: int) -> Node:
+        """Return the node that ends with `block`, which is in the tree; a node that goes on behind it is split."""
+        node = self._home[block]
+        pages = node.blocks.index(block) + 1
+        return node if pages == len(node.blocks) else self._split(node, pages)
+
+    def touch(self, node: Node) -> None:
+        """Mark the path to `node` as used."""
+        time = next(self._time)
+        for each in node.ancestry():
+            each.used = time
+        self._offer(node)
+
     def lock(self, node: Node) -> None:
         """Protect the path to `node` from eviction, once more."""
         self._demand_in_tree(node)
-        for each in _path(node):
-            if not each.locks:
-                self.evictable -= len(each.keys)
-                self.protected += len(each.keys)
-            each.locks += 1
+        for each in node.ancestry():
+            self._lock(each)
 
     def unlock(self, node: Node) -> None:
         """Undo one `lock`.
@@ -133,7 +178,7 @@ class RadixTree:
         """
         if node is not self.root and not node.locks:
             raise AllocatorError("the node is not locked")
-        for each in _path(node):
+        for each in node.ancestry():
             each.locks -= 1
             if not each.locks:
                 self.evictable += len(each.keys)
@@ -155,6 +200,8 @@ class RadixTree:
             gone.append(leaf.blocks)
             pages -= len(leaf.blocks)
             self.evictable -= len(leaf.blocks)
+            for block in leaf.blocks:
+                del self._home[block]
             parent, leaf.parent = leaf.parent, None
             self._nodes -= 1
             if parent is not None:
@@ -180,6 +227,8 @@ class RadixTree:
         if pages != [self.evictable, self.protected]:
             counted = [self.evictable, self.protected]
             raise CorruptionError(f"{pages} pages are evictable and protected, counted {counted}")
+        if self._home != {block: node for node in nodes for block in node.blocks}:
+            raise CorruptionError("a block is not in the node where it is sought")
         if len(nodes) != self._nodes:
             raise CorruptionError(f"the tree has {len(nodes)} nodes, counted {self._nodes}")
 
@@ -202,11 +251,18 @@ class RadixTree:
             raise AllocatorError("the root has no pages to split")
         upper = Node(node.keys[:pages], node.blocks[:pages], parent, next(self._time))
         upper.locks = node.locks
+        self._home.update(dict.fromkeys(upper.blocks, upper))
         parent.children[upper.keys[0]] = upper
         node.parent, node.keys, node.blocks = upper, node.keys[pages:], node.blocks[pages:]
         upper.children[node.keys[0]] = node
         self._nodes += 1
         return upper
+
+    def _lock(self, node: Node) -> None:
+        if not node.locks:
+            self.evictable -= len(node.keys)
+            self.protected += len(node.keys)
+        node.locks += 1
 
     def _is_evictable(self, node: Node) -> bool:
         return node.parent is not None and not node.locks and not node.children
@@ -228,10 +284,3 @@ def _common(run: Sequence[int], keys: Sequence[int], start: int) -> int:
     """Count the pages that `run` and `keys[start:]` begin with alike."""
     most = min(len(run), len(keys) - start)
     return next((place for place in range(most) if run[place] != keys[start + place]), most)
-
-
-def _path(node: Node) -> Iterator[Node]:
-    """Go from a node up to the root, which is left out."""
-    while node.parent is not None:
-        yield node
-        node = node.parent

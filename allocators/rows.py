@@ -12,7 +12,7 @@ beyond its blocks:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,9 @@ class Naming(NamedTuple):
 class SharingRows(Allocator):
     """The part of a paged allocator that keeps the books: rows, holders, keys and what is counted of them."""
 
+    pool_type: ClassVar[type[BlockPool]] = BlockPool
+    """What becomes of blocks that nobody holds."""
+
     def __init__(
         self,
         num_blocks: int,
@@ -51,7 +54,7 @@ class SharingRows(Allocator):
     ) -> None:
         """Make an empty pool; for the arguments see `allocators.paged.PagedAllocator`."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
-        self.pool = BlockPool(num_blocks)
+        self.pool = self.pool_type(num_blocks)
         self.host = HostPool(host_blocks, max_rows, self.table.width)
         self.prefix_cache = prefix_cache
         self.windowed = sliding_window is not None
@@ -92,14 +95,14 @@ class SharingRows(Allocator):
         return swaps if isinstance(swaps, Refusal) else swaps[0]
 
     def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """Do `swap_out` for all of `rows` or for none."""
+        """See `Allocator.swap_out_group`."""
         for row in rows:
             self.demand_open(row)
         self.demand_each_once(rows)
         return self.host.swap_out(self, rows)
 
     def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """Do `swap_in` for all of `rows` or for none; `spare` blocks must still be free afterwards."""
+        """See `Allocator.swap_in_group`."""
         for row in rows:
             self.host.demand_open(row)
         self.demand_each_once(rows)
@@ -217,7 +220,11 @@ class SharingRows(Allocator):
         ]
         return Naming(*map(list, zip(*named, strict=True))) if named else Naming([], [], [])
 
+    def order_matters(self, naming: Naming) -> int | None:
+        """Return the first of these that cannot be entered after all blocks are taken, but only in its turn."""
+        return None
+
     def enter(self, naming: Naming) -> None:
-        """Enter blocks in the prefix cache, now that they are in the table."""
+        """Enter blocks in the prefix cache, now that they are in the table; in the order in which they become full."""
         if naming.keys:
             self.pool.cache.enter(naming.keys, self.table.blocks[naming.rows, naming.columns].astype(np.int64))
