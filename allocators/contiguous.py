@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from allocators.base import BLOCK_SIZE, AllocatorError
+from allocators.base import BLOCK_SIZE
 from allocators.buddy import Buddy
 from allocators.holes import BestFit, FirstFit
 from allocators.options import Option
@@ -60,8 +60,7 @@ class ContiguousAllocator(RunAllocator):
         """Return the policy's token slots; formulas in the head of this module."""
         if self.reserve == "max":
             return self.max_model_len
-        if output is None or output < 1:
-            raise AllocatorError(f"{self.kind}: reserve {self.reserve} must be told the output length, got {output}")
+        output = self.told(output)
         if self.reserve == "pow2":
             return min(self.max_model_len, prompt + (1 << (output - 1).bit_length()))
         return prompt + output - 1

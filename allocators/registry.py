@@ -153,8 +153,9 @@ def _load(kind: str, points: list[EntryPoint]) -> type[Allocator]:
     if getattr(cls, "kind", None) != kind:
         raise AllocatorError(f"{where}: its kind is {getattr(cls, 'kind', 'not set')!r}, not {kind!r}")
     for name, option in cls.options.items():
-        fault = "is not an Option" if not isinstance(option, Option) else option.fault(option.default)
-        if fault:
+        if not isinstance(option, Option):
+            raise AllocatorError(f"{where}: option {name}: it is no Option")
+        if fault := option.fault(option.default):
             raise AllocatorError(f"{where}: option {name}: its default {fault}")
     return cls
 

@@ -1,0 +1,88 @@
+"""A stranger's allocator, from its own wheel: listed, run, its options checked, its conduct too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+WORKLOAD = """
+name: plug-in
+model: llama-3.2-1b
+device: {name: h100-80gb, kv_memory_gib: 1}
+engine: {max_model_len: 1024, max_num_seqs: 64}
+requests:
+  count: 40
+  arrivals: {kind: batch}
+  lengths: {kind: uniform, prompt: {min: 16, max: 256}, output: {min: 16, max: 256}}
+allocators:
+  - {kind: worst-fit, headroom: 1.5}
+  - {kind: contiguous, reserve: oracle, placement: best-fit}
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the example's wheel and install it into a folder of its own; needs no network."""
+    folder = tmp_path_factory.mktemp("plugin")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-python-version-warning"]
+    wheel = [*pip, "wheel", "--no-build-isolation", "--no-deps", "--no-index", "-w", str(folder)]
+    subprocess.run([*wheel, str(ROOT / "tests" / "plugin_example")], check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    target = [*pip, "install", "--no-deps", "--no-index", "--target", str(folder / "site")]
+    subprocess.run([*target, str(built)], check=True, capture_output=True)
+    return folder / "site"
+
+
+def python(site: Path, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run Python with the plug-in installed."""
+    environment = os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}", "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def test_it_is_listed(site: Path) -> None:
+    done = python(site, "-m", "sim", "list", "allocators", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "worst-fit" in done.stdout
+    assert "reserved output as a multiple of the true one" in done.stdout
+
+
+def test_it_runs_beside_the_others(site: Path, tmp_path: Path) -> None:
+    file = tmp_path / "workload.yaml"
+    file.write_text(WORKLOAD)
+    done = python(site, "-m", "sim", "run", str(file), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    runs = json.loads((tmp_path / "out" / "summary.json").read_text())["runs"]
+    assert [run["kind"] for run in runs] == ["worst-fit", "contiguous"]
+    assert all(run["requests"]["finished"] == 40 for run in runs)
+    internal = [run["ledger"]["mean"]["internal"] for run in runs]
+    assert internal[0] > internal[1] == 0, "half as much again is reserved, and never used"
+
+
+def test_its_options_are_checked_like_any_other(site: Path, tmp_path: Path) -> None:
+    file = tmp_path / "workload.yaml"
+    file.write_text(WORKLOAD.replace("headroom: 1.5", "headroom: 9"))
+    done = python(site, "-m", "sim", "check", str(file))
+    assert done.returncode == 2
+    assert "headroom" in done.stderr + done.stdout
+    assert "must be at most 4" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_it_passes_the_conformance_suite(site: Path) -> None:
+    done = python(site, "-m", "pytest", "tests/conformance", "-q", "-k", "worst-fit", "-p", "no:cacheprovider")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(done.stdout.split(" passed")[0].split()[-1]) > 100
+
+
+def test_without_it_nothing_has_changed(tmp_path: Path) -> None:
+    done = python(tmp_path, "-m", "sim", "list", "allocators", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "worst-fit" not in done.stdout

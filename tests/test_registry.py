@@ -1,0 +1,167 @@
+"""The registry: kinds by name, options as data, and strangers' allocators found by entry point."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from allocators import registry
+from allocators.base import BLOCK_SIZE, AllocatorError
+from allocators.options import Option, meant, resolve
+
+
+class Stranger(registry.find("paged")):  # type: ignore[misc] # a class looked up by name
+    """A kind of its own."""
+
+    kind = "stranger"
+
+
+BAD_DEFAULT = """
+from allocators.paged import Option, PagedAllocator
+class A(PagedAllocator): kind, options = "broken", {"x": Option(int, "one", "a number")}
+"""
+
+
+class Installer:
+    """Puts distributions with entry points where Python finds them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, name: str, value: str, code: str = "", package: str = "") -> None:
+        package = package or name.replace("-", "_")
+        info = self.folder / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {value}\n")
+        if code:
+            (self.folder / f"{value.partition(':')[0]}.py").write_text(code)
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installer:
+    monkeypatch.syspath_prepend(tmp_path)
+    return Installer(tmp_path)
+
+
+def test_a_plug_in_is_found_by_its_entry_point(install: Installer) -> None:
+    install("stranger", "tests.test_registry:Stranger")
+    assert registry.names()[-1] == "stranger"
+    assert registry.kinds()["stranger"].kind == "stranger"
+    allocator = registry.create("stranger", num_blocks=4, max_model_len=32, block_size=8)
+    assert (allocator.kind, allocator.capacity) == ("stranger", 32)
+
+
+def test_names_are_listed_without_importing_anything(install: Installer) -> None:
+    install("lazy", "kvsim_test_lazy:Lazy", "raise RuntimeError('was imported')")
+    assert "lazy" in registry.names()
+    assert registry.find("paged").kind == "paged"
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "words"),
+    [
+        ("kvsim_test_missing:A", "", "cannot be imported: ModuleNotFoundError: No module named 'kvsim_test_missing'"),
+        ("kvsim_test_raises:A", "raise RuntimeError('first line\\nsecond line')", "RuntimeError: first line$"),
+        ("kvsim_test_lacks:A", "B = 1", "cannot be imported: AttributeError: .*has no attribute 'A'"),
+        ("kvsim_test_other:A", "A = 1", "is not a subclass of allocators.base.Allocator"),
+        (
+            "kvsim_test_abstract:A",
+            "from allocators.base import Allocator\nclass A(Allocator): kind = 'broken'",
+            "lacks admit, can_grow, check, grow, never, release, usage",
+        ),
+        ("tests.test_registry:Stranger", "", "its kind is 'stranger', not 'broken'"),
+        (
+            "kvsim_test_options:A",
+            "from allocators.paged import PagedAllocator\nclass A(PagedAllocator): kind, options = 'broken', {'x': 1}",
+            "option x: it is no Option",
+        ),
+        (
+            "kvsim_test_default:A",
+            BAD_DEFAULT,
+            "option x: its default must be a whole number",
+        ),
+    ],
+)
+def test_a_broken_plug_in_is_one_line_and_troubles_nobody_else(
+    install: Installer, value: str, code: str, words: str
+) -> None:
+    install("broken", value, code)
+    with pytest.raises(AllocatorError, match=f"allocator plug-in broken = {value}: .*{words}") as error:
+        registry.find("broken")
+    assert "\n" not in str(error.value)
+    with pytest.warns(RuntimeWarning, match=words):
+        kinds = registry.kinds()
+    assert "broken" not in kinds
+    assert kinds.keys() == registry.BUILT_IN.keys()
+
+
+def test_a_plug_in_cannot_take_a_built_in_name(install: Installer) -> None:
+    install("paged", "tests.test_registry:Stranger")
+    with pytest.raises(AllocatorError, match="the name belongs to a built-in allocator"):
+        registry.find("paged")
+
+
+def test_two_plug_ins_cannot_have_one_name(install: Installer) -> None:
+    install("stranger", "tests.test_registry:Stranger", package="one")
+    install("stranger", "another:Stranger", package="two")
+    with pytest.raises(AllocatorError, match="takes the same name"):
+        registry.find("stranger")
+
+
+def test_a_plug_in_that_is_installed_twice_counts_once(install: Installer) -> None:
+    install("stranger", "tests.test_registry:Stranger", package="one")
+    install("stranger", "tests.test_registry:Stranger", package="two")
+    assert registry.find("stranger").kind == "stranger"
+
+
+def test_an_unknown_kind_is_told_what_was_meant() -> None:
+    with pytest.raises(AllocatorError, match=r"unknown allocator contigous \(did you mean contiguous\?\); known: "):
+        registry.find("contigous")
+
+
+def test_options_take_facts_of_the_model_where_nothing_is_said() -> None:
+    options = {"bytes": Option(int, 7, "bytes of a token", fact="token_bytes"), "block_size": BLOCK_SIZE}
+    assert resolve("x", options, {}, {}) == {"bytes": 7, "block_size": 16}
+    assert resolve("x", options, {}, {"token_bytes": 9}) == {"bytes": 9, "block_size": 16}
+    assert resolve("x", options, {"bytes": 8}, {"token_bytes": 9}) == {"bytes": 8, "block_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fault"),
+    [
+        (Option(int, 1, ""), 2, None),
+        (Option(int, 1, ""), 2.0, "must be a whole number"),
+        (Option(int, 1, ""), True, "must be a whole number"),
+        (Option(int, 1, "", minimum=1, maximum=9), 0, "must be at least 1"),
+        (Option(int, 1, "", minimum=1, maximum=9), 10, "must be at most 9"),
+        (Option(float, 1.0, ""), 2, None),
+        (Option(float, 1.0, ""), float("nan"), "must be a finite number"),
+        (Option(float, 1.0, ""), "2", "must be a number"),
+        (Option(bool, False, ""), True, None),
+        (Option(bool, False, ""), 1, "must be true or false"),
+        (Option(str, "a", "", choices=("buddy", "first-fit")), "bddy", r"one of buddy, first-fit \(did you mean buddy"),
+        (Option(int, None, ""), None, None),
+        (Option(int, 1, ""), None, "must be a whole number"),
+    ],
+)
+def test_values_are_checked_against_their_option(option: Option, value: object, fault: str | None) -> None:
+    if fault is None:
+        assert resolve("x", {"y": option}, {"y": value}, {}) == {"y": value}
+    else:
+        with pytest.raises(ValueError, match=rf"x\.y: .*{fault}.*, got"):
+            resolve("x", {"y": option}, {"y": value}, {})
+
+
+def test_nothing_is_guessed_where_nothing_is_near() -> None:
+    assert meant("zzz", ["paged"]) == ""
+
+
+def test_every_built_in_kind_says_what_it_is() -> None:
+    for kind, cls in registry.BUILT_IN.items():
+        assert cls.kind == kind
+        assert not inspect.isabstract(cls)
+        assert inspect.getmodule(cls).__doc__
+        assert all(option.doc and "\n" not in option.doc for option in cls.options.values())
