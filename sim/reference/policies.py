@@ -46,8 +46,9 @@ def decode_all(room: Room, step: Step) -> None:
 
 def go_on(room: Room, step: Step, request: Request, tokens: int) -> bool:
     """Let a request that just came back compute in this very step, if there is room; else it does in the next."""
-    if room.grow(step, request, tokens) is not None:
-        return False
+    for sequence in request.sequences:
+        if room.grow(step, request, sequence, tokens) is not None:
+            return False
     step.work[request] = tokens
     return True
 

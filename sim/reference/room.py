@@ -13,6 +13,8 @@ from sim.reference.requests import Request, Sequence
 from sim.serving import StalledError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from allocators.base import Copy
 
 
@@ -36,6 +38,10 @@ class Step:
     def block(self, why: str, refusal: Refusal | None = None) -> None:
         """Note what keeps the head of the queue waiting."""
         self.blocked, self.refusal = why, refusal
+
+    def move(self, kind: MoveKind, blocks: Iterable[Copy]) -> None:
+        """Note blocks to move."""
+        self.moves += [Move(kind, source, target) for source, target in blocks]
 
 
 class Room:
@@ -103,7 +109,7 @@ class Room:
         request.swapped = False
         request.decoding = request.generated > 0 and request.computed == request.known - 1
         self._count_swap(step, request, len(moves))
-        step.moves += [Move(MoveKind.IN, *move) for move in moves]
+        step.move(MoveKind.IN, moves)
         self._seat(step)
         return None
 
@@ -114,24 +120,23 @@ class Room:
 
     # -- while it runs -----------------------------------------------------------------------
 
-    def grow(self, step: Step, request: Request, tokens: int) -> Refusal | None:
-        """Make room for `tokens` more tokens of every sequence; stops at the first that cannot have it."""
-        length = request.computed + tokens
-        for sequence in request.sequences:
-            growth = self.allocator.grow(np.array([sequence.row]), np.array([length]))
-            if growth.refusal is not None:
-                return growth.refusal
-            step.moves += [Move(MoveKind.COPY, *copy) for copy in growth.copies]
+    def grow(self, step: Step, request: Request, sequence: Sequence, tokens: int) -> Refusal | None:
+        """Make room for `tokens` more tokens of a sequence."""
+        length = request.computed + tokens  # samples to come grow with the first
+        growth = self.allocator.grow(np.array([sequence.row]), np.array([length]))
+        if growth.refusal is None:
+            step.move(MoveKind.COPY, growth.copies)
             step.copied_tokens += growth.copied
-        return None
+        return growth.refusal
 
     def grow_or_preempt(self, step: Step, request: Request, tokens: int) -> bool:
         """Make room, taking it from the newest until it is there; False if the request had to give up its own."""
-        while self.grow(step, request, tokens) is not None:
-            if self.finished:
-                self.retire(self.finished[-1])
-            elif self.preempt(step) is request:
-                return False
+        for sequence in list(request.sequences):
+            while self.grow(step, request, sequence, tokens) is not None:
+                if self.finished:
+                    self.retire(self.finished[-1])
+                elif self.preempt(step) is request:
+                    return False
         return True
 
     def preempt(self, step: Step) -> Request:
@@ -160,7 +165,7 @@ class Room:
             moves += swap.moves
         request.swapped = True
         self._count_swap(step, request, len(moves))
-        step.moves += [Move(MoveKind.OUT, *move) for move in moves]
+        step.move(MoveKind.OUT, moves)
         return True
 
     def _count_swap(self, step: Step, request: Request, blocks: int) -> None:

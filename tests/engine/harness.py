@@ -201,5 +201,7 @@ def audit(setup: Setup, outcome: Outcome, sink: Memory, count: int) -> None:
         assert round(row["start_s"] * 1e9) == now, row
         now += round(row["duration_s"] * 1e9)
     assert outcome.end_s == now / 1e9
-    assert outcome.finished + outcome.refused + outcome.unfinished == len(requests) <= count, "every request that arrived is accounted for"
+    assert outcome.finished + outcome.refused + outcome.unfinished == len(requests) <= count, (
+        "every request that arrived is accounted for"
+    )
     assert [row["status"] for row in requests].count("finished") == outcome.finished

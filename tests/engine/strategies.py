@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LONGEST = 40
 """Token slots of the longest sequence."""
+SMALL = {"page_kib": [64], "tensor_token_bytes": [8192, 16384, 32768]}
+"""Pages of 2 to 8 tokens."""
 GAPS = [0, 0, 0, 0.5, 1, 2, 3.25, 7, 40]
 """Milliseconds between arrivals."""
 
@@ -87,6 +89,8 @@ def options(kind: str) -> st.SearchStrategy[dict[str, Value]]:
 
 
 def _values(name: str, option: Option) -> st.SearchStrategy[Any]:
+    if name in SMALL:
+        return st.sampled_from(SMALL[name])
     if option.choices:
         return st.sampled_from(option.choices)
     if option.type is bool:
@@ -103,7 +107,11 @@ def _values(name: str, option: Option) -> st.SearchStrategy[Any]:
 @st.composite
 def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
     """Draw all that a run depends on but its requests."""
-    chosen = {"block_size": 4, **draw(options(kind))}
+    small = {"block_size": 4, "page_kib": 64, "tensor_token_bytes": 16384}
+    declared = family(kind).options
+    chosen = {
+        name: value for name, value in small.items() if name in declared and declared[name].fault(value) is None
+    } | draw(options(kind))
     clock = Clock(
         step=1,
         token=draw(st.sampled_from([0, 1000, 12_345])),
@@ -118,7 +126,7 @@ def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
         draw(limits(scheduler)),
         kind,
         draw(st.integers(20, 160)),
-        {name: value for name, value in chosen.items() if name in family(kind).options},
+        chosen,
         {},
         clock,
         swap=draw(st.booleans()),

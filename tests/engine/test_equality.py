@@ -12,7 +12,7 @@ from tests.engine.harness import Setup, audit, differences
 from tests.engine.strategies import every, requests, setups
 from workloads.requests import Requests
 
-SAMPLES = int(os.environ.get("KVSIM_SAMPLES", "1"))
+SAMPLES = int(os.environ.get("KVSIM_SAMPLES", "4"))
 EXAMPLES = int(os.environ.get("KVSIM_EXAMPLES", "25"))
 """Workloads for each allocator and scheduler; more for a long run by hand."""
 
