@@ -65,7 +65,7 @@ def _audit_tails(allocator: SharingRows, holders: Ints) -> None:
     for block, rows in ends.items():
         if len(rows) != holders[block] or len({int(table.length[row]) for row in rows}) > 1:
             raise CorruptionError(f"block {block} is not full, but some of its holders go on behind it")
-        if (len(rows) > 1 or block in allocator.host.of_device) and not allocator.tails.issuperset(rows):
+        if (len(rows) > 1 or allocator.host.of_device[block]) and not allocator.tails.issuperset(rows):
             raise CorruptionError(f"a row would write into block {block} without copying it")
         if allocator.pool.cache.key[block]:
             raise CorruptionError(f"block {block} has a key before it is full")

@@ -55,7 +55,7 @@ class SharingRows(Allocator):
         """Make an empty pool; for the arguments see `allocators.paged.PagedAllocator`."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
         self.pool = self.pool_type(num_blocks)
-        self.host = HostPool(host_blocks, max_rows, self.table.width)
+        self.host = HostPool(host_blocks, max_rows, self.table.width, num_blocks)
         self.prefix_cache = prefix_cache
         self.windowed = sliding_window is not None
         self.window = Window(sliding_window or max_model_len + block_size, block_size)

@@ -63,7 +63,7 @@ def state(allocator: PagedAllocator) -> tuple[Any, ...]:
         )
         for table, pool in ((allocator.table, allocator.pool), (allocator.host.table, allocator.host.pool))
     ]
-    return (*sides, allocator.usage(), allocator.tails, allocator.host.of_device)
+    return (*sides, allocator.usage(), allocator.tails, allocator.host.of_device.tolist())
 
 
 # -- blocks on demand ------------------------------------------------------------------------
