@@ -87,7 +87,7 @@ def write_index(directories: Sequence[str | Path], out: str | Path) -> Path:
                 "table": table(group(opened.summary())),
             }
         )
-    template = _environment().get_template("index.html.j2")
+    template = environment().get_template("index.html.j2")
     text: str = template.render(entries=entries, shares=SHARES, words=LEDGER_WORDS, style=asset("report.css"))
     target.write_text(text, encoding="utf-8")
     return target
@@ -96,7 +96,7 @@ def write_index(directories: Sequence[str | Path], out: str | Path) -> Path:
 def render(directory: RunDirectory) -> str:
     """Make the page of one run directory as text."""
     page = document(directory)
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     text: str = template.render(
         name=directory.name,
         subtitle=subtitle(directory),
@@ -162,7 +162,8 @@ def plotly_js() -> str:
     return text
 
 
-def _environment() -> Any:
+def environment() -> Any:
+    """Templates of the pages; everything they are given is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  (only pages need it)
 
     environment = Environment(

@@ -1,0 +1,207 @@
+"""The walk-through: how KV memory is managed, step by step, in a pool one can see whole.
+
+Each scene is one tiny workload (`analysis/scenes/*.yaml`) and the recorded run of a real
+allocator.  Every frame of the page is a snapshot of that run's block map, and every caption
+is read off two consecutive snapshots: there is no animation logic that could tell another
+story than the allocator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analysis.metrics import SHARES, Columns
+from analysis.page.frames import Frame, frames, row_at
+from analysis.reading import Run, RunDirectory, RunDirectoryError
+from analysis.report import asset, embed, environment
+
+SCENES_FOLDER = Path(__file__).parent / "scenes"
+LARGEST = 512
+"""Blocks of a pool at most, and snapshots of a run: a scene is meant to be seen whole."""
+
+
+class Scene(NamedTuple):
+    """One scene before it is run."""
+
+    name: str
+    """Stem of its workload file."""
+    title: str
+    text: str
+
+    @property
+    def workload(self) -> Path:
+        """Its workload file."""
+        return SCENES_FOLDER / f"{self.name}.yaml"
+
+
+SCENES: tuple[Scene, ...] = (
+    Scene(
+        "reserve-max",
+        "Reserve for the longest",
+        "Before paging, K/V had to lie in one piece, and nobody knows how long an answer will be. So every sequence "
+        "gets room for the longest one allowed, 32 slots here. Two fit; the others wait, though most slots are empty.",
+    ),
+    Scene(
+        "buddy",
+        "Round up to a power of two",
+        "Reserving a power of two and placing it in a buddy tree wastes less inside a sequence, but rounds up again "
+        "for its prompt, and what is free lies in halves that cannot be joined.",
+    ),
+    Scene(
+        "holes",
+        "Know the length: holes remain",
+        "Suppose an oracle told every length. Nothing is reserved for tokens that never come, yet sequences of "
+        "different size leave holes of different size, and a request may fit in none of them.",
+    ),
+    Scene(
+        "paged",
+        "Pages on demand",
+        "PagedAttention cuts K/V into blocks of 4 slots that may lie anywhere. A sequence takes a block when it needs "
+        "one, so at most its last block is partly empty, and any free block will do.",
+    ),
+    Scene(
+        "prefix",
+        "A shared prefix",
+        "Five prompts begin with the same 16 tokens. Their blocks are computed once and shared: a block carries the "
+        "number of sequences that hold it. When nobody holds it, it stays cached until its room is needed.",
+    ),
+    Scene(
+        "copy-on-write",
+        "Copy on write",
+        "Three answers to one prompt share its blocks. The last one is partly filled, so the first sequence that "
+        "writes into it gets a copy of its own; the full ones stay shared.",
+    ),
+    Scene(
+        "preempt-recompute",
+        "Preempted, then recomputed",
+        "Blocks on demand can run out. The newest request loses its blocks and goes back to the queue; when it "
+        "returns, its prompt and all it had generated are computed again in one step.",
+    ),
+    Scene(
+        "preempt-swap",
+        "Preempted, then swapped back",
+        "The other way: the blocks of the preempted request are copied to host memory and copied back later. Nothing "
+        "is computed twice, but the copies cross PCIe.",
+    ),
+)
+
+
+class Geometry(NamedTuple):
+    """How much K/V one model needs on one device, for the table at the end."""
+
+    model: str
+    attention: str
+    """MHA, GQA, MQA or MLA."""
+    kv_dtype: str
+    bytes_per_token: int
+    device: str
+    tokens: int
+    """Token slots that fit."""
+    sequences: int
+    """Sequences of `length` tokens that fit."""
+    length: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One scene with its recorded run."""
+
+    scene: Scene
+    directory: RunDirectory
+
+    def document(self) -> dict[str, Any]:
+        """The scene as JSON.
+
+        Raises:
+            RunDirectoryError: the run has no block map, or is too large to be seen whole.
+
+        """
+        run = self.directory.runs[0]
+        blocks = run.blocks()
+        if blocks is None or not len(blocks["time_s"]):
+            raise RunDirectoryError(f"{run.path}: no block map was recorded, so there is nothing to walk through")
+        count, size = int(run.facts["num_blocks"]), int(run.facts["block_size"])
+        seen = len(np.unique(blocks["time_s"]))
+        if count > LARGEST or seen > LARGEST:
+            raise RunDirectoryError(
+                f"{run.path}: {count} blocks and {seen} snapshots; a walk-through shows at most {LARGEST} of each"
+            )
+        steps, requests = run.steps(), run.requests()
+        drawn = frames(blocks, requests, steps, count, size)
+        return {
+            "title": self.scene.title,
+            "text": self.scene.text,
+            "allocator": run.label,
+            "num_blocks": count,
+            "block_size": size,
+            "capacity": run.capacity,
+            "frames": [_frame(frame, steps, requests) for frame in drawn],
+            "outcome": _outcome(run, self.directory.summary()[0]),
+        }
+
+
+def _frame(frame: Frame, steps: Columns, requests: Columns) -> dict[str, Any]:
+    row = row_at(steps, frame.time_s)
+    here = [
+        {
+            "id": request,
+            "state": state,
+            "prompt": int(requests["prompt_tokens"][request]),
+            "output": int(requests["output_tokens"][request]),
+            "blocks": frame.held.get(request, []),
+        }
+        for request, state in frame.states.items()
+    ]
+    return {
+        "time": frame.time_s,
+        "owner": frame.owner,
+        "references": frame.references,
+        "filled": frame.filled,
+        "said": frame.said,
+        "requests": here,
+        "ledger": {name: int(steps[name][row]) for name in SHARES},
+    }
+
+
+def _outcome(run: Run, entry: Mapping[str, Any]) -> str:
+    metrics = entry["metrics"]
+    live = 100 * entry["ledger"]["mean"]["live"] / run.capacity
+    return (
+        f"On average {metrics['batch_size']['mean']:.1f} sequences at once and {live:.0f} % of the pool live; "
+        f"all done after {entry['duration_s']:.1f} s."
+    )
+
+
+def write_walkthrough(
+    directories: Mapping[str, RunDirectory], out: str | Path, geometry: Sequence[Geometry] = ()
+) -> Path:
+    """Write the walk-through page from the recorded runs of its scenes.
+
+    Args:
+        directories: run directory by name of the scene (`SCENES`); scenes without one are left out.
+        out: the file.
+        geometry: rows of the table of models, if it is wanted.
+
+    Raises:
+        RunDirectoryError: a run has no block map or is too large.
+
+    """
+    shown = [Shown(scene, directories[scene.name]).document() for scene in SCENES if scene.name in directories]
+    template = environment().get_template("walkthrough.html.j2")
+    text: str = template.render(
+        scenes=shown,
+        geometry=geometry,
+        data=embed(shown),
+        style=asset("report.css") + asset("walkthrough.css"),
+        script=asset("walkthrough.js"),
+        shares=SHARES,
+    )
+    target = Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    return target

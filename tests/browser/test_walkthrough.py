@@ -1,0 +1,66 @@
+"""The walk-through in Chromium: scenes, steps, play, keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.reading import open_directory
+from analysis.walkthrough import SCENES, Geometry, write_walkthrough
+from sim.runner import run
+from tests.browser.conftest import Opened
+from workloads.loader import load
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("walk")
+    for scene in SCENES:
+        run(load(scene.workload), folder / scene.name)
+    recorded = {scene.name: open_directory(folder / scene.name) for scene in SCENES}
+    rows = [Geometry("llama-2-7b", "MHA", "bf16", 524_288, "h100-80gb", 120_000, 58, 2048)]
+    return write_walkthrough(recorded, folder / "walk.html", rows)
+
+
+@pytest.mark.parametrize("opened", [(1280, "dark"), (390, "light")], indirect=True, ids=str)
+def test_it_fits_and_steps_forth_and_back(opened: Opened, walk: Path) -> None:
+    page = opened.go(walk)
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("window.innerWidth")
+    first = page.locator("#clock").inner_text()
+    assert page.locator("#back").is_disabled()
+    page.locator("#step").click()
+    assert page.locator("#clock").inner_text() != first
+    page.locator("#back").click()
+    assert page.locator("#clock").inner_text() == first
+
+
+def test_scenes_keys_and_address(opened: Opened, walk: Path) -> None:
+    page = opened.go(walk, "#s=4&f=6")
+    assert page.locator("#title").inner_text().startswith("5. A shared prefix")
+    assert page.locator(".block.shared").count() == 4
+    assert "\u00d73" in page.locator("#pool").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert "s=4&f=7" in page.evaluate("location.hash")
+    page.get_by_role("button", name="3 Know the length: holes remain").click()
+    page.locator("#slider").evaluate("node => { node.value = 6; node.dispatchEvent(new Event('input')); }")
+    assert "the largest hole has 16" in page.locator("#said").inner_text()
+    assert page.locator("#pool.slots .slot").count() == 64
+
+
+def test_play_moves_and_pauses(opened: Opened, walk: Path) -> None:
+    page = opened.go(walk)
+    page.keyboard.press(" ")
+    page.wait_for_timeout(2600)
+    page.keyboard.press(" ")
+    moved = int(page.locator("#slider").input_value())
+    assert moved >= 1
+    page.wait_for_timeout(1500)
+    assert int(page.locator("#slider").input_value()) == moved
+
+
+def test_the_table_of_models_is_there(opened: Opened, walk: Path) -> None:
+    page = opened.go(walk)
+    assert "512" in page.get_by_role("row", name="llama-2-7b").inner_text()
