@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 
 from allocators.base import BLOCK_SIZE, Ints, Refusal, Swap
 from allocators.blockpool import BlockPool
@@ -30,7 +29,7 @@ class EndlessPool(BlockPool):
         """More than anyone can ask for."""
         return 1 << 60
 
-    def take(self, count: int) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    def take(self, count: int) -> tuple[Ints, Ints]:
         """Give `count` blocks one holder each."""
         while count > len(self.queue):
             self._double()

@@ -213,6 +213,8 @@ class SharingRows(Allocator):
 
     def name(self, rows: Ints, columns: Ints) -> Naming:
         """Find the keys of blocks that are about to be full, given as cells of the table."""
+        if not self.contents:
+            return Naming([], [], [])
         named = [
             (content.keys(self.block_size, column + 1)[column], row, column)
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True)

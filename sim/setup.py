@@ -69,9 +69,7 @@ class Setup:
     def cost(self, allocator: Allocator) -> CostModel:
         """Make the cost model of this model on this device, reading K/V where `allocator` puts it."""
         attention = self.workload.engine.attention
-        return CostModel(
-            self.geometry, self.device, self.coefficients, attention=attention, paged=allocator.scattered
-        )
+        return CostModel(self.geometry, self.device, self.coefficients, attention=attention, paged=allocator.scattered)
 
 
 def prepare(workload: Workload, base: Path | None = None) -> Setup:

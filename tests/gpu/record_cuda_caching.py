@@ -121,7 +121,7 @@ def main() -> None:
         record(sys.argv[1])
         return
     jobs = [
-        subprocess.Popen(  # noqa: S603 # this very script
+        subprocess.Popen(  # this very script
             [sys.executable, __file__, stream],
             env=os.environ | {"PYTORCH_CUDA_ALLOC_CONF": setting},
             stdout=subprocess.PIPE,
