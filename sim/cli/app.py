@@ -95,7 +95,8 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
     except OSError as error:
         if error.errno is None:  # a library's own, not the system's
             raise
-        _drop_output()
+        if error.filename is None:  # standard output, then
+            _drop_output()
         return _fail([f"{error.filename or program}: {error.strerror}"])
     except Exception as error:
         if isinstance(error, _for_users()):

@@ -27,7 +27,12 @@ def shown(repeats: int, *, quiet: bool) -> Iterator[Callable[[Progress], None] |
     elif not console.is_terminal:
         yield _Lines(console, repeats)
     else:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         with Bars(*columns, console=console, transient=True) as bars:
             yield _Rows(bars, repeats)
 

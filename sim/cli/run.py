@@ -47,10 +47,10 @@ def run(
     try:
         with shown(workload.repeat, quiet=quiet) as progress:
             entries = run_workload(workload, folder, base=base, progress=progress, resume=resume)
+        page = write_report(folder)
     except KeyboardInterrupt:
         terminal(stderr=True).print(_kept(folder), markup=False, soft_wrap=True)
         return INTERRUPTED
-    page = write_report(folder)
     if json:
         emit({"schema": SCHEMA_VERSION, "out": str(folder), "report": str(page), "runs": entries})
     else:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -145,6 +148,22 @@ def test_an_interrupted_run_says_what_it_keeps_and_goes_on(workload: Path) -> No
     done = subprocess.run([*line, "--resume"], capture_output=True, text=True, check=True)
     assert len(done.stderr.splitlines()) == 16 - int(kept[1])
     assert len(json.loads(Path("x/summary.json").read_text(encoding="utf-8"))["runs"]) == 16
+
+
+def test_a_terminal_shows_a_bar_for_each_allocator_by_its_name_whatever_it_is(workload: Path) -> None:
+    primary, secondary = pty.openpty()
+    line = [sys.executable, "-m", "sim", "run", str(workload), "--set", "allocators.1.label='[red]x[/nope]'"]
+    environment = {**os.environ, "TERM": "xterm"}
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=secondary, env=environment) as process:
+        os.close(secondary)
+        shown = b""
+        with suppress(OSError):  # how a pseudo-terminal says that the other end is closed
+            while read := os.read(primary, 65536):
+                shown += read
+    os.close(primary)
+    assert process.returncode == 0, shown
+    for words in (b"preallocated", b"[red]x[/nope]", b"40/40"):
+        assert words in shown
 
 
 def test_a_bug_shows_its_traceback(workload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
