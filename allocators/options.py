@@ -40,10 +40,13 @@ class Option(NamedTuple):
     maximum: float | None = None
     """Largest number allowed."""
     fact: str = ""
-    """Fact of the model that takes the place of `default` where the caller knows it.
+    """Fact of the model or the run that takes the place of `default` where the caller knows it.
 
     `kv_tensors`: K and V tensors over all layers (2 x layers; 1 x layers for MLA).
     `tensor_token_bytes`: bytes of one token in one of them (kv_heads x head_dim x bytes of a number).
+    `sliding_window`: tokens that a token attends to, where that is so in every layer.
+    `host_blocks`: blocks that fit in the engine's swap space.
+    `shared_prefixes`: whether any two prompts of the workload begin alike.
     `shared_prefixes`: whether prompts of the workload have tokens in common.
     """
 

@@ -50,8 +50,12 @@ class PagedAllocator(SharingRows):
         {
             "block_size": BLOCK_SIZE,
             "prefix_cache": Option(bool, False, "keep full blocks for sequences that begin alike"),
-            "sliding_window": Option(int, None, "tokens a token attends to; unset for all of them", minimum=1),
-            "host_blocks": Option(int, 0, "blocks on the host for sequences swapped out", minimum=0),
+            "sliding_window": Option(
+                int, None, "tokens a token attends to; unset for all of them", minimum=1, fact="sliding_window"
+            ),
+            "host_blocks": Option(
+                int, 0, "blocks on the host for sequences swapped out", minimum=0, fact="host_blocks"
+            ),
         }
     )
     shares: ClassVar[bool] = True

@@ -112,7 +112,7 @@ def run_case(
     executing: Executing | None = None,
 ) -> None:
     """Run one allocator once and write its three tables into `folder`."""
-    workload, allocator = setup.workload, case.allocator()
+    workload, allocator = setup.workload, case.allocator(shared_prefixes=requests.prefixes is not None)
     telemetry = workload.telemetry
 
     def report(done: int) -> None:

@@ -40,14 +40,14 @@ class Case:
     pool: Pool
     facts: dict[str, int]
 
-    def allocator(self) -> Allocator:
-        """Make a fresh allocator."""
+    def allocator(self, *, shared_prefixes: bool = False) -> Allocator:
+        """Make a fresh allocator for requests of which some begin alike, or none do."""
         return create(
             self.spec.kind,
             num_blocks=self.pool.num_blocks,
             max_model_len=self.limits.max_model_len,
             max_rows=self.limits.max_num_seqs,
-            facts=self.facts,
+            facts=self.facts | {"shared_prefixes": shared_prefixes},
             **self.spec.options,
         )
 
