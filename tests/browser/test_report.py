@@ -85,7 +85,6 @@ def test_the_words_come_before_the_plots(opened: Opened, report: Path) -> None:
     first = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     ready = float(page.evaluate("document.documentElement.dataset.ready"))
     assert first < ready
-    assert first < 2000
     assert "paged runs" in page.locator(".finding").first.inner_text()
 
 
