@@ -39,6 +39,7 @@ COMMANDS = {
     ),
     "replay": Command("sim.cli.results:replay", "Replay recordings of real engines against our allocators."),
     "trace": Command("sim.cli.traces:trace", "Describe or convert a recorded trace, or fit a generator to it."),
+    "walkthrough": Command("sim.cli.walkthrough:walkthrough", "Write the page for newcomers: KV memory step by step."),
     "list": Command("sim.cli.catalogue:list_", "List what a workload file may name, and what is assumed of it."),
     "new": Command("sim.cli.starter:new", "Start a workload file from a shipped preset."),
     "schema": Command("sim.cli.starter:schema", "Print the JSON Schema of workload files, for editors."),

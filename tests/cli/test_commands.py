@@ -14,6 +14,8 @@ from allocators import registry
 from sim.cli import main
 from sim.cli.app import BROKEN_PIPE, FAULT
 from sim.cli.catalogue import TOPICS
+from sim.devices import shipped_devices
+from sim.models import shipped_models
 from workloads.loader import load, presets
 
 Capture = pytest.CaptureFixture[str]
@@ -204,6 +206,18 @@ def test_a_trace_that_cannot_be_read_is_one_line(line: str, recorded: Path, caps
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
+
+
+def test_the_walkthrough_is_written_with_every_shipped_model(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["walkthrough", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"written": "walkthrough.html"}
+    page = (tmp_path / "walkthrough.html").read_text(encoding="utf-8")
+    assert all(f">{name}<" in page for name in shipped_models() if not name.startswith("tiny-"))
+    assert all(f">{name}<" in page for name in shipped_devices())
+    assert [path.name for path in tmp_path.iterdir()] == ["walkthrough.html"]
 
 
 # -- list ------------------------------------------------------------------------------------
