@@ -166,7 +166,13 @@ def short(value: float, digits: int | None = None) -> str:
 
 def _table(title: str, caption: str = "") -> Table:
     return Table(
-        title=title, caption=caption or None, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD
+        title=title,
+        caption=caption or None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
 
 
