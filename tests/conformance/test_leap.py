@@ -27,8 +27,8 @@ def stepped(
     return steps, changes, held, rounding
 
 
-@pytest.mark.parametrize("prompts", [(5,), (6, 2, 9), (4, 4, 4, 4), (1, 7, 3, 8, 2)])
-@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+@pytest.mark.parametrize("prompts", [(5,), (4, 4, 4), (1, 7, 3, 8, 2)])
+@pytest.mark.parametrize("steps", [2, 100])
 def test_a_leap_equals_its_steps(case: Case, prompts: tuple[int, ...], steps: int) -> None:
     leaping = case.make()
     rows = ints(row for prompt in prompts for row in fill(leaping, prompt, output=14, most=1)[0])
