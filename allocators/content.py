@@ -84,6 +84,24 @@ class Segments(Content):
             index += 1
         return tuple(parts)
 
+    def keys(self, block_size: int, count: int) -> list[int]:
+        """See `Content.keys`.  Blocks inside one segment, which are nearly all, need no look-up of it each."""
+        keys = self._keys.setdefault(block_size, [])
+        last = len(self._ids) - 1
+        while (known := len(keys)) < count:
+            start = known * block_size
+            index = bisect_right(self._starts, start) - 1
+            inside = count if index == last else min(count, self._starts[index + 1] // block_size)
+            if inside <= known:  # the next block reaches into another segment
+                super().keys(block_size, known + 1)
+                continue
+            name, offset = self._ids[index], start - self._starts[index]
+            parent = keys[-1] if keys else self.root
+            for place in range(offset, offset + (inside - known) * block_size, block_size):
+                parent = hash((parent, (name, place, block_size))) or 1
+                keys.append(parent)
+        return keys
+
     def branch(self, tokens: int, tail: int) -> Segments:
         """Return a content that is the same for its first `tokens` tokens; what follows them is `tail`."""
         ends = [*self._starts[1:], tokens]

@@ -127,15 +127,16 @@ class PagedAllocator(SharingRows):
         if max(ask.tokens, ask.whole) > self.max_model_len:
             return self.too_long(max(ask.tokens, ask.whole))
         keys = ask.content.keys(size, ask.tokens // size) if self.prefix_cache else []
-        if any(block and self.pool.cache.key[block] != key for block, key in zip(hit.blocks, keys, strict=False)):
+        blocks = np.array(hit.blocks, np.int64)
+        reused = blocks[blocks > 0]
+        if (self.pool.cache.key[reused] != np.array(keys[: len(blocks)], np.int64)[blocks > 0]).any():
             raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
-        reused = np.array([block for block in hit.blocks if block], np.int64)
         need = self.blocks_for(max(ask.tokens, ask.whole)) - len(hit.blocks) + self.pool.revived(reused)
         if need + ask.spare > self.pool.free:
             return self._short_of(need, ask.spare)
         self.pool.share(reused)
         taken, _ = self.pool.take(self.blocks_for(ask.tokens) - len(hit.blocks))
-        row = self.open_row(np.concatenate([np.array(hit.blocks, np.int64), taken]), ask.tokens)
+        row = self.open_row(np.concatenate([blocks, taken]), ask.tokens)
         if self.prefix_cache:
             self.contents[row] = ask.content
             new = range(len(hit.blocks), ask.tokens // size)

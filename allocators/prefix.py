@@ -38,12 +38,12 @@ class PrefixCache:
 
     def run(self, keys: Sequence[int]) -> list[int]:
         """Return the blocks of the longest prefix of `keys` that is cached."""
-        found = []
+        found: list[int] = []
         for key in keys:
-            block = self.find(key)
-            if not block:
+            blocks = self._blocks.get(key)
+            if not blocks:
                 break
-            found.append(block)
+            found.append(blocks[0])
         return found
 
     def window(self, keys: Sequence[int], enough: int) -> list[int]:
