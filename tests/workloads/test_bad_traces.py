@@ -92,6 +92,19 @@ def test_many_bad_rows_are_counted_and_the_first_are_listed(tmp_path: Path) -> N
     assert len(found) == 7
 
 
+def test_a_file_that_is_bad_throughout_is_given_up(tmp_path: Path) -> None:
+    rows = "x,1,1\n" * 200_000
+    assert faults(tmp_path / "t", HEADER + rows, on_bad_rows="skip") == [
+        "t: more than 100,000 bad rows, the first in line 2: arrived_at: not a number: 'x'"
+    ]
+    assert faults(tmp_path / "t", HEADER + rows.replace("x", "nan"), on_bad_rows="skip") == [
+        "t: 200,000 of 200,000 rows: the arrival time: missing or not a finite number"
+    ]
+    assert faults(tmp_path / "t", '{"timestamp": 0, "input_length": 1, "output_length": 1}\n' + "7\n" * 100_001) == [
+        "t: more than 100,000 bad rows, the first in line 2: not a JSON object: 7"
+    ]
+
+
 def test_line_numbers_count_blank_lines_and_quoted_breaks(tmp_path: Path) -> None:
     content = 'note,arrived_at,num_prefill_tokens,num_decode_tokens\n\n"a\nb",0,1,1\n\nx,1,-1,1\n'
     assert faults(tmp_path / "t", content)[1] == "t:6: prompt tokens: negative: -1"

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import csv
 import re
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from io import BytesIO, StringIO
+from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from workloads.errors import WorkloadError, meant, shown
 from workloads.requests import Floats, Ints
+from workloads.traces.files import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +54,7 @@ class Columns:
             return [int(number) for number in self.numbers[rows]]
         last = int(rows.max(initial=-1))
         numbers = []
-        for row, (number, _) in enumerate(_records(self.file.text)):
+        for row, (number, _) in enumerate(_records(self.file.data)):
             numbers.append(number)
             if row == last:
                 break
@@ -106,7 +108,7 @@ def _at_once(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns | None:
 def _zoned(file: TraceFile, wanted: Mapping[str, Kind]) -> bool:
     """Say whether the first row's time has an offset from UTC."""
     timed = [file.header.index(name) for name, kind in wanted.items() if kind == "time"]
-    rows = _records(file.head) if timed else iter(())
+    rows = _records(file.data[:HEAD]) if timed else iter(())
     cells = next(rows, (0, []))[1]
     return len(cells) == len(file.header) and bool(re.search(r"(Z|[+-]\d\d:?\d\d)$", cells[timed[0]].strip()))
 
@@ -119,9 +121,9 @@ def seconds(nanoseconds: Ints) -> Floats:
     return since
 
 
-def _records(text: str) -> Iterator[tuple[int, list[str]]]:
+def _records(data: bytes) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, cells) of every row after the header that is not blank."""
-    reader = csv.reader(StringIO(text, newline=""))
+    reader = csv.reader(TextIOWrapper(BytesIO(data), "utf-8-sig", errors="replace", newline=""))
     header = True
     while True:
         try:
@@ -140,10 +142,13 @@ def _records(text: str) -> Iterator[tuple[int, list[str]]]:
 def _one_by_one(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
     """Read row by row; collect what cannot be parsed."""
     where = {name: file.header.index(name) for name in wanted}
-    values: dict[str, list[Any]] = {name: [] for name in wanted}
-    numbers: list[int] = []
+    # Arrays of machine numbers: ten million rows as Python floats would not fit.
+    codes = {"number": "d", "time": "q"}
+    values: dict[str, Any] = {name: array(codes[kind]) if kind in codes else [] for name, kind in wanted.items()}
+    numbers = array("q")
     faults: list[Fault] = []
-    for line, cells in _records(file.text):
+    for line, cells in _records(file.data):
+        file.give_up(faults)
         if len(cells) != len(file.header):
             faults.append((line, f"{len(cells)} cells where the header has {len(file.header)}"))
             continue
@@ -157,19 +162,15 @@ def _one_by_one(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
         numbers.append(line)
         for column, value in zip(values.values(), row, strict=True):
             column.append(value)
-    return Columns(
-        file,
-        {
-            name: np.array(values[name], object)
-            if kind == "text"
-            else seconds(np.array(values[name], np.int64))
-            if kind == "time"
-            else np.array(values[name], np.float64)
-            for name, kind in wanted.items()
-        },
-        np.array(numbers, np.int64),
-        faults,
-    )
+    columns = {
+        name: np.array(values[name], object)
+        if kind == "text"
+        else seconds(np.array(values[name], np.int64))
+        if kind == "time"
+        else np.array(values[name], np.float64)
+        for name, kind in wanted.items()
+    }
+    return Columns(file, columns, np.array(numbers, np.int64), faults)
 
 
 def _number(cell: str) -> float:

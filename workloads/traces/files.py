@@ -7,12 +7,19 @@ import json
 import zlib
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workloads.errors import WorkloadError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 HEAD = 1 << 16
 """Bytes of text that a format is told by."""
+
+
+MOST_FAULTS = 100_000
+"""Bad rows after which a file is given up: it is no such trace."""
 
 
 class TraceFile:
@@ -41,11 +48,6 @@ class TraceFile:
         except OSError as error:
             raise WorkloadError(f"{self.name}: cannot be read: {error.strerror or error}") from None
 
-    @property
-    def text(self) -> str:
-        """The whole file as text, a byte-order mark left out; bytes that are not UTF-8 show as U+FFFD."""
-        return self.data.decode("utf-8-sig", errors="replace")
-
     @cached_property
     def head(self) -> str:
         """The first lines as text, a byte-order mark left out; bytes that are not UTF-8 show as U+FFFD."""
@@ -68,3 +70,14 @@ class TraceFile:
                 except (ValueError, RecursionError):
                     break
         return found
+
+    def give_up(self, faults: Sequence[tuple[int, str]]) -> None:
+        """Stop reading a file that is bad through and through.
+
+        Raises:
+            WorkloadError: there are too many faults.
+
+        """
+        if len(faults) >= MOST_FAULTS:
+            line, what = faults[0]
+            raise WorkloadError(f"{self.name}: more than {MOST_FAULTS:,} bad rows, the first in line {line}: {what}")

@@ -76,6 +76,7 @@ def read_records(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records:
             row = _fields(parse(text), wanted)
         except BadRow as error:
             faults.append((line, str(error)))
+            file.give_up(faults)
             continue
         numbers.append(line)
         for column, value in zip(parsed.values(), row, strict=True):

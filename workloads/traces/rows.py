@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from workloads.errors import WorkloadError
 from workloads.requests import Floats, Ints, Prefixes, Requests
+from workloads.traces.files import MOST_FAULTS
 
 if TYPE_CHECKING:
     from workloads.schema import Trace
@@ -89,7 +90,7 @@ def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator) -> Reques
 
     """
     name, notes = trace.trace, list(rows.notes)
-    bad, found = _check(rows)
+    bad, found = _check(rows, name)
     if faults := [*rows.faults, *found]:
         report = fault_lines(name, faults, len(rows) + len(rows.faults))
         if trace.on_bad_rows == "error":
@@ -186,7 +187,7 @@ def _rows(count: int) -> str:
     return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
-def _check(rows: Rows) -> tuple[npt.NDArray[np.bool_], list[Fault]]:
+def _check(rows: Rows, name: str) -> tuple[npt.NDArray[np.bool_], list[Fault]]:
     """Mark the rows that make no sense, and name each one's first fault with its line."""
     columns = {
         "the arrival time": (rows.arrival_s, -np.inf),
@@ -205,6 +206,8 @@ def _check(rows: Rows) -> tuple[npt.NDArray[np.bool_], list[Fault]]:
         for verdict, mask in verdicts.items():
             which = np.flatnonzero(mask & ~bad)
             bad |= mask
+            if len(which) > MOST_FAULTS:
+                raise WorkloadError(f"{name}: {len(which):,} of {_rows(len(rows))}: {what}: {verdict}")
             for line, row in zip(rows.lines(which) if len(which) else [], which.tolist(), strict=True):
                 faults.append((line, f"{what}: {verdict}: {values[row]:g}"))
     return bad, faults
