@@ -11,8 +11,18 @@ This package alone imports torch and transformers, and only its modules do: impo
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from sim.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from sim.runner import Progress
+    from workloads.schema import Workload
 
 
 def demand_extras() -> None:
@@ -20,3 +30,46 @@ def demand_extras() -> None:
     missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
     if missing:
         raise UserError(f"{' and '.join(missing)} not installed; real decode needs: pip install 'kvsim[torch]'")
+
+
+def main_validate(
+    workload: Workload,
+    out: Path,
+    console: Console,
+    *,
+    device: str = "auto",
+    backend: str | None = None,
+    base: Path | None = None,
+    as_json: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> int:
+    """Validate a workload, write validation.json and validation.html, and print what was found.
+
+    Args:
+        workload: what to run.
+        out: folder to write.
+        console: takes a table, or with `as_json` the content of validation.json and nothing else.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        backend: `torch` or `flashinfer`; FlashInfer where it can be used if not given.
+        base: folder that the workload's relative files start from.
+        as_json: print one JSON document.
+        progress: called now and then.
+
+    Returns:
+        the exit status: 0, or 1 where the real run and the simulation differ.
+
+    Raises:
+        UserError: it cannot run here; said before anything is allocated on the device.
+
+    """
+    demand_extras()
+    from sim.decode.show import show  # noqa: PLC0415  torch takes seconds, and may be missing
+    from sim.decode.validate import validate  # noqa: PLC0415
+
+    result = validate(workload, out, device=device, backend=backend, base=base, progress=progress)
+    if as_json:
+        console.print_json(data=result.as_json(), indent=2)
+    else:
+        show(result, console)
+        console.print(f"Written to {out}/: validation.json, validation.html", markup=False, soft_wrap=True)
+    return 0 if result.passed else 1

@@ -75,24 +75,43 @@ class TorchExecutor:
         return None
 
     def run(self, plan: Plan, serving: Serving) -> int:
-        """Carry out one step; returns the nanoseconds it took, host work and all."""
-        device = self._decoder.device
+        """Carry out one step; returns the nanoseconds it took, host work and all.
+
+        Raises:
+            OutOfMemoryError: the device has no room for it.
+
+        """
+        try:
+            with torch.inference_mode():
+                return self._run(plan, serving)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemoryError(_shortage(plan, serving, error)) from error
+
+    def _run(self, plan: Plan, serving: Serving) -> int:
         begin = time.perf_counter_ns()
-        with torch.inference_mode():
-            self._memory.move(plan, serving)
-            if plan.empty:
-                finish(device)
-                return max(1, time.perf_counter_ns() - begin)
-            batch = self._batcher.make(plan, serving)
+        self._memory.move(plan, serving)
+        batch = None if plan.empty else self._batcher.make(plan, serving)
+        if batch is not None:
             self._memory.fork(batch)
             logits = self._decoder.logits(batch, self._backend)
             if len(batch.targets):
                 self._transcript.say(batch.targets, chosen(logits, batch))
-            finish(device)
-            duration = time.perf_counter_ns() - begin
-            if self._watcher is not None:
-                self._watcher.see(batch, logits)
+        finish(self._decoder.device)
+        duration = time.perf_counter_ns() - begin
+        if batch is not None and self._watcher is not None:
+            self._watcher.see(batch, logits)
         return max(1, duration)
+
+
+class OutOfMemoryError(Exception):
+    """The device ran out of memory within a step; the message says what it held."""
+
+
+def _shortage(plan: Plan, serving: Serving, error: BaseException) -> str:
+    prefill = sum(chunk.tokens for chunk in plan.chunks)
+    ledger = ", ".join(f"{share} {slots:,}" for share, slots in serving.ledger()._asdict().items())
+    first = str(error).partition(". ")[0]
+    return f"{first}: in a step of {plan.decodes} decodes and {prefill} prefill tokens; token slots: {ledger}"
 
 
 def chosen(logits: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -13,6 +13,7 @@ bf16 and fp16, whose logits have ties, it must be within the tolerance of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,6 +47,10 @@ class Recorder:
         """Keep the row of every token that was said."""
         for target, pick in zip(batch.targets.tolist(), batch.picks.tolist(), strict=True):
             self.rows[target] = logits[pick]
+
+    def said(self, places: Iterable[int]) -> list[torch.Tensor]:
+        """Rows of the tokens at these places of the transcript, up to the first that was never said."""
+        return [self.rows[place] for place in takewhile(self.rows.__contains__, places)]
 
 
 class Reference:
@@ -96,13 +101,11 @@ class Numerics:
     mean_error: float = 0.0
     first: str = ""
     """The first token that is wrong, in words."""
-    missing: int = 0
-    """Output tokens without logits; none in a run that finished."""
 
     @property
     def passed(self) -> bool:
         """Whether all of it is as it should be."""
-        return bool(self.tokens) and not self.first and not self.missing
+        return bool(self.tokens) and not self.first
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -115,51 +118,40 @@ class Numerics:
             "tolerance": self.tolerance,
             "exact_tokens_demanded": self.exact,
             "first_difference": self.first or None,
-            "without_logits": self.missing,
         }
 
 
-def compare(
-    reference: Reference, recorder: Recorder, transcript: Transcript, finished: Iterable[int], dtype: str
-) -> Numerics:
-    """Compare every output token of the finished requests.
+def compare(reference: Reference, recorder: Recorder, transcript: Transcript, dtype: str) -> Numerics:
+    """Compare every output token of a run.
 
     Args:
         reference: of the model that ran.
         recorder: the run's logits.
         transcript: the run's tokens.
-        finished: requests to compare.
         dtype: the model's; sets the tolerance.
 
     """
     result = Numerics(TOLERANCE[dtype], exact=dtype == "fp32")
     total = 0.0
-    for index in finished:
+    for index in range(len(transcript.prompt)):
         prompt, output = int(transcript.prompt[index]), int(transcript.output[index])
         for sample in range(int(transcript.samples[index])):
             start = transcript.at(index, sample) + prompt
-            said = [recorder.rows.get(start + position) for position in range(output)]
-            if None in [row if row is None else 0 for row in said]:
-                result.missing += sum(row is None for row in said)
-                continue
-            tokens = transcript.sequence(index, sample)
-            total += _compare(result, reference.logits(tokens, prompt), said, tokens[prompt:], (index, sample))
+            if rows := recorder.said(range(start, start + output)):
+                tokens = transcript.sequence(index, sample)[: prompt + len(rows)]
+                wanted = reference.logits(tokens, prompt)
+                total += _compare(result, wanted, torch.stack(rows), tokens[prompt:], (index, sample))
     result.mean_error = total / max(1, result.tokens)
     return result
 
 
 def _compare(
-    result: Numerics,
-    wanted: torch.Tensor,
-    said: Sequence[torch.Tensor | None],
-    tokens: Sequence[int],
-    who: tuple[int, int],
+    result: Numerics, wanted: torch.Tensor, said: torch.Tensor, tokens: Sequence[int], who: tuple[int, int]
 ) -> float:
     """Compare one sequence and enter it in `result`; returns the sum of its errors."""
     index, sample = who
-    expected = wanted.float()
+    expected, got = wanted.float(), said.float()
     spread = expected.std(dim=-1)
-    got = torch.stack([row for row in said if row is not None]).float()
     errors = (got - expected).abs().amax(dim=-1) / spread
     chosen = torch.tensor(tokens, device=expected.device)[:, None]
     ranks = torch.zeros_like(chosen)

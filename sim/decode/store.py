@@ -48,9 +48,9 @@ class KVStore:
         return self.blocks[:, :, 1:].numel() * self.blocks.element_size()
 
     @property
-    def total_bytes(self) -> int:
-        """Bytes on the device, null block included."""
-        return self.blocks.nbytes
+    def block_bytes(self) -> int:
+        """Bytes of one block over all layers."""
+        return self.blocks[:, :, :1].numel() * self.blocks.element_size()
 
     def layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of a layer, each [num_blocks + 1, block_size, kv_heads, head_dim], as views."""

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from allocators.base import Usage
+    from sim.engine import Engine
     from sim.executor import Executor
     from sim.plan import Plan
     from sim.serving import Serving
@@ -67,34 +68,29 @@ class Recorded:
 
 
 class Replayed:
-    """Answers with the durations of an earlier run."""
+    """Answers with the durations of an earlier run, by the number of the step that the engine has come to."""
 
-    def __init__(self, durations: Sequence[int], step: Callable[[], int] | None = None) -> None:
-        """Replay `durations`, in nanoseconds.
-
-        Args:
-            durations: of each step.
-            step: says which step comes next; given that, an engine may leap.
-
-        """
+    def __init__(self, durations: Sequence[int]) -> None:
+        """Replay `durations`, in nanoseconds."""
         self._durations = np.array(durations, np.int64)
-        self._step = step
-        self._next = 0
+        self._engine: Engine | None = None
+
+    def follow(self, engine: Engine) -> None:
+        """Answer this engine, from its first step on."""
+        self._engine = engine
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """Say how long this step took."""
-        now = self._next if self._step is None else self._step()
-        self._next += 1
-        if now >= len(self._durations):
+        ahead = self.foresee(serving, 1)
+        if not len(ahead):
             raise DivergedError(f"the run being replayed ended after {len(self._durations)} steps, this one goes on")
-        return int(self._durations[now])
+        return int(ahead[0])
 
-    def foresee(self, serving: Serving, steps: int) -> Ints | None:
+    def foresee(self, serving: Serving, steps: int) -> Ints:
         """Say how long the next steps took, as far as the run went."""
-        if self._step is None:
-            return None
-        ahead = self._durations[self._step() :][:steps]
-        return ahead if len(ahead) else None
+        if self._engine is None:
+            raise DivergedError("no engine is followed")
+        return self._durations[self._engine.steps :][:steps]
 
 
 class DivergedError(Exception):

@@ -89,9 +89,8 @@ class Ran:
 
     def numerics(self) -> Numerics:
         """Compare with the reference."""
-        transcript = self.runtime.transcript
         dtype = self.setup.geometry.model.dtype
-        return compare(Reference(self.decoder), self.recorder, transcript, range(len(transcript.prompt)), dtype)
+        return compare(Reference(self.decoder), self.recorder, self.runtime.transcript, dtype)
 
 
 def config(folder: Path, name: str, **changes: object) -> str:
@@ -133,9 +132,7 @@ def decode(
     decoder = decoder or load(work.model.name, setup.geometry, CPU)
     requests, allocator, recorder = make_requests(work, 0), case.allocator(), Recorder()
     swap = work.engine.preemption == "swap"
-    runtime = assemble(
-        decoder, case, allocator, requests, seed=work.seed, backend=backend, swap=swap, watcher=recorder
-    )
+    runtime = assemble(decoder, case, allocator, requests, seed=work.seed, backend=backend, swap=swap, watcher=recorder)
     executor = runtime.executor if wrap is None else wrap(runtime.executor, runtime)
     recorded = Recorded(executor)
     engine = Engine(

@@ -1,0 +1,266 @@
+"""Validation: a workload run for real, and everything that must agree with its simulation.
+
+Each allocator serves the workload on a real model.  Then are compared: what was decoded with
+what the model itself says (`sim.decode.numerics`), what was decided with a simulation under
+the measured clock (`sim.decode.trace`), and what memory was taken with what was counted.  An
+allocator that ran short of memory and can swap serves the workload twice, so that both
+kinds of preemption are put to work.
+"""
+
+from __future__ import annotations
+
+import platform
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from allocators.registry import find
+from allocators.rows import SharingRows
+from analysis.reading import open_directory
+from analysis.report import write_joint_report
+from sim.decode.checks import MEMORY_TOLERANCE, Decisions, Finding, decisions_of, exercised, memory_of
+from sim.decode.device import demand_memory, name_of, resolve
+from sim.decode.executor import OutOfMemoryError
+from sim.decode.model import load, supported
+from sim.decode.numerics import TOLERANCE, Recorder, Reference, compare
+from sim.decode.runtime import assemble, choose_backend
+from sim.decode.trace import DivergedError, Recorded, Replayed
+from sim.engine import Engine
+from sim.errors import UserError
+from sim.rundir import ParquetSink, write_json
+from sim.runner import contents, run
+from sim.setup import prepare
+from workloads.allocator import AllocatorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+
+    from allocators.base import Allocator
+    from sim.decode.model import Decoder
+    from sim.runner import Progress
+    from sim.setup import Case, Setup
+    from workloads.requests import Requests
+    from workloads.schema import Workload
+
+PACKAGES = ("kvsim", "torch", "transformers", "flashinfer-python", "numpy")
+
+
+@dataclass
+class Validation:
+    """The outcome of a validation."""
+
+    workload: str
+    model: str
+    weights: str
+    dtype: str
+    device: str
+    versions: dict[str, str]
+    date: str
+    not_run: dict[str, str]
+    """Allocators without a real counterpart, and why."""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything agrees."""
+        return bool(self.findings) and all(finding.passed for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of validation.json."""
+        return {
+            "schema": 1,
+            "passed": self.passed,
+            "workload": self.workload,
+            "model": {"name": self.model, "weights": self.weights, "dtype": self.dtype},
+            "device": self.device,
+            "versions": self.versions,
+            "date": self.date,
+            "tolerances": {"logits": TOLERANCE[self.dtype], "memory": MEMORY_TOLERANCE},
+            "not_run": self.not_run,
+            "runs": [finding.as_json() for finding in self.findings],
+        }
+
+
+def validate(
+    workload: Workload,
+    out: Path,
+    *,
+    device: str = "auto",
+    backend: str | None = None,
+    base: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Validation:
+    """Validate a workload.
+
+    Args:
+        workload: what to run; its first replication.
+        out: folder for validation.json, validation.html and the run directories `measured` and `simulated`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        backend: `torch` or `flashinfer`; FlashInfer where it can be used if not given.
+        base: folder that the workload's relative files start from.
+        progress: called now and then.
+
+    Raises:
+        UserError: it cannot run here; said before anything is allocated on the device.
+
+    """
+    where = resolve(device)
+    workload, not_run = _runnable(workload.model_copy(update={"repeat": 1}))
+    setup = prepare(workload, base)
+    supported(workload.model.name, setup.geometry, base)
+    attends = choose_backend(backend, setup.geometry, where)
+    _demand_room(setup, where)
+    decoder = load(workload.model.name, setup.geometry, where, base=base, seed=workload.seed)
+    result = Validation(
+        workload.name,
+        setup.geometry.name,
+        decoder.weights,
+        setup.geometry.model.dtype,
+        name_of(where),
+        _versions(),
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        not_run,
+    )
+    bench = Bench(decoder, attends, result)
+    directories = bench.serve(workload, out, "", base, progress)
+    again = [spec for spec, finding in zip(workload.allocators, result.findings, strict=True) if finding.twice]
+    if again:
+        other = "swap" if workload.engine.preemption == "recompute" else "recompute"
+        engine = workload.engine.model_copy(update={"preemption": other})
+        changes = {"engine": engine, "allocators": tuple(again)}
+        bench.serve(workload.model_copy(update=changes), out, f"-{other}", base, progress)
+    write_json(out / "validation.json", result.as_json())
+    write_joint_report(directories, out / "validation.html")
+    return result
+
+
+class Bench:
+    """A model on a device, and the runs it makes."""
+
+    def __init__(self, decoder: Decoder, backend: str, result: Validation) -> None:
+        """Enter what is found in `result`."""
+        self._decoder = decoder
+        self._backend = backend
+        self._result = result
+        self._reference = Reference(decoder)
+        self._served: list[tuple[Finding, Recorded, Setup, Case, Requests]] = []
+
+    def serve(
+        self,
+        workload: Workload,
+        out: Path,
+        suffix: str,
+        base: Path | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> tuple[Path, Path]:
+        """Run a workload for real and as a simulation; returns the two run directories."""
+        measured, simulation = out / f"measured{suffix}", out / f"simulated{suffix}"
+        facts = {"executor": {"device": self._result.device, "versions": self._result.versions}}
+        self._served.clear()
+        run(workload, measured, base=base, progress=progress, executing=self._executing, facts=facts)
+        folders = {each.label: each.path for each in open_directory(measured).runs}
+        for finding, recorded, setup, case, requests in self._served:
+            if finding.stopped is None:
+                finding.decisions = replay(setup, case, requests, recorded, folders[case.label])
+        run(workload, simulation, base=base)
+        return measured, simulation
+
+    @contextmanager
+    def _executing(self, setup: Setup, case: Case, requests: Requests, allocator: Allocator) -> Iterator[Recorded]:
+        """Make a real executor; when its run is over, compare tokens and memory."""
+        workload, recorder = setup.workload, Recorder()
+        runtime = assemble(
+            self._decoder,
+            case,
+            allocator,
+            requests,
+            seed=workload.seed,
+            backend=self._backend,
+            swap=workload.engine.preemption == "swap",
+            watcher=recorder,
+        )
+        finding = Finding(case.label, case.spec.kind, case.scheduler, workload.engine.preemption, runtime.backend)
+        recorded = Recorded(runtime.executor)
+        self._result.findings.append(finding)
+        self._served.append((finding, recorded, setup, case, requests))
+        try:
+            yield recorded
+        except OutOfMemoryError as error:
+            finding.stopped = str(error)
+        finding.numerics = compare(self._reference, recorder, runtime.transcript, setup.geometry.model.dtype)
+        finding.memory = memory_of(runtime, case, allocator)
+        finding.exercised = exercised(recorded.steps)
+        finding.can_swap = isinstance(allocator, SharingRows) and allocator.host.pool.num_blocks > 0
+        finding.decoding_s = sum(recorded.durations) / 1e9
+
+
+def replay(setup: Setup, case: Case, requests: Requests, recorded: Recorded, measured: Path) -> Decisions:
+    """Simulate a run under its measured clock, once step by step and once leaping, and compare the decisions."""
+    workload = setup.workload
+    replayed = Replayed(recorded.durations)
+    again = Recorded(replayed)
+    with TemporaryDirectory() as folder:
+        try:
+            for executor in (again, replayed):
+                with ParquetSink(Path(folder)) as sink:
+                    engine = Engine(
+                        requests,
+                        contents(requests),
+                        case.allocator(),
+                        case.make_scheduler(),
+                        executor,
+                        sink,
+                        seed=workload.seed,
+                        swap=workload.engine.preemption == "swap",
+                        instants=0 if workload.telemetry.blocks == "off" else workload.telemetry.instants,
+                        horizon_s=workload.horizon_s,
+                    )
+                    replayed.follow(engine)
+                    engine.run()
+        except DivergedError as error:
+            return Decisions(len(recorded.steps), str(error))
+        return decisions_of(recorded.steps, again.steps, (measured, Path(folder)))
+
+
+def _runnable(workload: Workload) -> tuple[Workload, dict[str, str]]:
+    """Take out allocators without a real counterpart, and trace the tensors of those that have tensors."""
+    if getattr(workload.requests, "beam", False):
+        raise UserError("requests.beam: beams are chosen by the simulator, not by the model; validate without them")
+    specs, not_run = [], {}
+    for spec in workload.allocators:
+        kind = find(spec.kind)
+        if kind.free_preemption:
+            not_run[spec.label or spec.kind] = "a bound: preemption that costs nothing has no real counterpart"
+            continue
+        traced = {"trace_tensors": True} if "trace_tensors" in kind.options else {}
+        specs.append(AllocatorSpec.model_validate({**spec.model_dump(exclude_none=True), **traced}))
+    if not specs:
+        raise UserError("allocators: none of them can run on a device: " + "; ".join(not_run.values()))
+    return workload.model_copy(update={"allocators": tuple(specs)}), not_run
+
+
+def _demand_room(setup: Setup, device: torch.device) -> None:
+    """Raise UserError unless weights, the largest pool and the activations of a full step fit."""
+    largest = max((case.pool for case in setup.cases), key=lambda pool: pool.kv_bytes)
+    parts = {
+        "weights": largest.weight_bytes,
+        "the KV pool with its null block": (largest.num_blocks + 1) * largest.block_bytes,
+        "activations": largest.activation_bytes,
+    }
+    demand_memory(device, parts)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
