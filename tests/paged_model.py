@@ -226,7 +226,7 @@ class Model:
             self.swapped.remove(sequence)
             self.running.append(sequence)
             for index, page in enumerate(sequence.pages[: len(sequence.tokens) // self.size]):
-                if page in new and self.caching and sequence.keyed:
+                if page and self.caching and sequence.keyed and page.device not in self.keys:
                     self.keys[page.device] = (sequence.root, *sequence.tokens[: (index + 1) * self.size])
                     self.ages[page.device] = next(_ages)
             self._leave_host(sequence)
