@@ -255,8 +255,7 @@ def test_a_sequence_that_comes_back_behind_its_nameless_fork_can_be_hit_again() 
     row, _, _ = serve(allocator, content, 9)
     swaps = allocator.swap_out_group([row, allocator.fork(row).row])
     assert not isinstance(swaps, Refusal)
-    serve(allocator, Tokens([7] * 32), 32)
-    allocator.release(0)
+    allocator.release(serve(allocator, Tokens([7] * 32), 32)[0])
     for swap in reversed(swaps):
         allocator.swap_in(swap.row)
     assert allocator.lookup(content, 9).tokens == 8
