@@ -95,7 +95,7 @@ class PagedAllocator(SharingRows):
             sliding_window=sliding_window,
             host_blocks=host_blocks,
         )
-        self.settled = not prefix_cache and sliding_window is None
+        self.settled = not prefix_cache and not self.windowed
         self._reaches = np.greater_equal if prefix_cache else np.greater
 
     # -- admission -------------------------------------------------------------------------

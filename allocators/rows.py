@@ -57,7 +57,7 @@ class SharingRows(Allocator):
         self.pool = self.pool_type(num_blocks)
         self.host = HostPool(host_blocks, max_rows, self.table.width, num_blocks)
         self.prefix_cache = prefix_cache
-        self.windowed = sliding_window is not None
+        self.windowed = sliding_window is not None and sliding_window < max_model_len  # else nothing leaves it
         self.window = Window(sliding_window or max_model_len + block_size, block_size)
         self.contents: dict[int, Content] = {}
         """Tokens of each row whose full blocks have keys."""
