@@ -244,8 +244,8 @@ class Engine:
                 self._book_decodes()
             else:
                 plan = scheduler.plan(serving)
-                if plan.empty and not plan.preempted:
-                    self._stalled()
+                if plan.empty:
+                    self._stalled(plan)
                 yield env.timeout(self._start(plan))
                 self._book(plan)
             if self.now >= self.block_log.due:
@@ -270,10 +270,10 @@ class Engine:
         if self.now > start:
             self.log.add(row._replace(duration=self.now - start))
 
-    def _stalled(self) -> None:
+    def _stalled(self, plan: Plan) -> None:
         """Say who cannot go on, and why; only a scheduler or allocator that breaks its contract leads here."""
         head = self.serving.waiting[0] if self.serving.waiting else next(iter(self.serving.running.values()))
-        why = self.serving.refusal or self.serving.blocked or "nothing to run"
+        why = plan.refusal or self.serving.refusal or self.serving.blocked or "nothing to run"
         raise StalledError(f"no progress: {head}: {why}")
 
     # -- one step --------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from allocators.base import Copy
+    from allocators.base import Copy, Refusal
     from sim.jobs import Job
 
 
@@ -51,6 +51,8 @@ class Plan:
     """Jobs taken from the queue, resumed ones included, in order."""
     preempted: list[Job] = field(default_factory=list)
     """Jobs that lost their memory, in order."""
+    refusal: Refusal | None = None
+    """Why the last of them had to give up its own memory, if it did."""
     moves: list[Move] = field(default_factory=list)
     """Block moves due before the step, in this order: a block swapped out may be the target of the next copy."""
     copied_tokens: int = 0

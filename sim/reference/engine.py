@@ -167,9 +167,11 @@ class ReferenceEngine:
         """Plan a step, run it, and write its row."""
         room = self.room
         step = self.policy.plan(room)
-        if not step.work and not step.preempted:
+        if not step.work:
             head = [*room.waiting, *room.running][0]
-            raise StalledError(f"no progress: {head}: {step.refusal or step.blocked or 'nothing to run'}")
+            raise StalledError(
+                f"no progress: {head}: {step.lacking or step.refusal or step.blocked or 'nothing to run'}"
+            )
         for request in step.admitted:
             if request.scheduled == NEVER:
                 request.scheduled = self.now
@@ -300,9 +302,9 @@ def as_plan(step: Step) -> Plan:
         chunks,
         [as_job(each) for each in step.admitted],
         [as_job(each) for each in step.preempted],
-        step.moves,
-        step.copied_tokens,
-        step.swapped_blocks,
+        moves=step.moves,
+        copied_tokens=step.copied_tokens,
+        swapped_blocks=step.swapped_blocks,
     )
 
 

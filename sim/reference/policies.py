@@ -32,9 +32,7 @@ def watermark(limits: Limits, room: Room) -> int:
 
 def headroom(limits: Limits, room: Room, request: Request) -> int:
     """Blocks that coming back leaves free: the watermark, and one for the next token of each sample."""
-    if room.allocator.free_preemption or not room.running:
-        return 0
-    return watermark(limits, room) + request.samples
+    return watermark(limits, room) + request.samples if room.running else 0
 
 
 def decode_all(room: Room, step: Step) -> None:

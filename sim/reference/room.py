@@ -34,6 +34,8 @@ class Step:
     """What keeps the head of the queue waiting."""
     refusal: Refusal | None = None
     """The allocator's answer when that is memory."""
+    lacking: Refusal | None = None
+    """Why the last of those preempted had to give up its own memory, if it did."""
 
     def block(self, why: str, refusal: Refusal | None = None) -> None:
         """Note what keeps the head of the queue waiting."""
@@ -132,10 +134,11 @@ class Room:
     def grow_or_preempt(self, step: Step, request: Request, tokens: int) -> bool:
         """Make room, taking it from the newest until it is there; False if the request had to give up its own."""
         for sequence in list(request.sequences):
-            while self.grow(step, request, sequence, tokens) is not None:
+            while (refusal := self.grow(step, request, sequence, tokens)) is not None:
                 if self.finished:
                     self.retire(self.finished[-1])
                 elif self.preempt(step) is request:
+                    step.lacking = refusal
                     return False
         return True
 

@@ -98,6 +98,7 @@ class Scheduler(ABC):
             elif growth.refusal is not None:
                 needy = decoding.owners[first]
                 if serving.preempt(plan) is needy:
+                    plan.refusal = growth.refusal
                     return min(first, len(decoding)) - start
         return first - start
 
@@ -111,9 +112,8 @@ class Scheduler(ABC):
         return refusal
 
     def restore(self, serving: Serving, plan: Plan, job: Job) -> Refusal | None:
-        """Bring the head of the queue back from the host; it goes on in this step if it was decoding."""
-        spare = 0 if serving.allocator.free_preemption else self.watermark(serving) + job.samples
-        refusal = serving.restore(job, plan, spare if serving.running else 0)
+        """Bring the head of the queue back from the host, if there is room for its next tokens too."""
+        refusal = serving.restore(job, plan, self.watermark(serving) + job.samples if serving.running else 0)
         if refusal is None:
             plan.admitted.append(job)
         return refusal

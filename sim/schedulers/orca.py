@@ -35,7 +35,7 @@ class Orca(Scheduler):
     def let_in(self, serving: Serving, plan: Plan) -> None:
         """Admit whole prompts from the head of the queue."""
         serving.unblock()
-        while serving.waiting:
+        while serving.waiting and not plan.preempted:
             job = serving.waiting[0]
             if serving.seats + job.samples > self.limits.max_num_seqs:
                 return serving.block(Blocked.SEATS)

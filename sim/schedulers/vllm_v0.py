@@ -57,7 +57,7 @@ class VllmV0(Scheduler):
         return None
 
     def _swap_in(self, serving: Serving, plan: Plan) -> None:
-        while serving.waiting and serving.waiting[0].host_rows:
+        while serving.waiting and serving.waiting[0].host_rows and not plan.preempted:
             job = serving.waiting[0]
             if serving.seats + job.samples > self.limits.max_num_seqs:
                 return serving.block(Blocked.SEATS)

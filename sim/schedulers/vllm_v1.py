@@ -71,15 +71,16 @@ class VllmV1(Scheduler):
     @staticmethod
     def _make_room(serving: Serving, plan: Plan, job: Job, tokens: int) -> int:
         """Find slots for a chunk, preempting from the tail; 0 if the job had to preempt itself."""
-        while serving.extend(job, tokens, plan) is not None:
+        while (refusal := serving.extend(job, tokens, plan)) is not None:
             if serving.preempt(plan) is job:
+                plan.refusal = refusal
                 return 0
         return tokens
 
     def _let_in(self, serving: Serving, plan: Plan, budget: int) -> None:
         limits = self.limits
         serving.unblock()
-        while serving.waiting:
+        while serving.waiting and not plan.preempted:
             job = serving.waiting[0]
             if serving.seats + job.samples > limits.max_num_seqs:
                 return serving.block(Blocked.SEATS)

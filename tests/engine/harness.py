@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +49,8 @@ class Memory:
 
 def _values(column: Any) -> list[Any]:
     if not isinstance(column, tuple):
-        return [repr(value) if value != value else value for value in column.tolist()]  # NaN, so that it equals itself
+        values: list[Any] = column.tolist()
+        return ["nan" if isinstance(value, float) and isnan(value) else value for value in values]  # equal to itself
     first, second = column
     if isinstance(second, np.ndarray):
         return [second[a:b].tolist() for a, b in zip(first[:-1].tolist(), first[1:].tolist(), strict=True)]
@@ -102,7 +104,7 @@ class Setup:
     """All that a run depends on."""
 
     scheduler: str = "vllm-v1"
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     kind: str = "paged"
     slots: int = 64
     """Token slots in the pool, rounded up to blocks."""

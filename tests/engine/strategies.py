@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 LONGEST = 40
 """Token slots of the longest sequence."""
-SMALL = {"page_kib": [64], "tensor_token_bytes": [8192, 16384, 32768]}
-"""Pages of 2 to 8 tokens."""
+SMALL = {
+    "block_size": st.integers(1, 8),
+    "host_blocks": st.integers(0, 40),
+    "sliding_window": st.integers(1, LONGEST),
+    "page_kib": st.just(64),
+    "tensor_token_bytes": st.sampled_from([8192, 16384, 32768]),  # pages of 8 to 2 tokens
+}
+"""Values of options in proportion to pools of some dozens of slots."""
 GAPS = [0, 0, 0, 0.5, 1, 2, 3.25, 7, 40]
 """Milliseconds between arrivals."""
 
@@ -89,19 +95,11 @@ def options(kind: str) -> st.SearchStrategy[dict[str, Value]]:
 
 
 def _values(name: str, option: Option) -> st.SearchStrategy[Any]:
-    if name in SMALL:
-        return st.sampled_from(SMALL[name])
-    if option.choices:
-        return st.sampled_from(option.choices)
     if option.type is bool:
         return st.booleans()
-    if name == "block_size":
-        return st.integers(1, 8)
-    if name == "host_blocks":
-        return st.integers(0, 40)
-    if name == "sliding_window":
-        return st.integers(1, LONGEST)
-    return st.just(option.default)
+    if name in SMALL and not (option.choices and name == "block_size"):
+        return SMALL[name]
+    return st.sampled_from(option.choices or (option.default,))
 
 
 @st.composite
