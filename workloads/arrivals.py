@@ -172,7 +172,7 @@ class Profile(Process):
     kind: Literal["profile"]
     bin_s: Positive
     """Length of a bin, seconds."""
-    rates: Annotated[tuple[NotNegative, ...], Field(min_length=1, max_length=1_000_000, strict=False)]
+    rates: Annotated[tuple[NotNegative, ...], Field(min_length=1, max_length=100_000, strict=False)]
     """Arrivals a second in each bin."""
     cv: Cv = 1.0
     """Coefficient of variation of the gaps in operational time; 1 is Poisson."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Step: TypeAlias = str | int
 Where: TypeAlias = tuple[Step, ...]
 
-LARGEST = 1 << 20
+LARGEST = 256 << 10
 """Bytes; a workload file is a page of text, and a data file given by mistake should fail at once."""
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = frozenset({"null", "bool", "int", "float"})
@@ -216,7 +216,7 @@ def read(path: Path, name: str) -> Document:
     except OSError as error:
         raise WorkloadError(f"{name}: cannot be read: {error.strerror or error}") from None
     if len(raw) > LARGEST:
-        raise WorkloadError(f"{name}: larger than {LARGEST >> 20} MiB: not a workload file")
+        raise WorkloadError(f"{name}: larger than {LARGEST >> 10} KiB: not a workload file")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -40,6 +40,7 @@ def test_rate_is_as_asked(block: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("block", KINDS)
+@settings(max_examples=40)
 @given(count=st.integers(1, 400), more=st.integers(0, 400), seed=st.integers(0, 2**40))
 def test_the_first_arrivals_do_not_depend_on_how_many_are_drawn(
     block: dict[str, Any], count: int, more: int, seed: int

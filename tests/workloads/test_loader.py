@@ -157,8 +157,8 @@ def test_all_faults_are_named_at_once_in_the_order_of_the_file(tmp_path: Path) -
         (b"- 1\n", "w.yaml:1:1: a workload is a mapping of keys, such as name and requests"),
         (b"name: caf\xe9\n", "w.yaml:1:10: not UTF-8 text: byte 0xe9"),
         (b"name: \x00\n", "w.yaml: not valid YAML"),
-        (b"a: " + b"[" * 5000, "w.yaml: not a workload: nested too deeply"),
-        (b"#" * (1 << 20) + b"#", "w.yaml: larger than 1 MiB: not a workload file"),
+        (b"a: " + b"{a: " * 5000, "w.yaml: not a workload: nested too deeply"),
+        (b"#" * (256 << 10) + b"#", "w.yaml: larger than 256 KiB: not a workload file"),
         (b"name: a\n---\nname: b\n", "w.yaml:2:1: not valid YAML: but found another document"),
     ],
 )
