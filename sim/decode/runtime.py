@@ -15,6 +15,7 @@ from sim.decode.memory import PagedMemory
 from sim.decode.store import KVStore
 from sim.decode.torch_backend import TorchBackend
 from sim.decode.transcript import Transcript
+from sim.decode.warm import warm_up
 from sim.errors import UserError, suggest
 from sim.runner import contents
 
@@ -112,6 +113,7 @@ def assemble(
     else:
         meter = Meter(device) if device.type == "cuda" else None
         attends = memory = Growing(transcript, meter)
+    warm_up(decoder, attends if store is not None else Recomputing())
     batcher = Batcher(transcript, device, recomputes=allocator.recomputes)
     executor = TorchExecutor(decoder, attends, memory, batcher, transcript, watcher)
     return Runtime(executor, transcript, attends.name, store, meter)
