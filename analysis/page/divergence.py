@@ -39,7 +39,7 @@ def diverge(first: Columns, second: Columns, tolerance_s: float) -> Divergence |
     _add(found, first["arrival_s"][:count], status, first, "refused by one of the two")
     one, two = first["scheduled_s"][:count], second["scheduled_s"][:count]
     when = np.fmin(one, two)
-    apart = np.abs(np.nan_to_num(one, nan=np.inf) - np.nan_to_num(two, nan=np.inf))
+    apart = np.where(np.isnan(one) == np.isnan(two), np.abs(one - two), np.inf)
     late = ~status & ~np.isnan(when) & ~(apart <= tolerance_s)
     _add(found, when, late, first, "admitted by one while the other lets it wait")
     lost = (first["preemptions"][:count] > 0) != (second["preemptions"][:count] > 0)

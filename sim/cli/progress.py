@@ -25,7 +25,9 @@ def shown(repeats: int, *, quiet: bool) -> Iterator[Callable[[Progress], None] |
     if quiet:
         yield None
     elif not console.is_terminal:
-        yield _Lines(console, repeats)
+        lines = _Lines(console, repeats)
+        yield lines
+        lines.through()
     else:
         columns = (
             TextColumn("{task.description}", markup=False),
@@ -59,8 +61,17 @@ class _Lines:
     def __init__(self, console: Terminal, repeats: int) -> None:
         self._console = console
         self._repeats = repeats
+        self._last: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
-        if progress.done == progress.total:
-            which = f", replication {progress.repeat + 1} of {self._repeats}" if self._repeats > 1 else ""
-            self._console.print(f"{progress.label}{which}: {progress.total:,} requests", markup=False, soft_wrap=True)
+        if self._last and (self._last.label, self._last.repeat) != (progress.label, progress.repeat):
+            self.through()
+        self._last = progress
+
+    def through(self) -> None:
+        """Tell of the last run, which is over: the next has begun, or there is none."""
+        if self._last is not None:
+            label, repeat, done, total = self._last
+            which = f", replication {repeat + 1} of {self._repeats}" if self._repeats > 1 else ""
+            count = f"{total:,}" if done == total else f"{done:,} of {total:,}"
+            self._console.print(f"{label}{which}: {count} requests", markup=False, soft_wrap=True)

@@ -43,7 +43,7 @@ def run(
 
     """
     workload, base = read(file, settings, seed, repeat)
-    folder = out or Path("runs", _folder_name(workload.name))
+    folder = out or folder_for(workload.name)
     try:
         with shown(workload.repeat, quiet=quiet) as progress:
             entries = run_workload(workload, folder, base=base, progress=progress, resume=resume)
@@ -60,9 +60,9 @@ def run(
     return None
 
 
-def _folder_name(name: str) -> str:
-    """Make one folder's name of a workload's name, whatever letters it has."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "workload"
+def folder_for(name: str, suffix: str = "") -> Path:
+    """Return where results go if nothing is said: one folder below `runs`, whatever letters the workload's name has."""
+    return Path("runs", (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "workload") + suffix)
 
 
 def _kept(folder: Path) -> str:

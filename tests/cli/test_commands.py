@@ -112,6 +112,28 @@ def test_what_is_no_run_and_no_recording_is_one_line(line: str, run_directory: P
     assert err.count("\n") == 1
 
 
+# -- validate --------------------------------------------------------------------------------
+
+
+def test_validate_compares_a_real_run_with_its_simulation(workload: Path, capsys: Capture) -> None:
+    line = ["validate", str(workload), "--device", "cpu", "--set", "requests.count=3", "--quiet"]
+    assert main([*line, "--out", "real"]) == 0
+    shown = capsys.readouterr().out
+    assert "everything agrees" in shown
+    assert Path("real/validation.html").is_file()
+    assert main([*line, "--set", "allocators=[{kind: paged}]", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"] is True
+    assert Path("runs/small-validated/validation.json").is_file()
+
+
+def test_a_device_that_is_not_there_is_one_line(workload: Path, capsys: Capture) -> None:
+    assert main(["validate", str(workload), "--device", "cuda:99"]) == FAULT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+
+
 # -- export ----------------------------------------------------------------------------------
 
 

@@ -49,6 +49,15 @@ def test_json_is_one_document_and_nothing_else(workload: Path, capsys: Capture) 
     assert [run["allocator"] for run in document["runs"]] == ["preallocated", "paged"]
 
 
+def test_a_run_that_ends_before_its_requests_says_so(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "x", "--set", "horizon_s=0.05"]) == 0
+    out, err = capsys.readouterr()
+    for line in err.splitlines():
+        assert re.fullmatch(r"(preallocated|paged): \d+ of 40 requests", line)
+    assert len(err.splitlines()) == 2
+    assert "unfinished" in out
+
+
 def test_the_command_line_changes_the_file(workload: Path, capsys: Capture) -> None:
     line = ["run", str(workload), "--out", "x", "--seed", "7", "--repeat", "2", "--set", "requests.count=5"]
     assert main([*line, "--set", "allocators.1.block_size=4"]) == 0
@@ -136,14 +145,14 @@ def test_an_interrupted_run_says_what_it_keeps_and_goes_on(workload: Path) -> No
     line = [sys.executable, "-m", "sim", "run", str(workload), "--out", "x", "--repeat", "8"]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        for _ in range(3):  # the third run has served its requests, so two are whole
+        for _ in range(3):  # the fourth run has begun, so three are whole
             assert "of 8: 40 requests" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         message = process.stderr.read().splitlines()[-1]
     assert process.returncode == INTERRUPTED
     kept = re.fullmatch(r"interrupted; (\d+) of 16 runs are complete in x, --resume keeps them", message)
     assert kept
-    assert 2 <= int(kept[1]) < 16
+    assert 3 <= int(kept[1]) < 16
     assert not Path("x/summary.json").exists()
     done = subprocess.run([*line, "--resume"], capture_output=True, text=True, check=True)
     assert len(done.stderr.splitlines()) == 16 - int(kept[1])

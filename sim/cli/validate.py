@@ -1,0 +1,48 @@
+"""`validate`: a workload served for real, beside its simulation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from sim.cli.output import AsJson, terminal
+from sim.cli.progress import shown
+from sim.cli.run import folder_for
+from sim.cli.source import Settings, read
+from sim.decode import main_validate
+
+
+def validate(
+    file: str,
+    /,
+    *,
+    out: Path | None = None,
+    device: str = "auto",
+    backend: Literal["torch", "flashinfer"] | None = None,
+    settings: Settings = (),
+    seed: int | None = None,
+    quiet: bool = False,
+    json: AsJson = False,
+) -> int:
+    """Serve a workload on a real model with the simulator's own block tables, and compare with its simulation.
+
+    Exit status 1 if anything differs: tokens, decisions, or memory. Needs: pip install 'kvsim[torch]'
+
+    Args:
+        file: Workload file, or the name of a preset.
+        out: Directory to write; runs/NAME-validated if not given, NAME being the workload's.
+        device: auto, cpu, cuda or cuda:N.
+        backend: Attention; FlashInfer where it can be used if not given.
+        settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
+        seed: Seed in place of the file's.
+        quiet: Show no progress.
+        json: Print one JSON document in place of the table.
+
+    """
+    workload, base = read(file, settings, seed)
+    folder = out or folder_for(workload.name, "-validated")
+    with shown(1, quiet=quiet) as progress:
+        console = terminal()
+        return main_validate(
+            workload, folder, console, device=device, backend=backend, base=base, as_json=json, progress=progress
+        )
