@@ -116,7 +116,7 @@ def _message(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
         case "missing":
             return "missing"
         case "extra_forbidden":
-            return f"unknown key{meant(fault['loc'][-1], _known_keys(fault['loc'][:-1]))}"
+            return f"unknown key{_meant_key(fault['loc'])}"
         case "union_tag_invalid":
             known = _words(context["expected_tags"])
             message = f"unknown kind {context['tag']}{meant(context['tag'], known)}; known: {', '.join(known)}"
@@ -137,6 +137,19 @@ def _message(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
 def _words(listed: str) -> list[str]:
     """Take apart pydantic's `'a', 'b' or 'c'`."""
     return [word.strip(" '") for word in listed.replace(" or ", ",").split(",")]
+
+
+def _meant_key(loc: tuple[Step, ...]) -> str:
+    """Guess which key was meant: one of the same block, or one of the same name in another block."""
+    near = meant(loc[-1], _known_keys(loc[:-1]))
+    if near:
+        return near
+    places = [
+        f"{name}.{loc[-1]}"
+        for name, field in Workload.model_fields.items()
+        if any(loc[-1] in block.model_fields for block in _blocks(field.annotation))
+    ]
+    return f" (did you mean {' or '.join(places)}?)" if places else ""
 
 
 def _known_keys(loc: tuple[Step, ...]) -> list[str]:

@@ -75,7 +75,13 @@ def test_what_is_loaded_cannot_be_changed(small: Small) -> None:
         ("slo: &a [*a]", "w.yaml:6:6: an alias must not refer to what holds it"),
         ("slo: {", "w.yaml:7:1: not valid YAML: expected the node content, but found '<stream end>'"),
         ("? [1, 2]\n: 3", "w.yaml:6:3: a key must be a word"),
-        ("rate: 3", "w.yaml:6:1: rate: unknown key"),
+        ("wat: 3", "w.yaml:6:1: wat: unknown key"),
+        ("arrivals: 3", "w.yaml:6:1: arrivals: unknown key (did you mean requests.arrivals?)"),
+        ("max_num_seqs: 3", "w.yaml:6:1: max_num_seqs: unknown key (did you mean engine.max_num_seqs?)"),
+        (
+            "slo: {chunked_prefill: true}",
+            "w.yaml:6:7: slo.chunked_prefill: unknown key (did you mean engine.chunked_prefill?)",
+        ),
     ],
 )
 def test_a_fault_is_one_line_with_its_place(tmp_path: Path, line: str, message: str) -> None:

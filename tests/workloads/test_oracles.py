@@ -115,3 +115,12 @@ def test_sharegpt_every_answer(traces: Path) -> None:
 def test_the_shipped_lengths_are_the_recorded_ones(traces: Path) -> None:
     shipped = Path(__file__).parents[2] / "workloads" / "data" / "sharegpt_first_turn_vllm_filter.csv.gz"
     assert shipped.read_bytes() == (traces / "sharegpt_lengths" / "first_turn_vllm_filter.csv.gz").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "rate"), [("w10000_r2", 2), ("w10000_r20", 20)])
+def test_the_benchmark_s_traces(traces: Path, name: str, rate: int) -> None:
+    found = describe(Trace(trace=str(traces.parent / "bench" / f"{name}.csv.gz")))
+    assert (found.format, found.rows, found.requests) == ("vidur", 10_000, 10_000)
+    assert found.rate_rps == pytest.approx(rate, rel=0.02)
+    assert (round(found.prompt_tokens.mean, 1), round(found.output_tokens.mean)) == (161.3, 338)
+    assert found.gap_cv == pytest.approx(1, abs=0.03)
