@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import pytest
 from sim.errors import UserError
 from sim.replay import main_replay, replay
 
-RECORDINGS = sorted((Path(__file__).parent / "recordings").glob("*.gz"))
+SHARED = Path(os.environ.get("KVSIM_SHARED", Path(__file__).parents[1].parent / "shared"))
+RECORDINGS = sorted((SHARED / "data" / "recorded").glob("*.gz"))
+pytestmark = pytest.mark.skipif(
+    not RECORDINGS, reason=f"no recordings in {SHARED}; set KVSIM_SHARED to the folder that holds data/recorded"
+)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
