@@ -238,8 +238,8 @@ class Model:
         self._leave_host(sequence)
 
     def reset(self) -> bool:
-        """Forget every key."""
-        if self.running:
+        """Forget every key, unless a block is held."""
+        if self.pages():
             return False
         self.keys.clear()
         return True
