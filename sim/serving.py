@@ -88,7 +88,7 @@ class Serving:
             for _ in range(job.samples - 1):
                 grant = allocator.admit(ask)
                 if isinstance(grant, Refusal):
-                    for row in rows:
+                    for row in reversed(rows):
                         allocator.release(row)
                     return grant
                 rows.append(grant.row)

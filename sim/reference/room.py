@@ -86,7 +86,7 @@ class Room:
         for _ in range(1 if self.allocator.shares else request.samples):
             grant = self.allocator.admit(ask)
             if isinstance(grant, Refusal):
-                for row in rows:
+                for row in reversed(rows):
                     self.allocator.release(row)
                 return grant
             rows.append(grant.row)
