@@ -37,7 +37,7 @@ class Window(NamedTuple):
         full = first // self.block_size
         most = 0
         for length in range(first, final) if self.behind(final) else range(first, final)[-1:]:
-            behind = self.behind(length - 1)
+            behind = self.behind(length - 1) if length > first else 0
             own = -(-(length + 1) // self.block_size) - max(full, behind)
             most = max(most, max(0, full - behind) + samples * own)
         return most
