@@ -63,10 +63,12 @@ def main_validate(
 
     """
     demand_extras()
-    from sim.decode.show import show  # noqa: PLC0415  torch takes seconds, and may be missing
+    from analysis.report import write_joint_report  # noqa: PLC0415  torch takes seconds, and may be missing
+    from sim.decode.show import show  # noqa: PLC0415
     from sim.decode.validate import validate  # noqa: PLC0415
 
     result = validate(workload, out, device=device, backend=backend, base=base, progress=progress)
+    write_joint_report([out / "measured", out / "simulated"], out / "validation.html")
     if as_json:
         console.print_json(data=result.as_json(), indent=2)
     else:

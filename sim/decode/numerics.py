@@ -1,13 +1,14 @@
 """Is what was decoded through the block table what the model itself says?
 
 Every sequence of a run is put to the same transformers model with the same weights, its own
-contiguous cache and transformers' own attention, token by token, and the logits before each
-output token are compared.  The reference is fed the tokens of the run, so that each position
-is compared on its own and a difference is not carried on.
+contiguous cache and transformers' own attention: the prompt, then, on top of its cached K/V,
+the output.  The logits before each output token are compared.  As the reference is fed the
+tokens of the run, each position is compared on its own and no difference is carried on.
 
-Errors are in units of the reference's spread: `max |paged - reference| / std(reference)` over the
-vocabulary, at each position.  In fp32 every token must be the reference's very choice.  In
-bf16 and fp16, whose logits have ties, it must be within the tolerance of it.
+The error at a position is `rms(paged - reference) / std(reference)` over the vocabulary: about 1 where a
+sequence attends to the wrong K/V.  In fp32 every token must also be the reference's very
+choice.  In bf16 and fp16 the likeliest tokens often tie within rounding, so there a token may miss
+it by as much as logits can be off at that position, twice the largest difference.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
     from sim.decode.model import Decoder
     from sim.decode.transcript import Transcript
 
-TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.25}
-"""Largest error allowed, by number format, in units of the reference's spread.
+TOLERANCE = {"fp32": 1e-4, "fp16": 0.0125, "bf16": 0.1}
+"""Largest error allowed, by number format.
 
-bf16 has 8 bits of precision: one rounding is off by up to 0.4 %, and a logit is the sum of
-thousands of rounded terms over all layers."""
+bf16 keeps 8 bits, so each result of each layer is off by up to 0.4 %, and these errors add up over the layers: two
+correct ways to compute a 16-layer model differ by about 0.03.  fp16 keeps 11 bits, an eighth of that error."""
 
 
 class Recorder:
@@ -74,14 +75,11 @@ class Reference:
         try:
             cache = DynamicCache(config=network.config)
             ids = torch.tensor([tokens], device=device)
-            rows = []
             with torch.inference_mode():
-                for start, stop in [(0, prompt), *((at, at + 1) for at in range(prompt, len(tokens) - 1))]:
-                    answer = network(
-                        input_ids=ids[:, start:stop], past_key_values=cache, use_cache=True, logits_to_keep=1
-                    )
-                    rows.append(answer.logits[0, -1])
-            return torch.stack(rows)
+                rows = [network(input_ids=ids[:, :prompt], past_key_values=cache, logits_to_keep=1).logits[0]]
+                if prompt < len(tokens) - 1:
+                    rows.append(network(input_ids=ids[:, prompt:-1], past_key_values=cache).logits[0])
+            return torch.cat(rows)
         finally:
             network.config._attn_implementation = NAME  # noqa: SLF001
 
@@ -152,15 +150,16 @@ def _compare(
     index, sample = who
     expected, got = wanted.float(), said.float()
     spread = expected.std(dim=-1)
-    errors = (got - expected).abs().amax(dim=-1) / spread
+    off = got - expected
+    errors = off.square().mean(dim=-1).sqrt() / spread
     chosen = torch.tensor(tokens, device=expected.device)[:, None]
     ranks = torch.zeros_like(chosen)
     ranks[0] = sample  # sample k of a request begins with the k-th likeliest token
     best = expected.topk(sample + 1, dim=-1)
-    short = (best.values.gather(1, ranks) - expected.gather(1, chosen)).abs()[:, 0] / spread
+    short = (best.values.gather(1, ranks) - expected.gather(1, chosen)).abs()[:, 0]
     equal = (best.indices.gather(1, ranks) == chosen)[:, 0]
     wrong = (errors > result.tolerance) | ~errors.isfinite()
-    wrong |= ~equal if result.exact else short > 2 * result.tolerance
+    wrong |= ~equal if result.exact else short > 2 * off.abs().amax(dim=-1)
     if not result.first and bool(wrong.any()):
         at = int(wrong.nonzero()[0])
         result.first = (

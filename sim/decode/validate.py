@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from allocators.registry import find
 from allocators.rows import SharingRows
 from analysis.reading import open_directory
-from analysis.report import write_joint_report
 from sim.decode.checks import MEMORY_TOLERANCE, Decisions, Finding, decisions_of, exercised, memory_of
 from sim.decode.device import demand_memory, name_of, resolve
 from sim.decode.executor import OutOfMemoryError
@@ -100,7 +99,7 @@ def validate(
 
     Args:
         workload: what to run; its first replication.
-        out: folder for validation.json, validation.html and the run directories `measured` and `simulated`.
+        out: folder for validation.json and the run directories `measured` and `simulated`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         backend: `torch` or `flashinfer`; FlashInfer where it can be used if not given.
         base: folder that the workload's relative files start from.
@@ -128,15 +127,18 @@ def validate(
         not_run,
     )
     bench = Bench(decoder, attends, result)
-    directories = bench.serve(workload, out, "", base, progress)
-    again = [spec for spec, finding in zip(workload.allocators, result.findings, strict=True) if finding.twice]
+    bench.serve(workload, out, "", base, progress)
+    again = [
+        spec.model_copy(update={"label": finding.label})
+        for spec, finding in zip(workload.allocators, result.findings, strict=True)
+        if finding.twice
+    ]
     if again:
         other = "swap" if workload.engine.preemption == "recompute" else "recompute"
         engine = workload.engine.model_copy(update={"preemption": other})
         changes = {"engine": engine, "allocators": tuple(again)}
         bench.serve(workload.model_copy(update=changes), out, f"-{other}", base, progress)
     write_json(out / "validation.json", result.as_json())
-    write_joint_report(directories, out / "validation.html")
     return result
 
 
@@ -158,9 +160,9 @@ class Bench:
         suffix: str,
         base: Path | None,
         progress: Callable[[Progress], None] | None,
-    ) -> tuple[Path, Path]:
-        """Run a workload for real and as a simulation; returns the two run directories."""
-        measured, simulation = out / f"measured{suffix}", out / f"simulated{suffix}"
+    ) -> None:
+        """Run a workload for real and as a simulation, into two run directories."""
+        measured = out / f"measured{suffix}"
         facts = {"executor": {"device": self._result.device, "versions": self._result.versions}}
         self._served.clear()
         run(workload, measured, base=base, progress=progress, executing=self._executing, facts=facts)
@@ -168,8 +170,7 @@ class Bench:
         for finding, recorded, setup, case, requests in self._served:
             if finding.stopped is None:
                 finding.decisions = replay(setup, case, requests, recorded, folders[case.label])
-        run(workload, simulation, base=base)
-        return measured, simulation
+        run(workload, out / f"simulated{suffix}", base=base)
 
     @contextmanager
     def _executing(self, setup: Setup, case: Case, requests: Requests, allocator: Allocator) -> Iterator[Recorded]:

@@ -1,0 +1,191 @@
+"""Validation on a GPU: every backend, head layout and allocator, the 1B and the OPT-13B geometry.  Run by hand.
+
+    python -m tests.gpu.validate_gpu                      all of it, about six minutes on an H100
+    python -m tests.gpu.validate_gpu --only 1b 13b        some of it
+    python -m tests.gpu.validate_gpu --list               what there is
+
+Prints a table for each validation and writes `analysis/results/validate_<device>.json` (or into
+`--out`).  Exit status 1 where a real run and its simulation differ.  FlashInfer builds its
+kernels when they are first used; that is done in the background while the first jobs run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+
+from sim.decode.device import name_of, resolve
+from sim.decode.show import show
+from sim.decode.validate import Validation, validate
+from sim.errors import UserError
+from sim.geometry import resolve_model
+from sim.rundir import write_json
+from workloads.loader import load
+
+RESULTS = Path(__file__).parents[2] / "analysis" / "results"
+SLOTS = 640
+"""Token slots in the pool of a small geometry: too few for all of its requests at once."""
+SMALL = {
+    "mha": {
+        "model_type": "gpt2",
+        "n_layer": 4,
+        "n_head": 8,
+        "n_embd": 512,
+        "n_positions": 512,
+        "vocab_size": 4096,
+    },
+    "opt": {
+        "model_type": "opt",
+        "num_hidden_layers": 4,
+        "hidden_size": 512,
+        "num_attention_heads": 8,
+        "ffn_dim": 1024,
+        "word_embed_proj_dim": 512,
+        "activation_function": "relu",
+        "max_position_embeddings": 512,
+        "vocab_size": 4096,
+    },
+    "gqa-window": {
+        "model_type": "mistral",
+        "num_hidden_layers": 4,
+        "hidden_size": 512,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "intermediate_size": 1024,
+        "sliding_window": 33,
+        "max_position_embeddings": 512,
+        "vocab_size": 4096,
+    },
+    "mqa": {
+        "model_type": "falcon",
+        "num_hidden_layers": 4,
+        "hidden_size": 512,
+        "num_attention_heads": 8,
+        "multi_query": True,
+        "new_decoder_architecture": False,
+        "parallel_attn": True,
+        "bias": False,
+        "alibi": False,
+        "max_position_embeddings": 512,
+        "vocab_size": 4096,
+    },
+}
+"""One geometry for each head layout, with heads of 64 as FlashInfer's kernels want them."""
+ALLOCATORS = [
+    {"kind": "paged", "block_size": 4},
+    {"kind": "paged", "block_size": 16, "prefix_cache": True, "scheduler": "vllm-v0"},
+    {"kind": "paged", "block_size": 1, "scheduler": "orca"},
+    {"kind": "growing"},
+]
+"""What a small geometry runs."""
+
+
+class Job(NamedTuple):
+    """One validation."""
+
+    name: str
+    workload: str
+    """A preset."""
+    backend: str
+    config: str = ""
+    """Name in SMALL, in place of the preset's model."""
+    dtype: str = ""
+    settings: tuple[str, ...] = ()
+
+
+def jobs() -> list[Job]:
+    """Return all validations, those that need no kernel built first."""
+    exact = [Job("tiny-llama-fp32", "validate_tiny", "torch")]
+    exact += [Job(f"{name}-fp32-torch", "validate_tiny", "torch", name, "float32") for name in SMALL]
+    rounded = [Job(f"{name}-bf16-torch", "validate_tiny", "torch", name, "bfloat16") for name in SMALL]
+    built = [Job(f"{name}-bf16-flashinfer", "validate_tiny", "flashinfer", name, "bfloat16") for name in SMALL]
+    large = [Job(f"1b-{backend}", "validate_1b", backend) for backend in ("torch", "flashinfer")]
+    return [*exact, *rounded, *large, *built, Job("13b-flashinfer", "validate_opt13b", "flashinfer")]
+
+
+def run(job: Job, device: str, out: Path) -> Validation:
+    """Run one validation."""
+    settings = list(job.settings)
+    if job.config:
+        path = out / f"{job.config}-{job.dtype}.json"
+        path.write_text(json.dumps({**SMALL[job.config], "dtype": job.dtype}))
+        pool = (SLOTS * resolve_model(str(path)).kv_bytes_per_token + 1) / 2**30
+        settings += [
+            f"model={path}",
+            f"device.kv_memory_gib={pool}",
+            f"device.memory_gib={2 * pool + 1}",
+            f"allocators={json.dumps(ALLOCATORS)}",
+        ]
+    return validate(load(job.workload, settings), out / job.name, device=device, backend=job.backend)
+
+
+def build_kernels(device: torch.device) -> list[subprocess.Popen[bytes]]:
+    """Have FlashInfer build what the jobs will use, in processes of their own."""
+    if device.type != "cuda" or find_spec("flashinfer") is None:
+        return []
+    shapes = [(64, -1), (64, 32), (128, -1)]
+    return [
+        subprocess.Popen([sys.executable, "-m", "tests.gpu.build_kernel", str(head_dim), str(window)])
+        for head_dim, window in shapes
+    ]
+
+
+def main() -> int:
+    """Run the validations that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument("--only", nargs="*", default=[], help="jobs whose names begin so")
+    parser.add_argument("--list", action="store_true", help="name the jobs")
+    options = parser.parse_args()
+    console = Console(width=150)
+    chosen = [job for job in jobs() if not options.only or job.name.startswith(tuple(options.only))]
+    if options.list:
+        console.print(*(job.name for job in chosen), sep="\n")
+        return 0
+    device = resolve(options.device)
+    builders = build_kernels(device) if any(job.backend == "flashinfer" for job in chosen) else []
+    results: dict[str, Any] = {}
+    passed = True
+    for job in chosen:
+        if job.backend == "flashinfer":
+            while builders:
+                builders.pop().wait()
+        began = time.perf_counter()
+        console.rule(job.name, align="left")
+        try:
+            with TemporaryDirectory() as folder:
+                result = run(job, options.device, Path(folder))
+        except UserError as error:
+            console.print(f"not run: {error}", markup=False)
+            results[job.name] = {"passed": False, "not_run": str(error)}
+            passed = False
+            continue
+        seconds = time.perf_counter() - began
+        show(result, console)
+        console.print(f"{seconds:.1f} s")
+        results[job.name] = {**result.as_json(), "seconds": round(seconds, 1)}
+        passed &= result.passed
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    options.out.mkdir(parents=True, exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", name_of(device).lower()).strip("-")
+    path = options.out / f"validate_{slug}.json"
+    write_json(path, {"schema": 1, "passed": passed, "device": name_of(device), "validations": results})
+    console.print(f"{'PASSED' if passed else 'FAILED'}: {len(results)} validations, {path}", soft_wrap=True)
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
