@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from allocators.cuda_caching import round_size, segment_size
 from sim.decode.trace import first_difference
 from sim.plan import MoveKind
 
@@ -178,12 +179,13 @@ def memory_of(runtime: Runtime, case: Case, allocator: Allocator) -> Memory:
     if not allocator.concatenates or tensors is None:
         return Memory("none")
     device, meter = tensors.device, runtime.meter
-    segments = [size for _, size in device.segments()]
     simulated = {"peak_allocated": device.peak_allocated, "peak_reserved": device.peak_reserved}
     measured = {}
-    if meter is not None:
+    if meter is not None and not case.spec.options.get("expandable_segments"):  # PyTorch fixes that when it starts
         measured = {"peak_allocated": meter.peak_allocated, "peak_reserved": meter.peak_reserved}
-    return Memory("tensors", simulated, measured, MEMORY_TOLERANCE, {"peak_reserved": max(segments, default=0)})
+    longest = int(runtime.transcript.stride.max()) * case.facts["tensor_token_bytes"]
+    slack = {"peak_reserved": segment_size(round_size(longest))}
+    return Memory("tensors", simulated, measured, MEMORY_TOLERANCE, slack)
 
 
 def decisions_of(measured: Sequence[Step], replayed: Sequence[Step], folders: tuple[Path, Path]) -> Decisions:
