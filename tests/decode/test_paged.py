@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from tests.decode.room import CONFIGS, config, decode, workload
 
@@ -145,3 +146,16 @@ def test_what_is_wrong_is_found(fault: str) -> None:
     numerics = ran.numerics()
     assert numerics.passed == (fault == "none")
     assert bool(numerics.first) == (fault != "none")
+
+
+@pytest.mark.parametrize("model", ["tiny-gpt2", "tiny-llama"])
+def test_the_tokens_are_those_of_generate(model: str) -> None:
+    ran = decode(workload(model, {**PAGED, "prefix_cache": True}))
+    network, transcript = ran.decoder.network, ran.runtime.transcript
+    network.config._attn_implementation = "sdpa"
+    network.generation_config.eos_token_id, network.generation_config.pad_token_id = None, 0
+    for index in range(4):
+        tokens, prompt = transcript.sequence(index, 0), int(transcript.prompt[index])
+        ids = torch.tensor([tokens[:prompt]])
+        said = network.generate(ids, do_sample=False, max_new_tokens=int(transcript.output[index]))
+        assert said[0].tolist() == tokens
