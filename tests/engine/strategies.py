@@ -1,4 +1,4 @@
-"""Workloads and set-ups made by hypothesis: small pools, so that everything that can run short does."""
+"""Workloads and set-ups made by hypothesis: small pools and much to do, so that everything that can run short does."""
 
 from __future__ import annotations
 
@@ -13,56 +13,69 @@ from tests.engine.harness import Clock, Setup, family
 from workloads.requests import Prefixes, Requests
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from allocators.options import Option, Value
 
 LONGEST = 40
 """Token slots of the longest sequence."""
 SMALL = {
-    "block_size": st.integers(1, 8),
-    "host_blocks": st.integers(0, 40),
-    "sliding_window": st.integers(1, LONGEST),
+    "block_size": st.sampled_from([4, 4, 1, 2, 3, 5, 8]),
+    "host_blocks": st.sampled_from([40, 40, 12, 5, 0]),
+    "sliding_window": st.sampled_from([None, None, 5, 8, 13, LONGEST]),
     "page_kib": st.just(64),
     "tensor_token_bytes": st.sampled_from([8192, 16384, 32768]),  # pages of 8 to 2 tokens
 }
 """Values of options in proportion to pools of some dozens of slots."""
-GAPS = [0, 0, 0, 0.5, 1, 2, 3.25, 7, 40]
-"""Milliseconds between arrivals."""
+
+
+def mostly(usual: Sequence[Any], rare: Sequence[Any]) -> st.SearchStrategy[Any]:
+    """Choose among usual values seven times in eight."""
+    return st.integers(0, 7).flatmap(lambda roll: st.sampled_from(rare if roll == 7 else usual))
 
 
 @st.composite
-def requests(draw: st.DrawFn, *, most: int = 12, samples: int = 4) -> Requests:
-    """Draw requests, some of which cannot be served, with or without shared prefixes."""
-    count = draw(st.integers(1, most))
+def requests(draw: st.DrawFn, *, most: int = 14, samples: int = 4) -> Requests:
+    """Draw requests, some of which cannot be served: alone or as samples, with or without common prefixes."""
+    count = draw(st.integers(2, most))
 
     def column(values: st.SearchStrategy[Any]) -> list[Any]:
         return draw(st.lists(values, min_size=count, max_size=count))
 
-    arrival = np.cumsum(column(st.sampled_from(GAPS))) / 1e3
-    output = column(st.integers(1, 16) | st.integers(1, LONGEST + 4))
-    each = column(st.integers(1, samples)) if draw(st.booleans()) else []
+    arrival = np.cumsum(column(mostly([0, 0, 0, 0.5, 1, 1, 2, 3.25], [7, 40]))) / 1e3
+    output = column(mostly(range(1, 20), range(20, LONGEST + 4)))
+    several = column(st.integers(1, samples)) if samples > 1 and draw(st.integers(0, 2)) == 0 else []
     prefixes = None
     if draw(st.booleans()):
-        pieces = column(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 12)), min_size=1, max_size=3))
-        prompt = [sum(length for _, length in each) for each in pieces]
-        flat = [piece for each in pieces for piece in each]
-        prefixes = Prefixes(
-            np.array([name for name, _ in flat], np.int64),
-            np.array([length for _, length in flat], np.int64),
-            np.cumsum([0, *map(len, pieces)]),
-            np.array(column(st.integers(1, 4) | st.integers(100, 10_000)), np.int64),
-        )
+        prefixes = _prefixes(column)
+        prompt = [sum(length for _, length in prefixes.pieces(index)) for index in range(count)]
     else:
-        prompt = column(st.integers(1, 12) | st.integers(1, LONGEST + 4))
+        prompt = column(mostly(range(1, 14), range(14, LONGEST + 4)))
     after, delay = _followers(draw, count) if draw(st.integers(0, 3)) == 0 else ([], [])
     return Requests(
         arrival,
         np.array(prompt, np.int64),
         np.array(output, np.int64),
-        np.array(each, np.int64),
-        beam=draw(st.booleans()) if each else False,
+        np.array(several, np.int64),
+        beam=bool(several) and draw(st.booleans()),
         prefixes=prefixes,
         after=np.array(after, np.int64),
         delay_s=np.array(delay, np.float64),
+    )
+
+
+def _prefixes(column: Any) -> Prefixes:
+    """Draw prompts that often begin alike, and outputs that a later prompt sometimes repeats."""
+    first = column(st.tuples(st.integers(1, 2), st.sampled_from([4, 8, 9, 12])))
+    rest = column(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 8)), max_size=2))
+    pieces = [[head, *tail] for head, tail in zip(first, rest, strict=True)]
+    names, lengths = zip(*(piece for each in pieces for piece in each), strict=True)
+    outputs = [name or 100 + index for index, name in enumerate(column(st.sampled_from([0, 0, 1, 2])))]
+    return Prefixes(
+        np.array(names, np.int64),
+        np.array(lengths, np.int64),
+        np.cumsum([0, *map(len, pieces)]),
+        np.array(outputs, np.int64),
     )
 
 
@@ -77,9 +90,9 @@ def limits(draw: st.DrawFn, scheduler: str) -> Limits:
     """Draw what the engine allows."""
     chunked = draw(st.booleans()) if scheduler == "vllm-v1" else False
     return Limits(
-        max_num_seqs=draw(st.integers(1, 8)),
-        max_num_batched_tokens=draw(st.integers(1, 24) if chunked else st.integers(8, 2 * LONGEST)),
-        max_model_len=draw(st.integers(LONGEST // 2, LONGEST)),
+        max_num_seqs=draw(st.sampled_from([12, 8, 6, 4, 3, 2, 1])),
+        max_num_batched_tokens=draw(mostly(range(8, 33), range(1, 8)) if chunked else st.integers(8, 2 * LONGEST)),
+        max_model_len=draw(st.sampled_from([LONGEST, LONGEST, 33, LONGEST // 2])),
         chunked_prefill=chunked,
         long_prefill_token_threshold=draw(st.sampled_from([0, 0, 1, 3, 8])),
         full_prompt_gate=draw(st.booleans()),
@@ -89,9 +102,7 @@ def limits(draw: st.DrawFn, scheduler: str) -> Limits:
 
 def options(kind: str) -> st.SearchStrategy[dict[str, Value]]:
     """Draw options of an allocator kind."""
-    return st.fixed_dictionaries(
-        {}, optional={name: _values(name, option) for name, option in family(kind).options.items()}
-    )
+    return st.fixed_dictionaries({name: _values(name, option) for name, option in family(kind).options.items()})
 
 
 def _values(name: str, option: Option) -> st.SearchStrategy[Any]:
@@ -105,11 +116,6 @@ def _values(name: str, option: Option) -> st.SearchStrategy[Any]:
 @st.composite
 def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
     """Draw all that a run depends on but its requests."""
-    small = {"block_size": 4, "page_kib": 64, "tensor_token_bytes": 16384}
-    declared = family(kind).options
-    chosen = {
-        name: value for name, value in small.items() if name in declared and declared[name].fault(value) is None
-    } | draw(options(kind))
     clock = Clock(
         step=1,
         token=draw(st.sampled_from([0, 1000, 12_345])),
@@ -123,13 +129,13 @@ def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
         scheduler,
         draw(limits(scheduler)),
         kind,
-        draw(st.integers(20, 160)),
-        chosen,
+        draw(mostly(range(40, 81), [20, 30, 120, 200])),
+        draw(options(kind)),
         {},
         clock,
         swap=draw(st.booleans()),
-        instants=draw(st.sampled_from([0, 1, 3, 16])),
-        horizon_s=draw(st.none() | st.sampled_from([0.001, 0.01, 0.04, 0.25])),
+        instants=draw(st.sampled_from([16, 3, 1, 0])),
+        horizon_s=draw(mostly([None], [0.001, 0.01, 0.04])),
     )
 
 

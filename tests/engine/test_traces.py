@@ -41,7 +41,7 @@ def setup(folder: Path, name: str, allocator: str, **changes: Any) -> Setup:
     trace = SHARED / "data" / "traces" / FILES[name]
     if not trace.is_file():
         pytest.skip(f"no recorded trace at {trace}; set KVSIM_SHARED to the folder that holds data/traces")
-    values = {"memory": 1, "scheduler": "vllm-v1", "longest": 8192, "engine": "", "count": 60} | changes
+    values = {"memory": 1, "scheduler": "vllm-v1", "longest": 8192, "engine": "", "count": 40} | changes
     path = folder / "slice.yaml"
     path.write_text(WORKLOAD.format(trace=trace, allocator=allocator, **values), encoding="utf-8")
     return prepare(load(path))
@@ -71,10 +71,10 @@ CASES = [
     ("conv", "kind: paged", {"scheduler": "static", "count": 30}),
     ("conv", "kind: contiguous, reserve: pow2, block_size: 16", {"scheduler": "orca", "longest": 4096}),
     ("conv", "kind: growing", {"count": 30}),
-    ("conv", "kind: ideal", {"count": 12, "memory": 0.5}),
+    ("conv", "kind: ideal", {"count": 8, "memory": 0.5}),
     ("code", "kind: paged, block_size: 32", {"memory": 2, "engine": "long_prefill_token_threshold: 512"}),
     ("code", "kind: preallocated, block_size: 64", {"memory": 3, "scheduler": "orca"}),
-    ("mooncake", "kind: paged, block_size: 128, prefix_cache: true", {"memory": 6, "count": 20, "longest": 32768}),
+    ("mooncake", "kind: paged, block_size: 128, prefix_cache: true", {"memory": 6, "count": 10, "longest": 32768}),
 ]
 
 
