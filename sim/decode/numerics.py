@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from sim.decode.batch import Batch
     from sim.decode.model import Decoder
     from sim.decode.transcript import Transcript
+    from sim.geometry import Geometry
+    from workloads.requests import Requests
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.0125, "bf16": 0.1}
 """Largest error allowed, by number format.
@@ -36,18 +39,36 @@ bf16 keeps 8 bits, so each result of each layer is off by up to 0.4 %, and these
 correct ways to compute a 16-layer model differ by about 0.03.  fp16 keeps 11 bits, an eighth of that error."""
 
 
-class Recorder:
-    """Keeps the logits from which each token of a run was chosen."""
+MOST_LOGITS = 4 << 30
+"""Bytes of logits that are kept for comparison; requests beyond that are decoded but not compared."""
 
-    def __init__(self) -> None:
+
+def compared(requests: Requests, geometry: Geometry) -> tuple[int, int]:
+    """Return how many requests are compared, from the first on, and the bytes of their logits."""
+    samples = requests.samples if len(requests.samples) else np.ones_like(requests.output_tokens)
+    size = (requests.output_tokens * samples).cumsum() * geometry.vocab * geometry.element_bytes
+    count = max(1, int(size.searchsorted(MOST_LOGITS, side="right")))
+    return count, int(size[count - 1])
+
+
+class Recorder:
+    """Keeps the logits from which each token of the first so many requests was chosen."""
+
+    def __init__(self, requests: Requests, geometry: Geometry) -> None:
         """Keep nothing yet."""
         self.rows: dict[int, torch.Tensor] = {}
         """By the token's place in the transcript: [vocab]."""
+        self.requests, _ = compared(requests, geometry)
+        """How many requests are kept."""
+        tokens = requests.prompt_tokens + requests.output_tokens
+        samples = requests.samples if len(requests.samples) else np.ones_like(tokens)
+        self._stop = int((tokens * samples)[: self.requests].sum())
 
     def see(self, batch: Batch, logits: torch.Tensor) -> None:
         """Keep the row of every token that was said."""
         for target, pick in zip(batch.targets.tolist(), batch.picks.tolist(), strict=True):
-            self.rows[target] = logits[pick]
+            if target < self._stop:
+                self.rows[target] = logits[pick].clone()  # a view would keep the rows of all others
 
     def said(self, places: Iterable[int]) -> list[torch.Tensor]:
         """Rows of the tokens at these places of the transcript, up to the first that was never said."""
@@ -66,6 +87,8 @@ class Reference:
         """Return the logits before each output token, [outputs, vocab], of a sequence with `prompt` prompt tokens."""
         key = (prompt, *tokens)
         if key not in self._known:
+            if sum(known.nbytes for known in self._known.values()) > MOST_LOGITS:
+                self._known.clear()
             self._known[key] = self._ask(tokens, prompt)
         return self._known[key]
 
@@ -91,6 +114,8 @@ class Numerics:
     tolerance: float
     exact: bool
     """Whether every token must be the reference's choice."""
+    requests: int = 0
+    """Requests compared, from the first on."""
     tokens: int = 0
     """Output tokens compared."""
     equal: int = 0
@@ -109,6 +134,7 @@ class Numerics:
         """Return plain data."""
         return {
             "passed": self.passed,
+            "requests": self.requests,
             "tokens": self.tokens,
             "equal_tokens": self.equal,
             "largest_error": self.largest_error,
@@ -129,9 +155,9 @@ def compare(reference: Reference, recorder: Recorder, transcript: Transcript, dt
         dtype: the model's; sets the tolerance.
 
     """
-    result = Numerics(TOLERANCE[dtype], exact=dtype == "fp32")
+    result = Numerics(TOLERANCE[dtype], exact=dtype == "fp32", requests=recorder.requests)
     total = 0.0
-    for index in range(len(transcript.prompt)):
+    for index in range(recorder.requests):
         prompt, output = int(transcript.prompt[index]), int(transcript.output[index])
         for sample in range(int(transcript.samples[index])):
             start = transcript.at(index, sample) + prompt

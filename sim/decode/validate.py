@@ -25,7 +25,7 @@ from sim.decode.checks import MEMORY_TOLERANCE, Decisions, Finding, decisions_of
 from sim.decode.device import demand_memory, name_of, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.model import load, supported
-from sim.decode.numerics import TOLERANCE, Recorder, Reference, compare
+from sim.decode.numerics import TOLERANCE, Recorder, Reference, compare, compared
 from sim.decode.runtime import assemble, choose_backend
 from sim.decode.trace import DivergedError, Recorded, Replayed
 from sim.engine import Engine
@@ -34,6 +34,7 @@ from sim.rundir import ParquetSink, write_json
 from sim.runner import contents, run
 from sim.setup import prepare
 from workloads.allocator import AllocatorSpec
+from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,7 +115,7 @@ def validate(
     setup = prepare(workload, base)
     supported(workload.model.name, setup.geometry, base)
     attends = choose_backend(backend, setup.geometry, where)
-    _demand_room(setup, where)
+    _demand_room(setup, where, make_requests(workload, 0))
     decoder = load(workload.model.name, setup.geometry, where, base=base, seed=workload.seed)
     result = Validation(
         workload.name,
@@ -175,7 +176,7 @@ class Bench:
     @contextmanager
     def _executing(self, setup: Setup, case: Case, requests: Requests, allocator: Allocator) -> Iterator[Recorded]:
         """Make a real executor; when its run is over, compare tokens and memory."""
-        workload, recorder = setup.workload, Recorder()
+        workload, recorder = setup.workload, Recorder(requests, setup.geometry)
         runtime = assemble(
             self._decoder,
             case,
@@ -246,13 +247,14 @@ def _runnable(workload: Workload) -> tuple[Workload, dict[str, str]]:
     return workload.model_copy(update={"allocators": tuple(specs)}), not_run
 
 
-def _demand_room(setup: Setup, device: torch.device) -> None:
-    """Raise UserError unless weights, the largest pool and the activations of a full step fit."""
+def _demand_room(setup: Setup, device: torch.device, requests: Requests) -> None:
+    """Raise UserError unless weights, the largest pool, the activations of a full step and what is compared fit."""
     largest = max((case.pool for case in setup.cases), key=lambda pool: pool.kv_bytes)
     parts = {
         "weights": largest.weight_bytes,
         "the KV pool with its null block": (largest.num_blocks + 1) * largest.block_bytes,
         "activations": largest.activation_bytes,
+        "logits to compare, of the run and of the reference": 2 * compared(requests, setup.geometry)[1],
     }
     demand_memory(device, parts)
 

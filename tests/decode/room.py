@@ -130,7 +130,8 @@ def decode(
     setup = prepare(work)
     case = setup.cases[0]
     decoder = decoder or load(work.model.name, setup.geometry, CPU)
-    requests, allocator, recorder = make_requests(work, 0), case.allocator(), Recorder()
+    requests, allocator = make_requests(work, 0), case.allocator()
+    recorder = Recorder(requests, setup.geometry)
     swap = work.engine.preemption == "swap"
     runtime = assemble(decoder, case, allocator, requests, seed=work.seed, backend=backend, swap=swap, watcher=recorder)
     executor = runtime.executor if wrap is None else wrap(runtime.executor, runtime)

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import sim.decode
 from analysis.reading import open_directory
-from sim.decode import main_validate
+from sim.decode import main_validate, numerics
 from sim.decode.executor import TorchExecutor
 from sim.decode.runtime import choose_backend
 from sim.decode.store import KVStore
@@ -86,6 +86,15 @@ def test_what_is_written_can_be_read(validated: tuple[Validation, Path]) -> None
     assert measured.manifest["executor"]["device"] == result.device
     statuses = {status for run in measured.runs for status in run.requests(["status"])["status"]}
     assert statuses == {"finished"}
+
+
+def test_only_so_many_logits_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "MOST_LOGITS", 2 * 6 * 256 * 4)
+    result = validate(short(), tmp_path, device="cpu")
+    found = result.findings[0].numerics
+    assert found is not None
+    assert (found.requests, found.tokens) == (2, 12)
+    assert result.passed
 
 
 def test_a_model_with_a_window_agrees(tmp_path: Path) -> None:
