@@ -93,7 +93,8 @@ class Ask(NamedTuple):
     output: int | None = None
     """True output length in tokens; set for allocators with `oracle = True` only."""
     samples: int = 1
-    """Sequences that will hold these tokens at once, each to be continued on its own; read by `never`."""
+    """Sequences that are to hold these tokens at once, each to be continued on its own: `never` and `admit` answer
+    for all of them, but `admit` opens one row, and is asked again for what sharing does not spare."""
 
 
 class Grant(NamedTuple):

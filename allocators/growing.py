@@ -95,7 +95,7 @@ class GrowingAllocator(Allocator):
         """Make tensors of `ask.tokens` tokens, if there is room for `ask.whole`."""
         if ask.tokens < 1:
             raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
-        return self._open(ask.tokens, max(ask.tokens, ask.whole), ask.spare)
+        return self._open(ask.tokens, max(ask.tokens, ask.whole), ask.spare, ask.samples)
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """Make a second set of tensors and copy all tokens."""
@@ -104,11 +104,11 @@ class GrowingAllocator(Allocator):
         grant = self._open(length, length, 0)
         return grant if isinstance(grant, Refusal) else grant._replace(copied=length)
 
-    def _open(self, tokens: int, whole: int, spare: int) -> Grant | Refusal:
+    def _open(self, tokens: int, whole: int, spare: int, samples: int = 1) -> Grant | Refusal:
         table, memory = self.table, self._memory
         if whole > self.max_model_len:
             return self.too_long(whole)
-        need = memory.more(whole, table.length) + spare * self.block_size * self._slot_bytes
+        need = memory.more(whole, table.length, samples) + spare * self.block_size * self._slot_bytes
         missing = memory.held(table.length) + need - memory.capacity
         if missing > 0:
             return Refusal(Reason.BLOCKS, self._blocks(need), self._blocks(missing))

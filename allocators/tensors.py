@@ -72,10 +72,10 @@ class Footprints:
         """Bytes that `count` sequences of `tokens` tokens need in an empty memory."""
         return int(self.footprints[tokens] * count + self.sizes[tokens])
 
-    def more(self, tokens: int, lengths: Ints) -> int:
-        """Bytes that a further sequence of `tokens` tokens needs."""
+    def more(self, tokens: int, lengths: Ints, count: int = 1) -> int:
+        """Bytes that `count` further sequences of `tokens` tokens need."""
         longest = lengths.max()
-        return int(self.footprints[tokens] + self.sizes[max(tokens, longest)] - self.sizes[longest])
+        return int(self.footprints[tokens] * count + self.sizes[max(tokens, longest)] - self.sizes[longest])
 
     def growth(self, rows: Ints, targets: Ints, lengths: Ints) -> Ints:
         """int64[n]: bytes held in addition once each row, and those before it, have their target length."""

@@ -101,7 +101,7 @@ class VirtualAllocator(Allocator):
         """Map groups for `ask.tokens`, if `ask.whole` would fit."""
         if ask.tokens < 1:
             raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
-        return self._open(ask.tokens, max(ask.tokens, ask.whole), ask.spare)
+        return self._open(ask.tokens, max(ask.tokens, ask.whole), ask.spare, ask.samples)
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """Map groups for a second range and copy all tokens."""
@@ -110,10 +110,10 @@ class VirtualAllocator(Allocator):
         grant = self._open(length, length, 0)
         return grant if isinstance(grant, Refusal) else grant._replace(copied=length)
 
-    def _open(self, tokens: int, whole: int, spare: int) -> Grant | Refusal:
+    def _open(self, tokens: int, whole: int, spare: int, samples: int = 1) -> Grant | Refusal:
         if whole > self.max_model_len:
             return self.too_long(whole)
-        need = self.blocks_for(whole) + spare
+        need = self.blocks_for(whole) * samples + spare
         if need > self.num_blocks - self._in_use:
             return Refusal(Reason.BLOCKS, need, need - self.num_blocks + self._in_use)
         row = self.table.open()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import simpy
 
-from allocators.base import Ask, Reason
+from allocators.base import Ask, Mappings, Reason
 from sim.beams import parents
 from sim.jobs import NEVER, Job
 from sim.leaping import leap
@@ -112,6 +112,8 @@ class Engine:
         """Tokens copied by forks since the last step began."""
         self._forked = False
         """Whether sequences have forked since the last step: the next one may have blocks to copy."""
+        self._mapped = Mappings()
+        """Pages mapped and unmapped until the last step began."""
         self._leapt = 0
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
@@ -255,8 +257,10 @@ class Engine:
 
     def _certain(self) -> bool:
         """Whether the scheduler could only let every decoding sequence advance, with nothing else to book."""
-        searching = self.requests.beam and self.serving.seats > len(self.serving.running)
-        return self.leaps and self._uniform and not (self._forked or searching) and self.scheduler.steady(self.serving)
+        serving = self.serving
+        searching = self.requests.beam and serving.seats > len(serving.running)
+        to_pay = self._forked or serving.allocator.mappings() != self._mapped
+        return self.leaps and self._uniform and not (to_pay or searching) and self.scheduler.steady(serving)
 
     def _idle(self) -> Generator[simpy.Event, object, None]:
         """Wait for the next arrival, or the horizon."""
@@ -287,6 +291,8 @@ class Engine:
                 job.cached = job.computed
             self._uniform &= job.ticket in serving.prefilling  # else it came back from the host
         plan.copied_tokens += self._copied
+        plan.mappings = self._new_mappings()
+        self._mapped = serving.allocator.mappings()
         self._copied, self._forked = 0, False
         duration = self.executor.run(plan, serving)
         prefill = sum(chunk.tokens for chunk in plan.chunks)
@@ -304,6 +310,11 @@ class Engine:
         self.log.add(row)
         self.steps += 1
         return duration
+
+    def _new_mappings(self) -> Mappings:
+        """Pages mapped and unmapped since the last step began."""
+        now, before = self.serving.allocator.mappings(), self._mapped
+        return Mappings(now.mapped - before.mapped, now.unmapped - before.unmapped)
 
     def _gaps(self, decodes: int, end: int) -> tuple[int, int]:
         """Time since the last token of most of the first `decodes` sequences, and of how many; others stall."""

@@ -61,6 +61,8 @@ class Simulated:
         load = self._prefill(spans)._replace(
             copied_tokens=plan.copied_tokens,
             swapped_bytes=plan.swapped_blocks * self._block_bytes,
+            mapped_pages=plan.mappings.mapped,
+            unmapped_pages=plan.mappings.unmapped,
             transfers=sum(move.kind is not MoveKind.COPY for move in plan.moves),
             samples=finished + plan.decodes,
         )

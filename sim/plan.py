@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from allocators.base import Mappings
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -59,6 +61,8 @@ class Plan:
     """Tokens whose K/V is copied on the device, by those copies or by moving a whole sequence."""
     swapped_blocks: int = 0
     """Blocks moved over PCIe, both ways."""
+    mappings: Mappings = field(default_factory=Mappings)
+    """Physical pages mapped and unmapped since the step before began."""
 
     def move(self, kind: MoveKind, blocks: Iterable[Copy]) -> None:
         """Add block moves of one kind."""

@@ -79,19 +79,15 @@ class Serving:
         """
         allocator = self.allocator
         output = job.output if allocator.oracle else None
-        ask = Ask(job.content, job.prompt, tokens, hit, whole, spare, output)
-        grant = allocator.admit(ask)
-        if isinstance(grant, Refusal):
-            return grant
-        rows = [grant.row]
-        if job.samples > 1 and not allocator.shares:
-            for _ in range(job.samples - 1):
-                grant = allocator.admit(ask)
-                if isinstance(grant, Refusal):
-                    for row in reversed(rows):
-                        allocator.release(row)
-                    return grant
-                rows.append(grant.row)
+        ask = Ask(job.content, job.prompt, tokens, hit, whole, spare, output, job.samples)
+        rows: list[int] = []
+        while len(rows) < (1 if allocator.shares else job.samples):
+            grant = allocator.admit(ask._replace(samples=job.samples - len(rows)) if rows else ask)
+            if isinstance(grant, Refusal):
+                for row in reversed(rows):
+                    allocator.release(row)
+                return grant
+            rows.append(grant.row)
         job.rows = rows
         job.computed = hit.tokens
         job.furthest = max(job.furthest, job.computed)

@@ -6,7 +6,7 @@ from bisect import insort
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from allocators.base import Reason
+from allocators.base import Mappings, Reason
 from sim.beams import parents
 from sim.engine import Outcome
 from sim.jobs import NEVER, Job
@@ -66,6 +66,8 @@ class ReferenceEngine:
         self.steps = 0
         self.copied = 0
         """Tokens copied by forks, to be paid for by the next step."""
+        self.mapped = Mappings()
+        """Pages mapped and unmapped until the last step began."""
         self.to_come: list[tuple[int, int]] = []
         """When which request arrives, in that order; who follows another one is entered when that one ends."""
         self.followers: dict[int, list[int]] = defaultdict(list)
@@ -178,6 +180,9 @@ class ReferenceEngine:
                 request.cached = request.computed
         step.copied_tokens += self.copied
         self.copied = 0
+        now = room.allocator.mappings()
+        step.mappings = Mappings(now.mapped - self.mapped.mapped, now.unmapped - self.mapped.unmapped)
+        self.mapped = now
         duration = self.executor.run(as_plan(step), as_serving(room))
         gaps = self.gaps(step, self.now + duration)
         gap, gap_tokens = usual([gap for gap, _ in gaps])
@@ -305,6 +310,7 @@ def as_plan(step: Step) -> Plan:
         moves=step.moves,
         copied_tokens=step.copied_tokens,
         swapped_blocks=step.swapped_blocks,
+        mappings=step.mappings,
     )
 
 

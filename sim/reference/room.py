@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.base import MISS, Allocator, Ask, Hit, Refusal
+from allocators.base import MISS, Allocator, Ask, Hit, Mappings, Refusal
 from sim.plan import Move, MoveKind
 from sim.reference.requests import Request, Sequence
 from sim.serving import StalledError
@@ -30,6 +30,8 @@ class Step:
     """Whole blocks to move before it runs, in this order."""
     copied_tokens: int = 0
     swapped_blocks: int = 0
+    mappings: Mappings = field(default_factory=Mappings)
+    """Pages mapped and unmapped since the step before began."""
     blocked: str = ""
     """What keeps the head of the queue waiting."""
     refusal: Refusal | None = None
@@ -83,8 +85,8 @@ class Room:
         request = self.waiting[0]
         ask = self.ask(request, hit.tokens + tokens, hit, whole, spare)
         rows: list[int] = []
-        for _ in range(1 if self.allocator.shares else request.samples):
-            grant = self.allocator.admit(ask)
+        for further in range(1 if self.allocator.shares else request.samples):
+            grant = self.allocator.admit(ask._replace(samples=request.samples - further))
             if isinstance(grant, Refusal):
                 for row in reversed(rows):
                     self.allocator.release(row)

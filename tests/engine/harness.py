@@ -73,6 +73,8 @@ class Clock:
     """For each token copied."""
     swapped: int = 0
     """For each block moved over PCIe."""
+    mapped: int = 0
+    """For each page mapped; a tenth of it for each page unmapped."""
     foresees: bool = True
     """Whether the engine may leap."""
 
@@ -82,6 +84,7 @@ class Clock:
         tokens = plan.decodes + sum(chunk.tokens for chunk in plan.chunks)
         done = sum(chunk.job.known == chunk.start + chunk.tokens for chunk in plan.chunks)
         moves = plan.copied_tokens * self.copied + plan.swapped_blocks * self.swapped
+        moves += plan.mappings.mapped * self.mapped + plan.mappings.unmapped * self.mapped // 10
         return self.step * MS + tokens * self.token + known * self.context + done * self.prompt + moves
 
     def foresee(self, serving: Serving, steps: int) -> Ints | None:

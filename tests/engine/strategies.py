@@ -123,6 +123,7 @@ def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
         prompt=draw(st.sampled_from([0, 1])),
         copied=draw(st.sampled_from([0, 300])),
         swapped=draw(st.sampled_from([0, 50_000])),
+        mapped=draw(st.sampled_from([0, 10])),
         foresees=draw(st.integers(0, 5)) > 0,
     )
     return Setup(
