@@ -11,6 +11,7 @@ faster must leave the same three tables to the last bit.
     policies.py   the four schedulers in words
     ledger.py     where every slot is, and who owns which block
     records.py    rows, and their columns in the end
+    wording.py    a step in the words of executors
     engine.py     the loop
 """
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from allocators.base import Mappings, Reason
 from sim.beams import parents
 from sim.engine import Outcome
-from sim.jobs import NEVER, Job
-from sim.plan import Chunk, Plan
+from sim.jobs import NEVER
 from sim.reference.ledger import block_map, ledger
 from sim.reference.policies import POLICIES
 from sim.reference.records import Snapshots, request_row, write
 from sim.reference.requests import Request
 from sim.reference.room import Room, Step
-from sim.serving import Serving, StalledError
+from sim.reference.wording import as_plan, as_serving
+from sim.serving import StalledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -293,42 +293,3 @@ def usual(gaps: list[int]) -> tuple[int, int]:
     counts = Counter(gaps)
     gap = min(counts, key=lambda gap: (-counts[gap], gap), default=0)
     return gap, counts[gap]
-
-
-# -- what an executor looks at ---------------------------------------------------------------
-
-
-def as_plan(step: Step) -> Plan:
-    """Word a step as the executor reads it: the first so many of the decoding sequences, and chunks."""
-    decodes = sum(len(request.sequences) for request in step.work if request.decoding)
-    chunks = [Chunk(as_job(each), each.computed, tokens) for each, tokens in step.work.items() if not each.decoding]
-    return Plan(
-        decodes,
-        chunks,
-        [as_job(each) for each in step.admitted],
-        [as_job(each) for each in step.preempted],
-        moves=step.moves,
-        copied_tokens=step.copied_tokens,
-        swapped_blocks=step.swapped_blocks,
-        mappings=step.mappings,
-    )
-
-
-def as_serving(room: Room) -> Serving:
-    """Word the decoding sequences as the executor reads them."""
-    serving = Serving(room.allocator)
-    for ticket, request in enumerate(room.running):
-        for sequence in request.sequences if request.decoding and request not in room.finished else ():
-            job = as_job(request)
-            job.ticket = ticket
-            serving.decoding.insert(job, sequence.row, int(room.allocator.table.slots[sequence.row]))
-            serving.context += sequence.tokens
-    return serving
-
-
-def as_job(request: Request) -> Job:
-    """Word a request as the executor reads it."""
-    job = Job(request.index, request.arrival, request.prompt, request.output, request.samples, request.content)
-    job.computed, job.generated = request.computed, request.generated
-    job.last_token = request.last_token
-    return job

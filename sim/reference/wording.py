@@ -1,0 +1,49 @@
+"""A step in the words that executors read: a plan, and the decoding sequences in running order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim.jobs import Job
+from sim.plan import Chunk, Plan
+from sim.serving import Serving
+
+if TYPE_CHECKING:
+    from sim.reference.requests import Request
+    from sim.reference.room import Room, Step
+
+
+def as_plan(step: Step) -> Plan:
+    """Word a step as the executor reads it: the first so many of the decoding sequences, and chunks."""
+    decodes = sum(len(request.sequences) for request in step.work if request.decoding)
+    chunks = [Chunk(as_job(each), each.computed, tokens) for each, tokens in step.work.items() if not each.decoding]
+    return Plan(
+        decodes,
+        chunks,
+        [as_job(each) for each in step.admitted],
+        [as_job(each) for each in step.preempted],
+        moves=step.moves,
+        copied_tokens=step.copied_tokens,
+        swapped_blocks=step.swapped_blocks,
+        mappings=step.mappings,
+    )
+
+
+def as_serving(room: Room) -> Serving:
+    """Word the decoding sequences as the executor reads them."""
+    serving = Serving(room.allocator)
+    for ticket, request in enumerate(room.running):
+        for sequence in request.sequences if request.decoding and request not in room.finished else ():
+            job = as_job(request)
+            job.ticket = ticket
+            serving.decoding.insert(job, sequence.row, int(room.allocator.table.slots[sequence.row]))
+            serving.context += sequence.tokens
+    return serving
+
+
+def as_job(request: Request) -> Job:
+    """Word a request as the executor reads it."""
+    job = Job(request.index, request.arrival, request.prompt, request.output, request.samples, request.content)
+    job.computed, job.generated = request.computed, request.generated
+    job.last_token = request.last_token
+    return job
