@@ -40,6 +40,17 @@ def obstacle(geometry: Geometry, device: torch.device) -> str | None:
     return None
 
 
+def build(head_dim: int, window: int | None) -> None:
+    """Have FlashInfer build its bf16 kernel for keys of `head_dim`, where it has not been built yet; takes a minute."""
+    from flashinfer import BatchPrefillWithPagedKVCacheWrapper  # noqa: PLC0415  an extra, and slow to import
+
+    workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device="cuda")
+    one, two = (torch.tensor(values, dtype=torch.int32) for values in ([1], [0, 1]))
+    wrapper = BatchPrefillWithPagedKVCacheWrapper(workspace, "NHD", backend="fa2")
+    left = -1 if window is None else window - 1
+    wrapper.plan(two, two, one, one, 1, 1, head_dim, 16, causal=True, window_left=left, q_data_type=torch.bfloat16)
+
+
 class FlashInferBackend:
     """Keeps K/V in a `KVStore` and attends with FlashInfer."""
 

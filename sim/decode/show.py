@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -21,14 +22,16 @@ def show(result: Validation, console: Console) -> None:
     console.print(f"{result.workload}: {result.model} in {result.dtype}, weights {result.weights}", markup=False)
     console.print(f"{result.device} ({versions})", markup=False)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("run", no_wrap=True)
-    table.add_column("attention")
-    for name in ("steps", "preempted", "tokens", "equal", "largest error"):
-        table.add_column(name, justify="right")
+    for name in ("run", "attention"):
+        table.add_column(name, no_wrap=True)
+    for name in ("steps", "preempted", "tokens", "equal", "error"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name in ("decisions", "memory", "verdict"):
         table.add_column(name, no_wrap=True)
     for finding in result.findings:
         table.add_row(*map(Text, _row(finding)))
+    wide = console.options.update(width=1000)  # on a narrower terminal lines run over, but nothing is cut
+    console.width = max(console.width, Measurement.get(console, wide, table).maximum)
     console.print(table)
     for finding in result.findings:
         for why in reasons(finding):
@@ -62,10 +65,10 @@ def _memory(memory: Memory) -> str:
     if memory.kind == "none":
         return "holds none"
     if not memory.measured:
-        return "not measured on a CPU"
+        return "not measured"
     if not any(memory.errors.values()):
         return "exact"
-    return ", ".join(f"{name.removeprefix('peak_')} {error:+.1%}" for name, error in memory.errors.items())
+    return " ".join(f"{name.removeprefix('peak_')} {error:+.1%}" for name, error in memory.errors.items())
 
 
 def reasons(finding: Finding) -> list[str]:
