@@ -181,6 +181,8 @@ def memory_of(runtime: Runtime, case: Case, allocator: Allocator) -> Memory:
     device, meter = tensors.device, runtime.meter
     simulated = {"peak_allocated": device.peak_allocated, "peak_reserved": device.peak_reserved}
     measured = {}
+    if meter is not None:
+        meter.step()
     if meter is not None and not case.spec.options.get("expandable_segments"):  # PyTorch fixes that when it starts
         measured = {"peak_allocated": meter.peak_allocated, "peak_reserved": meter.peak_reserved}
     longest = int(runtime.transcript.stride.max()) * case.facts["tensor_token_bytes"]

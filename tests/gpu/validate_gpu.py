@@ -154,35 +154,42 @@ def main() -> int:
         return 0
     device = resolve(options.device)
     builders = build_kernels(device) if any(job.backend == "flashinfer" for job in chosen) else []
+    options.out.mkdir(parents=True, exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", name_of(device).lower()).strip("-")
+    path = options.out / f"validate_{slug}.json"
     results: dict[str, Any] = {}
-    passed = True
     for job in chosen:
         if job.backend == "flashinfer":
             while builders:
                 builders.pop().wait()
-        began = time.perf_counter()
         console.rule(job.name, align="left")
-        try:
-            with TemporaryDirectory() as folder:
-                result = run(job, options.device, Path(folder))
-        except UserError as error:
-            console.print(f"not run: {error}", markup=False)
-            results[job.name] = {"passed": False, "not_run": str(error)}
-            passed = False
-            continue
-        seconds = time.perf_counter() - began
-        show(result, console)
-        console.print(f"{seconds:.1f} s")
-        results[job.name] = {**result.as_json(), "seconds": round(seconds, 1)}
-        passed &= result.passed
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    options.out.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", name_of(device).lower()).strip("-")
-    path = options.out / f"validate_{slug}.json"
-    write_json(path, {"schema": 1, "passed": passed, "device": name_of(device), "validations": results})
+        began = time.perf_counter()
+        found = attempt(job, options.device, console)
+        seconds = round(time.perf_counter() - began, 1)
+        console.print(f"{seconds} s")
+        results[job.name] = {**found, "seconds": seconds}
+        passed = all(result["passed"] for result in results.values())
+        write_json(path, {"schema": 1, "passed": passed, "device": name_of(device), "validations": results})
     console.print(f"{'PASSED' if passed else 'FAILED'}: {len(results)} validations, {path}", soft_wrap=True)
     return 0 if passed else 1
+
+
+def attempt(job: Job, device: str, console: Console) -> dict[str, Any]:
+    """Run one validation and show it; one that fails to run is a result too."""
+    try:
+        with TemporaryDirectory() as folder:
+            result = run(job, device, Path(folder))
+    except UserError as error:
+        console.print(f"not run: {error}", markup=False)
+        return {"passed": False, "error": str(error)}
+    except Exception as error:  # noqa: BLE001  whatever it is, the other jobs shall still run
+        console.print_exception()
+        return {"passed": False, "error": f"{type(error).__name__}: {error}"}
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    show(result, console)
+    return result.as_json()
 
 
 if __name__ == "__main__":
