@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sim.devices import Device
-    from sim.geometry import Geometry
+    from sim.models.geometry import Geometry
 
     Ints = npt.NDArray[np.int64]
     Maximum = Callable[[Any, Any], Any]

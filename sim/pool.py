@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sim.devices import Device
-    from sim.geometry import Geometry
+    from sim.models.geometry import Geometry
 
 LOGIT_BYTES = 12
 """fp32 logits, their probabilities and the logarithms of those: what sampling holds besides the model's logits."""

@@ -13,15 +13,15 @@ import numpy as np
 
 from allocators.content import Content, Tokens
 from allocators.paged import PagedAllocator
-from sim.engine import Engine
+from sim.engine.loop import Engine
 from sim.schedulers import Limits, VllmV1
 from workloads.requests import Requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
 TICK = 1_000_000_000
 """Nanoseconds a step: arrivals are given in seconds."""

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from allocators.content import Segments
 from analysis.reading import open_directory
 from analysis.rundir import SCHEMA_VERSION
-from sim.engine import Engine
+from sim.engine.executor import Simulated
+from sim.engine.loop import Engine
 from sim.errors import UserError
-from sim.executor import Simulated
 from sim.rundir import ParquetSink, write_json
 from sim.setup import Case, Setup, prepare
 from workloads.generate import requests as make_requests
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from allocators.base import Allocator
     from allocators.content import Content
-    from sim.executor import Executor
+    from sim.engine.executor import Executor
     from workloads.requests import Requests
     from workloads.schema import Workload
 

@@ -17,7 +17,7 @@ from sim.coefficients import Coefficients, load_calibration
 from sim.cost import CostModel
 from sim.devices import Device, resolve_device
 from sim.errors import UserError
-from sim.geometry import Geometry, resolve_model
+from sim.models.geometry import Geometry, resolve_model
 from sim.pool import Pool, make_pool
 from sim.schedulers import SCHEDULERS, Limits, Scheduler
 

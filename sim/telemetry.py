@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from sim.jobs import NEVER, Job
-from sim.serving import Blocked
+from sim.engine.jobs import NEVER, Job
+from sim.engine.serving import Blocked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from allocators.ledger import Ledger
-    from sim.serving import Serving
+    from sim.engine.serving import Serving
 
 Table = dict[str, npt.NDArray[np.generic]]
 BLOCKED = tuple(Blocked)

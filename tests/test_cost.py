@@ -16,7 +16,7 @@ from sim.coefficients import Coefficients, load_calibration
 from sim.cost import CostModel, Load
 from sim.devices import resolve_device
 from sim.errors import UserError
-from sim.geometry import resolve_model
+from sim.models.geometry import resolve_model
 
 H100 = resolve_device("h100-80gb")
 LLAMA = resolve_model("llama-3.1-8b")

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from sim.families import FAMILIES, read
-from sim.geometry import resolve_model, shipped_models
+from sim.models.families import FAMILIES, read
+from sim.models.geometry import resolve_model, shipped_models
 
 
 def build(config: Any) -> int:
@@ -28,7 +28,7 @@ def build(config: Any) -> int:
 
 @pytest.mark.parametrize("name", shipped_models())
 def test_a_shipped_geometry_is_the_model_that_transformers_builds(name: str) -> None:
-    values = json.loads((resources.files("sim") / "data" / "models" / f"{name}.json").read_text())
+    values = json.loads((resources.files("sim") / "models" / "configs" / f"{name}.json").read_text())
     config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
     assert resolve_model(name).parameters == build(config)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sim.errors import UserError
-from sim.geometry import KV_FORMATS, Geometry, KVGroup, resolve_model, shipped_models
+from sim.models.geometry import KV_FORMATS, Geometry, KVGroup, resolve_model, shipped_models
 
 PUBLISHED = [
     # model, parameters in 1e9, source

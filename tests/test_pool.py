@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sim.devices import GIB, resolve_device
 from sim.errors import UserError
-from sim.geometry import resolve_model
-from sim.models import read_config
+from sim.models.geometry import resolve_model
+from sim.models.shipped import read_config
 from sim.pool import Pool, activation_bytes, make_pool
 
 

@@ -16,8 +16,8 @@ from analysis.metrics import formulas
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.coefficients import Coefficients
 from sim.devices import GIB, shipped_devices
-from sim.geometry import resolve_model
-from sim.models import shipped_models
+from sim.models.geometry import resolve_model
+from sim.models.shipped import shipped_models
 from sim.schedulers import SCHEDULERS
 from workloads.loader import load, presets
 from workloads.schema import PRESETS, Trace

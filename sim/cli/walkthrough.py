@@ -14,8 +14,8 @@ from analysis.walkthrough import SCENES, Geometry, write_walkthrough
 from sim.cli.output import AsJson, emit, terminal
 from sim.devices import shipped_devices
 from sim.errors import UserError
-from sim.geometry import resolve_model
-from sim.models import shipped_models
+from sim.models.geometry import resolve_model
+from sim.models.shipped import shipped_models
 from sim.pool import make_pool
 from sim.runner import run
 from workloads.loader import load

@@ -18,8 +18,8 @@ import torch
 if TYPE_CHECKING:
     from allocators.table import BlockTable
     from sim.decode.transcript import Transcript
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
 Ints = npt.NDArray[np.int64]
 

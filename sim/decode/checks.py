@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from allocators.cuda_caching import round_size, segment_size
 from sim.decode.trace import first_difference
-from sim.plan import MoveKind
+from sim.engine.plan import MoveKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

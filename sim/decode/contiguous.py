@@ -20,8 +20,8 @@ from sim.decode.torch_backend import seen
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
     from sim.decode.transcript import Transcript
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
 
 class Meter:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sim.decode.batch import Batch, Batcher
     from sim.decode.model import Decoder
     from sim.decode.transcript import Transcript
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
     Ints = npt.NDArray[np.int64]
 

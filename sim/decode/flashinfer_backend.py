@@ -19,7 +19,7 @@ from sim.errors import UserError
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
     from sim.decode.store import KVStore
-    from sim.geometry import Geometry
+    from sim.models.geometry import Geometry
 
 WORKSPACE_BYTES = 128 << 20
 """For partial results of split sequences, as FlashInfer recommends."""

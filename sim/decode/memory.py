@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sim.plan import MoveKind
+from sim.engine.plan import MoveKind
 
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
     from sim.decode.store import KVStore
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
 
 class PagedMemory:

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sim.decode.attention import NAME, Binding, attention_layers, bind
 from sim.decode.device import DTYPES
 from sim.errors import UserError
-from sim.models import read_config, shipped_models
+from sim.models.shipped import read_config, shipped_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sim.decode.attention import AttentionBackend
     from sim.decode.batch import Batch
-    from sim.geometry import Geometry
+    from sim.models.geometry import Geometry
 
 FAMILIES = ("gpt2", "gpt_bigcode", "opt", "llama", "mistral", "qwen2", "qwen3", "falcon")
 """Model types whose attention is softmax over K/V heads and nothing else."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sim.decode.batch import Batch
     from sim.decode.model import Decoder
     from sim.decode.transcript import Transcript
-    from sim.geometry import Geometry
+    from sim.models.geometry import Geometry
     from workloads.requests import Requests
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 0.0125, "bf16": 0.1}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sim.decode.attention import AttentionBackend
     from sim.decode.executor import Memory, Watcher
     from sim.decode.model import Decoder
-    from sim.geometry import Geometry
+    from sim.models.geometry import Geometry
     from sim.setup import Case
     from workloads.requests import Requests
 

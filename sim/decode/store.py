@@ -14,7 +14,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sim.geometry import Geometry
+    from sim.models.geometry import Geometry
 
 Pairs: TypeAlias = "Iterable[tuple[int, int]]"
 """(source, target) block ids."""

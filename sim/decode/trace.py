@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from allocators.base import Usage
-    from sim.engine import Engine
-    from sim.executor import Executor
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.executor import Executor
+    from sim.engine.loop import Engine
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
 Ints = npt.NDArray[np.int64]
 

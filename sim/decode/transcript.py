@@ -22,7 +22,7 @@ from allocators.content import Content, Segments
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sim.jobs import Job
+    from sim.engine.jobs import Job
     from workloads.requests import Requests
 
 Ints = npt.NDArray[np.int64]

@@ -28,7 +28,7 @@ from sim.decode.model import load, supported
 from sim.decode.numerics import TOLERANCE, Recorder, Reference, compare, compared
 from sim.decode.runtime import assemble, choose_backend
 from sim.decode.trace import DivergedError, Recorded, Replayed
-from sim.engine import Engine
+from sim.engine.loop import Engine
 from sim.errors import UserError
 from sim.rundir import ParquetSink, write_json
 from sim.runner import contents, run

@@ -7,23 +7,23 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from allocators.base import Mappings, Reason
-from sim.beams import parents
-from sim.engine import Outcome
-from sim.jobs import NEVER
+from sim.engine.beams import parents
+from sim.engine.jobs import NEVER
+from sim.engine.loop import Outcome
+from sim.engine.serving import StalledError
 from sim.reference.ledger import block_map, ledger
 from sim.reference.policies import POLICIES
 from sim.reference.records import Snapshots, request_row, write
 from sim.reference.requests import Request
 from sim.reference.room import Room, Step
 from sim.reference.wording import as_plan, as_serving
-from sim.serving import StalledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from allocators.base import Allocator
     from allocators.content import Content
-    from sim.executor import Executor
+    from sim.engine.executor import Executor
     from sim.reference.policies import Policy
     from sim.schedulers import Scheduler
     from sim.telemetry import Sink

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.rundir import BLOCKS, REQUESTS, STEPS
-from sim.jobs import NEVER
+from sim.engine.jobs import NEVER
 
 if TYPE_CHECKING:
     from sim.reference.ledger import Run

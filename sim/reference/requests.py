@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sim.jobs import NEVER
+from sim.engine.jobs import NEVER
 
 if TYPE_CHECKING:
     from allocators.content import Content

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocators.base import MISS, Allocator, Ask, Hit, Mappings, Refusal
-from sim.plan import Move, MoveKind
+from sim.engine.plan import Move, MoveKind
+from sim.engine.serving import StalledError
 from sim.reference.requests import Request, Sequence
-from sim.serving import StalledError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.jobs import Job
-from sim.plan import Chunk, Plan
-from sim.serving import Serving
+from sim.engine.jobs import Job
+from sim.engine.plan import Chunk, Plan
+from sim.engine.serving import Serving
 
 if TYPE_CHECKING:
     from sim.reference.requests import Request

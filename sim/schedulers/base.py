@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sim.plan import Chunk, MoveKind, Plan
-from sim.serving import Blocked, Serving
+from sim.engine.plan import Chunk, MoveKind, Plan
+from sim.engine.serving import Blocked, Serving
 
 if TYPE_CHECKING:
     from allocators.base import Hit, Refusal
-    from sim.jobs import Job
+    from sim.engine.jobs import Job
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from sim.plan import Plan
+from sim.engine.plan import Plan
+from sim.engine.serving import Blocked
 from sim.schedulers.base import Scheduler
-from sim.serving import Blocked
 
 if TYPE_CHECKING:
-    from sim.serving import Serving
+    from sim.engine.serving import Serving
 
 
 class VllmV0(Scheduler):

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from sim.plan import Chunk, Plan
+from sim.engine.plan import Chunk, Plan
+from sim.engine.serving import Blocked
 from sim.schedulers.base import Scheduler
-from sim.serving import Blocked
 
 if TYPE_CHECKING:
-    from sim.jobs import Job
-    from sim.serving import Serving
+    from sim.engine.jobs import Job
+    from sim.engine.serving import Serving
 
 
 class VllmV1(Scheduler):

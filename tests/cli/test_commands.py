@@ -15,7 +15,7 @@ from sim.cli import main
 from sim.cli.app import BROKEN_PIPE, FAULT
 from sim.cli.catalogue import TOPICS
 from sim.devices import shipped_devices
-from sim.models import shipped_models
+from sim.models.shipped import shipped_models
 from workloads.loader import load, presets
 
 Capture = pytest.CaptureFixture[str]

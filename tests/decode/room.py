@@ -12,7 +12,7 @@ from sim.decode.model import load
 from sim.decode.numerics import Numerics, Recorder, Reference, compare
 from sim.decode.runtime import Runtime, assemble
 from sim.decode.trace import Recorded
-from sim.engine import Engine, Outcome
+from sim.engine.loop import Engine, Outcome
 from sim.runner import contents
 from sim.setup import Setup, prepare
 from workloads.generate import requests as make_requests
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from allocators.base import Allocator
     from sim.decode.model import Decoder
-    from sim.executor import Executor
+    from sim.engine.executor import Executor
 
 CPU = torch.device("cpu")
 TINY = {"vocab_size": 256, "max_position_embeddings": 512, "dtype": "float32"}

@@ -14,14 +14,14 @@ from sim.decode.numerics import Reference, compare
 from sim.decode.store import KVStore
 from sim.decode.trace import first_difference
 from sim.decode.transcript import Transcript
-from sim.geometry import resolve_model
+from sim.models.geometry import resolve_model
 from tests.decode.room import CPU, decode, workload
 from workloads.requests import Prefixes, Requests
 
 if TYPE_CHECKING:
-    from sim.executor import Executor
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.executor import Executor
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
 ALLOCATORS: dict[str, tuple[dict[str, object], float]] = {
     "no-cache": ({"kind": "no-cache", "scheduler": "orca"}, 64),

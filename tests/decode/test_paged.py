@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.decode.runtime import Runtime
-    from sim.executor import Executor
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.executor import Executor
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
 PAGED = {"kind": "paged", "block_size": 4}
 TIGHT = 48

@@ -20,15 +20,15 @@ from sim.decode.runtime import choose_backend
 from sim.decode.store import KVStore
 from sim.decode.validate import Validation, validate
 from sim.errors import UserError
-from sim.geometry import resolve_model
-from sim.models import read_config
+from sim.models.geometry import resolve_model
+from sim.models.shipped import read_config
 from tests.decode.room import CONFIGS, CPU, config, workload
 from workloads.loader import load
 from workloads.schema import PRESETS, Workload
 
 if TYPE_CHECKING:
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
 TINY = PRESETS / "validate_tiny.yaml"
 MODELS = {"tiny-llama": "0.00015", "tiny-gpt2": "0.0006", "tiny-falcon": "0.00015"}

@@ -14,7 +14,7 @@ from allocators import registry
 from allocators.content import Segments
 from allocators.options import Value, resolve
 from analysis.rundir import LEDGER
-from sim.engine import Engine, Outcome
+from sim.engine.loop import Engine, Outcome
 from sim.reference import ReferenceEngine
 from sim.schedulers import SCHEDULERS, Limits
 from workloads.requests import Requests
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from allocators.base import Allocator, Ints
-    from sim.executor import Executor
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.executor import Executor
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
 MS = 1_000_000
 """Nanoseconds."""

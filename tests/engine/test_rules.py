@@ -17,9 +17,9 @@ from allocators.base import Allocator, Ask, Refusal
 from allocators.paged import PagedAllocator
 from allocators.preallocated import PreallocatedAllocator
 from analysis.reading import open_directory
+from sim.engine.serving import StalledError
 from sim.runner import run as run_workload
 from sim.schedulers import SCHEDULERS, Limits
-from sim.serving import StalledError
 from tests.engine.harness import Setup, ask, audit
 from tests.engine.strategies import requests, setups
 from workloads.loader import load

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from analysis.rundir import LEDGER
-from sim.engine import Engine
+from sim.engine.loop import Engine
 from sim.reference import ReferenceEngine
 from sim.rundir import ParquetSink
 from sim.runner import contents, simulated

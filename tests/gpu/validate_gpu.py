@@ -29,7 +29,7 @@ from sim.decode.device import name_of, resolve
 from sim.decode.show import show
 from sim.decode.validate import Validation, validate
 from sim.errors import UserError
-from sim.geometry import resolve_model
+from sim.models.geometry import resolve_model
 from sim.rundir import write_json
 from workloads.loader import load
 

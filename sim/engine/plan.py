@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from allocators.base import Copy, Refusal
-    from sim.jobs import Job
+    from sim.engine.jobs import Job
 
 
 class Chunk(NamedTuple):

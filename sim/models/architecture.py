@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sim.layers import Attention, Experts, LatentAttention, Layer
+from sim.models.layers import Attention, Experts, LatentAttention, Layer
 
 
 class Weights(NamedTuple):

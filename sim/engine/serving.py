@@ -15,15 +15,15 @@ import numpy as np
 
 from allocators.base import MISS, Allocator, Ask, Hit, Reason, Refusal, Swap
 from allocators.ledger import Ledger, split
-from sim.jobs import NEVER, Decoding, Job
-from sim.plan import MoveKind
+from sim.engine.jobs import NEVER, Decoding, Job
+from sim.engine.plan import MoveKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
-    from sim.plan import Plan
+    from sim.engine.plan import Plan
 
 
 class Blocked(StrEnum):

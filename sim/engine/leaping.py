@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.plan import MoveKind, Plan
+from sim.engine.plan import MoveKind, Plan
 from sim.telemetry import Step, step_row
 
 if TYPE_CHECKING:
     from allocators.base import Leap
-    from sim.executor import Executor
-    from sim.serving import Serving
+    from sim.engine.executor import Executor
+    from sim.engine.serving import Serving
 
     Ints = npt.NDArray[np.int64]
 

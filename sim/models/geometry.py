@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sim import families
-from sim.architecture import Architecture, Weights
 from sim.errors import UserError, suggest
-from sim.layers import Attention
-from sim.model_config import DTYPES
-from sim.models import read_config, shipped_models
+from sim.models import families
+from sim.models.architecture import Architecture, Weights
+from sim.models.config import DTYPES
+from sim.models.layers import Attention
+from sim.models.shipped import read_config, shipped_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

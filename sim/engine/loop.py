@@ -2,7 +2,7 @@
 
 The engine asks the scheduler for a plan, an executor how long it takes, advances the clock
 and books what the step produced.  When the next plans are certain (every running sequence
-decodes, nothing can be let in) it leaps over them (`sim.leaping`).
+decodes, nothing can be let in) it leaps over them (`sim.engine.leaping`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 import simpy
 
 from allocators.base import Ask, Mappings, Reason
-from sim.beams import parents
-from sim.jobs import NEVER, Job
-from sim.leaping import leap
-from sim.serving import Blocked, Serving, StalledError
+from sim.engine.beams import parents
+from sim.engine.jobs import NEVER, Job
+from sim.engine.leaping import leap
+from sim.engine.serving import Blocked, Serving, StalledError
 from sim.telemetry import BlockLog, RequestLog, Sink, Step, StepLog, step_row
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from allocators.base import Allocator
     from allocators.content import Content
-    from sim.executor import Executor
-    from sim.plan import Chunk, Plan
+    from sim.engine.executor import Executor
+    from sim.engine.plan import Chunk, Plan
     from sim.schedulers import Scheduler
     from workloads.requests import Requests
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.layers import StateSpace
+from sim.models.layers import StateSpace
 
 if TYPE_CHECKING:
-    from sim.model_config import Config
+    from sim.models.config import Config
 
 
 def recurrence(config: Config, hidden: int) -> StateSpace:

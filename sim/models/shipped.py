@@ -8,7 +8,7 @@ from typing import Any
 
 from sim.errors import UserError, suggest
 
-MODELS = Path(__file__).parent / "data" / "models"
+MODELS = Path(__file__).parent / "configs"
 
 
 def shipped_models() -> tuple[str, ...]:

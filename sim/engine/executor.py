@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cost import CostModel, Load
-from sim.plan import MoveKind
+from sim.engine.plan import MoveKind
 
 if TYPE_CHECKING:
-    from sim.plan import Plan
-    from sim.serving import Serving
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
 
     Ints = npt.NDArray[np.int64]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from sim.architecture import Architecture
-from sim.layers import Attention, Experts, FeedForward, LatentAttention, Layer, Mixer
-from sim.model_config import Config
-from sim.quantization import Bits, weight_bits
-from sim.recurrences import recurrence
+from sim.models.architecture import Architecture
+from sim.models.config import Config
+from sim.models.layers import Attention, Experts, FeedForward, LatentAttention, Layer, Mixer
+from sim.models.quantization import Bits, weight_bits
+from sim.models.recurrences import recurrence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
