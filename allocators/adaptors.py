@@ -124,6 +124,10 @@ class Adaptor(Allocator):
         """See `Allocator.mappings`."""
         return self.inner.mappings()
 
+    def evictions(self) -> int:
+        """See `Allocator.evictions`."""
+        return self.inner.evictions()
+
     def cached_blocks(self) -> Ints:
         """See `Allocator.cached_blocks`."""
         return self.inner.cached_blocks()

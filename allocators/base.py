@@ -148,6 +148,8 @@ class Leap(NamedTuple):
     """Tokens whose K/V is copied before the first step; `concatenates` says that each step copies all it had."""
     rounding: Ints | None = None
     """int64[steps]: `Usage.rounding` after each step; None if it stays as it is."""
+    evicted: Ints | None = None
+    """int64[steps]: cached blocks evicted by each step; None if none was."""
 
 
 class Swap(NamedTuple):
@@ -336,7 +338,7 @@ class Allocator(ABC):
             steps: at least 1.
 
         """
-        before = self.table.slots[rows]
+        before, evictions = self.table.slots[rows], self.evictions()
         if not self.can_grow(rows, lengths + 1):
             none = np.zeros(0, np.int64)
             return Leap(0, none, none, none, none, none)
@@ -345,7 +347,8 @@ class Allocator(ABC):
         who = np.flatnonzero(after != before)
         when = np.zeros(len(who), np.int64)
         held, cached, rounding = (np.array([slots]) for slots in self.usage()[:3])
-        return Leap(1, when, who, after[who], held, cached, growth.copies, growth.copied, rounding)
+        evicted = np.array([self.evictions() - evictions])
+        return Leap(1, when, who, after[who], held, cached, growth.copies, growth.copied, rounding, evicted)
 
     @abstractmethod
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
@@ -399,6 +402,10 @@ class Allocator(ABC):
     def mappings(self) -> Mappings:
         """Count the physical pages mapped and unmapped since the beginning; what a step adds takes time."""
         return Mappings()
+
+    def evictions(self) -> int:
+        """Count the cached blocks evicted since the beginning, because their room was needed."""
+        return 0
 
     def cached_blocks(self) -> Ints:
         """Physical ids of the blocks that nobody holds and that are kept for reuse, in any order."""

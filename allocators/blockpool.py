@@ -27,6 +27,8 @@ class BlockPool:
         self.cache = PrefixCache(num_blocks)
         self.cached = 0
         """Blocks that nobody holds and that have a key."""
+        self.evicted = 0
+        """Cached blocks taken for something else so far."""
         self.shared = 0
         """Blocks that sharing avoids: sum over held blocks of references - 1."""
 
@@ -56,7 +58,8 @@ class BlockPool:
         evicted = self.cache.key[blocks] != 0
         if self.cached and evicted.any():
             self.cache.forget(blocks[evicted])
-            self.cached -= int(np.count_nonzero(evicted))
+            self.cached -= (lost := int(np.count_nonzero(evicted)))
+            self.evicted += lost
         return blocks, evicted.astype(np.int64)
 
     def revived(self, blocks: Ints) -> int:

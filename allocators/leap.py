@@ -79,11 +79,12 @@ def leap(allocator: SharingRows, rows: Ints, lengths: Ints, steps: int) -> Leap:
     taken_by = np.searchsorted(taking.when, np.arange(steps), "right")
     held, cached = pool.held + taken_by, pool.cached + np.zeros(steps, np.int64)
     taken, evicted = pool.take(len(where))
-    cached -= np.concatenate([[0], evicted.cumsum()])[taken_by]
+    lost = np.concatenate([[0], evicted.cumsum()])[taken_by]
+    cached -= lost
 
     table.blocks[where, table.count[where] + taking.nth] = taken
     table.count[rows] += np.bincount(taking.who, minlength=len(rows))
     table.slots[rows] = table.count[rows] * size
     table.length[rows] = lengths + steps
     allocator.enter(naming)
-    return Leap(steps, taking.when, taking.who, slots, held * size, cached * size)
+    return Leap(steps, taking.when, taking.who, slots, held * size, cached * size, evicted=np.diff(lost, prepend=0))

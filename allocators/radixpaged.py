@@ -54,6 +54,7 @@ class RadixPool(BlockPool):
             self.cache.forget(blocks)
             self.queue.give_back(blocks)
             self.cached -= len(leaf)
+            self.evicted += len(leaf)
             evicted[place] = len(leaf)
             place += len(leaf)
         return super().take(count)[0], evicted

@@ -124,6 +124,10 @@ class SharingRows(Allocator):
             swapped=self.host.pool.held * size,
         )
 
+    def evictions(self) -> int:
+        """See `Allocator.evictions`."""
+        return self.pool.evicted
+
     def cached_blocks(self) -> Ints:
         """See `Allocator.cached_blocks`."""
         return self.pool.cached_blocks()

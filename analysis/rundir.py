@@ -5,7 +5,7 @@
     DIR/<label>/requests.parquet one row a request
     DIR/<label>/steps.parquet    one row a step; rows tile time from 0 to the end, an idle gap is a row
     DIR/<label>/blocks.parquet   snapshots of the block map
-    DIR/<label>/events.parquet   optional: what happened to requests' memory, and who caused it
+    DIR/<label>/events.parquet   requests refused, preempted and brought back: when, why, and for whom
     DIR/<label>/repeat-<k>/...   the same files for replications k = 1, 2, ...
     DIR/report.html
 
@@ -71,6 +71,7 @@ STEPS = pa.schema(
         pa.field(
             "preemptions", pa.int32(), metadata={"is": "sequences that lost their memory when the step was planned"}
         ),
+        pa.field("evicted", pa.int32(), metadata={"is": "cached blocks evicted for the step, their room being needed"}),
         pa.field(
             "blocked",
             _word,
@@ -92,12 +93,13 @@ EVENTS = pa.schema(
     [
         pa.field("time_s", pa.float64(), metadata={"is": "instant"}),
         pa.field("request_id", pa.int64(), metadata={"is": "whom it happened to"}),
-        pa.field("event", _word, metadata={"is": "preempt, resume, swap_out, swap_in, refuse, evict or fork"}),
-        pa.field("blocks", pa.int32(), metadata={"is": "blocks moved, lost or asked for; 0 if not known"}),
-        pa.field("cause", pa.int64(), metadata={"is": "request whose growth or admission caused it; -1 if none"}),
+        pa.field("event", _word, metadata={"is": "preempt, resume, swap_out, swap_in or refuse"}),
+        pa.field("slots", pa.int64(), metadata={"is": "token slots it lost, got back, or would need in the end"}),
+        pa.field("cause", pa.int64(), metadata={"is": "request whose growth took its memory; -1 if none"}),
+        pa.field("reason", _word, metadata={"is": "why refused, or what that growth lacked; empty if it came back"}),
     ]
 )
-"""events.parquet is optional: where it exists, reports show memory events exactly, else from the block map."""
+"""Where events.parquet is missing, reports look for memory events in the block map, to the nearest snapshot."""
 LEDGER = ("live", "reserved", "internal", "rounding", "cached", "external", "free")
 COLUMNS = {
     name: {field.name: field.metadata[b"is"].decode() for field in schema}

@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.rundir import BLOCKS, REQUESTS, STEPS
+from analysis.rundir import BLOCKS, EVENTS, REQUESTS, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
-SCHEMAS = {"requests": REQUESTS, "steps": STEPS, "blocks": BLOCKS}
+SCHEMAS = {"requests": REQUESTS, "steps": STEPS, "blocks": BLOCKS, "events": EVENTS}
 
 
 class ParquetSink:

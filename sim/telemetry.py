@@ -2,7 +2,8 @@
 
 Steps are written into a fixed buffer of int64 columns (a leap of many steps in a few
 slice assignments) and streamed to parquet when it fills.  Requests are one row each,
-written when they leave.  The block map is sampled: when the snapshots exceed their bound,
+written when they leave.  What happens to their memory besides is one row an event.  The
+block map is sampled: when the snapshots exceed their bound,
 every second one is dropped and the interval doubles.
 """
 
@@ -27,10 +28,11 @@ BLOCKED = tuple(Blocked)
 MOST_RUNS = 1_000_000
 """Runs of blocks that the snapshots of one run hold in all (40 bytes each)."""
 STATUSES = ("finished", "refused", "unfinished")
+EVENTS = ("preempt", "resume", "swap_out", "swap_in", "refuse")
 
 
 class Sink(Protocol):
-    """Takes the columns of `requests`, `steps` and `blocks` as they fill."""
+    """Takes the columns of `requests`, `steps`, `events` and `blocks` as they fill."""
 
     def write(self, table: str, columns: Mapping[str, object]) -> None:
         """Append rows to a table."""
@@ -59,6 +61,7 @@ class Step(NamedTuple):
     swapped: int = 0
     largest_hole: int = 0
     preemptions: int = 0
+    evicted: int = 0
     blocked: int = 0
 
 
@@ -188,6 +191,33 @@ class RequestLog:
         values = [gap for index in sorted(self._stalls) for gap in self._stalls[index]]
         columns["stall_s"] = (np.append(0, np.cumsum(counts[arrived])), np.array(values, np.int64) / 1e9)
         sink.write("requests", columns)
+
+
+class EventLog:
+    """The rows of events.parquet, in order of time."""
+
+    def __init__(self, sink: Sink, rows: int = 1 << 16) -> None:
+        """Stream to `sink` every `rows` rows."""
+        self._sink = sink
+        self._most = rows
+        self._rows: list[tuple[int, int, int, int, int]] = []
+        self._reasons: list[str] = []
+
+    def add(self, now: int, index: int, event: str, slots: int, cause: int = -1, reason: str = "") -> None:
+        """Append a row: at `now` nanoseconds, `event` (one of `EVENTS`) happened to request `index`."""
+        self._rows.append((now, index, EVENTS.index(event), slots, cause))
+        self._reasons.append(reason)
+        if len(self._rows) == self._most:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand the rows to the sink."""
+        time, index, event, slots, cause = np.array(self._rows, np.int64).reshape(-1, 5).T
+        words = ("", *sorted(set(self._reasons) - {""}))
+        reasons = np.array([words.index(reason) for reason in self._reasons], np.int8)
+        columns = {"time_s": time / 1e9, "request_id": index, "event": (event.astype(np.int8), EVENTS)}
+        self._sink.write("events", {**columns, "slots": slots, "cause": cause, "reason": (reasons, words)})
+        self._rows, self._reasons = [], []
 
 
 class BlockLog:

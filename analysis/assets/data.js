@@ -71,10 +71,10 @@ class Column {
   memoryEvents() {
     const found = [];
     if (this.facts.exact_events) {
-      const { time, request, event, blocks, cause } = this.events;
+      const { time, request, event, slots, cause } = this.events;
       for (let at = 0; at < time.length; at += 1) {
         const by = cause[at] >= 0 && cause[at] !== request[at] ? `, for request ${cause[at]}` : "";
-        const size = blocks[at] ? `, ${blocks[at]} blocks` : "";
+        const size = slots[at] ? `, ${slots[at]} slots` : "";
         found.push({ time: time[at], kind: EVENTS[event[at]], request: request[at], text: `${EVENTS[event[at]].replace("_", " ")}: request ${request[at]}${size}${by}` });
       }
     } else {

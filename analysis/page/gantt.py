@@ -22,7 +22,7 @@ from analysis.phases import losses
 LIMIT = 5000
 EVENT_LIMIT = 3000
 STATUSES = ("finished", "refused", "unfinished")
-EVENTS = ("preempt", "resume", "swap_out", "swap_in", "refuse", "evict", "fork")
+EVENTS = ("preempt", "resume", "swap_out", "swap_in", "refuse")
 Ids = npt.NDArray[np.int64]
 
 
@@ -152,6 +152,6 @@ def _events(events: Columns) -> dict[str, Packed]:
         "time": pack(np.asarray(kept["time_s"], np.float64)),
         "request": pack(np.asarray(kept["request_id"], np.int64)),
         "event": pack(np.array([EVENTS.index(word) for word in kept["event"]], np.uint8)),
-        "blocks": pack(np.asarray(kept["blocks"], np.int64)),
+        "slots": pack(np.asarray(kept["slots"], np.int64)),
         "cause": pack(np.asarray(kept["cause"], np.int64)),
     }

@@ -70,6 +70,8 @@ def leap(serving: Serving, executor: Executor, first: Step, until: float) -> Lea
         durations[0] = executor.run(plan, serving)
     internal = _internal(serving, done)
     changes = _clock(first, durations)
+    if done.evicted is not None and done.evicted.any():
+        changes["evicted"] = done.evicted
     first = step_row(first, serving, serving.ledger(ahead=count), decode_tokens=count, gap_tokens=count)
     if not serving.allocator.recomputes:
         changes |= _shares(serving, done, internal, first)

@@ -17,7 +17,7 @@ from sim.engine.beams import parents
 from sim.engine.jobs import NEVER, Job
 from sim.engine.leaping import leap
 from sim.engine.serving import Blocked, Serving, StalledError
-from sim.telemetry import BlockLog, RequestLog, Sink, Step, StepLog, step_row
+from sim.telemetry import BlockLog, EventLog, RequestLog, Sink, Step, StepLog, step_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -93,6 +93,7 @@ class Engine:
         self.steps = 0
         self.log = StepLog(sink)
         self.request_log = RequestLog(len(requests))
+        self.event_log = EventLog(sink)
         self.block_log = BlockLog(instants, _spacing(requests, instants))
         self._sink = sink
         self._horizon = INFINITY if horizon_s is None else round(horizon_s * 1e9)
@@ -103,6 +104,8 @@ class Engine:
             self._followers.setdefault(int(requests.after[index]), []).append(index)
         self._arrived: list[Job] = []
         """Jobs that arrived since the queue was last looked at."""
+        self._refused: list[Job] = []
+        """... and those that were turned away."""
         self._bell = self.env.event()
         self._emitted = 0
         """When the decoding sequences got their last token."""
@@ -114,6 +117,8 @@ class Engine:
         """Whether sequences have forked since the last step: the next one may have blocks to copy."""
         self._mapped = Mappings()
         """Pages mapped and unmapped until the last step began."""
+        self._evicted = 0
+        """Cached blocks evicted until the last step began."""
         self._leapt = 0
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
@@ -135,6 +140,7 @@ class Engine:
                 self._settle(job)
                 self.request_log.add(job, "unfinished")
         self.log.flush()
+        self.event_log.flush()
         self.request_log.flush(self._sink)
         self.block_log.flush(self._sink)
 
@@ -191,6 +197,7 @@ class Engine:
         if refusal:
             job.reason = refusal
             self.request_log.add(job, "refused")
+            self._refused.append(job)
             self._release(job)
         else:
             self._arrived.append(job)
@@ -204,6 +211,10 @@ class Engine:
                 self.serving.unblock()
             self.serving.waiting.extend(sorted(self._arrived, key=lambda job: (job.arrival, job.index)))
             self._arrived.clear()
+        if self._refused:
+            for job in sorted(self._refused, key=lambda job: (job.arrival, job.index)):
+                self.event_log.add(job.arrival, job.index, "refuse", job.final * job.samples, reason=job.reason)
+            self._refused.clear()
 
     def _never(self, job: Job) -> str:
         """Say why a request can never run, or nothing; cut its output to the model's context."""
@@ -285,15 +296,21 @@ class Engine:
     def _start(self, plan: Plan) -> int:
         """Run a plan and write its row; returns its duration."""
         serving, now = self.serving, self.now
+        for loss in plan.losses:
+            word = "swap_out" if loss.swapped else "preempt"
+            self.event_log.add(now, loss.request, word, loss.slots, loss.cause, loss.reason.value)
         for job in plan.admitted:
             if job.scheduled == NEVER:
                 job.scheduled = now
                 job.cached = job.computed
+            else:
+                self.event_log.add(now, job.index, "swap_in" if job in plan.restored else "resume", serving.slots(job))
             self._uniform &= job.ticket in serving.prefilling  # else it came back from the host
         plan.copied_tokens += self._copied
         plan.mappings = self._new_mappings()
         self._mapped = serving.allocator.mappings()
         self._copied, self._forked = 0, False
+        evicted, self._evicted = serving.allocator.evictions() - self._evicted, serving.allocator.evictions()
         duration = self.executor.run(plan, serving)
         prefill = sum(chunk.tokens for chunk in plan.chunks)
         serving.tokens += plan.decodes + prefill
@@ -306,6 +323,7 @@ class Engine:
             decode_tokens=plan.decodes,
             gap_tokens=gap_tokens,
             preemptions=len(plan.preempted),
+            evicted=evicted,
         )
         self.log.add(row)
         self.steps += 1
@@ -430,6 +448,7 @@ class Engine:
         self.log.leap(leapt.first, leapt.durations, leapt.changes)
         self.steps += leapt.steps
         self._leapt = leapt.steps
+        self._evicted = self.serving.allocator.evictions()
         return leapt.duration
 
     def _book_decodes(self) -> None:

@@ -11,7 +11,7 @@ from allocators.base import Mappings
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from allocators.base import Copy, Refusal
+    from allocators.base import Copy, Reason, Refusal
     from sim.engine.jobs import Job
 
 
@@ -23,6 +23,21 @@ class Chunk(NamedTuple):
     """Tokens already in the cache."""
     tokens: int
     """Tokens computed now."""
+
+
+class Loss(NamedTuple):
+    """What a preemption took, and for whom."""
+
+    request: int
+    """Whose memory it was."""
+    slots: int
+    """Token slots it held."""
+    swapped: bool
+    """Whether its K/V went to the host."""
+    cause: int
+    """Request that lacked memory."""
+    reason: Reason
+    """What it lacked."""
 
 
 class MoveKind(StrEnum):
@@ -53,6 +68,10 @@ class Plan:
     """Jobs taken from the queue, resumed ones included, in order."""
     preempted: list[Job] = field(default_factory=list)
     """Jobs that lost their memory, in order."""
+    losses: list[Loss] = field(default_factory=list)
+    """... and what each of them lost."""
+    restored: list[Job] = field(default_factory=list)
+    """Those of the admitted jobs that came back from the host."""
     refusal: Refusal | None = None
     """Why the last of them had to give up its own memory, if it did."""
     moves: list[Move] = field(default_factory=list)

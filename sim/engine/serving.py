@@ -16,7 +16,7 @@ import numpy as np
 from allocators.base import MISS, Allocator, Ask, Hit, Reason, Refusal, Swap
 from allocators.ledger import Ledger, split
 from sim.engine.jobs import NEVER, Decoding, Job
-from sim.engine.plan import MoveKind
+from sim.engine.plan import Loss, MoveKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -103,6 +103,7 @@ class Serving:
         if isinstance(swaps, Refusal):
             return swaps
         job.rows, job.host_rows = self._moved(MoveKind.IN, swaps, job, plan), ()
+        plan.restored.append(job)
         self._seat(job)
         self.internal += sum(self.waste(row, job) for row in job.rows)
         if job.generated and job.computed == job.known - 1:
@@ -132,6 +133,10 @@ class Serving:
     def waste(self, row: int, job: Job) -> int:
         """Slots a row holds beyond what its sequence will ever use."""
         return max(0, int(self.allocator.table.slots[row]) - job.final)
+
+    def slots(self, job: Job) -> int:
+        """Token slots the rows of a job hold, shared ones once a row."""
+        return int(self.allocator.table.slots[list(job.rows)].sum())
 
     # -- running ---------------------------------------------------------------------------
 
@@ -205,9 +210,10 @@ class Serving:
             self.decoding.insert(job, row, int(slots[row]))
         self.context += job.computed * len(job.rows)
 
-    def preempt(self, plan: Plan) -> Job:
-        """Take the memory of the last running job and put it at the front of the queue."""
+    def preempt(self, plan: Plan, needy: Job, lacking: Refusal) -> Job:
+        """Take the memory of the last running job, which `needy` lacks, and put it at the front of the queue."""
         ticket, job = self.running.popitem()
+        slots = self.slots(job)
         if ticket in self.prefilling:
             self.leave_prefilling(job)
         else:
@@ -224,6 +230,7 @@ class Serving:
             job.preemptions += 1
         self.waiting.appendleft(job)
         plan.preempted.append(job)
+        plan.losses.append(Loss(job.index, slots, bool(job.host_rows), needy.index, lacking.reason))
         self.unblock()
         return job
 

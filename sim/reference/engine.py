@@ -82,6 +82,9 @@ class ReferenceEngine:
         self.counts: Counter[str] = Counter()
         self.request_rows: list[dict[str, Any]] = []
         self.step_rows: list[dict[str, Any]] = []
+        self.event_rows: list[dict[str, Any]] = []
+        self.evicted = 0
+        """Cached blocks evicted until the last row was written."""
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -107,7 +110,7 @@ class ReferenceEngine:
             if request.finished == NEVER:
                 self.leave(request, "unfinished")
         self.request_rows.sort(key=lambda row: row["request_id"])
-        write(self.sink, self.request_rows, self.step_rows, self.snapshots.rows())
+        write(self.sink, self.request_rows, self.step_rows, self.event_rows, self.snapshots.rows())
         counts = {status: self.counts[status] for status in ("finished", "refused", "unfinished")}
         return Outcome(**counts, steps=self.steps, end_s=self.now / 1e9)
 
@@ -123,6 +126,8 @@ class ReferenceEngine:
         if why:
             request.reason = why
             self.leave(request, "refused")
+            final = (request.prompt + request.output - 1) * request.samples
+            self.happened(arrival, request, "refuse", final, -1, why)
             self.release_followers(request, arrival)
         else:
             self.room.waiting.append(request)
@@ -174,10 +179,15 @@ class ReferenceEngine:
             raise StalledError(
                 f"no progress: {head}: {step.lacking or step.refusal or step.blocked or 'nothing to run'}"
             )
+        for loss in step.losses:
+            self.happened(self.now, *loss)
         for request in step.admitted:
             if request.scheduled == NEVER:
                 request.scheduled = self.now
                 request.cached = request.computed
+            else:
+                word = "swap_in" if request in step.restored else "resume"
+                self.happened(self.now, request, word, room.slots(request), -1, "")
         step.copied_tokens += self.copied
         self.copied = 0
         now = room.allocator.mappings()
@@ -277,8 +287,23 @@ class ReferenceEngine:
                 "gap_tokens": gap_tokens,
                 "largest_hole": room.allocator.largest_hole(),
                 "preemptions": len(step.preempted) if step is not None else 0,
+                "evicted": room.allocator.evictions() - self.evicted,
                 "blocked": step.blocked if step is not None else "",
                 **ledger(room, step)._asdict(),
+            }
+        )
+        self.evicted = room.allocator.evictions()
+
+    def happened(self, now: int, request: Request, event: str, slots: int, cause: int, reason: str) -> None:
+        """Write the row of what happened to a request's memory."""
+        self.event_rows.append(
+            {
+                "time_s": now / 1e9,
+                "request_id": request.index,
+                "event": event,
+                "slots": slots,
+                "cause": cause,
+                "reason": reason,
             }
         )
 

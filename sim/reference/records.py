@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from analysis.rundir import BLOCKS, REQUESTS, STEPS
+from analysis.rundir import BLOCKS, EVENTS, REQUESTS, STEPS
 from sim.engine.jobs import NEVER
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ Row: TypeAlias = dict[str, Any]
 
 BLOCKED = ("", "memory", "seats", "budget", "order")
 STATUSES = ("finished", "refused", "unfinished")
+HAPPENINGS = ("preempt", "resume", "swap_out", "swap_in", "refuse")
 
 
 class Snapshots:
@@ -75,11 +76,17 @@ def seconds(instant: int) -> float:
     return float("nan") if instant == NEVER else instant / 1e9
 
 
-def write(sink: Sink, requests: list[Row], steps: list[Row], blocks: list[Row]) -> None:
+def write(sink: Sink, requests: list[Row], steps: list[Row], events: list[Row], blocks: list[Row]) -> None:
     """Hand all rows to the sink, a table at a time, in the types of the run directory."""
-    reasons = ("", *sorted({row["reason"] for row in requests} - {""}))
-    words = {"status": STATUSES, "blocked": BLOCKED, "reason": reasons}
-    for table, schema, rows in (("steps", STEPS, steps), ("requests", REQUESTS, requests), ("blocks", BLOCKS, blocks)):
+    tables = {
+        "steps": (STEPS, steps),
+        "requests": (REQUESTS, requests),
+        "events": (EVENTS, events),
+        "blocks": (BLOCKS, blocks),
+    }
+    for table, (schema, rows) in tables.items():
+        reasons = ("", *sorted({row.get("reason", "") for row in rows} - {""}))
+        words = {"status": STATUSES, "blocked": BLOCKED, "event": HAPPENINGS, "reason": reasons}
         sink.write(table, {field.name: _column(field, [row[field.name] for row in rows], words) for field in schema})
 
 

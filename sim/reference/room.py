@@ -26,6 +26,10 @@ class Step:
     """Tokens each request computes for each of its sequences: 1 if it decodes, else its chunk."""
     admitted: list[Request] = field(default_factory=list)
     preempted: list[Request] = field(default_factory=list)
+    restored: list[Request] = field(default_factory=list)
+    """Those of the admitted that came back from the host."""
+    losses: list[tuple[Request, str, int, int, str]] = field(default_factory=list)
+    """Whose memory was taken, the word for it, token slots, the request that needed them, and what it lacked."""
     moves: list[Move] = field(default_factory=list)
     """Whole blocks to move before it runs, in this order."""
     copied_tokens: int = 0
@@ -115,6 +119,7 @@ class Room:
         self._count_swap(step, request, len(moves))
         step.move(MoveKind.IN, moves)
         self._seat(step)
+        step.restored.append(request)
         return None
 
     def _seat(self, step: Step) -> None:
@@ -139,14 +144,19 @@ class Room:
             while (refusal := self.grow(step, request, sequence, tokens)) is not None:
                 if self.finished:
                     self.retire(self.finished[-1])
-                elif self.preempt(step) is request:
+                elif self.preempt(step, request, refusal) is request:
                     step.lacking = refusal
                     return False
         return True
 
-    def preempt(self, step: Step) -> Request:
-        """Take the memory of the newest running request and put it at the front of the queue."""
+    def slots(self, request: Request) -> int:
+        """Token slots its rows hold, shared ones once a row."""
+        return sum(int(self.allocator.table.slots[sequence.row]) for sequence in request.sequences)
+
+    def preempt(self, step: Step, needy: Request, lacking: Refusal) -> Request:
+        """Take the memory of the newest running request, which `needy` lacks, and put it at the front of the queue."""
         request = self.running.pop()
+        slots = self.slots(request)
         if not (self.swap and self._swap_out(step, request)):
             for sequence in reversed(request.sequences):
                 self.allocator.release(sequence.row)
@@ -158,6 +168,8 @@ class Room:
             request.preemptions += 1
         self.waiting.insert(0, request)
         step.preempted.append(request)
+        word = "swap_out" if request.swapped else "preempt"
+        step.losses.append((request, word, slots, needy.index, lacking.reason.value))
         return request
 
     def _swap_out(self, step: Step, request: Request) -> bool:

@@ -97,7 +97,7 @@ class Scheduler(ABC):
                 serving.retire(serving.lingering[-1])
             elif growth.refusal is not None:
                 needy = decoding.owners[first]
-                if serving.preempt(plan) is needy:
+                if serving.preempt(plan, needy, growth.refusal) is needy:
                     plan.refusal = growth.refusal
                     return min(first, len(decoding)) - start
         return first - start

@@ -72,7 +72,7 @@ class VllmV1(Scheduler):
     def _make_room(serving: Serving, plan: Plan, job: Job, tokens: int) -> int:
         """Find slots for a chunk, preempting from the tail; 0 if the job had to preempt itself."""
         while (refusal := serving.extend(job, tokens, plan)) is not None:
-            if serving.preempt(plan) is job:
+            if serving.preempt(plan, job, refusal) is job:
                 plan.refusal = refusal
                 return 0
         return tokens

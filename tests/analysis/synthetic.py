@@ -87,16 +87,16 @@ class Engine:
             self.waiting.pop(0)
             seq.blocks = [self.free.pop() for _ in range(need)]
             if seq.preemptions:
-                self.event("resume", seq, need, -1)
+                self.event("resume", seq, need)
             self.running.append(seq)
         return blocked
 
-    def event(self, word: str, seq: Sequence, blocks: int, cause: int) -> None:
-        self.events.append((self.now, seq.request_id, word, blocks, cause))
+    def event(self, word: str, seq: Sequence, blocks: int, cause: int = -1, reason: str = "") -> None:
+        self.events.append((self.now, seq.request_id, word, blocks * BLOCK, cause, reason))
 
     def preempt(self, cause: Sequence) -> Sequence:
         seq = self.running.pop()
-        self.event("preempt", seq, len(seq.blocks), cause.request_id)
+        self.event("preempt", seq, len(seq.blocks), cause.request_id, "too few free blocks")
         self.free += reversed(seq.blocks)
         seq.recomputed += seq.done
         seq.blocks, seq.done = [], 0
@@ -193,7 +193,13 @@ class Engine:
             end = self.now + duration
             gaps = [end - seq.last for seq in decode]
             common = max(set(gaps), key=gaps.count) if gaps else 0.0
-            row = {"gap_s": common, "gap_tokens": gaps.count(common), "preemptions": preemptions, "blocked": blocked}
+            row = {
+                "gap_s": common,
+                "gap_tokens": gaps.count(common),
+                "preemptions": preemptions,
+                "evicted": 0,
+                "blocked": blocked,
+            }
             self.record(
                 duration,
                 running=len(self.running),

@@ -74,6 +74,7 @@ def case() -> Case:
         "swapped": np.array([0, 0, 0, 20]),
         "largest_hole": np.array([80, 35, 25, 60]),
         "preemptions": np.array([0, 0, 0, 1]),
+        "evicted": np.array([0, 0, 0, 0]),
         "blocked": words("", "memory", "", ""),
     }
     return requests, steps

@@ -72,7 +72,7 @@ def test_row_groups_with_different_words_agree(tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
     with pq.ParquetWriter(path, rundir.EVENTS) as writer:
         for word in ("preempt", "resume", "preempt"):
-            writer.write_table(table(columns | {"event": [word]}, rundir.EVENTS))
+            writer.write_table(table(columns | {"event": [word], "reason": [""]}, rundir.EVENTS))
     assert read_columns(path)["event"].tolist() == ["preempt", "resume", "preempt"]
 
 

@@ -46,7 +46,7 @@ def test_a_leap_equals_its_steps(case: Case, prompts: tuple[int, ...], steps: in
             stepping.grow(rows, lengths + start + 1)
             left -= 1
             continue
-        rounding_before = stepping.usage().rounding
+        rounding_before, evictions = stepping.usage().rounding, stepping.evictions()
         done, changes, held, rounding = stepped(stepping, rows, lengths + start, leap.steps)
         assert done == leap.steps
         assert list(zip(leap.when.tolist(), leap.who.tolist(), leap.slots.tolist(), strict=True)) == changes
@@ -55,6 +55,8 @@ def test_a_leap_equals_its_steps(case: Case, prompts: tuple[int, ...], steps: in
         assert leap.rounding is None or leap.rounding.tolist() == rounding
         assert leap.rounding is not None or set(rounding) == {rounding_before}
         assert leaping.mappings() == stepping.mappings()
+        assert leaping.evictions() == stepping.evictions()
+        assert (0 if leap.evicted is None else leap.evicted.sum()) == stepping.evictions() - evictions
         assert state(leaping) == state(stepping)
         audit(leaping)
         assert leap.cached[-1] == leaping.usage().cached

@@ -171,7 +171,7 @@ def ask(*rows: Sequence[float]) -> Requests:
 def differences(one: Memory, other: Memory) -> list[str]:
     """Say where two runs differ: the first rows of each table that do."""
     found = []
-    for table in ("steps", "requests", "blocks"):
+    for table in ("steps", "requests", "events", "blocks"):
         ours, theirs = one.rows(table), other.rows(table)
         for number, (mine, yours) in enumerate(zip(ours, theirs, strict=False)):
             if mine != yours:

@@ -60,6 +60,19 @@ def test_orca_runs_all_that_fit_and_preempts_the_newest(engine: str) -> None:
     assert table["stall_s"] == [[], [0.002], []]
 
 
+def test_events_say_who_lost_memory_to_whom_and_why(engine: str) -> None:
+    requests = ask((0, 6, 4), (0, 3, 4), (0, 2, 2), (2.5, 12, 1))
+    lacked = "too few free blocks"
+    for swap in (False, True):
+        options = {"block_size": 4, "host_blocks": 4 * swap}
+        sink = run(replace(POOL, scheduler="orca", swap=swap, options=options), requests, engine)
+        assert [tuple(row.values()) for row in sink.rows("events")] == [
+            (0.0025, 3, "refuse", 12, -1, "longer than the model's context"),
+            (0.003, 1, "swap_out" if swap else "preempt", 8, 0, lacked),  # A's ninth token takes a block of B
+            (0.004, 1, "swap_in" if swap else "resume", 8, -1, ""),
+        ]
+
+
 def test_static_takes_the_memory_of_early_finishers_first(engine: str) -> None:
     requests = ask((0, 6, 4), (0, 3, 4), (0, 2, 2), (0.5, 1, 1))
     sink = run(replace(POOL, scheduler="static"), requests, engine)
@@ -211,6 +224,26 @@ def test_a_prefix_is_shared_and_computed_once(engine: str) -> None:
         (0, 2, 8, 0, 13, 0, 3, 16),
     ]
     assert sink.tables["requests"]["cached_tokens"] == [0, 8]
+
+
+def test_a_cached_block_is_evicted_when_its_room_is_needed(engine: str) -> None:
+    """The first leaves its two full blocks in the cache; the second takes both, the later one as it decodes."""
+    requests = ask((0, 9, 1), (5, 12, 2))
+    prefixes = Prefixes(np.array([1, 2]), np.array([9, 12]), np.arange(3), np.array([10, 11]))
+    setup = replace(
+        POOL,
+        scheduler="orca",
+        slots=16,
+        limits=replace(LIMITS, max_model_len=16),
+        options={"block_size": 4, "prefix_cache": True},
+    )
+    sink = run(setup, replace(requests, prefixes=prefixes), engine)
+    assert rows(sink, "prefill_tokens", "decode_tokens", "evicted", "cached", *LEDGER) == [
+        (9, 0, 0, 0, 9, 0, 3, 4),
+        (0, 0, 0, 8, 0, 0, 0, 8),
+        (12, 0, 1, 4, 12, 0, 0, 0),
+        (0, 1, 1, 0, 13, 0, 3, 0),
+    ]
 
 
 def test_samples_share_the_prompt_and_copy_a_half_full_block_once(engine: str) -> None:

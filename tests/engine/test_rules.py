@@ -218,7 +218,7 @@ def test_the_same_file_and_seed_give_the_same_bytes(twice: tuple[Path, Path]) ->
     one, two = twice
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(two) for path in two.rglob("*") if path.is_file())
-    assert sum(path.suffix == ".parquet" for path in files) == 3 * 2 * 3
+    assert sum(path.suffix == ".parquet" for path in files) == 3 * 2 * 4
     for path in files:
         if path.name == "manifest.json":
             manifests = [json.loads((folder / path).read_text(encoding="utf-8")) for folder in twice]
