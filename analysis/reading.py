@@ -18,6 +18,8 @@ import numpy.typing as npt
 from analysis.summary import summarise
 
 SCHEMA_VERSION = 1
+KEPT = 64 << 20
+"""Bytes of columns of one file that are kept once read; a longer run is read column by column, again and again."""
 
 
 class RunDirectoryError(Exception):
@@ -25,15 +27,21 @@ class RunDirectoryError(Exception):
 
 
 class LazyColumns(Mapping[str, npt.NDArray[Any]]):
-    """Columns of a parquet file that are read each time they are asked for, so that only one is in memory."""
+    """Columns of a parquet file that are read when they are asked for, and kept as long as they are small."""
 
     def __init__(self, path: Path) -> None:
         """Read from `path`, which must exist when a column is asked for."""
         self._path = path
+        self._kept: dict[str, npt.NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         """Read one column.  Raises RunDirectoryError if the file lacks it."""
-        return read_columns(self._path, ["stall_s" if name == "stall_count" else name])[name]
+        if name in self._kept:
+            return self._kept[name]
+        read = read_columns(self._path, ["stall_s" if name == "stall_count" else name])
+        if sum(column.nbytes for column in (*self._kept.values(), *read.values())) <= KEPT:
+            self._kept |= read
+        return read[name]
 
     def __iter__(self) -> Iterator[str]:
         """Names of the columns."""
@@ -196,11 +204,13 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        known = pq.read_schema(path).names
-        missing = [name for name in columns or () if name not in known]
-        if missing:
-            raise RunDirectoryError(f"{path}: no column {missing[0]!r}")
-        table = pq.read_table(path, columns=None if columns is None else list(columns)).unify_dictionaries()
+        with pq.ParquetFile(path, memory_map=True) as file:
+            known = file.schema_arrow.names
+            missing = [name for name in columns or () if name not in known]
+            if missing:
+                raise RunDirectoryError(f"{path}: no column {missing[0]!r}")
+            wanted = None if columns is None else list(columns)
+            table = file.read(wanted, use_threads=False).unify_dictionaries()
     except (OSError, pa.ArrowInvalid) as error:
         raise RunDirectoryError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     result: dict[str, npt.NDArray[Any]] = {}
@@ -208,13 +218,18 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
         column = table[name].combine_chunks()
         if pa.types.is_dictionary(column.type):
             words = np.asarray(column.dictionary.to_pylist(), dtype=object)
-            result[name] = words[column.indices.to_numpy(zero_copy_only=False)]
+            result[name] = words[_numbers(column.indices)]
         elif pa.types.is_list(column.type):
-            result[name] = column.flatten().to_numpy(zero_copy_only=False)
-            result[name.removesuffix("_s") + "_count"] = np.diff(column.offsets.to_numpy())
+            result[name] = _numbers(column.flatten())
+            result[name.removesuffix("_s") + "_count"] = np.diff(_numbers(column.offsets))
         else:
-            result[name] = column.to_numpy(zero_copy_only=False)
+            result[name] = _numbers(column)
     return result
+
+
+def _numbers(column: Any) -> npt.NDArray[Any]:
+    """View an Arrow array of numbers; `to_numpy` would import pandas, which takes longer than reading."""
+    return column.to_numpy(zero_copy_only=False) if column.null_count else np.from_dlpack(column)
 
 
 def _json(path: Path) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -155,11 +156,11 @@ def asset(name: str) -> str:
 
 
 def plotly_js() -> str:
-    """The plotly.js that comes with the installed plotly."""
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415  (only pages need it)
-
-    text: str = get_plotlyjs()
-    return text
+    """The plotly.js that comes with the installed plotly, which is found but not imported: that takes 0.2 s."""
+    spec = find_spec("plotly")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("plotly is not installed, and with it the plotly.js of the page")
+    return Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js").read_text(encoding="utf-8")
 
 
 def environment() -> Any:

@@ -11,17 +11,30 @@ import json
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.rundir import BLOCKS, EVENTS, REQUESTS, STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
+NUMBERS = {
+    pa.int8(): np.int8,
+    pa.int16(): np.int16,
+    pa.int32(): np.int32,
+    pa.int64(): np.int64,
+    pa.float64(): np.float64,
+}
 SCHEMAS = {"requests": REQUESTS, "steps": STEPS, "blocks": BLOCKS, "events": EVENTS}
+COUNTERS = {
+    name: {field.name: "DELTA_BINARY_PACKED" for field in schema if pa.types.is_integer(field.type)}
+    for name, schema in SCHEMAS.items()
+}
+"""Integers change little from row to row: their differences are small, and quick to write and to read."""
 
 
 class ParquetSink:
@@ -39,7 +52,15 @@ class ParquetSink:
         arrays = [_array(field.type, columns[field.name]) for field in schema]
         if table not in self._writers:
             path = self._folder / f"{table}.parquet.part"
-            self._writers[table] = pq.ParquetWriter(path, schema, compression="zstd", write_statistics=False)
+            words = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+            self._writers[table] = pq.ParquetWriter(
+                path,
+                schema,
+                compression="lz4",
+                write_statistics=False,
+                use_dictionary=words,
+                column_encoding=COUNTERS[table],
+            )
         self._writers[table].write_table(pa.Table.from_arrays(arrays, schema=schema))
 
     def __enter__(self) -> Self:
@@ -60,13 +81,27 @@ class ParquetSink:
 
 
 def _array(kind: pa.DataType, column: Any) -> pa.Array:
+    """Wrap a column.  `pa.array` would do it, but imports pandas, which takes longer than many a run."""
     if pa.types.is_dictionary(kind):
         codes, words = column
-        return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array([str(word) for word in words], pa.string()))
+        return pa.DictionaryArray.from_arrays(_wrap(kind.index_type, codes), _strings([str(word) for word in words]))
     if pa.types.is_list(kind):
         offsets, values = column
-        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
-    return pa.array(column, kind)
+        return pa.ListArray.from_arrays(_wrap(pa.int32(), offsets), _wrap(kind.value_type, values))
+    return _wrap(kind, column)
+
+
+def _wrap(kind: pa.DataType, values: npt.NDArray[Any]) -> pa.Array:
+    """Wrap numbers, without a copy if they are of that type."""
+    values = np.ascontiguousarray(values, NUMBERS[kind])
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def _strings(words: Sequence[str]) -> pa.Array:
+    """Lay out strings: offsets, and all letters."""
+    letters = [word.encode() for word in words]
+    offsets = np.cumsum([0, *map(len, letters)], dtype=np.int32)
+    return pa.StringArray.from_buffers(len(words), pa.py_buffer(offsets), pa.py_buffer(b"".join(letters)))
 
 
 def write_json(path: Path, content: object) -> None:
