@@ -132,6 +132,10 @@ class Adaptor(Allocator):
         """See `Allocator.cached_blocks`."""
         return self.inner.cached_blocks()
 
+    def padding(self) -> tuple[Ints, Ints]:
+        """See `Allocator.padding`."""
+        return self.inner.padding()
+
     def largest_hole(self) -> int:
         """See `Allocator.largest_hole`."""
         return self.inner.largest_hole()

@@ -411,6 +411,10 @@ class Allocator(ABC):
         """Physical ids of the blocks that nobody holds and that are kept for reuse, in any order."""
         return np.zeros(0, np.int64)
 
+    def padding(self) -> tuple[Ints, Ints]:
+        """Rows, and the blocks each holds beyond its table only because placement rounds up, in any order."""
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+
     def largest_hole(self) -> int:
         """Token slots in the longest run of free blocks that one request could be given."""
         return self.free

@@ -25,6 +25,7 @@ from allocators.base import (
     Usage,
 )
 from allocators.content import Content
+from allocators.leap import spread
 from allocators.placement import Placement, Span
 
 NONE = np.zeros(0, np.int64)
@@ -158,6 +159,14 @@ class RunAllocator(ReservingAllocator):
         """Count runs as held; what they hold beyond the policy's slots is rounding."""
         held = (self.num_blocks - self._placement.free) * self.block_size
         return Usage(held, rounding=held - int(self.table.slots.sum()))
+
+    def padding(self) -> tuple[Ints, Ints]:
+        """See `Allocator.padding`."""
+        rows = np.fromiter(self._runs, np.int64, len(self._runs))
+        starts, sizes = np.array([*self._runs.values()], np.int64).reshape(-1, 2).T
+        more = sizes - self.table.count[rows]
+        which, place = spread(more)
+        return rows[which], (starts + 1 + sizes - more)[which] + place
 
     def largest_hole(self) -> int:
         """Token slots in the longest hole."""

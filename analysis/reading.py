@@ -100,9 +100,13 @@ class Run:
         return read_columns(path) if path.exists() else None
 
     def events(self) -> dict[str, npt.NDArray[Any]] | None:
-        """Columns of events.parquet; None if none were recorded."""
+        """Columns of events.parquet in order of time; None if none were recorded."""
         path = self.path / "events.parquet"
-        return read_columns(path) if path.exists() else None
+        if not path.exists():
+            return None
+        columns = read_columns(path)
+        order = np.argsort(columns["time_s"], kind="stable")
+        return {name: column[order] for name, column in columns.items()}
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ REQUESTS = pa.schema(
         pa.field("swapped_blocks", pa.int32(), metadata={"is": "blocks moved to the host and back"}),
         pa.field("preemptions", pa.int32(), metadata={"is": "times it lost its memory"}),
         pa.field(
+            "prefix_group", pa.int32(), metadata={"is": "the same where prompts begin alike; -1 if no other one does"}
+        ),
+        pa.field(
             "stall_s",
             pa.list_(pa.float64()),
             metadata={"is": "gaps between its tokens that are not the `gap_s` of their step"},
@@ -85,15 +88,15 @@ BLOCKS = pa.schema(
         pa.field("block", pa.int32(), metadata={"is": "first physical block of a run of blocks alike"}),
         pa.field("count", pa.int32(), metadata={"is": "blocks in the run"}),
         pa.field("request_id", pa.int64(), metadata={"is": "owner; the lowest id of several; -1 if only cached"}),
-        pa.field("references", pa.int32(), metadata={"is": "sequences that hold it; 0 if only cached"}),
+        pa.field("references", pa.int32(), metadata={"is": "sequences that hold it; 0 if cached or padding"}),
         pa.field("slack", pa.int32(), metadata={"is": "empty slots in the run"}),
     ]
 )
 EVENTS = pa.schema(
     [
-        pa.field("time_s", pa.float64(), metadata={"is": "instant"}),
+        pa.field("time_s", pa.float64(), metadata={"is": "instant; rows are in the order of the steps"}),
         pa.field("request_id", pa.int64(), metadata={"is": "whom it happened to"}),
-        pa.field("event", _word, metadata={"is": "preempt, resume, swap_out, swap_in or refuse"}),
+        pa.field("event", _word, metadata={"is": "preempt, resume, recomputed, swap_out, swap_in or refuse"}),
         pa.field("slots", pa.int64(), metadata={"is": "token slots it lost, got back, or would need in the end"}),
         pa.field("cause", pa.int64(), metadata={"is": "request whose growth took its memory; -1 if none"}),
         pa.field("reason", _word, metadata={"is": "why refused, or what that growth lacked; empty if it came back"}),

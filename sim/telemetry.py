@@ -28,7 +28,7 @@ BLOCKED = tuple(Blocked)
 MOST_RUNS = 1_000_000
 """Runs of blocks that the snapshots of one run hold in all (40 bytes each)."""
 STATUSES = ("finished", "refused", "unfinished")
-EVENTS = ("preempt", "resume", "swap_out", "swap_in", "refuse")
+EVENTS = ("preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse")
 
 
 class Sink(Protocol):
@@ -166,7 +166,7 @@ class RequestLog:
             self._stalls[job.index] = job.stalls
         self.counts[status] += 1
 
-    def flush(self, sink: Sink) -> None:
+    def flush(self, sink: Sink, prefix_groups: npt.NDArray[np.int64]) -> None:
         """Write the rows of all requests that have arrived, in order of their ids."""
         arrived = np.flatnonzero(self._rows[:, 0] != NEVER)
         rows = self._rows[arrived]
@@ -185,6 +185,7 @@ class RequestLog:
         for index, reason in self._reasons.items():
             codes[index] = words.index(reason)
         columns["reason"] = (codes[arrived], words)
+        columns["prefix_group"] = prefix_groups[arrived].astype(np.int32)
         counts = np.zeros(len(self._rows), np.int64)
         for index, stalls in self._stalls.items():
             counts[index] = len(stalls)
@@ -270,6 +271,12 @@ def block_runs(serving: Serving) -> npt.NDArray[np.int64]:
         owner[blocks] = np.broadcast_to(owners[:, None], there.shape)[there]
         references += np.bincount(blocks, minlength=len(references))
         slack[blocks] = np.minimum(np.maximum(empty, 0), allocator.block_size)
+    padded, padding = allocator.padding()
+    if len(padding):
+        owners_of = np.full(len(table.count), -2, np.int64)
+        owners_of[rows] = owners
+        owner[padding] = owners_of[padded]
+        slack[padding] = allocator.block_size
     cached = allocator.cached_blocks()
     owner[cached[references[cached] == 0]] = -1
     owner[0] = -2

@@ -93,3 +93,13 @@ class Requests:
     def __len__(self) -> int:
         """How many."""
         return len(self.arrival_s)
+
+    def prefix_groups(self) -> Ints:
+        """Number groups of prompts that begin with the same piece of content: int64[n], -1 where no other one does."""
+        groups = np.full(len(self), -1, np.int64)
+        if self.prefixes is not None and len(self):
+            first = self.prefixes.ids[self.prefixes.offsets[:-1]]
+            _, which, size = np.unique(first, return_inverse=True, return_counts=True)
+            names = np.where(size > 1, np.cumsum(size > 1) - 1, -1)
+            groups[:] = names[which]
+        return groups

@@ -20,6 +20,7 @@ class Frame:
     owner: list[int]
     """Of each block from 1: request id, CACHED or NOBODY."""
     references: list[int]
+    """Sequences that hold each block; none if it is cached, or padding that placement adds to its owner's."""
     filled: list[int]
     """Slots of each block that hold K/V."""
     held: dict[int, list[int]]
@@ -71,7 +72,7 @@ def _snapshot(blocks: Columns, rows: np.ndarray[tuple[int], np.dtype[np.int64]],
             frame.owner[block - 1] = request
             frame.references[block - 1] = references
             frame.filled[block - 1] = min(max(length * size - slack - place * size, 0), size)
-            if request >= 0:
+            if request >= 0 and references:
                 frame.held.setdefault(request, []).append(block)
     return frame
 

@@ -141,7 +141,7 @@ class Engine:
                 self.request_log.add(job, "unfinished")
         self.log.flush()
         self.event_log.flush()
-        self.request_log.flush(self._sink)
+        self.request_log.flush(self._sink, self.requests.prefix_groups())
         self.block_log.flush(self._sink)
 
     @property
@@ -391,6 +391,7 @@ class Engine:
             job.first_token = now
         else:
             job.stalls.append(now - job.last_token)
+            self.event_log.add(now, job.index, "recomputed", serving.slots(job))
         job.last_token = now
         if job.generated == job.output:
             serving.leave_prefilling(job)

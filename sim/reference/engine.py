@@ -79,6 +79,7 @@ class ReferenceEngine:
                 self.followers[after].append(index)
         span = float(requests.arrival_s[-1]) if len(requests) else 0.0
         self.snapshots = Snapshots(instants, max(1_000_000, int(span * 1e9) // max(1, instants)))
+        self.prefix_groups = requests.prefix_groups()
         self.counts: Counter[str] = Counter()
         self.request_rows: list[dict[str, Any]] = []
         self.step_rows: list[dict[str, Any]] = []
@@ -153,7 +154,8 @@ class ReferenceEngine:
     def leave(self, request: Request, status: str) -> None:
         """Write the row of a request that is done with, one way or another."""
         self.counts[status] += 1
-        self.request_rows.append(request_row(request, status))
+        group = int(self.prefix_groups[request.index])
+        self.request_rows.append(request_row(request, status) | {"prefix_group": group})
 
     def release_followers(self, ended: Request, now: int) -> None:
         """Let those that follow a request arrive, each in its own time."""
@@ -242,6 +244,7 @@ class ReferenceEngine:
             return
         if request.last_token != NEVER:
             request.stalls.append(self.now - request.last_token)
+            self.happened(self.now, request, "recomputed", self.room.slots(request), -1, "")
         self.book_token(request)
         if request.finished == NEVER:
             self.copied += self.room.fork(request)

@@ -100,6 +100,7 @@ class Run(NamedTuple):
     request_id: int
     """Lowest of the holders; -1 if the block is only cached."""
     references: int
+    """Sequences that hold it; none if it is cached, or padding that placement adds."""
     slack: int
     """Empty slots."""
 
@@ -108,6 +109,9 @@ def block_map(room: Room) -> list[Run]:
     """Describe who holds which block, from block 1 on; free blocks are left out."""
     held = shares(room)
     cached = set(room.allocator.cached_blocks().tolist())
+    owners = {sequence.row: request.index for request in room.running for sequence in request.sequences}
+    rows, blocks = room.allocator.padding()
+    padding = {block: owners[row] for row, block in zip(rows.tolist(), blocks.tolist(), strict=True)}
     runs: list[Run] = []
     for block in range(1, room.allocator.num_blocks + 1):
         holders = held.get(block, [])
@@ -115,6 +119,8 @@ def block_map(room: Room) -> list[Run]:
             owner = min(share.owner.index for share in holders)
             slack = room.allocator.block_size - max(share.filled for share in holders)
             run = Run(block, 1, owner, len(holders), slack)
+        elif block in padding:
+            run = Run(block, 1, padding[block], 0, room.allocator.block_size)
         elif block in cached:
             run = Run(block, 1, -1, 0, 0)
         else:

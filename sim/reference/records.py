@@ -19,7 +19,7 @@ Row: TypeAlias = dict[str, Any]
 
 BLOCKED = ("", "memory", "seats", "budget", "order")
 STATUSES = ("finished", "refused", "unfinished")
-HAPPENINGS = ("preempt", "resume", "swap_out", "swap_in", "refuse")
+HAPPENINGS = ("preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse")
 
 
 class Snapshots:

@@ -246,6 +246,7 @@ def write_run(path: Path, engine: Engine, requests: list[Sequence]) -> None:
         "recomputed_tokens": [s.recomputed for s in requests],
         "swapped_blocks": [0] * len(requests),
         "preemptions": [s.preemptions for s in requests],
+        "prefix_group": [-1] * len(requests),
         "stall_s": [s.stalls for s in requests],
     }
     pq.write_table(table(columns, rundir.REQUESTS), path / "requests.parquet")

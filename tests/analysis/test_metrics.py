@@ -50,6 +50,7 @@ def case() -> Case:
         "recomputed_tokens": np.array([0, 21, 0]),
         "swapped_blocks": np.array([0, 2, 0]),
         "preemptions": np.array([0, 1, 0]),
+        "prefix_group": np.array([-1, -1, -1]),
         "stall_s": np.array([4.0]),
         "stall_count": np.array([0, 1, 0]),
     }

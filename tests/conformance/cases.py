@@ -183,6 +183,9 @@ def audit(allocator: Allocator) -> None:
     assert usage.saved >= 0
     assert usage.dropped >= 0
     assert usage.rounding >= 0
+    padding = allocator.padding()[1]
+    assert len(padding) * allocator.block_size <= usage.rounding
+    assert not set(padding.tolist()) & set(held)
     assert 0 <= live <= usage.held - usage.rounding, f"{live} live slots of {usage}"
     assert len(held) * allocator.block_size <= usage.held, f"{len(held)} blocks are in use, {usage}"
     assert usage.cached == len(cached) * allocator.block_size

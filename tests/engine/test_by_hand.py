@@ -70,6 +70,7 @@ def test_events_say_who_lost_memory_to_whom_and_why(engine: str) -> None:
             (0.0025, 3, "refuse", 12, -1, "longer than the model's context"),
             (0.003, 1, "swap_out" if swap else "preempt", 8, 0, lacked),  # A's ninth token takes a block of B
             (0.004, 1, "swap_in" if swap else "resume", 8, -1, ""),
+            *([] if swap else [(0.005, 1, "recomputed", 8, -1, "")]),
         ]
 
 
@@ -201,14 +202,15 @@ def test_the_watermark_holds_back_admission_while_something_runs(engine: str) ->
 
 def test_a_hole_too_small_is_external_fragmentation(engine: str) -> None:
     """Buddy runs of 4 and 1 leave holes of 1 and 2; the third request reserves 4."""
-    setup = replace(
-        POOL, scheduler="orca", kind="contiguous", slots=8, options={"reserve": "oracle", "placement": "buddy"}
-    )
+    options = {"reserve": "oracle", "placement": "buddy"}
+    setup = replace(POOL, scheduler="orca", kind="contiguous", slots=8, options=options, instants=16)
     sink = run(setup, ask((0, 2, 2), (0, 1, 1), (0, 2, 3)), engine)
     assert rows(sink, "running", "blocked", "rounding", "external", "largest_hole", *LEDGER)[:2] == [
         (2, "memory", 1, 3, 2, 3, 1, 0, 0),
         (2, "", 1, 0, 0, 5, 2, 0, 0),
     ]
+    padding = [row for row in sink.rows("blocks") if row["references"] == 0]
+    assert [(row["block"], row["count"], row["request_id"], row["slack"]) for row in padding[:1]] == [(4, 1, 0, 1)]
 
 
 def test_a_prefix_is_shared_and_computed_once(engine: str) -> None:
@@ -224,6 +226,7 @@ def test_a_prefix_is_shared_and_computed_once(engine: str) -> None:
         (0, 2, 8, 0, 13, 0, 3, 16),
     ]
     assert sink.tables["requests"]["cached_tokens"] == [0, 8]
+    assert sink.tables["requests"]["prefix_group"] == [0, 0]
 
 
 def test_a_cached_block_is_evicted_when_its_room_is_needed(engine: str) -> None:

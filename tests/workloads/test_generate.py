@@ -1,6 +1,7 @@
 """The same file gives the same requests; what is drawn is what was asked for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -259,3 +260,10 @@ def test_any_session_is_believable(
     made = requests(small_file(f"seed={seed}", *(f"requests.{key}={value}" for key, value in changes.items())))
     assert len(made) == count
     believable(made)
+
+
+def test_prompts_that_begin_alike_are_a_group() -> None:
+    prefixes = Prefixes(np.array([7, 1, 9, 7, 5]), np.full(5, 3), np.array([0, 2, 3, 5]), np.arange(3))
+    served = Requests(np.zeros(3), np.array([6, 3, 6]), np.ones(3, np.int64), prefixes=prefixes)
+    assert served.prefix_groups().tolist() == [0, -1, 0]
+    assert replace(served, prefixes=None).prefix_groups().tolist() == [-1, -1, -1]
