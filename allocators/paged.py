@@ -80,7 +80,7 @@ class PagedAllocator(SharingRows):
             max_model_len: the longest sequence, in token slots.
             max_rows: sequences expected at once.
             prefix_cache: whether full blocks are kept for sequences that begin alike.
-            sliding_window: tokens a token attends to, itself included; None for all.
+            sliding_window: tokens a token attends to, itself included; None for all, 1 leaves nothing to cache.
                 A block that no later token attends to is given back when its sequence next
                 grows, even if that growth is then refused.
             host_blocks: blocks on the host for sequences that are swapped out.
@@ -95,8 +95,8 @@ class PagedAllocator(SharingRows):
             sliding_window=sliding_window,
             host_blocks=host_blocks,
         )
-        self.settled = not prefix_cache and not self.windowed
-        self._reaches = np.greater_equal if prefix_cache else np.greater
+        self.settled = not self.prefix_cache and not self.windowed
+        self._reaches = np.greater_equal if self.prefix_cache else np.greater
 
     # -- admission -------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ class SharingRows(Allocator):
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
         self.pool = self.pool_type(num_blocks)
         self.host = HostPool(host_blocks, max_rows, self.table.width, num_blocks)
-        self.prefix_cache = prefix_cache
+        self.prefix_cache = prefix_cache and sliding_window != 1  # a token that reads itself alone can reuse nothing
         self.windowed = sliding_window is not None and sliding_window < max_model_len  # else nothing leaves it
         self.window = Window(sliding_window or max_model_len + block_size, block_size)
         self.contents: dict[int, Content] = {}

@@ -23,7 +23,7 @@ class Window(NamedTuple):
     @property
     def reach(self) -> int:
         """Blocks in a row that a prefix hit, which ends with a block, must have."""
-        return max(1, -(-(self.tokens - 1) // self.block_size))
+        return -(-(self.tokens - 1) // self.block_size)
 
     def most(self, first: int, final: int, samples: int = 1) -> int:
         """Blocks that sequences hold at the most while each grows from `first` to `final` tokens one by one.

@@ -52,6 +52,7 @@ class Model:
 
     def __post_init__(self) -> None:
         """Begin with every block free."""
+        self.caching = self.caching and self.window != 1  # a token that reads itself alone can reuse nothing
         self.queue = list(range(1, self.num_blocks + 1))
         self.host_queue = list(range(1, self.host_blocks + 1))
 
@@ -136,7 +137,7 @@ class Model:
         if not self.caching:
             return []
         if self.window is not None:
-            reach = max(1, -(-(self.window - 1) // self.size))
+            reach = -(-(self.window - 1) // self.size)
             for end in range(len(found), reach - 1, -1):
                 if all(found[end - reach : end]):
                     return [0] * (end - reach) + found[end - reach : end]

@@ -15,7 +15,8 @@ from sim.replay import main_replay, replay
 
 SHARED = Path(os.environ.get("KVSIM_SHARED", Path(__file__).parents[1].parent / "shared"))
 RECORDINGS = sorted((SHARED / "data" / "recorded").glob("*.gz"))
-pytestmark = pytest.mark.skipif(
+SHIPPED = sorted((Path(__file__).parent / "data" / "recorded").glob("*.gz"))
+needs_recordings = pytest.mark.skipif(
     not RECORDINGS, reason=f"no recordings in {SHARED}; set KVSIM_SHARED to the folder that holds data/recorded"
 )
 
@@ -33,20 +34,21 @@ def written(path: Path, content: list[dict[str, Any]]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.name.split(".")[0])
+@pytest.mark.parametrize("path", SHIPPED + RECORDINGS, ids=lambda path: path.name.split(".")[0])
 def test_our_own_code_answers_as_the_engine_did(path: Path) -> None:
     result = replay([path])
     assert result.first_difference is None
     assert result.differences == 0
-    content = lines(path)
-    assert result.ops == sum("op" in line or "step" in line for line in content) > 100
-    assert bool(result.explained) == path.name.startswith("legacy_fork_B4_N24")
+    assert result.ops == sum("op" in line or "step" in line for line in lines(path)) > 50
+    assert not result.explained or path.name.startswith("legacy_fork")
 
 
-def test_every_kind_of_recording_is_there() -> None:
-    assert {path.name.split("_")[0] for path in RECORDINGS} == {"blocks", "sched", "legacy", "sgl"}
+@pytest.mark.parametrize("recordings", [SHIPPED, pytest.param(RECORDINGS, marks=needs_recordings)])
+def test_every_kind_of_recording_is_there(recordings: list[Path]) -> None:
+    assert {path.name.split("_")[0] for path in recordings} == {"blocks", "sched", "legacy", "sgl"}
 
 
+@needs_recordings
 def test_an_explained_answer_says_where_and_why() -> None:
     result = replay([named("legacy_fork_B4_N24")])
     assert len(result.explained) == 45
@@ -74,6 +76,7 @@ def changed(value: Any) -> Any:
     return {**value, "?": 1} if isinstance(value, dict) else [*value, value[-1] if value else 1]
 
 
+@needs_recordings
 @pytest.mark.parametrize(("name", "field"), [(name, field) for name, fields in ANSWERS.items() for field in fields])
 def test_one_wrong_answer_is_found_where_it_is(name: str, field: str, tmp_path: Path) -> None:
     content = lines(named(name))
@@ -87,6 +90,7 @@ def test_one_wrong_answer_is_found_where_it_is(name: str, field: str, tmp_path: 
     assert str(result.first_difference).startswith(f"{tmp_path}/wrong.jsonl:{place + 1}: ")
 
 
+@needs_recordings
 def test_the_ids_of_the_old_manager_are_compared_up_to_renaming(tmp_path: Path) -> None:
     content = lines(named("legacy_fork_B4_N24"))
     for line in content[1:]:
@@ -135,12 +139,14 @@ def test_the_old_manager_leaves_its_watermark_and_knows_what_never_fits(tmp_path
 # -- the command ---------------------------------------------------------------------------------------
 
 
+@needs_recordings
 def test_the_command_prints_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert main_replay([named("blocks_apc_dup"), named("sgl_radix_p1")], json_output=True) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == {"files": 2, "ops": 1219, "differences": 0, "first_difference": None, "explained": []}
 
 
+@needs_recordings
 def test_a_difference_is_status_1_and_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = lines(named("blocks_apc_dup"))
     content[1]["r"]["free"] += 1
@@ -150,6 +156,18 @@ def test_a_difference_is_status_1_and_is_shown(tmp_path: Path, capsys: pytest.Ca
     assert main_replay([path], json_output=True) == 1
     first = json.loads(capsys.readouterr().out)["first_difference"]
     assert (first["file"], first["line"], first["op"], first["field"]) == (str(path), 2, "admit", "free")
+
+
+def test_a_replay_that_can_no_longer_follow_tells_the_difference_that_led_there(tmp_path: Path) -> None:
+    stream: list[dict[str, Any]] = [
+        {"config": {"num_blocks": 3, "block_size": 1, "caching": False}},
+        {"op": "admit", "id": "r1", "prompt_token_ids": [1, 2, 3], "r": {"ok": True}},
+        {"op": "free", "id": "r1", "r": {"ok": True}},
+    ]
+    result = replay([written(tmp_path / "parted.jsonl", stream)])
+    assert (result.differences, result.ops) == (1, 2)
+    assert result.first_difference is not None
+    assert result.first_difference[1:] == (2, "admit", "ok", True, False)
 
 
 BLOCKS = '{"config": {"num_blocks": 9, "block_size": 2, "caching": true}}\n'
@@ -193,6 +211,6 @@ def test_a_bad_file_is_one_line_and_status_2(case: str, tmp_path: Path, capsys: 
 
 def test_a_truncated_archive_is_a_bad_file(tmp_path: Path) -> None:
     path = tmp_path / "cut.jsonl.gz"
-    path.write_bytes(RECORDINGS[0].read_bytes()[:1000])
+    path.write_bytes(SHIPPED[0].read_bytes()[:1000])
     with pytest.raises(UserError, match=r"cut\.jsonl\.gz: cannot be read"):
         replay([path])

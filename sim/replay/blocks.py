@@ -114,8 +114,8 @@ class Names:
         return self._numbers.setdefault(name, len(self._numbers) + 1)
 
     def root(self, *names: object) -> int:
-        """Return the root of keys in the namespace of some names; 0 if all are absent."""
-        return self[names] if any(name is not None for name in names) else 0
+        """Return the root of keys in the namespace of some names; 0 if all are absent or empty."""
+        return self[names] if any(names) else 0
 
 
 def longest(recording: Recording) -> int:
