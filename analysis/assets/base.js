@@ -48,7 +48,7 @@ const word = ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r; // little-en
 const SHARES = ["live", "reserved", "internal", "rounding", "cached", "external", "free"];
 const BLOCKED = ["", "memory", "seats", "budget", "order"];
 const STATUSES = ["finished", "refused", "unfinished"];
-const EVENTS = ["preempt", "resume", "swap_out", "swap_in", "refuse"];
+const EVENTS = ["preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse"];
 
 const facts = JSON.parse(byId("facts").textContent);
 const state = { range: [0, facts.until], cursor: null, request: null, shown: [], colour: "owner", order: "arrival" };

@@ -48,7 +48,7 @@ class PulsePlot extends Plot {
     context.globalAlpha = 1;
     for (const tick of ticks) {
       const at = this.x(tick.time);
-      if (at < 0 || at > width || tick.kind === "resume" || tick.kind === "swap_in") continue;
+      if (at < 0 || at > width || tick.kind === "resume" || tick.kind === "recomputed" || tick.kind === "swap_in") continue;
       context.fillStyle = tick.kind === "refuse" ? css("--ink") : css("--lost");
       context.fillRect(at - 0.6, y - 3, 1.2, strip + 3);
     }

@@ -22,7 +22,7 @@ from analysis.phases import losses
 LIMIT = 5000
 EVENT_LIMIT = 3000
 STATUSES = ("finished", "refused", "unfinished")
-EVENTS = ("preempt", "resume", "swap_out", "swap_in", "refuse")
+EVENTS = ("preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse")
 Ids = npt.NDArray[np.int64]
 
 
