@@ -82,6 +82,25 @@ def test_a_bad_line_of_json(tmp_path: Path, line: str, message: str) -> None:
     assert len(load(tmp_path / "t", content, on_bad_rows="skip")) == 2
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": 5}', "t:2: text: not text: 5"),
+        ('{"colour": "red"}', "t:2: none of text_input, messages, payload, turns"),
+        ('{"turns": []}', "t:2: turns: not a list of turns: []"),
+        ('{"payload": "hello"}', "t:2: payload: not an object: 'hello'"),
+        ('{"messages": [7]}', "t:2: messages: not text: 7"),
+        ('{"text": "a", "output_length": -1}', "t:2: output_length and delay cannot be negative or endless: -1"),
+        ('{"text": "a", "output_length": 1e999}', "t:2: output_length and delay cannot be negative or endless: inf"),
+        ('{"text": "a", "timestamp": "x"}', "t:2: timestamp: not a number: 'x'"),
+    ],
+)
+def test_a_bad_line_of_text(tmp_path: Path, line: str, message: str) -> None:
+    content = '{"text": "one"}\n' + line + '\n{"text": "two"}\n'
+    assert faults(tmp_path / "t", content.encode())[1].startswith(message)
+    assert len(load(tmp_path / "t", content.encode(), on_bad_rows="skip")) == 2
+
+
 def test_many_bad_rows_are_counted_and_the_first_are_listed(tmp_path: Path) -> None:
     rows = "".join(f"{i},{-1 if i % 10 == 3 else 1},1\n" for i in range(1000))
     found = faults(tmp_path / "t", HEADER + rows)

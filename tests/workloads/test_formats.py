@@ -80,6 +80,16 @@ FILES = {
         {"timestamp": 10535, "input_length": 672, "output_length": 52, "hash_ids": [46, 47], "session_id": "123"},
         {"delay": 500, "input_length": 900, "output_length": 10, "hash_ids": [46, 48], "session_id": "123"},
     ]),
+    "aiperf-text": lines([
+        {"session_id": "a", "turns": [
+            {"text": "x" * 40, "timestamp": 2000, "output_length": 7}, {"texts": ["y" * 8, "z"], "delay": 500}]},
+        {"text": "hello", "timestamp": 2250},
+        {"timestamp": 3000, "output_length": 9, "messages": [
+            {"role": "system", "content": "w" * 16},
+            {"role": "user", "content": [{"type": "text", "text": "v"}, {"type": "image_url", "image_url": {}}]}]},
+        {"timestamp": 4000, "payload": {"prompt": "u" * 12, "max_tokens": 3}},
+        {"timestamp": 5000, "text_input": "t", "output_length": 2},
+    ]),
     "mooncake": lines(MOONCAKE),
     "guidellm": lines([
         {"timestamp": 4.3, "input_length": 396, "output_length": 109},
@@ -192,6 +202,16 @@ class TestHashed:
         assert made.after.tolist() == [-1, 0]
         assert made.delay_s.tolist() == [0, 0.5]
         assert made.arrival_s.tolist() == [0, 0.5]
+
+    def test_aiperf_texts_are_counted_and_turns_repeat_what_was_said(self, tmp_path: Path) -> None:
+        made = load(tmp_path, FILES["aiperf-text"])
+        assert made.arrival_s.tolist() == [0, 0.25, 0.5, 1, 2, 3]
+        assert made.prompt_tokens.tolist() == [10, 2, 10 + 7 + 3, 5, 3, 1]
+        assert made.output_tokens.tolist() == [7, 256, 256, 9, 3, 2]
+        assert made.after.tolist() == [-1, -1, 0, -1, -1, -1]
+        assert made.delay_s[2] == 0.5
+        assert made.prefixes.pieces(2)[:2] == [*made.prefixes.pieces(0), (made.prefixes.outputs[0], 7)]
+        assert not any("xx" in str(value) for value in vars(made).values())
 
     def test_more_hashes_than_blocks(self, tmp_path: Path) -> None:
         bad = lines([{**MOONCAKE[0], "hash_ids": [1, 2, 3, 4]}])

@@ -8,7 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workloads.errors import WorkloadError, meant
-from workloads.traces import azure, burstgpt, conversations, hashed, plain, ragpulse, splitwise, vidur, vllm, weka
+from workloads.traces import (
+    aiperf,
+    azure,
+    burstgpt,
+    conversations,
+    hashed,
+    plain,
+    ragpulse,
+    splitwise,
+    vidur,
+    vllm,
+    weka,
+)
 from workloads.traces.base import Format, Options
 from workloads.traces.files import TraceFile
 from workloads.traces.rows import Rows, requests_of
@@ -31,6 +43,7 @@ FORMATS: tuple[Format, ...] = (
     weka.FORMAT,
     hashed.BAILIAN,
     ragpulse.FORMAT,
+    aiperf.FORMAT,
     hashed.AIPERF,
     hashed.MOONCAKE,
     hashed.GUIDELLM,
@@ -57,7 +70,10 @@ def detect(file: TraceFile) -> Format:
             return form
     names = ", ".join(form.name for form in FORMATS)
     begins = file.head.lstrip().split("\n", 1)[0][:80]
-    raise WorkloadError(f"{file.name}: of no known format ({names}); it begins {begins!r}")
+    raise WorkloadError(
+        f"{file.name}: of no known format ({names}); it begins {begins!r}. A CSV of one's own has a line of names "
+        "first: arrival_s, prompt_tokens, output_tokens"
+    )
 
 
 def find(name: str) -> Format:

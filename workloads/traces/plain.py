@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from workloads.traces.files import TraceFile
 
 ARRIVAL = ("arrival_s", "arrival_time_s", "arrival_time", "arrival", "timestamp_s", "timestamp", "time_s", "time")
-PROMPT = ("prompt_tokens", "input_tokens", "prompt_length", "input_length", "prompt_len", "input_len", "prompt")
-OUTPUT = ("output_tokens", "completion_tokens", "output_length", "output_len", "generated_tokens", "output")
+PROMPT = (
+    "prompt_tokens", "input_tokens", "context_tokens", "prompt_length", "input_length", "prompt_len", "input_len",
+    "prompt", "input",
+)  # fmt: skip
+OUTPUT = (
+    "output_tokens", "completion_tokens", "generated_tokens", "output_length", "output_len", "completion", "output",
+)  # fmt: skip
 """Names a column may have, in the order of preference; times are seconds."""
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BYTES_PER_TOKEN = 4
 """Bytes of UTF-8 a token, about right for English and for code."""
+DEFAULT_OUTPUT = 256
+"""Output tokens where a dataset names none: vLLM's `--custom-output-len`."""
 
 
 def token_counter(tokenizer: str | None) -> tuple[Callable[[str], int], list[str]]:

@@ -11,13 +11,10 @@ from workloads.requests import Floats
 from workloads.traces.base import Options
 from workloads.traces.records import BadRow, json_lines, number, parse
 from workloads.traces.rows import Fault, Rows
-from workloads.traces.text import token_counter
+from workloads.traces.text import DEFAULT_OUTPUT, token_counter
 
 if TYPE_CHECKING:
     from workloads.traces.files import TraceFile
-
-DEFAULT_OUTPUT = 256
-"""Output tokens where a dataset names none: vLLM's `--custom-output-len`."""
 
 
 class Dataset:
