@@ -1,14 +1,13 @@
-"""The cost model's named coefficients, and the calibration file that holds fitted ones.
+"""The cost model's named coefficients.
 
 Every coefficient says in its metadata what it is (`is`) and where its default comes from (`from`).
 Defaults describe a modern engine, fused products under CUDA graphs, as measured on one H100 with
 torch 2.11 and FlashInfer 0.5.3 on the Llama-3.1-8B geometry at a context of 1,024.  On other
-devices and models they are an assumption, which `calibrate` replaces by a fit.
+devices and models they are an assumption, which `calibrate` replaces by a fit (`sim.calibration`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,6 @@ from sim.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
-
-CALIBRATION_SCHEMA = 1
 
 
 def _coefficient(default: float, meaning: str, source: str) -> float:
@@ -69,6 +65,17 @@ class Coefficients:
     sequence_overhead_s: float = _coefficient(
         0.0, "host work for each scheduled sequence", "measured: that remainder did not grow with the batch"
     )
+    launch_layer_s: float = _coefficient(
+        0.0,
+        "launching one layer kernel by kernel, as steps with a prefill do that no CUDA graph replays; "
+        "a floor under such a step",
+        "assumed of modern engines: launches are hidden behind the kernels",
+    )
+    sequence_layer_overhead_s: float = _coefficient(
+        0.0,
+        "attention that goes sequence by sequence (growing tensors, no cache), for each sequence and layer",
+        "assumed: one kernel attends for the whole batch",
+    )
     paged_attention_overhead: float = _coefficient(
         0.0,
         "extra time of decode attention that reads through a block table, as a fraction",
@@ -111,6 +118,11 @@ class Coefficients:
                 raise UserError(f"{where}: {name}: an efficiency is more than 0")
         return replace(self, **{name: float(value) for name, value in values.items()})
 
+    @classmethod
+    def meaning(cls, name: str) -> str:
+        """Say what a coefficient is."""
+        return str(next(entry.metadata["is"] for entry in fields(cls) if entry.name == name))
+
     def explain(self) -> list[tuple[str, str]]:
         """Every coefficient as a (name, value and meaning) row; where one is not the default, that is told."""
         rows = []
@@ -119,24 +131,3 @@ class Coefficients:
             source = entry.metadata["from"] if value == entry.default else f"set; default {entry.default:g}"
             rows.append((entry.name, f"{value:g}: {entry.metadata['is']} ({source})"))
         return rows
-
-
-def load_calibration(path: Path) -> Coefficients:
-    """Read the coefficients of a calibration file: `{"schema": 1, "coefficients": {name: number}, ...}`.
-
-    Coefficients that the file leaves out keep their defaults.  Raises UserError in one line.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
-    if (
-        not isinstance(content, dict)
-        or content.get("schema") != CALIBRATION_SCHEMA
-        or not isinstance(content.get("coefficients"), dict)
-    ):
-        wanted = f'{{"schema": {CALIBRATION_SCHEMA}, "coefficients": {{name: number}}}}'
-        raise UserError(f"{path}: not a calibration file, wanted {wanted}")
-    return Coefficients().changed(content["coefficients"], str(path))

@@ -19,6 +19,8 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     swaps       bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K and V a layer)
     pages       page_map_s and page_unmap_s each
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
+    separate    attention that goes sequence by sequence adds sequence_layer_overhead_s for each sequence and layer
+    launches    a step that prefills takes at least step_overhead_s + launch_layer_s x layers, moves aside
 
 One formula serves a single step and a leap of many: the same float operations in the same order,
 on a number or on an array, so that both give the same nanoseconds to the last bit.  (A term that
@@ -104,6 +106,7 @@ class CostModel:
         *,
         attention: Literal["flash", "naive"] = "flash",
         paged: bool = True,
+        separate: bool = False,
     ) -> None:
         """Turn sizes, rates and coefficients into seconds for each unit of load.
 
@@ -113,6 +116,7 @@ class CostModel:
             coefficients: None for the defaults.
             attention: `naive` materialises the scores in device memory, `flash` does not.
             paged: whether decode attention reads through a block table (`paged_attention_overhead` applies).
+            separate: whether attention goes sequence by sequence (`sequence_layer_overhead_s` applies).
 
         """
         self.geometry, self.device, self.attention = geometry, device, attention
@@ -125,7 +129,10 @@ class CostModel:
 
         self._step = c.step_overhead_s
         self._run = layers * (c.layer_overhead_s + (2 * c.allreduce_latency_s if tp > 1 else 0.0))
+        self._launch = c.step_overhead_s + layers * c.launch_layer_s if c.launch_layer_s else 0.0
         self._sequence = c.sequence_overhead_s + 2 * geometry.state_bytes / bandwidth
+        if separate:
+            self._sequence += layers * c.sequence_layer_overhead_s
         self._overlap = c.overlap_loss
 
         self._weights = (geometry.dense_bytes + count.vectors * element) / bandwidth
@@ -175,7 +182,7 @@ class CostModel:
         if load.decode_seqs:
             seconds += self._decode(load, max)
         if load.prefill_tokens:
-            seconds += self._prefill(load, max)
+            seconds = max(seconds + self._prefill(load, max), self._launch)
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
             seconds += self._moves(load)
         nanoseconds: int = round(seconds * 1e9)
@@ -191,7 +198,9 @@ class CostModel:
         """
         load = load._replace(**changing)  # type: ignore[arg-type]  # a Load of columns
         seconds = self._products(load, np.maximum, self._experts_read_each) + self._decode(load, np.maximum)
-        seconds = seconds + self._prefill(load, np.maximum) + self._moves(load)
+        seconds = seconds + self._prefill(load, np.maximum)
+        seconds = np.maximum(seconds, np.greater(load.prefill_tokens, 0) * self._launch)
+        seconds = seconds + self._moves(load)
         steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
         return steps
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from allocators.base import Allocator, AllocatorError
 from allocators.registry import block_size, create, find
-from sim.coefficients import Coefficients, load_calibration
+from sim.calibration import find_calibration, load_coefficients
+from sim.coefficients import Coefficients
 from sim.cost import CostModel
 from sim.devices import Device, resolve_device
 from sim.errors import UserError
@@ -68,8 +69,14 @@ class Setup:
 
     def cost(self, allocator: Allocator) -> CostModel:
         """Make the cost model of this model on this device, reading K/V where `allocator` puts it."""
-        attention = self.workload.engine.attention
-        return CostModel(self.geometry, self.device, self.coefficients, attention=attention, paged=allocator.scattered)
+        return CostModel(
+            self.geometry,
+            self.device,
+            self.coefficients,
+            attention=self.workload.engine.attention,
+            paged=allocator.scattered,
+            separate=allocator.concatenates or allocator.recomputes,
+        )
 
 
 def prepare(workload: Workload, base: Path | None = None) -> Setup:
@@ -89,7 +96,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     engine = workload.engine
     coefficients = Coefficients()
     if workload.costs.calibration is not None:
-        coefficients = load_calibration(Path(workload.costs.calibration))
+        coefficients = load_coefficients(find_calibration(workload.costs.calibration))
     coefficients = coefficients.changed(workload.costs.factors, "costs")
     labels = _labels(workload.allocators)
     cases = []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.coefficients import Coefficients, load_calibration
+from sim.coefficients import Coefficients
 from sim.cost import CostModel, Load
 from sim.devices import resolve_device
 from sim.errors import UserError
@@ -306,7 +304,9 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
     spec = {"name": "llama-3.1-8b", "tensor_parallel": 2}
     for entry in fields(Coefficients):
         changed = Coefficients().changed({entry.name: entry.default / 2 + 0.1}, "here")
-        before, after = (model(spec, attention="naive", coefficients=c).step_ns(load) for c in (None, changed))
+        before, after = (
+            model(spec, attention="naive", separate=True, coefficients=c).step_ns(load) for c in (None, changed)
+        )
         assert before != after, entry.name
 
 
@@ -330,30 +330,3 @@ def test_a_bad_coefficient_gets_one_line(values: dict[str, Any], words: str) -> 
     with pytest.raises(UserError) as error:
         Coefficients().changed(values, "here")
     assert words in str(error.value)
-
-
-def test_a_calibration_file_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "calibration.json"
-    path.write_text(json.dumps({"schema": 1, "coefficients": {"step_overhead_s": 0.002}, "model": "x"}))
-    assert load_calibration(path) == Coefficients(step_overhead_s=0.002)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, "No such file"),
-        ("{", "not JSON"),
-        ("[1]", "not a calibration file"),
-        ('{"schema": 2, "coefficients": {}}', "not a calibration file"),
-        ('{"schema": 1, "coefficients": {"speed": 1}}', "unknown coefficient 'speed'"),
-    ],
-)
-def test_a_bad_calibration_file_gets_one_line(tmp_path: Path, text: str | None, words: str) -> None:
-    path = tmp_path / "calibration.json"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(UserError) as error:
-        load_calibration(path)
-    assert str(error.value).startswith(str(path))
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)

@@ -19,7 +19,7 @@ from workloads.lengths import Lengths
 from workloads.replies import Replies
 from workloads.sessions import Turns
 from workloads.sharing import Part
-from workloads.spec import Count, DataPath, ModelName, NotNegative, Positive, Share, Spec
+from workloads.spec import CalibrationName, Count, DataPath, ModelName, NotNegative, Positive, Share, Spec
 from workloads.trees import Tree
 
 NOMINAL_TOKEN_S = 0.02
@@ -206,8 +206,8 @@ class Costs(Spec):
 
     __pydantic_extra__: dict[str, NotNegative]
 
-    calibration: DataPath | None = None
-    """A file that `sim calibrate` wrote on the device, in place of the built-in factors."""
+    calibration: CalibrationName | None = None
+    """A shipped calibration (`sim list calibrations`), or a file that `sim calibrate` wrote on the device."""
 
     @property
     def factors(self) -> dict[str, float]:

@@ -76,7 +76,7 @@ def _resolve(name: str, info: ValidationInfo) -> str:
 def _beside(name: str, info: ValidationInfo) -> str:
     """Lead a path to its place beside the workload file; leave a bare name alone."""
     path = (info.context or {}).get("folder", Path()) / name
-    return str(path) if ("/" in name or name.endswith(".json")) and path.exists() else name
+    return str(path) if ("/" in name or name.endswith((".json", ".toml"))) and path.exists() else name
 
 
 DataPath: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_resolve)]
@@ -84,6 +84,9 @@ DataPath: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_resolv
 
 ModelName: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_beside)]
 """A name that `sim` knows, or a path relative to the folder of the workload file."""
+
+CalibrationName: TypeAlias = ModelName
+"""Likewise, of a calibration."""
 
 Count: TypeAlias = Annotated[int, Field(ge=1)]
 """At least one of something."""

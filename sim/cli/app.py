@@ -33,6 +33,7 @@ COMMANDS = {
     "run": Command("sim.cli.run:run", "Run a workload through each of its allocators."),
     "check": Command("sim.cli.check:check", "Check a workload file: resolved, with its pool and costs. Runs nothing."),
     "validate": Command("sim.cli.validate:validate", "Serve a workload on a real model; compare with its simulation."),
+    "calibrate": Command("sim.cli.calibrate:calibrate", "Measure steps on a device; fit the cost model to them."),
     "compare": Command("sim.cli.results:compare", "Compare two run directories, with intervals."),
     "report": Command("sim.cli.results:report", "Write the offline page of run directories."),
     "export": Command(

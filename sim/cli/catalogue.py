@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from allocators.registry import BUILT_IN, kinds
 from analysis.metrics import formulas
+from sim.calibration import find_calibration, load_calibration, shipped_calibrations
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.coefficients import Coefficients
 from sim.devices import GIB, shipped_devices
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from allocators.base import Allocator
     from allocators.options import Option
 
-Name: TypeAlias = Literal["allocators", "schedulers", "models", "devices", "costs", "presets", "traces", "metrics"]
+Name: TypeAlias = Literal[
+    "allocators", "schedulers", "models", "devices", "costs", "calibrations", "presets", "traces", "metrics"
+]
 Row: TypeAlias = dict[str, Any]
 
 BILLION = 10**9
@@ -54,7 +57,7 @@ def list_(topic: Name | None = None, /, *, json: AsJson = False) -> None:
         return
     if topic is not None:
         rows = [line for row in rows for line in TOPICS[topic].lines(row)]
-    names = list(rows[0])
+    names = list(rows[0]) if rows else []
     numbers = [name for name in names if all(isinstance(row[name], int | float | None) for row in rows)]
     made = listing({name: _heading(name) for name in names}, numbers)
     for row in rows:
@@ -167,6 +170,24 @@ def costs() -> list[Row]:
     ]
 
 
+def calibrations() -> list[Row]:
+    """List shipped calibrations."""
+    return [_calibration(name) for name in shipped_calibrations()]
+
+
+def _calibration(name: str) -> Row:
+    found = load_calibration(find_calibration(name))
+    return {
+        "calibration": name,
+        "model": f"{found.model}, {found.dtype}",
+        "measured_on": found.measured_on,
+        "date": found.date[:10],
+        "steps": len(found.points),
+        "error_median": round(found.errors()["median"], 4),
+        "error_p90": round(found.errors()["p90"], 4),
+    }
+
+
 def shipped_workloads() -> list[Row]:
     """List presets."""
     return [_preset(name) for name in presets()]
@@ -217,6 +238,7 @@ TOPICS: Mapping[Name, Topic] = {
     "models": Topic("shipped geometries; any Hugging Face config.json can be named too", models, _narrow),
     "devices": Topic("GPUs, by their datasheets", devices),
     "costs": Topic("coefficients of the cost model, and where they come from", costs),
+    "calibrations": Topic("cost coefficients fitted to steps measured on a device", calibrations),
     "presets": Topic("shipped workload files", shipped_workloads, _in_short),
     "traces": Topic("formats of recorded traces", traces),
     "metrics": Topic("figures of a run, and their formulas", metrics),

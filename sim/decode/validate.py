@@ -9,11 +9,9 @@ kinds of preemption are put to work.
 
 from __future__ import annotations
 
-import platform
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -28,6 +26,7 @@ from sim.decode.model import load, supported
 from sim.decode.numerics import TOLERANCE, Recorder, Reference, compare, compared
 from sim.decode.runtime import assemble, choose_backend
 from sim.decode.trace import DivergedError, Recorded, Replayed
+from sim.decode.versions import versions
 from sim.engine.loop import Engine
 from sim.errors import UserError
 from sim.rundir import ParquetSink, write_json
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
     from sim.setup import Case, Setup
     from workloads.requests import Requests
     from workloads.schema import Workload
-
-PACKAGES = ("kvsim", "torch", "transformers", "flashinfer-python", "numpy")
 
 
 @dataclass
@@ -123,7 +120,7 @@ def validate(
         decoder.weights,
         setup.geometry.model.dtype,
         name_of(where),
-        _versions(),
+        versions(),
         datetime.now(UTC).isoformat(timespec="seconds"),
         not_run,
     )
@@ -257,13 +254,3 @@ def _demand_room(setup: Setup, device: torch.device, requests: Requests) -> None
         "logits to compare, of the run and of the reference": 2 * compared(requests, setup.geometry)[1],
     }
     demand_memory(device, parts)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -52,6 +52,10 @@ class Simulated:
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """Say how long the plan takes."""
+        return self._cost.step_ns(self.load(plan, serving))
+
+    def load(self, plan: Plan, serving: Serving) -> Load:
+        """Count what the plan computes and moves."""
         decoding = serving.decoding
         spans = [(start, tokens) for _, start, tokens in plan.chunks]
         finished = sum(job.known == start + tokens for job, start, tokens in plan.chunks)
@@ -69,7 +73,7 @@ class Simulated:
         if plan.decodes:
             known = serving.context if plan.decodes == len(decoding) else int(lengths.sum())
             load = self._with_decodes(load, lengths, known, 1)
-        return self._cost.step_ns(load)
+        return load
 
     def foresee(self, serving: Serving, steps: int) -> Ints | None:
         """Say how long pure-decode steps take."""

@@ -1,0 +1,221 @@
+"""Calibrations: step times measured on a device, and the cost model's coefficients fitted to them.
+
+A calibration is a TOML file.  It says on what it was measured, gives the fitted coefficients,
+each with its meaning, and keeps every measured step with its load, so that anyone can see how
+well the cost model follows and can fit again.  Those that come with the simulator lie in
+`sim/data/calibrations` and are known by name.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from sim.coefficients import Coefficients
+from sim.cost import Load
+from sim.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA = 1
+CALIBRATIONS = Path(__file__).parent / "data" / "calibrations"
+WANTED = f"wanted a TOML file with schema = {SCHEMA} and a table [coefficients]"
+
+Route: TypeAlias = Literal["blocks", "tensors", "recompute"]
+"""How attention finds K/V: through a block table, in tensors of each sequence, or by computing it anew."""
+
+
+class Point(NamedTuple):
+    """One kind of step, measured."""
+
+    name: str
+    """Such as `decode 64 x 1024`."""
+    load: Load
+    measured_s: float
+    """Median of the repeats, host work and all."""
+    spread: float = 0.0
+    """Half the range of the middle half of the repeats, as a share of the median."""
+    route: Route = "blocks"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one file holds."""
+
+    model: str
+    """As a workload names it."""
+    dtype: str
+    device: str
+    """Of the shipped devices, the one whose peaks the efficiencies are shares of; `custom` for one described below."""
+    peaks: Mapping[str, float]
+    """What describes a custom device in a workload; empty for a shipped one."""
+    measured_on: str
+    """What the device calls itself."""
+    backend: str
+    """What attended."""
+    versions: Mapping[str, str]
+    date: str
+    coefficients: Coefficients
+    fitted: tuple[str, ...]
+    """Coefficients that these measurements determine; the others are defaults, or 0 where said."""
+    points: tuple[Point, ...] = field(default=(), repr=False)
+    fitted_s: tuple[float, ...] = field(default=(), repr=False)
+    """What the cost model says with these coefficients, for each point."""
+
+    @property
+    def name(self) -> str:
+        """What the file is called if nobody says otherwise: the device and the model."""
+        where = self.measured_on if self.device == "custom" else self.device
+        return re.sub(
+            r"[^a-z0-9.]+", "-", f"{where}-{Path(self.model).stem if '/' in self.model else self.model}".lower()
+        )
+
+    def errors(self) -> dict[str, float]:
+        """Median, 90th percentile and largest of the residuals' sizes."""
+        sizes = np.abs(self.residuals)
+        return {
+            "median": float(np.median(sizes)),
+            "p90": float(np.percentile(sizes, 90)),
+            "largest": float(sizes.max()),
+        }
+
+    @property
+    def residuals(self) -> list[float]:
+        """(fitted - measured) / measured, for each point."""
+        return [fit / point.measured_s - 1 for fit, point in zip(self.fitted_s, self.points, strict=True)]
+
+
+def shipped_calibrations() -> tuple[str, ...]:
+    """Names of the calibrations that come with the simulator."""
+    return tuple(sorted(path.stem for path in CALIBRATIONS.glob("*.toml")))
+
+
+def find_calibration(name: str) -> Path:
+    """Return the file of a shipped calibration, or of a path.  Raises UserError."""
+    if name in shipped_calibrations():
+        return CALIBRATIONS / f"{name}.toml"
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = shipped_calibrations()
+    hint = f"{suggest(name, known)}; shipped are {', '.join(known) or 'none'}"
+    raise UserError(f"costs.calibration: {name!r} is neither shipped nor a file{hint}")
+
+
+def shipped_for(model: str, device: str) -> str | None:
+    """Return the name of the shipped calibration of a model on a device, if there is one."""
+    for name in shipped_calibrations():
+        content = _read(CALIBRATIONS / f"{name}.toml")
+        if (content.get("model"), content.get("device")) == (model, device):
+            return name
+    return None
+
+
+def load_coefficients(path: Path) -> Coefficients:
+    """Read the coefficients of a calibration.  Those that it leaves out keep their defaults.  Raises UserError."""
+    return Coefficients().changed(_read(path)["coefficients"], str(path))
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read a whole calibration, measurements and all.  Raises UserError in one line."""
+    content = _read(path)
+    try:
+        rows = content["measured"]["steps"]
+        points = [
+            Point(row["name"], Load(**row["load"]), row["measured_s"], row["spread"], row["route"]) for row in rows
+        ]
+        return Calibration(
+            **{name: content[name] for name in ("model", "dtype", "device", "measured_on", "backend", "date")},
+            peaks=content.get("peaks", {}),
+            versions=content["versions"],
+            coefficients=Coefficients().changed(content["coefficients"], str(path)),
+            fitted=tuple(content["fitted"]),
+            points=tuple(points),
+            fitted_s=tuple(row["fitted_s"] for row in rows),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a whole calibration: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not TOML: {error}") from None
+    if content.get("schema") != SCHEMA or not isinstance(content.get("coefficients"), dict):
+        raise UserError(f"{path}: not a calibration, {WANTED}")
+    return content
+
+
+def save_calibration(calibration: Calibration, path: Path) -> None:
+    """Write a calibration as commented TOML, in one stroke."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text_of(calibration), encoding="utf-8")
+    part.rename(path)
+
+
+def text_of(calibration: Calibration) -> str:
+    """Write a calibration as commented TOML."""
+    lines = [
+        f"# Step times of {calibration.model} on {calibration.measured_on}, and the cost model fitted to them.",
+        "# Written by `sim calibrate`.  A workload uses it as costs: {calibration: NAME}, the file's name.",
+        f"schema = {SCHEMA}",
+    ]
+    lines += [
+        f"{name} = {_value(getattr(calibration, name))}"
+        for name in ("model", "dtype", "device", "measured_on", "backend", "date", "versions", "fitted")
+    ]
+    if calibration.peaks:
+        lines += ["", "# The device as a workload describes it.", f"peaks = {_value(dict(calibration.peaks))}"]
+    lines += ["", "[coefficients]"]
+    for entry in fields(Coefficients):
+        fitted = "fitted" if entry.name in calibration.fitted else "not fitted"
+        lines += [
+            f"# {entry.metadata['is']} ({fitted})",
+            f"{entry.name} = {_value(getattr(calibration.coefficients, entry.name))}",
+        ]
+    lines += [
+        "",
+        "[measured]",
+        "# Every step: its load (see sim.cost.Load), and what the cost model says of it.",
+        "steps = [",
+    ]
+    for point, fit in zip(calibration.points, calibration.fitted_s, strict=True):
+        load = {name: value for name, value in point.load._asdict().items() if value}
+        row = {
+            "name": point.name,
+            "measured_s": point.measured_s,
+            "fitted_s": fit,
+            "residual": round(fit / point.measured_s - 1, 4),
+            "spread": round(point.spread, 4),
+            "route": point.route,
+            "load": load,
+        }
+        lines.append(f"  {_value(row)},")
+    return "\n".join([*lines, "]", ""])
+
+
+def _value(value: object) -> str:
+    """Write a value as TOML, on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, float):
+        return f"{value:.6g}" if "." in f"{value:.6g}" or "e" in f"{value:.6g}" else f"{value:.1f}"
+    return str(value)
+
+
+def _key(name: str) -> str:
+    return name if name.replace("-", "").replace("_", "").isalnum() else f'"{name}"'

@@ -1,0 +1,115 @@
+"""`calibrate`: step times measured on a device, and the cost model fitted to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from sim.calibration import Calibration, load_calibration, save_calibration
+from sim.cli.output import AsJson, Terminal, add, emit, lay_out, listing, terminal
+from sim.decode import demand_extras
+from sim.errors import UserError
+
+
+def calibrate(
+    *,
+    model: str | None = None,
+    dtype: Literal["fp32", "fp16", "bf16"] | None = None,
+    device: str = "auto",
+    backend: Literal["torch", "flashinfer"] | None = None,
+    out: Path | None = None,
+    seconds: float = 60.0,
+    refit: Path | None = None,
+    quiet: bool = False,
+    json: AsJson = False,
+) -> None:
+    """Measure steps of a model on a device and fit the cost model to them.
+
+    A workload uses the file that is written as costs: {calibration: FILE}. Needs: pip install 'kvsim[torch]'
+
+    Args:
+        model: A shipped geometry, or the path of a config.json or of a checkpoint.
+        dtype: Number format in place of the geometry's.
+        device: auto, cpu, cuda or cuda:N.
+        backend: Attention; FlashInfer where it can be used if not given.
+        out: File to write; DEVICE-MODEL.toml if not given.
+        seconds: What the measurements may take, without loading and warming up.
+        refit: Measure nothing; fit the steps of an earlier calibration file anew, and write it.
+        quiet: Show no progress.
+        json: Print one JSON document in place of the table.
+
+    """
+    if (model is None) == (refit is None):
+        raise UserError("calibrate: give either --model, to measure, or --refit, to fit an earlier file anew")
+    demand_extras()
+    from sim.decode.calibrate import fit_again  # noqa: PLC0415  torch takes seconds, and may be missing
+
+    if refit is not None:
+        found = fit_again(load_calibration(refit))
+        path = out or refit
+    else:
+        found = _measured(str(model), dtype, device, backend, seconds, quiet=quiet)
+        path = out or Path(f"{found.name}.toml")
+    save_calibration(found, path)
+    if json:
+        emit(document(found, path))
+    else:
+        show(found, path, terminal())
+
+
+def _measured(
+    model: str, dtype: str | None, device: str, backend: str | None, seconds: float, *, quiet: bool
+) -> Calibration:
+    from sim.decode.calibrate import Progress, calibrate  # noqa: PLC0415  as above
+
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Bars(*columns, console=terminal(stderr=True), transient=True, disable=quiet) as bars:
+        task = bars.add_task("loading", total=None)
+
+        def report(progress: Progress) -> None:
+            bars.update(task, description=progress.name, completed=progress.done, total=progress.total)
+
+        return calibrate(model, dtype=dtype, device=device, backend=backend, seconds=seconds, progress=report)
+
+
+def document(found: Calibration, path: Path) -> dict[str, object]:
+    """Return a calibration as plain data."""
+    return {
+        "file": str(path),
+        "model": found.model,
+        "dtype": found.dtype,
+        "device": found.device,
+        "measured_on": found.measured_on,
+        "date": found.date,
+        "coefficients": {name: getattr(found.coefficients, name) for name in found.fitted},
+        "errors": found.errors(),
+        "steps": [
+            {"name": point.name, "measured_s": point.measured_s, "fitted_s": fit, "spread": point.spread}
+            for point, fit in zip(found.points, found.fitted_s, strict=True)
+        ],
+    }
+
+
+def show(found: Calibration, path: Path, console: Terminal) -> None:
+    """Print every step beside its fit, then the coefficients, then how good the fit is."""
+    numbers = {"measured": "measured\nms", "spread": "spread", "fitted": "fitted\nms", "residual": "residual"}
+    steps = listing({"step": "step", **numbers}, numbers)
+    for point, fit, residual in zip(found.points, found.fitted_s, found.residuals, strict=True):
+        cells = f"{point.measured_s * 1e3:.3f}", f"{point.spread:.1%}", f"{fit * 1e3:.3f}", f"{residual:+.1%}"
+        add(steps, point.name, *cells)
+    lay_out(console, steps)
+    values = listing({"coefficient": "coefficient", "value": "value", "is": "what it is"}, {"value"})
+    for name in found.fitted:
+        add(values, name, f"{getattr(found.coefficients, name):.4g}", found.coefficients.meaning(name))
+    lay_out(console, values)
+    errors = found.errors()
+    console.print(
+        f"{found.model} in {found.dtype} on {found.measured_on}, attention by {found.backend}: "
+        f"{len(found.points)} steps fitted with a median error of {errors['median']:.1%}, "
+        f"90 % of them within {errors['p90']:.1%}, all within {errors['largest']:.1%}",
+        markup=False,
+    )
+    console.print(f"Written: {path}", markup=False, soft_wrap=True)

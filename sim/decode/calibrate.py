@@ -1,0 +1,166 @@
+"""Calibration: a grid of steps measured on a device, and the cost model fitted to them."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sim.calibration import Calibration, Point
+from sim.decode.device import demand_memory, name_of, resolve
+from sim.decode.executor import OutOfMemoryError
+from sim.decode.grid import Extent, block_scenes, separate_scenes
+from sim.decode.model import load, supported
+from sim.decode.peaks import peaks_of, shipped_name
+from sim.decode.runtime import choose_backend
+from sim.decode.stage import Patience, Stage
+from sim.decode.versions import versions
+from sim.devices import GIB, resolve_device
+from sim.fit_costs import fit
+from sim.models.geometry import resolve_model
+from sim.setup import prepare
+from workloads.schema import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sim.decode.model import Decoder
+    from sim.setup import Setup
+
+    Report = Callable[["Progress"], None]
+
+EXTENTS = {"cuda": Extent(seats=256, tokens=8192, longest=4096), "cpu": Extent(seats=8, tokens=64, longest=128)}
+"""How far the grid reaches, by type of device."""
+SECONDS = 60.0
+"""What the grid may take in all; a step is repeated less often where that would not do."""
+UTILIZATION = 0.85
+"""Share of a GPU's memory for weights, activations and K/V."""
+HOST_GIB = 1.0
+"""Room for swapped blocks."""
+SEPARATE = ("growing", "no-cache")
+"""Allocators whose attention goes sequence by sequence."""
+
+
+class Progress(NamedTuple):
+    """How far a calibration has come."""
+
+    name: str
+    """The step that is measured next."""
+    done: int
+    total: int
+
+
+def calibrate(
+    model: str,
+    *,
+    dtype: str | None = None,
+    device: str = "auto",
+    backend: str | None = None,
+    base: Path | None = None,
+    seconds: float = SECONDS,
+    progress: Callable[[Progress], None] | None = None,
+) -> Calibration:
+    """Measure the grid on a device and fit the cost model.
+
+    Args:
+        model: a shipped geometry, or the path of a config.json or of a checkpoint.
+        dtype: number format in place of the geometry's.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        backend: `torch` or `flashinfer`; FlashInfer where it can be used if not given.
+        base: folder that relative paths start from.
+        seconds: what measuring may take, start aside.
+        progress: called before each step.
+
+    Raises:
+        UserError: it cannot run here; said before anything is allocated on the device.
+
+    """
+    where = resolve(device)
+    named = shipped_name(name_of(where)) if where.type == "cuda" else None
+    peaks: dict[str, float] = {} if named else peaks_of(where)
+    words: dict[str, Any] = {"name": named} if named else dict(peaks)
+    extent = EXTENTS[where.type]
+    setups = [prepare(_workload(model, dtype, words, kind, extent), base) for kind in ("paged", *SEPARATE)]
+    geometry, pool = setups[0].geometry, setups[0].cases[0].pool
+    extent = extent._replace(longest=min(extent.longest, geometry.max_model_len))
+    supported(model, geometry, base)
+    attends = choose_backend(backend, geometry, where)
+    sizes = {"weights": pool.weight_bytes, "the KV pool": pool.kv_bytes, "activations": pool.activation_bytes}
+    demand_memory(where, sizes)
+    decoder = load(model, geometry, where, base=base, seed=0)
+    points: list[Point] = []
+    for setup in setups:
+        points += _measure(decoder, setup, attends, extent, seconds / len(setups), progress)
+    found = fit(points, geometry, resolve_device(words))
+    return Calibration(
+        model=geometry.name,
+        dtype=geometry.model.dtype,
+        device=named or "custom",
+        peaks=peaks,
+        measured_on=name_of(where),
+        backend=attends,
+        versions=versions(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        coefficients=found.coefficients,
+        fitted=found.fitted,
+        points=tuple(points),
+        fitted_s=found.seconds,
+    )
+
+
+def fit_again(calibration: Calibration) -> Calibration:
+    """Fit the measurements of a calibration anew: after the cost model has changed, say."""
+    device = resolve_device(dict(calibration.peaks) or {"name": calibration.device})
+    geometry = resolve_model({"name": calibration.model, "dtype": calibration.dtype})
+    found = fit(calibration.points, geometry, device)
+    return replace(calibration, coefficients=found.coefficients, fitted=found.fitted, fitted_s=found.seconds)
+
+
+def _measure(
+    decoder: Decoder, setup: Setup, backend: str, extent: Extent, seconds: float, report: Report | None
+) -> Iterator[Point]:
+    """Measure the steps of one allocator."""
+    stage = Stage(decoder, setup, backend=backend, longest=extent.longest, seats=extent.seats)
+    scenes = (
+        block_scenes(extent)
+        if stage.route == "blocks"
+        else separate_scenes(extent, recomputes=stage.allocator.recomputes)
+    )
+    scenes = [scene for scene in scenes if stage.fits(scene)]
+    patience = Patience(seconds=seconds / len(scenes))
+    for number, scene in enumerate(scenes):
+        if report is not None:
+            report(Progress(scene.name, number, len(scenes)))
+        try:
+            yield stage.measure(scene, patience)
+        except OutOfMemoryError as error:
+            warnings.warn(f"{scene.name}: left out: {error}", stacklevel=2)
+
+
+def _workload(model: str, dtype: str | None, device: dict[str, Any], kind: str, extent: Extent) -> Workload:
+    """Describe the engine in which steps are measured; its requests are never served."""
+    geometry = resolve_model({"name": model, **({"dtype": dtype} if dtype else {})})
+    room = extent.seats * extent.longest * geometry.kv_bytes_per_token
+    given = {} if "name" in device else {"kv_memory_gib": room / GIB}
+    return Workload.model_validate(
+        {
+            "name": f"calibrate-{kind}",
+            "model": {"name": model, **({"dtype": dtype} if dtype else {})},
+            "device": {**device, **given},
+            "engine": {
+                "max_num_seqs": extent.seats,
+                "max_num_batched_tokens": extent.tokens,
+                "max_model_len": min(geometry.max_model_len, 2 * extent.longest),
+                "gpu_memory_utilization": UTILIZATION,
+                "swap_space_gib": HOST_GIB,
+            },
+            "requests": {
+                "count": 1,
+                "arrivals": {"kind": "batch"},
+                "lengths": {"kind": "fixed", "prompt": 1, "output": 1},
+            },
+            "allocators": [{"kind": kind}],
+        }
+    )

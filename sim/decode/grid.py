@@ -1,0 +1,95 @@
+"""The grid that a calibration measures: decodes, prefills, both at once, swaps, and what goes sequence by sequence.
+
+Powers of two between one sequence and as many as are asked for, each at a few contexts: enough
+to tell bytes from operations from overheads.  What does not fit in the pool is left out.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sim.decode.stage import Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Extent(NamedTuple):
+    """How far a grid reaches."""
+
+    seats: int
+    """Most sequences that decode at once."""
+    tokens: int
+    """Most prompt tokens in one step."""
+    longest: int
+    """Tokens of the longest sequence."""
+
+
+def block_scenes(extent: Extent) -> list[Scene]:
+    """Return the steps to measure where K/V lies in blocks."""
+    seats, tokens, longest = extent
+    contexts = _parts(longest, 32, 8, 2)
+    scenes = [decode(count, context) for count, context in product(_doubling(1, seats), contexts)]
+    scenes += [ragged(count, longest) for count in _parts(seats, 16, 4, 1)]
+    scenes += [
+        Scene(f"prefill {count} at {start}", chunks=((start, count),))
+        for count, start in product(_doubling(16, tokens), (0, longest // 4))
+        if start + count <= longest
+    ]
+    scenes += [
+        Scene(f"prefill {chunks} x {count}", chunks=((0, count),) * chunks)
+        for chunks, count in ((4, tokens // 16), (16, tokens // 64), (16, tokens // 256))
+        if count and chunks <= seats
+    ]
+    scenes += [
+        Scene(f"decode {count} x {longest // 8} + prefill {prefill}", (longest // 8,) * count, ((0, prefill),))
+        for count, prefill in product(_parts(seats, 32, 8, 2), _parts(tokens, 64, 16, 4))
+        if prefill <= longest
+    ]
+    if seats >= 8:
+        short = (longest // 8,) * 8
+        for blocks in (8, 64):
+            scenes += [
+                Scene(f"swap {blocks} blocks out", short, out=blocks),
+                Scene(f"swap {blocks} blocks in", short, back=blocks),
+            ]
+    return scenes
+
+
+def separate_scenes(extent: Extent, *, recomputes: bool) -> list[Scene]:
+    """Return the steps to measure where attention goes sequence by sequence; fewer, they are slow."""
+    word = "recompute" if recomputes else "concatenate"
+    counts, contexts = _parts(extent.seats, 256, 64, 16), _parts(extent.longest, 32, 8)
+    return [
+        decode(count, context, word)
+        for count, context in product(counts, contexts)
+        if not recomputes or count * context <= extent.tokens
+    ]
+
+
+def decode(count: int, context: int, word: str = "decode") -> Scene:
+    """Let `count` sequences of `context` tokens decode."""
+    return Scene(f"{word} {count} x {context}", (context,) * count)
+
+
+def ragged(count: int, longest: int) -> Scene:
+    """Let sequences of very different lengths decode: most are short, as in service."""
+    places = (np.arange(count) + 0.5) / count
+    lengths = np.minimum(-np.log1p(-places) * longest / 8, longest * 0.9).astype(int) + 1
+    return Scene(f"decode {count} ragged", tuple(lengths.tolist()))
+
+
+def _doubling(first: int, last: int) -> Sequence[int]:
+    """Return first, 2 x first, ... as far as `last`."""
+    found = [first]
+    while found[-1] * 2 <= last:
+        found.append(found[-1] * 2)
+    return found
+
+
+def _parts(whole: int, *parts: int) -> Sequence[int]:
+    """Return `whole` divided by each of some numbers, ascending, at least 1."""
+    return sorted({max(1, whole // part) for part in parts})

@@ -1,0 +1,58 @@
+"""Which shipped device a GPU is; and for any other device, peaks that are measured here."""
+
+from __future__ import annotations
+
+import re
+import time
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+
+from sim.decode.device import finish, free_bytes
+from sim.devices import GIB, shipped_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COPIED = {"cuda": 1 << 30, "cpu": 1 << 26}
+"""Bytes of the copy that measures bandwidth: far more than any cache holds."""
+SIDE = {"cuda": 8192, "cpu": 512}
+"""Rows of the square matrices whose product measures arithmetic."""
+
+
+def shipped_name(device: str) -> str | None:
+    """Find the shipped device that a GPU's own name means, such as h100-80gb for NVIDIA H100 80GB HBM3."""
+    words = set(re.split(r"[^a-z0-9]+", device.lower()))
+    return next((name for name in shipped_devices() if set(name.split("-")) <= words), None)
+
+
+def peaks_of(device: torch.device) -> dict[str, float]:
+    """Measure what describes a device in a workload file: memory_gib, bandwidth_tbps, bf16_tflops.
+
+    Bandwidth counts the bytes that a copy reads and writes.  Arithmetic is that of bf16 on a GPU, and on a CPU of
+    fp32, in which models run there.
+    """
+    source = torch.ones(COPIED[device.type], dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copying = _seconds(lambda: target.copy_(source), device)
+    side, dtype = SIDE[device.type], torch.bfloat16 if device.type == "cuda" else torch.float32
+    matrix = torch.randn((side, side), dtype=dtype, device=device)
+    multiplying = _seconds(lambda: matrix @ matrix, device)
+    return {
+        "memory_gib": round(free_bytes(device) / GIB, 2),
+        "bandwidth_tbps": float(f"{2 * len(source) / copying / 1e12:.4g}"),
+        "bf16_tflops": float(f"{2 * side**3 / multiplying / 1e12:.4g}"),
+    }
+
+
+def _seconds(work: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
+    """Time some work: the median of a few repeats, after one that does not count."""
+    times = []
+    for _ in range(repeats + 1):
+        finish(device)
+        began = time.perf_counter()
+        work()
+        finish(device)
+        times.append(time.perf_counter() - began)
+    return median(times[1:])

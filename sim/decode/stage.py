@@ -1,0 +1,195 @@
+"""A stage on which single steps are set up and timed: so many decodes of such lengths, such chunks.
+
+Sequences are put there as an engine would have them in the middle of its work, in an allocator's
+own block table, but without having computed what lies in the cache: how long a step takes does
+not depend on it.  The steps themselves go through the executor that serves workloads.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from allocators.base import MISS, Copy
+from allocators.content import Segments
+from allocators.rows import SharingRows
+from sim.calibration import Point
+from sim.decode.runtime import assemble, has_blocks
+from sim.engine.executor import Simulated
+from sim.engine.jobs import Job
+from sim.engine.plan import Chunk, MoveKind, Plan
+from sim.engine.serving import Serving
+from workloads.requests import Requests
+
+if TYPE_CHECKING:
+    from sim.calibration import Route
+    from sim.cost import Load
+    from sim.decode.model import Decoder
+    from sim.setup import Setup
+
+
+class Scene(NamedTuple):
+    """One kind of step."""
+
+    name: str
+    decodes: tuple[int, ...] = ()
+    """Tokens in the cache of each sequence that decodes."""
+    chunks: tuple[tuple[int, int], ...] = ()
+    """(tokens in the cache, tokens to compute) of each prefill."""
+    out: int = 0
+    """Blocks swapped out before the step."""
+    back: int = 0
+    """Blocks swapped in."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of every sequence at the start of the step, those to be computed included."""
+        return (*self.decodes, *(start + tokens for start, tokens in self.chunks))
+
+
+class Patience(NamedTuple):
+    """How often a step is repeated."""
+
+    warmup: int = 3
+    most: int = 15
+    seconds: float = 1.0
+    """After which no further repeat is made, if there are at least `least`."""
+    least: int = 3
+
+
+class Stage:
+    """A model with its K/V and the state of an engine."""
+
+    def __init__(self, decoder: Decoder, setup: Setup, *, backend: str, longest: int, seats: int) -> None:
+        """Allocate K/V for the first case of `setup`.
+
+        Args:
+            decoder: the model.
+            setup: a workload whose first allocator holds the sequences; its requests are not served.
+            backend: attends.
+            longest: tokens of the longest sequence that will stand here.
+            seats: sequences that will stand here at once, at most.
+
+        Raises:
+            UserError: the pool does not fit on the device.
+
+        """
+        case = setup.cases[0]
+        self.allocator = case.allocator()
+        whole = np.full(seats, longest)
+        self._requests = Requests(np.zeros(seats), whole, np.full(seats, Patience().most * 4))
+        runtime = assemble(
+            decoder, case, self.allocator, self._requests, seed=setup.workload.seed, backend=backend, swap=True
+        )
+        if runtime.store is not None:  # real K/V is not zeros
+            runtime.store.blocks.normal_()
+        self.backend = runtime.backend
+        self._executor, self._transcript = runtime.executor, runtime.transcript
+        self._serving = Serving(self.allocator)
+        block_bytes, recomputes = case.pool.block_bytes, self.allocator.recomputes
+        self._counter = Simulated(setup.cost(self.allocator), recomputes=recomputes, block_bytes=block_bytes)
+
+    @property
+    def route(self) -> Route:
+        """How attention finds K/V here."""
+        if has_blocks(self.allocator):
+            return "blocks"
+        return "recompute" if self.allocator.recomputes else "tensors"
+
+    @property
+    def host_blocks(self) -> int:
+        """Blocks on the host."""
+        return self.allocator.host.pool.num_blocks if isinstance(self.allocator, SharingRows) else 0
+
+    def fits(self, scene: Scene) -> bool:
+        """Whether there is room for a scene and its repeats."""
+        size, repeats = self.allocator.block_size, Patience().most * 4
+        blocks = sum(-(-(length + repeats) // size) for length in scene.lengths)
+        return (
+            blocks <= self.allocator.num_blocks
+            and len(scene.lengths) <= len(self._requests)
+            and max(scene.lengths) <= int(self._requests.prompt_tokens[0])
+            and max(scene.out, scene.back) <= min(self.host_blocks, self.allocator.num_blocks)
+        )
+
+    def measure(self, scene: Scene, patience: Patience) -> Point:
+        """Set a step up, run it a number of times, and take it away.
+
+        Returns:
+            the median over the repeats of what the executor measured, with the load of the middle one.
+
+        Raises:
+            OutOfMemoryError: the device has no room for the step's activations.
+            ValueError: the pool has no room for the scene.
+
+        """
+        jobs = self._seat(scene)
+        durations: list[int] = []
+        loads: list[Load] = []
+        began = time.perf_counter()
+        try:
+            while len(durations) < patience.warmup + patience.most:
+                load, duration = self._step(scene, jobs[len(scene.decodes) :])
+                loads.append(load)
+                durations.append(duration)
+                enough = len(durations) >= patience.warmup + patience.least
+                if enough and time.perf_counter() - began > patience.seconds:
+                    break
+        finally:
+            self._clear(jobs)
+        timed = np.array(durations[patience.warmup :]) / 1e9
+        low, middle, high = np.percentile(timed, [25, 50, 75]).tolist()
+        load = loads[patience.warmup + len(timed) // 2]
+        return Point(scene.name, load, middle, (high - low) / 2 / middle, self.route)
+
+    def _seat(self, scene: Scene) -> list[Job]:
+        """Put a scene's sequences into the allocator, those that decode into the decoding set."""
+        serving, jobs = self._serving, []
+        for index, length in enumerate(scene.lengths):
+            job = Job(index, 0, length, int(self._requests.output_tokens[0]), 1, Segments([], index))
+            serving.waiting.append(job)
+            refusal = serving.admit(job, MISS, length)
+            if refusal is not None:  # `fits` says whether there is room
+                raise ValueError(f"{scene.name}: {refusal}")
+            self._transcript.open(job)
+            jobs.append(job)
+        decoding = jobs[: len(scene.decodes)]
+        if self.route == "tensors" and decoding:  # there is no way to have K/V tensors but to compute them
+            self._executor.run(Plan(chunks=[Chunk(job, 0, job.prompt) for job in decoding]), serving)
+        for job in decoding:
+            job.computed, job.generated = job.prompt, 1
+            serving.start_decoding(job)
+        for job, (start, _) in zip(jobs[len(decoding) :], scene.chunks, strict=True):
+            job.computed = start
+        serving.tokens += sum(job.computed for job in jobs)
+        return jobs
+
+    def _step(self, scene: Scene, prefilling: list[Job]) -> tuple[Load, int]:
+        """Run a scene's step once; sequences that decode are a token longer afterwards."""
+        serving, decoding = self._serving, self._serving.decoding
+        chunks = [Chunk(job, *span) for job, span in zip(prefilling, scene.chunks, strict=True)]
+        plan = Plan(len(decoding), chunks)
+        lengths = decoding.column(decoding.LENGTH)
+        if len(decoding):
+            growth = self.allocator.grow(decoding.column(decoding.ROW), lengths + 1)
+            plan.copied_tokens += growth.copied
+        for kind, blocks in ((MoveKind.OUT, scene.out), (MoveKind.IN, scene.back)):
+            plan.move(kind, (Copy(block, block) for block in range(1, blocks + 1)))
+            plan.swapped_blocks += blocks
+        load = self._counter.load(plan, serving)
+        duration = self._executor.run(plan, serving)
+        lengths += 1
+        decoding.column(decoding.LEFT)[:] -= 1
+        serving.context += len(decoding)
+        serving.tokens += len(decoding)
+        return load, duration
+
+    def _clear(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            if job.ticket in self._serving.prefilling:
+                self._serving.leave_prefilling(job)
+            else:
+                self._serving.leave_decoding(job)
+            self._serving.retire(job)

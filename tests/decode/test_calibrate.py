@@ -1,0 +1,134 @@
+"""`calibrate` from end to end on a tiny model; how long anything takes is not judged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sim.calibration import load_calibration
+from sim.cli import main
+from sim.cost import Load
+from sim.decode import calibrate as module
+from sim.decode.grid import Extent, block_scenes
+from sim.decode.model import load
+from sim.decode.peaks import peaks_of, shipped_name
+from sim.decode.stage import Patience, Scene, Stage
+from sim.decode.store import KVStore
+from sim.setup import prepare
+from tests.decode.room import CPU, workload
+
+SMALL = Extent(seats=8, tokens=16, longest=128)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module.EXTENTS, "cpu", SMALL)
+    monkeypatch.setattr(module, "HOST_GIB", 0.01)
+
+
+def test_a_calibration_is_measured_written_shown_and_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["calibrate", "--model", "tiny-llama", "--device", "cpu", "--seconds", "0", "--out", "c.toml"]) == 0
+    shown = capsys.readouterr().out
+    found = load_calibration(Path("c.toml"))
+    for point in found.points:
+        assert point.name in shown
+    assert "residual" in shown
+    assert "median error" in shown
+    assert {point.route for point in found.points} == {"blocks", "tensors", "recompute"}
+    assert {"step_overhead_s", "pcie_efficiency", "copy_efficiency", "sequence_layer_overhead_s"} <= {*found.fitted}
+    assert found.peaks.keys() == {"memory_gib", "bandwidth_tbps", "bf16_tflops"}
+
+    assert main(["calibrate", "--refit", "c.toml", "--out", "d.toml", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [step["name"] for step in document["steps"]] == [point.name for point in found.points]
+    assert load_calibration(Path("d.toml")).points == found.points
+
+    settings = [
+        "--set",
+        "costs.calibration=c.toml",
+        "--set",
+        f"device={json.dumps({**found.peaks, 'kv_memory_gib': 0.01})}",
+    ]
+    assert main(["run", "quickstart", "--set", "model=tiny-llama", "--set", "requests.count=5", *settings]) == 0
+
+
+def test_one_of_two_things_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate"]) == 2
+    assert "give either --model, to measure, or --refit" in capsys.readouterr().err
+
+
+def test_points_carry_the_load_of_their_steps() -> None:
+    stage = make_stage({"kind": "paged", "block_size": 4})
+    point = stage.measure(Scene("mixed", (10, 20), ((5, 3),)), Patience(warmup=1, most=3, seconds=0, least=3))
+    assert point.load == Load(
+        prefill_tokens=3,
+        prefill_pairs=3 * 5 + 6,
+        prefill_context=8,
+        prefill_seqs=1,
+        decode_seqs=2,
+        decode_context=10 + 20 + 2 * 3,  # the third of four steps
+        samples=3,
+    )
+    assert point.measured_s > 0
+    stage.allocator.check()
+    assert stage.allocator.usage().held == 0
+
+
+@pytest.mark.parametrize("kind", ["growing", "no-cache"])
+def test_tensors_and_nothing_are_measured_too(kind: str) -> None:
+    stage = make_stage({"kind": kind})
+    point = stage.measure(Scene("decode", (10, 20)), Patience(warmup=0, most=1, least=1))
+    if kind == "growing":
+        assert (point.route, point.load.decode_context) == ("tensors", 32)
+        assert point.load.copied_tokens > 0
+    else:
+        assert (point.route, point.load.prefill_tokens) == ("recompute", 32)
+
+
+def test_swaps_really_move_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[int] = []
+    monkeypatch.setattr(KVStore, "swap_out", lambda _, moves: moved.append(len(list(moves))))
+    stage = make_stage({"kind": "paged", "block_size": 4, "host_blocks": 20})
+    point = stage.measure(Scene("out", (10,), out=7), Patience(warmup=1, most=3, least=3))
+    assert moved == [7] * 4
+    assert (point.load.transfers, point.load.swapped_bytes) == (7, 7 * 4 * stage_token_bytes())
+
+
+def test_what_does_not_fit_is_known() -> None:
+    stage = make_stage({"kind": "paged", "block_size": 4, "host_blocks": 3})
+    assert stage.fits(Scene("small", (10, 20)))
+    assert not stage.fits(Scene("too long", (80,)))
+    assert not stage.fits(Scene("too many", (1,) * 9))
+    assert not stage.fits(Scene("too much swapped", (1,), out=4))
+
+
+def make_stage(allocator: dict[str, object]) -> Stage:
+    setup = prepare(workload("tiny-llama", allocator, kv_kib=2048))
+    decoder = load("tiny-llama", setup.geometry, CPU)
+    return Stage(decoder, setup, backend="torch", longest=32, seats=8)
+
+
+def stage_token_bytes() -> int:
+    return prepare(workload("tiny-llama", {"kind": "paged"})).geometry.kv_bytes_per_token
+
+
+def test_the_grid_reaches_as_far_as_it_says() -> None:
+    scenes = block_scenes(Extent(256, 8192, 4096))
+    assert len({scene.name for scene in scenes}) == len(scenes)
+    assert max(len(scene.decodes) for scene in scenes) == 256
+    assert max(sum(tokens for _, tokens in scene.chunks) for scene in scenes) == 4096
+    assert any(scene.decodes and scene.chunks for scene in scenes)
+
+
+def test_devices_are_known_by_what_they_call_themselves() -> None:
+    assert shipped_name("NVIDIA H100 80GB HBM3") == "h100-80gb"
+    assert shipped_name("NVIDIA H200") == "h200"
+    assert shipped_name("NVIDIA GeForce RTX 4090") == "rtx-4090"
+    assert shipped_name("NVIDIA H100 PCIe") is None
+    assert all(value > 0 for value in peaks_of(torch.device("cpu")).values())

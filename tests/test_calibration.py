@@ -1,0 +1,196 @@
+"""Calibrations: a fit finds what is planted, the file keeps it, and `run` takes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sim import calibration
+from sim.calibration import (
+    Calibration,
+    Point,
+    find_calibration,
+    load_calibration,
+    load_coefficients,
+    save_calibration,
+    shipped_for,
+)
+from sim.coefficients import Coefficients
+from sim.cost import CostModel, Load
+from sim.devices import resolve_device
+from sim.errors import UserError
+from sim.fit_costs import HELD, fit, seconds
+from sim.models.geometry import resolve_model
+from sim.setup import prepare
+from workloads.loader import load
+
+H100, LLAMA = resolve_device("h100-80gb"), resolve_model("llama-3.1-8b")
+TRUE = Coefficients(
+    **HELD,
+    memory_efficiency=0.8,
+    compute_efficiency=0.7,
+    overlap_loss=0.25,
+    attention_memory_efficiency=0.75,
+    attention_compute_efficiency=0.45,
+    step_overhead_s=1.5e-3,
+    sequence_overhead_s=1e-5,
+    launch_layer_s=3e-4,
+    sequence_layer_overhead_s=1e-4,
+    copy_efficiency=0.6,
+    pcie_efficiency=0.7,
+    transfer_overhead_s=2e-6,
+)
+
+
+def loads() -> dict[str, Load]:
+    found = {}
+    for count in (1, 4, 16, 64, 128, 256):
+        for context in (128, 1024, 4096):
+            found[f"decode {count} x {context}"] = Load(
+                decode_seqs=count, decode_context=count * context, samples=count
+            )
+    for tokens in (16, 64, 256, 1024, 2048, 4096):
+        for start in (0, 2048):
+            pairs = tokens * start + tokens * (tokens + 1) // 2
+            found[f"prefill {tokens} at {start}"] = Load(tokens, pairs, tokens + start, 1, samples=1)
+    for blocks in (8, 64):
+        moved = {"swapped_bytes": blocks * 16 * LLAMA.kv_bytes_per_token, "transfers": blocks}
+        found[f"swap {blocks}"] = Load(decode_seqs=8, decode_context=4096, samples=8, **moved)
+    for n in (1, 4, 16):
+        for context in (256, 4096):
+            load = Load(decode_seqs=n, decode_context=n * context, samples=n, copied_tokens=n * context)
+            found[f"concatenate {n} x {context}"] = load
+    return found
+
+
+def points(true: Coefficients = TRUE, noise: float = 0.005, outliers: int = 0) -> list[Point]:
+    rng = np.random.default_rng(1)
+    bare = [
+        Point(name, load, 1.0, route="tensors" if name.startswith("concatenate") else "blocks")
+        for name, load in loads().items()
+    ]
+    times = seconds(bare, LLAMA, H100, true) * (1 + rng.normal(0, noise, len(bare)))
+    times[rng.choice(len(bare), outliers, replace=False)] *= 1.5
+    return [point._replace(measured_s=time) for point, time in zip(bare, times.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("outliers", [0, 3])
+def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
+    found = fit(points(outliers=outliers), LLAMA, H100)
+    planted = {name for name, value in vars(TRUE).items() if value != getattr(Coefficients(), name)}
+    assert set(found.fitted) == planted - {*HELD}
+    for name in found.fitted:
+        # overheads and the time to read the weights are all nearly constant, and told apart only roughly
+        off = 0.12 if name.startswith(("attention", "compute", "copy", "launch", "sequence_layer")) else 0.4
+        near = pytest.approx(getattr(TRUE, name), rel=off, abs=0.2 if name == "overlap_loss" else 0)
+        assert getattr(found.coefficients, name) == near, name
+    clean = seconds(points(noise=0.0), LLAMA, H100, TRUE)
+    errors = np.abs(np.array(found.seconds) / clean - 1)
+    assert np.median(errors) < 0.005
+    assert errors.max() < 0.03
+
+
+def test_what_was_not_measured_keeps_its_default() -> None:
+    decodes = [point for point in points() if point.name.startswith("decode")]
+    found = fit(decodes, LLAMA, H100)
+    unseen = {"pcie_efficiency", "copy_efficiency", "launch_layer_s"}
+    assert not unseen & {*found.fitted}
+    assert found.coefficients.pcie_efficiency == Coefficients().pcie_efficiency
+    with pytest.raises(ValueError, match="no points"):
+        fit([], LLAMA, H100)
+
+
+def made() -> Calibration:
+    measured = tuple(points())
+    return Calibration(
+        model="llama-3.1-8b",
+        dtype="bf16",
+        device="h100-80gb",
+        peaks={},
+        measured_on='a "device"',
+        backend="torch",
+        versions={"python": "3.12", "flashinfer-python": "0.5.3"},
+        date="2026-01-02T03:04:05+00:00",
+        coefficients=TRUE,
+        fitted=("memory_efficiency",),
+        points=measured,
+        fitted_s=tuple(seconds(measured, LLAMA, H100, TRUE).tolist()),
+    )
+
+
+def test_a_file_keeps_everything(tmp_path: Path) -> None:
+    path = tmp_path / "one.toml"
+    save_calibration(made(), path)
+    again = load_calibration(path)
+    assert again.name == "h100-80gb-llama-3.1-8b"
+    assert again.coefficients == TRUE
+    assert [point.load for point in again.points] == [point.load for point in made().points]
+    assert again.residuals == pytest.approx(made().residuals, abs=1e-4)
+    assert replace(again, points=(), fitted_s=()) == replace(made(), points=(), fitted_s=())
+    assert "# share of memory bandwidth that matrix products reach (fitted)" in path.read_text()
+    errors = again.errors()
+    assert 0 < errors["median"] < errors["p90"] < errors["largest"] < 0.02
+
+
+def test_a_workload_names_a_file_beside_it_or_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_calibration(made(), tmp_path / "mine.toml")
+    monkeypatch.setattr(calibration, "CALIBRATIONS", tmp_path)
+    for name in ("mine", "mine.toml"):
+        file = tmp_path / "w.yaml"
+        file.write_text(
+            "name: w\nmodel: llama-3.1-8b\ndevice: h100-80gb\nallocators: [{kind: paged}]\n"
+            "requests: {count: 1, arrivals: {kind: batch}, lengths: {kind: fixed, prompt: 1, output: 1}}\n"
+            f"costs: {{calibration: {name}, page_map_s: 0.5}}\n"
+        )
+        assert prepare(load(file)).coefficients == replace(TRUE, page_map_s=0.5)
+    assert shipped_for("llama-3.1-8b", "h100-80gb") == "mine"
+    assert shipped_for("llama-3.1-8b", "h200") is None
+    with pytest.raises(UserError, match=r"costs.calibration: 'mime' is neither shipped nor a file \(did you mean mine"):
+        find_calibration("mime")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "No such file"),
+        ("{", "not TOML"),
+        ("[coefficients]", "not a calibration"),
+        ("schema = 2\n[coefficients]", "not a calibration"),
+        ("schema = 1\n[coefficients]\nspeed = 1", "unknown coefficient 'speed'"),
+        ("schema = 1\n[coefficients]\nstep_overhead_s = 0.002", "not a whole calibration"),
+    ],
+)
+def test_a_bad_file_gets_one_line(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "calibration.toml"
+    if text is not None:
+        path.write_text(text)
+    read = load_calibration if words == "not a whole calibration" else load_coefficients
+    with pytest.raises(UserError) as error:
+        read(path)
+    assert str(error.value).startswith(str(path))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_launches_are_a_floor_under_steps_that_prefill() -> None:
+    costs = CostModel(LLAMA, H100, replace(TRUE, launch_layer_s=1e-3))
+    floor = round((1.5e-3 + 32 * 1e-3) * 1e9)
+    prefill = Load(16, 136, 16, 1, samples=1)
+    assert costs.step_ns(prefill) == floor
+    assert costs.step_ns(prefill._replace(copied_tokens=1000)) > floor
+    assert costs.step_ns(Load(decode_seqs=1, decode_context=16, samples=1)) < floor
+    ahead = np.array([16, 100_000])
+    fields = ("prefill_tokens", "prefill_pairs", "prefill_context")
+    leapt = costs.leap_ns(prefill, **dict.fromkeys(fields, ahead))
+    each = [costs.step_ns(prefill._replace(**dict.fromkeys(fields, n))) for n in ahead.tolist()]
+    assert leapt.tolist() == each
+    assert each[0] == floor < each[1]
+
+
+def test_sequence_by_sequence_costs_each_of_them() -> None:
+    load = Load(decode_seqs=5, decode_context=5000, samples=5)
+    together, apart = (CostModel(LLAMA, H100, TRUE, separate=separate).step_ns(load) for separate in (False, True))
+    assert apart - together == pytest.approx(5 * 32 * 1e-4 * 1e9, abs=2)
