@@ -26,6 +26,8 @@ class Loss(NamedTuple):
     """Infinite if the request never came back."""
     swapped: bool
     """Whether its K/V was on the host meanwhile; otherwise it was recomputed."""
+    ready_s: float = float("nan")
+    """When its tokens were computed again; NaN if never, or not known."""
 
 
 def losses(requests: Columns, blocks: Columns | None, events: Columns | None) -> list[Loss]:
@@ -34,11 +36,11 @@ def losses(requests: Columns, blocks: Columns | None, events: Columns | None) ->
     Args:
         requests: columns request_id, preemptions and swapped_blocks of the requests wanted.
         blocks: columns of blocks.parquet, used where there are no events.
-        events: columns of events.parquet, if recorded.
+        events: columns of events.parquet by time, if recorded.
 
     """
     if events is not None:
-        return _paired(events, set(requests["request_id"].tolist()))
+        return _paired(events, requests["request_id"])
     if blocks is None:
         return []
     lost = requests["preemptions"] > 0
@@ -47,17 +49,19 @@ def losses(requests: Columns, blocks: Columns | None, events: Columns | None) ->
     return [Loss(request, begin, end, swapped[request]) for request, begin, end in gaps]
 
 
-def _paired(events: Columns, wanted: set[int]) -> list[Loss]:
+def _paired(events: Columns, wanted: npt.NDArray[np.int64]) -> list[Loss]:
     found: list[Loss] = []
     waiting: dict[int, tuple[float, str]] = {}
-    for time, request, word in zip(
-        events["time_s"].tolist(), events["request_id"].tolist(), events["event"].tolist(), strict=True
-    ):
-        if request not in wanted:
-            continue
+    last: dict[int, int] = {}
+    mine = np.flatnonzero(np.isin(events["request_id"], wanted))
+    columns = (np.asarray(events[name])[mine].tolist() for name in ("time_s", "request_id", "event"))
+    for time, request, word in zip(*columns, strict=True):
         if word in RETURNS:
             waiting[request] = (time, RETURNS[word])
+        elif word == "recomputed" and request in last:
+            found[last[request]] = found[last[request]]._replace(ready_s=time)
         elif request in waiting and word == waiting[request][1]:
+            last[request] = len(found)
             found.append(Loss(request, waiting.pop(request)[0], time, word == "swap_in"))
     found += [Loss(request, begin, float("inf"), word == "swap_in") for request, (begin, word) in waiting.items()]
     return found

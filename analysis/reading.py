@@ -219,7 +219,8 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
         raise RunDirectoryError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     result: dict[str, npt.NDArray[Any]] = {}
     for name in table.column_names:
-        column = table[name].combine_chunks()
+        # joining no pieces at all would import pandas
+        column = table[name].combine_chunks() if table[name].num_chunks else pa.nulls(0, table[name].type)
         if pa.types.is_dictionary(column.type):
             words = np.asarray(column.dictionary.to_pylist(), dtype=object)
             result[name] = words[_numbers(column.indices)]

@@ -103,6 +103,7 @@ def render(directory: RunDirectory) -> str:
         subtitle=subtitle(directory),
         findings=page["findings"],
         table=page["table"],
+        hero=page["hero"],
         has_ideal=any(row["kind"] == "ideal" for row in page["table"]),
         shares=SHARES,
         words=LEDGER_WORDS,

@@ -42,13 +42,14 @@ function rgb(colour) {
   const hex = colour.replace("#", "");
   return [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));
 }
+const number = (value) => value.toLocaleString("en-US");
 const mix = (one, other, part) => one.map((value, at) => Math.round(value + (other[at] - value) * part));
 const word = ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r; // little-endian RGBA, as canvas has it
 
 const SHARES = ["live", "reserved", "internal", "rounding", "cached", "external", "free"];
 const BLOCKED = ["", "memory", "seats", "budget", "order"];
 const STATUSES = ["finished", "refused", "unfinished"];
-const EVENTS = ["preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse"];
+const KINDS = ["preempt", "swap_out", "refuse", "evict"];
 
 const facts = JSON.parse(byId("facts").textContent);
-const state = { range: [0, facts.until], cursor: null, request: null, shown: [], colour: "owner", order: "arrival" };
+const state = { until: 0, range: [0, 0], cursor: null, request: null, shown: [], colour: "state", order: "arrival" };

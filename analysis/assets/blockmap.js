@@ -1,12 +1,27 @@
 // View 1: physical blocks over time, coloured by the reader's choice from planes of small integers.
-const COLOURS = [["owner", "request"], ["state", "use"], ["references", "sequences sharing"], ["age", "age of the request"], ["fill", "how full"]];
+const COLOURS = [["state", "use"], ["owner", "request"], ...(facts.columns.some((column) => column.groups) ? [["group", "prefix group"]] : []), ["references", "sequences sharing"], ["age", "age of the request"], ["fill", "how full"]];
 // no oranges: those mean waste
 const WHEEL = ["#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#7a5cc0", "#117733", "#d6cc3a", "#332288", "#44aa99", "#88ccee", "#aa4499", "#8a9a2b"];
+
+// what the colours mean, beside the choice
+const MEANINGS = {
+  owner: "Each colour is a request; stripes are blocks that sequences share.",
+  group: "Each colour is a group of requests whose prompts begin alike; grey ones begin like no other; stripes are shared.",
+  state: "Blue: holds K/V of a running sequence.",
+  references: "Blue is shared, darker by more sequences; grey is held by one.",
+  age: "Dark blue is held by requests that arrived long ago, pale blue by new ones.",
+  fill: "Dark blue is full, pale is empty.",
+};
+
+function mapNote() {
+  const padded = state.shown.some((index) => facts.columns[index].ledger.peak.rounding > 0), cached = state.shown.some((index) => facts.columns[index].ledger.peak.cached > 0);
+  byId("map-note").textContent = `${MEANINGS[state.colour]} Orange: held but empty.${padded ? " Yellow: held because placement rounds up." : ""}${cached ? " Green: cached, evictable." : ""} Grey: free.`;
+}
 
 class BlockMapPlot extends Plot {
   constructor(cell, column) {
     const blocks = column.facts.num_blocks;
-    super(cell, column, narrow() ? 200 : 300, { range: [0.5, blocks + 0.5], fixedrange: coarse, tickformat: ",d", showgrid: false, title: { text: "block", standoff: 2, font: { size: 11 } } },
+    super(cell, column, narrow() ? 200 : 300, { range: [0.5, blocks + 0.5], fixedrange: coarse, tickformat: narrow() ? "~s" : ",d", showgrid: false, title: { text: "block", standoff: 2, font: { size: 11 } } },
       { canvas: "below", label: `Block map of ${column.facts.label}: ${blocks} physical blocks over time` });
     const map = column.map;
     if (!map) {
@@ -23,31 +38,32 @@ class BlockMapPlot extends Plot {
   }
 
   tint() {
-    const { map, requests, place } = this.column;
+    const { map, requests } = this.column;
     const free = rgb(css("--free")), waste = mix(rgb(css("--internal")), free, 0.45), panel = rgb(css("--panel"));
     const cached = rgb(css("--cached")), live = rgb(css("--live"));
     const wheel = WHEEL.map(rgb);
-    const owners = map.owners, selected = state.request;
+    const owners = map.owners, selected = state.request, rounding = mix(rgb(css("--rounding")), free, 0.45);
     const base = new Array(owners.length);
     for (let at = 0; at < owners.length; at += 1) {
-      let colour = wheel[owners[at] % wheel.length];
-      colour = mix(colour, panel, 0.12 * (Math.floor(owners[at] / wheel.length) % 3));
+      const name = state.colour === "group" ? map.group[at] : owners[at];
+      let colour = name < 0 ? rgb(css("--queued")) : wheel[name % wheel.length];
+      colour = mix(colour, panel, 0.12 * (Math.floor(Math.max(0, name) / wheel.length) % 3));
       if (selected !== null) colour = owners[at] === selected ? rgb(css("--mark")) : mix(colour, free, 0.72);
       base[at] = colour;
     }
     const scale = (part) => mix(mix(live, panel, 0.75), live, Math.min(1, Math.max(0, part)));
-    const arrival = (id) => { const at = place.get(id); return at === undefined ? null : requests.arrival[at]; };
     const longest = Math.max(1e-9, ...Array.from(requests.finish, (end, at) => (Number.isFinite(end) ? end - requests.arrival[at] : 0)));
     return (code, references, empty, instant) => {
       if (code === 0) return [free, free];
       if (code === 1) return selected === null ? [cached, cached] : [mix(cached, free, 0.72), free];
       const owner = owners[code - 2];
+      if (!references) return [rounding, rounding].map((colour) => (selected !== null && owner !== selected ? mix(colour, free, 0.7) : colour));
       let colour = base[code - 2];
-      if (selected === null && state.colour !== "owner") {
+      if (selected === null && state.colour !== "owner" && state.colour !== "group") {
         if (state.colour === "state") colour = live;
         else if (state.colour === "references") colour = references > 1 ? scale(0.35 + 0.65 * Math.min(1, Math.log2(references) / 5)) : mix(rgb(css("--queued")), free, 0.2);
         else if (state.colour === "fill") colour = scale(1 - empty / 255);
-        else { const since = arrival(owner); colour = since === null ? rgb(css("--queued")) : scale((instant - since) / longest); }
+        else colour = scale((instant - map.born[code - 2]) / longest);
       }
       return [colour, selected !== null && owner !== selected ? mix(waste, free, 0.7) : waste];
     };
@@ -57,7 +73,7 @@ class BlockMapPlot extends Plot {
     if (!this.picture) return;
     const { map } = this.column, { rows, count, sub } = this;
     const image = new ImageData(count, rows * sub), pixels = new Uint32Array(image.data.buffer);
-    const tint = this.tint(), { owner, references, empty, instants } = map, ages = state.colour === "age", stripes = state.colour === "owner";
+    const tint = this.tint(), { owner, references, empty, instants } = map, ages = state.colour === "age", stripes = state.colour === "owner" || state.colour === "group";
     for (let row = 0; row < rows; row += 1) {
       // along time a block mostly stays what it was, so its colours are worked out only when it changes
       let code = -1, shared = -1, blank = -1, full = 0, hollow = 0, light = 0, blend = 0, filled = 0;
@@ -103,10 +119,17 @@ class BlockMapPlot extends Plot {
       [picture, from0, span] = [this.squeezed, 0, pixels];
     }
     context.imageSmoothingEnabled = false;
-    const first = atOrBefore(instants, state.range[0]);
+    const first = atOrBefore(instants, state.range[0]), ratio = window.devicePixelRatio || 1, snap = (at) => Math.round(at * ratio) / ratio;
     for (let at = first; at < count && instants[at] <= state.range[1]; at += 1) {
-      const from = Math.max(0, this.x(instants[at])), to = Math.min(width, this.x(at + 1 < count ? instants[at + 1] : this.column.until));
-      if (to > from) context.drawImage(picture, at, from0, 1, span, from, 0, Math.max(to - from, 0.75), height);
+      // to whole pixels of the screen, or the seams between instants would show
+      const from = snap(Math.max(0, this.x(instants[at]))), to = snap(Math.min(width, this.x(at + 1 < count ? instants[at + 1] : this.column.until)));
+      if (to > from) context.drawImage(picture, at, from0, 1, span, from, 0, to - from, height);
+    }
+    const over = this.x(this.column.until), words = `all done after ${short(this.column.until)} s`;
+    context.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    if (over >= 0 && width - over > context.measureText(words).width + 20) {
+      context.fillStyle = css("--muted");
+      context.fillText(words, over + 10, height / 2);
     }
   }
 
@@ -151,10 +174,12 @@ class BlockMapPlot extends Plot {
     const where = `block ${cell.block.toLocaleString("en-US")} at ${seconds(cell.instant)}`;
     if (code === 0) return { text: `${where}\nfree` };
     if (code === 1) return { text: `${where}\ncached only, evictable` };
+    if (!map.references[cell.at]) return { text: `${where}\nheld for request ${map.owners[code - 2]}, in no block table:\nplacement rounds its size up`, request: map.owners[code - 2] };
     const request = map.owners[code - 2], shared = map.references[cell.at];
     const empty = Math.round((map.empty[cell.at] / 255) * about.block_size);
     const lines = [where, `request ${request}`, `${about.block_size - empty} of ${about.block_size} slots hold K/V`];
-    if (shared > 1) lines.push(`shared by ${shared} sequences`);
+    if (shared > 1) lines.push(`shared by ${shared === 255 ? "255 or more" : shared} sequences`);
+    if (map.group[code - 2] >= 0) lines.push(`prefix group ${map.group[code - 2]}`);
     return { text: lines.join("\n"), request };
   }
 
@@ -164,7 +189,7 @@ class BlockMapPlot extends Plot {
     if (!map) return null;
     const code = map.owners.indexOf(request) + 2, at = atOrBefore(map.instants, time), found = [];
     if (code < 2) return { instant: map.instants[at], blocks: found };
-    for (let row = 0; row < this.rows; row += 1) if (map.owner[row * this.count + at] === code) found.push(row * map.stride + 1);
+    for (let row = 0; row < this.rows; row += 1) if (map.owner[row * this.count + at] === code && map.references[row * this.count + at]) found.push(row * map.stride + 1);
     return { instant: map.instants[at], blocks: found };
   }
 }

@@ -54,12 +54,11 @@ class Column {
       const node = byId(`payload-${this.index}`);
       const payload = JSON.parse(node.textContent);
       node.textContent = ""; // the text is not needed again
-      [this.steps, this.requests, this.events, this.map, this.preempted] = await Promise.all([
-        unpackAll(payload.steps), unpackAll(payload.requests), unpackAll(payload.events), payload.map && unpackAll(payload.map), unpack(payload.preempted),
+      [this.steps, this.requests, this.events, this.map] = await Promise.all([
+        unpackAll(payload.steps), unpackAll(payload.requests), unpackAll(payload.events), payload.map && unpackAll(payload.map),
       ]);
       this.place = new Map(Array.from(this.requests.request_id, (id, at) => [id, at]));
-      const last = this.steps.start.length - 1;
-      this.until = last < 0 ? 0 : this.steps.start[last] + this.steps.duration[last];
+      this.until = this.facts.until;
       this.ticks = this.memoryEvents();
     })();
     return this.loaded;
@@ -69,25 +68,21 @@ class Column {
 
   // instants worth stepping to, with words
   memoryEvents() {
-    const found = [];
-    if (this.facts.exact_events) {
-      const { time, request, event, slots, cause } = this.events;
-      for (let at = 0; at < time.length; at += 1) {
-        const by = cause[at] >= 0 && cause[at] !== request[at] ? `, for request ${cause[at]}` : "";
-        const size = slots[at] ? `, ${slots[at]} slots` : "";
-        found.push({ time: time[at], kind: EVENTS[event[at]], request: request[at], text: `${EVENTS[event[at]].replace("_", " ")}: request ${request[at]}${size}${by}` });
-      }
-    } else {
-      for (const time of this.preempted) found.push({ time, kind: "preempt", request: null, text: "preemption" });
-    }
-    const { status, reason, arrival, request_id } = this.requests;
-    if (!found.some((one) => one.kind === "refuse")) {
-      for (let at = 0; at < status.length; at += 1) {
-        if (STATUSES[status[at]] === "refused") found.push({ time: arrival[at], kind: "refuse", request: request_id[at], text: `refused: request ${request_id[at]} (${this.facts.reasons[reason[at]]})` });
-      }
-    }
-    return found.sort((one, other) => one.time - other.time);
+    const { time, kind, request, amount, cause, reason } = this.events, { reasons } = this.facts.events;
+    return Array.from(time, (when, at) => {
+      const name = KINDS[kind[at]], by = cause[at] < 0 ? null : cause[at], of = request[at] < 0 ? null : request[at];
+      return { time: when, kind: name, request: of, cause: by, text: tickWords(name, of, amount[at], by, reasons[reason[at]]) };
+    });
   }
+}
+
+function tickWords(kind, request, amount, cause, reason) {
+  const slots = `${number(amount)} slots`, why = reason ? ` (${reason})` : "";
+  if (kind === "refuse") return `request ${request} is refused: ${reason}`;
+  if (kind === "evict") return `${number(amount)} cached block${amount === 1 ? "" : "s"} evicted ${cause === null ? "as running sequences grow" : `to admit request ${cause}`}`;
+  if (request === null) return "a step preempts";
+  if (cause === request) return `request ${request} gives up its own ${slots}: it cannot grow${why}`;
+  return `request ${request} ${kind === "preempt" ? "is preempted and loses" : "is swapped out with"} ${slots}: request ${cause} needs room${why}`;
 }
 
 const columns = facts.columns.map((_, index) => new Column(index));

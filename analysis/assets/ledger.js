@@ -22,7 +22,7 @@ class LedgerPlot extends Plot {
 
   extra() {
     const { time, share } = this.peak;
-    const right = time > facts.until / 2;
+    const right = time > state.until / 2;
     return {
       shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: share, y1: share, line: { color: css("--mark"), width: 1, dash: "dot" }, opacity: 0.6 }],
       annotations: [{

@@ -4,8 +4,8 @@ let plots = [], said = byId("said"), tip = byId("tip"), zoomPending = false;
 function zoomTo(from, to) {
   const least = 1e-4;
   if (to < from) [from, to] = [to, from];
-  from = Math.max(0, Math.min(from, facts.until - least));
-  to = Math.min(facts.until, Math.max(to, from + least));
+  from = Math.max(0, Math.min(from, state.until - least));
+  to = Math.min(state.until, Math.max(to, from + least));
   if (from === state.range[0] && to === state.range[1]) return Promise.resolve();
   state.range = [from, to];
   if (zoomPending) return zoomPending;
@@ -22,7 +22,7 @@ function zoomTo(from, to) {
 }
 
 function pointAt(time, words) {
-  state.cursor = Math.max(0, Math.min(facts.until, time));
+  state.cursor = Math.max(0, Math.min(state.until, time));
   for (const plot of plots) plot.moveCursor();
   readout();
   if (words) said.textContent = words;
@@ -36,7 +36,7 @@ function showAt(time) {
 
 function select(request) {
   state.request = request;
-  for (const plot of plots) { if (plot.refresh) plot.refresh(); else if (plot instanceof RequestsPlot || plot instanceof StripPlot) plot.repaint(); }
+  for (const plot of plots) { if (plot.refresh) plot.refresh(); else plot.repaint(); }
   details();
   remember();
 }
@@ -46,11 +46,11 @@ function remember() {
   clearTimeout(remembering);
   remembering = setTimeout(() => {
     const parts = [];
-    if (state.range[0] !== 0 || state.range[1] !== facts.until) parts.push(`x=${state.range.map((value) => +value.toFixed(6)).join(",")}`);
+    if (state.range[0] !== 0 || state.range[1] !== state.until) parts.push(`x=${state.range.map((value) => +value.toFixed(6)).join(",")}`);
     if (state.cursor !== null) parts.push(`t=${+state.cursor.toFixed(6)}`);
     if (state.request !== null) parts.push(`r=${state.request}`);
     parts.push(`a=${state.shown.join(",")}`);
-    if (state.colour !== "owner") parts.push(`c=${state.colour}`);
+    if (state.colour !== COLOURS[0][0]) parts.push(`c=${state.colour}`);
     if (state.order !== "arrival") parts.push(`o=${state.order}`);
     if (state.themed) parts.push(`theme=${document.documentElement.dataset.theme}`);
     history.replaceState(null, "", `#${parts.join("&")}`);
@@ -63,7 +63,7 @@ function recall() {
   const shown = numbers("a").filter((index) => index in facts.columns);
   state.shown = shown.length ? [...new Set(shown)].slice(0, 4) : [...new Set(facts.pair)];
   const range = numbers("x");
-  if (range.length === 2 && range[1] > range[0]) state.range = [Math.max(0, range[0]), Math.min(facts.until, range[1])];
+  if (range.length === 2 && range[1] > range[0]) state.range = [Math.max(0, range[0]), range[1]];
   if (numbers("t").length) state.cursor = numbers("t")[0];
   if (numbers("r").length) state.request = numbers("r")[0];
   if (COLOURS.some(([name]) => name === given.get("c"))) state.colour = given.get("c");
@@ -136,9 +136,22 @@ function details() {
       const stride = column.map.stride > 1 ? ` (of every ${column.map.stride}th block)` : "";
       list.append(el("li", {}, `block table at ${seconds(table.instant)}${stride}: ${table.blocks.length ? "" : "no blocks"}`, el("code", {}, ` ${listed}`)));
     }
+    for (const line of fate(column)) list.append(line);
     parts.append(el("section", {}, el("h4", {}, column.facts.label), list));
   }
   box.append(el("div", { className: "card" }, el("h4", {}, `Request ${state.request} `, el("button", { type: "button", onclick: () => select(null) }, "clear")), parts));
+}
+
+// memory events of the selected request, both those it suffered and those it caused, each a way to go there
+function fate(column) {
+  const mine = column.ticks.filter((tick) => tick.request === state.request || (tick.cause === state.request && tick.kind !== "evict"));
+  const lines = mine.slice(0, 12).map((tick) => {
+    const line = el("li", { className: "fate" }, el("button", { type: "button", onclick: () => { showAt(tick.time); pointAt(tick.time, tick.text); } }, seconds(tick.time)), ` ${tick.text} `);
+    for (const other of [tick.cause, tick.request]) if (other !== null && other !== state.request) line.append(el("button", { type: "button", onclick: () => select(other) }, `follow request ${other}`));
+    return line;
+  });
+  if (mine.length > lines.length) lines.push(el("li", {}, `and ${number(mine.length - lines.length)} more memory events`));
+  return lines;
 }
 
 function stepEvent(direction) {
@@ -154,7 +167,7 @@ function stepEvent(direction) {
 function firstDivergence() {
   const [one, two] = [...state.shown].sort((first, second) => first - second), found = facts.divergences[`${one},${two}`];
   if (!found) { said.textContent = two === undefined ? "Show two allocators to compare them." : "These two treat every request alike."; return; }
-  const half = Math.min(facts.until / 2, Math.max(facts.until / 60, 0.5));
+  const half = Math.min(state.until / 2, Math.max(state.until / 60, 0.5));
   zoomTo(found.time_s - half, found.time_s + half);
   pointAt(found.time_s, `Until ${seconds(found.time_s)} both treat every request alike. Request ${found.request_id}: ${found.why}.`);
   select(found.request_id);
@@ -177,8 +190,8 @@ function keys(event) {
   const span = state.range[1] - state.range[0];
   const acts = {
     ArrowLeft: () => (event.shiftKey ? zoomTo(Math.max(0, state.range[0] - span / 4), Math.max(span, state.range[1] - span / 4)) : stepEvent(-1)),
-    ArrowRight: () => (event.shiftKey ? zoomTo(Math.min(facts.until - span, state.range[0] + span / 4), state.range[1] + span / 4) : stepEvent(1)),
-    "+": () => zoomBy(0.5), "=": () => zoomBy(0.5), "-": () => zoomBy(2), 0: () => zoomTo(0, facts.until),
+    ArrowRight: () => (event.shiftKey ? zoomTo(Math.min(state.until - span, state.range[0] + span / 4), state.range[1] + span / 4) : stepEvent(1)),
+    "+": () => zoomBy(0.5), "=": () => zoomBy(0.5), "-": () => zoomBy(2), 0: () => zoomTo(0, state.until),
     d: firstDivergence, c: () => cycle(COLOURS, "colour", "colour"), s: () => cycle(ORDERS, "order", "order"), t: () => byId("theme").click(), Escape: () => select(null),
   };
   const act = acts[event.key] || acts[event.key.toLowerCase()];

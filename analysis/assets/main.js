@@ -4,17 +4,26 @@ const VIEWS = { map: BlockMapPlot, ledger: LedgerPlot, pulse: PulsePlot, request
 function caption(view, column) {
   const about = column.facts;
   const right = {
-    map: () => `${about.ledger.peak.rounding ? "grey: free or rounding; " : ""}${about.num_blocks.toLocaleString("en-US")} blocks of ${about.block_size === 1 ? "one slot" : `${about.block_size.toLocaleString("en-US")} slots`}`,
+    map: () => `${about.num_blocks.toLocaleString("en-US")} blocks of ${about.block_size === 1 ? "one slot" : `${about.block_size.toLocaleString("en-US")} slots`}`,
     ledger: () => `${((100 * about.ledger.mean.live) / about.capacity).toFixed(1)} % live on average`,
-    pulse: () => (about.preempted ? `${about.preempted.toLocaleString("en-US")} steps preempted` : "no preemption"),
+    pulse: () => LANES.filter(([kinds]) => kinds.some((kind) => about.events.counts[kind])).map(([kinds, name]) => `${number(kinds.reduce((sum, kind) => sum + about.events.counts[kind], 0))} ${name}`).join(", ") || (narrow() ? "no memory event" : "nothing preempted, refused or evicted"),
     requests: () => `${column.requests.request_id.length.toLocaleString("en-US")} requests`,
   }[view]();
   return el("div", { className: "caption" }, el("b", { title: about.label }, about.label), el("span", {}, right));
 }
 
 let drawing = 0;
+// the time axis is as long as the runs shown; a window inside it stays where it is
+function fit() {
+  const whole = state.range[0] === 0 && state.range[1] === state.until;
+  state.until = Math.max(1e-3, ...state.shown.map((index) => facts.columns[index].until));
+  if (whole || state.range[0] >= state.until) state.range = [0, state.until];
+  state.range[1] = Math.min(state.range[1], state.until);
+}
+
 async function drawColumns() {
   const turn = ++drawing;
+  fit();
   await Promise.all(state.shown.map((index) => columns[index].load()));
   if (turn !== drawing) return;
   for (const plot of plots) Plotly.purge(plot.div);
@@ -43,6 +52,7 @@ async function drawColumns() {
   }
   readout();
   details();
+  mapNote();
   countRequests();
   tellOmitted();
 }
@@ -61,7 +71,9 @@ function tellOmitted() {
     const { facts: about } = columns[index], { rows, map } = about, said = [];
     said.push(rows.shown < rows.total ? `${rows.shown.toLocaleString("en-US")} of ${rows.total.toLocaleString("en-US")} steps are drawn, each as recorded (peaks and troughs, and all of a few windows); tokens a second count every step` : `all ${rows.total.toLocaleString("en-US")} steps are drawn`);
     if (map) said.push(`${map.shown.toLocaleString("en-US")} of ${map.recorded.toLocaleString("en-US")} snapshots of the block map${map.stride > 1 ? `, one block in ${map.stride}` : ", every block"}`);
-    if (!about.exact_events) said.push("when a request lost its memory is known to the nearest snapshot");
+    const ticks = about.events.counts.preempt + about.events.counts.swap_out + about.events.counts.refuse;
+    if (about.events.kept < ticks) said.push(`${number(about.events.kept)} of ${number(ticks)} memory events are marked`);
+    if (!about.events.exact) said.push("when a request lost its memory is known to the nearest snapshot");
     list.append(el("li", {}, `${about.label}: ${said.join("; ")}.`));
   }
 }
@@ -100,9 +112,9 @@ async function redrawAll() {
 
 recall();
 drawChips();
-options("colour", COLOURS, "colour", () => plots.forEach((plot) => plot.refresh && plot.refresh()));
+options("colour", COLOURS, "colour", () => { plots.forEach((plot) => plot.refresh && plot.refresh()); mapNote(); });
 options("order", ORDERS, "order", () => plots.forEach((plot) => plot instanceof RequestsPlot && plot.repaint()));
-byId("reset").addEventListener("click", () => zoomTo(0, facts.until));
+byId("reset").addEventListener("click", () => zoomTo(0, state.until));
 byId("previous").addEventListener("click", () => stepEvent(-1));
 byId("next").addEventListener("click", () => stepEvent(1));
 byId("diverge").addEventListener("click", firstDivergence);

@@ -46,7 +46,7 @@ class Plot {
       if (change["xaxis.range[0]"] !== undefined) zoomTo(change["xaxis.range[0]"], change["xaxis.range[1]"]);
       if (change["yaxis.range[0]"] !== undefined || change["yaxis.autorange"]) this.repaint();
     });
-    this.div.on("plotly_doubleclick", () => zoomTo(0, facts.until));
+    this.div.on("plotly_doubleclick", () => zoomTo(0, state.until));
     this.repaint();
     this.moveCursor();
   }

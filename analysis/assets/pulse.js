@@ -1,12 +1,24 @@
-// View 3: what the engine does: batch and queue above, tokens a second below, and a strip of causes and events.
-const PANELS = { running: [0.72, 1], waiting: [0.42, 0.66], tokens: [0.13, 0.36] };
+// View 3: what the engine does: batch and queue above, tokens a second below, and lanes of causes and events.
+const LANES = [[["preempt", "swap_out"], "preempted", "--lost", "preempt"], [["refuse"], "refused", "--ink", "refuse"], [["evict"], "blocks evicted", "--evicted", "evict"]];
+const LANE = 14; // pixels
+
+// lanes of the events that any allocator shown has, so that columns stay level
+const lanesShown = () => LANES.filter(([kinds]) => state.shown.some((index) => kinds.some((kind) => facts.columns[index].events.counts[kind])));
 
 class PulsePlot extends Plot {
   constructor(cell, column) {
-    const top = pulseTops();
-    super(cell, column, narrow() ? 240 : 290, { range: [0, top.running * 1.08], domain: PANELS.running, nticks: 3, title: { text: "running", standoff: 2, font: { size: 11 } } },
+    const top = pulseTops(), lanes = lanesShown(), height = (narrow() ? 230 : 280) + LANE * lanes.length;
+    const floor = (LANE * (lanes.length + 1) + 8) / (height - MARGIN().t - MARGIN().b), room = 1 - floor;
+    const panels = { running: [floor + 0.68 * room, 1], waiting: [floor + 0.34 * room, floor + 0.6 * room], tokens: [floor, floor + 0.26 * room] };
+    super(cell, column, height, { range: [0, top.running * 1.08], domain: panels.running, nticks: 3, title: { text: "running", standoff: 2, font: { size: 11 } } },
       { canvas: "above", label: `Engine pulse of ${column.facts.label}: running, waiting, tokens a second, memory events` });
     this.top = top;
+    this.panels = panels;
+    this.lanes = lanes;
+    const names = el("div", { className: "lanes", ariaHidden: "true" }, el("span", {}, "waits"), ...lanes.map((lane) => el("span", {}, lane[3])));
+    names.style.top = `${height - MARGIN().b - LANE * (lanes.length + 1)}px`;
+    names.style.width = `${MARGIN().l - 4}px`;
+    this.box.append(names);
     const { steps } = column;
     this.times = [...steps.start, column.until];
     const closed = (values) => [...values, values[values.length - 1]];
@@ -28,16 +40,16 @@ class PulsePlot extends Plot {
   extra() {
     const base = layout(this.height, { nticks: 3 }).yaxis;
     const axis = (domain, most, text) => ({ ...base, range: [0, most * 1.08], domain, anchor: "x", title: { text, standoff: 2, font: { size: 11 } } });
-    return { yaxis2: axis(PANELS.waiting, this.top.waiting, "waiting"), yaxis3: axis(PANELS.tokens, this.top.tokens, "tokens/s") };
+    return { yaxis2: axis(this.panels.waiting, this.top.waiting, "waiting"), yaxis3: axis(this.panels.tokens, this.top.tokens, "tokens/s") };
   }
 
-  // the strip at the bottom: what the head of the queue waits for, and ticks of events
+  // the lanes at the bottom: what the head of the queue waits for, and a tick for each event
   paint(context, width, height) {
-    const { steps, ticks } = this.column, strip = height * 0.09, y = height - strip;
+    const { steps, ticks } = this.column, strip = LANE - 4, top = height - LANE * (this.lanes.length + 1), y = top + 2;
     context.fillStyle = css("--free");
-    context.fillRect(0, y, width, strip);
+    for (let lane = 0; lane <= this.lanes.length; lane += 1) context.fillRect(0, y + LANE * lane, width, strip);
     const colour = { memory: css("--w-memory"), seats: css("--w-seats"), budget: css("--w-budget"), order: css("--w-seats") };
-    context.globalAlpha = 0.45;
+    context.globalAlpha = 0.6;
     for (let row = this.column.rowAt(state.range[0]); row < steps.start.length && steps.start[row] <= state.range[1]; row += 1) {
       const why = BLOCKED[steps.blocked[row]];
       if (!why) continue;
@@ -46,12 +58,18 @@ class PulsePlot extends Plot {
       context.fillRect(Math.max(0, from), y, Math.max(0.6, Math.min(to, width) - Math.max(0, from)), strip);
     }
     context.globalAlpha = 1;
-    for (const tick of ticks) {
-      const at = this.x(tick.time);
-      if (at < 0 || at > width || tick.kind === "resume" || tick.kind === "recomputed" || tick.kind === "swap_in") continue;
-      context.fillStyle = tick.kind === "refuse" ? css("--ink") : css("--lost");
-      context.fillRect(at - 0.6, y - 3, 1.2, strip + 3);
-    }
+    this.lanes.forEach(([kinds, , name], lane) => {
+      const plain = css(name), mark = css("--mark");
+      for (const tick of ticks) {
+        const at = this.x(tick.time);
+        if (at < 0 || at > width || !kinds.includes(tick.kind)) continue;
+        const chosen = state.request !== null && (tick.request === state.request || tick.cause === state.request);
+        context.fillStyle = chosen ? mark : plain;
+        context.globalAlpha = state.request === null || chosen ? 1 : 0.35;
+        context.fillRect(at - (chosen ? 1.2 : 0.6), y + LANE * (lane + 1) - (chosen ? 2 : 0), chosen ? 2.4 : 1.2, strip + (chosen ? 4 : 0));
+      }
+    });
+    context.globalAlpha = 1;
   }
 
   under(time, up) {
@@ -64,9 +82,13 @@ class PulsePlot extends Plot {
     const why = BLOCKED[steps.blocked[row]];
     if (why) lines.push(`the next request waits for ${{ memory: "memory", seats: "a seat", budget: "step budget", order: "its turn" }[why]}`);
     const reach = (4 / this.inner.width) * (state.range[1] - state.range[0]);
-    const near = ticks.filter((tick) => Math.abs(tick.time - time) < reach);
-    if (near.length) lines.push(near[0].text + (near.length > 1 ? `, and ${near.length - 1} more here` : ""));
-    return { text: lines.join("\n"), request: near.length && up < 0.15 ? near[0].request : null };
+    const lane = this.lanes[this.lanes.length - 1 - Math.floor((up * this.inner.height) / LANE)];
+    const near = ticks.filter((tick) => Math.abs(tick.time - time) < reach && (!lane || lane[0].includes(tick.kind))).sort((one, other) => Math.abs(one.time - time) - Math.abs(other.time - time));
+    const told = near.slice(0, 3).map((tick) => `${seconds(tick.time)}: ${tick.text}`);
+    if (near.length > told.length) told.push(`and ${near.length - told.length} more here`);
+    if (lane) return { text: told.length ? told.join("\n") : `${lane[1]}: none here`, request: near.length ? near[0].request : null };
+    lines.push(...told);
+    return { text: lines.join("\n") };
   }
 }
 

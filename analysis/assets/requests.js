@@ -10,7 +10,9 @@ class RequestsPlot extends Plot {
     this.losses = new Map();
     for (let at = 0; at < requests.loss_of.length; at += 1) {
       const list = this.losses.get(requests.loss_of[at]) || [];
-      list.push([requests.loss_from[at], Math.min(requests.loss_until[at], column.until), requests.loss_swap[at]]);
+      const back = Math.min(requests.loss_until[at], column.until), first = requests.first_token[requests.loss_of[at]];
+      const ready = Number.isFinite(requests.loss_ready[at]) ? requests.loss_ready[at] : requests.loss_swap[at] ? back : Number.isFinite(first) && first > back ? first : back;
+      list.push([requests.loss_from[at], back, requests.loss_swap[at], ready]);
       this.losses.set(requests.loss_of[at], list);
     }
     const size = column.facts.block_size;
@@ -36,7 +38,7 @@ class RequestsPlot extends Plot {
     const { requests, until } = this.column, { seen } = this;
     const row = Math.min(16, height / Math.max(1, seen.length));
     this.row = row;
-    const colour = Object.fromEntries(["queued", "prefill", "decode", "lost", "swapped", "mark", "ink"].map((name) => [name, css(`--${name}`)]));
+    const colour = Object.fromEntries(["queued", "prefill", "decode", "lost", "swapped", "recompute", "mark", "ink"].map((name) => [name, css(`--${name}`)]));
     const bar = (from, to, y, thick, fill) => {
       const left = Math.max(0, this.x(from)), right = Math.min(width, this.x(to));
       if (right < 0 || left > width || !(to > from)) return;
@@ -60,7 +62,10 @@ class RequestsPlot extends Plot {
       bar(arrival, Number.isFinite(started) ? started : until, middle - thin / 2, thin, colour.queued);
       if (Number.isFinite(started)) bar(started, Number.isFinite(first) ? first : end, y, thick, colour.prefill);
       if (Number.isFinite(first)) bar(first, end, y, thick, colour.decode);
-      for (const [from, to, swapped] of this.losses.get(at) || []) bar(from, Math.min(to, end), y, thick, swapped ? colour.swapped : colour.lost);
+      for (const [from, to, swapped, ready] of this.losses.get(at) || []) {
+        bar(from, Math.min(to, end), middle - thin, 2 * thin, swapped ? colour.swapped : colour.lost);
+        bar(to, Math.min(ready, end), y, thick, colour.recompute);
+      }
       if (requests.miss[at] && row >= 5) {
         context.strokeStyle = colour.mark;
         context.lineWidth = 1;

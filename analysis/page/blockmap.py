@@ -8,6 +8,7 @@ resampled in time.  Where a pool has more blocks than rows, one block in so many
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from analysis.page.pack import Packed, pack
 
 FREE, CACHED, FIRST_OWNER = 0, 1, 2
 ROWS = 4096
+AT_ONCE = 1 << 21
+"""Cells drawn in one go, which bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class BlockMap:
     """Request ids; plane value `FIRST_OWNER + i` means `owners[i]`."""
     owner: npt.NDArray[np.uint32]
     references: npt.NDArray[np.uint8]
-    """Sequences that hold the block, at most 255."""
+    """Sequences that hold the block, at most 255; of an owned one none means padding that placement adds."""
     empty: npt.NDArray[np.uint8]
     """Empty part of the block, 0 (full) to 255 (empty)."""
     stride: int
@@ -59,44 +62,64 @@ def block_map(blocks: Columns, num_blocks: int, block_size: int, cells: int) -> 
     times = np.asarray(blocks["time_s"], np.float64)
     if not len(times):
         return None
-    instants, first = np.unique(times, return_index=True)
-    snapshots = len(instants)
+    first = np.flatnonzero(np.diff(times, prepend=-1.0))
+    snapshots = len(first)
     stride = max(1, -(-num_blocks // ROWS), -(-num_blocks * min(snapshots, 400) // cells))
     rows = -(-num_blocks // stride)
     skip = max(1, -(-snapshots * rows // cells))
-    ends = np.append(first[1:], len(times))[::skip]
-    instants, first = instants[::skip], first[::skip]
-    ids = np.asarray(blocks["request_id"], np.int64)
-    owners = np.unique(ids[ids >= 0])
-    code = np.where(ids >= 0, np.searchsorted(owners, ids) + FIRST_OWNER, CACHED).astype(np.uint32)
-    shape = (len(instants), rows)
+    instants, first, end = times[first][::skip], first[::skip], np.append(first[1:], len(times))[::skip]
+    owners, place = _owners(np.asarray(blocks["request_id"]))
+    codes = np.where(place >= 0, place + FIRST_OWNER, CACHED).astype(np.uint32)
+    shape = (rows, len(instants))
     owner, references, empty = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    columns = {name: np.asarray(blocks[name], np.int64) for name in ("block", "count", "references", "slack")}
-    for column, (begin, end) in enumerate(zip(first, ends, strict=True)):
-        runs = {name: values[begin:end] for name, values in columns.items()}
-        which = np.repeat(np.arange(begin, end), runs["count"])
-        offset = np.arange(len(which)) - np.repeat(np.cumsum(runs["count"]) - runs["count"], runs["count"])
-        block = columns["block"][which] + offset - 1
-        filled = (columns["count"] * block_size - columns["slack"])[which] - offset * block_size
-        drawn = block % stride == 0
-        place, which = block[drawn] // stride, which[drawn]
-        owner[column, place] = code[which]
-        references[column, place] = np.minimum(columns["references"][which], 255)
-        empty[column, place] = 255 - np.clip(filled[drawn], 0, block_size) * 255 // block_size
-    return BlockMap(instants, owners, owner.T, references.T, empty.T, stride, snapshots)
+    for column, part in _parts(first, end, rows):
+        block, count, slack = (np.asarray(blocks[name], np.int32)[part] for name in ("block", "count", "slack"))
+        low, high = -(-(block - 1) // stride), (block + count - 2) // stride  # rows whose block is in the run
+        drawn = np.maximum(high - low + 1, 0)
+        which = np.repeat(np.arange(len(block), dtype=np.int32), drawn)
+        nth = np.arange(len(which), dtype=np.int32) - (np.cumsum(drawn, dtype=np.int32) - drawn)[which]
+        where = (low * shape[1] + column)[which] + nth * shape[1]
+        owner.reshape(-1)[where] = codes[part][which]
+        holders = np.minimum(np.asarray(blocks["references"])[part], 255).astype(np.uint8)
+        references.reshape(-1)[where] = holders[which]
+        partly = np.flatnonzero((slack > 0)[which])
+        run, nth = which[partly], nth[partly]
+        filled = (count * block_size - slack - (low * stride - block + 1) * block_size)[run] - nth * (
+            stride * block_size
+        )
+        empty.reshape(-1)[where[partly]] = 255 - np.clip(filled, 0, block_size) * 255 // block_size
+    return BlockMap(instants, owners, owner, references, empty, stride, snapshots)
+
+
+def _parts(
+    first: npt.NDArray[np.int64], end: npt.NDArray[np.int64], rows: int
+) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]]:
+    """Yield some snapshots at a time: the column that each of their runs is in, and where the runs are."""
+    size = max(1, AT_ONCE // rows)
+    for begin in range(0, len(first), size):
+        lengths = end[begin : begin + size] - first[begin : begin + size]
+        column = np.repeat(np.arange(begin, begin + len(lengths), dtype=np.int32), lengths)
+        place = np.arange(len(column)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        yield column, first[column] + place
 
 
 def blocks_held(blocks: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Request ids and the most blocks each was seen to hold at a snapshot."""
-    ids, times = np.asarray(blocks["request_id"], np.int64), np.asarray(blocks["time_s"], np.float64)
-    owned = ids >= 0
-    if not owned.any():
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    instant = np.unique(times, return_inverse=True)[1][owned]
-    ids, counts = ids[owned], np.asarray(blocks["count"], np.int64)[owned]
-    order = np.lexsort((instant, ids))
-    ids, instant, counts = ids[order], instant[order], counts[order]
-    begin = np.flatnonzero((np.diff(ids, prepend=-1) != 0) | (np.diff(instant, prepend=-1) != 0))
-    sums, of = np.add.reduceat(counts, begin), ids[begin]
-    unique, first = np.unique(of, return_index=True)
-    return unique, np.maximum.reduceat(sums, first)
+    (owners, place), counts = _owners(np.asarray(blocks["request_id"])), np.asarray(blocks["count"])
+    most = np.zeros(len(owners), np.int64)
+    first = np.flatnonzero(np.diff(np.asarray(blocks["time_s"], np.float64), prepend=-1.0))
+    for part in np.split(np.arange(len(place)), first[1:]):
+        owned = part[place[part] >= 0]
+        held = np.bincount(place[owned], weights=counts[owned], minlength=len(owners))
+        np.maximum(most, held.astype(np.int64), out=most)
+    return owners, most
+
+
+def _owners(ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Ids that are at least 0, ascending, each once; and the place in that list of each of `ids`, else -1."""
+    place = np.full(int(ids.max(initial=-1)) + 3, -1)  # the last two cells stand for the ids -2 and -1
+    place[ids] = 0
+    place[-2:] = -1
+    owners = np.flatnonzero(place == 0)
+    place[owners] = np.arange(len(owners))
+    return owners, place[ids]

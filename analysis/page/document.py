@@ -11,20 +11,21 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from analysis.figures import Allocator, bound, group, percent_of
 from analysis.metrics import SHARES, Columns
 from analysis.page.blockmap import block_map
 from analysis.page.divergence import Divergence, diverge
 from analysis.page.gantt import gantt, select
-from analysis.page.pack import pack
-from analysis.page.timeline import detail_windows, preemption_ticks, timeline
+from analysis.page.pack import Packed, pack
+from analysis.page.ticks import ticks
+from analysis.page.timeline import detail_windows, timeline
 from analysis.page.words import contrast, findings
 from analysis.reading import Run, RunDirectory, Together
 
 ROW_BUDGET = 24_000
 CELL_BUDGET = 34_000_000
-TICKS = 2000
 EXTRA_WINDOWS = 4
 BARS: tuple[tuple[str, str, str, float], ...] = (
     ("batch_size", "Batch, mean", "sequences", 1),
@@ -65,12 +66,12 @@ def document(directory: RunDirectory) -> dict[str, Any]:
     left, right = _pair(directory, allocators)
     same_pool = len({run.capacity for run in runs}) == 1
     labels = [one.label for one in allocators]
+    rows = table(allocators)
     return {
         "facts": {
             "name": directory.name,
             "columns": [column["facts"] for column in columns],
             "pair": [labels.index(left.label), labels.index(right.label)],
-            "until": max((column["until"] for column in columns), default=0.0),
             "bars": bars(allocators, directory.manifest.get("expect") or {}),
             "divergences": {f"{a},{b}": one._asdict() for (a, b), one in parted.items()},
             "requests": {"shown": len(chosen), "total": max((len(each["request_id"]) for each in requests), default=0)},
@@ -78,7 +79,8 @@ def document(directory: RunDirectory) -> dict[str, Any]:
         },
         "payloads": [column["payload"] for column in columns],
         "findings": findings(allocators, (left, right), same_pool=same_pool),
-        "table": table(allocators),
+        "table": rows,
+        "hero": [row for row in rows if row["label"] in (left.label, right.label)],
     }
 
 
@@ -110,11 +112,11 @@ def _column(
     time = timeline(steps, ROW_BUDGET // max(share, 6), windows)
     raster = block_map(blocks, int(run.facts["num_blocks"]), size, CELL_BUDGET // max(share, 4)) if blocks else None
     bars_of = gantt(requests, chosen, blocks, events, size, slo)
-    ticks, preempted = preemption_ticks(steps, TICKS)
+    marks = ticks(steps, requests, events)
     entry = allocator.entries[0]
     return {
-        "until": time.until,
         "facts": {
+            "until": time.until,
             "label": allocator.label,
             "kind": allocator.kind,
             "scheduler": allocator.scheduler,
@@ -126,9 +128,9 @@ def _column(
             "ledger": entry["ledger"],
             "steady": entry["steady"] and [entry["steady"]["from_s"], entry["steady"]["until_s"]],
             "rows": {"shown": len(time.rows), "total": time.total},
-            "preempted": preempted,
-            "exact_events": bars_of.exact,
+            "events": {"counts": marks.counts, "kept": marks.kept, "exact": marks.exact, "reasons": marks.reasons},
             "reasons": bars_of.reasons,
+            "groups": int(np.max(requests["prefix_group"], initial=-1)) + 1,
             "map": None
             if raster is None
             else {"shown": len(raster.instants), "recorded": raster.snapshots, "stride": raster.stride},
@@ -136,10 +138,18 @@ def _column(
         "payload": {
             "steps": time.data,
             "requests": bars_of.data,
-            "events": bars_of.events,
-            "preempted": pack(np.asarray(ticks, np.float64)),
-            "map": raster.packed() if raster is not None else None,
+            "events": marks.data,
+            "map": None if raster is None else raster.packed() | _about(raster.owners, requests),
         },
+    }
+
+
+def _about(owners: npt.NDArray[np.int64], requests: Columns) -> dict[str, Packed]:
+    """What the block map's colours need to know of its owners."""
+    place = np.searchsorted(requests["request_id"], owners)
+    return {
+        "group": pack(np.asarray(requests["prefix_group"], np.int64)[place]),
+        "born": pack(np.asarray(requests["arrival_s"], np.float32)[place]),
     }
 
 

@@ -8,8 +8,7 @@ detail, and an even sample of the rest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +19,7 @@ from analysis.page.pack import Packed, pack
 from analysis.phases import losses
 
 LIMIT = 5000
-EVENT_LIMIT = 3000
 STATUSES = ("finished", "refused", "unfinished")
-EVENTS = ("preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse")
 Ids = npt.NDArray[np.int64]
 
 
@@ -65,10 +62,6 @@ class Gantt:
     data: dict[str, Packed]
     reasons: list[str]
     """Words of refusals; the column `reason` indexes them."""
-    exact: bool
-    """Whether memory events are recorded; if not, they are seen between snapshots only."""
-    events_total: int = 0
-    events: dict[str, Packed] = field(default_factory=dict)
 
 
 def gantt(
@@ -110,12 +103,9 @@ def gantt(
     data["loss_of"] = pack(np.array([place[one.request_id] for one in lost], np.int64))
     data["loss_from"] = pack(np.array([one.begin_s for one in lost], np.float64))
     data["loss_until"] = pack(np.array([one.end_s for one in lost], np.float64))
+    data["loss_ready"] = pack(np.array([one.ready_s for one in lost], np.float64))
     data["loss_swap"] = pack(np.array([one.swapped for one in lost], np.uint8))
-    result = Gantt(data, reasons, exact=events is not None)
-    if events is not None:
-        result.events_total = len(events["time_s"])
-        result.events = _events(events)
-    return result
+    return Gantt(data, reasons)
 
 
 _COUNTS = (
@@ -128,6 +118,7 @@ _COUNTS = (
     "recomputed_tokens",
     "swapped_blocks",
     "preemptions",
+    "prefix_group",
 )
 _TIMES = ("arrival", "scheduled", "first_token", "finish")
 
@@ -143,15 +134,3 @@ def misses(rows: Columns, slo: Mapping[str, float | None]) -> npt.NDArray[np.uin
     if limits:
         missed |= rows["status"] != "finished"
     return missed.astype(np.uint8)
-
-
-def _events(events: Columns) -> dict[str, Packed]:
-    step = max(1, -(-len(events["time_s"]) // EVENT_LIMIT))
-    kept: dict[str, Any] = {name: np.asarray(events[name])[::step] for name in events}
-    return {
-        "time": pack(np.asarray(kept["time_s"], np.float64)),
-        "request": pack(np.asarray(kept["request_id"], np.int64)),
-        "event": pack(np.array([EVENTS.index(word) for word in kept["event"]], np.uint8)),
-        "slots": pack(np.asarray(kept["slots"], np.int64)),
-        "cause": pack(np.asarray(kept["cause"], np.int64)),
-    }

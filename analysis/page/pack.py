@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 TYPES = {"float64": "f8", "float32": "f4", "int32": "i4", "uint32": "u4", "uint16": "u2", "uint8": "u1", "int8": "i1"}
 
+LEVEL = 4
+"""Of compression: a level of 9 takes ten times as long and saves a tenth of what is not plotly.js."""
+
 
 class Packed(TypedDict):
     """One array as JSON."""
@@ -38,7 +41,7 @@ def pack(array: npt.NDArray[Any]) -> Packed:
         array = array.astype(_smallest(array))
     name = array.dtype.name
     planes = array.view(np.uint8).reshape(-1, array.dtype.itemsize).T
-    data = zlib.compress(np.ascontiguousarray(planes).tobytes(), 9 if array.nbytes < 1 << 20 else 6)
+    data = zlib.compress(planes.tobytes(), LEVEL)
     return {"type": TYPES[name], "length": len(array), "data": base64.b64encode(data).decode()}
 
 

@@ -54,7 +54,7 @@ def timeline(steps: Columns, points: int, windows: Sequence[Window] = ()) -> Tim
         "duration": pack(np.asarray(steps["duration_s"][rows], np.float64)),
         "blocked": pack(np.array([BLOCKED.index(word) for word in words], np.uint8)),
     }
-    names = ("step", "running", "waiting", "prefill_tokens", "decode_tokens", "preemptions", *SHARES)
+    names = ("step", "running", "waiting", "prefill_tokens", "decode_tokens", *SHARES)
     for name in (*names, "shared_savings", "swapped", "largest_hole"):
         data[name] = pack(np.asarray(steps[name][rows], np.int64))
     for name, values in rates(steps).items():
@@ -84,13 +84,13 @@ def choose(steps: Columns, points: int, windows: Sequence[Window]) -> npt.NDArra
 
 
 def rates(steps: Columns) -> dict[str, npt.NDArray[np.float32]]:
-    """Prefill and decode tokens a second, and preemptions, over equal bins of the run.
+    """Prefill and decode tokens a second over equal bins of the run.
 
     A step's tokens are spread evenly over its time, so that the bins sum to the run.
     """
     start = np.asarray(steps["start_s"], np.float64)
     if not len(start):
-        return {name: np.zeros(0, np.float32) for name in ("prefill_tps", "decode_tps", "preempted")}
+        return {name: np.zeros(0, np.float32) for name in ("prefill_tps", "decode_tps")}
     edges = np.append(start, start[-1] + steps["duration_s"][-1])
     grid = np.linspace(0, edges[-1], BINS + 1)
     width = grid[1] - grid[0] if edges[-1] > 0 else 1.0
@@ -98,8 +98,6 @@ def rates(steps: Columns) -> dict[str, npt.NDArray[np.float32]]:
     for name, column in (("prefill_tps", "prefill_tokens"), ("decode_tps", "decode_tokens")):
         so_far = np.append(0, np.cumsum(steps[column], dtype=np.float64))
         result[name] = (np.diff(np.interp(grid, edges, so_far)) / width).astype(np.float32)
-    place = np.minimum(np.searchsorted(grid, start, side="right") - 1, BINS - 1)
-    result["preempted"] = np.bincount(place, weights=steps["preemptions"], minlength=BINS).astype(np.float32)
     return result
 
 
@@ -117,9 +115,3 @@ def detail_windows(steps: Columns, extra: Sequence[float] = (), width: float = 0
     if lost.any():
         centres.append(float(start[int(np.argmax(lost > 0))]))
     return [(max(0.0, centre - half), centre + half) for centre in (*centres, *extra)]
-
-
-def preemption_ticks(steps: Columns, limit: int) -> tuple[npt.NDArray[Any], int]:
-    """Instants at which steps took memory away, at most `limit` of them, and how many there were."""
-    when = np.asarray(steps["start_s"], np.float64)[np.asarray(steps["preemptions"]) > 0]
-    return when[:: max(1, -(-len(when) // limit))], len(when)

@@ -76,13 +76,11 @@ def findings(
         if unfinished:
             said.append(Finding("warning", f"{one.label} left {unfinished} of {total} requests unfinished."))
     ideal = bound(allocators)
-    for one in allocators:
-        for name, word in (("batch_size", "batch"), ("throughput_rps", "throughput")):
-            percent = percent_of(one, ideal, name)
-            if percent > 105 and one is not ideal:
-                said.append(
-                    Finding("warning", f"{one.label} has {short(percent)} % of the ideal {word}: {_above(word)}")
-                )
+    for name, word in (("batch_size", "batch"), ("throughput_rps", "throughput")):
+        percents = [(one.label, percent_of(one, ideal, name)) for one in allocators if one is not ideal]
+        above = [f"{label} has {short(percent)} %" for label, percent in percents if percent > 105]
+        if above:
+            said.append(Finding("warning", f"{_list(above)} of the ideal {word}: {_above(word)}"))
     return said
 
 

@@ -20,9 +20,10 @@ from analysis.page.divergence import diverge
 from analysis.page.document import document
 from analysis.page.gantt import gantt, select
 from analysis.page.pack import Packed, pack
+from analysis.page.ticks import ticks
 from analysis.page.timeline import BINS, choose, detail_windows, rates, timeline
 from analysis.page.words import contrast, findings
-from analysis.phases import absences
+from analysis.phases import absences, losses
 from analysis.reading import RunDirectoryError, open_directory
 from analysis.report import embed, render, write_index, write_joint_report, write_report
 from tests.analysis.synthetic import write_directory
@@ -97,7 +98,6 @@ def test_rates_lose_no_token() -> None:
     binned = rates(steps)
     assert binned["decode_tps"].sum() * width == pytest.approx(steps["decode_tokens"].sum(), rel=1e-5)
     assert binned["prefill_tps"].sum() * width == pytest.approx(steps["prefill_tokens"].sum(), rel=1e-5)
-    assert binned["preempted"].sum() == steps["preemptions"].sum()
 
 
 def test_windows_of_detail_hold_the_fullest_instant_and_the_first_preemption() -> None:
@@ -183,7 +183,6 @@ def test_gantt_pairs_losses_with_returns(toy: Path) -> None:
     assert events is not None
     assert (events["event"] == "preempt").sum() == requests["preemptions"].sum() > 0
     packed = gantt(requests, np.arange(len(requests["request_id"])), run.blocks(), events, 16, {"ttft_s": 1.0})
-    assert packed.exact
     assert packed.data["loss_of"]["length"] == requests["preemptions"].sum()
     begin, end = unpack(packed.data["loss_from"]), unpack(packed.data["loss_until"])
     assert (begin < end).all()
@@ -195,10 +194,50 @@ def test_losses_are_found_between_snapshots_where_no_event_was_recorded(toy: Pat
     run = next(run for run in open_directory(toy).runs if run.label == "paged")
     requests = run.requests()
     packed = gantt(requests, np.arange(len(requests["request_id"])), run.blocks(), None, 16, {})
-    assert not packed.exact
     lost = set(unpack(packed.data["loss_of"]).tolist())
     assert lost
     assert lost <= set(np.flatnonzero(requests["preemptions"]).tolist())
+
+
+def test_ticks_tell_who_lost_what_to_whom_and_why(toy: Path) -> None:
+    run = next(run for run in open_directory(toy).runs if run.label == "paged")
+    events = run.events()
+    assert events is not None
+    lost = events["event"] == "preempt"
+    steps = run.steps()
+    steps["evicted"] = np.zeros(len(steps["step"]), np.int64)
+    steps["evicted"][3:5] = (4, 2)
+    made = ticks(steps, run.requests(), events)
+    data = {name: unpack(packed) for name, packed in made.data.items()}
+    assert made.exact
+    assert made.counts == {"preempt": lost.sum(), "swap_out": 0, "refuse": 0, "evict": 6}
+    preempted = data["kind"] == 0
+    for name, column in (("time", "time_s"), ("request", "request_id"), ("cause", "cause"), ("amount", "slots")):
+        np.testing.assert_array_equal(data[name][preempted], events[column][lost])
+    assert {made.reasons[at] for at in data["reason"][preempted]} == {"too few free blocks"}
+    evicted = np.flatnonzero(data["kind"] == 3)
+    assert data["amount"][evicted].sum() == 6
+    assert data["time"][evicted[0]] == steps["start_s"][3]
+    unrecorded = ticks(steps, run.requests(), None)
+    assert not unrecorded.exact
+    assert unrecorded.counts["preempt"] == np.count_nonzero(steps["preemptions"])
+
+
+def test_an_eviction_names_whom_it_let_in() -> None:
+    steps = {"start_s": np.array([0.0, 1.0, 2.0]), "evicted": np.array([0, 3, 1]), "preemptions": np.zeros(3)}
+    requests = {"request_id": np.array([7, 8]), "scheduled_s": np.array([np.nan, 1.0])}
+    made = ticks(steps, requests, None)
+    assert unpack(made.data["cause"]).tolist() == [8, -1]
+    assert unpack(made.data["amount"]).tolist() == [3, 1]
+
+
+def test_recomputation_ends_when_the_lost_tokens_are_back() -> None:
+    words = ["preempt", "resume", "recomputed", "swap_out", "swap_in", "preempt"]
+    events = {"time_s": np.arange(6.0), "request_id": np.full(6, 3), "event": np.array(words, object)}
+    found = losses({"request_id": np.array([3])}, None, events)
+    assert [(one.begin_s, one.end_s, one.swapped) for one in found] == [(0, 1, False), (3, 4, True), (5, np.inf, False)]
+    assert found[0].ready_s == 2
+    assert np.isnan(found[1].ready_s)
 
 
 def test_first_divergence_is_the_earliest() -> None:
