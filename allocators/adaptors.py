@@ -44,10 +44,12 @@ TRAITS = (
     "scattered",
     "shares",
     "settled",
+    "token_slots",
     "num_blocks",
     "block_size",
     "max_model_len",
     "table",
+    "columns",
 )
 
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from allocators.content import Content
 from allocators.options import Option, Value, resolve
-from allocators.table import BlockTable
+from allocators.table import BlockTable, Columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -178,6 +178,23 @@ class Usage(NamedTuple):
     """Tokens of running sequences that hold no slot any more (left of a sliding window)."""
     swapped: int = 0
     """On the host."""
+    states: int = 0
+    """In states of running sequences, which do not grow with tokens; a shared one once for each holder."""
+
+
+class Measure(NamedTuple):
+    """In what the pool of an allocator is counted."""
+
+    block_size: int
+    """Token slots a block."""
+    slot_bytes: int = 0
+    """Bytes of a slot; 0 where it is the K/V of one token over all layers."""
+    token_slots: int = 1
+    """Slots that one token takes."""
+    multiple: int = 1
+    """The pool is a whole number of so many blocks."""
+    states: bool = False
+    """Whether the states of recurrent layers lie in blocks too, so that no memory is set aside for them."""
 
 
 class Mappings(NamedTuple):
@@ -214,6 +231,8 @@ class Allocator(ABC):
     """True if `fork` shares blocks and so takes no room; others take all the room of a group on admission."""
     settled: bool = True
     """True if an `admit` that was refused stays refused until something is released (no cache, no moves)."""
+    token_slots: int = 1
+    """Slots that a token takes: 1, or several where groups of layers are counted apart."""
 
     def __init__(self, num_blocks: int, block_size: int, max_model_len: int, max_rows: int = 256) -> None:
         """Make an empty pool.
@@ -234,6 +253,8 @@ class Allocator(ABC):
         self.block_size = block_size
         self.max_model_len = max_model_len
         self.table = BlockTable(max_rows, -(-max_model_len // block_size))
+        self.columns = Columns.plain(self.table.width, block_size)
+        """What a block holds, by its column of the table."""
 
     @classmethod
     def from_options(
@@ -242,7 +263,7 @@ class Allocator(ABC):
         num_blocks: int,
         max_model_len: int,
         max_rows: int = 256,
-        facts: Mapping[str, int] = MappingProxyType({}),
+        facts: Mapping[str, Value] = MappingProxyType({}),
         **options: Value,
     ) -> Self:
         """Make an empty pool from the options of a workload file, as `registry.create` does.
@@ -268,6 +289,11 @@ class Allocator(ABC):
     def slots_per_block(cls, values: Mapping[str, Value]) -> int:
         """Token slots a block under these (resolved) options: the unit in which the pool must be counted."""
         return int(values["block_size"] or 0)
+
+    @classmethod
+    def measure(cls, values: Mapping[str, Value]) -> Measure:
+        """Say in what the pool is counted under these (resolved) options."""
+        return Measure(cls.slots_per_block(values))
 
     @property
     def capacity(self) -> int:

@@ -42,18 +42,19 @@ class Ledger(NamedTuple):
         return sum(self[:7])
 
 
-def split(capacity: int, usage: Usage, tokens: int, internal: int, stranded: int) -> Ledger:
+def split(capacity: int, usage: Usage, written: int, internal: int, stranded: int) -> Ledger:
     """Make the ledger from what the allocator counts and what the engine knows.
 
     Args:
         capacity: token slots in the pool.
         usage: the allocator's count.
-        tokens: sum over running sequences of the tokens whose K/V exists, or is written by the current step.
+        written: sum over running sequences of the slots that tokens take whose K/V exists, or is written by the
+            current step.
         internal: held slots that no sequence will ever use, placement rounding not counted.
         stranded: free slots in holes too small for the blocked head of the queue, 0 if memory blocks none.
 
     """
-    live = tokens - usage.saved - usage.dropped
+    live = written + usage.states - usage.saved - usage.dropped
     return Ledger(
         live=live,
         reserved=usage.held - usage.rounding - live - internal,

@@ -47,7 +47,7 @@ class Option(NamedTuple):
     `sliding_window`: tokens that a token attends to, where that is so in every layer.
     `host_blocks`: blocks that fit in the engine's swap space.
     `shared_prefixes`: whether any two prompts of the workload begin alike.
-    `shared_prefixes`: whether prompts of the workload have tokens in common.
+    `kv_groups`: groups of layers that keep the same, as `allocators.groups.parse` reads them.
     """
 
     def fault(self, value: object) -> str | None:
@@ -82,7 +82,7 @@ def meant(word: object, known: Iterable[object]) -> str:
 
 
 def resolve(
-    kind: str, options: Mapping[str, Option], given: Mapping[str, object], facts: Mapping[str, int]
+    kind: str, options: Mapping[str, Option], given: Mapping[str, object], facts: Mapping[str, Value]
 ) -> dict[str, Value]:
     """Fill in every option: what is given, else the model's fact, else the default.
 

@@ -2,7 +2,7 @@
 
     kinds()                      kind -> class, plug-ins included
     find("paged")                one class
-    block_size("paged", {...})   token slots a block, before the pool is counted
+    measure("paged", {...})      token slots a block, before the pool is counted
     create("paged", num_blocks=4096, max_model_len=2048, block_size=16)
 
 An allocator's `options` (see `allocators.options`) say what a workload file may set; a schema
@@ -24,9 +24,10 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 
-from allocators.base import Allocator, AllocatorError
+from allocators.base import Allocator, AllocatorError, Measure
 from allocators.contiguous import ContiguousAllocator
 from allocators.growing import GrowingAllocator
+from allocators.hybrid import HybridAllocator
 from allocators.ideal import IdealAllocator
 from allocators.nocache import NoCacheAllocator
 from allocators.options import Option, Value, meant, resolve
@@ -48,6 +49,7 @@ BUILT_IN: Mapping[str, type[Allocator]] = MappingProxyType(
             PagedAllocator,
             RadixAllocator,
             VirtualAllocator,
+            HybridAllocator,
             IdealAllocator,
         )
     }
@@ -85,8 +87,8 @@ def find(kind: str) -> type[Allocator]:
     return BUILT_IN[kind]
 
 
-def block_size(kind: str, options: Mapping[str, Value], facts: Mapping[str, int] = MappingProxyType({})) -> int:
-    """Return the token slots a block has under these options: with it the pool is counted in blocks.
+def measure(kind: str, options: Mapping[str, Value], facts: Mapping[str, Value] = MappingProxyType({})) -> Measure:
+    """Say in what the pool is counted under these options.
 
     Raises:
         AllocatorError: there is no such kind, or its plug-in is broken.
@@ -94,7 +96,7 @@ def block_size(kind: str, options: Mapping[str, Value], facts: Mapping[str, int]
 
     """
     cls = find(kind)
-    return cls.slots_per_block(resolve(kind, cls.options, options, facts))
+    return cls.measure(resolve(kind, cls.options, options, facts))
 
 
 def create(
@@ -103,10 +105,10 @@ def create(
     num_blocks: int,
     max_model_len: int,
     max_rows: int = 256,
-    facts: Mapping[str, int] = MappingProxyType({}),
+    facts: Mapping[str, Value] = MappingProxyType({}),
     **options: Value,
 ) -> Allocator:
-    """Make an empty pool of `num_blocks` blocks, each of `block_size(kind, options, facts)` token slots.
+    """Make an empty pool of `num_blocks` blocks, each of `measure(kind, options, facts).block_size` token slots.
 
     Args:
         kind: as in `names()`.

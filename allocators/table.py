@@ -8,8 +8,44 @@ one sequence; logical position `p` of it lives in slot `p % block_size` of physi
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+
+class Columns(NamedTuple):
+    """What the blocks in each column of a table hold, int64[width] each.
+
+    A row of `n` tokens fills `slots x min(max(n - start, 0), tokens) - before` slots of the block, from 0 to the
+    slots of a block.  Where all layers keep the same a token is one slot, and column `c` starts at `c x block_size`.
+    """
+
+    start: Ints
+    """Tokens of the sequence that lie before those of the column."""
+    tokens: Ints
+    """Tokens that the column's block is, or is a part of, the room for."""
+    slots: Ints
+    """Slots that each of them takes."""
+    before: Ints
+    """Slots of the same tokens that lie in earlier columns."""
+    lead: int = 0
+    """Columns that stand before those of the first tokens, for what a sequence keeps once."""
+
+    @classmethod
+    def plain(cls, width: int, block_size: int) -> Columns:
+        """Return columns of consecutive blocks of one token a slot."""
+        start = np.arange(width) * block_size
+        return cls(start, np.full(width, block_size), np.ones(width, np.int64), np.zeros(width, np.int64))
+
+    def filled(self, lengths: Ints, count: int, block_size: int) -> Ints:
+        """Return int64[..., count]: slots filled in the first `count` columns of rows of `lengths` tokens."""
+        start, tokens, slots, before = (column[:count] for column in self[:4])
+        within: Ints = np.clip(lengths[..., None] - start, 0, tokens)
+        filled: Ints = np.clip(within * slots - before, 0, block_size)
+        return filled
 
 
 class BlockTable:

@@ -2,7 +2,8 @@
 
 Computed here and nowhere else: `(memory x utilization - weights - activations) // block_bytes`,
 or `kv_memory // block_bytes` where the user gives the cache's memory.  Recurrent layers keep a
-state for every sequence, set aside for a full batch before the blocks.  All sizes are for one GPU;
+state for every sequence, set aside for a full batch before the blocks unless the allocator has them
+in blocks too; it may also count in parts of a token, or need whole pages of blocks.  All sizes are for one GPU;
 under tensor parallelism every GPU holds the same number of blocks of smaller slots.
 """
 
@@ -17,6 +18,7 @@ from sim.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from allocators.base import Measure
     from sim.devices import Device
     from sim.models.geometry import Geometry
 
@@ -30,9 +32,11 @@ class Pool:
 
     num_blocks: int
     block_size: int
-    """Token slots a block."""
+    """Slots a block."""
+    slot_bytes: int
+    """One slot of the ledger: K/V of one token over all layers, or a part of it where groups of layers are apart."""
     token_bytes: int
-    """One token slot."""
+    """K/V of one token over all layers."""
     kv_bytes: int
     """Memory of the cache: the blocks, and a rest smaller than one."""
     memory_bytes: int
@@ -50,12 +54,17 @@ class Pool:
     @property
     def block_bytes(self) -> int:
         """One block."""
-        return self.block_size * self.token_bytes
+        return self.block_size * self.slot_bytes
 
     @property
     def slots(self) -> int:
-        """Token slots in the pool."""
+        """Slots in the pool."""
         return self.num_blocks * self.block_size
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of which the pool could hold the K/V in every layer."""
+        return self.slots * self.slot_bytes // self.token_bytes
 
     def explain(self) -> list[tuple[str, str]]:
         """How the number of blocks came about, as (what, how much) rows."""
@@ -69,7 +78,8 @@ class Pool:
             *state,
             ("KV memory, as given" if self.given else "KV memory, what is left", gib(self.kv_bytes)),
             ("token slot", f"{self.token_bytes:,} B"),
-            ("block", f"{self.block_size} x {self.token_bytes:,} = {self.block_bytes:,} B"),
+            *([] if self.slot_bytes == self.token_bytes else [("slot of the ledger", f"{self.slot_bytes:,} B")]),
+            ("block", f"{self.block_size} x {self.slot_bytes:,} = {self.block_bytes:,} B"),
             ("pool", f"{self.num_blocks:,} blocks = {self.slots:,} slots"),
         ]
 
@@ -96,7 +106,7 @@ def activation_bytes(geometry: Geometry, max_num_batched_tokens: int, max_num_se
 def make_pool(
     geometry: Geometry,
     device: Device,
-    block_size: int,
+    measure: Measure,
     *,
     utilization: float = 0.9,
     max_num_batched_tokens: int = 2048,
@@ -108,7 +118,7 @@ def make_pool(
     Args:
         geometry: the model.
         device: the GPU, or each of them.
-        block_size: token slots a block.
+        measure: in what the allocator counts it.
         utilization: share of the device's memory that the engine may use.
         max_num_batched_tokens: tokens of the largest step.
         max_num_seqs: sequences of the largest step.
@@ -118,11 +128,12 @@ def make_pool(
         UserError: the weights do not fit, or no block does; says what is missing.
 
     """
-    weights, state = geometry.weight_bytes, max_num_seqs * geometry.state_bytes
+    weights, state = geometry.weight_bytes, 0 if measure.states else max_num_seqs * geometry.state_bytes
     activations = round(activation_factor * activation_bytes(geometry, max_num_batched_tokens, max_num_seqs))
-    block_bytes = block_size * geometry.kv_bytes_per_token
-    if not block_bytes:
+    if not geometry.kv_bytes_per_token:
         raise UserError(f"{geometry.name} has no attention: it keeps no K/V to manage")
+    slot_bytes = measure.slot_bytes or geometry.kv_bytes_per_token
+    block_bytes = measure.block_size * slot_bytes * measure.multiple
     given = device.kv_memory_bytes
     kv_bytes = int(device.memory_bytes * utilization) - weights - activations - state if given is None else given
     missing = block_bytes - kv_bytes if given is None else weights + state + given - device.memory_bytes
@@ -134,8 +145,9 @@ def make_pool(
     if kv_bytes < block_bytes:
         raise UserError(f"device: kv_memory_gib: {gib(kv_bytes)} is less than one block of {gib(block_bytes)}")
     return Pool(
-        num_blocks=kv_bytes // block_bytes,
-        block_size=block_size,
+        num_blocks=kv_bytes // block_bytes * measure.multiple,
+        block_size=measure.block_size,
+        slot_bytes=slot_bytes,
         token_bytes=geometry.kv_bytes_per_token,
         kv_bytes=kv_bytes,
         memory_bytes=device.memory_bytes,

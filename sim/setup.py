@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allocators.base import Allocator, AllocatorError
-from allocators.registry import block_size, create, find
+from allocators.groups import Group
+from allocators.registry import create, find, measure
 from sim.calibration import find_calibration, load_coefficients
 from sim.coefficients import Coefficients
 from sim.cost import CostModel
@@ -39,7 +40,7 @@ class Case:
     scheduler: str
     limits: Limits
     pool: Pool
-    facts: dict[str, int]
+    facts: dict[str, Value]
 
     def allocator(self, *, shared_prefixes: bool = False) -> Allocator:
         """Make a fresh allocator for requests of which some begin alike, or none do."""
@@ -113,15 +114,15 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
             full_prompt_gate=engine.full_prompt_gate,
             watermark=_watermark(scheduler, spec.kind) if engine.watermark is None else engine.watermark,
         )
-        facts = _facts(geometry)
+        facts = facts_of(geometry)
         try:
-            slots = block_size(spec.kind, spec.options, facts)
+            counted = measure(spec.kind, spec.options, facts)
         except (AllocatorError, ValueError) as error:
             raise UserError(f"allocators: {label}: {error}") from error
         pool = make_pool(
             geometry,
             device,
-            slots,
+            counted,
             utilization=engine.gpu_memory_utilization,
             max_num_batched_tokens=engine.max_num_batched_tokens,
             max_num_seqs=engine.max_num_seqs,
@@ -134,17 +135,21 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
 
 def _watermark(scheduler: str, kind: str) -> float:
     """Return vLLM 0.6's default for its block manager; nothing else leaves room free."""
-    return 0.01 if scheduler == "vllm-v0" and kind in {"paged", "radix"} else 0.0
+    return 0.01 if scheduler == "vllm-v0" and kind in {"paged", "radix", "hybrid"} else 0.0
 
 
-def _facts(geometry: Geometry) -> dict[str, int]:
+def facts_of(geometry: Geometry) -> dict[str, Value]:
     """What allocators may know of the model (see `allocators.options.Option.fact`)."""
     latent = any(group.kind == "latent" for group in geometry.kv_groups)
     tensors = geometry.layers * (1 if latent else 2)
-    facts = {
+    groups = [
+        Group(each.kind, each.layers, each.state_bytes or each.token_bytes, each.window) for each in geometry.kv_groups
+    ]
+    facts: dict[str, Value] = {
         "kv_tensors": tensors,
         "tensor_token_bytes": max(1, geometry.kv_bytes_per_token // tensors),
         "token_bytes": geometry.kv_bytes_per_token,
+        "kv_groups": ", ".join(map(str, groups)),
     }
     windows = [group.window for group in geometry.kv_groups]
     if windows and all(windows):

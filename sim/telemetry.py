@@ -264,13 +264,12 @@ def block_runs(serving: Serving) -> npt.NDArray[np.int64]:
     rows, lengths, owners = _held(serving)
     if len(rows):
         count = table.count[rows]
-        place = np.arange(count.max())
-        there = place < count[:, None]
-        blocks = table.blocks[rows, : len(place)][there].astype(np.int64)
-        empty = allocator.block_size - (lengths[:, None] - place * allocator.block_size)[there]
+        there = np.arange(width := int(count.max())) < count[:, None]
+        blocks = table.blocks[rows, :width][there].astype(np.int64)
+        empty = allocator.block_size - allocator.columns.filled(lengths, width, allocator.block_size)[there]
         owner[blocks] = np.broadcast_to(owners[:, None], there.shape)[there]
         references += np.bincount(blocks, minlength=len(references))
-        slack[blocks] = np.minimum(np.maximum(empty, 0), allocator.block_size)
+        slack[blocks] = empty
     padded, padding = allocator.padding()
     if len(padding):
         owners_of = np.full(len(table.count), -2, np.int64)

@@ -115,7 +115,8 @@ def test_adaptors_stack() -> None:
 @pytest.mark.parametrize("kind", registry.names())
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_limit_is_never_exceeded(kind: str, seed: int) -> None:
-    blocks = 200 // registry.block_size(kind, {}, FACTS)
+    measure = registry.measure(kind, {}, FACTS)
+    blocks = 200 * measure.token_slots // measure.block_size
     inner = registry.create(kind, num_blocks=blocks, max_model_len=24, max_rows=4, facts=FACTS)
     limit = max(1, int(inner.num_blocks * 0.4))
     allocator = LimitingAdaptor(CheckingAdaptor(inner), limit)

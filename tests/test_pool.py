@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allocators.base import Measure
 from sim.devices import GIB, resolve_device
 from sim.errors import UserError
 from sim.models.geometry import resolve_model
@@ -18,7 +19,7 @@ from sim.pool import Pool, activation_bytes, make_pool
 
 
 def pool(model: str | dict[str, Any], device: str | dict[str, Any], block_size: int = 16, **more: Any) -> Pool:
-    return make_pool(resolve_model(model), resolve_device(device), block_size, **more)
+    return make_pool(resolve_model(model), resolve_device(device), Measure(block_size), **more)
 
 
 def test_the_paper_s_pools() -> None:

@@ -26,12 +26,12 @@ def admit(allocator: VirtualAllocator, tokens: int) -> int:
 @pytest.mark.parametrize(("page_kib", "tokens"), [(64, 32), (128, 64), (256, 128), (2048, 1024)])
 def test_a_block_is_as_many_tokens_as_a_page_of_one_tensor_holds(page_kib: int, tokens: int) -> None:
     """The figures of vAttention for Llama-3-8B."""
-    assert registry.block_size("virtual", {"page_kib": page_kib}, LLAMA_3_8B) == tokens
+    assert registry.measure("virtual", {"page_kib": page_kib}, LLAMA_3_8B).block_size == tokens
 
 
 def test_a_page_smaller_than_a_token_is_an_error() -> None:
     with pytest.raises(ValueError, match="a page of 65536 bytes is smaller than a token's 70000 bytes"):
-        registry.block_size("virtual", {"page_kib": 64}, {"tensor_token_bytes": 70_000})
+        registry.measure("virtual", {"page_kib": 64}, {"tensor_token_bytes": 70_000})
 
 
 def test_pages_are_mapped_at_their_boundaries_only() -> None:

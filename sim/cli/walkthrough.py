@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from allocators.base import Measure
 from analysis.reading import open_directory
 from analysis.walkthrough import SCENES, Geometry, write_walkthrough
 from sim.cli.output import AsJson, emit, terminal
@@ -71,7 +72,7 @@ def _fits(name: str, kv_dtype: str, device: str) -> Geometry:
     """Count tokens and sequences of one model on one device; none where its weights do not fit."""
     geometry = resolve_model({"name": name, "kv_dtype": kv_dtype})
     try:
-        slots = make_pool(geometry, shipped_devices()[device], 1).slots
+        slots = make_pool(geometry, shipped_devices()[device], Measure(1)).slots
     except UserError:
         slots = 0
     return Geometry(

@@ -185,7 +185,7 @@ def memory_of(runtime: Runtime, case: Case, allocator: Allocator) -> Memory:
         meter.step()
     if meter is not None and not case.spec.options.get("expandable_segments"):  # PyTorch fixes that when it starts
         measured = {"peak_allocated": meter.peak_allocated, "peak_reserved": meter.peak_reserved}
-    longest = int(runtime.transcript.stride.max()) * case.facts["tensor_token_bytes"]
+    longest = int(runtime.transcript.stride.max()) * int(case.facts["tensor_token_bytes"] or 0)
     slack = {"peak_reserved": segment_size(round_size(longest))}
     return Memory("tensors", simulated, measured, MEMORY_TOLERANCE, slack)
 

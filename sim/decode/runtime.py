@@ -92,9 +92,14 @@ def assemble(
         watcher: is shown the logits.
 
     Raises:
-        UserError: the pool does not fit on the device.
+        UserError: the pool does not fit on the device, or no kernel here reads the allocator's tables.
 
     """
+    if allocator.token_slots > 1 or allocator.columns.lead:
+        raise UserError(
+            f"allocators: {case.label}: each group of layers has a block table of its own; real decode reads one table "
+            "for all layers (paged would do)"
+        )
     geometry, device = decoder.geometry, decoder.device
     transcript = Transcript(requests, contents(requests), geometry.vocab, seed, device)
     attends: AttentionBackend

@@ -108,8 +108,8 @@ def _shares(serving: Serving, done: Leap, internal: Ints, first: Step) -> dict[s
     """Columns of the ledger: what the allocator holds and the tokens grow, all else stays as in `first`."""
     allocator, usage, spent = serving.allocator, serving.allocator.usage(), serving.spent()
     tokens = serving.tokens + len(serving.decoding) * np.arange(1, done.steps + 1)
-    live = tokens - usage.saved - usage.dropped - spent
-    internal = internal + spent
+    live = allocator.token_slots * tokens + usage.states - usage.saved - usage.dropped - spent
+    internal = allocator.token_slots * internal + spent
     rounding = np.full(done.steps, usage.rounding) if done.rounding is None else done.rounding
     free = allocator.capacity - done.held - done.cached - first.external
     return {

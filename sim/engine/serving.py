@@ -21,8 +21,7 @@ from sim.engine.plan import Loss, MoveKind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import numpy.typing as npt
-
+    from allocators.base import Ints
     from sim.engine.plan import Plan
 
 
@@ -301,9 +300,10 @@ class Serving:
         stranded = 0
         if self.refusal is not None and self.refusal.reason is Reason.HOLE:
             stranded = self.allocator.stranded(self.refusal.need)
-        spent = self.spent()
-        internal = self.internal - self._counted_twice() + spent
-        return split(self.allocator.capacity, self.allocator.usage(), self.tokens + ahead - spent, internal, stranded)
+        spent, each = self.spent(), self.allocator.token_slots
+        written = each * (self.tokens + ahead) - spent
+        internal = each * (self.internal - self._counted_twice()) + spent
+        return split(self.allocator.capacity, self.allocator.usage(), written, internal, stranded)
 
     def spent(self) -> int:
         """Slots filled by finished jobs and shared with no running one: internal, as nobody will read them."""
@@ -312,15 +312,20 @@ class Serving:
         left = [self._left_by(job) for job in self.lingering]
         if not self.allocator.shares:
             return sum(tokens for tokens, _ in left)
-        blocks = np.setdiff1d(
-            self._blocks_of(self.lingering),
-            self._blocks_of(job for job in self.running.values() if job.finished == NEVER),
-        )
-        return int(np.count_nonzero(blocks)) * self.allocator.block_size - sum(empty for _, empty in left)
+        used = np.unique(self._filled(job for job in self.running.values() if job.finished == NEVER)[0])
+        blocks, filled = self._filled(self.lingering)
+        blocks, first = np.unique(blocks, return_index=True)
+        return int(filled[first][(blocks > 0) & ~np.isin(blocks, used)].sum())
 
-    def _blocks_of(self, jobs: Iterable[Job]) -> npt.NDArray[np.int32]:
-        table = self.allocator.table
-        return np.concatenate([np.zeros(0, np.int32), *(table.row(row) for job in jobs for row in job.rows)])
+    def _filled(self, jobs: Iterable[Job]) -> tuple[Ints, Ints]:
+        """Blocks that some jobs' rows list, and the slots filled in each."""
+        allocator = self.allocator
+        blocks, filled = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for job in jobs:
+            for row in job.rows:
+                blocks.append(allocator.table.row(row).astype(np.int64))
+                filled.append(allocator.columns.filled(np.array(job.computed), len(blocks[-1]), allocator.block_size))
+        return np.concatenate(blocks), np.concatenate(filled)
 
     def _counted_twice(self) -> int:
         """Waste in last blocks that forked sequences still share, beyond once a block."""

@@ -48,21 +48,23 @@ def shares(room: Room, step: Step | None = None) -> dict[int, list[Share]]:
 
 
 def _of_sequence(room: Room, request: Request, row: int, tokens: int) -> Iterator[tuple[int, Share]]:
-    table, size = room.allocator.table, room.allocator.block_size
-    slots = int(table.slots[row])
+    allocator = room.allocator
+    slots = int(allocator.table.slots[row])
     final = 0 if request in room.finished else request.final
-    blocks = table.row(row).tolist()
-    if room.allocator.concatenates:  # tensors of its own, which no table lists: one piece as long as the sequence
-        blocks, size = [-row - 1], slots
-    for place, block in enumerate(blocks):
+    if allocator.concatenates:  # tensors of its own, which no table lists: one piece as long as the sequence
+        live = 0 if request in room.finished else tokens
+        yield -row - 1, Share(request, tokens, live, min(final, slots), slots)
+    for place, block in enumerate(allocator.table.row(row).tolist()):
         if block:  # 0 where a sliding window has passed
-
-            def within(end: int, start: int = place * size) -> int:
-                return min(max(end - start, 0), size)
-
-            filled = within(tokens)
+            filled, wanted, usable = (_within(allocator, place, end) for end in (tokens, min(final, slots), slots))
             live = 0 if request in room.finished else filled
-            yield block, Share(request, filled, live, within(min(final, slots)), within(slots))
+            yield block, Share(request, filled, live, wanted, usable)
+
+
+def _within(allocator: Allocator, place: int, length: int) -> int:
+    """Slots that a sequence of `length` tokens fills in the block at `place`; see `allocators.table.Columns`."""
+    start, tokens, slots, before = (int(column[place]) for column in allocator.columns[:4])
+    return min(max(slots * min(max(length - start, 0), tokens) - before, 0), allocator.block_size)
 
 
 def ledger(room: Room, step: Step | None = None) -> Ledger:

@@ -53,6 +53,17 @@ PAGED: list[dict[str, Value]] = [
     {"block_size": 4, "sliding_window": 7, "prefix_cache": True},
 ]
 """What paged allocators do beyond choices."""
+HYBRID: list[dict[str, Value]] = [
+    {"block_size": 4, "paging": paging, "groups": groups, "prefix_cache": cached, "checkpoint": 4}
+    for paging, groups, cached in (
+        ("even", "full 2x8, sliding 4x8/7", False),
+        ("uniform", "full 1x8, sliding 3x8/7", True),
+        ("uniform", "full 2x8, sliding 2x8/6, state 2x24", True),
+        ("common-multiple", "full 1x8, sliding 3x8/7", True),
+        ("common-multiple", "full 2x8, sliding 2x8/6, state 2x24", True),
+    )
+]
+"""Models whose layers differ: by their windows, and with states."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,9 @@ class Case:
 
     def make(self, slots: int = SLOTS, context: int = CONTEXT, rows: int = 4) -> Allocator:
         """Make an empty pool of at least `slots` token slots, in whole blocks."""
-        blocks = -(-slots // registry.block_size(self.kind, self.options, FACTS))
+        measure = registry.measure(self.kind, self.options, FACTS)
+        page = measure.block_size * measure.multiple
+        blocks = -(-slots * measure.token_slots // page) * measure.multiple
         blocks += SPARE * (self.adaptor == "limiting")
         allocator = registry.create(
             self.kind, num_blocks=blocks, max_model_len=context, max_rows=rows, facts=FACTS, **self.options
@@ -93,6 +106,7 @@ def cases() -> list[Case]:
         found.append(Case(kind, adaptor="limiting"))
     found += [Case("paged", {"prefix_cache": True, "block_size": 4}, adaptor) for adaptor in ADAPTORS]
     found += [Case("contiguous", {"reserve": "pow2"}, adaptor) for adaptor in ADAPTORS]
+    found += [Case("hybrid", options) for options in HYBRID]
     return [*found, *(Case("paged", options) for options in PAGED)]
 
 
@@ -170,7 +184,8 @@ def audit(allocator: Allocator) -> None:
         if allocator.recomputes or allocator.concatenates:
             assert not ids, f"row {row} lists {ids}"
         else:
-            assert len(ids) * allocator.block_size >= length, f"row {row}: {length} tokens in {len(ids)} blocks"
+            filled = allocator.columns.filled(ints([length])[0], len(ids), allocator.block_size)
+            assert filled.sum() >= length * allocator.token_slots, f"row {row}: {length} tokens in {len(ids)} blocks"
         for block in ids:
             held[block] = held.get(block, 0) + 1
     held.pop(0, None)
@@ -179,7 +194,7 @@ def audit(allocator: Allocator) -> None:
     cached = set(allocator.cached_blocks().tolist())
     assert not cached & set(held), "a block is both held and cached"
     tokens = 0 if allocator.recomputes else int(table.length[rows].sum())
-    live = tokens - usage.saved - usage.dropped
+    live = tokens * allocator.token_slots + usage.states - usage.saved - usage.dropped
     assert usage.saved >= 0
     assert usage.dropped >= 0
     assert usage.rounding >= 0

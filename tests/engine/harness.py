@@ -22,7 +22,7 @@ from workloads.requests import Requests
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from allocators.base import Allocator, Ints
+    from allocators.base import Allocator, Ints, Measure
     from sim.engine.executor import Executor
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
@@ -96,6 +96,12 @@ class Clock:
         return self.step * MS + count * self.token + known * self.context + copied * self.copied
 
 
+def blocks(measure: Measure, slots: int) -> int:
+    """Count the blocks of a pool with room for the K/V of at least `slots` tokens, in whole pages."""
+    page = measure.block_size * measure.multiple
+    return -(-slots * measure.token_slots // page) * measure.multiple
+
+
 @cache
 def family(kind: str) -> type[Allocator]:
     """Find a kind of allocator; the registry reads what is installed every time it is asked."""
@@ -110,7 +116,7 @@ class Setup:
     limits: Limits = field(default_factory=Limits)
     kind: str = "paged"
     slots: int = 64
-    """Token slots in the pool, rounded up to blocks."""
+    """Tokens whose K/V fits in the pool, rounded up to blocks."""
     options: Mapping[str, Value] = field(default_factory=dict)
     facts: Mapping[str, int] = field(default_factory=dict)
     clock: Executor = Clock()
@@ -120,9 +126,9 @@ class Setup:
 
     def allocator(self) -> Allocator:
         cls = family(self.kind)
-        size = cls.slots_per_block(resolve(self.kind, cls.options, self.options, self.facts))
+        measure = cls.measure(resolve(self.kind, cls.options, self.options, self.facts))
         return cls.from_options(
-            num_blocks=-(-self.slots // size),
+            num_blocks=blocks(measure, self.slots),
             max_model_len=self.limits.max_model_len,
             max_rows=4,
             facts=self.facts,

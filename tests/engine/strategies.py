@@ -25,6 +25,17 @@ SMALL = {
     "sliding_window": st.sampled_from([None, None, 5, 8, 13, LONGEST]),
     "page_kib": st.just(64),
     "tensor_token_bytes": st.sampled_from([8192, 16384, 32768]),  # pages of 8 to 2 tokens
+    "checkpoint": st.sampled_from([4, 8]),
+    "groups": st.sampled_from(
+        [
+            "full 1x8",
+            "full 2x8, sliding 2x8/5",
+            "sliding 4x8/7, full 2x8",
+            "full 2x8, sliding 3x8/9, sliding 1x16/6",
+            "full 1x8, state 2x24",
+            "state 1x40, full 2x8, sliding 2x8/6",
+        ]
+    ),
 }
 """Values of options in proportion to pools of some dozens of slots."""
 

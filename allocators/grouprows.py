@@ -1,0 +1,246 @@
+"""Rows of a table that several groups of layers share: what a sequence holds of each, and how it is counted.
+
+The groups' block tables are strided views of one array (`GroupRows.tables`): a row begins with
+the blocks of its states; then follow the first block of tokens of each group, the second of
+each, and so on.  A piece of several blocks stands there with all of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from allocators.base import Allocator, AllocatorError, CorruptionError, Grant, Ints, Usage
+from allocators.pieces import PiecePool
+from allocators.table import BlockTable, Columns
+from allocators.window import Window
+
+if TYPE_CHECKING:
+    from allocators.content import Content
+    from allocators.groups import Cut
+
+
+class GroupRows(Allocator):
+    """The part of a hybrid allocator that keeps the books."""
+
+    def __init__(self, num_blocks: int, cut: Cut, max_model_len: int, max_rows: int) -> None:
+        """Make an empty pool of `num_blocks` blocks, cut as `cut` says; for the others see `Allocator`.
+
+        Raises:
+            AllocatorError: the pool is no whole number of pages.
+
+        """
+        super().__init__(num_blocks, cut.block_slots, max_model_len, max_rows)
+        if num_blocks % cut.page_blocks:
+            raise AllocatorError(f"{num_blocks} blocks are no whole number of pages of {cut.page_blocks}")
+        self.cut = cut
+        self.token_slots = cut.token_slots
+        self.pieces = [*cut.states, *cut.attention]
+        """What each group takes at a time, recurrent groups first."""
+        self.states = range(len(cut.states))
+        self.attention = range(len(cut.states), len(self.pieces))
+        self.windows = {
+            group: Window(window, cut.tokens)
+            for group in self.attention
+            if (window := self.pieces[group].group.window) and window < max_model_len
+        }
+        self.first_column = [0, *np.cumsum([piece.blocks for piece in self.pieces]).tolist()][:-1]
+        """By group: column of its state, or of its first block of tokens."""
+        self.stride = sum(piece.blocks for piece in cut.attention)
+        self.columns = self._make_columns()
+        self.table = BlockTable(max_rows, len(self.columns.start))
+        pages = zip(self.most(1, max_model_len), self.pieces, strict=True)
+        self._ample = 8 * sum(-(-most // piece.pieces) for most, piece in pages)
+        """Pages that some sequences of the longest context need: whoever has more need not be sparing."""
+        self.pool = PiecePool(num_blocks, cut.page_blocks, self.pieces, self._ample)
+        self.contents: dict[int, Content] = {}
+        """Tokens of each row whose full blocks have keys."""
+        self.forked: set[int] = set()
+        """Rows that may write into what another one holds too: a last block that is not full, or a state."""
+        self.left = 0
+        """Slots whose blocks windows have left behind."""
+
+    def _make_columns(self) -> Columns:
+        """Say what the columns of the table are."""
+        cut, size = self.cut, self.block_size
+        lead = [(0, 1, piece.slots, block * size) for piece in cut.states for block in range(piece.blocks)]
+        place = [(cut.tokens, piece.slots, block * size) for piece in cut.attention for block in range(piece.blocks)]
+        places = range(self.places_for(self.max_model_len))
+        columns = np.array([*lead, *((at * cut.tokens, *column) for at in places for column in place)], np.int64)
+        start, tokens, slots, before = columns.T.copy()
+        return Columns(start, tokens, slots, before, len(lead))
+
+    @property
+    def tables(self) -> list[npt.NDArray[np.int32]]:
+        """By group, recurrent ones first: its block table, int32[rows, places], a view of its pieces' first blocks."""
+        cells = self.table.blocks
+        return [
+            *(cells[:, self.first_column[group] : self.first_column[group] + 1] for group in self.states),
+            *(cells[:, self.first_column[group] :: self.stride] for group in self.attention),
+        ]
+
+    def blocks_for(self, tokens: int) -> int:
+        """Blocks that hold `tokens` tokens in all groups, none left behind, and the states."""
+        return self.columns.lead + self.places_for(tokens) * self.stride
+
+    def places_for(self, tokens: int) -> int:
+        """Blocks of one attention group that hold `tokens` tokens."""
+        return -(-tokens // self.cut.tokens)
+
+    def _blocks(self, needs: list[int]) -> int:
+        return sum(need * piece.blocks for need, piece in zip(needs, self.pieces, strict=True))
+
+    def _held_places(self, row: int) -> int:
+        return int(self.table.slots[row]) // self.cut.tokens
+
+    def most(self, first: int, final: int, samples: int = 1) -> list[int]:
+        """By group: pieces that sequences hold at the most while they grow from `first` to `final` tokens."""
+        everything = Window(self.max_model_len + self.cut.tokens, self.cut.tokens)
+        return [
+            *(samples for _ in self.states),
+            *(self.windows.get(group, everything).most(first, final, samples) for group in self.attention),
+        ]
+
+    def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant:
+        """See `Allocator.fork`.  Takes nothing, so it is never refused."""
+        self.demand_open(row)
+        for group, cells in enumerate(self.cells_of(row)):
+            self.pool.share(group, cells[cells > 0])
+            self.left += int(np.count_nonzero(cells == 0)) * self.pieces[group].full
+        child = self.table.open()
+        self.table.blocks[child] = self.table.blocks[row]
+        self._set_length(child, int(self.table.length[row]))
+        self.forked |= {row, child}
+        if content is not None and row in self.contents:
+            self.contents[child] = content
+        return Grant(child, int(self.table.slots[child]))
+
+    def release(self, row: int) -> None:
+        """See `Allocator.release`.  Each group's pieces go back tail first."""
+        self.demand_open(row)
+        for group, cells in enumerate(self.cells_of(row)):
+            self.pool.let_go(group, cells[cells > 0][::-1])
+            self.left -= int(np.count_nonzero(cells == 0)) * self.pieces[group].full
+        self.forked.discard(row)
+        self.contents.pop(row, None)
+        self.table.close(row)
+
+    # -- rows ------------------------------------------------------------------------------
+
+    def cells_of(self, row: int) -> list[Ints]:
+        """By group: the pieces a row lists, in logical order, 0 where a window has left one behind."""
+        cells = self.table.row(row).astype(np.int64)
+        return [
+            *(cells[self.first_column[group] : self.first_column[group] + 1] for group in self.states),
+            *(cells[self.first_column[group] :: self.stride] for group in self.attention),
+        ]
+
+    def _write(self, row: int, column: int, pieces: Ints, group: int) -> None:
+        """Write consecutive pieces of a group into a row, the first at `column`."""
+        step = self.stride if group in self.attention else 1
+        for block in range(self.pieces[group].blocks):
+            columns = slice(column + block, column + block + max(1, len(pieces)) * step, step)
+            self.table.blocks[row, columns][: len(pieces)] = np.where(pieces > 0, pieces + block, 0)
+
+    def _set_length(self, row: int, length: int) -> None:
+        places = max(self._held_places(row), self.places_for(length))
+        self.table.count[row] = self.columns.lead + places * self.stride
+        self.table.slots[row] = places * self.cut.tokens
+        self.table.length[row] = length
+
+    # -- counting --------------------------------------------------------------------------
+
+    def usage(self) -> Usage:
+        """See `Allocator.usage`."""
+        pool, size = self.pool, self.block_size
+        saved = sum(shared * piece.full for shared, piece in zip(pool.shared, self.pieces, strict=True))
+        return Usage(
+            held=pool.blocks_held * size,
+            cached=pool.blocks_cached * size,
+            rounding=sum(held * piece.padding for held, piece in zip(pool.held, self.pieces, strict=True)),
+            saved=saved - self._shared_slack(),
+            dropped=self.left,
+            states=len(self.table) * self.cut.state_slots,
+        )
+
+    def _shared_slack(self) -> int:
+        """Empty slots in last blocks that several rows hold, once for each holder but one."""
+        slack, seen = 0, set[tuple[int, int]]()
+        for row in self.forked:
+            empty = int(self.table.slots[row] - self.table.length[row])
+            last = int(self.table.count[row]) - self.stride - self.columns.lead
+            for group in self.attention if empty else ():
+                cell = int(self.table.blocks[row, self.first_column[group] + last])
+                if (group, cell) in seen:
+                    slack += empty * self.pieces[group].slots
+                seen.add((group, cell))
+        return slack
+
+    def evictions(self) -> int:
+        """See `Allocator.evictions`."""
+        return self.pool.evicted
+
+    def cached_blocks(self) -> Ints:
+        """See `Allocator.cached_blocks`."""
+        return self.pool.cached_blocks()
+
+    def keys(self, group: int, content: Content, count: int) -> list[int]:
+        """Keys of the first full blocks, or states behind them, of one group."""
+        return [hash((key, group)) or 1 for key in content.keys(self.cut.tokens, count)[:count]]
+
+    def check(self) -> None:
+        """See `Allocator.check`."""
+        _audit(self)
+
+
+def _audit(rows: GroupRows) -> None:
+    """Raise `CorruptionError` at the first invariant that does not hold.  Changes nothing."""
+    table, stride = rows.table, rows.stride
+    unused = np.arange(table.width) >= table.count[:, None]
+    closed = np.setdiff1d(np.arange(len(table.count)), table.rows())
+    if table.blocks[unused].any() or (table.count + table.length + table.slots)[closed].any():
+        raise CorruptionError("a table entry that no row uses is not empty")
+    references, left = np.zeros(rows.num_blocks + 1, np.int64), 0
+    for row in table.rows():
+        length, places = int(table.length[row]), rows.places_for(int(table.length[row]))
+        if length < 1 or table.slots[row] != places * rows.cut.tokens or table.count[row] != rows.blocks_for(length):
+            raise CorruptionError(f"row {row} of {length} tokens lists {table.count[row]} blocks")
+        for group, cells in enumerate(rows.cells_of(row)):
+            held, piece = cells[cells > 0], rows.pieces[group]
+            behind = rows.windows[group].behind(length) if group in rows.windows else 0
+            if not cells[behind:].all() or (np.diff(np.sign(cells)) < 0).any() or len(np.unique(held)) < len(held):
+                raise CorruptionError(f"row {row} lacks a block of group {group}, or lists one twice")
+            if (rows.pool.group[rows.pool.page(held)] != group).any():
+                raise CorruptionError(f"row {row} lists a block of another group as one of group {group}")
+            for block in range(piece.blocks):
+                column, step = rows.first_column[group] + block, stride if group in rows.attention else table.width
+                if (table.blocks[row, column : table.count[row] : step] != np.where(cells > 0, cells + block, 0)).any():
+                    raise CorruptionError(f"row {row} lists a piece of group {group} in part")
+            references[held] += 1
+            left += int(np.count_nonzero(cells == 0)) * piece.full
+    if left != rows.left:
+        raise CorruptionError(f"{left} slots are left behind, counted {rows.left}")
+    rows.pool.check(references)
+    _audit_writers(rows, references)
+
+
+def _audit_writers(rows: GroupRows, references: Ints) -> None:
+    """What a row may write into is its own, or it knows better; full blocks have the keys of their tokens."""
+    table, tokens = rows.table, rows.cut.tokens
+    if not rows.forked <= set(table.rows()) or not rows.contents.keys() <= set(table.rows()):
+        raise CorruptionError("a row that is not open has tokens, or a twin")
+    for row in table.rows():
+        length = int(table.length[row])
+        for group, cells in enumerate(rows.cells_of(row)):
+            written = cells[-1:] if group in rows.states or length % tokens else cells[:0]
+            if (references[written] > 1).any() and row not in rows.forked:
+                raise CorruptionError(f"row {row} would write into a block of group {group} without copying it")
+            if (rows.pool.cache.key[written] != 0).any():
+                raise CorruptionError(f"a block of row {row} has a key before it is full")
+            if row in rows.contents and group in rows.attention:
+                full = cells[: length // tokens]
+                keys = np.array(rows.keys(group, rows.contents[row], len(full)), np.int64)
+                if (rows.pool.cache.key[full[full > 0]] != keys[full > 0]).any():
+                    raise CorruptionError(f"a block of row {row} has not the key of its tokens")

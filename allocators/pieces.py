@@ -1,0 +1,298 @@
+"""The piece pool: pages of one size, each cut into pieces of whichever group needs it.
+
+A page that nobody holds a piece of stands in one queue, whatever its cached pieces belong to:
+empty ones at the front, those with something cached at the back, in order of release.  Who
+opens a page evicts what is cached in it and has all its pieces.  A page in use belongs to its
+group until the last of its pieces is let go; its other pieces are *blank*, or *kept* for the
+prefix cache, and are taken before another page is opened: blank ones first, kept ones
+only when few pages are empty.  (Jenga gives each request pages of its own as long as it can.)
+
+Where a page is one piece this is the pool of `allocators.blockpool`, block for block.
+"""
+
+from __future__ import annotations
+
+from copy import copy, deepcopy
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from allocators.base import CorruptionError, Ints
+from allocators.freequeue import FreeQueue
+from allocators.prefix import PrefixCache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from allocators.groups import Piece
+
+
+class PiecePool:
+    """Pages with reference counts for each piece.  A piece is known by the first of its blocks, 1 to `num_blocks`."""
+
+    def __init__(self, num_blocks: int, page_blocks: int, pieces: Sequence[Piece], ample: int) -> None:
+        """Make a pool of empty pages.
+
+        Args:
+            num_blocks: a whole number of pages.
+            page_blocks: blocks a page.
+            pieces: what each group takes.
+            ample: as long as more pages are empty, kept pieces of pages in use are spared.
+
+        """
+        self.num_blocks, self.page_blocks, self.pieces = num_blocks, page_blocks, tuple(pieces)
+        pages = num_blocks // page_blocks
+        self.references = np.zeros(num_blocks + 1, np.int64)
+        """int64[num_blocks + 1]: rows that hold the piece which starts at each block."""
+        self.group = np.full(pages + 1, -1, np.int64)
+        """int64[pages + 1]: group whose pieces a page is cut into; -1 if it is empty."""
+        self.inside = np.zeros(pages + 1, np.int64)
+        """int64[pages + 1]: pieces held in each page."""
+        self.queue = FreeQueue(pages)
+        """Pages in which no piece is held."""
+        self.cache = PrefixCache(num_blocks)
+        self.blank: list[dict[int, None]] = [{} for _ in self.pieces]
+        """By group: pieces of pages in use that hold nothing; the first is taken next."""
+        self.kept: list[dict[int, None]] = [{} for _ in self.pieces]
+        """... and those that are cached, by the order of their release."""
+        self.held = [0] * len(self.pieces)
+        """By group: pieces that some row holds."""
+        self.cached = [0] * len(self.pieces)
+        """By group: pieces that nobody holds and that have a key."""
+        self.shared = [0] * len(self.pieces)
+        """By group: sum over held pieces of references - 1."""
+        self.evicted = 0
+        """Cached blocks whose pieces were taken for something else, so far."""
+        self._ample = ample
+        self._idle = 0
+        """Pages in the queue that have something cached."""
+
+    @property
+    def blocks_held(self) -> int:
+        """Blocks in pieces that some row holds."""
+        return sum(held * piece.blocks for held, piece in zip(self.held, self.pieces, strict=True))
+
+    @property
+    def blocks_cached(self) -> int:
+        """Blocks in pieces that are only cached."""
+        return sum(cached * piece.blocks for cached, piece in zip(self.cached, self.pieces, strict=True))
+
+    @property
+    def blocks_free(self) -> int:
+        """Blocks that nobody holds, cached ones included, whatever page they are in."""
+        return self.num_blocks - self.blocks_held
+
+    @property
+    def blocks_blank(self) -> int:
+        """Free blocks in pages that one group has."""
+        return sum(len(blank) * piece.blocks for blank, piece in zip(self.blank, self.pieces, strict=True))
+
+    def fits(self, needs: Sequence[int], hits: Sequence[Ints] = ()) -> bool:
+        """Say whether `needs[g]` pieces of each group g can be taken at once, once `hits[g]` are held too."""
+        pages = len(self.queue)
+        for group, (need, piece) in enumerate(zip(needs, self.pieces, strict=True)):
+            spare = len(self.blank[group]) + len(self.kept[group])
+            if len(hits):
+                idle = hits[group][self.references[hits[group]] == 0]
+                opened = np.unique(self.page(idle))
+                opened = opened[self.inside[opened] == 0]
+                pages -= len(opened)
+                spare += len(opened) * piece.pieces - len(idle)
+            pages -= -(-max(0, need - spare) // piece.pieces)
+        return pages >= 0
+
+    def page(self, blocks: Ints) -> Ints:
+        """Return the pages that blocks lie in."""
+        return (blocks - 1) // self.page_blocks + 1
+
+    def take(self, needs: Sequence[int]) -> list[Ints]:
+        """Give `needs[g]` pieces of each group g one holder each; they must fit."""
+        return [self._take(group, need) for group, need in enumerate(needs)]
+
+    def _take(self, group: int, need: int) -> Ints:
+        blank, kept, taken = self.blank[group], self.kept[group], list[int]()
+        while len(taken) < need:
+            if not blank and kept and len(self.queue) - self._idle <= self._ample:
+                block = next(iter(kept))
+                del kept[block]
+                self._forget(group, [block])
+            else:
+                if not blank:
+                    self._open(group)
+                block = next(iter(blank))
+                del blank[block]
+            taken.append(block)
+            self.inside[(block - 1) // self.page_blocks + 1] += 1
+        found = np.array(taken, np.int64)
+        self.references[found] = 1
+        self.held[group] += need
+        return found
+
+    def _open(self, group: int) -> None:
+        """Make the next page of the queue one of `group`, its pieces blank."""
+        page = int(self.queue.take(1)[0])
+        before = int(self.group[page])
+        if before >= 0:
+            self._forget(before, [block for block in self._within(page) if self.cache.key[block]])
+            self._idle -= 1
+        self.group[page] = group
+        self.blank[group].update(dict.fromkeys(self._within(page)))
+
+    def _forget(self, group: int, blocks: list[int]) -> None:
+        self.cache.forget(np.array(blocks, np.int64))
+        self.cached[group] -= len(blocks)
+        self.evicted += len(blocks) * self.pieces[group].blocks
+
+    def _within(self, page: int) -> range:
+        """Return the pieces of a page that belongs to a group."""
+        first = (page - 1) * self.page_blocks + 1
+        return range(first, first + self.page_blocks, self.pieces[self.group[page]].blocks)
+
+    def share(self, group: int, blocks: Ints) -> None:
+        """Give pieces, held or cached, one more holder."""
+        for block in blocks.tolist():
+            if self.references[block]:
+                self.shared[group] += 1
+            else:
+                self._revive(group, block)
+            self.references[block] += 1
+
+    def _revive(self, group: int, block: int) -> None:
+        page = (block - 1) // self.page_blocks + 1
+        if not self.inside[page]:
+            self.queue.remove(np.array([page]))
+            self._idle -= 1
+            for other in self._within(page):
+                (self.kept if self.cache.key[other] else self.blank)[group][other] = None
+        del self.kept[group][block]
+        self.inside[page] += 1
+        self.held[group] += 1
+        self.cached[group] -= 1
+
+    def touch(self, group: int, block: int) -> None:
+        """Count a cached piece as used now, though nobody will hold it."""
+        self.share(group, np.array([block]))
+        self.let_go(group, np.array([block]))
+
+    def let_go(self, group: int, blocks: Ints) -> None:
+        """Take one holder from each piece, in the order of their release (tail first)."""
+        self.references[blocks] -= 1
+        pages: list[int] = []
+        for block in blocks.tolist():
+            if self.references[block]:
+                self.shared[group] -= 1
+                continue
+            page, keyed = (block - 1) // self.page_blocks + 1, bool(self.cache.key[block])
+            self.held[group] -= 1
+            self.cached[group] += keyed
+            self.inside[page] -= 1
+            (self.kept if keyed else self.blank)[group][block] = None
+            if not self.inside[page]:
+                pages.append(page)
+        self._close(group, pages)
+
+    def _close(self, group: int, pages: Iterable[int]) -> None:
+        """Put pages of which no piece is held any more in the queue."""
+        empty, idle = list[int](), list[int]()
+        for page in pages:
+            keyed = False
+            for block in self._within(page):
+                self.blank[group].pop(block, None)
+                keyed |= block in self.kept[group]
+                self.kept[group].pop(block, None)
+            (idle if keyed else empty).append(page)
+        self.group[empty] = -1
+        self.queue.give_front(np.array(empty, np.int64))
+        self.queue.give_back(np.array(idle, np.int64))
+        self._idle += len(idle)
+
+    def enter(self, keys: list[int], blocks: Ints) -> None:
+        """Give held pieces their keys, now that they are full."""
+        self.cache.enter(keys, blocks)
+
+    def forget(self) -> None:
+        """Drop every key; no piece may be held."""
+        for page in self.queue.order().tolist():
+            self.group[page] = -1
+        self.cache.clear()
+        self.cached = [0] * len(self.pieces)
+        self._idle = 0
+
+    def trial(self) -> PiecePool:
+        """Return a pool to try verbs on; it lists no keys, so it cannot be looked up in."""
+        pool = copy(self)
+        pool.references, pool.group, pool.inside = self.references.copy(), self.group.copy(), self.inside.copy()
+        pool.queue, pool.cache = deepcopy(self.queue), _Marks(self.cache)
+        pool.blank, pool.kept = [blank.copy() for blank in self.blank], [kept.copy() for kept in self.kept]
+        pool.held, pool.cached, pool.shared = self.held.copy(), self.cached.copy(), self.shared.copy()
+        return pool
+
+    def cached_blocks(self) -> Ints:
+        """List the blocks of pieces that nobody holds and that have a key."""
+        first = np.flatnonzero((self.cache.key != 0) & (self.references == 0))
+        sizes = np.array([piece.blocks for piece in self.pieces])[self.group[self.page(first)]]
+        return np.repeat(first - sizes.cumsum() + sizes, sizes) + np.arange(sizes.sum())
+
+    def check(self, references: Ints) -> None:
+        """Raise `CorruptionError` unless the pool agrees with itself and with `references`, counted from the table."""
+        wrong = np.flatnonzero(references != self.references)
+        if len(wrong):
+            block = int(wrong[0])
+            raise CorruptionError(f"piece {block} has {references[block]} holders, counted {self.references[block]}")
+        self.queue.check()
+        self.cache.check()
+        books = [_Books(set(), set(), set(), set()) for _ in self.pieces]
+        starts, idle = np.zeros(self.num_blocks + 1, np.bool_), 0
+        for page in range(1, len(self.group)):
+            within = self._within(page) if self.group[page] >= 0 else range(0)
+            held = {block for block in within if references[block]}
+            cached = {block for block in within if self.cache.key[block]} - held
+            if len(held) != self.inside[page] or (page in self.queue) == bool(held) or (within and not held | cached):
+                raise CorruptionError(f"{len(held)} pieces of page {page} are held, counted {self.inside[page]}")
+            starts[within] = True
+            idle += bool(within) and not held
+            if within:
+                books[self.group[page]].add(held, cached, set(within) if held else set())
+        if (self.references[~starts] != 0).any() or (self.cache.key[~starts] != 0).any():
+            raise CorruptionError("a piece is held or cached that does not start where its page is cut")
+        if idle != self._idle:
+            raise CorruptionError(f"{idle} pages are only cached, counted {self._idle}")
+        self._compare(books)
+
+    def _compare(self, books: Sequence[_Books]) -> None:
+        for group, book in enumerate(books):
+            shared = int(self.references[list(book.held)].sum()) - len(book.held)
+            counted = (self.held[group], self.cached[group], self.shared[group])
+            if counted != (len(book.held), len(book.cached), shared):
+                raise CorruptionError(f"group {group} counts {counted} pieces held, cached and shared; it has others")
+            if book.blank != set(self.blank[group]) or book.kept != set(self.kept[group]):
+                raise CorruptionError(f"group {group} does not list the free pieces of its pages")
+
+
+class _Books(NamedTuple):
+    """Pieces of one group."""
+
+    held: set[int]
+    cached: set[int]
+    blank: set[int]
+    kept: set[int]
+
+    def add(self, held: set[int], cached: set[int], used: set[int]) -> None:
+        """Add those of a page, `used` being all of them if it is in use."""
+        self.held.update(held)
+        self.cached.update(cached)
+        self.blank.update(used - held - cached)
+        self.kept.update(used & cached)
+
+
+class _Marks(PrefixCache):
+    """Which pieces have keys, without knowing whose they are."""
+
+    def __init__(self, cache: PrefixCache) -> None:
+        self.key = cache.key.copy()
+
+    def enter(self, keys: Sequence[int], blocks: Ints) -> None:
+        self.key[blocks] = keys
+
+    def forget(self, blocks: Ints) -> None:
+        self.key[blocks] = 0
