@@ -2,9 +2,9 @@
 
 Computed here and nowhere else: `(memory x utilization - weights - activations) // block_bytes`,
 or `kv_memory // block_bytes` where the user gives the cache's memory.  Recurrent layers keep a
-state for every sequence, set aside for a full batch before the blocks unless the allocator has them
-in blocks too; it may also count in parts of a token, or need whole pages of blocks.  All sizes are for one GPU;
-under tensor parallelism every GPU holds the same number of blocks of smaller slots.
+state for every sequence, set aside from it for a full batch unless the allocator has them in blocks
+too; it may also count in parts of a token, or need whole pages of blocks.  All sizes are for one
+GPU; under tensor parallelism every GPU holds the same number of blocks of smaller slots.
 """
 
 from __future__ import annotations
@@ -70,13 +70,14 @@ class Pool:
         """How the number of blocks came about, as (what, how much) rows."""
         usable = (f"usable at {self.utilization:.0%}", gib(int(self.memory_bytes * self.utilization)))
         state = [("recurrent state of a full batch", gib(self.state_bytes))] if self.state_bytes else []
+        less = ", less that state" if self.state_bytes else ""
         return [
             ("GPU memory", gib(self.memory_bytes)),
             *([] if self.given else [usable]),
             ("weights", gib(self.weight_bytes)),
             ("activations, estimated peak", gib(self.activation_bytes)),
             *state,
-            ("KV memory, as given" if self.given else "KV memory, what is left", gib(self.kv_bytes)),
+            (f"KV memory, as given{less}" if self.given else "KV memory, what is left", gib(self.kv_bytes)),
             ("token slot", f"{self.token_bytes:,} B"),
             *([] if self.slot_bytes == self.token_bytes else [("slot of the ledger", f"{self.slot_bytes:,} B")]),
             ("block", f"{self.block_size} x {self.slot_bytes:,} = {self.block_bytes:,} B"),
@@ -135,15 +136,17 @@ def make_pool(
     slot_bytes = measure.slot_bytes or geometry.kv_bytes_per_token
     block_bytes = measure.block_size * slot_bytes * measure.multiple
     given = device.kv_memory_bytes
-    kv_bytes = int(device.memory_bytes * utilization) - weights - activations - state if given is None else given
-    missing = block_bytes - kv_bytes if given is None else weights + state + given - device.memory_bytes
+    usable = int(device.memory_bytes * utilization) - weights - activations if given is None else given
+    kv_bytes = usable - state
+    missing = block_bytes - kv_bytes if given is None else weights + given - device.memory_bytes
     if missing > 0:
         parts = {"weights": weights, "recurrent state": state, "activations": activations, "one block": block_bytes}
         if given is not None:
-            parts = {"weights": weights, "recurrent state": state, "kv_memory_gib": given}
+            parts = {"weights": weights, "kv_memory_gib": given}
         raise UserError(_too_large(geometry, device, 1.0 if given else utilization, parts, missing))
     if kv_bytes < block_bytes:
-        raise UserError(f"device: kv_memory_gib: {gib(kv_bytes)} is less than one block of {gib(block_bytes)}")
+        less = f", less a full batch's recurrent state of {gib(state)}," if state else ""
+        raise UserError(f"device: kv_memory_gib: {gib(usable)}{less} is less than one block of {gib(block_bytes)}")
     return Pool(
         num_blocks=kv_bytes // block_bytes * measure.multiple,
         block_size=measure.block_size,

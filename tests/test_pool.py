@@ -76,6 +76,21 @@ def test_recurrent_state_of_a_full_batch_is_set_aside() -> None:
     assert "recurrent state of a full batch" in dict(made.explain())
 
 
+def test_recurrent_state_comes_out_of_the_cache_s_memory_where_that_is_given() -> None:
+    model, device = {"name": "jamba-v0.1", "tensor_parallel": 2}, {"name": "h100-80gb", "kv_memory_gib": 4}
+    made = pool(model, device)
+    assert made.kv_bytes == 4 * GIB - made.state_bytes
+    assert dict(made.explain())["KV memory, as given, less that state"] == "2.96 GiB"
+    with pytest.raises(
+        UserError, match=r"4\.00 GiB, less a full batch's recurrent state of 4\.16 GiB, is less than one"
+    ):
+        pool(model, device, max_num_seqs=1024)
+    all_in_blocks = Measure(4, slot_bytes=8192, multiple=532, states=True)
+    whole = make_pool(resolve_model(model), resolve_device(device), all_in_blocks, max_num_seqs=1024)
+    assert whole.num_blocks == 4 * GIB // (532 * 4 * 8192) * 532
+    assert (whole.slots, whole.tokens) == (whole.num_blocks * 4, whole.num_blocks * 4)
+
+
 def test_explain_shows_the_whole_sum() -> None:
     rows = dict(pool("opt-13b", {"name": "a100-40gb", "kv_memory_gib": 12}).explain())
     assert rows == {
