@@ -140,6 +140,18 @@ def any_gap_over(run: Observed, limit: float) -> npt.NDArray[np.bool_]:
     return np.asarray(over, np.bool_)
 
 
+def good(run: Observed) -> npt.NDArray[np.bool_]:
+    """Tell which requests finished and met every limit of the SLO; all that finished where there is none."""
+    limits = {name: limit for name, limit in run.slo.items() if limit is not None}
+    met = run.finished.copy()
+    for metric in PER_REQUEST:
+        if metric.__name__ in limits:
+            met &= ~(metric(run) > limits[metric.__name__])  # a value that does not exist breaks no limit
+    if itl_s.__name__ in limits:
+        met &= ~any_gap_over(run, limits[itl_s.__name__])
+    return met
+
+
 # -- one value a run -------------------------------------------------------------------------
 
 
@@ -161,16 +173,7 @@ def total_tps(run: Observed) -> float:
 
 def goodput_rps(run: Observed) -> float | None:
     """Finished requests that meet every limit of the SLO / duration; none without an SLO."""
-    limits = {name: limit for name, limit in run.slo.items() if limit is not None}
-    if not limits:
-        return None
-    good = run.finished.copy()
-    for metric in PER_REQUEST:
-        if metric.__name__ in limits:
-            good &= ~(metric(run) > limits[metric.__name__])  # a value that does not exist breaks no limit
-    if itl_s.__name__ in limits:
-        good &= ~any_gap_over(run, limits[itl_s.__name__])
-    return run.rate(float(np.count_nonzero(good)))
+    return run.rate(float(np.count_nonzero(good(run)))) if any(run.slo.values()) else None
 
 
 def batch_size(run: Observed) -> dict[str, float]:

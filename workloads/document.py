@@ -7,6 +7,7 @@ back to the text.  Overrides (`--set a.b=value`) are applied to the data and rem
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -66,6 +67,13 @@ class Document:
         if self._faults:
             raise WorkloadError(*self._faults)
 
+    def copy(self) -> Document:
+        """Return a document that may be overridden further, while this one stays as it is."""
+        twin = copy(self)
+        twin.data = _open(self.data)
+        twin._overrides = dict(self._overrides)  # noqa: SLF001 - its own class
+        return twin
+
     def override(self, setting: str) -> None:
         """Apply `a.b.c=value`, the value in YAML; a name that stands for a mapping becomes one.
 
@@ -78,7 +86,15 @@ class Document:
         source = f"--set {setting}"
         if not equals or "" in where:
             raise WorkloadError(f"{source}: write it as key.key=value")
-        value = Document(text, source).data
+        self.put(where, Document(text, source).data, source)
+
+    def put(self, where: Where, value: Any, source: str) -> None:
+        """Put a value in a place; messages about it name `source`.
+
+        Raises:
+            WorkloadError: the way leads through something that has no parts.
+
+        """
         here = self.data
         for depth, step in enumerate(where):
             last = depth == len(where) - 1
@@ -92,12 +108,15 @@ class Document:
                 have = f"a list of {len(here)}" if isinstance(here, list) else shown(here)
                 raise WorkloadError(f"{source}: there is no {path}: it would be inside {have}")
             here = here[step]
-        self._overrides[tuple(where)] = source
+        self._overrides[where] = source
 
     def where(self, path: Sequence[Step], *, key: bool = False) -> Place:
         """Return where the value at `path` (or its key) stands, or the override that set it."""
         for depth in range(len(path), 0, -1):
             if source := self._overrides.get(tuple(path[:depth])):
+                return Place(0, 0, source)
+        for place, source in self._overrides.items():
+            if path and place[: len(path)] == tuple(path):  # it was made what it is by what was put inside it
                 return Place(0, 0, source)
         node = self._root
         mark = node.start_mark if node is not None else None

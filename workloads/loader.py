@@ -39,6 +39,23 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
         WorkloadError: one line for every fault, as `file:line:col: dotted.path: message`.
 
     """
+    return parse(*open_document(path, overrides))
+
+
+def open_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Document, Path]:
+    """Read a workload file or preset without validating it.
+
+    Args:
+        path: as in `load`.
+        overrides: as in `load`.
+
+    Returns:
+        The document, and the folder that file names inside it start from.
+
+    Raises:
+        WorkloadError: there is no such file, it is not YAML, or an override leads nowhere.
+
+    """
     file = Path(path)
     if not file.exists():
         preset = PRESETS / f"{path}.yaml"
@@ -49,7 +66,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
     document = read(file, str(file))
     for setting in overrides:
         document.override(setting)
-    return parse(document, file.parent)
+    return document, file.parent
 
 
 def parse(document: Document, folder: Path) -> Workload:

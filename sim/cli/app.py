@@ -36,6 +36,7 @@ COMMANDS = {
     "calibrate": Command("sim.cli.calibrate:calibrate", "Measure steps on a device; fit the cost model to them."),
     "compare": Command("sim.cli.results:compare", "Compare two run directories, with intervals."),
     "report": Command("sim.cli.results:report", "Write the offline page of run directories."),
+    "sweep": Command("sim.cli.sweep:sweep", "Run a workload at every combination of some values: grids, and curves."),
     "export": Command(
         "sim.cli.export:export", "Write a run for Perfetto, PyTorch's memory viewer, Grafana, or as CSV."
     ),

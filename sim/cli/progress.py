@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from sim.cli.output import Terminal, terminal
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
+    from sim.planner.execute import Step
     from sim.runner import Progress
 
 
@@ -37,6 +39,68 @@ def shown(repeats: int, *, quiet: bool) -> Iterator[Callable[[Progress], None] |
         )
         with Bars(*columns, console=console, transient=True) as bars:
             yield _Rows(bars, repeats)
+
+
+@contextmanager
+def counted(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
+    """Yield what a planner reports to: one bar with the time left, a line now and then, or nothing if quiet."""
+    console = terminal(stderr=True)
+    if quiet:
+        yield None
+    elif not console.is_terminal:
+        yield _Counts(console)
+    else:
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Bars(*columns, console=console, transient=True) as bars:
+            task = bars.add_task("simulations")
+
+            def show(step: Step) -> None:
+                failed = f", {step.failed} failed" if step.failed else ""
+                bars.update(task, completed=step.done + step.failed, total=step.total, description=step.what + failed)
+
+            yield show
+
+
+class _Counts:
+    """A line each time another twentieth is done, with the time left, for logs."""
+
+    PARTS = 20
+
+    def __init__(self, console: Terminal) -> None:
+        self._console = console
+        self._total = self._before = self._said = 0
+        self._started = 0.0
+
+    def __call__(self, step: Step) -> None:
+        done = step.done + step.failed
+        if step.total != self._total or done < self._said:
+            self._total, self._before, self._said, self._started = step.total, done, done, time.perf_counter()
+            if done:
+                self._say(f"{done:,} of {step.total:,} simulations are there already")
+            return
+        if (done - self._said) * self.PARTS < step.total and done < step.total:
+            return
+        self._said = done
+        each = (time.perf_counter() - self._started) / max(1, done - self._before)
+        left = f", about {_time(each * (step.total - done))} left" if done < step.total else ""
+        failed = f", {step.failed} failed" if step.failed else ""
+        self._say(f"{done:,} of {step.total:,} simulations{failed}{left}")
+
+    def _say(self, words: str) -> None:
+        self._console.print(words, markup=False, soft_wrap=True)
+
+
+def _time(seconds: float) -> str:
+    """Write a time roughly: 12 s, 4 min, 2.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class _Rows:

@@ -24,7 +24,12 @@ def read(
         WorkloadError: one line for every fault.
 
     """
+    return load(file, changes(settings, seed, repeat)), Path(file).parent
+
+
+def changes(settings: Settings = (), seed: int | None = None, repeat: int | None = None) -> list[str]:
+    """Write everything that a command line changes about a file as `--set` settings."""
     overrides = list(settings)
     overrides += [] if seed is None else [f"seed={seed}"]
     overrides += [] if repeat is None else [f"repeat={repeat}"]
-    return load(file, overrides), Path(file).parent
+    return overrides

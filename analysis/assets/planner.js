@@ -1,0 +1,89 @@
+// Charts of many runs: one colour, dash and mark an allocator, the same on every chart of the page.
+const COLOURS = ["--live", "--internal", "--cached", "--rounding", "--external", "--reserved", "--muted", "--ink"];
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+const MARKS = ["circle", "square", "diamond", "triangle-up", "x", "star"];
+const look = (at) => ({ colour: css(COLOURS[at % COLOURS.length]), dash: DASHES[at % DASHES.length], mark: MARKS[at % MARKS.length] });
+const DASH_ARRAYS = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" };
+const lastWord = (key) => key.split(".").pop();
+const named = (key) => (facts.keys.filter((other) => lastWord(other.key) === lastWord(key)).length > 1 ? key : lastWord(key));
+
+function legend(box, labels) {
+  box.replaceChildren(...labels.map((label, at) => {
+    const { colour, dash } = look(at), svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+    svg.setAttribute("aria-hidden", "true");
+    for (const [name, value] of Object.entries({ x1: 1, x2: 25, y1: 6, y2: 6, stroke: colour, "stroke-width": 3, "stroke-dasharray": DASH_ARRAYS[dash] })) line.setAttribute(name, value);
+    svg.append(line);
+    return el("li", {}, svg, label);
+  }));
+}
+
+const base = () => ({ color: css("--muted"), gridcolor: css("--line"), linecolor: css("--line"), zeroline: false, tickfont: { size: 11 }, fixedrange: true, automargin: false });
+const BARE = { displayModeBar: false, responsive: false, showTips: false, scrollZoom: false };
+
+function chart(div, traces, x, y, more = {}) {
+  const layout = {
+    height: more.height || (narrow() ? 300 : 380), width: div.clientWidth, margin: { l: more.left || 58, r: 14, t: 12, b: 46 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    showlegend: false, dragmode: false, hovermode: more.hover || "closest", font: { family: "inherit", color: css("--muted"), size: 11 },
+    hoverlabel: { bgcolor: css("--ink"), bordercolor: css("--ink"), font: { color: css("--bg"), size: 12, family: "inherit" } },
+    xaxis: { ...base(), ...x, title: { text: plain(x.title || ""), font: { size: 12 }, standoff: 8 } },
+    yaxis: { ...base(), ...y, title: { text: plain(y.title || ""), font: { size: 12 }, standoff: 6 } },
+    shapes: more.shapes || [], annotations: more.annotations || [],
+  };
+  div.style.height = `${layout.height}px`;
+  return Plotly.react(div, traces, layout, BARE);
+}
+
+const numeric = (values) => values.every((value) => typeof value === "number");
+const wide = (values, factor) => { const known = values.filter((value) => value !== null); return known.length > 1 && Math.min(...known) > 0 && Math.max(...known) / Math.min(...known) >= factor; };
+const said = (value) => (typeof value === "string" ? value : value === null ? "-" : typeof value === "object" ? JSON.stringify(value) : String(value));
+
+// an axis over the values of a varied key: numbers keep their distances, words stand in a row
+function keyAxis({ key, values }) {
+  if (!numeric(values)) return { title: named(key), type: "category", categoryorder: "array", categoryarray: values.map(said) };
+  const sparse = values.length <= 8;
+  return { title: named(key), type: wide(values, 16) ? "log" : "linear", ...(sparse ? { tickmode: "array", tickvals: values, ticktext: values.map(said) } : {}) };
+}
+const unit = (figure) => (figure.unit ? `${figure.title} (${figure.unit})` : figure.title);
+
+function line(points, label, at, figure, more = {}) {
+  const { colour, dash, mark } = look(at), repeated = points.some((point) => point.y[1] !== null);
+  return {
+    type: "scatter", mode: "lines+markers", name: plain(label), x: points.map((point) => point.x), y: points.map((point) => point.y[0]),
+    line: { color: colour, dash, width: 2 }, marker: { color: colour, symbol: mark, size: 8 },
+    error_y: repeated ? { type: "data", symmetric: false, array: points.map((p) => (p.y[2] === null ? 0 : p.y[2] - p.y[0])), arrayminus: points.map((p) => (p.y[1] === null ? 0 : p.y[0] - p.y[1])), color: colour, thickness: 1, width: 3 } : undefined,
+    text: points.map((point) => point.text), hovertemplate: "%{text}<extra></extra>", ...more,
+  };
+}
+const scaled = (values, scale) => values.map((value) => (value === null ? null : value * scale));
+const plusMinus = ([mean, low, high]) => (mean === null ? "-" : `${short(mean)}${low === null ? "" : ` (${short(low)} to ${short(high)})`}`);
+
+function choose(id, list, value, changed) {
+  const box = byId(id);
+  box.replaceChildren(...list.map(([name, text]) => el("option", { value: name }, text)));
+  box.value = value;
+  box.onchange = () => changed(box.value);
+}
+
+function themed(redraw) {
+  byId("theme").addEventListener("click", () => { const root = document.documentElement; root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark"; redraw(); });
+  document.addEventListener("keydown", (event) => { if (event.key === "t" && !event.ctrlKey && !event.metaKey && !event.altKey && event.target.tagName !== "SELECT") byId("theme").click(); });
+  let width = window.innerWidth, resizing = 0;
+  window.addEventListener("resize", () => {
+    if (window.innerWidth === width) return;
+    width = window.innerWidth;
+    clearTimeout(resizing);
+    resizing = setTimeout(redraw, 150);
+  });
+}
+
+// the words and the table can be read while plotly is being parsed
+function begin(redraw) {
+  requestAnimationFrame(() => setTimeout(async () => {
+    const source = byId("plotly");
+    document.head.append(el("script", { textContent: source.textContent }));
+    source.remove();
+    themed(redraw);
+    await redraw();
+    document.documentElement.dataset.complete = "yes";
+  }, 0));
+}

@@ -1,0 +1,95 @@
+"""What a planner needs of one run beside its summary: whether it kept up, and sums to compare it by.
+
+A run keeps up if as many requests leave as arrive.  The queue alone does not tell: in a
+large pool the sequences that run pile up first.  So the second half of the time in which
+requests arrive is looked at as a whole, and what arrives in it is held against what leaves.
+
+Runs that served the same requests are compared request by request.  Keeping every request of
+every run would be too much, so the requests are cut into batches of neighbours by arrival,
+and each batch keeps its sums: resampling batches (a block bootstrap) needs nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from analysis.metrics import PER_REQUEST, Column, Columns, Floats, Observed, good
+from analysis.stats import GROWTH
+from analysis.summary import judge, without_nan
+
+BATCHES = 50
+
+
+def observe(seen: Observed) -> dict[str, Any]:
+    """Reduce a run.
+
+    Returns:
+        `load`: what was offered, what left in the second half, and whether the run kept up;
+        `batches`: sums over batches of neighbouring requests.  Plain JSON.
+
+    """
+    told: dict[str, Any] = without_nan({"load": load(seen), "batches": batches(seen)})
+    return told
+
+
+def load(seen: Observed) -> dict[str, Any]:
+    """Hold what arrives in the second half of the arrivals' time against what leaves in it.
+
+    The run fell behind if more than 5 % of those arrivals are still there at its end, and more
+    than chance explains (3 x the root of their number, as in `stats.verdict`); or if its
+    verdict is OVERLOADED.
+    """
+    kept = seen.requests["status"] != "refused"
+    arrivals = np.sort(np.asarray(seen.requests["arrival_s"], np.float64)[kept])
+    finish = np.asarray(seen.requests["finish_s"], np.float64)[kept]
+    span = float(arrivals[-1] - arrivals[0]) if len(arrivals) else 0.0
+    offered = (len(arrivals) - 1) / span if span else None
+    middle, last = (float(arrivals[0] + arrivals[-1]) / 2, float(arrivals[-1])) if len(arrivals) else (0.0, 0.0)
+    arrived = int(np.count_nonzero(arrivals > middle))
+    left = int(np.count_nonzero((finish > middle) & (finish <= last)))
+    grown = arrived - left
+    behind = bool(span) and grown > GROWTH * arrived and grown > 3 * arrived**0.5
+    return {
+        "offered_rps": offered,
+        "arrived": arrived,
+        "left": left,
+        "kept_up": not behind and str(judge(seen)) != "OVERLOADED",
+        "idle": idle(seen.steps),
+    }
+
+
+def idle(steps: Columns) -> float:
+    """Share of the time in which nothing ran."""
+    durations = np.asarray(steps["duration_s"], np.float64)
+    total = float(durations.sum())
+    return float(durations[np.asarray(steps["running"]) == 0].sum()) / total if total else 0.0
+
+
+def batches(seen: Observed) -> dict[str, list[float]]:
+    """Sums over up to 50 batches of neighbouring requests.
+
+    Returns:
+        `requests`: how many there are; `good`: how many met the SLO; and for each per-request
+        metric its sum over those that have it, and under `n.` how many do.
+
+    """
+    total = len(seen.requests["status"])
+    count = min(total, BATCHES)
+    of = np.arange(total) * count // max(total, 1)
+    sums: dict[str, list[float]] = {
+        "requests": _sum(of, np.ones(total), count),
+        "good": _sum(of, np.asarray(good(seen), np.float64), count),
+    }
+    for metric in PER_REQUEST:
+        values = metric(seen)
+        has = ~np.isnan(values)
+        sums[metric.__name__] = _sum(of, np.where(has, values, 0.0), count)
+        sums[f"n.{metric.__name__}"] = _sum(of, has.astype(np.float64), count)
+    return sums
+
+
+def _sum(of: Column, values: Floats, count: int) -> list[float]:
+    summed: list[float] = np.bincount(of, weights=values, minlength=count).tolist()
+    return summed

@@ -1,0 +1,123 @@
+"""One tidy table of many runs: a row a point, allocator and replication; a column each setting and metric.
+
+Columns are called as in `analysis.figures`: `ttft_s` is a mean, `ttft_s.p99` a percentile,
+`share.live` a percentage of the pool.  Settings keep the name that the user gave them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.figures import SEVERITY, figure
+from analysis.metrics import PER_REQUEST, PER_RUN, SHARES, itl_s
+from analysis.stats import Interval, Verdict, t_interval
+from analysis.summary import NAMES
+
+GIB = 1 << 30
+CAUSES = ("memory", "seats", "budget", "order")
+
+
+def row(cell: int, settings: Mapping[str, Any], label: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten the record of one run.
+
+    Args:
+        cell: number of the point in the grid, from 0.
+        settings: what was varied, by key.
+        label: name of the allocator.
+        record: `entry`, `pool` and `load` of the run.
+
+    """
+    entry, pool, load = record["entry"], record["pool"], record["load"]
+    slot_bytes = pool["block_bytes"] / pool["block_size"]
+    flat: dict[str, Any] = {"cell": cell}
+    flat |= {key: plain(value) for key, value in settings.items()}
+    flat |= {"allocator": label, "kind": entry["kind"], "scheduler": entry["scheduler"], "repeat": entry["repeat"]}
+    flat |= {"verdict": entry["verdict"], "kept_up": load["kept_up"], "offered_rps": _float(load["offered_rps"])}
+    flat |= {"duration_s": float(entry["duration_s"]), "idle": float(load["idle"])}
+    flat |= {f"requests.{name}": entry["requests"][name] for name in ("total", "finished", "refused", "unfinished")}
+    flat |= {"pool_gib": pool["block_bytes"] * pool["num_blocks"] / GIB, "pool_slots": pool["capacity"]}
+    for name, value in _metrics(entry):
+        flat[name] = value
+    flat |= {f"share.{name}": figure(entry, f"share.{name}") for name in SHARES}
+    flat |= {f"blocked_by.{name}": float(entry["metrics"]["blocked_by"].get(name, 0.0)) for name in CAUSES}
+    peak = entry["metrics"]["kv_usage"]["peak"]
+    flat["held_gib.peak"] = None if peak is None else peak * pool["capacity"] * slot_bytes / GIB
+    return flat
+
+
+def _metrics(entry: Mapping[str, Any]) -> Iterable[tuple[str, float | None]]:
+    for metric in (*PER_REQUEST, itl_s, *PER_RUN):
+        name = metric.__name__
+        value = entry["metrics"][name]
+        if name == "blocked_by":
+            continue
+        if not isinstance(value, Mapping):
+            yield name, _float(value)
+        else:
+            yield name, _float(value["mean"])
+            for part in (*NAMES, "max", "peak"):
+                if part in value:
+                    yield f"{name}.{part}", _float(value[part])
+
+
+def _float(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def plain(value: Any) -> Any:
+    """A setting as a parquet column can hold it: a mapping or list becomes its JSON text."""
+    return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+@dataclass(frozen=True)
+class Group:
+    """All replications of one allocator at one point."""
+
+    settings: Mapping[str, Any]
+    label: str
+    rows: Sequence[Mapping[str, Any]]
+
+    def values(self, name: str) -> npt.NDArray[np.float64]:
+        """One figure of each replication that has it."""
+        found = [row[name] for row in self.rows if row.get(name) is not None]
+        return np.asarray(found, np.float64)
+
+    def interval(self, name: str) -> Interval:
+        """Mean of a figure with its 95 % interval over replications; NaN if none has it."""
+        return t_interval(self.values(name))
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all replications."""
+        return max((Verdict(row["verdict"]) for row in self.rows), key=SEVERITY.index)
+
+
+def groups(rows: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list[Group]:
+    """Gather rows by point and allocator, in their order."""
+    found: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for one in rows:
+        found.setdefault((one["cell"], one["allocator"]), []).append(one)
+    return [Group({key: some[0][key] for key in keys}, label, some) for (_, label), some in found.items()]
+
+
+def front(points: Sequence[Sequence[float]]) -> list[bool]:
+    """Tell which points no other one beats.
+
+    A point beats another if it is at least as small in every coordinate and smaller in one.
+
+    Args:
+        points: coordinates to be minimised; one with a NaN is on no front and beats nothing.
+
+    """
+    table = np.asarray(points, np.float64).reshape(len(points), -1)
+    known = table[~np.isnan(table).any(axis=1)]
+    return [
+        not np.isnan(point).any() and not ((known <= point).all(axis=1) & (known < point).any(axis=1)).any()
+        for point in table
+    ]

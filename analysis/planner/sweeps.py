@@ -1,0 +1,84 @@
+"""A sweep summed up: means over replications with their intervals, and the front of what is worth having."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.planner.reading import SCHEMA_VERSION
+from analysis.planner.rows import front, groups
+from analysis.stats import Interval
+
+FIGURES: tuple[tuple[str, str, str, float], ...] = (
+    ("throughput_rps", "Throughput", "requests/s", 1),
+    ("goodput_rps", "Goodput (requests within the SLO)", "requests/s", 1),
+    ("output_tps", "Output", "tokens/s", 1),
+    ("normalized_latency_s", "Latency per token, mean", "ms", 1e3),
+    ("normalized_latency_s.p50", "Latency per token, p50", "ms", 1e3),
+    ("normalized_latency_s.p99", "Latency per token, p99", "ms", 1e3),
+    ("ttft_s.p50", "Time to first token, p50", "s", 1),
+    ("ttft_s.p99", "Time to first token, p99", "s", 1),
+    ("tpot_s.p50", "Time per output token, p50", "ms", 1e3),
+    ("tpot_s.p99", "Time per output token, p99", "ms", 1e3),
+    ("batch_size", "Batch, mean", "sequences", 1),
+    ("kv_usage", "Pool held, mean", "%", 100),
+    ("kv_efficiency", "Live / held", "%", 100),
+    ("held_gib.peak", "KV memory held, peak", "GiB", 1),
+    ("prefix_hit_rate", "Prefix hits", "%", 100),
+    ("preemptions", "Preemptions", "", 1),
+)
+"""What tables and pages show: name, title, unit, scale."""
+OBJECTIVES = (("throughput_rps", -1), ("normalized_latency_s", 1), ("held_gib.peak", 1))
+"""What the front is of: more (-1) or less (1) is better."""
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]], keys: Sequence[str], failed: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Sum a grid up.
+
+    Args:
+        rows: of the tidy table.
+        keys: what is varied.
+        failed: jobs that could not be done.
+
+    Returns:
+        a JSON document: `cells`, one a point and allocator, each with its settings, replications,
+        verdict, figures (mean, low, high) and whether it is on the front; and `failed`.
+
+    """
+    found = groups(rows, keys)
+    points = [[sign * group.interval(name).value for name, sign in OBJECTIVES] for group in found]
+    return {
+        "schema": SCHEMA_VERSION,
+        "cells": [
+            {
+                "cell": group.rows[0]["cell"],
+                "settings": dict(group.settings),
+                "allocator": group.label,
+                "kind": group.rows[0]["kind"],
+                "n": len(group.rows),
+                "verdict": str(group.verdict),
+                "kept_up": all(one["kept_up"] for one in group.rows),
+                "front": on,
+                "figures": {name: bounds(group.interval(name)) for name, *_ in FIGURES},
+            }
+            for group, on in zip(found, front(points), strict=True)
+        ],
+        "failed": list(failed),
+    }
+
+
+def bounds(interval: Interval) -> dict[str, float | None]:
+    """An interval as JSON: no bounds where nothing was repeated, no value where there is none."""
+    return {
+        "mean": finite(interval.value),
+        "low": finite(interval.low) if interval.n > 1 else None,
+        "high": finite(interval.high) if interval.n > 1 else None,
+    }
+
+
+def finite(value: float) -> float | None:
+    """A number, or None for what JSON has no word for."""
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,99 @@
+"""Answers to planners in the terminal: figures with their intervals, a row a point and allocator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from analysis.stats import Verdict
+from analysis.table import STYLES, short
+
+MOST = 60
+"""Rows of a table; the parquet file has all."""
+COLUMNS: tuple[tuple[str, str, float], ...] = (
+    ("batch", "batch_size", 1),
+    ("req/s", "throughput_rps", 1),
+    ("good\nreq/s", "goodput_rps", 1),
+    ("ms/token\nmean", "normalized_latency_s", 1e3),
+    ("TTFT s\np99", "ttft_s.p99", 1),
+    ("TPOT ms\np99", "tpot_s.p99", 1e3),
+    ("held\nGiB", "held_gib.peak", 1),
+)
+
+
+def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
+    """Lay a sweep out: a row a point and allocator, the front marked."""
+    cells = summary["cells"]
+    shown = cells if len(cells) <= MOST else [cell for cell in cells if cell["front"]][:MOST]
+    columns = [column for column in COLUMNS if any(cell["figures"][column[1]]["mean"] is not None for cell in cells)]
+    made = plain("Sweep", "*: no other row has more requests a second, less latency and less memory held")
+    if len(shown) < len(cells):
+        made.caption = f"{len(shown)} of {len(cells)} rows: those that no other one beats; results.parquet has all"
+    for key in [*last_words(keys), "allocator", "verdict"]:
+        made.add_column(key, no_wrap=True)
+    for heading, *_ in columns:
+        made.add_column(heading, justify="right", no_wrap=True)
+    made.add_column("", no_wrap=True)
+    for cell in shown:
+        verdict = Verdict(cell["verdict"])
+        figures = [interval(cell["figures"][name], scale) for _, name, scale in columns]
+        words = [Text(str(cell["settings"][key])) for key in keys]
+        mark = "*" if cell["front"] else ""
+        made.add_row(*words, Text(cell["allocator"]), Text(str(verdict), style=STYLES[verdict]), *figures, mark)
+    return stiff(made)
+
+
+def failures(failed: Sequence[Mapping[str, Any]]) -> list[Text]:
+    """Say what could not be done, and why; a line each, the first ten."""
+    lines = [Text(f"failed: {one['where']}: {one['why']}", style="bold red") for one in failed[:10]]
+    more = [Text(f"failed: {len(failed) - 10} more; all are in summary.json", style="bold red")]
+    return lines + (more if len(failed) > 10 else [])
+
+
+def interval(figure: Mapping[str, float | None], scale: float = 1) -> str:
+    """Write a mean with the half width of its interval: `12.3 ±0.4`; the bare mean where nothing was repeated.
+
+    Both have the same digits after the point, as many as tell three digits of the mean.
+    """
+    mean, low, high = (figure[name] for name in ("mean", "low", "high"))
+    if mean is None:
+        return "-"
+    value = scale * mean
+    if low is None or high is None:
+        return short(value)
+    half = scale * (high - low) / 2
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
+    around = f"{half:.{digits}f}"
+    return f"{value:,.{digits}f} ±{around if float(around) else '0'}"
+
+
+def last_words(keys: Sequence[str]) -> list[str]:
+    """Shorten keys to their last word where that tells them apart."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return [word if last.count(word) == 1 else key for word, key in zip(last, keys, strict=True)]
+
+
+def plain(title: str, caption: str = "") -> Table:
+    """Make an empty table in the style of all the others."""
+    return Table(
+        title=title,
+        caption=caption or None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+
+
+def stiff(table: Table) -> Table:
+    """Keep a table's columns as wide as what stands in them, so that no figure is ever cut."""
+    for column in table.columns:
+        cells = [str(column.header), *map(str, column.cells)]
+        column.min_width = max(len(line) for cell in cells for line in cell.split("\n"))
+    return table

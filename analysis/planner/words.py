@@ -1,0 +1,58 @@
+"""What sweeps and capacity searches show, in sentences.  A ratio is said only with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.page.words import Finding
+from analysis.planner.tables import interval, last_words
+
+Cell = Mapping[str, Any]
+
+
+def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Finding]:
+    """Say which cells are worth a look."""
+    name, what = ("goodput_rps", "requests within the SLO") if slo else ("throughput_rps", "requests")
+    known = [cell for cell in cells if cell["figures"][name]["mean"] is not None]
+    said = []
+    if known:
+        best = max(known, key=lambda cell: cell["figures"][name]["mean"])
+        amount = interval(best["figures"][name])
+        said.append(Finding("result", f"Most {what}: {amount} a second, with {where(best)}."))
+        near = [cell for cell in known if cell is not best and _overlap(cell["figures"][name], best["figures"][name])]
+        if near:
+            some = "; ".join(where(cell) for cell in near[:3]) + ("; and others" if len(near) > 3 else "")
+            said.append(Finding("limit", f"{len(near)} more cells come as near as their intervals tell: {some}."))
+    front = [cell for cell in cells if cell["front"]]
+    said.append(
+        Finding(
+            "result",
+            f"{len(front)} of {len(cells)} cells are beaten by no other one in throughput, latency and memory at once.",
+        )
+    )
+    overloaded = [cell for cell in cells if cell["verdict"] == "OVERLOADED"]
+    if overloaded:
+        said.append(
+            Finding(
+                "warning",
+                f"{len(overloaded)} of {len(cells)} cells are OVERLOADED: their latencies tell how long the run was.",
+            )
+        )
+    return said
+
+
+def _overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two intervals have a value in common; without intervals they do not."""
+    if one["low"] is None or other["low"] is None:
+        return False
+    return bool(one["high"] >= other["low"] and other["high"] >= one["low"])
+
+
+def where(cell: Cell) -> str:
+    """Name a cell: its allocator and settings."""
+    settings = cell["settings"]
+    told = ", ".join(
+        f"{word} {value}" for word, value in zip(last_words(list(settings)), settings.values(), strict=True)
+    )
+    return f"{cell['allocator']} at {told}" if told else str(cell["allocator"])

@@ -1,0 +1,37 @@
+"""What `sweep`, `capacity` and `advise` have in common: hands that do the work, and an end before its time."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from analysis.planner.reading import CELLS
+from sim.cli.app import INTERRUPTED
+from sim.cli.output import terminal
+from sim.planner.backends import make
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sim.planner.backends import Backend, Kind
+
+
+@contextmanager
+def hands(kind: Kind, jobs: int, address: str | None) -> Iterator[Backend]:
+    """Yield a backend, and let go of it when the block is left."""
+    backend = make(kind, jobs, address)
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def interrupted(folder: Path) -> int:
+    """Say what an interrupted command leaves behind and how to go on; returns the exit status."""
+    complete = len(list((folder / CELLS).glob("*.json"))) if (folder / CELLS).is_dir() else 0
+    kept = f"{complete} simulations are complete in {quote(str(folder))}, --resume keeps them"
+    said = f"interrupted; {kept if complete else 'nothing was finished'}"
+    terminal(stderr=True).print(said, markup=False, soft_wrap=True)
+    return INTERRUPTED

@@ -1,0 +1,63 @@
+"""Jobs through a backend into a store: what is done is kept, what fails is told, nothing is done twice."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from sim.planner.job import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sim.planner.backends import Backend
+    from sim.planner.job import Job, Record
+    from sim.planner.store import Store
+
+
+class Step(NamedTuple):
+    """How far a batch of jobs has come."""
+
+    done: int
+    """Jobs with a record, those that were there before included."""
+    total: int
+    failed: int
+    what: str
+    """The job that came back last, or what begins."""
+
+
+@dataclass
+class Executor:
+    """Does jobs and remembers them: a directory, a backend, and whoever wants to know how it goes."""
+
+    store: Store
+    backend: Backend
+    progress: Callable[[Step], None] | None = None
+    failures: dict[str, Failed] = field(default_factory=dict)
+    """By key: jobs that failed in this session; they are not tried again in it."""
+
+    def records(self, jobs: Iterable[Job]) -> dict[str, Record]:
+        """Return the record of each job by its key, doing those that are not done.
+
+        Jobs that fail are missing from it and stand in `failures`.
+        """
+        wanted = {job.key: job for job in jobs}
+        found = {key: record for key, job in wanted.items() if (record := self.store.get(job)) is not None}
+        rest = [job for key, job in wanted.items() if key not in found and key not in self.failures]
+        failed = len(wanted) - len(found) - len(rest)
+        self._tell(len(found), len(wanted), failed, "")
+        with closing(self.backend.outcomes(rest)) as outcomes:
+            for job, outcome in outcomes:
+                if isinstance(outcome, Failed):
+                    self.failures[job.key] = outcome
+                    failed += 1
+                else:
+                    self.store.put(job, outcome)
+                    found[job.key] = outcome
+                self._tell(len(found), len(wanted), failed, job.label)
+        return found
+
+    def _tell(self, done: int, total: int, failed: int, what: str) -> None:
+        if self.progress is not None:
+            self.progress(Step(done, total, failed, what))

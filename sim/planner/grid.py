@@ -1,0 +1,106 @@
+"""Every combination of the values that are varied, as workloads ready to be simulated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from sim.errors import UserError
+from sim.planner.job import Job, digest
+from sim.planner.vary import MOST, Axis, Named, axes
+from sim.setup import prepare
+from workloads.loader import open_document, parse
+from workloads.schema import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from workloads.document import Document
+    from workloads.schema import Workload
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of values."""
+
+    settings: Mapping[str, Any]
+    """Value by key, in the order of the axes."""
+    workload: Workload
+
+
+class Base:
+    """A workload file that is to be varied."""
+
+    def __init__(self, file: str, settings: Sequence[str] = ()) -> None:
+        """Read `file`, a workload file or preset, with `--set` settings.
+
+        Raises:
+            WorkloadError, UserError: the file cannot run as it is.
+
+        """
+        self._document, folder = open_document(file, settings)
+        self._folder = folder.resolve()
+        self.workload = parse(self._document, self._folder)
+        self.labels = tuple(case.label for case in prepare(self.workload).cases)
+        """Of the allocators: what they are called whatever is varied about them."""
+        self._digests: dict[str, str] = {}
+
+    @property
+    def named(self) -> list[Named]:
+        """What the allocators may be called."""
+        return [Named(label, spec.kind) for label, spec in zip(self.labels, self.workload.allocators, strict=True)]
+
+    def axes(self, vary: Sequence[str]) -> tuple[Axis, ...]:
+        """Read `--vary` settings, and check each value by itself.
+
+        Raises:
+            UserError, WorkloadError: one line for each fault.
+
+        """
+        found = axes(vary, self.named)
+        if (size := prod(len(axis.values) for axis in found)) > MOST:
+            raise UserError(f"--vary: {size:,} combinations; at most {MOST:,}")
+        for axis in found:
+            for value in axis.values:
+                self.varied({axis: value})
+        return found
+
+    def varied(self, values: Mapping[Axis, Any]) -> Workload:
+        """Return the workload with these values.
+
+        Raises:
+            WorkloadError: the file cannot have them.
+
+        """
+        document: Document = self._document.copy()
+        for axis, value in values.items():
+            axis.put(document, value)
+        return parse(document, self._folder)
+
+    def points(self, over: Sequence[Axis]) -> Iterator[Point]:
+        """Yield every combination; without axes that is the file itself."""
+        for values in product(*(axis.values for axis in over)):
+            workload = self.varied(dict(zip(over, values, strict=True)))
+            yield Point({axis.key: value for axis, value in zip(over, values, strict=True)}, workload)
+
+    def job(self, workload: Workload, place: int, repeat: int) -> Job:
+        """Make the job of one allocator of a workload, once."""
+        alone = workload.model_copy(
+            update={
+                "allocators": (workload.allocators[place],),
+                "telemetry": Telemetry(blocks="off"),
+                "repeat": 1,
+                "expect": {},
+            }
+        )
+        named = json.dumps([alone.model.name, alone.requests.model_dump(mode="json"), alone.costs.calibration])
+        if named not in self._digests:
+            self._digests[named] = digest(alone)
+        return Job(alone, self.labels[place], repeat, self._digests[named])
+
+    def jobs(self, workload: Workload, repeats: int) -> list[Job]:
+        """Make the jobs of all allocators and replications."""
+        return [self.job(workload, place, repeat) for place in range(len(self.labels)) for repeat in range(repeats)]

@@ -1,0 +1,125 @@
+"""One simulation that knows everything it needs: an allocator, a workload, a replication.
+
+A job is a value.  It can be sent to another process or machine, done there, and its result
+sent back; doing it twice gives the same.  Its key is a digest of all that its result depends
+on, so that two points of a grid that ask for the same simulation share one.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from analysis.metrics import Observed
+from analysis.planner.observe import observe
+from analysis.reading import Run
+from analysis.summary import summarise
+from sim.errors import UserError
+from sim.runner import run_case
+from sim.setup import prepare
+from workloads.errors import WorkloadError
+from workloads.generate import requests as make_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workloads.schema import Workload
+
+Record: TypeAlias = dict[str, Any]
+"""What a job leaves: `entry` (as in summary.json), `pool`, `load`, `batches`, `wall_s`.  Plain JSON."""
+SMALL = 200_000
+"""Requests up to which the tables of a run are read at once; the columns of larger ones one by one."""
+SILENT = ("name", "repeat", "expect", "telemetry")
+"""Blocks of a workload file that no result depends on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One allocator of a workload, once."""
+
+    workload: Workload
+    """With this allocator alone, its paths absolute."""
+    label: str
+    repeat: int
+    files: str = field(default="", compare=False)
+    """Digest of the data files that the workload names."""
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of everything that the result depends on; the label is not among it."""
+        content = {name: value for name, value in self.workload.resolved().items() if name not in SILENT}
+        content["allocators"] = [{**content["allocators"][0], "label": None}]
+        told = json.dumps([version("kvsim"), self.files, self.repeat, content], sort_keys=True)
+        return sha256(told.encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a job has no result, in one line."""
+
+    why: str
+
+
+def work(job: Job) -> Record | Failed:
+    """Do a job: simulate, measure, and keep nothing but the figures.
+
+    A failure is a value, so that it can come back from another process whatever it was.
+    """
+    started = time.perf_counter()
+    try:
+        record = _simulate(job)
+    except (UserError, WorkloadError) as error:
+        return Failed(str(error).splitlines()[0])
+    except Exception as error:  # noqa: BLE001 - a bug in one cell must not cost the others; it is reported
+        what = (str(error).splitlines() or ["no message"])[0]
+        return Failed(f"{type(error).__name__}: {what}")
+    return {**record, "wall_s": round(time.perf_counter() - started, 3)}
+
+
+def _simulate(job: Job) -> Record:
+    setup = prepare(job.workload)
+    (case,) = setup.cases
+    requests = make_requests(job.workload, job.repeat)
+    pool = case.pool
+    facts = {
+        "label": job.label,
+        "kind": case.spec.kind,
+        "scheduler": case.scheduler,
+        "repeat": job.repeat,
+        "capacity": pool.slots,
+        "block_size": pool.block_size,
+        "block_bytes": pool.block_bytes,
+        "num_blocks": pool.num_blocks,
+    }
+    with tempfile.TemporaryDirectory(prefix="kvsim-") as folder:
+        run_case(setup, case, requests, Path(folder), repeat=job.repeat)
+        run = Run(facts, Path(folder))
+        small = len(requests) <= SMALL
+        columns = run.requests(), run.steps() if small else run.lazy_steps()
+        slo = job.workload.slo.model_dump(exclude_none=True)
+        seen = Observed(*columns, pool.slots, slo)
+        return {"entry": summarise(*columns, facts, slo), "pool": facts, **observe(seen)}
+
+
+def data_files(content: Any) -> Iterator[Path]:
+    """Yield the files that a resolved workload names: traces, lengths, calibrations, configurations."""
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, list):
+        for part in content:
+            yield from data_files(part)
+    elif isinstance(content, str) and ("/" in content or "." in content) and Path(content).is_file():
+        yield Path(content)
+
+
+def digest(workload: Workload) -> str:
+    """Digest of the data files that a workload names; "" if it names none."""
+    found = sorted(set(data_files(workload.resolved())))
+    return sha256(b"".join(sha256(path.read_bytes()).digest() for path in found)).hexdigest()[:16] if found else ""

@@ -1,0 +1,177 @@
+"""A grid from end to end: points, jobs, the tidy table, the summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.planner.rows import row
+from analysis.planner.sweeps import summarise
+from sim.errors import UserError
+from sim.planner.execute import Executor
+from sim.planner.job import Failed
+from sim.planner.sample import seconds_per_request
+from sim.planner.store import Store
+from sim.planner.vary import shown
+from sim.rundir import write_json
+from workloads.generate import requests as make_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from sim.planner.backends import Backend
+    from sim.planner.execute import Step
+    from sim.planner.grid import Base, Point
+    from sim.planner.job import Job
+    from sim.planner.vary import Axis
+
+
+class Cell(NamedTuple):
+    """One point of a grid and its jobs."""
+
+    number: int
+    point: Point
+    jobs: list[Job]
+
+
+def cells(base: Base, over: Sequence[Axis]) -> list[Cell]:
+    """Lay the grid out, replications as the workload says."""
+    return [
+        Cell(number, point, base.jobs(point.workload, point.workload.repeat))
+        for number, point in enumerate(base.points(over))
+    ]
+
+
+def sweep(
+    base: Base,
+    over: Sequence[Axis],
+    out: Path,
+    backend: Backend,
+    *,
+    resume: bool = False,
+    progress: Callable[[Step], None] | None = None,
+) -> dict[str, Any]:
+    """Run a grid and write its directory; what is finished stays when this is interrupted.
+
+    Args:
+        base: the workload.
+        over: what is varied.
+        out: the directory.
+        backend: where jobs are done.
+        resume: keep finished cells of the same workload; a grid may have grown since.
+        progress: called after every simulation.
+
+    Returns:
+        the summary.
+
+    Raises:
+        UserError: `out` holds something else, or no cell could be run.
+
+    """
+    grid = cells(base, over)
+    store = Store(out, "sweep", base.workload, resume=resume)
+    store.describe({"vary": [{"key": axis.key, "values": list(axis.values)} for axis in over]})
+    executor = Executor(store, backend, progress)
+    records = executor.records(job for cell in grid for job in cell.jobs)
+    rows = [
+        row(cell.number, cell.point.settings, job.label, _as(job, records[job.key]))
+        for cell in grid
+        for job in cell.jobs
+        if job.key in records
+    ]
+    failed = [
+        failure(cell, job, executor.failures[job.key])
+        for cell in grid
+        for job in cell.jobs
+        if job.key in executor.failures
+    ]
+    if not rows:
+        raise UserError(f"every cell failed; the first: {failed[0]['why']}")
+    write_rows(out, rows)
+    summary = summarise(rows, [axis.key for axis in over], failed)
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _as(job: Job, record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record under the job's own number: another point may have asked for the same simulation."""
+    return {**record, "entry": {**record["entry"], "repeat": job.repeat}}
+
+
+def failure(cell: Cell, job: Job, failed: Failed) -> dict[str, Any]:
+    """Say which job failed, and why."""
+    settings = dict(cell.point.settings)
+    where = ", ".join(filter(None, [shown(settings), job.label, f"replication {job.repeat + 1}"]))
+    return {"cell": cell.number, "settings": settings, "allocator": job.label, "where": where, "why": failed.why}
+
+
+def write_rows(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the tidy table in one stroke."""
+    part = out / "results.parquet.part"
+    pq.write_table(table(rows), part, compression="zstd")
+    part.rename(out / "results.parquet")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Make the tidy table; a setting that is a number here and a word there is text."""
+    columns = {}
+    for name in rows[0]:
+        values = [one[name] for one in rows]
+        kinds = {type(value) for value in values if value is not None}
+        if kinds == {int, float}:
+            values = [None if value is None else float(value) for value in values]
+        elif len(kinds) > 1:
+            values = [None if value is None else str(value) for value in values]
+        columns[name] = pa.array(values, None if kinds else pa.float64())
+    return pa.table(columns)
+
+
+class Estimate(NamedTuple):
+    """What a grid would cost."""
+
+    cells: list[dict[str, Any]]
+    """Number, settings, requests of each allocator, and seconds of one process."""
+    jobs: int
+    """Different simulations."""
+    shared: int
+    """Simulations that another point asks for too, and so are done once."""
+    seconds: float
+    """Of the whole grid on the backend's workers."""
+
+
+def estimate(base: Base, over: Sequence[Axis], workers: int) -> Estimate:
+    """Say what a grid would cost, from the first requests of each allocator at the first point.
+
+    Allocators that queue more cost more, so it is an estimate and no promise.
+    """
+    grid = cells(base, over)
+    seconds_per_request(grid[0].jobs[0])  # the first simulation of a process imports half of it
+    pace: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    told, seen, total, asked = [], set(), 0.0, 0
+    for cell in grid:
+        source = cell.point.workload.requests.model_dump_json()
+        if source not in counts:
+            counts[source] = len(make_requests(cell.point.workload))
+        seconds = 0.0
+        for job in cell.jobs:
+            if job.label not in pace:
+                pace[job.label] = seconds_per_request(job)
+            asked += 1
+            if job.key not in seen:
+                seen.add(job.key)
+                seconds += pace[job.label] * counts[source]
+        total += seconds
+        told.append(
+            {
+                "cell": cell.number,
+                "settings": dict(cell.point.settings),
+                "requests": counts[source],
+                "simulations": len(cell.jobs),
+                "seconds": round(seconds, 2),
+            }
+        )
+    return Estimate(told, len(seen), asked - len(seen), total / max(1, min(workers, len(seen))))

@@ -1,0 +1,159 @@
+"""`--vary key.key=values`: one place in a workload file, and what it shall be in turn.
+
+    requests.arrivals.rate=2,4,8         a list, each value in YAML
+    engine.max_num_seqs=64..256+64       from, to, and the step: 64, 128, 192, 256
+    allocators.paged.block_size=1..32*2  ... or the factor: 1, 2, 4, 8, 16, 32
+    engine.max_num_seqs=1..4             a step of 1
+
+An allocator is addressed by its label, or by its kind, which means all of that kind.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from sim.errors import UserError
+from workloads.document import Document
+from workloads.errors import WorkloadError, meant
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from workloads.document import Where
+
+MOST = 10_000
+"""Values of a range, and points of a grid; more is a mistake."""
+NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+RANGE = re.compile(rf"\s*({NUMBER})\.\.({NUMBER})(?:([+*])({NUMBER}))?\s*")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One key of the workload file and the values it takes."""
+
+    key: str
+    """As the user wrote it: the name of the axis in tables and pages."""
+    places: tuple[Where, ...]
+    """Where it stands in the file; several if it names all allocators of a kind."""
+    values: tuple[Any, ...]
+
+    def put(self, document: Document, value: Any) -> None:
+        """Set the key in a document."""
+        for place in self.places:
+            document.put(place, value, f"--vary {self.key}={value}")
+
+
+@dataclass(frozen=True)
+class Named:
+    """What an allocator of the file may be called."""
+
+    label: str
+    kind: str
+
+
+def axes(settings: Sequence[str], allocators: Sequence[Named]) -> tuple[Axis, ...]:
+    """Read `--vary` settings.
+
+    Args:
+        settings: as the user wrote them.
+        allocators: those of the workload, in its order.
+
+    Raises:
+        UserError: a setting is not `key=values`, is empty or too long, or names no allocator.
+
+    """
+    found: dict[str, Axis] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals or not key or "" in key.split("."):
+            raise UserError(f"--vary {setting}: write it as key.key=value,value")
+        if key in found:
+            raise UserError(f"--vary {setting}: {key} is varied already; give all its values at once")
+        found[key] = Axis(key, _places(key, allocators), values(text, f"--vary {setting}"))
+    return tuple(found.values())
+
+
+def values(text: str, source: str) -> tuple[Any, ...]:
+    """Read a list of values or a range.
+
+    Args:
+        text: `2,4,8`, `1..4`, `64..256+64` or `1..32*2`.
+        source: what messages begin with.
+
+    Raises:
+        UserError: it is neither, holds nothing, or names one value twice.
+
+    """
+    if given := RANGE.fullmatch(text):
+        return _range(*given.groups(), source=source)
+    try:
+        found = Document(f"[{text}]", source).data
+    except WorkloadError:
+        found = None
+    if not found or any(value is None for value in found):
+        raise UserError(f"{source}: give values as 2,4,8, or a range as 1..4, 64..256+64 or 1..32*2")
+    twice = next((value for place, value in enumerate(found) if value in found[:place]), None)
+    if twice is not None:
+        raise UserError(f"{source}: {twice} is there twice")
+    return tuple(found)
+
+
+def _range(first: str, last: str, kind: str | None, step: str | None, *, source: str) -> tuple[Any, ...]:
+    """Walk from the first to the last number, in decimals, so that 0.1 is 0.1 at every step."""
+    at, end, by = Decimal(first), Decimal(last), Decimal(step or 1)
+    grows = by > 1 and at > 0 if kind == "*" else by > 0
+    if at > end or not grows:
+        right = "a factor above 1, from above 0" if kind == "*" else "a step above 0"
+        raise UserError(f"{source}: a range goes upwards, by {right}")
+    whole = all(number == number.to_integral_value() for number in (at, by))
+    found: list[Any] = []
+    while at <= end:
+        if len(found) == MOST:
+            raise UserError(f"{source}: more than {MOST:,} values")
+        found.append(int(at) if whole else float(at))
+        at = at * by if kind == "*" else at + by
+    return tuple(found)
+
+
+def _places(key: str, allocators: Sequence[Named]) -> tuple[Where, ...]:
+    """Find where a key stands; under `allocators` the next word is a label, a kind or a position.
+
+    A label may hold dots and spaces, as in `allocators.Orca (Max).block_size`.
+    """
+    head, _, rest = key.partition(".")
+    if head != "allocators":
+        return (_steps(key),)
+    spots: dict[str, list[int]] = {}
+    for position in range(len(allocators)):
+        spots[str(position)] = [position]
+    for position, one in enumerate(allocators):
+        spots.setdefault(one.kind, []).append(position)
+    for position, one in enumerate(allocators):
+        spots[one.label] = [position]
+    name = max((name for name in spots if rest.startswith(f"{name}.")), key=len, default=None)
+    if name is None:
+        word, dot, _ = rest.partition(".")
+        if not dot and word in spots:
+            raise UserError(f"--vary {key}: say which of its options, as in allocators.{word}.block_size")
+        known = [*dict.fromkeys([*(one.label for one in allocators), *(one.kind for one in allocators)])]
+        raise UserError(
+            f"--vary {key}: no allocator has the label or kind {word or '(none)'}{meant(word, known)}; "
+            f"there are: {', '.join(known)}"
+        )
+    option = _steps(rest[len(name) + 1 :])
+    return tuple(("allocators", position, *option) for position in spots[name])
+
+
+def _steps(dotted: str) -> Where:
+    return tuple(int(step) if step.isdigit() else step for step in dotted.split("."))
+
+
+def shown(settings: Mapping[str, Any]) -> str:
+    """Write settings as `rate=4, block_size=16`: the last word of each key, or the whole where two end alike."""
+    last = [key.rpartition(".")[2] for key in settings]
+    words = [word if last.count(word) == 1 else key for word, key in zip(last, settings, strict=True)]
+    return ", ".join(f"{word}={value}" for word, value in zip(words, settings.values(), strict=True))

@@ -1,0 +1,293 @@
+"""A sweep: what it computes, what it keeps, and what it says of cells that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from analysis.planner.reading import open_planned
+from analysis.reading import RunDirectoryError, open_directory
+from sim.cli import main
+from sim.cli.app import FAULT, INTERRUPTED
+from sim.planner.backends import make
+from sim.planner.execute import Step
+from sim.planner.grid import Base
+from sim.planner.job import Failed, Job, Record, work
+from sim.planner.sweep import estimate, sweep
+from tests.planner.conftest import GRID
+
+Capture = pytest.CaptureFixture[str]
+LINE = ["sweep", "small.yaml", "--vary", GRID[0], "--vary", GRID[1], "--repeat", "2", "--out", "x"]
+
+
+def test_a_cell_is_what_a_run_of_that_file_gives(base: Base, capsys: Capture) -> None:
+    sweep(base, base.axes(GRID), Path("x"), make())
+    rows = pq.read_table("x/results.parquet").to_pylist()
+    assert len(rows) == 2 * 2 * 2 * 2  # two values each, two allocators, two replications
+    changes = ["requests.arrivals.rate=800", "allocators.1.block_size=4", "telemetry.blocks=off"]
+    assert (
+        main(["run", "small.yaml", "--quiet", "--repeat", "2", "--out", "one", *(f"--set={one}" for one in changes)])
+        == 0
+    )
+    capsys.readouterr()
+    for entry in open_directory("one").summary():
+        (row,) = (
+            row
+            for row in rows
+            if (row["requests.arrivals.rate"], row["allocators.paged.block_size"]) == (800, 4)
+            and (row["allocator"], row["repeat"]) == (entry["allocator"], entry["repeat"])
+        )
+        assert row["verdict"] == entry["verdict"]
+        for name in ("throughput_rps", "goodput_rps"):
+            assert row[name] == entry["metrics"][name]
+        assert row["ttft_s"] == entry["metrics"]["ttft_s"]["mean"]
+        assert row["ttft_s.p99"] == entry["metrics"]["ttft_s"]["p99"]
+        assert row["batch_size.peak"] == entry["metrics"]["batch_size"]["peak"]
+
+
+def test_cells_share_their_random_numbers_and_what_they_have_in_common(base: Base) -> None:
+    grid = list(base.points(base.axes(GRID)))
+    keys = [[job.key for job in base.jobs(point.workload, 2)] for point in grid]
+    assert keys[0][:2] == keys[1][:2]  # preallocation does not know the block size of paging
+    assert keys[0][2:] != keys[1][2:]
+    assert len({key for some in keys for key in some}) == 2 * 2 + 4 * 2
+
+
+def test_the_key_of_a_job_is_what_its_result_depends_on(base: Base, workload: Path) -> None:
+    def key(*settings: str) -> str:
+        other = Base(str(workload), settings)
+        return other.job(other.workload, 1, 0).key
+
+    assert key() == key("name=other") == key("repeat=5") == key("allocators.1.label=mine")
+    assert len({key(), key("seed=1"), key("slo.ttft_s=2"), key("engine.max_num_seqs=4")}) == 4
+    assert base.job(base.workload, 1, 0).key != base.job(base.workload, 1, 1).key
+
+
+def test_a_data_file_that_changes_makes_another_job(workload: Path) -> None:
+    trace = Path("trace.csv")
+    block = f"requests={{trace: {trace}}}"
+
+    def key(row: str) -> str:
+        trace.write_text(f"arrival_s,prompt_tokens,output_tokens\n{row}\n", encoding="utf-8")
+        base = Base(str(workload), [block])
+        return base.job(base.workload, 0, 0).key
+
+    assert key("0,10,5") == key("0,10,5")
+    assert key("0,10,5") != key("0,10,6")
+
+
+def test_results_do_not_depend_on_how_many_processes_there_are(base: Base) -> None:
+    over = base.axes(GRID)
+    sweep(base, over, Path("one"), make())
+    two = make("loky", 2)
+    try:
+        sweep(base, over, Path("two"), two)
+    finally:
+        two.close()
+    for name in ("results.parquet", "summary.json"):
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
+
+
+@pytest.mark.usefixtures("workload")
+def test_resume_does_only_the_rest_and_a_grid_may_grow(capsys: Capture) -> None:
+    assert main(LINE) == 0
+    before = Path("x/results.parquet").read_bytes()
+    cells = sorted(Path("x/cells").iterdir())
+    for cell in cells[:3]:
+        cell.unlink()
+    kept = {cell.name: cell.stat().st_mtime_ns for cell in cells[3:]}
+    capsys.readouterr()
+    assert main([*LINE, "--resume"]) == 0
+    assert "9 of 12 simulations are there already" in capsys.readouterr().err
+    assert {cell.name: cell.stat().st_mtime_ns for cell in cells[3:]} == kept
+    assert Path("x/results.parquet").read_bytes() == before
+    assert main([*LINE, "--vary", "engine.max_num_seqs=4,8", "--resume"]) == 0
+    assert "12 of 24 simulations are there already" in capsys.readouterr().err
+
+
+def test_resume_refuses_what_is_not_its_own(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
+    assert main(LINE) == FAULT
+    assert capsys.readouterr().err == "x: holds a run, not a sweep; give another --out\n"
+    assert main([*LINE[:-1], "y", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main([*LINE[:-1], "y", "--resume", "--seed", "5"]) == FAULT
+    assert "y: holds a sweep of another workload; give another --out" in capsys.readouterr().err
+    Path("z").mkdir()
+    Path("z/notes.txt").touch()
+    assert main([*LINE[:-1], "z"]) == FAULT
+    assert "holds other files" in capsys.readouterr().err
+
+
+def test_a_cell_that_fails_is_reported_and_stops_no_other(workload: Path, capsys: Capture) -> None:
+    line = ["sweep", str(workload), "--vary", "device.kv_memory_gib=0.0005,0.0000001", "--out", "x", "--quiet"]
+    assert main([*line, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert {cell["settings"]["device.kv_memory_gib"] for cell in summary["cells"]} == {0.0005}
+    assert [one["allocator"] for one in summary["failed"]] == ["preallocated", "paged"]
+    assert all("pool" in one["why"] or "block" in one["why"] for one in summary["failed"])
+    assert main(line) == 0
+    assert "failed: kv_memory_gib=1e-07, preallocated, replication 1: " in capsys.readouterr().out
+    alone = [*line[:2], "--vary", "device.kv_memory_gib=0.0000001", "--out", "z", "--quiet"]
+    assert main(alone) == FAULT
+    assert capsys.readouterr().err.startswith("every cell failed; the first: ")
+
+
+def test_a_bug_in_a_cell_is_a_line_of_the_report(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr("sim.planner.job.run_case", broken)
+    outcome = work(base.job(base.workload, 0, 0))
+    assert outcome == Failed("ZeroDivisionError: by nothing")
+
+
+def test_a_dry_run_lists_cells_with_an_estimate_and_writes_nothing(workload: Path, capsys: Capture) -> None:
+    assert main([*LINE, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "rate=200, block_size=16" in shown
+    assert "12 simulations (4 more are shared), about " in shown
+    assert main([*LINE, "--dry-run", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["simulations"], document["shared"], len(document["cells"])) == (12, 4, 4)
+    assert all(cell["requests"] == 30 for cell in document["cells"])
+    assert not Path("x").exists()
+    assert workload.exists()
+
+
+def test_an_estimate_grows_with_the_grid(base: Base) -> None:
+    few = estimate(base, base.axes(["requests.count=50,60"]), 1)
+    assert few.seconds > 0
+    assert [cell["requests"] for cell in few.cells] == [50, 60]
+    assert estimate(base, base.axes(["requests.count=5000,6000"]), 1).seconds > 20 * few.seconds
+
+
+def test_an_interrupted_sweep_keeps_what_finished(base: Base, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def impatient(step: Step) -> None:
+        if step.done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(base, base.axes(GRID), Path("x"), make(), progress=impatient)
+    assert len(list(Path("x/cells").iterdir())) == 5
+    with pytest.raises(RunDirectoryError, match="--resume does the rest"):
+        open_planned("x")
+    monkeypatch.setattr("sim.cli.sweep.run_sweep", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["sweep", "small.yaml", "--out", "x"]) == INTERRUPTED
+    assert capsys.readouterr().err == "interrupted; 5 simulations are complete in x, --resume keeps them\n"
+
+
+def test_control_c_ends_every_process(workload: Path) -> None:
+    line = [sys.executable, "-m", "sim", "sweep", str(workload), "--jobs", "2", "--out", "x"]
+    line += ["--vary", "seed=1..40", "--set", "requests.count=4000", "--quiet"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        while not list(Path("x/cells").glob("*.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        said = process.stderr.read()
+    assert process.returncode == INTERRUPTED, said
+    assert said.splitlines()[-1].startswith("interrupted; ")
+    assert "--resume keeps them" in said
+    deadline = time.monotonic() + 20
+    while _members(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _members(process.pid)
+
+
+def _members(group: int) -> list[int]:
+    """Return the processes of a group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+class Suicidal:
+    """Kills the process that does it, the first time or every time."""
+
+    def __init__(self, mark: Path | None) -> None:
+        self.mark = mark
+
+    def __call__(self, job: Job) -> Record | Failed:
+        if (job.label, job.repeat) == ("paged", 1) and not (self.mark and self.mark.exists()):
+            if self.mark:
+                self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return work(job)
+
+
+def test_a_process_that_dies_loses_nothing(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = base.axes(["requests.arrivals.rate=200,800"])
+    sweep(base, over, Path("calm"), make())
+    monkeypatch.setattr("sim.planner.backends.local.work", Suicidal(Path("died").resolve()))
+    cores = make("loky", 2)
+    try:
+        sweep(base, over, Path("x"), cores)
+    finally:
+        cores.close()
+    assert Path("died").exists()
+    assert Path("x/results.parquet").read_bytes() == Path("calm/results.parquet").read_bytes()
+
+
+def test_a_job_that_kills_its_process_twice_is_given_up_alone(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.planner.backends.local.work", Suicidal(None))
+    cores = make("loky", 2)
+    try:
+        summary = sweep(base, (), Path("x"), cores)
+    finally:
+        cores.close()
+    assert [one["where"] for one in summary["failed"]] == [
+        "rate=800, preallocated, replication 2",
+        "rate=800, paged, replication 2",
+    ]
+    assert {one["why"] for one in summary["failed"]} == {"its worker died, twice"}
+    assert sum(cell["n"] for cell in summary["cells"]) == 6
+
+
+def test_intervals_are_those_of_the_replications(base: Base) -> None:
+    summary = sweep(base, base.axes(["requests.arrivals.rate=200"]), Path("x"), make())
+    rows = pq.read_table("x/results.parquet").to_pandas()
+    for cell in summary["cells"]:
+        values = rows[rows["allocator"] == cell["allocator"]]["throughput_rps"]
+        assert cell["figures"]["throughput_rps"]["mean"] == pytest.approx(values.mean())
+        half = 12.706204736 * np.std(values, ddof=1) / 2**0.5
+        assert cell["figures"]["throughput_rps"]["high"] - values.mean() == pytest.approx(half)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--jobs", "0"], "--jobs 0: give a number of processes, or -1 for one a core"),
+        (["--address", "127.0.0.1:1"], "--address: loky has no cluster to attach to"),
+    ],
+)
+def test_hands_that_make_no_sense_are_one_line(words: list[str], message: str, workload: Path, capsys: Capture) -> None:
+    assert main(["sweep", str(workload), *words]) == FAULT
+    assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize("kind", ["ray", "dask"])
+def test_a_cluster_package_that_is_missing_is_one_line(
+    kind: str, workload: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, {"ray": "ray", "dask": "distributed"}[kind], None)
+    assert main(["sweep", str(workload), "--backend", kind]) == FAULT
+    said = capsys.readouterr().err
+    assert f"pip install 'kvsim[{kind}]'" in said
+    assert said.count("\n") == 1
