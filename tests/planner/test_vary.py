@@ -92,7 +92,7 @@ def test_a_place_that_is_not_there_is_one_line(setting: str, message: str) -> No
             "--vary requests.arrivals.rate=-1: requests.arrivals.rate: must be greater than 0",
         ),
         ("allocators.paged.block_size=1..9999", "--vary allocators.paged.block_size="),
-        ("seed.x=1", "it would be inside"),
+        ("seed.x=1", "--vary seed.x=1: seed: must be a whole number"),
     ],
 )
 def test_a_value_that_the_file_cannot_have_is_one_line(setting: str, message: str, base: Base) -> None:
