@@ -252,12 +252,10 @@ def test_a_job_that_kills_its_process_twice_is_given_up_alone(base: Base, monkey
         summary = sweep(base, (), Path("x"), cores)
     finally:
         cores.close()
-    assert [one["where"] for one in summary["failed"]] == [
-        "rate=800, preallocated, replication 2",
-        "rate=800, paged, replication 2",
+    assert [(one["where"], one["why"]) for one in summary["failed"]] == [
+        ("paged, replication 2", "its worker died, twice")
     ]
-    assert {one["why"] for one in summary["failed"]} == {"its worker died, twice"}
-    assert sum(cell["n"] for cell in summary["cells"]) == 6
+    assert sum(cell["n"] for cell in summary["cells"]) == 3
 
 
 def test_intervals_are_those_of_the_replications(base: Base) -> None:
