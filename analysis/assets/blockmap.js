@@ -43,11 +43,11 @@ class BlockMapPlot extends Plot {
     const cached = rgb(css("--cached")), live = rgb(css("--live"));
     const wheel = WHEEL.map(rgb);
     const owners = map.owners, selected = state.request, rounding = mix(rgb(css("--rounding")), free, 0.45);
-    const base = new Array(owners.length);
+    const base = new Array(owners.length), named = state.colour === "owner" || state.colour === "group";
     for (let at = 0; at < owners.length; at += 1) {
       const name = state.colour === "group" ? map.group[at] : owners[at];
-      let colour = name < 0 ? rgb(css("--queued")) : wheel[name % wheel.length];
-      colour = mix(colour, panel, 0.12 * (Math.floor(Math.max(0, name) / wheel.length) % 3));
+      let colour = !named ? live : name < 0 ? rgb(css("--queued")) : wheel[name % wheel.length];
+      if (named) colour = mix(colour, panel, 0.12 * (Math.floor(Math.max(0, name) / wheel.length) % 3));
       if (selected !== null) colour = owners[at] === selected ? rgb(css("--mark")) : mix(colour, free, 0.72);
       base[at] = colour;
     }

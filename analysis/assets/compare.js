@@ -27,7 +27,7 @@ async function drawBars() {
     if (bar.rows.some((row) => row.published !== null)) traces.push({ type: "scatter", mode: "markers", y: ys, x: bar.rows.map((row) => row.published), marker: { symbol: "diamond", size: 9, color: css("--mark"), line: { color: css("--panel"), width: 1 } }, hoverinfo: "skip" });
     const base = layout(height, {});
     const text = bar.rows.map((row, at) => ({
-      x: log ? Math.log10(Math.max(row.value || 0, row.high || 0, least / 2)) : Math.max(row.value || 0, row.high || 0, row.published || 0), xanchor: "left", xshift: 3, y: at, yanchor: "middle", showarrow: false, font: { size: 11, color: css("--ink") },
+      x: log ? Math.log10(Math.max(row.value || 0, row.high || 0, row.published || 0, least / 2)) : Math.max(row.value || 0, row.high || 0, row.published || 0), xanchor: "left", xshift: row.published === null ? 3 : 8, y: at, yanchor: "middle", showarrow: false, font: { size: 11, color: css("--ink") },
       text: short(row.value) + (rate && row.ideal !== null ? ` (${short(row.ideal, 0)} %)` : ""),
     }));
     const room = rate && ideal ? 1.5 : 1.28;

@@ -100,7 +100,7 @@ function requestWords(column, at) {
   } else lines.push(`unfinished, ${outputs} tokens out`);
   lines.push(`held up to ${short(requests.held[at])} blocks`);
   if (requests.cached_tokens[at]) lines.push(`${requests.cached_tokens[at]} prompt tokens from the prefix cache`);
-  if (requests.preemptions[at]) lines.push(`preempted ${requests.preemptions[at]} times, ${requests.recomputed_tokens[at]} tokens recomputed${requests.swapped_blocks[at] ? `, ${requests.swapped_blocks[at]} blocks swapped` : ""}`);
+  if (requests.preemptions[at]) lines.push(`preempted ${requests.preemptions[at] === 1 ? "once" : `${requests.preemptions[at]} times`}, ${number(requests.recomputed_tokens[at])} tokens recomputed${requests.swapped_blocks[at] ? `, ${requests.swapped_blocks[at]} blocks swapped` : ""}`);
   if (requests.miss[at]) lines.push("missed the SLO");
   return lines;
 }

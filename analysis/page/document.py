@@ -21,7 +21,7 @@ from analysis.page.gantt import gantt, select
 from analysis.page.pack import Packed, pack
 from analysis.page.ticks import ticks
 from analysis.page.timeline import detail_windows, timeline
-from analysis.page.words import contrast, findings
+from analysis.page.words import contrast, findings, reserves
 from analysis.reading import Run, RunDirectory, Together
 
 ROW_BUDGET = 24_000
@@ -80,8 +80,17 @@ def document(directory: RunDirectory) -> dict[str, Any]:
         "payloads": [column["payload"] for column in columns],
         "findings": findings(allocators, (left, right), same_pool=same_pool),
         "table": rows,
-        "hero": [row for row in rows if row["label"] in (left.label, right.label)],
+        "hero": _hero(rows, left, right),
     }
+
+
+def _hero(rows: list[dict[str, Any]], left: Allocator, right: Allocator) -> list[dict[str, Any]]:
+    """Rows of the two pools at the top, each with the figure that the headline is about."""
+    labels = list(dict.fromkeys((left.label, right.label)))
+    chosen = [next(row for row in rows if row["label"] == label) for label in labels]
+    if left is right or reserves(left):
+        return [row | {"figure": row["batch"], "unit": "sequences at once"} for row in chosen]
+    return [row | {"figure": row["latency_p50"], "unit": "ms a token, median"} for row in chosen]
 
 
 def _pair(directory: RunDirectory, allocators: list[Allocator]) -> tuple[Allocator, Allocator]:

@@ -31,12 +31,22 @@ class Finding(NamedTuple):
 
 
 def contrast(allocators: Sequence[Allocator]) -> tuple[Allocator, Allocator]:
-    """Choose two to show side by side: the reserving one with the smallest batch, and paging or the best one."""
+    """Choose two to show side by side, the worse first.
+
+    Where some reserve and others do not: the reserving one with the smallest batch, and paging or the largest batch.
+    Else the slowest and the fastest per token.
+    """
     real = [one for one in allocators if one.kind not in ("ideal", "no-cache")] or list(allocators)
-    best = next((one for one in real if one.kind == "paged"), None) or max(real, key=_batch)
-    others = [one for one in real if one is not best]
-    reserving = [one for one in others if one.kind in RESERVING] or others or [best]
-    return min(reserving, key=_batch), best
+    reserving = [one for one in real if one.kind in RESERVING]
+    others = [one for one in real if one not in reserving]
+    if reserving and others:
+        return min(reserving, key=_batch), next((one for one in others if one.kind == "paged"), max(others, key=_batch))
+    return max(real, key=_slowness), min(real, key=_slowness)
+
+
+def _slowness(one: Allocator) -> float:
+    value = one.mean("normalized_latency_s.p50")
+    return value if value == value else 0.0  # noqa: PLR0124  (NaN sorts as 0)
 
 
 def _batch(one: Allocator) -> float:
@@ -56,8 +66,8 @@ def findings(
 
     """
     worst, best = pair or contrast(allocators)
-    batches = _batches(worst, best, "From the same pool, " if same_pool else "")
-    said = [Finding("result", text) for text in (batches, _memory(worst, best))]
+    headline = _headline(worst, best, "From the same pool, " if same_pool else "")
+    said = [Finding("result", text) for text in (headline, _memory(worst, best))]
     said += [_limit(best), Finding("advice", _advice(best))]
     overloaded = [one.label for one in allocators if one.verdict is Verdict.OVERLOADED]
     if overloaded:
@@ -82,6 +92,23 @@ def findings(
         if above:
             said.append(Finding("warning", f"{_list(above)} of the ideal {word}: {_above(word)}"))
     return said
+
+
+def _headline(worst: Allocator, best: Allocator, opening: str) -> str:
+    if worst is best or reserves(worst):
+        return _batches(worst, best, opening)
+    hits = 100 * best.mean("prefix_hit_rate")
+    found = f"{best.label} finds {hits:.0f} % of its prompt tokens in the cache. " if hits >= 1 else ""
+    return (
+        f"{found}With {best.label} a first token takes {short(best.mean('ttft_s.p50'))} s and each token "
+        f"{short(1e3 * best.mean('normalized_latency_s.p50'))} ms, with {worst.label} "
+        f"{short(worst.mean('ttft_s.p50'))} s and {short(1e3 * worst.mean('normalized_latency_s.p50'))} ms (medians)."
+    )
+
+
+def reserves(one: Allocator) -> bool:
+    """Whether it takes room ahead of need, or in one piece: what paging put an end to."""
+    return one.kind in RESERVING
 
 
 def _batches(worst: Allocator, best: Allocator, opening: str) -> str:
