@@ -121,15 +121,26 @@ class PlacedTensors:
         self._addresses[row] = [self._make(tokens) for _ in range(self._tensors)]
 
     def concatenate(self, rows: list[int], targets: list[int]) -> None:
-        """Replace each tensor by a longer one: layer by layer, in each row by row, first K and then V."""
+        """Replace each tensor by a longer one: layer by layer, in each row by row, first K and then V.
+
+        A row that has no tensors yet gets its first ones, likewise one layer after the other.
+        """
         pair = 2 if self._tensors % 2 == 0 else 1
         for layer in range(0, self._tensors, pair):
             for row, tokens in zip(rows, targets, strict=True):
-                addresses = self._addresses[row]
+                addresses = self._addresses.setdefault(row, [])
                 for tensor in range(layer, layer + pair):
                     longer = self._make(tokens)
-                    self.device.free(addresses[tensor])
-                    addresses[tensor] = longer
+                    if tensor < len(addresses):
+                        self.device.free(addresses[tensor])
+                        addresses[tensor] = longer
+                    else:
+                        addresses.append(longer)
+
+    @property
+    def rows(self) -> set[int]:
+        """Rows that have tensors."""
+        return set(self._addresses)
 
     def drop(self, row: int) -> None:
         """Free the tensors of a row."""

@@ -7,11 +7,9 @@ directory keeps those that finished, and `resume` does only the rest.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +21,7 @@ from sim.engine.loop import Engine
 from sim.errors import UserError
 from sim.rundir import ParquetSink, write_json
 from sim.setup import Case, Setup, prepare
+from sim.versions import own, versions
 from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     Executing = Callable[[Setup, Case, Requests, Allocator], AbstractContextManager[Executor]]
     """Makes the executor of one run, and takes it apart when the run is over."""
 
-PACKAGES = ("kvsim", "numpy", "simpy", "pyarrow", "pydantic")
+PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
 
 class Progress(NamedTuple):
@@ -179,7 +178,7 @@ def _manifest(setup: Setup) -> dict[str, Any]:
         raise UserError("allocators: two labels give the same folder name; make them differ in letters or digits")
     return {
         "schema": SCHEMA_VERSION,
-        "kvsim": version("kvsim"),
+        "kvsim": own(),
         "name": workload.name,
         "seed": workload.seed,
         "repeat": workload.repeat,
@@ -195,7 +194,7 @@ def _manifest(setup: Setup) -> dict[str, Any]:
         "runs": runs,
         "slo": workload.slo.model_dump(exclude_none=True),
         "expect": workload.model_dump(mode="json")["expect"],
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": versions(PACKAGES),
     }
 
 

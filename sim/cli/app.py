@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from cyclopts import App, CycloptsError, Parameter
 
 from sim.cli.usage import fault
+from sim.versions import own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,7 +57,7 @@ def make_app(program: str) -> App:
     app = App(
         name=program,
         help="Simulate the KV-cache memory manager of an LLM serving engine.",
-        version=lambda: version("kvsim"),
+        version=own,
         default_parameter=Parameter(negative=(), show_default=False),
         help_format="plaintext",
         suppress_keyboard_interrupt=False,

@@ -3,7 +3,8 @@
 A decode is a sequence with one new token, a prefill chunk one with many; both stand in one
 forward pass.  Everything is found with a few NumPy operations over the batch, from the plan,
 the decoding columns and the allocator's own block table, which torch wraps without a copy
-and which moves to the device once a step.
+and which moves to a GPU once a step, through pinned memory.  A step of decodes alone has a
+simpler form (`sim.decode.lanes`).
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from sim.decode.device import moved
+from sim.decode.lanes import Ints, Lanes, make_lanes, padded_sizes
+
 if TYPE_CHECKING:
-    from allocators.table import BlockTable
     from sim.decode.transcript import Transcript
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
-
-Ints = npt.NDArray[np.int64]
 
 
 class Fork(NamedTuple):
@@ -62,9 +62,9 @@ class Batch:
     targets: Ints
     """int64[m]: where in the transcript it goes."""
     ids: torch.Tensor
-    """int64[1, t]: token ids."""
+    """int64[t]: token ids."""
     positions: torch.Tensor
-    """int64[1, t]"""
+    """int64[t]"""
     keep: torch.Tensor
     """int64[n]: places in the packed row whose logits are wanted."""
     table: torch.Tensor
@@ -83,40 +83,48 @@ class Batch:
         return self.starts + self.counts
 
 
-class Tables:
-    """The allocator's block table on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        """Wrap nothing yet."""
-        self._device = device
-        self._array: npt.NDArray[np.int32] | None = None
-        self._wrapped = torch.zeros(0, dtype=torch.int32)
-
-    def moved(self, table: BlockTable) -> torch.Tensor:
-        """Return the table as it is now: on the CPU the very same memory, on a GPU moved there."""
-        if self._array is not table.blocks:  # the first step, or the table has doubled
-            self._array = table.blocks
-            self._wrapped = torch.from_numpy(table.blocks)
-        return self._wrapped.to(self._device, non_blocking=True)
-
-
 class Batcher:
     """Makes batches of plans; remembers which sequence each row of the block table holds."""
 
-    def __init__(self, transcript: Transcript, device: torch.device, *, recomputes: bool = False) -> None:
-        """Make batches for a model on `device`; `recomputes` says that every step computes all known tokens."""
+    def __init__(
+        self, transcript: Transcript, device: torch.device, *, recomputes: bool = False, lanes: int = 0
+    ) -> None:
+        """Make batches.
+
+        Args:
+            transcript: the tokens.
+            device: where the model is.
+            recomputes: every step computes all known tokens.
+            lanes: a step of decodes alone is padded if it has no more sequences than that.
+
+        """
         self._transcript = transcript
         self._device = device
         self._recomputes = recomputes
-        self._tables = Tables(device)
+        self._sizes = np.array(padded_sizes(lanes) if lanes else [], np.int64)
         self._tickets = np.full(64, -1, np.int64)
         self._names = np.zeros(64, np.int64)
 
-    def make(self, plan: Plan, serving: Serving) -> Batch:
-        """Make the batch of a plan, which has at least one decode or chunk."""
-        table, size = serving.allocator.table, serving.allocator.block_size
-        self._grow(len(table.count))
+    def make(self, plan: Plan, serving: Serving) -> Batch | Lanes:
+        """Make the batch of a plan, which has at least one decode or chunk; or lanes, if they can hold it."""
+        self._grow(len(serving.allocator.table.count))
         forks = self._seat_decodes(plan, serving)
+        padded = self._sizes[self._sizes.searchsorted(plan.decodes) :]
+        if len(padded) and not plan.chunks and not forks:
+            return self._lanes(plan, serving, int(padded[0]))
+        return self._batch(plan, serving, forks)
+
+    def _lanes(self, plan: Plan, serving: Serving, size: int) -> Lanes:
+        """Make a padded step of decodes alone."""
+        decoding, allocator, transcript = serving.decoding, serving.allocator, self._transcript
+        rows, starts = (decoding.column(which)[: plan.decodes] for which in (decoding.ROW, decoding.LENGTH))
+        names = self._names[rows]
+        said = transcript.aim(names + starts + 1)
+        blocks, block_size = allocator.table.blocks, allocator.block_size
+        return make_lanes(blocks, block_size, rows, names, starts, said, size, transcript.spare)
+
+    def _batch(self, plan: Plan, serving: Serving, forks: list[Fork]) -> Batch:
+        table, size = serving.allocator.table, serving.allocator.block_size
         rows, starts, counts, picks, ranks, targets = self._columns(plan, serving)
         names = self._names[rows]
         if self._recomputes:
@@ -126,10 +134,9 @@ class Batcher:
         positions = np.arange(offsets[-1]) - (offsets[:-1] - starts)[owner]
         keep, picks = np.unique(picks, return_inverse=True)
         ends = offsets[1:][keep] - 1
-        moved = torch.from_numpy(np.concatenate([positions, names[owner] + positions, rows[owner], ends]))
-        moved = moved.to(self._device, non_blocking=True)
-        at, ids, row_of, wanted = moved.tensor_split([len(positions) * part for part in (1, 2, 3)])
-        block_table = self._tables.moved(table)
+        told = moved(np.concatenate([positions, names[owner] + positions, rows[owner], ends]), self._device)
+        at, ids, row_of, wanted = told.tensor_split([len(positions) * part for part in (1, 2, 3)])
+        block_table = moved(table.blocks, self._device)
         blocks = block_table[row_of, at // size].to(torch.int64)
         return Batch(
             rows=rows,
@@ -141,8 +148,8 @@ class Batcher:
             picks=picks,
             ranks=ranks,
             targets=targets,
-            ids=self._transcript.tokens[ids][None],
-            positions=at[None],
+            ids=self._transcript.tokens[ids],
+            positions=at,
             keep=wanted,
             table=block_table,
             slots=blocks * size + at % size,

@@ -164,7 +164,7 @@ def exercised(steps: Sequence[Step]) -> dict[str, int]:
 
 
 def memory_of(runtime: Runtime, case: Case, allocator: Allocator) -> Memory:
-    """Hold what a run's K/V took against what is simulated of it."""
+    """Hold what a run's K/V took against what is simulated of it; where tensors lie is yet to be simulated."""
     pool = case.pool
     if runtime.store is not None:
         store = runtime.store
@@ -175,19 +175,15 @@ def memory_of(runtime: Runtime, case: Case, allocator: Allocator) -> Memory:
             "block_bytes": pool.block_bytes,
         }
         return Memory("pool", simulated, measured)
-    tensors = getattr(allocator, "tensors", None)
-    if not allocator.concatenates or tensors is None:
+    if not allocator.concatenates:
         return Memory("none")
-    device, meter = tensors.device, runtime.meter
-    simulated = {"peak_allocated": device.peak_allocated, "peak_reserved": device.peak_reserved}
-    measured = {}
-    if meter is not None:
-        meter.step()
+    names = ("peak_allocated", "peak_reserved")
+    meter, measured = runtime.meter, {}
     if meter is not None and not case.spec.options.get("expandable_segments"):  # PyTorch fixes that when it starts
-        measured = {"peak_allocated": meter.peak_allocated, "peak_reserved": meter.peak_reserved}
+        measured = {name: int(getattr(meter, name)) for name in names}
     longest = int(runtime.transcript.stride.max()) * int(case.facts["tensor_token_bytes"] or 0)
     slack = {"peak_reserved": segment_size(round_size(longest))}
-    return Memory("tensors", simulated, measured, MEMORY_TOLERANCE, slack)
+    return Memory("tensors", dict.fromkeys(names, 0), measured, MEMORY_TOLERANCE, slack)
 
 
 def decisions_of(measured: Sequence[Step], replayed: Sequence[Step], folders: tuple[Path, Path]) -> Decisions:

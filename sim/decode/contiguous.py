@@ -8,8 +8,8 @@ step brings all known tokens of every sequence, which attend to one another.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -18,6 +18,8 @@ from transformers import DynamicCache
 from sim.decode.torch_backend import seen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sim.decode.batch import Batch
     from sim.decode.transcript import Transcript
     from sim.engine.plan import Plan
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """What the growing tensors take of a GPU, as PyTorch's caching allocator itself counts it.
+    """What the growing tensors take of a GPU, as PyTorch's caching allocator itself counts it.  Bytes.
 
     They live in a memory pool of their own (`torch.cuda.MemPool`), so that segments and peaks
     are theirs alone; the pool is run by the same caching allocator.
@@ -33,44 +35,36 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         """Meter an empty pool."""
-        self.pool = torch.cuda.MemPool()
-        self.allocated = self.peak_allocated = self.peak_reserved = 0
-        """Bytes."""
+        self.allocated = self.peak_allocated = 0
+        self.peak_reserved = 0
+        """The pool keeps its segments, so what it has reserved only grows."""
+        self._pool = torch.cuda.MemPool()
         self._device = device
-        self._sizes: dict[tuple[int, int], int] = {}
-        """Bytes of one of the two tensors of each (sequence, layer)."""
 
-    def using(self) -> AbstractContextManager[None]:
-        """Allocate from the pool within the context."""
-        return torch.cuda.use_mem_pool(self.pool)
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Make tensors in the pool, or drop some of it; nothing else may be made or dropped within the context."""
+        torch.cuda.reset_peak_memory_stats(self._device)
+        before = self._stats()
+        with torch.cuda.use_mem_pool(self._pool):
+            yield
+        after = self._stats()
+        self.peak_allocated = max(self.peak_allocated, self.allocated + after.peak - before.allocated)
+        self.allocated += after.allocated - before.allocated
+        self.peak_reserved += after.reserved - before.reserved
 
-    def now(self) -> int:
-        """Bytes allocated on the device, by anybody."""
-        return torch.cuda.memory_allocated(self._device)
+    def _stats(self) -> Stats:
+        stats = torch.cuda.memory_stats_as_nested_dict(self._device)
+        allocated, reserved = (stats[name]["all"] for name in ("allocated_bytes", "reserved_bytes"))
+        return Stats(allocated["current"], allocated["peak"], reserved["current"])
 
-    def replaced(self, name: int, layer: int, change: int) -> None:
-        """Count two equally long tensors that took the place of two shorter ones, one after the other.
 
-        Args:
-            name: of the sequence.
-            layer: index.
-            change: bytes by which the allocation grew.
+class Stats(NamedTuple):
+    """What PyTorch's caching allocator holds for the whole process.  Bytes."""
 
-        """
-        before = self._sizes.get((name, layer), 0)
-        after = self._sizes[name, layer] = before + change // 2
-        self.peak_allocated = max(self.peak_allocated, self.allocated + after, self.allocated + 2 * after - before)
-        self.allocated += change
-
-    def freed(self, name: int) -> None:
-        """Count the tensors of a sequence as gone."""
-        for key in [key for key in self._sizes if key[0] == name]:
-            self.allocated -= 2 * self._sizes.pop(key)
-
-    def step(self) -> None:
-        """Take note of the pool's segments."""
-        segments = self.pool.snapshot()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
-        self.peak_reserved = max(self.peak_reserved, sum(segment["total_size"] for segment in segments))
+    allocated: int
+    peak: int
+    reserved: int
 
 
 class Growing:
@@ -83,7 +77,7 @@ class Growing:
 
         Args:
             transcript: names sequences.
-            meter: counts memory; slow.
+            meter: counts memory.
 
         """
         self._transcript = transcript
@@ -97,26 +91,23 @@ class Growing:
         at = self._transcript.at
         alive = {at(job.index, sample) for job in serving.running.values() for sample in range(len(job.rows))}
         alive -= {at(job.index, sample) for job in plan.preempted for sample in range(job.samples)}
-        for name in self._caches.keys() - alive:
-            del self._caches[name]
-            if self._meter is not None:
-                self._meter.freed(name)
+        gone = sorted(self._caches.keys() - alive)
+        if gone:
+            with self._counting():
+                for name in gone:
+                    self._drop(name)
 
     def fork(self, batch: Batch) -> None:
         """Clone the tensors of a sequence's first sample for the others."""
         for fork in batch.forks:
-            for index, layer in enumerate(self._caches[fork.source].layers):
-                self._update(fork.target, index, layer.keys, layer.values)
+            with self._counting():
+                for index, layer in enumerate(self._caches[fork.source].layers):
+                    self._update(fork.target, index, layer.keys, layer.values)
 
     def plan(self, batch: Batch) -> None:
-        """Start sequences that begin anew with empty tensors."""
+        """Note which sequences there are, and where each has its tokens."""
         self._names = batch.names.tolist()
         self._bounds = list(zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True))
-        for name, start in zip(self._names, batch.starts.tolist(), strict=True):
-            if not start:
-                self._caches.pop(name, None)
-        if self._meter is not None:
-            self._meter.step()
 
     def attend(
         self,
@@ -129,22 +120,24 @@ class Growing:
     ) -> torch.Tensor:
         """See `AttentionBackend.attend`."""
         output = torch.empty_like(query)
+        with self._counting():
+            for name, (first, last) in zip(self._names, self._bounds, strict=True):
+                self._update(name, layer, *(states[first:last].transpose(0, 1)[None] for states in (key, value)))
         for name, (first, last) in zip(self._names, self._bounds, strict=True):
-            new = (states[first:last].transpose(0, 1)[None] for states in (key, value))
-            keys, values = self._update(name, layer, *new)
-            output[first:last] = _causal(query[first:last], keys, values, scale, window)
+            grown = self._caches[name].layers[layer]
+            output[first:last] = _causal(query[first:last], grown.keys, grown.values, scale, window)
         return output
 
-    def _update(self, name: int, layer: int, *new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _counting(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._meter is None else self._meter.counting()
+
+    def _drop(self, name: int) -> None:
+        """Free the tensors of a sequence."""
+        del self._caches[name]
+
+    def _update(self, name: int, layer: int, *new: torch.Tensor) -> None:
         """Concatenate new K and V, [1, kv_heads, tokens, head_dim] each, to one layer of a sequence."""
-        cache = self._caches.setdefault(name, DynamicCache())
-        meter = self._meter
-        before = meter.now() if meter else 0
-        with meter.using() if meter else nullcontext():
-            keys, values = cache.update(*new, layer)
-        if meter:
-            meter.replaced(name, layer, meter.now() - before)
-        return keys, values
+        self._caches.setdefault(name, DynamicCache()).update(*new, layer)
 
 
 class Recomputing:

@@ -6,6 +6,8 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from sim.errors import UserError
@@ -64,3 +66,9 @@ def finish(device: torch.device) -> None:
     """Wait until all that was asked of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def moved(array: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
+    """Put an array on a device: on the CPU the very same memory, else copied through pinned memory, unwaited."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from sim.decode.device import finish
+from sim.decode.device import moved
+from sim.decode.lanes import Lanes
+from sim.decode.pace import Pace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from sim.decode.attention import AttentionBackend
     from sim.decode.batch import Batch, Batcher
+    from sim.decode.graphs import PaddedSteps
     from sim.decode.model import Decoder
     from sim.decode.transcript import Transcript
     from sim.engine.plan import Plan
@@ -36,8 +38,8 @@ class Memory(Protocol):
 class Watcher(Protocol):
     """Sees what is said."""
 
-    def see(self, batch: Batch, logits: torch.Tensor) -> None:
-        """Take note of a step's logits, [wanted places, vocab]."""
+    def see(self, batch: Batch | Lanes, logits: torch.Tensor) -> None:
+        """Take note of a step's logits, [wanted places, vocab], which are good until the next step."""
 
 
 class TorchExecutor:
@@ -50,6 +52,7 @@ class TorchExecutor:
         memory: Memory,
         batcher: Batcher,
         transcript: Transcript,
+        padded: PaddedSteps | None = None,
         watcher: Watcher | None = None,
     ) -> None:
         """Run plans.
@@ -60,7 +63,8 @@ class TorchExecutor:
             memory: what `backend` attends over.
             batcher: makes a batch of a plan.
             transcript: the tokens.
-            watcher: is shown every step's logits; that is not timed.
+            padded: runs lanes, if `batcher` makes some.
+            watcher: is shown every step's logits; that is not timed, so each step is then waited for.
 
         """
         self._decoder = decoder
@@ -68,14 +72,16 @@ class TorchExecutor:
         self._memory = memory
         self._batcher = batcher
         self._transcript = transcript
+        self._padded = padded
         self._watcher = watcher
+        self._pace = Pace(decoder.device, ahead=padded is not None and watcher is None)
 
     def foresee(self, serving: Serving, steps: int) -> Ints | None:
         """No step's time is known before it has run."""
         return None
 
     def run(self, plan: Plan, serving: Serving) -> int:
-        """Carry out one step; returns the nanoseconds it took, host work and all.
+        """Carry out one step; returns the nanoseconds it took (`sim.decode.pace` says what is measured).
 
         Raises:
             OutOfMemoryError: the device has no room for it.
@@ -85,22 +91,36 @@ class TorchExecutor:
             with torch.inference_mode():
                 return self._run(plan, serving)
         except torch.OutOfMemoryError as error:
+            self._pace.lost()
             raise OutOfMemoryError(_shortage(plan, serving, error)) from error
 
     def _run(self, plan: Plan, serving: Serving) -> int:
-        begin = time.perf_counter_ns()
+        self._pace.start()
         self._memory.move(plan, serving)
-        batch = None if plan.empty else self._batcher.make(plan, serving)
-        if batch is not None:
-            self._memory.fork(batch)
-            logits = self._decoder.logits(batch, self._backend)
-            if len(batch.targets):
-                self._transcript.say(batch.targets, chosen(logits, batch))
-        finish(self._decoder.device)
-        duration = time.perf_counter_ns() - begin
-        if batch is not None and self._watcher is not None:
+        if plan.empty:
+            return self._pace.finished()
+        batch = self._batcher.make(plan, serving)
+        if isinstance(batch, Lanes):
+            logits = self._lanes(batch)
+            duration = self._pace.launched(batch.size)
+        else:
+            logits = self._packed(batch)
+            duration = self._pace.finished()
+        if self._watcher is not None:
             self._watcher.see(batch, logits)
-        return max(1, duration)
+        return duration
+
+    def _lanes(self, lanes: Lanes) -> torch.Tensor:
+        if self._padded is None:
+            raise RuntimeError("a step was padded, but nothing runs padded steps")
+        return self._padded.run(lanes)
+
+    def _packed(self, batch: Batch) -> torch.Tensor:
+        self._memory.fork(batch)
+        logits = self._decoder.logits(batch, self._backend)
+        if len(batch.targets):
+            self._transcript.say(batch.targets, chosen(logits, batch))
+        return logits
 
 
 class OutOfMemoryError(Exception):
@@ -116,9 +136,9 @@ def _shortage(plan: Plan, serving: Serving, error: BaseException) -> str:
 
 def chosen(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Choose the token for each target: the likeliest one, for parallel samples' first the k-th likeliest."""
-    picks = torch.from_numpy(batch.picks).to(logits.device)
+    picks = moved(batch.picks, logits.device)
     most = int(batch.ranks.max(initial=0))
     if not most:
         return logits.argmax(dim=-1)[picks]
-    ranks = torch.from_numpy(batch.ranks).to(logits.device)
+    ranks = moved(batch.ranks, logits.device)
     return logits.topk(most + 1, dim=-1).indices[picks, ranks]

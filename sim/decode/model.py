@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sim.decode.attention import NAME, Binding, attention_layers, bind
 from sim.decode.device import DTYPES
+from sim.decode.fused import FusedNetwork, fusible
 from sim.errors import UserError
 from sim.models.shipped import read_config, shipped_models
 
@@ -44,13 +45,38 @@ class Decoder:
     """Where they come from, in words."""
     binding: Binding
 
+    fused: FusedNetwork | None
+    """The same weights as fewer and larger products, where the architecture is known; it decodes in their place."""
+
     def logits(self, batch: Batch, backend: AttentionBackend) -> torch.Tensor:
         """Run one step through `backend`; returns [wanted places, vocab]."""
         backend.plan(batch)
+        return self.run(batch.ids, batch.positions, batch.keep, backend)
+
+    def run(
+        self, ids: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | None, backend: AttentionBackend
+    ) -> torch.Tensor:
+        """Run packed tokens through `backend`, which has been planned for them.
+
+        Args:
+            ids: int64[t]
+            positions: int64[t]
+            keep: int64[n], the places whose logits are wanted; all if None.
+            backend: attends.
+
+        Returns:
+            [n, vocab]
+
+        """
+        if self.fused is not None:
+            return self.fused.logits(ids, positions, keep, backend)
         self.binding.backend = backend
         try:
             output = self.network(
-                input_ids=batch.ids, position_ids=batch.positions, use_cache=False, logits_to_keep=batch.keep
+                input_ids=ids[None],
+                position_ids=positions[None],
+                use_cache=False,
+                logits_to_keep=0 if keep is None else keep,
             )
         finally:
             self.binding.backend = None
@@ -79,7 +105,15 @@ def supported(name: str, geometry: Geometry, base: Path | None = None) -> dict[s
     return values
 
 
-def load(name: str, geometry: Geometry, device: torch.device, *, base: Path | None = None, seed: int = 0) -> Decoder:
+def load(
+    name: str,
+    geometry: Geometry,
+    device: torch.device,
+    *,
+    base: Path | None = None,
+    seed: int = 0,
+    fuse: bool = True,
+) -> Decoder:
     """Put a model on a device.
 
     Args:
@@ -88,6 +122,8 @@ def load(name: str, geometry: Geometry, device: torch.device, *, base: Path | No
         device: where it shall run.
         base: folder that relative paths start from.
         seed: of random weights.
+        fuse: whether to decode with fused products, where the architecture allows; else transformers' own
+            layers decode, through its attention interface.
 
     Raises:
         UserError: it is not supported, or the checkpoint does not match its config.
@@ -110,7 +146,8 @@ def load(name: str, geometry: Geometry, device: torch.device, *, base: Path | No
     found = sum(1 for _ in attention_layers(network))
     if found != geometry.layers:
         raise UserError(f"model {name}: {found} attention layers in transformers, {geometry.layers} in its config.json")
-    return Decoder(network, geometry, device, weights, bind(network))
+    fused = FusedNetwork(network) if fuse and fusible(network) else None
+    return Decoder(network, geometry, device, weights, bind(network), fused)
 
 
 def _config(values: dict[str, Any], geometry: Geometry) -> PreTrainedConfig:

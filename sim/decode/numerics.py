@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sim.decode.batch import Batch
+    from sim.decode.lanes import Lanes
     from sim.decode.model import Decoder
     from sim.decode.transcript import Transcript
     from sim.models.geometry import Geometry
@@ -64,7 +65,7 @@ class Recorder:
         samples = requests.samples if len(requests.samples) else np.ones_like(tokens)
         self._stop = int((tokens * samples)[: self.requests].sum())
 
-    def see(self, batch: Batch, logits: torch.Tensor) -> None:
+    def see(self, batch: Batch | Lanes, logits: torch.Tensor) -> None:
         """Keep the row of every token that was said."""
         for target, pick in zip(batch.targets.tolist(), batch.picks.tolist(), strict=True):
             if target < self._stop:

@@ -11,6 +11,7 @@ from sim.decode.contiguous import Growing, Meter, Recomputing
 from sim.decode.device import DTYPES, demand_memory
 from sim.decode.executor import TorchExecutor
 from sim.decode.flashinfer_backend import FlashInferBackend, obstacle
+from sim.decode.graphs import PaddedSteps
 from sim.decode.memory import PagedMemory
 from sim.decode.store import KVStore
 from sim.decode.torch_backend import TorchBackend
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sim.decode.attention import AttentionBackend
     from sim.decode.executor import Memory, Watcher
     from sim.decode.model import Decoder
+    from sim.decode.paged import PagedBackend
     from sim.models.geometry import Geometry
     from sim.setup import Case
     from workloads.requests import Requests
@@ -78,8 +80,9 @@ def assemble(
     backend: str,
     swap: bool = False,
     watcher: Watcher | None = None,
+    padded: bool | None = None,
 ) -> Runtime:
-    """Put together what runs one case, its K/V allocated.
+    """Put together what runs one case, its K/V allocated, its kernels built and its graphs captured.
 
     Args:
         decoder: the model.
@@ -89,7 +92,9 @@ def assemble(
         seed: of the prompts' tokens.
         backend: attends, where there are blocks.
         swap: whether there is to be room on the host.
-        watcher: is shown the logits.
+        watcher: is shown the logits; every step is then waited for.
+        padded: whether steps of decodes alone are padded (`sim.decode.graphs`); where a CUDA graph can hold them
+            if not given.
 
     Raises:
         UserError: the pool does not fit on the device, or no kernel here reads the allocator's tables.
@@ -104,21 +109,30 @@ def assemble(
     transcript = Transcript(requests, contents(requests), geometry.vocab, seed, device)
     attends: AttentionBackend
     memory: Memory
-    store = meter = None
+    store = meter = steps = None
+    most = case.limits.max_num_seqs
     if has_blocks(allocator):
         pool = case.pool
         host_blocks = allocator.host.pool.num_blocks if swap and isinstance(allocator, SharingRows) else 0
         demand_memory(device, {"the KV pool and its null block": (pool.num_blocks + 1) * pool.block_bytes})
         dtype = DTYPES[geometry.kv_dtype]
         store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, host_blocks)
-        attends = FlashInferBackend(store, geometry) if backend == "flashinfer" else TorchBackend(store)
-        memory = PagedMemory(store)
+        if backend == "flashinfer":
+            lane_blocks = -(-case.limits.max_model_len // pool.block_size)
+            paged: PagedBackend = FlashInferBackend(store, geometry, most, lane_blocks)
+        else:
+            paged = TorchBackend(store)
+        if paged.capturable if padded is None else padded:
+            steps = PaddedSteps(decoder, paged, transcript, most)
+        attends, memory = paged, PagedMemory(store)
     elif allocator.recomputes:
         attends = memory = Recomputing()
     else:
         meter = Meter(device) if device.type == "cuda" else None
         attends = memory = Growing(transcript, meter)
     warm_up(decoder, attends if store is not None else Recomputing())
-    batcher = Batcher(transcript, device, recomputes=allocator.recomputes)
-    executor = TorchExecutor(decoder, attends, memory, batcher, transcript, watcher)
+    if steps is not None:
+        steps.capture()
+    batcher = Batcher(transcript, device, recomputes=allocator.recomputes, lanes=most if steps is not None else 0)
+    executor = TorchExecutor(decoder, attends, memory, batcher, transcript, steps, watcher)
     return Runtime(executor, transcript, attends.name, store, meter)

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from sim.decode.paged import PagedBackend
+
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
+    from sim.decode.lanes import Lanes
     from sim.decode.store import KVStore
 
 
@@ -29,15 +33,14 @@ class Span(NamedTuple):
     """int64[ceil(context / block_size)]: its blocks in logical order."""
 
 
-class TorchBackend:
+class TorchBackend(PagedBackend):
     """Keeps K/V in a `KVStore` and attends through the block table."""
 
     name = "torch"
 
     def __init__(self, store: KVStore) -> None:
         """Attend over `store`."""
-        self._store = store
-        self._slots = torch.zeros(0, dtype=torch.int64)
+        super().__init__(store)
         self._singles = 0
         self._padded = torch.zeros(0)
         self._contexts = torch.zeros(0)
@@ -46,8 +49,8 @@ class TorchBackend:
 
     def plan(self, batch: Batch) -> None:
         """Find the blocks of every sequence; masks are made when a layer first asks for them."""
-        size, device = self._store.block_size, batch.table.device
-        self._slots = batch.slots
+        size, device = self.store.block_size, batch.table.device
+        self.slots = batch.slots
         self._masks = {}
         self._singles = singles = int((batch.counts == 1).argmin()) if (batch.counts != 1).any() else len(batch.counts)
         contexts = batch.contexts
@@ -62,18 +65,19 @@ class TorchBackend:
             blocks = batch.table[int(batch.rows[place]), : -(-context // size)].to(torch.int64)
             self._spans.append(Span(int(batch.offsets[place]), int(batch.counts[place]), context, blocks))
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scale: float,
-        window: int | None,
-    ) -> torch.Tensor:
-        """See `AttentionBackend.attend`."""
-        self._store.write(layer, self._slots, key, value)
-        keys, values = self._store.layer(layer)
+    def plan_lanes(self, lanes: Lanes, slots: torch.Tensor) -> None:
+        """See `PagedBackend.plan_lanes`."""
+        offsets, blocks, _ = lanes.pages
+        counts = np.diff(offsets)
+        table = np.zeros((lanes.size, int(counts.max())), np.int64)
+        table[np.arange(table.shape[1]) < counts[:, None]] = blocks
+        self.slots, self._singles, self._spans, self._masks = slots, lanes.size, [], {}
+        self._padded = torch.from_numpy(table).to(slots.device)
+        self._contexts = torch.from_numpy(lanes.contexts).to(slots.device)
+
+    def read(self, layer: int, query: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
+        """See `PagedBackend.read`."""
+        keys, values = self.store.layer(layer)
         output = torch.empty_like(query)
         singles = self._singles
         if singles:
@@ -93,10 +97,10 @@ class TorchBackend:
         """Which keys each query sees, of one span or (-1) of all single tokens; the same for every layer."""
         mask = self._masks.get((index, window))
         if mask is None:
-            device = self._slots.device
+            device = self.slots.device
             if index < 0:
                 ends = self._contexts[:, None, None, None]
-                places = torch.arange(self._padded.shape[1] * self._store.block_size, device=device)
+                places = torch.arange(self._padded.shape[1] * self.store.block_size, device=device)
             else:
                 span = self._spans[index]
                 ends = torch.arange(span.context - span.tokens + 1, span.context + 1, device=device)[:, None]

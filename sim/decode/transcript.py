@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from allocators.content import Content, Segments
+from sim.decode.device import moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,9 @@ class Transcript:
         self.stride: Ints = self.prompt + self.output
         self.base: Ints = np.concatenate([[0], np.cumsum(self.stride * self.samples)])
         """Where each request's tokens begin: sample k of request i at `base[i] + k * stride[i]`."""
-        self.tokens = torch.zeros(int(self.base[-1]), dtype=torch.int64, device=device)
+        self.spare = int(self.base[-1])
+        """A place behind all others, for tokens that nobody will read."""
+        self.tokens = torch.zeros(self.spare + 1, dtype=torch.int64, device=device)
         self._content = content
         self._vocab = vocab
         self._seed = seed
@@ -52,7 +55,7 @@ class Transcript:
         prefixes = requests.prefixes
         self._speaker = {} if prefixes is None else {int(name): i for i, name in enumerate(prefixes.outputs)}
         """The request whose output a content id names."""
-        self._known = np.zeros(int(self.base[-1]), np.bool_)
+        self._known = np.zeros(self.spare, np.bool_)
         """bool[tokens]: outputs that are final, said or forced."""
         self.forced: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
         """bool[tokens]: outputs that the model is made to say; empty when there is none."""
@@ -76,15 +79,16 @@ class Transcript:
         prompt = self._prompt(index)
         for sample in range(int(self.samples[index])):
             start = self.at(index, sample)
-            self.tokens[start : start + len(prompt)] = torch.from_numpy(prompt).to(self.tokens.device)
+            self.tokens[start : start + len(prompt)] = moved(prompt, self.tokens.device)
+
+    def aim(self, targets: Ints) -> Ints:
+        """Where to write the tokens that are about to be said: at these places, or nowhere if others are forced."""
+        self._known[targets] = True
+        return np.where(self.forced[targets], self.spare, targets) if len(self.forced) else targets
 
     def say(self, targets: Ints, tokens: torch.Tensor) -> None:
         """Write generated tokens, except where others are forced."""
-        self._known[targets] = True
-        if len(self.forced):
-            free = np.flatnonzero(~self.forced[targets])
-            targets, tokens = targets[free], tokens[torch.from_numpy(free).to(tokens.device)]
-        self.tokens[torch.from_numpy(targets).to(tokens.device)] = tokens
+        self.tokens[moved(self.aim(targets), tokens.device)] = tokens
 
     def _prompt(self, index: int) -> Ints:
         content, length = self._content(index), int(self.prompt[index])
@@ -117,9 +121,9 @@ class Transcript:
         said = int(self._known[start : start + int(self.output[index])].sum())
         if stop > said:
             if not len(self.forced):
-                self.forced = np.zeros(len(self.tokens), np.bool_)
+                self.forced = np.zeros(self.spare, np.bool_)
             missing = slice(start + said, start + stop)
             self.forced[missing] = self._known[missing] = True
-            self.tokens[missing] = torch.from_numpy(self._stream(name, stop)[said:]).to(self.tokens.device)
+            self.tokens[missing] = moved(self._stream(name, stop)[said:], self.tokens.device)
         part: Ints = self.tokens[start + offset : start + stop].cpu().numpy()
         return part

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 from allocators.registry import find
 from allocators.rows import SharingRows
 from analysis.reading import open_directory
-from sim.decode.checks import MEMORY_TOLERANCE, Decisions, Finding, decisions_of, exercised, memory_of
+from sim.decode.checks import MEMORY_TOLERANCE, Decisions, Finding, Memory, decisions_of, exercised, memory_of
 from sim.decode.device import demand_memory, name_of, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.model import load, supported
 from sim.decode.numerics import TOLERANCE, Recorder, Reference, compare, compared
+from sim.decode.placement import Placing
 from sim.decode.runtime import assemble, choose_backend
 from sim.decode.trace import DivergedError, Recorded, Replayed
 from sim.decode.versions import versions
@@ -32,7 +33,6 @@ from sim.errors import UserError
 from sim.rundir import ParquetSink, write_json
 from sim.runner import contents, run
 from sim.setup import prepare
-from workloads.allocator import AllocatorSpec
 from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Bench:
         folders = {each.label: each.path for each in open_directory(measured).runs}
         for finding, recorded, setup, case, requests in self._served:
             if finding.stopped is None:
-                finding.decisions = replay(setup, case, requests, recorded, folders[case.label])
+                finding.decisions = replay(setup, case, requests, recorded, folders[case.label], finding.memory)
         run(workload, out / f"simulated{suffix}", base=base)
 
     @contextmanager
@@ -199,11 +199,24 @@ class Bench:
         finding.decoding_s = sum(recorded.durations) / 1e9
 
 
-def replay(setup: Setup, case: Case, requests: Requests, recorded: Recorded, measured: Path) -> Decisions:
-    """Simulate a run under its measured clock, once step by step and once leaping, and compare the decisions."""
+def replay(
+    setup: Setup, case: Case, requests: Requests, recorded: Recorded, measured: Path, memory: Memory
+) -> Decisions:
+    """Simulate a run under its measured clock, once step by step and once leaping, and compare the decisions.
+
+    Args:
+        setup: the workload.
+        case: what ran.
+        requests: what it served.
+        recorded: what it decided, and its clock.
+        measured: its run directory.
+        memory: gets the peaks of tensors that the simulation comes to, if there are any.
+
+    """
     workload = setup.workload
     replayed = Replayed(recorded.durations)
-    again = Recorded(replayed)
+    placing = Placing(replayed, setup, case) if memory.kind == "tensors" else None
+    again = Recorded(placing or replayed)
     with TemporaryDirectory() as folder:
         try:
             for executor in (again, replayed):
@@ -224,11 +237,13 @@ def replay(setup: Setup, case: Case, requests: Requests, recorded: Recorded, mea
                     engine.run()
         except DivergedError as error:
             return Decisions(len(recorded.steps), str(error))
+        if placing is not None:
+            memory.simulated = placing.peaks
         return decisions_of(recorded.steps, again.steps, (measured, Path(folder)))
 
 
 def _runnable(workload: Workload) -> tuple[Workload, dict[str, str]]:
-    """Take out allocators without a real counterpart, and trace the tensors of those that have tensors."""
+    """Take out allocators without a real counterpart."""
     if getattr(workload.requests, "beam", False):
         raise UserError("requests.beam: beams are chosen by the simulator, not by the model; validate without them")
     specs, not_run = [], {}
@@ -237,8 +252,7 @@ def _runnable(workload: Workload) -> tuple[Workload, dict[str, str]]:
         if kind.free_preemption:
             not_run[spec.label or spec.kind] = "a bound: preemption that costs nothing has no real counterpart"
             continue
-        traced = {"trace_tensors": True} if "trace_tensors" in kind.options else {}
-        specs.append(AllocatorSpec.model_validate({**spec.model_dump(exclude_none=True), **traced}))
+        specs.append(spec)
     if not specs:
         raise UserError("allocators: none of them can run on a device: " + "; ".join(not_run.values()))
     return workload.model_copy(update={"allocators": tuple(specs)}), not_run

@@ -124,16 +124,28 @@ def decode(
     *,
     decoder: Decoder | None = None,
     backend: str = "torch",
+    padded: bool | None = None,
+    fuse: bool = True,
     wrap: Callable[[Executor, Runtime], Executor] | None = None,
 ) -> Ran:
     """Run a workload's first allocator for real."""
     setup = prepare(work)
     case = setup.cases[0]
-    decoder = decoder or load(work.model.name, setup.geometry, CPU)
+    decoder = decoder or load(work.model.name, setup.geometry, CPU, fuse=fuse)
     requests, allocator = make_requests(work, 0), case.allocator()
     recorder = Recorder(requests, setup.geometry)
     swap = work.engine.preemption == "swap"
-    runtime = assemble(decoder, case, allocator, requests, seed=work.seed, backend=backend, swap=swap, watcher=recorder)
+    runtime = assemble(
+        decoder,
+        case,
+        allocator,
+        requests,
+        seed=work.seed,
+        backend=backend,
+        swap=swap,
+        watcher=recorder,
+        padded=padded,
+    )
     executor = runtime.executor if wrap is None else wrap(runtime.executor, runtime)
     recorded = Recorded(executor)
     engine = Engine(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from allocators.content import Segments
-from sim.decode.batch import Tables
+from sim.decode.device import moved
 from sim.decode.numerics import Reference, compare
 from sim.decode.store import KVStore
 from sim.decode.trace import first_difference
@@ -89,12 +89,8 @@ def test_whatever_the_pace_tokens_are_right(scheduler: str, preemption: str) -> 
 
 def test_a_table_is_wrapped_not_copied() -> None:
     ran = decode(workload("tiny-llama", {"kind": "paged", "block_size": 4}))
-    table, tables = ran.allocator.table, Tables(CPU)
-    wrapped = tables.moved(table)
-    assert wrapped.data_ptr() == table.blocks.ctypes.data
-    for _ in range(table.blocks.shape[0] + 1):
-        table.open()
-    assert tables.moved(table).data_ptr() == table.blocks.ctypes.data != wrapped.data_ptr()
+    blocks = ran.allocator.table.blocks
+    assert moved(blocks, CPU).data_ptr() == blocks.ctypes.data
 
 
 def test_the_step_is_timed_in_nanoseconds() -> None:
@@ -168,6 +164,7 @@ def test_what_a_later_prompt_needs_before_it_was_said_is_forced() -> None:
     transcript.say(np.array([3]), torch.tensor([5]))
     transcript.open(Opened(1))
     repeated = transcript.sequence(1, 0)[3:6]
+    assert transcript.aim(np.array([4, 6])).tolist() == [transcript.spare, 6]
     transcript.say(np.array([4, 6]), torch.tensor([901, 902]))
     assert repeated[0] == 5
     assert transcript.sequence(0, 0)[3:] == [*repeated, 902]

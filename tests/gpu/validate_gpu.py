@@ -20,7 +20,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -32,6 +32,9 @@ from sim.errors import UserError
 from sim.models.geometry import resolve_model
 from sim.rundir import write_json
 from workloads.loader import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
 SLOTS = 640
@@ -130,12 +133,17 @@ def run(job: Job, device: str, out: Path) -> Validation:
     return validate(load(job.workload, settings), out / job.name, device=device, backend=job.backend)
 
 
-def build_kernels(device: torch.device) -> list[subprocess.Popen[bytes]]:
-    """Have FlashInfer build what the jobs will use, in processes of their own."""
+SHAPES = [(64, None), (64, 33), (128, None)]
+"""(head_dim, window) of the kernels that the jobs use."""
+
+
+def build_kernels(
+    device: torch.device, shapes: Sequence[tuple[int, int | None]] = SHAPES
+) -> list[subprocess.Popen[bytes]]:
+    """Have FlashInfer build its kernels for (head_dim, window), in processes of their own."""
     if device.type != "cuda" or find_spec("flashinfer") is None:
         return []
     build = "from sim.decode.flashinfer_backend import build; build({}, window={})"
-    shapes = [(64, None), (64, 33), (128, None)]
     return [subprocess.Popen([sys.executable, "-c", build.format(*shape)]) for shape in shapes]
 
 

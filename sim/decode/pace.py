@@ -1,0 +1,107 @@
+"""How long steps took, told at once, though the device may still be at the last one.
+
+A real engine that knows its next step makes it while the device runs this one.  Here the
+clock must be told how long a step takes before the next can be planned, so that would be
+impossible if the time had to be measured first.  It need not be: a step of decodes takes as
+long as the last of its size to within a few per cent.  So the host launches a step ahead, says
+that it takes as long as the one before, and sets right what that was off by with the next
+step, whose time it tells.  The clock is never further from the truth than that one error,
+and sums are true.
+
+What is measured is the time between the ends of two steps on the device's own clock (CUDA
+events): all work of the host that the device had to wait for is in it - planning, the
+serving loop, launching - and what was done while it ran is not.  A step with a prefill,
+or the first of its size, is waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+
+class Pace:
+    """Tells the duration of each step in nanoseconds."""
+
+    def __init__(self, device: torch.device, *, ahead: bool) -> None:
+        """Tell durations of steps on `device`.
+
+        Args:
+            device: where they run.
+            ahead: whether steps may be launched before the last one has ended; only on a GPU.
+
+        """
+        self._device = device
+        self._ahead = ahead and device.type == "cuda"
+        self._begin = 0
+        self._end: Any = None
+        """The end of the last step whose time has been measured."""
+        self._flying: tuple[int, Any] | None = None
+        """Size and end of the step that is on the device, if its time is not measured yet."""
+        self._told = 0
+        """Nanoseconds told beyond `_end`."""
+        self._periods: dict[int, int] = {}
+        """Nanoseconds that the last step of each size took."""
+
+    def start(self) -> None:
+        """Begin a step."""
+        self._begin = time.perf_counter_ns()
+
+    def launched(self, size: int) -> int:
+        """Tell the duration of a step that is on its way, of decodes padded to `size`."""
+        if not self._ahead or self._end is None:
+            return self.finished()
+        end = self._mark()
+        self._settle()
+        self._flying = (size, end)
+        if size not in self._periods:
+            self._settle()
+            return self._tell(0)
+        return self._tell(self._periods[size])
+
+    def finished(self) -> int:
+        """Wait for a step and tell its duration.
+
+        That counts from its beginning, or if the host had run ahead, from the end of the step before.
+        """
+        if not self._ahead:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            return max(1, time.perf_counter_ns() - self._begin)
+        end = self._mark()
+        flew = self._flying is not None
+        self._settle()
+        end.synchronize()
+        duration = self._between(end) - self._told if flew else time.perf_counter_ns() - self._begin - self._told
+        self._end, self._told = end, 0
+        return max(1, duration)
+
+    def lost(self) -> None:
+        """Forget what is under way: it failed."""
+        self._end = self._flying = None
+        self._told = 0
+
+    def _mark(self) -> Any:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
+        event.record()
+        return event
+
+    def _settle(self) -> None:
+        """Measure the step that is on the device."""
+        if self._flying is not None:
+            size, end = self._flying
+            end.synchronize()
+            self._periods[size] = took = self._between(end)
+            self._told -= took
+            self._end, self._flying = end, None
+
+    def _between(self, end: Any) -> int:
+        return round(float(self._end.elapsed_time(end)) * 1e6)
+
+    def _tell(self, until: int) -> int:
+        """Let the clock come to `until` after the last measured end."""
+        duration = max(1, until - self._told)
+        self._told += duration
+        return duration

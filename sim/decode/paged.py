@@ -1,0 +1,52 @@
+"""What the paged backends share: K/V goes to slots of a store, then the queries attend through it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from sim.decode.batch import Batch
+    from sim.decode.lanes import Lanes
+    from sim.decode.store import KVStore
+
+
+class PagedBackend(ABC):
+    """Keeps the K/V of all layers in a `KVStore` and attends over its blocks."""
+
+    name: str
+    capturable = False
+    """Whether `read` after `plan_lanes` can be part of a CUDA graph."""
+
+    def __init__(self, store: KVStore) -> None:
+        """Attend over `store`."""
+        self.store = store
+        self.slots = torch.zeros(0, dtype=torch.int64)
+        """int64[t]: where this step's K/V goes, block id x block_size + offset."""
+
+    @abstractmethod
+    def plan(self, batch: Batch) -> None:
+        """Prepare for a step; called once, before any layer attends."""
+
+    @abstractmethod
+    def plan_lanes(self, lanes: Lanes, slots: torch.Tensor) -> None:
+        """Prepare for a padded step of decodes whose K/V goes to `slots`, int64[lanes.size] on the device."""
+
+    @abstractmethod
+    def read(self, layer: int, query: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
+        """Attend once K/V of the step is in the store; arguments and result as in `AttentionBackend.attend`."""
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        """See `AttentionBackend.attend`."""
+        self.store.write(layer, self.slots, key, value)
+        return self.read(layer, query, scale, window)

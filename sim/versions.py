@@ -1,0 +1,33 @@
+"""Versions of what takes part in a run; a checkout of kvsim that was never installed has one too."""
+
+from __future__ import annotations
+
+import platform
+import tomllib
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+def own() -> str:
+    """Version of kvsim: the one installed, else that of the checkout it runs from."""
+    try:
+        return version("kvsim")
+    except PackageNotFoundError:
+        project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+        return f"{project['version']}+checkout"
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python, of kvsim, and of those other packages that are installed."""
+    found = {"python": platform.python_version(), "kvsim": own()}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,202 @@
+"""Fused products and padded steps say what the model says; all of it but the kernels runs on the CPU too."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from sim.decode.elementwise import Angles, HeadNorms, rotate, rotate_and_store
+from sim.decode.fused import fusible
+from sim.decode.lanes import make_lanes, padded_sizes, pages_of
+from sim.decode.model import load
+from sim.decode.pace import Pace
+from sim.models.geometry import resolve_model
+from tests.decode.room import CONFIGS, CPU, config, decode, workload
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sim.decode.trace import Step
+
+PAGED = {"kind": "paged", "block_size": 4}
+FUSED = ("tiny-llama", "mistral", "qwen2", "qwen3")
+
+
+def named(model: str, folder: Path) -> str:
+    return config(folder, model) if model in CONFIGS else model
+
+
+@pytest.mark.parametrize("model", FUSED)
+def test_fused_weights_are_the_models_own(model: str, tmp_path: Path) -> None:
+    name = named(model, tmp_path)
+    decoder = load(name, resolve_model(name), CPU)
+    plain = load(name, resolve_model(name), CPU, fuse=False)
+    assert decoder.fused is not None
+    assert plain.fused is None
+    for (which, mine), (_, yours) in zip(
+        decoder.network.named_parameters(), plain.network.named_parameters(), strict=True
+    ):
+        assert torch.equal(mine, yours), which
+    attention = decoder.network.model.layers[1].self_attn
+    assert attention.q_proj.weight.untyped_storage().data_ptr() == attention.v_proj.weight.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("model", [*FUSED, "tiny-gpt2", "opt", "tiny-falcon"])
+@pytest.mark.parametrize("fuse", [True, False])
+def test_padded_steps_say_the_same(model: str, *, fuse: bool, tmp_path: Path) -> None:
+    name = named(model, tmp_path)
+    if fuse and model not in FUSED:
+        pytest.skip("its products are not fused")
+    padded = decode(workload(name, PAGED, kv_kib=512), padded=True, fuse=fuse)
+    assert padded.numerics().passed, padded.numerics().as_json()
+    assert padded.numerics().largest_error < 1e-5
+
+
+def test_an_architecture_that_is_not_known_is_not_fused() -> None:
+    unknown = {"model_type": "llama", "hidden_act": "silu", "rope_parameters": {"rope_type": "dynamic"}}
+    network: Any = SimpleNamespace(config=SimpleNamespace(**unknown))
+    assert not fusible(network)
+    network.config.rope_parameters = {"rope_type": "llama3"}
+    assert fusible(network)
+    network.config.model_type = "falcon"
+    assert not fusible(network)
+
+
+def alone(step: Step) -> bool:
+    return bool(step.decodes) and not step.chunks
+
+
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+@pytest.mark.parametrize("prefix_cache", [False, True])
+def test_padded_steps_survive_preemption_and_forks(preemption: str, prefix_cache: bool) -> None:
+    options = {**PAGED, "host_blocks": 200, "prefix_cache": prefix_cache}
+    engine = {"scheduler": "vllm-v0", "preemption": preemption, "max_num_seqs": 24}
+    work = workload("tiny-llama", options, kv_kib=64, engine=engine, requests={"samples": 3})
+    ran = decode(work, padded=True)
+    steps = ran.recorded.steps
+    assert any(alone(step) and step.moves for step in steps)
+    assert any(step.preempted for step in steps)
+    assert len({len(step.decodes) for step in steps if alone(step)}) > 3
+    assert ran.numerics().passed, ran.numerics().as_json()
+
+
+@pytest.mark.parametrize("kind", ["contiguous", "preallocated", "virtual", "radix"])
+def test_padded_steps_serve_every_allocator_with_blocks(kind: str) -> None:
+    kib = {"virtual": 4096, "radix": 48}.get(kind, 96)
+    options = {"kind": kind, "scheduler": "orca"} | ({"page_kib": 64} if kind == "virtual" else {})
+    ran = decode(workload("tiny-llama", options, kv_kib=kib), padded=True)
+    assert ran.numerics().passed, ran.numerics().as_json()
+
+
+def test_padded_steps_see_through_a_window(tmp_path: Path) -> None:
+    ran = decode(workload(config(tmp_path, "mistral"), {**PAGED, "sliding_window": 21}, kv_kib=48), padded=True)
+    assert any(step.usage.dropped for step in ran.recorded.steps)
+    assert ran.numerics().passed, ran.numerics().as_json()
+
+
+def test_sizes_grow_to_the_most_and_pad_little() -> None:
+    for most in (1, 3, 8, 24, 100, 256, 1000):
+        sizes = padded_sizes(most)
+        assert sizes[-1] == most
+        assert list(sizes) == sorted(set(sizes))
+        for count in range(9, most + 1):
+            assert next(size for size in sizes if size >= count) <= max(count + 8, 1.15 * count)
+
+
+def test_lanes_that_stand_empty_hold_the_null_block() -> None:
+    table = np.array([[5, 6, 7], [8, 9, 0]], np.int32)
+    rows, names, starts = np.array([1, 0]), np.array([100, 200]), np.array([7, 8])
+    lanes = make_lanes(table, 4, rows, names, starts, np.array([108, 999]), 4, spare=999)
+    assert lanes.inputs.tolist() == [[107, 208, 999, 999], [7, 8, 0, 0], [39, 28, 0, 0], [108, 999, 999, 999]]
+    assert lanes.pages.offsets.tolist() == [0, 2, 5, 6, 7]
+    assert lanes.pages.blocks.tolist() == [8, 9, 5, 6, 7, 0, 0]
+    assert lanes.pages.last.tolist() == [4, 1, 1, 1]
+    assert lanes.targets.tolist() == [108, 209]
+    full = pages_of(table, np.array([0]), np.array([12]), 4, 1)
+    assert (full.blocks.tolist(), full.last.tolist()) == ([5, 6, 7], [4])
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_what_is_rotated_is_stored(*, normed: bool) -> None:
+    rng = torch.Generator().manual_seed(0)
+    heads, kv_heads, dim, tokens = 6, 2, 8, 5
+    qkv = torch.randn(tokens, (heads + 2 * kv_heads) * dim, generator=rng)
+    angles = Angles(*torch.randn(2, tokens, dim // 2, generator=rng))
+    norms = HeadNorms(*torch.randn(2, dim, generator=rng), 1e-6) if normed else None
+    query, key, value = rotate(qkv, angles, heads, kv_heads, norms)
+    cache = (torch.zeros(4, 4, kv_heads, dim), torch.zeros(4, 4, kv_heads, dim))
+    slots = torch.tensor([3, 15, 0, 7, 8])
+    assert torch.equal(rotate_and_store(qkv, angles, heads, norms, cache, slots), query)
+    for blocks, new in zip(cache, (key, value), strict=True):
+        assert torch.equal(blocks.flatten(0, 1)[slots], new)
+        assert int(blocks.flatten(0, 1).abs().sum(dim=(1, 2)).count_nonzero()) == tokens
+
+
+class Clock:
+    """A device whose steps end when they are told to; stands in for CUDA events."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.end = 0.0, 0.0
+        clock = self
+
+        class Event:
+            def __init__(self, *, enable_timing: bool = False) -> None:
+                self.at = 0.0
+
+            def record(self) -> None:
+                self.at = clock.end
+
+            def synchronize(self) -> None:
+                clock.now = max(clock.now, self.at)
+
+            def elapsed_time(self, other: Event) -> float:
+                return (other.at - self.at) / 1e6
+
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr("sim.decode.pace.time.perf_counter_ns", lambda: int(clock.now))
+
+    def step(self, pace: Pace, takes: float, *, lanes: int = 0, host: float = 0) -> int:
+        """Spend `host` on the host, then launch what takes the device so long."""
+        self.now += host
+        pace.start()
+        self.end = max(self.end, self.now) + takes
+        return pace.launched(lanes) if lanes else pace.finished()
+
+
+def test_what_a_step_told_was_off_by_is_set_right_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, pace = Clock(monkeypatch), Pace(torch.device("cuda"), ahead=True)
+    assert clock.step(pace, 500) == 500
+    assert clock.step(pace, 100, lanes=8, host=7) == 107  # waited for: the first of its size
+    assert clock.step(pace, 90, lanes=8) == 107  # told before it has run
+    assert clock.now == 607  # the host went on at once
+    assert clock.step(pace, 110, lanes=8, host=5) == 90 + (90 - 107)
+    assert clock.now == 697  # that is when the one before ended
+    assert clock.step(pace, 500, lanes=16) == 500 + 110 - 90  # another size: both are waited for
+    assert clock.step(pace, 40, lanes=8) == 110
+    told = 500 + 107 + 107 + 73 + 520 + 110
+    assert told - clock.end == 110 - 40
+    assert clock.step(pace, 300) == 300 + 40 - 110  # a prefill settles everything
+    assert told + 230 == clock.end == clock.now
+
+
+def test_host_work_is_told_only_where_the_device_had_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, shown = [], []
+    for host, told in ((60, hidden), (160, shown)):
+        clock, pace = Clock(monkeypatch), Pace(torch.device("cuda"), ahead=True)
+        clock.step(pace, 100)
+        for _ in range(12):
+            told.append(clock.step(pace, 100, lanes=4, host=host))
+    assert set(hidden[4:]) == {100}
+    assert set(shown[4:]) == {160}
+
+
+def test_where_nothing_runs_ahead_a_step_is_what_the_host_measured() -> None:
+    pace = Pace(CPU, ahead=True)
+    pace.start()
+    one = pace.launched(4)
+    pace.lost()
+    assert 0 < one < pace.finished()

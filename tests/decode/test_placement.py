@@ -1,0 +1,75 @@
+"""Tensors are placed in simulation as a real run makes and drops them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from allocators.cuda_caching import CudaCachingAllocator
+from sim.decode import runtime
+from sim.decode.contiguous import Growing
+from sim.decode.placement import Placing
+from sim.setup import prepare
+from tests.decode.room import decode, workload
+
+if TYPE_CHECKING:
+    import torch
+
+    from sim.decode.runtime import Runtime
+    from sim.engine.executor import Executor
+
+GIB = 1 << 30
+
+
+class Modelled(Growing):
+    """Asks the model of the caching allocator for each tensor that is really made."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.device = CudaCachingAllocator(GIB)
+        self.addresses: dict[tuple[int, int, int], int] = {}
+
+    def _update(self, name: int, layer: int, *new: torch.Tensor) -> None:
+        super()._update(name, layer, *new)
+        grown = self._caches[name].layers[layer]
+        for kind, tensor in enumerate((grown.keys, grown.values)):
+            address = self.device.malloc(tensor.nbytes)
+            assert isinstance(address, int)
+            if (before := self.addresses.get((name, layer, kind))) is not None:
+                self.device.free(before)
+            self.addresses[name, layer, kind] = address
+
+    def _drop(self, name: int) -> None:
+        super()._drop(name)
+        for key in [key for key in self.addresses if key[0] == name]:
+            self.device.free(self.addresses.pop(key))
+
+
+@pytest.mark.parametrize("scheduler", ["vllm-v0", "vllm-v1", "static"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_simulated_tensors_lie_where_the_real_ones_would(
+    scheduler: str, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "Growing", Modelled)
+    engine = {"scheduler": scheduler, "max_num_seqs": 24}
+    lengths = {"kind": "uniform", "prompt": {"min": 4, "max": 70}, "output": {"min": 2, "max": 24}}
+    requests = {"count": 20, "samples": samples, "lengths": lengths, "arrivals": {"kind": "batch"}}
+    work = workload("tiny-llama", {"kind": "growing"}, kv_kib=160, engine=engine, requests=requests)
+
+    placing, setup = [], prepare(work)
+
+    def wrap(executor: Executor, _: Runtime) -> Executor:
+        placing.append(Placing(executor, setup, setup.cases[0]))
+        return placing[0]
+
+    ran = decode(work, wrap=wrap)
+    if scheduler == "vllm-v0" or samples == 1:
+        assert any(step.preempted for step in ran.recorded.steps) == (scheduler != "static")
+    real = ran.runtime.executor._memory
+    assert isinstance(real, Modelled)
+    assert placing[0].peaks == {
+        "peak_allocated": real.device.peak_allocated,
+        "peak_reserved": real.device.peak_reserved,
+    }
+    assert placing[0]._tensors.device.small.free == real.device.small.free
