@@ -14,10 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import sim.decode
 from analysis.reading import open_directory
-from sim.decode import main_validate, numerics
+from sim.decode import elementwise, main_validate, numerics
 from sim.decode.executor import TorchExecutor
 from sim.decode.runtime import choose_backend
-from sim.decode.store import KVStore
 from sim.decode.validate import Validation, validate
 from sim.errors import UserError
 from sim.models.geometry import resolve_model
@@ -135,12 +134,12 @@ def test_json_is_the_only_output(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_status_1_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = KVStore.write
+    right = elementwise.rotate_and_store
 
-    def wrong(self: KVStore, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-        write(self, layer, slots, key, value + 0.01)
+    def wrong(qkv: torch.Tensor, *given: Any) -> torch.Tensor:
+        return right(qkv + 0.01, *given)
 
-    monkeypatch.setattr(KVStore, "write", wrong)
+    monkeypatch.setattr(elementwise, "rotate_and_store", wrong)
     status, text = printed(short(), tmp_path)
     assert status == 1
     assert "paged, recompute: request 0, sample 0, output token 0: token" in text
