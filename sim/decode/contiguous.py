@@ -85,6 +85,7 @@ class Growing:
         self._caches: dict[int, DynamicCache] = {}
         self._names: list[int] = []
         self._bounds: list[tuple[int, int]] = []
+        self._attention = Attention()
 
     def move(self, plan: Plan, serving: Serving) -> None:
         """Drop the tensors of sequences that have lost or given back their memory."""
@@ -108,6 +109,7 @@ class Growing:
         """Note which sequences there are, and where each has its tokens."""
         self._names = batch.names.tolist()
         self._bounds = list(zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True))
+        self._attention = Attention()
 
     def attend(
         self,
@@ -125,7 +127,7 @@ class Growing:
                 self._update(name, layer, *(states[first:last].transpose(0, 1)[None] for states in (key, value)))
         for name, (first, last) in zip(self._names, self._bounds, strict=True):
             grown = self._caches[name].layers[layer]
-            output[first:last] = _causal(query[first:last], grown.keys, grown.values, scale, window)
+            output[first:last] = self._attention(query[first:last], grown.keys, grown.values, scale, window)
         return output
 
     def _counting(self) -> AbstractContextManager[None]:
@@ -148,6 +150,7 @@ class Recomputing:
     def __init__(self) -> None:
         """Keep nothing, ever."""
         self._bounds: list[tuple[int, int]] = []
+        self._attention = Attention()
 
     def move(self, plan: Plan, serving: Serving) -> None:
         """Do nothing: there is nothing to move."""
@@ -158,6 +161,7 @@ class Recomputing:
     def plan(self, batch: Batch) -> None:
         """Note where each sequence begins; the batch brings all of its tokens."""
         self._bounds = list(zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True))
+        self._attention = Attention()
 
     def attend(
         self,
@@ -172,17 +176,39 @@ class Recomputing:
         output = torch.empty_like(query)
         for first, last in self._bounds:
             keys, values = (states[first:last].transpose(0, 1)[None] for states in (key, value))
-            output[first:last] = _causal(query[first:last], keys, values, scale, window)
+            output[first:last] = self._attention(query[first:last], keys, values, scale, window)
         return output
 
 
-def _causal(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, window: int | None
-) -> torch.Tensor:
-    """Let the last tokens of one sequence attend: query [tokens, heads, head_dim], K/V [1, kv_heads, all, head_dim]."""
-    tokens, context = len(query), keys.shape[2]
-    ends = torch.arange(context - tokens + 1, context + 1, device=query.device)[:, None]
-    mask = seen(torch.arange(context, device=query.device), ends, window)
-    grouped = keys.shape[1] != query.shape[1]
-    states = (query.transpose(0, 1)[None], keys, values)
-    return scaled_dot_product_attention(*states, attn_mask=mask, scale=scale, enable_gqa=grouped)[0].transpose(0, 1)
+class Attention:
+    """Lets the last tokens of one sequence attend to all of it; keeps the masks of a step."""
+
+    def __init__(self) -> None:
+        """Keep no mask yet."""
+        self._masks: dict[tuple[int, int, int | None], torch.Tensor] = {}
+
+    def __call__(
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, window: int | None
+    ) -> torch.Tensor:
+        """Attend: query [tokens, heads, head_dim], K/V [1, kv_heads, all, head_dim], result like the query."""
+        tokens, context = len(query), keys.shape[2]
+        everything = window is None or context <= window
+        causal = everything and tokens == context > 1
+        mask = None if causal or (everything and tokens == 1) else self._mask(tokens, context, window, query.device)
+        output = scaled_dot_product_attention(
+            query.transpose(0, 1)[None],
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=causal,
+            scale=scale,
+            enable_gqa=keys.shape[1] != query.shape[1],
+        )
+        return output[0].transpose(0, 1)
+
+    def _mask(self, tokens: int, context: int, window: int | None, device: torch.device) -> torch.Tensor:
+        mask = self._masks.get((tokens, context, window))
+        if mask is None:
+            ends = torch.arange(context - tokens + 1, context + 1, device=device)[:, None]
+            mask = self._masks[tokens, context, window] = seen(torch.arange(context, device=device), ends, window)
+        return mask

@@ -2,12 +2,12 @@
 
 A decode step of a few tokens is bound by the number of kernels as much as by the bytes they
 move: a layer has four of these beside its matrix products and its attention.  All compute in
-fp32 and round once.
+fp32.  Triton reads the source of a kernel, annotations included, so those have none.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import triton
@@ -24,16 +24,16 @@ HEADS = 8
 
 @triton.jit
 def _add_rms_norm(
-    x: Any,
-    residual: Any,
-    weight: Any,
-    normed: Any,
-    total: Any,
-    width: Any,
-    eps: Any,
+    x,
+    residual,
+    weight,
+    normed,
+    total,
+    width,
+    eps,
     block: tl.constexpr,
     add: tl.constexpr,
-) -> None:
+):
     """One program a token."""
     start = tl.program_id(0).to(tl.int64) * width
     column = tl.arange(0, block)
@@ -64,7 +64,7 @@ def add_rms_norm(
 
 
 @triton.jit
-def _silu_mul(gate_up: Any, out: Any, width: Any, block: tl.constexpr) -> None:
+def _silu_mul(gate_up, out, width, block: tl.constexpr) -> None:
     """A token and a tile of columns a program."""
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * block + tl.arange(0, block)
@@ -85,23 +85,23 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
 
 @triton.jit
 def _rotate_and_store(
-    qkv: Any,
-    cos: Any,
-    sin: Any,
-    query_norm: Any,
-    key_norm: Any,
-    eps: Any,
-    slots: Any,
-    query: Any,
-    keys: Any,
-    values: Any,
+    qkv,
+    cos,
+    sin,
+    query_norm,
+    key_norm,
+    eps,
+    slots,
+    query,
+    keys,
+    values,
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     half: tl.constexpr,
     block: tl.constexpr,
     group: tl.constexpr,
     norm: tl.constexpr,
-) -> None:
+):
     """A token and some heads a program: queries, keys and values stand side by side; both halves of each head."""
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * group + tl.arange(0, group)[:, None]

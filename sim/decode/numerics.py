@@ -13,6 +13,7 @@ it by as much as logits can be off at that position, twice the largest differenc
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,8 @@ class Reference:
         """Ask `decoder`'s network."""
         self._decoder = decoder
         self._known: dict[tuple[int, ...], torch.Tensor] = {}
+        self._prompt: tuple[list[int], torch.Tensor, DynamicCache] | None = None
+        """The last prompt asked, its last logits and its cache: samples of a request share them."""
 
     def logits(self, tokens: Sequence[int], prompt: int) -> torch.Tensor:
         """Return the logits before each output token, [outputs, vocab], of a sequence with `prompt` prompt tokens."""
@@ -97,15 +100,26 @@ class Reference:
         network, device = self._decoder.network, self._decoder.device
         network.config._attn_implementation = "sdpa"  # noqa: SLF001  as its layers ask for it
         try:
-            cache = DynamicCache(config=network.config)
             ids = torch.tensor([tokens], device=device)
             with torch.inference_mode():
-                rows = [network(input_ids=ids[:, :prompt], past_key_values=cache, logits_to_keep=1).logits[0]]
-                if prompt < len(tokens) - 1:
-                    rows.append(network(input_ids=ids[:, prompt:-1], past_key_values=cache).logits[0])
-            return torch.cat(rows)
+                first, cache = self._read(list(tokens[:prompt]), ids[:, :prompt])
+                if prompt == len(tokens) - 1:
+                    return first
+                return torch.cat([first, network(input_ids=ids[:, prompt:-1], past_key_values=cache).logits[0]])
         finally:
             network.config._attn_implementation = NAME  # noqa: SLF001
+
+    def _read(self, prompt: list[int], ids: torch.Tensor) -> tuple[torch.Tensor, DynamicCache]:
+        """Return the logits behind a prompt, [1, vocab], and a cache of it that may be continued."""
+        if self._prompt is None or self._prompt[0] != prompt:
+            network = self._decoder.network
+            cache = DynamicCache(config=network.config)
+            first = network(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits[0]
+            self._prompt = (prompt, first, cache)
+        _, first, cache = self._prompt
+        continued = copy(cache)  # layers replace their tensors by longer ones, so sharing those is safe
+        continued.layers = [copy(layer) for layer in cache.layers]
+        return first, continued
 
 
 @dataclass

@@ -33,8 +33,8 @@ class Placing:
         self._executor = executor
         self._most = setup.workload.engine.max_num_seqs
         self._tensors = PlacedTensors(
-            case.facts["kv_tensors"],
-            case.facts["tensor_token_bytes"],
+            int(case.facts["kv_tensors"] or 0),
+            int(case.facts["tensor_token_bytes"] or 0),
             setup.device.memory_bytes,
             expandable_segments=bool(case.spec.options.get("expandable_segments", False)),
         )

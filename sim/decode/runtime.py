@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from allocators.rows import SharingRows
 from sim.decode.batch import Batcher
 from sim.decode.contiguous import Growing, Meter, Recomputing
-from sim.decode.device import DTYPES, demand_memory
+from sim.decode.device import DTYPES, demand_memory, name_of
 from sim.decode.executor import TorchExecutor
 from sim.decode.flashinfer_backend import FlashInferBackend, obstacle
 from sim.decode.graphs import PaddedSteps
@@ -21,8 +23,6 @@ from sim.errors import UserError, suggest
 from sim.runner import contents
 
 if TYPE_CHECKING:
-    import torch
-
     from allocators.base import Allocator
     from sim.decode.attention import AttentionBackend
     from sim.decode.executor import Memory, Watcher
@@ -97,7 +97,8 @@ def assemble(
             if not given.
 
     Raises:
-        UserError: the pool does not fit on the device, or no kernel here reads the allocator's tables.
+        UserError: the pool, or a step beside it, does not fit on the device, or no kernel here reads the
+            allocator's tables.
 
     """
     if allocator.token_slots > 1 or allocator.columns.lead:
@@ -130,9 +131,15 @@ def assemble(
     else:
         meter = Meter(device) if device.type == "cuda" else None
         attends = memory = Growing(transcript, meter)
-    warm_up(decoder, attends if store is not None else Recomputing())
-    if steps is not None:
-        steps.capture()
+    try:
+        warm_up(decoder, attends if store is not None else Recomputing())
+        if steps is not None:
+            steps.capture()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{case.label}: no room on {name_of(device)} for the first steps beside weights and K/V; "
+            "a smaller device.kv_memory_gib, max_num_seqs or max_num_batched_tokens would help"
+        ) from error
     batcher = Batcher(transcript, device, recomputes=allocator.recomputes, lanes=most if steps is not None else 0)
     executor = TorchExecutor(decoder, attends, memory, batcher, transcript, steps, watcher)
     return Runtime(executor, transcript, attends.name, store, meter)

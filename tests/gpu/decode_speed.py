@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "flashinfer-python", "triton", "numpy")
 CONTEXT = 1024
-STEPS = 96
+STEPS = 128
 """Output tokens of each request whose decode steps are held against the floor."""
 COPY_BYTES = 4 << 30
 REQUESTS, PROMPT, OUTPUT = 256, 128, 128

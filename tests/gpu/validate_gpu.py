@@ -113,8 +113,14 @@ def jobs() -> list[Job]:
     exact += [Job(f"{name}-fp32-torch", "validate_tiny", "torch", name, "float32") for name in SMALL]
     rounded = [Job(f"{name}-bf16-torch", "validate_tiny", "torch", name, "bfloat16") for name in SMALL]
     built = [Job(f"{name}-bf16-flashinfer", "validate_tiny", "flashinfer", name, "bfloat16") for name in SMALL]
-    large = [Job(f"1b-{backend}", "validate_1b", backend) for backend in ("torch", "flashinfer")]
-    return [*exact, *rounded, *large, *built, Job("13b-flashinfer", "validate_opt13b", "flashinfer")]
+    others = [spec for spec in load("validate_1b").allocators if spec.kind not in {"no-cache", "growing"}]
+    with_blocks = json.dumps([spec.model_dump(exclude_none=True) for spec in others])
+    large = [
+        Job("1b-torch", "validate_1b", "torch"),
+        Job("1b-flashinfer", "validate_1b", "flashinfer", settings=(f"allocators={with_blocks}",)),
+        Job("13b-flashinfer", "validate_opt13b", "flashinfer"),
+    ]
+    return [*exact, *rounded, *built, *large]
 
 
 def run(job: Job, device: str, out: Path) -> Validation:
