@@ -229,6 +229,10 @@ class Allocator(ABC):
     """True if a sequence's blocks may lie anywhere, so that attention must read through the block table."""
     shares: ClassVar[bool] = False
     """True if `fork` shares blocks and so takes no room; others take all the room of a group on admission."""
+    notice: int | None = None
+    """How many of its slots a row still has when it must next be named in `grow`: 0 if only a row that runs out must
+    be, 1 if one that becomes full must be too; None if every row must be, with every token.  Until then `table.length`
+    lags behind.  `grow` with the length that a row has by now puts it right, as `fork` and `swap_out` want it."""
     settled: bool = True
     """True if an `admit` that was refused stays refused until something is released (no cache, no moves)."""
     token_slots: int = 1
@@ -379,6 +383,11 @@ class Allocator(ABC):
     @abstractmethod
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
+
+    @property
+    def room(self) -> int:
+        """Rows that can certainly grow by a token beyond their slots now, one after the other."""
+        return 0
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
         """Count the free blocks that `grow` with the same arguments takes for each row, at most.  Changes nothing."""

@@ -55,8 +55,10 @@ class BlockPool:
         """
         blocks = self.queue.take(count)
         self.references[blocks] = 1
+        if not self.cached:
+            return blocks, np.zeros(count, np.int64)
         evicted = self.cache.key[blocks] != 0
-        if self.cached and evicted.any():
+        if evicted.any():
             self.cache.forget(blocks[evicted])
             self.cached -= (lost := int(np.count_nonzero(evicted)))
             self.evicted += lost
@@ -81,6 +83,10 @@ class BlockPool:
             The blocks that nobody holds any more.
 
         """
+        if not self.shared and self.cache.empty:  # each has one holder and no key
+            self.references[blocks] = 0
+            self.queue.give_front(blocks)
+            return blocks
         self.references[blocks] -= 1
         idle: Ints = blocks[self.references[blocks] == 0]
         self.shared -= len(blocks) - len(idle)

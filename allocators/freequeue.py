@@ -20,6 +20,7 @@ class FreeQueue:
         """Hold the ids 1 to `num_blocks`, ascending."""
         self._cells = np.zeros(4 * num_blocks, np.int64)
         self._place = np.full(num_blocks + 1, -1, np.int64)
+        """Cell in which each id was put last; it has left the queue if something else is there."""
         self._head = self._tail = self._holes = 0
         self._lay(np.arange(1, num_blocks + 1))
 
@@ -29,7 +30,8 @@ class FreeQueue:
 
     def __contains__(self, block: int) -> bool:
         """Whether `block` is in the queue."""
-        return bool(self._place[block] >= 0)
+        place = int(self._place[block])
+        return self._head <= place < self._tail and bool(self._cells[place] == block)
 
     def order(self) -> Ints:
         """Return the ids from front (taken next) to back, as a copy."""
@@ -39,7 +41,7 @@ class FreeQueue:
     def take(self, count: int) -> Ints:
         """Remove the first `count` ids and return them in order.  There must be that many."""
         size = count
-        found = self._cells[self._head : self._head + size]
+        found = self._cells[self._head : self._head + size].copy()
         if self._holes:
             while np.count_nonzero(found) < count:
                 size = 2 * size + 8
@@ -49,8 +51,7 @@ class FreeQueue:
             self._holes -= size - count
             found = found[places]
         self._head += size
-        self._place[found] = -1
-        return found.copy()
+        return found
 
     def give_front(self, blocks: Ints) -> None:
         """Put ids at the front: `blocks[0]` will be taken next."""
@@ -69,7 +70,6 @@ class FreeQueue:
     def remove(self, blocks: Ints) -> None:
         """Remove ids from wherever they are.  They must be in the queue."""
         self._cells[self._place[blocks]] = 0
-        self._place[blocks] = -1
         self._holes += len(blocks)
 
     def check(self) -> None:
@@ -79,13 +79,14 @@ class FreeQueue:
         cells = self._cells[self._head : self._tail]
         if np.count_nonzero(cells == 0) != self._holes:
             raise CorruptionError(f"the free queue has {np.count_nonzero(cells == 0)} holes, counted {self._holes}")
-        places = np.full_like(self._place, -1)
-        places[cells[cells > 0]] = np.flatnonzero(cells) + self._head
-        if not np.array_equal(places, self._place):
-            block = int(np.flatnonzero(places != self._place)[0])
-            raise CorruptionError(f"free block {block} stands in cell {places[block]}, noted {self._place[block]}")
-        if np.count_nonzero(places >= 0) != len(self):
+        places = np.flatnonzero(cells) + self._head
+        blocks = cells[cells > 0]
+        wrong = np.flatnonzero(self._place[blocks] != places)
+        if len(np.unique(blocks)) != len(self):
             raise CorruptionError("a block is in the free queue twice")
+        if len(wrong):
+            block, place = int(blocks[wrong[0]]), int(places[wrong[0]])
+            raise CorruptionError(f"free block {block} stands in cell {place}, noted {self._place[block]}")
 
     def _put(self, start: int, blocks: Ints) -> None:
         self._cells[start : start + len(blocks)] = blocks

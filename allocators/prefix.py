@@ -31,6 +31,11 @@ class PrefixCache:
         """Blocks that have a key."""
         return int(np.count_nonzero(self.key))
 
+    @property
+    def empty(self) -> bool:
+        """Whether no block has a key."""
+        return not self._blocks
+
     def find(self, key: int) -> int:
         """Return the oldest block with this key, or 0."""
         blocks = self._blocks.get(key)

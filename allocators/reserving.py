@@ -35,6 +35,8 @@ NONE.flags.writeable = False
 class ReservingAllocator(Allocator):
     """A row's `slots` never change: growing is counting."""
 
+    notice = 0
+
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """Count the tokens; a row that asks for more than was reserved is refused."""
         table = self.table

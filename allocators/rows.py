@@ -146,8 +146,9 @@ class SharingRows(Allocator):
         """Open a row that lists `blocks`, for which the pool counts it already."""
         row, slots = self.table.open(), len(blocks) * self.block_size
         self.table.fill(row, blocks, length, slots)
-        self.left += int(np.count_nonzero(blocks == 0))
-        if length < slots and self.pool.references[blocks[-1]] > 1:
+        if self.windowed:
+            self.left += int(np.count_nonzero(blocks == 0))
+        if self.pool.shared and length < slots and self.pool.references[blocks[-1]] > 1:
             self.tails.add(row)
             self.shared_slack += slots - length
         return row
@@ -155,9 +156,10 @@ class SharingRows(Allocator):
     def close_row(self, row: int) -> None:
         """Close a row and let go of its blocks, tail first."""
         table, blocks = self.table, self.table.held(row)[::-1]
-        if table.length[row] < table.slots[row] and self.pool.references[blocks[0]] > 1:
+        if self.pool.shared and table.length[row] < table.slots[row] and self.pool.references[blocks[0]] > 1:
             self.shared_slack -= int(table.slots[row] - table.length[row])
-        self.left -= int(table.count[row]) - len(blocks)
+        if self.windowed:
+            self.left -= int(table.count[row]) - len(blocks)
         self.host.part(self.pool.let_go(blocks))
         self.tails.discard(row)
         self.contents.pop(row, None)

@@ -88,7 +88,7 @@ class BlockTable:
     def held(self, row: int) -> npt.NDArray[np.int64]:
         """Block ids of a row in logical order without the null block, as a copy."""
         blocks = self.row(row).astype(np.int64)
-        return blocks[blocks > 0]
+        return blocks if blocks.all() else blocks[blocks > 0]
 
     def fill(self, row: int, blocks: npt.NDArray[np.int64], length: int, slots: int) -> None:
         """Write the block ids of a row that is empty, its tokens and its slots."""

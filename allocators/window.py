@@ -31,6 +31,8 @@ class Window(NamedTuple):
         Several share the full blocks of their first tokens.  While one grows, those that have not
         yet grown still hold what the window is about to leave behind.
         """
+        if final < self.tokens and samples == 1:  # nothing is left behind
+            return -(-final // self.block_size) if first < final else 0
         if samples == 1:
             lengths = range(first, final)[-self.block_size :]  # what is held depends on the length modulo the block
             return max((-(-(length + 1) // self.block_size) - self.behind(length) for length in lengths), default=0)

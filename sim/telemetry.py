@@ -1,14 +1,15 @@
 """Telemetry: what a run leaves behind, columnar and bounded.
 
-Steps are written into a fixed buffer of int64 columns (a leap of many steps in a few
-slice assignments) and streamed to parquet when it fills.  Requests are one row each,
-written when they leave.  What happens to their memory besides is one row an event.  The
-block map is sampled: when the snapshots exceed their bound,
-every second one is dropped and the interval doubles.
+Steps are noted as integers, a stretch of steps alike as its first one and what changes, and
+become rows in bulk when they are streamed to parquet.  Requests are one row each, noted when
+they leave.  What happens to their memory besides is one row an event.  The block map is
+sampled: when the snapshots exceed their bound, every second one is dropped and the interval
+doubles.
 """
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -18,13 +19,15 @@ from sim.engine.jobs import NEVER, Job
 from sim.engine.serving import Blocked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from allocators.ledger import Ledger
     from sim.engine.serving import Serving
 
-Table = dict[str, npt.NDArray[np.generic]]
+    Ints = npt.NDArray[np.int64]
+
 BLOCKED = tuple(Blocked)
+PLACE = {blocked: place for place, blocked in enumerate(BLOCKED)}
+SECONDS = {"start": "start_s", "duration": "duration_s", "gap": "gap_s"}
 MOST_RUNS = 1_000_000
 """Runs of blocks that the snapshots of one run hold in all (40 bytes each)."""
 STATUSES = ("finished", "refused", "unfinished")
@@ -39,80 +42,119 @@ class Sink(Protocol):
 
 
 class Step(NamedTuple):
-    """One row of steps.parquet in integers: nanoseconds and token slots."""
+    """What is true of one step, or of the first of a stretch of steps alike; nanoseconds and token slots."""
 
     step: int
     start: int
-    duration: int = 0
-    running: int = 0
-    waiting: int = 0
-    prefill_tokens: int = 0
-    decode_tokens: int = 0
-    gap: int = 0
-    gap_tokens: int = 0
-    live: int = 0
-    reserved: int = 0
-    internal: int = 0
-    rounding: int = 0
-    cached: int = 0
-    external: int = 0
-    free: int = 0
-    shared_savings: int = 0
-    swapped: int = 0
-    largest_hole: int = 0
-    preemptions: int = 0
-    evicted: int = 0
-    blocked: int = 0
-
-
-_AT = {name: place for place, name in enumerate(Step._fields)}
-_SECONDS = {"start": "start_s", "duration": "duration_s", "gap": "gap_s"}
-_WIDE = {"step", "live", "reserved", "internal", "rounding", "cached", "external", "free", "shared_savings", "swapped"}
+    running: int
+    waiting: int
+    prefill_tokens: int
+    decode_tokens: int
+    gap: int
+    gap_tokens: int
+    live: int
+    held: int
+    cached: int
+    rounding: int
+    internal: int
+    external: int
+    shared_savings: int
+    swapped: int
+    largest_hole: int
+    preemptions: int
+    evicted: int
+    blocked: int
+    """Index in `BLOCKED`."""
+    grows: int
+    """Tokens more that are live after each further step."""
 
 
 class StepLog:
-    """The rows of steps.parquet, in order of time."""
+    """The rows of steps.parquet, in order of time.
 
-    def __init__(self, sink: Sink, rows: int = 1 << 16) -> None:
-        """Stream to `sink` every `rows` rows."""
+    Of a stretch of steps alike only the first is written down, with how long each step takes and what
+    each changes; all rows follow from that, for many stretches at once, when they are handed to the sink.
+    """
+
+    def __init__(self, sink: Sink, capacity: int, rows: int = 1 << 16) -> None:
+        """Stream to `sink` about every `rows` rows; `capacity` is that of the pool in token slots."""
         self._sink = sink
-        self._buffer: npt.NDArray[np.int64] = np.zeros((len(Step._fields), rows), np.int64)
-        self._used = 0
+        self._capacity = capacity
+        self._most = rows
+        self._clear()
 
-    def add(self, step: Step) -> None:
+    def _clear(self) -> None:
+        self._firsts, self._counts = array("q"), array("q")
+        self._durations = array("q")
+        self._changes = array("q")
+        """Row, then the fields of `Change` but its step."""
+
+    def add(self, step: Step, duration: int) -> None:
         """Append one row."""
-        if self._used == self._buffer.shape[1]:
+        self._firsts.extend(step)
+        self._counts.append(1)
+        self._durations.append(duration)
+        if len(self._durations) >= self._most:
             self.flush()
-        self._buffer[:, self._used] = step
-        self._used += 1
 
-    def leap(self, first: Step, durations: npt.NDArray[np.int64], changes: dict[str, npt.NDArray[np.int64]]) -> None:
-        """Append a row for each of `durations`: like `first`, but for the columns in `changes`."""
-        done = 0
-        while done < len(durations):
-            if self._used == self._buffer.shape[1]:
-                self.flush()
-            count = min(len(durations) - done, self._buffer.shape[1] - self._used)
-            rows = self._buffer[:, self._used : self._used + count]
-            rows[:] = np.array(first, np.int64)[:, None]
-            for name, values in changes.items():
-                rows[_AT[name]] = values[done : done + count]
-            self._used += count
-            done += count
+    def stretch(self, first: Step, durations: Ints, changes: Iterable[Sequence[int]]) -> None:
+        """Append a row for each of `durations`; `changes` (see `sim.engine.growing.Change`) add to what `first` says.
+
+        A change in the first step does so too: `first` is what was true before it.
+        """
+        row = len(self._durations)
+        for change in changes:
+            self._changes.append(row + change[0])
+            self._changes.extend(change[1:])
+        self._firsts.extend(first)
+        self._counts.append(len(durations))
+        self._durations.frombytes(durations.tobytes())
+        if len(self._durations) >= self._most:
+            self.flush()
 
     def flush(self) -> None:
-        """Hand the buffered rows to the sink."""
-        rows = self._buffer[:, : self._used]
-        columns: dict[str, object] = {}
-        for name, values in zip(Step._fields, rows, strict=True):
-            if name in _SECONDS:
-                columns[_SECONDS[name]] = values / 1e9
-            elif name == "blocked":
-                columns[name] = (values.astype(np.int8), BLOCKED)
-            else:
-                columns[name] = values.astype(np.int64 if name in _WIDE or name == "largest_hole" else np.int32)
-        self._sink.write("steps", columns)
-        self._used = 0
+        """Hand the rows to the sink."""
+        counts, durations = np.array(self._counts, np.int64), np.array(self._durations, np.int64)
+        begin = counts.cumsum() - counts
+        which = np.repeat(np.arange(len(counts)), counts)
+        nth = np.arange(len(durations)) - begin[which]
+        firsts = np.array(self._firsts, np.int64).reshape(-1, len(Step._fields)).T
+        columns: dict[str, Ints] = {name: values[which] for name, values in zip(Step._fields, firsts, strict=True)}
+        passed = durations.cumsum() - durations
+        columns["step"] += nth
+        columns["start"] += passed - passed[begin][which]
+        columns["gap"] = np.where((nth == 0) | (columns["gap_tokens"] == 0), columns["gap"], durations)
+        columns["live"] += nth * columns.pop("grows")
+        free = columns["held"] + columns["cached"]
+        self._apply_changes(columns, begin, which)
+        held = columns.pop("held")
+        columns["reserved"] = held - columns["rounding"] - columns["live"] - columns["internal"]
+        columns["free"] = self._capacity - held - columns["cached"] - columns["external"]
+        columns["largest_hole"] -= held + columns["cached"] - free
+        columns["duration"] = durations
+        self._sink.write("steps", {SECONDS.get(name, name): _typed(name, values) for name, values in columns.items()})
+        self._clear()
+
+    def _apply_changes(self, columns: dict[str, Ints], begin: Ints, which: Ints) -> None:
+        """Add up changes over each stretch; evictions belong to their step alone."""
+        if not self._changes:
+            return
+        rows, *changes = np.array(self._changes, np.int64).reshape(-1, 6).T
+        for name, amounts in zip(("held", "cached", "rounding", "internal", "evicted"), changes, strict=True):
+            change = np.zeros(len(which), np.int64)
+            np.add.at(change, rows, amounts)
+            if name != "evicted":
+                total = change.cumsum()
+                change = total - (total - change)[begin][which]
+            columns[name] += change
+
+
+def _typed(name: str, values: Ints) -> object:
+    if name in SECONDS:
+        return values / 1e9
+    if name == "blocked":
+        return values.astype(np.int8), BLOCKED
+    return values
 
 
 class RequestLog:
@@ -135,30 +177,32 @@ class RequestLog:
         "status",
     )
 
-    def __init__(self, count: int) -> None:
-        """Expect `count` requests."""
-        self._rows: npt.NDArray[np.int64] = np.full((count, len(self._NAMES)), NEVER, np.int64)
+    def __init__(self) -> None:
+        """Start empty."""
+        self._rows = array("q")
         self._reasons: dict[int, str] = {}
         self._stalls: dict[int, list[int]] = {}
         self.counts = dict.fromkeys(STATUSES, 0)
 
     def add(self, job: Job, status: str) -> None:
         """Write the row of a request that leaves."""
-        self._rows[job.index] = (
-            job.index,
-            job.arrival,
-            job.prompt,
-            job.wanted,
-            job.samples,
-            job.generated,
-            job.scheduled,
-            job.first_token,
-            job.finished,
-            job.cached,
-            job.recomputed,
-            job.swapped_blocks,
-            job.preemptions,
-            STATUSES.index(status),
+        self._rows.extend(
+            (
+                job.index,
+                job.arrival,
+                job.prompt,
+                job.wanted,
+                job.samples,
+                job.generated,
+                job.scheduled,
+                job.first_token,
+                job.finished,
+                job.cached,
+                job.recomputed,
+                job.swapped_blocks,
+                job.preemptions,
+                STATUSES.index(status),
+            )
         )
         if job.reason:
             self._reasons[job.index] = job.reason
@@ -168,29 +212,28 @@ class RequestLog:
 
     def flush(self, sink: Sink, prefix_groups: npt.NDArray[np.int64]) -> None:
         """Write the rows of all requests that have arrived, in order of their ids."""
-        arrived = np.flatnonzero(self._rows[:, 0] != NEVER)
-        rows = self._rows[arrived]
+        rows = np.array(self._rows, np.int64).reshape(-1, len(self._NAMES))
+        rows = rows[np.argsort(rows[:, 0])]
+        ids = rows[:, 0]
         columns: dict[str, object] = {}
         for name, values in zip(self._NAMES, rows.T, strict=True):
             if name.endswith("_s"):
                 columns[name] = np.where(values == NEVER, np.nan, values / 1e9)
             elif name == "status":
                 columns[name] = (values.astype(np.int8), STATUSES)
-            elif name == "request_id":
-                columns[name] = values
             else:
-                columns[name] = values.astype(np.int16 if name == "samples" else np.int32)
+                columns[name] = values
         words = ("", *sorted(set(self._reasons.values())))
-        codes = np.zeros(len(self._rows), np.int8)
+        codes = np.zeros(len(ids), np.int8)
         for index, reason in self._reasons.items():
-            codes[index] = words.index(reason)
-        columns["reason"] = (codes[arrived], words)
-        columns["prefix_group"] = prefix_groups[arrived].astype(np.int32)
-        counts = np.zeros(len(self._rows), np.int64)
-        for index, stalls in self._stalls.items():
-            counts[index] = len(stalls)
-        values = [gap for index in sorted(self._stalls) for gap in self._stalls[index]]
-        columns["stall_s"] = (np.append(0, np.cumsum(counts[arrived])), np.array(values, np.int64) / 1e9)
+            codes[ids.searchsorted(index)] = words.index(reason)
+        columns["reason"] = (codes, words)
+        columns["prefix_group"] = prefix_groups[ids]
+        counts = np.zeros(len(ids), np.int64)
+        stalled = sorted(self._stalls)
+        counts[ids.searchsorted(stalled)] = [len(self._stalls[index]) for index in stalled]
+        values = np.fromiter((gap for index in stalled for gap in self._stalls[index]), np.int64)
+        columns["stall_s"] = (np.append(0, np.cumsum(counts)), values / 1e9)
         sink.write("requests", columns)
 
 
@@ -300,23 +343,3 @@ def _held(serving: Serving) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     ]
     rows, counts, owners = np.array(held, np.int64).reshape(-1, 3).T
     return rows, counts, owners
-
-
-def step_row(row: Step, serving: Serving, ledger: Ledger, **counts: int) -> Step:
-    """Fill in what is true while a step runs; `counts` are columns too."""
-    return row._replace(
-        running=serving.seats,
-        waiting=len(serving.waiting),
-        live=ledger.live,
-        reserved=ledger.reserved,
-        internal=ledger.internal,
-        rounding=ledger.rounding,
-        cached=ledger.cached,
-        external=ledger.external,
-        free=ledger.free,
-        shared_savings=ledger.shared_savings,
-        swapped=ledger.swapped,
-        largest_hole=serving.allocator.largest_hole(),
-        blocked=BLOCKED.index(serving.blocked),
-        **counts,
-    )

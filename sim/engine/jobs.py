@@ -1,16 +1,13 @@
 """Jobs: requests while they are being served.
 
-A job that waits or prefills keeps its counts in the object.  A job that decodes keeps
-them in `Decoding`, a struct of arrays over all decoding sequences, because all of them
-advance by one token a step and a step must not loop over the batch in Python.
+A job that waits or prefills keeps its counts in the object.  While it decodes, its sequences
+keep them relative to a clock (`sim.engine.decoding`), because all of them advance by one token
+a step and a step must not loop over the batch.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,63 +87,3 @@ class Job:
     def __repr__(self) -> str:
         """Name the request, for messages."""
         return f"request {self.index} ({self.prompt} prompt tokens, {self.generated} of {self.output} output tokens)"
-
-
-class Decoding:
-    """The decoding sequences in running order, as columns of one int64 array.
-
-    Columns (rows of `_data`): table row, tokens in the cache, output tokens left, ticket,
-    slots held, time of the last token.
-    """
-
-    ROW, LENGTH, LEFT, TICKET, SLOTS, LAST = range(6)
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._data: npt.NDArray[np.int64] = np.zeros((6, 64), np.int64)
-        self.owners: list[Job] = []
-
-    def __len__(self) -> int:
-        """Sequences that decode."""
-        return len(self.owners)
-
-    def column(self, which: int) -> npt.NDArray[np.int64]:
-        """One column of all sequences, as a view."""
-        return self._data[which, : len(self.owners)]
-
-    def insert(self, owner: Job, row: int, slots: int) -> None:
-        """Add a sequence of `owner` behind all with a ticket not larger than its own."""
-        count = len(self.owners)
-        if count == self._data.shape[1]:
-            self._data = np.concatenate([self._data, np.zeros_like(self._data)], axis=1)
-        data = self._data
-        place = count
-        if count and data[self.TICKET, count - 1] > owner.ticket:
-            place = int(np.searchsorted(data[self.TICKET, :count], owner.ticket, side="right"))
-            data[:, place + 1 : count + 1] = data[:, place:count]
-        data[:, place] = (row, owner.computed, owner.output - owner.generated, owner.ticket, slots, owner.last_token)
-        self.owners.insert(place, owner)
-
-    def remove(self, place: int) -> None:
-        """Drop one sequence."""
-        count = len(self.owners)
-        self._data[:, place : count - 1] = self._data[:, place + 1 : count]
-        del self.owners[place]
-
-    def settle(self, place: int) -> None:
-        """Write what the columns know of a sequence back to its owner."""
-        owner = self.owners[place]
-        column = self._data[:, place]
-        owner.computed = owner.furthest = int(column[self.LENGTH])
-        owner.generated = owner.output - int(column[self.LEFT])
-        owner.last_token = int(column[self.LAST])
-
-    def place(self, owner: Job) -> int:
-        """First place of a job's sequences, which stand together; len(self) if it has none."""
-        if not self.owners:
-            return 0
-        if self.owners[-1] is owner and owner.samples == 1:
-            return len(self.owners) - 1
-        tickets = self.column(self.TICKET)
-        place = int(np.searchsorted(tickets, owner.ticket))
-        return place if place < len(tickets) and tickets[place] == owner.ticket else len(tickets)

@@ -1,4 +1,4 @@
-"""The serving loop: SimPy processes for arrivals and for the engine, one clock in nanoseconds.
+"""The serving loop: one SimPy process, one clock in nanoseconds.
 
 The engine asks the scheduler for a plan, an executor how long it takes, advances the clock
 and books what the step produced.  When the next plans are certain (every running sequence
@@ -7,17 +7,18 @@ decodes, nothing can be let in) it leaps over them (`sim.engine.leaping`).
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import simpy
 
 from allocators.base import Ask, Mappings, Reason
+from sim.engine.arrivals import Arrivals
 from sim.engine.beams import parents
 from sim.engine.jobs import NEVER, Job
 from sim.engine.leaping import leap
 from sim.engine.serving import Blocked, Serving, StalledError
-from sim.telemetry import BlockLog, EventLog, RequestLog, Sink, Step, StepLog, step_row
+from sim.telemetry import PLACE, BlockLog, EventLog, RequestLog, Sink, Step, StepLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -91,26 +92,13 @@ class Engine:
         self.leaps = leaps
         self.seed = seed
         self.steps = 0
-        self.log = StepLog(sink)
-        self.request_log = RequestLog(len(requests))
+        self.arrivals = Arrivals(requests)
+        self.log = StepLog(sink, allocator.capacity)
+        self.request_log = RequestLog()
         self.event_log = EventLog(sink)
         self.block_log = BlockLog(instants, _spacing(requests, instants))
         self._sink = sink
         self._horizon = INFINITY if horizon_s is None else round(horizon_s * 1e9)
-        self._pending = len(requests)
-        self._followers: dict[int, list[int]] = {}
-        """Requests that arrive some time after another one has ended, by that one."""
-        for index in np.flatnonzero(requests.after >= 0).tolist():
-            self._followers.setdefault(int(requests.after[index]), []).append(index)
-        self._arrived: list[Job] = []
-        """Jobs that arrived since the queue was last looked at."""
-        self._refused: list[Job] = []
-        """... and those that were turned away."""
-        self._bell = self.env.event()
-        self._emitted = 0
-        """When the decoding sequences got their last token."""
-        self._uniform = True
-        """Whether that is true of every one of them."""
         self._copied = 0
         """Tokens copied by forks since the last step began."""
         self._forked = False
@@ -119,14 +107,12 @@ class Engine:
         """Pages mapped and unmapped until the last step began."""
         self._evicted = 0
         """Cached blocks evicted until the last step began."""
-        self._leapt = 0
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
         """Serve everything, write the telemetry, and say what came of it.
 
         What an executor raises ends the run; the telemetry up to then is written all the same.
         """
-        self.env.process(self._arrivals())
         try:
             self.env.run(until=self.env.process(self._serve(progress)))
         finally:
@@ -157,64 +143,29 @@ class Engine:
 
     # -- arrivals --------------------------------------------------------------------------
 
-    def _job(self, index: int) -> Job:
-        """Make the job of a request that arrives now."""
+    def _let_arrive(self) -> None:
+        """Queue the requests that have come by now, or refuse them."""
+        arrivals, serving, now = self.arrivals, self.serving, self.now
+        while arrivals.soonest <= now:
+            arrival, index = arrivals.take()
+            job = self._job(index, arrival)
+            refusal = self._never(job)
+            if refusal:
+                job.reason = refusal
+                self.request_log.add(job, "refused")
+                self.event_log.add(arrival, index, "refuse", job.final * job.samples, reason=refusal)
+                arrivals.release(index, arrival)
+            else:
+                if not serving.waiting:
+                    serving.unblock()
+                serving.waiting.append(job)
+
+    def _job(self, index: int, arrival: int) -> Job:
+        """Make the job of a request."""
         requests = self.requests
         samples = int(requests.samples[index]) if len(requests.samples) else 1
-        return Job(
-            index,
-            self.now,
-            int(requests.prompt_tokens[index]),
-            int(requests.output_tokens[index]),
-            samples,
-            self.content(index),
-        )
-
-    def _arrivals(self) -> Generator[simpy.Event, object, None]:
-        """Let requests arrive at their times; those that follow another one are released by its end."""
-        followers = {index for released in self._followers.values() for index in released}
-        for index in range(len(self.requests)):
-            if index in followers:
-                continue
-            arrival = round(float(self.requests.arrival_s[index]) * 1e9)
-            if arrival > self.now:
-                yield self.env.timeout(arrival - self.now)
-            self._arrive(index)
-
-    def _follow(self, index: int) -> Generator[simpy.Event, object, None]:
-        """Let a request arrive some time after the one that it follows has ended."""
-        yield self.env.timeout(round(float(self.requests.delay_s[index]) * 1e9))
-        self._arrive(index)
-
-    def _release(self, ended: Job) -> None:
-        for index in self._followers.get(ended.index, ()):
-            self.env.process(self._follow(index))
-
-    def _arrive(self, index: int) -> None:
-        job = self._job(index)
-        self._pending -= 1
-        refusal = self._never(job)
-        if refusal:
-            job.reason = refusal
-            self.request_log.add(job, "refused")
-            self._refused.append(job)
-            self._release(job)
-        else:
-            self._arrived.append(job)
-        if not self._bell.triggered:
-            self._bell.succeed()
-
-    def _queue(self) -> None:
-        """Queue what has arrived: by time, and at one instant in the order of the workload."""
-        if self._arrived:
-            if not self.serving.waiting:
-                self.serving.unblock()
-            self.serving.waiting.extend(sorted(self._arrived, key=lambda job: (job.arrival, job.index)))
-            self._arrived.clear()
-        if self._refused:
-            for job in sorted(self._refused, key=lambda job: (job.arrival, job.index)):
-                self.event_log.add(job.arrival, job.index, "refuse", job.final * job.samples, reason=job.reason)
-            self._refused.clear()
+        prompt, output = int(requests.prompt_tokens[index]), int(requests.output_tokens[index])
+        return Job(index, arrival, prompt, output, samples, self.content(index))
 
     def _never(self, job: Job) -> str:
         """Say why a request can never run, or nothing; cut its output to the model's context."""
@@ -240,50 +191,46 @@ class Engine:
     # -- the loop --------------------------------------------------------------------------
 
     def _serve(self, progress: Callable[[int], None] | None) -> Generator[simpy.Event, object, None]:
-        env, serving, scheduler = self.env, self.serving, self.scheduler
+        env, serving, scheduler, arrivals = self.env, self.serving, self.scheduler, self.arrivals
         while True:
-            while env.peek() <= self.now:  # all that happens at this instant comes first
-                yield env.timeout(0)
-            self._queue()
-            if self.now >= self._horizon:
+            if arrivals.soonest <= env.now:
+                self._let_arrive()
+            if env.now >= self._horizon:
                 return
             if not serving.running and not serving.waiting:
-                if not self._pending:
+                if not arrivals.pending:
                     return
-                yield from self._idle()
+                yield env.timeout(self._idle())
                 continue
-            if self._certain() and (duration := self._leap()):
+            if self._certain() and (leapt := self._leap()):
+                steps, duration = leapt
                 yield env.timeout(duration)
-                self._book_decodes()
+                self._book_decodes(steps)
             else:
                 plan = scheduler.plan(serving)
                 if plan.empty:
                     self._stalled(plan)
                 yield env.timeout(self._start(plan))
                 self._book(plan)
-            if self.now >= self.block_log.due:
+            if env.now >= self.block_log.due:
                 self.block_log.take(self.now, serving)
             if progress is not None:
                 progress(self.request_log.counts["finished"])
 
     def _certain(self) -> bool:
-        """Whether the scheduler could only let every decoding sequence advance, with nothing else to book."""
+        """Whether the scheduler could only let every decoding sequence advance, for several steps, and nothing else."""
         serving = self.serving
+        if not self.leaps or not self.scheduler.steady(serving) or serving.decoding.apart:
+            return False
         searching = self.requests.beam and serving.seats > len(serving.running)
-        to_pay = self._forked or serving.allocator.mappings() != self._mapped
-        return self.leaps and self._uniform and not (to_pay or searching) and self.scheduler.steady(serving)
+        return not (self._forked or searching) and serving.allocator.mappings() == self._mapped
 
-    def _idle(self) -> Generator[simpy.Event, object, None]:
-        """Wait for the next arrival, or the horizon."""
-        start = self.now
-        row = step_row(Step(self.steps, start), self.serving, self.serving.ledger())  # before the arrival that ends it
-        self._bell = self.env.event()
-        if self._horizon < INFINITY:
-            yield self._bell | self.env.timeout(int(self._horizon) - start)
-        else:
-            yield self._bell
-        if self.now > start:
-            self.log.add(row._replace(duration=self.now - start))
+    def _idle(self) -> int:
+        """Write the row of an idle gap, which lasts until the next arrival or the horizon; returns its length."""
+        now = self.now
+        duration = int(min(self.arrivals.soonest, self._horizon)) - now
+        self.log.add(self._row(now, 0, 0, 0, 0, 0), duration)
+        return duration
 
     def _stalled(self, plan: Plan) -> None:
         """Say who cannot go on, and why; only a scheduler or allocator that breaks its contract leads here."""
@@ -305,63 +252,85 @@ class Engine:
                 job.cached = job.computed
             else:
                 self.event_log.add(now, job.index, "swap_in" if job in plan.restored else "resume", serving.slots(job))
-            self._uniform &= job.ticket in serving.prefilling  # else it came back from the host
         plan.copied_tokens += self._copied
-        plan.mappings = self._new_mappings()
-        self._mapped = serving.allocator.mappings()
         self._copied, self._forked = 0, False
-        evicted, self._evicted = serving.allocator.evictions() - self._evicted, serving.allocator.evictions()
+        allocator = serving.allocator
+        mapped, before = allocator.mappings(), self._mapped
+        if mapped != before:
+            plan.mappings = Mappings(mapped.mapped - before.mapped, mapped.unmapped - before.unmapped)
+            self._mapped = mapped
         duration = self.executor.run(plan, serving)
-        prefill = sum(chunk.tokens for chunk in plan.chunks)
+        prefill = 0
+        for chunk in plan.chunks:
+            prefill += chunk.tokens
         serving.tokens += plan.decodes + prefill
         gap, gap_tokens = self._gaps(plan.decodes, now + duration)
-        row = step_row(
-            Step(self.steps, now, duration, gap=gap),
-            serving,
-            serving.ledger(),
-            prefill_tokens=prefill,
-            decode_tokens=plan.decodes,
-            gap_tokens=gap_tokens,
-            preemptions=len(plan.preempted),
-            evicted=evicted,
-        )
-        self.log.add(row)
+        self.log.add(self._row(now, prefill, plan.decodes, gap, gap_tokens, len(plan.preempted)), duration)
         self.steps += 1
         return duration
 
-    def _new_mappings(self) -> Mappings:
-        """Pages mapped and unmapped since the last step began."""
-        now, before = self.serving.allocator.mappings(), self._mapped
-        return Mappings(now.mapped - before.mapped, now.unmapped - before.unmapped)
+    def _row(self, now: int, prefill: int, decodes: int, gap: int, gap_tokens: int, preemptions: int) -> Step:
+        """Say what is true while a step runs."""
+        serving = self.serving
+        allocator = serving.allocator
+        live, internal, external, usage = serving.shares()
+        evicted, self._evicted = allocator.evictions() - self._evicted, allocator.evictions()
+        return Step(
+            self.steps,
+            now,
+            serving.seats,
+            len(serving.waiting),
+            prefill,
+            decodes,
+            gap,
+            gap_tokens,
+            live,
+            usage.held,
+            usage.cached,
+            usage.rounding,
+            internal,
+            external,
+            usage.saved,
+            usage.swapped,
+            allocator.largest_hole(),
+            preemptions,
+            evicted,
+            PLACE[serving.blocked],
+            0 if allocator.recomputes else decodes * allocator.token_slots,
+        )
 
     def _gaps(self, decodes: int, end: int) -> tuple[int, int]:
         """Time since the last token of most of the first `decodes` sequences, and of how many; others stall."""
+        decoding = self.serving.decoding
+        usual = end - decoding.emitted
         if not decodes:
             return 0, 0
-        if self._uniform:
-            return end - self._emitted, decodes
-        decoding = self.serving.decoding
-        gaps = end - decoding.column(decoding.LAST)[:decodes]
-        values, counts = np.unique(gaps, return_counts=True)
-        gap = int(values[counts.argmax()])
-        for place in np.flatnonzero(gaps != gap).tolist():
-            decoding.owners[place].stalls.append(int(gaps[place]))
-        return gap, int(counts.max())
+        if not decoding.apart:
+            return usual, decodes
+        members = decoding.members[:decodes]
+        apart = {each: end - each.last for each in decoding.apart if each.order <= members[-1].order}
+        counts = Counter(apart.values())
+        counts[usual] += decodes - len(apart)
+        gap = min(counts, key=lambda gap: (-counts[gap], gap))
+        for sequence in apart if gap == usual else members:
+            own = apart.get(sequence, usual)
+            if own != gap:
+                sequence.owner.stalls.append(own)
+        return gap, counts[gap]
 
     def _book(self, plan: Plan) -> None:
         """Enter what a step produced, now that it has ended; then those that ended leave, in running order."""
         serving = self.serving
         ended = []
         if plan.decodes:
-            self._advance(plan.decodes, 1)
-            serving.context += plan.decodes
-            self._uniform = plan.decodes == len(serving.decoding)
-            self._emitted = self.now
+            staying = serving.decoding.members[plan.decodes :]
+            if staying:
+                serving.growing.stay(staying)
+            ended = serving.advance(1, self.now, staying)
             if self.requests.beam:
                 self._select_beams(plan.decodes)
-            ended = self._decoded()
         ended += [chunk.job for chunk in plan.chunks if self._book_chunk(chunk)]
-        for job in sorted(ended, key=lambda job: job.ticket):
+        for job in sorted(ended, key=lambda job: job.ticket) if len(ended) > 1 else ended:
             self._finish(job)
         if serving.blocked is Blocked.BUDGET:  # the next step has a budget of its own
             serving.unblock()
@@ -372,7 +341,7 @@ class Engine:
         decoding = self.serving.decoding
         for job in dict.fromkeys(decoding.owners[:decodes]):
             if job.samples > 1:
-                left = int(decoding.column(decoding.LEFT)[decoding.place(job)])
+                left = decoding.members[decoding.place(job)].end - decoding.clock
                 if left:
                     chosen = parents(self.seed, job.index, job.output - left, job.samples)
                     self._copied += self.serving.select(job, chosen)
@@ -398,33 +367,13 @@ class Engine:
             return True
         self._copied += serving.fork(job)
         self._forked |= job.samples > 1
-        if not serving.decoding:
-            self._emitted, self._uniform = now, True
-        self._uniform &= self._emitted == now
         serving.start_decoding(job)
         return False
-
-    def _advance(self, decodes: int, steps: int) -> None:
-        decoding = self.serving.decoding
-        decoding.column(decoding.LENGTH)[:decodes] += steps
-        decoding.column(decoding.LEFT)[:decodes] -= steps
-        decoding.column(decoding.LAST)[:decodes] = self.now
-
-    def _decoded(self) -> list[Job]:
-        """Take jobs that decoded their last token out of the decoding set, and return them in running order."""
-        decoding = self.serving.decoding
-        left = decoding.column(decoding.LEFT)
-        if left.min() > 0:
-            return []
-        jobs = list(dict.fromkeys(decoding.owners[place] for place in np.flatnonzero(left == 0).tolist()))
-        for job in jobs:
-            self.serving.leave_decoding(job)
-        return jobs
 
     def _finish(self, job: Job) -> None:
         job.finished = self.now
         self.request_log.add(job, "finished")
-        self._release(job)
+        self.arrivals.release(job.index, job.finished)
         if self.scheduler.holds_finished:
             self.serving.linger(job)
         else:
@@ -439,23 +388,34 @@ class Engine:
 
     # -- many steps ------------------------------------------------------------------------
 
-    def _leap(self) -> int:
-        """Do as many pure-decode steps as are certain and write their rows; returns their duration, 0 if none is."""
-        now = self.now
-        until = min(self.env.peek(), self._horizon, self.block_log.due) - now
-        leapt = leap(self.serving, self.executor, Step(self.steps, now, gap=now - self._emitted), until)
+    def _leap(self) -> tuple[int, int] | None:
+        """Do as many pure-decode steps as are certain and write their rows; returns their number and duration."""
+        serving, now = self.serving, self.now
+        until = min(self.arrivals.soonest, self._horizon, self.block_log.due) - now
+        leapt = leap(serving, self.executor, until)
         if leapt is None:
-            return 0
-        self.log.leap(leapt.first, leapt.durations, leapt.changes)
-        self.steps += leapt.steps
-        self._leapt = leapt.steps
-        self._evicted = self.serving.allocator.evictions()
-        return leapt.duration
+            return None
+        durations, changes = leapt
+        steps, count = len(durations), len(serving.decoding)
+        gap = now + int(durations[0]) - serving.decoding.emitted
+        serving.tokens += count  # those of the first step
+        last = self._row(now, 0, count, gap, count, 0)
+        serving.tokens += count * (steps - 1)
+        _, held, cached, rounding, internal, _ = map(sum, zip(*changes, strict=True)) if changes else (0,) * 6
+        first = last._replace(
+            held=last.held - held,
+            cached=last.cached - cached,
+            rounding=last.rounding - rounding,
+            internal=last.internal - internal,
+            largest_hole=last.largest_hole + held + cached,
+            evicted=0,
+        )
+        self.log.stretch(first, durations, changes)
+        self.steps += steps
+        return steps, int(durations.sum())
 
-    def _book_decodes(self) -> None:
+    def _book_decodes(self, steps: int) -> None:
         """Enter what a leap produced, now that it has ended."""
-        self._advance(len(self.serving.decoding), self._leapt)
-        self._emitted = self.now
-        for job in self._decoded():
+        for job in self.serving.advance(steps, self.now):
             self._finish(job)
         self._end_batch()

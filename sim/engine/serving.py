@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.base import MISS, Allocator, Ask, Hit, Reason, Refusal, Swap
+from allocators.base import MISS, Allocator, Ask, Hit, Reason, Refusal, Swap, Usage
 from allocators.ledger import Ledger, split
-from sim.engine.jobs import NEVER, Decoding, Job
+from sim.engine.decoding import Decoding
+from sim.engine.growing import Calendar, Roll
+from sim.engine.jobs import NEVER, Job
 from sim.engine.plan import Loss, MoveKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from allocators.base import Ints
+    from sim.engine.decoding import Sequence as Stream
     from sim.engine.plan import Plan
 
 
@@ -50,6 +53,8 @@ class Serving:
         self.prefilling: dict[int, Job] = {}
         """The running jobs that do not decode yet, by ticket."""
         self.decoding = Decoding()
+        notice = allocator.notice
+        self.growing = Roll(allocator, self.decoding) if notice is None else Calendar(allocator, self.decoding, notice)
         self.lingering: list[Job] = []
         """Finished jobs whose memory a batch-level scheduler still holds."""
         self.blocked = Blocked.NOTHING
@@ -60,7 +65,7 @@ class Serving:
         self.context = 0
         """... over the decoding ones only."""
         self.internal = 0
-        """Held slots that no sequence will ever use."""
+        """Held slots that no sequence will ever use, but for those of decoding sequences."""
         self.seats = 0
         """Running sequences, lingering ones included."""
         self._tickets = 0
@@ -177,12 +182,15 @@ class Serving:
         are released; elsewhere they keep their reservations and K/V is copied between them.
         """
         place = self.decoding.place(job)
+        sequences = self.decoding.members[place : place + len(parents)]
         repeated = len(parents) - len(set(parents))
         if self.allocator.recomputes:
             return 0
         if not self.allocator.shares:
-            return repeated * int(self.decoding.column(self.decoding.LENGTH)[place])
-        before = sum(self.waste(row, job) for row in job.rows)
+            return repeated * self.decoding.length(sequences[0])
+        self.growing.tell(sequences)
+        for sequence in sequences:
+            self.growing.leave(sequence)
         rows, copied = [], 0
         for rank, parent in enumerate(parents):
             if parent in parents[:rank]:
@@ -196,9 +204,10 @@ class Serving:
         for dropped in set(range(len(job.rows))) - set(parents):
             self.allocator.release(job.rows[dropped])
         job.rows = rows
-        self.decoding.column(self.decoding.ROW)[place : place + len(rows)] = rows
-        self.decoding.column(self.decoding.SLOTS)[place : place + len(rows)] = self.allocator.table.slots[rows]
-        self.internal += sum(self.waste(row, job) for row in rows) - before
+        self.decoding.rename(place, rows)
+        for sequence in sequences:
+            sequence.slots = int(self.allocator.table.slots[sequence.row])
+            self.growing.begin(sequence)
         return copied
 
     def start_decoding(self, job: Job) -> None:
@@ -206,8 +215,26 @@ class Serving:
         slots = self.allocator.table.slots
         self.prefilling.pop(job.ticket, None)
         for row in job.rows:
-            self.decoding.insert(job, row, int(slots[row]))
+            self.internal -= self.waste(row, job)
+            self.growing.begin(self.decoding.insert(job, row, int(slots[row])))
         self.context += job.computed * len(job.rows)
+
+    def advance(self, steps: int, now: int, staying: Sequence[Stream] = ()) -> list[Job]:
+        """Let the decoding sequences but those `staying` behind, the last of them, be `steps` tokens longer.
+
+        Returns:
+            the jobs that have ended, in running order; they have left the decoding set.
+
+        """
+        decoding = self.decoding
+        self.context += (len(decoding) - len(staying)) * steps
+        ended = decoding.advance(steps, now, staying)
+        if not ended:
+            return []
+        jobs = list(dict.fromkeys(sequence.owner for sequence in ended))
+        for job in jobs:
+            self.leave_decoding(job)
+        return jobs
 
     def preempt(self, plan: Plan, needy: Job, lacking: Refusal) -> Job:
         """Take the memory of the last running job, which `needy` lacks, and put it at the front of the queue."""
@@ -216,6 +243,8 @@ class Serving:
         if ticket in self.prefilling:
             self.leave_prefilling(job)
         else:
+            if self.swap:
+                self.growing.tell(self.decoding.members[self.decoding.place(job) :])
             self.leave_decoding(job)
         self.seats -= job.samples
         if not (self.swap and self._swap_out(job, plan)):
@@ -244,9 +273,8 @@ class Serving:
         """Take all of a job's sequences out of the decoding set; their memory stays."""
         place = self.decoding.place(job)
         self.decoding.settle(place)
-        for row in job.rows:
-            self.decoding.remove(place)
-            self.internal -= self.waste(row, job)
+        for _ in job.rows:
+            self.growing.leave(self.decoding.remove(place))
         self.context -= job.computed * len(job.rows)
         self.tokens -= job.computed * len(job.rows)
 
@@ -292,23 +320,33 @@ class Serving:
         """Forget it: something has changed that may let the head in."""
         self.blocked, self.refusal = Blocked.NOTHING, None
 
-    def ledger(self, ahead: int = 0) -> Ledger:
-        """Where every slot is now, or once `ahead` more tokens are written."""
-        if self.allocator.recomputes:  # no token has a slot once its step is over
-            usage = self.allocator.usage()
-            return split(self.allocator.capacity, usage, usage.saved + usage.dropped, 0, 0)
-        stranded = 0
-        if self.refusal is not None and self.refusal.reason is Reason.HOLE:
-            stranded = self.allocator.stranded(self.refusal.need)
-        spent, each = self.spent(), self.allocator.token_slots
-        written = each * (self.tokens + ahead) - spent
-        internal = each * (self.internal - self._counted_twice()) + spent
-        return split(self.allocator.capacity, self.allocator.usage(), written, internal, stranded)
+    def ledger(self) -> Ledger:
+        """Where every slot is now."""
+        live, internal, stranded, usage = self.shares()
+        written = live - usage.states + usage.saved + usage.dropped
+        return split(self.allocator.capacity, usage, written, internal, stranded)
+
+    def shares(self) -> tuple[int, int, int, Usage]:
+        """Count what only the engine can tell apart: live, internal and external slots; and the allocator's count."""
+        allocator = self.allocator
+        usage = allocator.usage()
+        if allocator.recomputes:  # no token has a slot once its step is over
+            return 0, 0, 0, usage
+        refusal, stranded = self.refusal, 0
+        if refusal is not None and refusal.reason is Reason.HOLE:
+            stranded = allocator.stranded(refusal.need)
+        each = allocator.token_slots
+        live = each * self.tokens + usage.states - usage.saved - usage.dropped
+        internal = each * (self.internal + self.growing.internal)
+        if self.lingering:
+            spent = self.spent()
+            live, internal = live - spent, internal + spent
+        if self.seats != len(self.running):
+            internal -= each * self._counted_twice()
+        return live, internal, stranded, usage
 
     def spent(self) -> int:
         """Slots filled by finished jobs and shared with no running one: internal, as nobody will read them."""
-        if not self.lingering:
-            return 0
         left = [self._left_by(job) for job in self.lingering]
         if not self.allocator.shares:
             return sum(tokens for tokens, _ in left)
@@ -329,7 +367,7 @@ class Serving:
 
     def _counted_twice(self) -> int:
         """Waste in last blocks that forked sequences still share, beyond once a block."""
-        if not self.allocator.shares or self.seats == len(self.running):  # every job has one sequence
+        if not self.allocator.shares:
             return 0
         table = self.allocator.table
         twice = 0

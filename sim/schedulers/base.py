@@ -11,8 +11,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from sim.engine.plan import Chunk, MoveKind, Plan
 from sim.engine.serving import Blocked, Serving
 
@@ -87,16 +85,14 @@ class Scheduler(ABC):
         decoding = serving.decoding
         start = first
         while first < (end := min(last, len(decoding))):
-            rows = decoding.column(decoding.ROW)[first:end]
-            growth = serving.allocator.grow(rows, decoding.column(decoding.LENGTH)[first:end] + 1)
-            plan.move(MoveKind.COPY, growth.copies)
+            first, growth = serving.growing.grow(first, end)
+            if growth.copies:
+                plan.move(MoveKind.COPY, growth.copies)
             plan.copied_tokens += growth.copied
-            refresh(serving, first, first + growth.granted)
-            first += growth.granted
             if growth.refusal is not None and serving.lingering:
                 serving.retire(serving.lingering[-1])
             elif growth.refusal is not None:
-                needy = decoding.owners[first]
+                needy = decoding.members[first].owner
                 if serving.preempt(plan, needy, growth.refusal) is needy:
                     plan.refusal = growth.refusal
                     return min(first, len(decoding)) - start
@@ -117,18 +113,3 @@ class Scheduler(ABC):
         if refusal is None:
             plan.admitted.append(job)
         return refusal
-
-
-def refresh(serving: Serving, first: int, last: int) -> None:
-    """Take over the slots that decoding sequences `[first, last)` hold after they grew."""
-    decoding = serving.decoding
-    held = decoding.column(decoding.SLOTS)[first:last]
-    now = serving.allocator.table.slots[decoding.column(decoding.ROW)[first:last]]
-    changed = (now != held).nonzero()[0]
-    if len(changed):
-        final = (
-            decoding.column(decoding.LENGTH)[first:last][changed] + decoding.column(decoding.LEFT)[first:last][changed]
-        )
-        over = np.maximum(now[changed] - final, 0) - np.maximum(held[changed] - final, 0)
-        serving.internal += int(over.sum())
-        held[changed] = now[changed]

@@ -41,7 +41,7 @@ class VllmV1(Scheduler):
         decoding = serving.decoding
         done = 0
         for job in list(serving.prefilling.values()):
-            upto = int(decoding.column(decoding.TICKET).searchsorted(job.ticket)) if len(decoding) else 0
+            upto = decoding.before(job.ticket)
             done, budget, short = self._decode(serving, plan, done, upto, budget)
             if short or job.ticket not in serving.prefilling:  # out of budget, or preempted by one before it
                 return 0
@@ -55,8 +55,8 @@ class VllmV1(Scheduler):
 
     def _decode(self, serving: Serving, plan: Plan, done: int, upto: int, budget: int) -> tuple[int, int, bool]:
         """Let decoding sequences `[done, upto)` advance; returns where, the budget left, and whether it ended here."""
-        want, owners = min(upto, done + budget), serving.decoding.owners
-        while done < want < upto and owners[want - 1] is owners[want]:  # the samples of a job go together
+        want, members = min(upto, done + budget), serving.decoding.members
+        while done < want < upto and members[want - 1].owner is members[want].owner:  # a job's samples go together
             want -= 1
         went = self.advance(serving, plan, done, want)
         plan.decodes = done + went

@@ -1,0 +1,58 @@
+"""Arrivals: when which request comes.
+
+Most times are known beforehand; a request that follows another one comes some time after that
+one has ended.  The engine looks here where it stops anyway, and waits here when it is idle.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from workloads.requests import Requests
+
+NONE_TO_COME = float("inf")
+
+
+class Arrivals:
+    """The requests to come, in order of time and at one instant in the order of the workload."""
+
+    def __init__(self, requests: Requests) -> None:
+        """Expect `requests`."""
+        count = len(requests)
+        self.pending = count
+        """Requests that have not arrived."""
+        alone = np.flatnonzero(requests.after < 0) if len(requests.after) else np.arange(count)
+        self._index = alone.data
+        self._time = np.rint(requests.arrival_s[alone] * 1e9).astype(np.int64).data
+        self._next = 0
+        self._released: list[tuple[int, int]] = []
+        """Heap of (time, request) of those that followed another one."""
+        self._delay_s = requests.delay_s
+        self._followers: dict[int, list[int]] = {}
+        for index in np.flatnonzero(requests.after >= 0).tolist():
+            self._followers.setdefault(int(requests.after[index]), []).append(index)
+
+    @property
+    def soonest(self) -> float:
+        """Nanoseconds at which the next one comes, as far as is known; infinity if none is."""
+        known = self._time[self._next] if self._next < len(self._time) else NONE_TO_COME
+        return min(known, self._released[0][0]) if self._released else known
+
+    def take(self) -> tuple[int, int]:
+        """Take the next one: (time, request)."""
+        self.pending -= 1
+        if self._next < len(self._time):
+            found = self._time[self._next], self._index[self._next]
+            if not self._released or found < self._released[0]:
+                self._next += 1
+                return found
+        return heappop(self._released)
+
+    def release(self, index: int, now: int) -> None:
+        """Learn that request `index` has ended, so that those following it may come."""
+        for follower in self._followers.get(index, ()):
+            heappush(self._released, (now + round(float(self._delay_s[follower]) * 1e9), follower))

@@ -1,0 +1,212 @@
+"""The decoding sequences, kept so that a step costs nothing for those to whom nothing happens.
+
+All of them advance by one token a step, so none is told: a clock counts the steps, and what is
+true of a sequence is kept relative to it.  A sequence that began at clock `c` with `n` tokens has
+`clock + start` tokens with `start = n - c`, and its last token comes when the clock shows `end`.
+Who ends when is a calendar: a step looks up its own page.  (The calendar of who needs memory when
+is in `sim.engine.growing`.)
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from heapq import heappop, heappush
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence as Several
+
+    from sim.engine.jobs import Job
+
+    Ints = npt.NDArray[np.int64]
+
+
+class Sequence:
+    """One sequence while it decodes."""
+
+    __slots__ = ("due", "end", "final", "last", "order", "owner", "row", "slots", "start", "ticket")
+
+    def __init__(self, owner: Job, row: int, slots: int, order: tuple[int, int], clock: int) -> None:
+        """Begin with what `owner` has computed."""
+        self.owner = owner
+        self.row = row
+        self.slots = slots
+        """Token slots it holds, as far as the engine has been told."""
+        self.ticket = owner.ticket
+        self.order = order
+        """Place in the running order: ticket, and number among its job's sequences."""
+        self.start = owner.computed - clock
+        """Tokens in the cache, less the clock."""
+        self.end = clock + owner.output - owner.generated
+        """What the clock shows when its last token is out."""
+        self.final = owner.final
+        """Token slots it uses in the end."""
+        self.due = clock
+        """What the clock shows after the step in which the allocator must next be asked."""
+        self.last = owner.last_token
+        """When its last token came, if it came apart from the others'."""
+
+
+_order = attrgetter("order")
+
+
+def enter(page: list[Sequence], sequence: Sequence) -> None:
+    """Enter a sequence in a list that is in running order; most are the newest."""
+    if not page or page[-1].order < sequence.order:
+        page.append(sequence)
+    else:
+        insort(page, sequence, key=_order)
+
+
+class Decoding:
+    """The decoding sequences in running order."""
+
+    ROW, LENGTH, TICKET = range(3)
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.clock = 0
+        """Steps decoded so far."""
+        self.members: list[Sequence] = []
+        self.emitted = 0
+        """When the sequences got their last token (nanoseconds), but for those in `apart`."""
+        self.apart: list[Sequence] = []
+        """Sequences whose last token came at another time: `Sequence.last`."""
+        self._ends: dict[int, list[Sequence]] = {}
+        self._soonest: list[int] = []
+        """The keys of `_ends` as a heap, and perhaps some that are gone."""
+        self._data: Ints = np.zeros((3, 64), np.int64)
+        """Rows, starts and tickets, for those who look at all sequences at once."""
+
+    def __len__(self) -> int:
+        """Sequences that decode."""
+        return len(self.members)
+
+    @property
+    def owners(self) -> list[Job]:
+        """The job of each sequence."""
+        return [sequence.owner for sequence in self.members]
+
+    def column(self, which: int) -> Ints:
+        """Rows, tokens in the cache or tickets of all sequences; not to be written to."""
+        column = self._data[which, : len(self.members)]
+        return column + self.clock if which == self.LENGTH else column
+
+    def length(self, sequence: Sequence) -> int:
+        """Tokens that a sequence has in the cache."""
+        return self.clock + sequence.start
+
+    # -- coming and going ------------------------------------------------------------------
+
+    def insert(self, owner: Job, row: int, slots: int) -> Sequence:
+        """Add a sequence of `owner` behind all with a ticket not larger than its own."""
+        members = self.members
+        place = count = len(members)
+        rank = 0
+        if count and members[-1].ticket >= owner.ticket:
+            place = bisect_right(members, (owner.ticket, count), key=_order)
+            if place and members[place - 1].ticket == owner.ticket:
+                rank = members[place - 1].order[1] + 1
+        sequence = Sequence(owner, row, slots, (owner.ticket, rank), self.clock)
+        if not count:
+            self.emitted = owner.last_token
+        elif owner.last_token != self.emitted:
+            self.apart.append(sequence)
+        members.insert(place, sequence)
+        data = self._data
+        if count == data.shape[1]:
+            self._data = data = np.concatenate([data, np.zeros_like(data)], axis=1)
+        if place < count:
+            data[:, place + 1 : count + 1] = data[:, place:count]
+        data[0, place], data[1, place], data[2, place] = row, sequence.start, owner.ticket
+        self._enter(sequence)
+        return sequence
+
+    def remove(self, place: int) -> Sequence:
+        """Drop one sequence."""
+        sequence = self.members.pop(place)
+        count = len(self.members)
+        if place < count:
+            self._data[:, place:count] = self._data[:, place + 1 : count + 1]
+        self._leave(sequence)
+        if self.apart and sequence in self.apart:
+            self.apart.remove(sequence)
+        return sequence
+
+    def place(self, owner: Job) -> int:
+        """First place of a job's sequences, which stand together; len(self) if it has none."""
+        place = self.before(owner.ticket)
+        members = self.members
+        return place if place < len(members) and members[place].owner is owner else len(members)
+
+    def before(self, ticket: int) -> int:
+        """Sequences with a smaller ticket."""
+        return bisect_left(self.members, (ticket, 0), key=_order)
+
+    def settle(self, place: int) -> None:
+        """Write what is known of a sequence to its owner."""
+        sequence, owner = self.members[place], self.members[place].owner
+        owner.computed = owner.furthest = self.length(sequence)
+        owner.generated = owner.output - (sequence.end - self.clock)
+        owner.last_token = sequence.last if sequence in self.apart else self.emitted
+
+    def rename(self, place: int, rows: Several[int]) -> None:
+        """Give sequences from `place` on other rows."""
+        self._data[0, place : place + len(rows)] = rows
+        for sequence, row in zip(self.members[place:], rows, strict=False):
+            sequence.row = row
+
+    # -- time ------------------------------------------------------------------------------
+
+    def soonest(self) -> int:
+        """Steps until the first of them ends; there must be one."""
+        soonest = self._soonest
+        while soonest[0] not in self._ends:
+            heappop(soonest)
+        return soonest[0] - self.clock
+
+    def advance(self, steps: int, now: int, staying: Several[Sequence] = ()) -> list[Sequence]:
+        """Let `steps` steps pass, the last of them ending `now`, but not for those `staying` behind.
+
+        Returns:
+            the sequences that have ended; they are still members.
+
+        """
+        if staying:
+            self._hold(staying, steps)
+        elif self.apart:
+            self.apart.clear()
+        self.clock += steps
+        self.emitted = now
+        return self._ends.get(self.clock, [])
+
+    def _hold(self, staying: Several[Sequence], steps: int) -> None:
+        """Shift sequences, the last in running order, in time; their last token becomes an earlier one."""
+        for sequence in staying:
+            if sequence not in self.apart:
+                sequence.last = self.emitted
+            self._leave(sequence)
+            sequence.start -= steps
+            sequence.end += steps
+            self._enter(sequence)
+        count = len(self.members)
+        self._data[1, count - len(staying) : count] -= steps
+        self.apart = list(staying)
+
+    def _enter(self, sequence: Sequence) -> None:
+        page = self._ends.get(sequence.end)
+        if page is None:
+            self._ends[sequence.end] = [sequence]
+            heappush(self._soonest, sequence.end)
+        else:
+            enter(page, sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        page = self._ends[sequence.end]
+        page.remove(sequence)
+        if not page:
+            del self._ends[sequence.end]

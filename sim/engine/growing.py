@@ -1,0 +1,301 @@
+"""Growing: asking the allocator for the memory of the coming step, or of many at once.
+
+There are two ways.  Most allocators need to be asked only when a sequence runs out of the slots
+it holds (`Allocator.notice`): a `Calendar` says who does in which step, and the others cost
+nothing.  The rest must hear of every token, so a `Roll` names every sequence in every step.
+Both grow sequences in running order, so that the allocator hands out the same blocks either way.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from allocators.base import Growth
+from sim.engine.decoding import enter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence as Several
+
+    from allocators.base import Allocator, Copy, Ints
+    from sim.engine.decoding import Decoding, Sequence
+
+NOTHING = Growth(0)
+
+
+class Change(NamedTuple):
+    """How what is held changes with one step of a leap; token slots, and blocks evicted."""
+
+    step: int
+    held: int
+    cached: int
+    rounding: int
+    internal: int
+    evicted: int
+
+
+class Stretch(NamedTuple):
+    """Steps for which memory has been found."""
+
+    steps: int
+    changes: Several[Change]
+    copies: Several[Copy] = ()
+    copied: int = 0
+
+
+NO_STRETCH = Stretch(0, ())
+
+
+class Growing(ABC):
+    """Finds memory for the decoding sequences of one allocator."""
+
+    def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
+        """Grow the sequences in `decoding`."""
+        self.allocator = allocator
+        self.decoding = decoding
+        self.internal = 0
+        """Slots that decoding sequences hold and will never use."""
+
+    def begin(self, sequence: Sequence) -> None:
+        """Take in a sequence that has begun to decode."""
+        self.internal += max(0, sequence.slots - sequence.final)
+
+    def leave(self, sequence: Sequence) -> None:
+        """Let a sequence go, whose row still is what it was."""
+        self.internal -= max(0, sequence.slots - sequence.final)
+
+    @abstractmethod
+    def stay(self, sequences: Several[Sequence]) -> None:
+        """Learn that the coming step passes by some sequences."""
+
+    @abstractmethod
+    def tell(self, sequences: Several[Sequence]) -> None:
+        """Make the allocator know the lengths of some sequences, before it copies or moves them."""
+
+    @abstractmethod
+    def grow(self, first: int, last: int) -> tuple[int, Growth]:
+        """Find the next slot of each of the sequences `[first, last)`; returns how far it came, and the answer."""
+
+    @abstractmethod
+    def stretch(self, steps: int) -> Stretch:
+        """Find memory for all sequences for up to `steps` steps, none of which is refused or takes extra time."""
+
+
+class Calendar(Growing):
+    """Asks for those sequences that run out of slots.
+
+    A page lists, in running order, the sequences that need more slots for the step that ends when
+    the clock shows its number.  When a sequence has grown, its next page is known from its slots.
+    """
+
+    def __init__(self, allocator: Allocator, decoding: Decoding, notice: int) -> None:
+        """Grow the sequences in `decoding` when their slots, but for `notice` of them, are used up."""
+        super().__init__(allocator, decoding)
+        self._margin = 1 - notice
+        self._pages: dict[int, list[Sequence]] = {}
+        self._fresh = 0
+        """The page that may hold sequences whose last block is shared, or has a twin on the host."""
+
+    def begin(self, sequence: Sequence) -> None:
+        """See `Growing.begin`."""
+        super().begin(sequence)
+        owner, soon = sequence.owner, self.decoding.clock + 1
+        due = max(soon, sequence.slots + self._margin - sequence.start)
+        if owner.samples > 1 or owner.swapped_blocks or self.allocator.free_preemption:
+            due = self._fresh = soon
+        self._enter(sequence, due)
+
+    def leave(self, sequence: Sequence) -> None:
+        """See `Growing.leave`."""
+        super().leave(sequence)
+        self._leave(sequence)
+
+    def stay(self, sequences: Several[Sequence]) -> None:
+        """See `Growing.stay`."""
+        self._fresh = self.decoding.clock + 2
+        for sequence in sequences:
+            self._leave(sequence)
+            self._enter(sequence, sequence.due + 1)
+
+    def tell(self, sequences: Several[Sequence]) -> None:
+        """See `Growing.tell`."""
+        lengths = [self.decoding.length(sequence) for sequence in sequences]
+        self.allocator.grow(_rows(sequences), np.array(lengths, np.int64))
+
+    def grow(self, first: int, last: int) -> tuple[int, Growth]:
+        """See `Growing.grow`."""
+        decoding = self.decoding
+        members, step = decoding.members, decoding.clock + 1
+        page = self._pages.get(step, ())
+        if page and (first or last < len(members)):
+            page = [each for each in page if members[first].order <= each.order <= members[last - 1].order]
+        if not page:
+            return last, NOTHING
+        growth = self._ask(page, step)
+        if growth.refusal is None:
+            self._grown(page, step)
+            return last, growth
+        needy = page[growth.granted]
+        self._grown(page[: growth.granted], step)
+        return members.index(needy, first), growth
+
+    def stretch(self, steps: int) -> Stretch:
+        """See `Growing.stretch`.
+
+        Every sequence comes up once in `block_size` steps.  As long as nothing is cached that could be evicted,
+        growing changes what is held and nothing else, and so many steps are asked for at once.
+        """
+        allocator, clock = self.allocator, self.decoding.clock
+        if self._fresh == clock + 1:
+            return NO_STRETCH
+        changes: list[Change] = []
+        done, room = 0, allocator.room
+        usage = allocator.usage()
+        simple = self._margin and not usage.cached and allocator.token_slots == 1
+        at_once = allocator.block_size if simple else 1
+        while done < steps and room >= 0:
+            due: list[tuple[int, list[Sequence]]] = []
+            for step in range(done, min(done + at_once, steps)):
+                page = self._pages.get(clock + step + 1)
+                if page is not None:
+                    room -= len(page)
+                    if room < 0:
+                        break
+                    due.append((step, page))
+                done += 1
+            if due and at_once == 1:
+                evictions, before = allocator.evictions(), usage
+                self._ask(due[0][1], clock + done)
+                usage, room = allocator.usage(), allocator.room
+                internal = self._grown(due[0][1], clock + done)[1]
+                held, cached = usage.held - before.held, usage.cached - before.cached
+                changes.append(Change(done - 1, held, cached, 0, internal, allocator.evictions() - evictions))
+            elif due:
+                sequences = [each for _, page in due for each in page]
+                lengths = [clock + step + 1 + each.start for step, page in due for each in page]
+                allocator.grow(_rows(sequences), np.array(lengths, np.int64))
+                for step, page in due:
+                    held, internal = self._grown(page, clock + step + 1)
+                    changes.append(Change(step, held, 0, 0, internal, 0))
+        return Stretch(done, changes)
+
+    def _ask(self, page: Several[Sequence], step: int) -> Growth:
+        """Ask for the slots that sequences need for the step that ends at clock `step`."""
+        lengths = [step + each.start for each in page]
+        return self.allocator.grow(_rows(page), np.array(lengths, np.int64))
+
+    def _grown(self, page: Several[Sequence], step: int) -> tuple[int, int]:
+        """Take over what sequences hold after a step; returns how many slots more, and how many of them useless."""
+        slots_of, pages, margin = self.allocator.table.slots.data, self._pages, self._margin
+        got = useless = 0
+        if len(page) == len(pages[step]):
+            del pages[step]
+        else:
+            pages[step] = [each for each in pages[step] if each not in page]
+        for sequence in page:
+            before, slots = sequence.slots, slots_of[sequence.row]
+            if slots != before:
+                got += slots - before
+                if slots > sequence.final or before > sequence.final:
+                    useless += max(0, slots - sequence.final) - max(0, before - sequence.final)
+                sequence.slots = slots
+            due = slots + margin - sequence.start
+            sequence.due = due = due if due > step else step + 1
+            if due in pages:
+                enter(pages[due], sequence)
+            else:
+                pages[due] = [sequence]
+        self.internal += useless
+        return got, useless * self.allocator.token_slots
+
+    def _enter(self, sequence: Sequence, due: int) -> None:
+        sequence.due = due
+        enter(self._pages.setdefault(due, []), sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        page = self._pages[sequence.due]
+        page.remove(sequence)
+        if not page:
+            del self._pages[sequence.due]
+
+
+class Roll(Growing):
+    """Names every sequence in every step; array operations, as there are many."""
+
+    def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
+        """Grow the sequences in `decoding`."""
+        super().__init__(allocator, decoding)
+        self._known: Ints = np.zeros((2, len(allocator.table.slots)), np.int64)
+        """Of each row, the slots it held when last seen, and those it uses in the end."""
+
+    def begin(self, sequence: Sequence) -> None:
+        """See `Growing.begin`."""
+        super().begin(sequence)
+        more = len(self.allocator.table.slots) - self._known.shape[1]
+        if more:
+            self._known = np.concatenate([self._known, np.zeros((2, more), np.int64)], axis=1)
+        self._known[:, sequence.row] = sequence.slots, sequence.final
+
+    def leave(self, sequence: Sequence) -> None:
+        """See `Growing.leave`."""
+        sequence.slots = int(self._known[0, sequence.row])
+        super().leave(sequence)
+
+    def stay(self, sequences: Several[Sequence]) -> None:
+        """See `Growing.stay`.  Nothing is noted that would change."""
+
+    def tell(self, sequences: Several[Sequence]) -> None:
+        """See `Growing.tell`.  It knows them."""
+
+    def grow(self, first: int, last: int) -> tuple[int, Growth]:
+        """See `Growing.grow`."""
+        decoding = self.decoding
+        rows = decoding.column(decoding.ROW)[first:last]
+        growth = self.allocator.grow(rows, decoding.column(decoding.LENGTH)[first:last] + 1)
+        rows = rows[: growth.granted]
+        slots = self.allocator.table.slots[rows]
+        changed = (slots != self._known[0, rows]).nonzero()[0]
+        if len(changed):
+            self._hold(rows[changed], slots[changed])
+        return first + growth.granted, growth
+
+    def stretch(self, steps: int) -> Stretch:
+        """See `Growing.stretch`."""
+        decoding, usage = self.decoding, self.allocator.usage()
+        rows = decoding.column(decoding.ROW)
+        done = self.allocator.advance(rows, decoding.column(decoding.LENGTH), steps)
+        if not done.steps:
+            return NO_STRETCH
+        none = np.zeros(done.steps, np.int64)
+        internal = none.copy()
+        if len(done.who):
+            np.add.at(internal, done.when, self._hold(rows[done.who], done.slots))
+        columns = np.array(
+            [
+                np.arange(done.steps),
+                np.diff(done.held, prepend=usage.held),
+                np.diff(done.cached, prepend=usage.cached),
+                none if done.rounding is None else np.diff(done.rounding, prepend=usage.rounding),
+                internal * self.allocator.token_slots,
+                none if done.evicted is None else done.evicted,
+            ]
+        )
+        changes = columns[:, columns[1:].any(axis=0)].T.tolist()
+        return Stretch(done.steps, changes, done.copies, done.copied)
+
+    def _hold(self, rows: Ints, slots: Ints) -> Ints:
+        """Take over what rows hold, one that grew several times the last; returns how many slots more are useless.
+
+        Only a row that needs more grows, so of those it held before none was useless if it is here twice.
+        """
+        before, final = self._known[:, rows]
+        useless: Ints = np.maximum(slots - final, 0) - np.maximum(before - final, 0)
+        self._known[0, rows] = slots
+        self.internal += int(useless.sum())
+        return useless
+
+
+def _rows(sequences: Several[Sequence]) -> Ints:
+    return np.array([each.row for each in sequences], np.int64)
