@@ -171,19 +171,16 @@ class Stage:
         serving, decoding = self._serving, self._serving.decoding
         chunks = [Chunk(job, *span) for job, span in zip(prefilling, scene.chunks, strict=True)]
         plan = Plan(len(decoding), chunks)
-        lengths = decoding.column(decoding.LENGTH)
         if len(decoding):
-            growth = self.allocator.grow(decoding.column(decoding.ROW), lengths + 1)
+            _, growth = serving.growing.grow(0, len(decoding))
             plan.copied_tokens += growth.copied
         for kind, blocks in ((MoveKind.OUT, scene.out), (MoveKind.IN, scene.back)):
             plan.move(kind, (Copy(block, block) for block in range(1, blocks + 1)))
             plan.swapped_blocks += blocks
         load = self._counter.load(plan, serving)
         duration = self._executor.run(plan, serving)
-        lengths += 1
-        decoding.column(decoding.LEFT)[:] -= 1
-        serving.context += len(decoding)
         serving.tokens += len(decoding)
+        serving.advance(1, 0)
         return load, duration
 
     def _clear(self, jobs: list[Job]) -> None:
