@@ -20,9 +20,11 @@ class WorkloadError(Exception):
 
 
 def meant(word: object, known: Iterable[object]) -> str:
-    """Return ` (did you mean X?)` for the nearest of the known words, or nothing."""
-    near = get_close_matches(str(word), [str(name) for name in known], n=1, cutoff=0.7)
-    return f" (did you mean {near[0]}?)" if near else ""
+    """Return ` (did you mean X or Y?)` for the known words that begin with `word`, or the nearest; or nothing."""
+    names = {str(name).lower(): str(name) for name in known}
+    asked = str(word).lower()
+    near = [name for name in names if asked and name.startswith(asked)] or get_close_matches(asked, names, n=1)
+    return f" (did you mean {' or '.join(names[name] for name in near[:3])}?)" if near else ""
 
 
 def shown(value: object) -> str:

@@ -42,6 +42,20 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
     return parse(*open_document(path, overrides))
 
 
+def place(path: str | Path, overrides: Sequence[str], dotted: str) -> str | None:
+    """Return where `dotted.path` stands in a file that `load` takes, as `file:line:col`; None if it does not.
+
+    For faults that only show when the workload is resolved: an unknown model, say.  An override of something
+    inside is likelier at fault than the file.
+    """
+    for setting in reversed(overrides):
+        if f"{setting.partition('=')[0]}.".startswith(f"{dotted}."):
+            return f"--set {setting}"
+    document, _ = open_document(path, overrides)
+    steps = dotted.split(".")
+    return document.where(steps).text if isinstance(document.data, dict) and steps[0] in document.data else None
+
+
 def open_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Document, Path]:
     """Read a workload file or preset without validating it.
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from ruamel.yaml import YAML
 
 from sim.cli.output import WIDTH, AsJson, add, emit, lay_out, listing, terminal
-from sim.cli.source import Settings, read
+from sim.cli.source import Settings, placed, read
 from sim.coefficients import Coefficients
 from sim.setup import prepare
 from workloads.generate import requests as make_requests
@@ -35,7 +35,8 @@ def check(
 
     """
     workload, base = read(file, settings, seed, repeat)
-    setup = prepare(workload, base)
+    with placed(file, settings):
+        setup = prepare(workload, base)
     requests = make_requests(workload)
     if json:
         emit(document(setup, requests))

@@ -13,7 +13,7 @@ from analysis.table import show
 from sim.cli.app import INTERRUPTED
 from sim.cli.output import WIDTH, AsJson, emit, terminal
 from sim.cli.progress import shown
-from sim.cli.source import Settings, read
+from sim.cli.source import Settings, placed, read
 from sim.runner import run as run_workload
 
 
@@ -45,7 +45,7 @@ def run(
     workload, base = read(file, settings, seed, repeat)
     folder = out or folder_for(workload.name)
     try:
-        with shown(workload.repeat, quiet=quiet) as progress:
+        with placed(file, settings), shown(workload.repeat, quiet=quiet) as progress:
             entries = run_workload(workload, folder, base=base, progress=progress, resume=resume)
         page = write_report(folder)
     except KeyboardInterrupt:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
-from workloads.loader import load
+from sim.errors import UserError
+from workloads.loader import load, place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from workloads.schema import Workload
 
 Settings: TypeAlias = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
@@ -33,3 +37,15 @@ def changes(settings: Settings = (), seed: int | None = None, repeat: int | None
     overrides += [] if seed is None else [f"seed={seed}"]
     overrides += [] if repeat is None else [f"repeat={repeat}"]
     return overrides
+
+
+@contextmanager
+def placed(file: str, settings: Settings = ()) -> Iterator[None]:
+    """Say of a fault that shows only beyond the schema where it stands: `model: ...` becomes `file:2:8: model: ...`."""
+    try:
+        yield
+    except UserError as error:
+        where = place(file, settings, str(error).split(maxsplit=1)[0].rstrip(":"))
+        if where is None:
+            raise
+        raise UserError(f"{where}: {error}") from error

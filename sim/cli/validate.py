@@ -8,7 +8,7 @@ from typing import Literal
 from sim.cli.output import AsJson, terminal
 from sim.cli.progress import shown
 from sim.cli.run import folder_for
-from sim.cli.source import Settings, read
+from sim.cli.source import Settings, placed, read
 from sim.decode import main_validate
 
 
@@ -41,7 +41,7 @@ def validate(
     """
     workload, base = read(file, settings, seed)
     folder = out or folder_for(workload.name, "-validated")
-    with shown(1, quiet=quiet) as progress:
+    with placed(file, settings), shown(1, quiet=quiet) as progress:
         console = terminal()
         return main_validate(
             workload, folder, console, device=device, backend=backend, base=base, as_json=json, progress=progress

@@ -49,6 +49,32 @@ def test_check_counts_the_pool_as_a_run_does(workload: Path, run_directory: Path
     assert document["requests"]["prompt_tokens_mean"] == 24
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model=lama", ": model: 'lama' is neither shipped nor the path of a config.json"),
+        ("model.kv_heads=7", ": model"),
+        ("device=h100", ": device: 'h100' is not known (did you mean h100-80gb?)"),
+        ("costs.step=1", ": costs: unknown coefficient 'step'"),
+    ],
+)
+def test_what_shows_only_beyond_the_schema_has_its_place_too(
+    workload: Path, command: str, setting: str, message: str, capsys: Capture
+) -> None:
+    assert main([command, str(workload), "--set", setting]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"--set {setting}{message}")
+    assert error.count("\n") == 1
+
+
+def test_an_unknown_model_is_told_by_line_and_column(workload: Path, capsys: Capture) -> None:
+    lines = [line for line in workload.read_text().splitlines() if not line.startswith("model")]
+    workload.write_text("\n".join([*lines, "model: lama"]))
+    assert main(["check", str(workload)]) == 2
+    assert capsys.readouterr().err.startswith(f"{workload}:{len(lines) + 1}:8: model: 'lama' is neither shipped")
+
+
 def test_check_says_which_cost_the_workload_sets(workload: Path, capsys: Capture) -> None:
     assert main(["check", str(workload), "--set", "costs.step_overhead_s=0.25"]) == 0
     (line,) = (

@@ -177,6 +177,8 @@ def test_what_is_no_workload_at_all(tmp_path: Path, content: bytes, message: str
 def test_a_missing_file_or_preset(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match=r"quickstat: no such file or preset \(did you mean quickstart\?\)"):
         load("quickstat")
+    with pytest.raises(WorkloadError, match=r"\(did you mean sosp23_alpaca or sosp23_sharegpt\?\)"):
+        load("sosp23")
     with pytest.raises(WorkloadError, match="no such file or preset"):
         load(tmp_path / "none.yaml")
     with pytest.raises(WorkloadError, match="cannot be read: Is a directory"):
