@@ -97,6 +97,8 @@ class Calendar(Growing):
         self._pages: dict[int, list[Sequence]] = {}
         self._fresh = 0
         """The page that may hold sequences whose last block is shared, or has a twin on the host."""
+        self._asked: tuple[int, tuple[int, int]] = (0, (0, 0))
+        """The last step for which slots were found, and the last sequence that has them."""
 
     def begin(self, sequence: Sequence) -> None:
         """See `Growing.begin`."""
@@ -121,25 +123,28 @@ class Calendar(Growing):
 
     def tell(self, sequences: Several[Sequence]) -> None:
         """See `Growing.tell`."""
-        lengths = [self.decoding.length(sequence) for sequence in sequences]
+        clock = self.decoding.clock
+        step, last = self._asked
+        lengths = [clock + each.start + (step > clock and each.order <= last) for each in sequences]
         self.allocator.grow(_rows(sequences), np.array(lengths, np.int64))
 
     def grow(self, first: int, last: int) -> tuple[int, Growth]:
         """See `Growing.grow`."""
         decoding = self.decoding
         members, step = decoding.members, decoding.clock + 1
-        page = self._pages.get(step, ())
+        page: Several[Sequence] = self._pages.get(step, ())
         if page and (first or last < len(members)):
             page = [each for each in page if members[first].order <= each.order <= members[last - 1].order]
-        if not page:
-            return last, NOTHING
-        growth = self._ask(page, step)
-        if growth.refusal is None:
+        growth = self._ask(page, step) if page else NOTHING
+        place = last
+        if growth.refusal is not None:
+            place = members.index(page[growth.granted], first)
+            page = page[: growth.granted]
+        if place:
+            self._asked = step, members[place - 1].order
+        if page:
             self._grown(page, step)
-            return last, growth
-        needy = page[growth.granted]
-        self._grown(page[: growth.granted], step)
-        return members.index(needy, first), growth
+        return place, growth
 
     def stretch(self, steps: int) -> Stretch:
         """See `Growing.stretch`.
