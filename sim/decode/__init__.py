@@ -43,7 +43,7 @@ def main_validate(
     as_json: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> int:
-    """Validate a workload, write validation.json and validation.html, and print what was found.
+    """Validate a workload, write validation.json and its pages, and print what was found.
 
     Args:
         workload: what to run.
@@ -64,14 +64,18 @@ def main_validate(
     """
     demand_extras()
     from analysis.report import write_joint_report  # noqa: PLC0415  torch takes seconds, and may be missing
+    from analysis.validation import write_validation  # noqa: PLC0415
     from sim.decode.show import show  # noqa: PLC0415
     from sim.decode.validate import validate  # noqa: PLC0415
 
     result = validate(workload, out, device=device, backend=backend, base=base, progress=progress)
-    write_joint_report([out / "measured", out / "simulated"], out / "validation.html")
+    write_joint_report([out / "measured", out / "simulated"], out / "together.html")
+    write_validation(out)
     if as_json:
         console.print_json(data=result.as_json(), indent=2)
     else:
         show(result, console)
-        console.print(f"Written to {out}/: validation.json, validation.html", markup=False, soft_wrap=True)
+        console.print(
+            f"Written to {out}/: validation.json, validation.html, together.html", markup=False, soft_wrap=True
+        )
     return 0 if result.passed else 1
