@@ -7,16 +7,13 @@ A content security policy in it forbids every request, and all names reach it as
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from analysis.figures import group
 from analysis.metrics import SHARES, formulas
-from analysis.page.document import document, table
+from analysis.page.document import document
 from analysis.page.style import HELP, LEDGER_WORDS
 from analysis.reading import RunDirectory, Together, open_directory, together
 from analysis.table import short
@@ -57,40 +54,6 @@ def write_joint_report(directories: Sequence[str | Path], out: str | Path) -> Pa
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(render(together([open_directory(path) for path in directories])), encoding="utf-8")
-    return target
-
-
-def write_index(directories: Sequence[str | Path], out: str | Path) -> Path:
-    """Write a page that lists run directories, links to their reports and shows each in one line an allocator.
-
-    Args:
-        directories: run directories.
-        out: the file; links are relative to it.
-
-    Raises:
-        RunDirectoryError: one of them is not a run directory.
-
-    """
-    target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    entries = []
-    for path in directories:
-        opened = open_directory(path)
-        report = opened.path / "report.html"
-        link = quote(os.path.relpath(report.resolve(), target.resolve().parent)) if report.exists() else None
-        entries.append(
-            {
-                "name": opened.name,
-                "where": str(opened.path),
-                "link": link,
-                "subtitle": subtitle(opened),
-                "started": opened.manifest.get("started", ""),
-                "table": table(group(opened.summary())),
-            }
-        )
-    template = environment().get_template("index.html.j2")
-    text: str = template.render(entries=entries, shares=SHARES, words=LEDGER_WORDS, style=asset("report.css"))
-    target.write_text(text, encoding="utf-8")
     return target
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from analysis.compare import compare as compare_directories
-from analysis.report import write_index, write_joint_report, write_report
+from analysis.pages import write_index, write_page
+from analysis.report import write_joint_report
 from analysis.table import show_comparison
 from sim.cli.output import WIDTH, AsJson, emit, terminal
 from sim.replay import main_replay
@@ -45,13 +46,13 @@ def report(
     open_: Annotated[bool, Parameter(name="--open")] = False,
     json: AsJson = False,
 ) -> None:
-    """Write the page of run directories: one file, no network.
+    """Write the page of directories that run, validate, sweep or capacity left: one file, no network.
 
-    Each directory gets its report.html. Several get an index.html too, in the folder they share.
+    Each directory gets its page. Several get an index.html too, in the folder they share.
 
     Args:
-        directories: Run directories.
-        out: File to write in place of report.html, of index.html if there are several directories.
+        directories: Run directories, and those of validations, sweeps and capacity searches.
+        out: File to write in place of the directory's page, of index.html if there are several directories.
         together: One page instead, with the runs of all directories as its columns.
         open_: Open the page in a browser.
         json: Print one JSON document.
@@ -60,9 +61,9 @@ def report(
     if together:
         pages = [write_joint_report(directories, out or _shared(directories) / "together.html")]
     elif len(directories) == 1:
-        pages = [write_report(directories[0], out)]
+        pages = [write_page(directories[0], out)]
     else:
-        pages = [write_report(directory) for directory in directories]
+        pages = [write_page(directory) for directory in directories]
         pages.append(write_index(directories, out or _shared(directories) / "index.html"))
     if json:
         emit({"written": [str(page) for page in pages]})

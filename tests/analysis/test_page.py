@@ -23,9 +23,10 @@ from analysis.page.pack import Packed, pack
 from analysis.page.ticks import ticks
 from analysis.page.timeline import BINS, choose, detail_windows, rates, timeline
 from analysis.page.words import contrast, findings
+from analysis.pages import write_index
 from analysis.phases import absences, losses
 from analysis.reading import RunDirectoryError, open_directory
-from analysis.report import embed, render, write_index, write_joint_report, write_report
+from analysis.report import embed, render, write_joint_report, write_report
 from tests.analysis.synthetic import write_directory
 
 KINDS = {"f8": "f8", "f4": "f4", "i4": "i4", "u4": "u4", "u2": "u2", "u1": "u1", "i1": "i1"}
@@ -329,5 +330,5 @@ def test_the_index_lists_runs_and_links_to_their_pages(toy: Path, repeated: Path
     text = write_index([toy, repeated], tmp_path / "index.html").read_text()
     link = re.findall(r'<a href="([^"]+)">toy</a>', text)
     assert (tmp_path / link[0]).resolve() == (toy / "report.html").resolve()
-    assert "no report.html yet" in text
+    assert "no page yet" in text
     assert text.count('scope="row"') == 6

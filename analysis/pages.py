@@ -1,0 +1,87 @@
+"""Pages of directories, whatever wrote them (runs, validations, sweeps, capacity searches), and an index over many."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from analysis.figures import group
+from analysis.metrics import SHARES
+from analysis.page.document import table
+from analysis.page.style import LEDGER_WORDS
+from analysis.planner.page import write_page as write_planned
+from analysis.planner.reading import open_planned, question
+from analysis.reading import open_directory
+from analysis.report import asset, environment, subtitle, write_joint_report, write_report
+from analysis.validation import is_validation, write_validation
+
+PARTS = ("measured", "simulated")
+"""Run directories in that of a validation."""
+
+
+def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
+    """Write the page of a directory and return its path.
+
+    Args:
+        directory: what `run`, `validate`, `sweep`, `capacity` or `advise` has left.
+        out: the file; in the directory if None.
+
+    Raises:
+        RunDirectoryError: `directory` is none of these, or one of its files cannot be read.
+
+    """
+    if is_validation(directory):
+        parts = [Path(directory, part) for part in PARTS]
+        if out is None and all(part.is_dir() for part in parts):
+            write_joint_report(parts, Path(directory, "together.html"))
+        return write_validation(directory, out)
+    return write_planned(directory, out) if question(directory) else write_report(directory, out)
+
+
+def write_index(directories: Sequence[str | Path], out: str | Path) -> Path:
+    """Write a page that lists directories, links to their pages and shows each run in one line an allocator.
+
+    Args:
+        directories: as for `write_page`.
+        out: the file; links are relative to it.
+
+    Raises:
+        RunDirectoryError: one of them is none of these.
+
+    """
+    target = Path(out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for path in map(Path, directories):
+        page = path / ("validation.html" if is_validation(path) else "report.html")
+        link = quote(os.path.relpath(page.resolve(), target.resolve().parent)) if page.exists() else None
+        entries.append({"where": str(path), "link": link, **_entry(path)})
+    template = environment().get_template("index.html.j2")
+    style, script = asset("report.css"), asset("theme.js")
+    text: str = template.render(entries=entries, shares=SHARES, words=LEDGER_WORDS, style=style, script=script)
+    target.write_text(text, encoding="utf-8")
+    return target
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    if is_validation(path):
+        content = json.loads((path / "validation.json").read_text(encoding="utf-8"))
+        passed, runs = sum(run["passed"] for run in content["runs"]), len(content["runs"])
+        told = [f"{content['model']['name']} on {content['device']}", f"{passed} of {runs} runs agree"]
+        return {"name": content["workload"], "subtitle": ["validation", *told], "started": content["date"], "table": []}
+    if question(path):
+        planned = open_planned(path)
+        told = [planned.question, *(f"over {key}" for key in planned.keys)]
+        started = planned.manifest.get("started", "")
+        return {"name": planned.manifest["name"], "subtitle": told, "started": started, "table": []}
+    opened = open_directory(path)
+    return {
+        "name": opened.name,
+        "subtitle": subtitle(opened),
+        "started": opened.manifest.get("started", ""),
+        "table": table(group(opened.summary())),
+    }
