@@ -71,12 +71,12 @@ def open_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Docu
 
     """
     file = Path(path)
-    if not file.exists():
-        preset = PRESETS / f"{path}.yaml"
-        if file.name != str(path) or not preset.is_file():
-            hint = meant(path, presets()) or f"; presets: {', '.join(presets())}"
-            raise WorkloadError(f"{path}: no such file or preset{hint}")
+    preset = PRESETS / f"{path}.yaml" if file.name == str(path) else None
+    if preset is not None and preset.is_file() and not file.is_file():  # a folder of that name holds its results
         file = preset
+    if not file.exists():
+        hint = meant(path, presets()) or f"; presets: {', '.join(presets())}"
+        raise WorkloadError(f"{path}: no such file or preset{hint}")
     document = read(file, str(file))
     for setting in overrides:
         document.override(setting)

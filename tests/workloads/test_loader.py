@@ -174,6 +174,15 @@ def test_what_is_no_workload_at_all(tmp_path: Path, content: bytes, message: str
     assert len(lines) == 1
 
 
+def test_a_folder_of_results_does_not_hide_the_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("batch", "results"):
+        Path(name).mkdir()
+    assert load("batch").name == "batch"
+    with pytest.raises(WorkloadError, match="results: cannot be read: Is a directory"):
+        load("results")
+
+
 def test_a_missing_file_or_preset(tmp_path: Path) -> None:
     with pytest.raises(WorkloadError, match=r"quickstat: no such file or preset \(did you mean quickstart\?\)"):
         load("quickstat")
