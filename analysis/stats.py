@@ -174,7 +174,7 @@ class Verdict(StrEnum):
     STABLE = "STABLE"
     """Requests came and went; latency figures describe the system."""
     BACKLOGGED = "BACKLOGGED"
-    """A queue stood for memory or seats, but did not grow without bound."""
+    """A queue stood for memory, seats or the running batch, but did not grow without bound."""
     OVERLOADED = "OVERLOADED"
     """The queue grew as long as requests came: latency figures describe the length of the run."""
 
@@ -189,8 +189,9 @@ def verdict(arrivals: Array, start: Array, duration: Array, waiting: Array, bloc
     OVERLOADED: of the requests that arrived in the second half of that time, more than 5 %
     were added to the queue for good, and more than chance explains (3 standard deviations of
     a random walk: 3 x the root of their number).
-    BACKLOGGED: not so, but for more than 5 % of that time memory or seats kept the head of
-    the queue waiting.  So is a run whose requests all arrive at once: its queue only shrinks.
+    BACKLOGGED: not so, but for more than 5 % of that time memory, seats or the scheduler's
+    order (a static batch must end first) kept the head of the queue waiting.  So is a run
+    whose requests all arrive at once: its queue only shrinks.
     STABLE: otherwise.
 
     Args:
@@ -198,7 +199,7 @@ def verdict(arrivals: Array, start: Array, duration: Array, waiting: Array, bloc
         start: of each step, seconds, ascending.
         duration: of each step, seconds.
         waiting: requests queued during each step.
-        blocked: bool, whether memory or seats kept the head of the queue waiting.
+        blocked: bool, whether memory, seats or the order of work kept the head of the queue waiting.
 
     """
     if not len(arrivals) or not len(start):

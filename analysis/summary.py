@@ -122,7 +122,7 @@ def judge(seen: Observed) -> stats.Verdict:
         seen.steps["start_s"],
         seen.durations,
         seen.steps["waiting"],
-        np.asarray((blocked == "memory") | (blocked == "seats"), np.bool_),
+        np.isin(blocked, ("memory", "seats", "order")),
     )
 
 
