@@ -4,9 +4,10 @@
     python -m tests.gpu.validate_gpu --only 1b 13b        some of it
     python -m tests.gpu.validate_gpu --list               what there is
 
-Prints a table for each validation and writes `analysis/results/validate_<device>.json` (or into
-`--out`).  Exit status 1 where a real run and its simulation differ.  FlashInfer builds its
-kernels when they are first used; that is done in the background while the first jobs run.
+Prints a table for each validation and enters it in `analysis/results/validate_<device>.json` (or in
+`--out`), each with its versions and date.  Exit status 1 where a real run and its simulation
+differ.  FlashInfer builds its kernels when they are first used; that is done in the background
+while the first jobs run.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from sim.rundir import write_json
 from workloads.loader import load
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
 SLOTS = 640
@@ -139,18 +140,22 @@ def run(job: Job, device: str, out: Path) -> Validation:
     return validate(load(job.workload, settings), out / job.name, device=device, backend=job.backend)
 
 
-SHAPES = [(64, None), (64, 33), (128, None)]
-"""(head_dim, window) of the kernels that the jobs use."""
+def shapes(chosen: Sequence[Job]) -> set[tuple[int, int | None]]:
+    """(head_dim, window) of the FlashInfer kernels that jobs use."""
+    heads = {"gqa-window": (64, 33), "13b": (128, None)}
+    return {
+        next((shape for name, shape in heads.items() if job.name.startswith(name)), (64, None))
+        for job in chosen
+        if job.backend == "flashinfer"
+    }
 
 
-def build_kernels(
-    device: torch.device, shapes: Sequence[tuple[int, int | None]] = SHAPES
-) -> list[subprocess.Popen[bytes]]:
+def build_kernels(device: torch.device, wanted: Iterable[tuple[int, int | None]]) -> list[subprocess.Popen[bytes]]:
     """Have FlashInfer build its kernels for (head_dim, window), in processes of their own."""
     if device.type != "cuda" or find_spec("flashinfer") is None:
         return []
     build = "from sim.decode.flashinfer_backend import build; build({}, window={})"
-    return [subprocess.Popen([sys.executable, "-c", build.format(*shape)]) for shape in shapes]
+    return [subprocess.Popen([sys.executable, "-c", build.format(*shape)]) for shape in wanted]
 
 
 def main() -> int:
@@ -167,11 +172,12 @@ def main() -> int:
         console.print(*(job.name for job in chosen), sep="\n")
         return 0
     device = resolve(options.device)
-    builders = build_kernels(device) if any(job.backend == "flashinfer" for job in chosen) else []
+    builders = build_kernels(device, shapes(chosen))
     options.out.mkdir(parents=True, exist_ok=True)
     slug = re.sub(r"[^a-z0-9]+", "-", name_of(device).lower()).strip("-")
     path = options.out / f"validate_{slug}.json"
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = json.loads(path.read_text())["validations"] if path.exists() else {}
+    passed = True
     for job in chosen:
         if job.backend == "flashinfer":
             while builders:
