@@ -46,7 +46,7 @@ from sim.rundir import write_json
 from sim.runner import contents
 from sim.setup import prepare
 from sim.versions import versions
-from tests.gpu.validate_gpu import RESULTS, build_kernels
+from tests.gpu.validate_gpu import RESULTS
 from workloads.generate import requests as make_requests
 from workloads.schema import Workload
 
@@ -288,8 +288,6 @@ def main() -> int:
     parser.add_argument("--batches", nargs="*", type=int, default=[64, 256])
     options = parser.parse_args()
     device, console = resolve("cuda"), Console(width=150)
-    for builder in build_kernels(device, [(64, None), (128, None)]):
-        builder.wait()
     slug = re.sub(r"[^a-z0-9]+", "-", name_of(device).lower()).strip("-")
     path = options.out / f"decode_speed_{slug}.json"
     results: dict[str, Any] = {
