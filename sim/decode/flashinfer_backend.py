@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sim.models.geometry import Geometry
 
 WORKSPACE_BYTES = 128 << 20
-"""For partial results of split sequences, as FlashInfer recommends."""
+"""For partial results of split sequences, as FlashInfer recommends; what a padded step needs may be more."""
 HEAD_DIMS = (64, 128, 256)
 """Lengths of a key for which the kernels exist."""
 
@@ -43,6 +43,18 @@ def obstacle(geometry: Geometry, device: torch.device) -> str | None:
     if geometry.head_dim not in HEAD_DIMS:
         return f"flashinfer knows keys of {HEAD_DIMS}, those of {geometry.name} are {geometry.head_dim} long"
     return None
+
+
+def workspace_bytes(geometry: Geometry, lanes: int) -> int:
+    """Bytes for partial results of a padded step: one for each tile of queries that there may be.
+
+    FlashInfer splits every sequence of a step that a CUDA graph may hold, and makes room for as many
+    tiles as could come (`PrefillPlan` in flashinfer/attention/scheduler.cuh, 0.5.3).
+    """
+    group = geometry.heads // geometry.kv_heads
+    tile = next(size for size in (16, 64, 128) if group <= size or size == 128)
+    tiles = max(-(-lanes * group // tile) + lanes, 512 // geometry.kv_heads)
+    return max(WORKSPACE_BYTES, geometry.heads * tiles * tile * (geometry.head_dim + 1) * 4 + (1 << 20))
 
 
 def build(head_dim: int, window: int | None) -> None:
@@ -97,7 +109,7 @@ class FlashInferBackend(PagedBackend):
         )
 
         self._geometry = geometry
-        workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=device)
+        workspace = torch.zeros(workspace_bytes(geometry, lanes), dtype=torch.uint8, device=device)
         self._make_decode = partial(BatchDecodeWithPagedKVCacheWrapper, workspace, "NHD", use_tensor_cores=True)
         self._make_prefill = partial(BatchPrefillWithPagedKVCacheWrapper, workspace, "NHD", backend="fa2")
         self._wrappers: dict[Which, Any] = {}
@@ -140,7 +152,7 @@ class FlashInferBackend(PagedBackend):
     def read(self, layer: int, query: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
         """See `PagedBackend.read`."""
         wrapper = self._wrapper(Which(self._kind, window, scale))
-        output: torch.Tensor = wrapper.run(query, self.store.layer(layer))
+        output: torch.Tensor = wrapper.run(query.contiguous(), self.store.layer(layer))  # so will the output be
         return output
 
     def _wrapper(self, which: Which) -> Any:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sim.decode.elementwise import Angles, HeadNorms, rotate, rotate_and_store
+from sim.decode.flashinfer_backend import workspace_bytes
 from sim.decode.fused import fusible
 from sim.decode.lanes import make_lanes, padded_sizes, pages_of
 from sim.decode.model import load
@@ -105,6 +106,19 @@ def test_sizes_grow_to_the_most_and_pad_little() -> None:
         assert list(sizes) == sorted(set(sizes))
         for count in range(9, most + 1):
             assert next(size for size in sizes if size >= count) <= max(count + 8, 1.15 * count)
+
+
+@pytest.mark.parametrize(
+    ("model", "lanes", "mib"),
+    [
+        ("llama-3.1-8b", 256, 128),  # 320 tiles of 16 queries, 32 heads, 128 long, fp32: 80 MiB
+        ("llama-3.1-8b", 1024, 323),
+        ("opt-13b", 512, 174),
+        ("tiny-llama", 8, 128),
+    ],
+)
+def test_the_workspace_holds_the_parts_of_a_padded_step(model: str, lanes: int, mib: int) -> None:
+    assert workspace_bytes(resolve_model(model), lanes) / 2**20 == pytest.approx(mib, rel=0.01)
 
 
 def test_lanes_that_stand_empty_hold_the_null_block() -> None:
