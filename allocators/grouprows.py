@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from allocators.base import Allocator, AllocatorError, CorruptionError, Grant, Ints, Usage
+from allocators.base import Allocator, AllocatorError, CorruptionError, Grant, Ints, Refusal, Swap, Usage
+from allocators.grouphost import GroupHost
 from allocators.pieces import PiecePool
 from allocators.table import BlockTable, Columns
 from allocators.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from allocators.content import Content
     from allocators.groups import Cut
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 class GroupRows(Allocator):
     """The part of a hybrid allocator that keeps the books."""
 
-    def __init__(self, num_blocks: int, cut: Cut, max_model_len: int, max_rows: int) -> None:
+    def __init__(self, num_blocks: int, cut: Cut, max_model_len: int, max_rows: int, host_blocks: int) -> None:
         """Make an empty pool of `num_blocks` blocks, cut as `cut` says; for the others see `Allocator`.
 
         Raises:
@@ -55,6 +58,8 @@ class GroupRows(Allocator):
         self._ample = 8 * sum(-(-most // piece.pieces) for most, piece in pages)
         """Pages that some sequences of the longest context need: whoever has more need not be sparing."""
         self.pool = PiecePool(num_blocks, cut.page_blocks, self.pieces, self._ample)
+        host = PiecePool(host_blocks // cut.page_blocks * cut.page_blocks, cut.page_blocks, self.pieces, 0)
+        self.host = GroupHost(host, max_rows, self.table.width)
         self.contents: dict[int, Content] = {}
         """Tokens of each row whose full blocks have keys."""
         self.forked: set[int] = set()
@@ -89,7 +94,8 @@ class GroupRows(Allocator):
         """Blocks of one attention group that hold `tokens` tokens."""
         return -(-tokens // self.cut.tokens)
 
-    def _blocks(self, needs: list[int]) -> int:
+    def blocks_of(self, needs: list[int]) -> int:
+        """Blocks that so many pieces of each group are."""
         return sum(need * piece.blocks for need, piece in zip(needs, self.pieces, strict=True))
 
     def _held_places(self, row: int) -> int:
@@ -121,7 +127,7 @@ class GroupRows(Allocator):
         """See `Allocator.release`.  Each group's pieces go back tail first."""
         self.demand_open(row)
         for group, cells in enumerate(self.cells_of(row)):
-            self.pool.let_go(group, cells[cells > 0][::-1])
+            self.host.part(self.pool.let_go(group, cells[cells > 0][::-1]))
             self.left -= int(np.count_nonzero(cells == 0)) * self.pieces[group].full
         self.forked.discard(row)
         self.contents.pop(row, None)
@@ -129,20 +135,60 @@ class GroupRows(Allocator):
 
     # -- rows ------------------------------------------------------------------------------
 
-    def cells_of(self, row: int) -> list[Ints]:
-        """By group: the pieces a row lists, in logical order, 0 where a window has left one behind."""
-        cells = self.table.row(row).astype(np.int64)
+    def swap_out(self, row: int) -> Swap | Refusal:
+        """See `Allocator.swap_out`."""
+        swaps = self.swap_out_group([row])
+        return swaps if isinstance(swaps, Refusal) else swaps[0]
+
+    def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
+        """See `Allocator.swap_in`."""
+        swaps = self.swap_in_group([row], spare)
+        return swaps if isinstance(swaps, Refusal) else swaps[0]
+
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """See `Allocator.swap_out_group`."""
+        for row in rows:
+            self.demand_open(row)
+        self.demand_each_once(rows)
+        return self.host.swap_out(self, rows)
+
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """See `Allocator.swap_in_group`."""
+        for row in rows:
+            self.host.demand_open(row)
+        self.demand_each_once(rows)
+        return self.host.swap_in(self, rows, spare)
+
+    def demand_each_once(self, rows: Sequence[int]) -> None:
+        """Raise `AllocatorError` if a row is named twice."""
+        if len(set(rows)) < len(rows):
+            raise AllocatorError(f"a row is named twice: {rows}")
+
+    def cells_of(self, row: int, table: BlockTable | None = None) -> list[Ints]:
+        """By group: the pieces a row lists, in logical order, 0 where a window has left one behind.
+
+        `table` is the device's, if it is not given.
+        """
+        cells = (table or self.table).row(row).astype(np.int64)
         return [
             *(cells[self.first_column[group] : self.first_column[group] + 1] for group in self.states),
             *(cells[self.first_column[group] :: self.stride] for group in self.attention),
         ]
 
-    def _write(self, row: int, column: int, pieces: Ints, group: int) -> None:
-        """Write consecutive pieces of a group into a row, the first at `column`."""
+    def write(self, table: BlockTable, row: int, column: int, pieces: Ints, group: int) -> None:
+        """Write consecutive pieces of a group into a row of either table, the first at `column`."""
         step = self.stride if group in self.attention else 1
         for block in range(self.pieces[group].blocks):
             columns = slice(column + block, column + block + max(1, len(pieces)) * step, step)
-            self.table.blocks[row, columns][: len(pieces)] = np.where(pieces > 0, pieces + block, 0)
+            table.blocks[row, columns][: len(pieces)] = np.where(pieces > 0, pieces + block, 0)
+
+    def name_again(self, row: int, length: int) -> None:
+        """Enter the full blocks of a row that came back and have no keys: moved now, or by a fork."""
+        for group in self.attention:
+            cells = self.cells_of(row)[group][: length // self.cut.tokens]
+            keys = np.array(self.keys(group, self.contents[row], len(cells)), np.int64)
+            nameless = (cells > 0) & (self.pool.cache.key[cells] == 0)
+            self.pool.enter(keys[nameless].tolist(), cells[nameless])
 
     def _set_length(self, row: int, length: int) -> None:
         places = max(self._held_places(row), self.places_for(length))
@@ -162,6 +208,7 @@ class GroupRows(Allocator):
             rounding=sum(held * piece.padding for held, piece in zip(pool.held, self.pieces, strict=True)),
             saved=saved - self._shared_slack(),
             dropped=self.left,
+            swapped=self.host.pool.blocks_held * size,
             states=len(self.table) * self.cut.state_slots,
         )
 
@@ -223,6 +270,7 @@ def _audit(rows: GroupRows) -> None:
     if left != rows.left:
         raise CorruptionError(f"{left} slots are left behind, counted {rows.left}")
     rows.pool.check(references)
+    rows.host.check(rows)
     _audit_writers(rows, references)
 
 
@@ -235,7 +283,8 @@ def _audit_writers(rows: GroupRows, references: Ints) -> None:
         length = int(table.length[row])
         for group, cells in enumerate(rows.cells_of(row)):
             written = cells[-1:] if group in rows.states or length % tokens else cells[:0]
-            if (references[written] > 1).any() and row not in rows.forked:
+            shared = (references[written] > 1).any() or not rows.host.of_device.keys().isdisjoint(written.tolist())
+            if shared and row not in rows.forked:
                 raise CorruptionError(f"row {row} would write into a block of group {group} without copying it")
             if (rows.pool.cache.key[written] != 0).any():
                 raise CorruptionError(f"a block of row {row} has a key before it is full")

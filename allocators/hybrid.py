@@ -66,6 +66,9 @@ class HybridAllocator(GroupRows):
             ),
             "prefix_cache": Option(bool, False, "keep full blocks, and states, for sequences that begin alike"),
             "checkpoint": Option(int, 512, "tokens between states kept for the prefix cache", minimum=1),
+            "host_blocks": Option(
+                int, 0, "blocks on the host for sequences swapped out", minimum=0, fact="host_blocks"
+            ),
             "groups": Option(
                 str, "full 2x2048, sliding 2x2048/1024", "layers x bytes / window of each group", fact="kv_groups"
             ),
@@ -84,6 +87,7 @@ class HybridAllocator(GroupRows):
         paging: str = "even",
         prefix_cache: bool = False,
         checkpoint: int = 512,
+        host_blocks: int = 0,
         groups: str = "full 2x2048, sliding 2x2048/1024",
     ) -> None:
         """Make an empty pool.
@@ -96,6 +100,7 @@ class HybridAllocator(GroupRows):
             paging: how pages are cut, one of `allocators.groups.PAGINGS`.
             prefix_cache: whether full blocks, and states, are kept for sequences that begin alike.
             checkpoint: tokens between kept states, rounded up to whole blocks.
+            host_blocks: blocks on the host for sequences that are swapped out; what is no whole page of them is unused.
             groups: the model's, as `allocators.groups.parse` reads them.
 
         Raises:
@@ -103,7 +108,7 @@ class HybridAllocator(GroupRows):
 
         """
         made = _cut({"groups": groups, "block_size": block_size, "paging": paging})
-        super().__init__(num_blocks, made, max_model_len, max_rows)
+        super().__init__(num_blocks, made, max_model_len, max_rows, host_blocks)
         self.prefix_cache = prefix_cache
         self.checkpoint = -(-checkpoint // made.tokens) * made.tokens
         # Growth of others may turn a lack of blocks into a lack of pages.
@@ -194,7 +199,7 @@ class HybridAllocator(GroupRows):
             max(need, self.places_for(longest)) if group in self.attention else need for group, need in enumerate(most)
         ]
         pages = sum(-(-need // piece.pieces) for need, piece in zip(needs, self.pieces, strict=True))
-        need = max(pages * self.cut.page_blocks, self._blocks(needs) + ask.spare)
+        need = max(pages * self.cut.page_blocks, self.blocks_of(needs) + ask.spare)
         return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
@@ -215,7 +220,7 @@ class HybridAllocator(GroupRows):
             int(np.count_nonzero(self.pool.references[cells] == 0)) * piece.blocks
             for cells, piece in zip(hits, self.pieces, strict=True)
         )
-        taking = self._blocks(needs) + revived
+        taking = self.blocks_of(needs) + revived
         if not self.pool.fits(needs, hits) or taking + ask.spare > self.pool.blocks_free:
             return self._short_of(taking, ask.spare)
         for group in self.attention:
@@ -226,9 +231,9 @@ class HybridAllocator(GroupRows):
         taken = self.pool.take([*(1 for _ in self.states), *(more for _ in self.attention)])
         row = self.table.open()
         for group in self.states:
-            self._write(row, self.first_column[group], taken[group], group)
+            self.write(self.table, row, self.first_column[group], taken[group], group)
         for group in self.attention:
-            self._write(row, self.first_column[group], np.concatenate([found[group], taken[group]]), group)
+            self.write(self.table, row, self.first_column[group], np.concatenate([found[group], taken[group]]), group)
             self.left += int(np.count_nonzero(found[group] == 0)) * self.pieces[group].full
         self._set_length(row, ask.tokens)
         if self.prefix_cache:
@@ -338,8 +343,9 @@ class HybridAllocator(GroupRows):
             start = self.first_column[group]
             cells = self.table.blocks[row, start : start + behind * self.stride : self.stride]
             left = cells[cells > 0].astype(np.int64)
-            pool.let_go(group, left[::-1])
+            idle = pool.let_go(group, left[::-1])
             if real and len(left):
+                self.host.part(idle)
                 for block in range(self.pieces[group].blocks):
                     self.table.blocks[row, start + block : start + behind * self.stride : self.stride] = 0
                 self.left += len(left) * self.pieces[group].full
@@ -355,7 +361,7 @@ class HybridAllocator(GroupRows):
         for group, _, _ in copying:
             needs[group] += 1
         if not pool.fits(needs):
-            return self._short_of(self._blocks(needs), 0, pool)
+            return self._short_of(self.blocks_of(needs), 0, pool)
         taken = pool.take(needs)
         copies = []
         for group, column, source in copying:
@@ -392,13 +398,16 @@ class HybridAllocator(GroupRows):
         copied = 0
         for group, column, source, target in turn.copies:
             piece = self.pieces[group]
-            self._write(row, column, np.array([target]), group)
+            self.write(self.table, row, column, np.array([target]), group)
             copies += [Copy(source + block, target + block) for block in range(piece.blocks)]
             copied += piece.slots * (now % self.cut.tokens if piece.tokens else 1)
-        for group in self.attention:
-            self._write(row, self.first_column[group] + held * self.stride, turn.new[group], group)
-        if length > now:
+        if length > now and row in self.forked:  # what it writes now is the twin of nothing any more
+            written = range(len(self.pieces)) if now < held * self.cut.tokens else self.states
+            cells = self.cells_of(row)
+            self.host.part([int(cells[group][-1]) for group in written])
             self.forked.discard(row)
+        for group in self.attention:
+            self.write(self.table, row, self.first_column[group] + held * self.stride, turn.new[group], group)
         self._set_length(row, length)
         return -(-copied // self.token_slots)
 

@@ -107,9 +107,10 @@ class PiecePool:
 
     def take(self, needs: Sequence[int]) -> list[Ints]:
         """Give `needs[g]` pieces of each group g one holder each; they must fit."""
-        return [self._take(group, need) for group, need in enumerate(needs)]
+        return [self.take_some(group, need) for group, need in enumerate(needs)]
 
-    def _take(self, group: int, need: int) -> Ints:
+    def take_some(self, group: int, need: int) -> Ints:
+        """Give `need` pieces of one group one holder each; they must fit."""
         blank, kept, taken = self.blank[group], self.kept[group], list[int]()
         while len(taken) < need:
             if not blank and kept and len(self.queue) - self._idle <= self._ample:
@@ -174,14 +175,20 @@ class PiecePool:
         self.share(group, np.array([block]))
         self.let_go(group, np.array([block]))
 
-    def let_go(self, group: int, blocks: Ints) -> None:
-        """Take one holder from each piece, in the order of their release (tail first)."""
+    def let_go(self, group: int, blocks: Ints) -> list[int]:
+        """Take one holder from each piece, in the order of their release (tail first).
+
+        Returns:
+            The pieces that nobody holds any more.
+
+        """
         self.references[blocks] -= 1
-        pages: list[int] = []
+        pages, idle = list[int](), list[int]()
         for block in blocks.tolist():
             if self.references[block]:
                 self.shared[group] -= 1
                 continue
+            idle.append(block)
             page, keyed = (block - 1) // self.page_blocks + 1, bool(self.cache.key[block])
             self.held[group] -= 1
             self.cached[group] += keyed
@@ -190,6 +197,7 @@ class PiecePool:
             if not self.inside[page]:
                 pages.append(page)
         self._close(group, pages)
+        return idle
 
     def _close(self, group: int, pages: Iterable[int]) -> None:
         """Put pages of which no piece is held any more in the queue."""

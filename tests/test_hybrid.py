@@ -147,6 +147,7 @@ def test_sizes_are_whole_numbers_of_slots_and_blocks(name: str, paging: str) -> 
 def play_alike(one: Allocator, other: Allocator, steps: int) -> None:
     """Drive both with the same verbs; they must answer alike, block ids included."""
     draw = np.random.default_rng(0)
+    hosted: list[int] = []
     for step in range(steps):
         rows, roll = one.table.rows(), draw.random()
         if rows and roll < 0.2:
@@ -156,7 +157,16 @@ def play_alike(one: Allocator, other: Allocator, steps: int) -> None:
         elif rows and roll < 0.3:
             row = int(draw.choice(rows))
             assert one.fork(row) == other.fork(row)
-        elif rows and roll < 0.75:
+        elif rows and roll < 0.4:
+            some = draw.permutation(rows)[: draw.integers(1, 3)].tolist()
+            out = one.swap_out_group(some)
+            assert out == other.swap_out_group(some)
+            hosted += [] if isinstance(out, Refusal) else [swap.row for swap in out]
+        elif hosted and roll < 0.5:
+            back = one.swap_in_group(hosted[:1], 1)
+            assert back == other.swap_in_group(hosted[:1], 1)
+            hosted = hosted if isinstance(back, Refusal) else hosted[1:]
+        elif rows and roll < 0.8:
             some = draw.permutation(rows)[: draw.integers(1, len(rows) + 1)]
             lengths = one.table.length[some] + draw.integers(0, 6, len(some))
             assert one.can_grow(some, lengths) == other.can_grow(some, lengths)
@@ -178,18 +188,18 @@ def play_alike(one: Allocator, other: Allocator, steps: int) -> None:
 @pytest.mark.parametrize("paging", PAGINGS)
 @pytest.mark.parametrize("caching", [False, True])
 def test_one_group_is_paged_block_for_block(paging: str, caching: bool) -> None:
-    hybrid = made("full 1x8", paging, pages=24, max_model_len=64, block_size=4, prefix_cache=caching)
-    paged = registry.create("paged", num_blocks=24, max_model_len=64, max_rows=4, block_size=4, prefix_cache=caching)
-    play_alike(hybrid, paged, steps=300)
+    options = {"max_model_len": 64, "block_size": 4, "prefix_cache": caching, "host_blocks": 12}
+    hybrid = made("full 1x8", paging, pages=24, **options)
+    play_alike(hybrid, registry.create("paged", num_blocks=24, max_rows=4, **options), steps=400)
 
 
 @pytest.mark.parametrize("window", [5, 6, 13])
 @pytest.mark.parametrize("caching", [False, True])
 def test_one_group_with_a_window_is_paged_with_that_window(window: int, caching: bool) -> None:
-    hybrid = made(f"sliding 1x8/{window}", "uniform", pages=24, max_model_len=64, block_size=4, prefix_cache=caching)
-    options = {"block_size": 4, "prefix_cache": caching, "sliding_window": window}
-    paged = registry.create("paged", num_blocks=24, max_model_len=64, max_rows=4, **options)
-    play_alike(hybrid, paged, steps=300)
+    options = {"max_model_len": 64, "block_size": 4, "prefix_cache": caching, "host_blocks": 12}
+    hybrid = made(f"sliding 1x8/{window}", "uniform", pages=24, **options)
+    paged = registry.create("paged", num_blocks=24, max_rows=4, sliding_window=window, **options)
+    play_alike(hybrid, paged, steps=400)
 
 
 def test_tables_of_groups_are_views_of_one() -> None:
