@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis.metrics import SHARES, Columns
-from analysis.page.frames import Frame, frames, row_at
+from analysis.page.frames import CACHED, Frame, frames, row_at
 from analysis.reading import Run, RunDirectory, RunDirectoryError
 from analysis.report import asset, embed, environment
 
@@ -92,19 +92,27 @@ SCENES: tuple[Scene, ...] = (
 
 
 class Geometry(NamedTuple):
-    """How much K/V one model needs on one device, for the table at the end."""
+    """How much K/V one model needs in one number format, and how much of it fits."""
 
     model: str
     attention: str
     """MHA, GQA, MQA or MLA."""
     kv_dtype: str
     bytes_per_token: int
-    device: str
-    tokens: int
-    """Token slots that fit."""
-    sequences: int
-    """Sequences of `length` tokens that fit."""
-    length: int
+    weight_bytes: int
+    tokens: Mapping[str, int]
+    """Token slots that fit, by device; 0 where not even the weights do."""
+
+
+class Attention(NamedTuple):
+    """What one kind of attention keeps of a token, for the pictures: one model's geometry, with other heads."""
+
+    kind: str
+    text: str
+    query_heads: int
+    kv_heads: int
+    """0 where one compressed vector serves all heads."""
+    bytes_per_token: int
 
 
 @dataclass(frozen=True)
@@ -140,12 +148,12 @@ class Shown:
             "num_blocks": count,
             "block_size": size,
             "capacity": run.capacity,
-            "frames": [_frame(frame, steps, requests) for frame in drawn],
+            "frames": [_frame(frame, steps, requests, size) for frame in drawn],
             "outcome": _outcome(run, self.directory.summary()[0]),
         }
 
 
-def _frame(frame: Frame, steps: Columns, requests: Columns) -> dict[str, Any]:
+def _frame(frame: Frame, steps: Columns, requests: Columns, size: int) -> dict[str, Any]:
     row = row_at(steps, frame.time_s)
     here = [
         {
@@ -164,8 +172,30 @@ def _frame(frame: Frame, steps: Columns, requests: Columns) -> dict[str, Any]:
         "filled": frame.filled,
         "said": frame.said,
         "requests": here,
-        "ledger": {name: int(steps[name][row]) for name in SHARES},
+        "ledger": _ledger(frame, steps, row, size),
     }
+
+
+def _ledger(frame: Frame, steps: Columns, row: int, size: int) -> dict[str, int]:
+    """Count the frame's own blocks, so that bar and pool agree; only what is still to come is read off the steps.
+
+    A snapshot shows the pool between two steps, a row of steps.parquet the pool while one runs.
+    """
+    ledger = dict.fromkeys(SHARES, 0)
+    empty = 0
+    for owner, references, filled in zip(frame.owner, frame.references, frame.filled, strict=True):
+        if owner >= 0 and not references:
+            ledger["rounding"] += size
+        elif owner >= 0:
+            ledger["live"] += filled
+            empty += size - filled
+        else:
+            ledger["cached" if owner == CACHED else "free"] += size
+    ledger["internal"] = min(int(steps["internal"][max(row - 1, 0)]), empty)
+    ledger["reserved"] = empty - ledger["internal"]
+    ledger["external"] = min(int(steps["external"][row]), ledger["free"])
+    ledger["free"] -= ledger["external"]
+    return ledger
 
 
 def _outcome(run: Run, entry: Mapping[str, Any]) -> str:
@@ -178,7 +208,10 @@ def _outcome(run: Run, entry: Mapping[str, Any]) -> str:
 
 
 def write_walkthrough(
-    directories: Mapping[str, RunDirectory], out: str | Path, geometry: Sequence[Geometry] = ()
+    directories: Mapping[str, RunDirectory],
+    out: str | Path,
+    geometry: Sequence[Geometry] = (),
+    attention: Sequence[Attention] = (),
 ) -> Path:
     """Write the walk-through page from the recorded runs of its scenes.
 
@@ -186,6 +219,7 @@ def write_walkthrough(
         directories: run directory by name of the scene (`SCENES`); scenes without one are left out.
         out: the file.
         geometry: rows of the table of models, if it is wanted.
+        attention: the pictures beside it.
 
     Raises:
         RunDirectoryError: a run has no block map or is too large.
@@ -195,10 +229,13 @@ def write_walkthrough(
     template = environment().get_template("walkthrough.html.j2")
     text: str = template.render(
         scenes=shown,
-        geometry=geometry,
+        geometry=bool(geometry),
+        attention=attention,
+        most=max((one.bytes_per_token for one in attention), default=1),
+        models=embed([row._asdict() for row in geometry]),
         data=embed(shown),
         style=asset("report.css") + asset("walkthrough.css"),
-        script=asset("walkthrough.js"),
+        scripts=[asset("walkthrough.js"), *([asset("geometry.js")] if geometry else [])],
         shares=SHARES,
     )
     target = Path(out)

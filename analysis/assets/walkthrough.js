@@ -19,10 +19,11 @@ function drawPool(scene, frame, before) {
   pool.className = single ? "slots" : "blocks";
   pool.replaceChildren();
   frame.owner.forEach((owner, at) => {
-    const fill = (slot) => (owner === CACHED ? "cached" : owner === NOBODY ? "" : slot < frame.filled[at] ? "full" : "hollow");
+    const padded = owner >= 0 && !frame.references[at];
+    const fill = (slot) => (padded ? "padding" : owner === CACHED ? "cached" : owner === NOBODY ? "" : slot < frame.filled[at] ? "full" : "hollow");
     const style = owner >= 0 ? `--owner:${colour(owner)}` : "";
     const many = frame.references[at] > 1 ? `, shared by ${frame.references[at]} sequences` : "";
-    const words = owner === NOBODY ? "free" : owner === CACHED ? "cached" : `request ${owner}, ${frame.filled[at]} of ${scene.block_size} slots filled${many}`;
+    const words = owner === NOBODY ? "free" : owner === CACHED ? "cached" : padded ? `held for request ${owner}, as placement rounds up` : `request ${owner}, ${frame.filled[at]} of ${scene.block_size} slots filled${many}`;
     if (single) {
       const begins = at === 0 || frame.owner[at - 1] !== owner;
       pool.append(el("div", { className: `slot ${fill(0)} ${owner >= 0 ? "held" : ""} ${begins ? "begin" : ""}`, style, title: `slot ${at + 1}: ${words}` }));

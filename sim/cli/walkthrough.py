@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from allocators.base import Measure
 from analysis.reading import open_directory
-from analysis.walkthrough import SCENES, Geometry, write_walkthrough
+from analysis.walkthrough import SCENES, Attention, Geometry, write_walkthrough
 from sim.cli.output import AsJson, emit, terminal
 from sim.devices import shipped_devices
 from sim.errors import UserError
@@ -24,9 +24,11 @@ from workloads.loader import load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DEVICE, MODEL = "h100-80gb", "llama-3.1-8b"
-LENGTH = 2048
-"""Tokens of the sequences whose number the table gives."""
+    from sim.devices import Device
+    from sim.models.geometry import Geometry as ModelGeometry
+
+MODEL = "llama-3.1-8b"
+"""Whose geometry the pictures of attention vary."""
 
 
 def walkthrough(
@@ -47,7 +49,7 @@ def walkthrough(
         for scene in SCENES:
             run(load(scene.workload), Path(folder, scene.name))
         recorded = {scene.name: open_directory(Path(folder, scene.name)) for scene in SCENES}
-        page = write_walkthrough(recorded, out, list(geometries()))
+        page = write_walkthrough(recorded, out, list(geometries()), list(attentions()))
     if json:
         emit({"written": str(page)})
     else:
@@ -57,24 +59,45 @@ def walkthrough(
 
 
 def geometries() -> Iterator[Geometry]:
-    """Say what fits: every shipped model on one device, in its own format and in fp8; one model on every device."""
+    """Say what fits of every shipped model, in its own format and in fp8, on every shipped device."""
     for name in shipped_models():
         if not name.startswith("tiny-"):
-            own = resolve_model(name).kv_dtype
-            for kv_dtype in (own, "fp8"):
-                yield _fits(name, kv_dtype, DEVICE)
-    for device in shipped_devices():
-        if device != DEVICE:
-            yield _fits(MODEL, resolve_model(MODEL).kv_dtype, device)
+            for kv_dtype in dict.fromkeys((resolve_model(name).kv_dtype, "fp8")):
+                geometry = resolve_model({"name": name, "kv_dtype": kv_dtype})
+                yield Geometry(
+                    name,
+                    geometry.attention,
+                    kv_dtype,
+                    geometry.kv_bytes_per_token,
+                    geometry.weight_bytes,
+                    {device.name: _slots(geometry, device) for device in shipped_devices().values()},
+                )
 
 
-def _fits(name: str, kv_dtype: str, device: str) -> Geometry:
-    """Count tokens and sequences of one model on one device; none where its weights do not fit."""
-    geometry = resolve_model({"name": name, "kv_dtype": kv_dtype})
+def _slots(geometry: ModelGeometry, device: Device) -> int:
+    """Token slots of one model on one device; none where its weights do not fit."""
     try:
-        slots = make_pool(geometry, shipped_devices()[device], Measure(1)).slots
+        return make_pool(geometry, device, Measure(1)).slots
     except UserError:
-        slots = 0
-    return Geometry(
-        name, geometry.attention, kv_dtype, geometry.kv_bytes_per_token, device, slots, slots // LENGTH, LENGTH
+        return 0
+
+
+def attentions() -> Iterator[Attention]:
+    """What each kind of attention keeps of a token, in one model's geometry with other heads."""
+    config = resolve_model(MODEL)
+    layers, heads, size = config.layers, config.heads, config.head_dim
+    number = 2  # bytes of a bf16 number
+    for kind, kv_heads, text in (
+        ("MHA", heads, "Multi-head attention: every query head has a key and a value of its own."),
+        ("GQA", heads // 4, "Grouped-query attention: four query heads share a key and a value."),
+        ("MQA", 1, "Multi-query attention: all query heads share one key and one value."),
+    ):
+        yield Attention(kind, text, heads, kv_heads, 2 * layers * kv_heads * size * number)
+    latent = resolve_model("deepseek-v3")
+    yield Attention(
+        "MLA",
+        "Multi-head latent attention: one compressed vector, from which all keys and values are made again.",
+        heads,
+        0,
+        layers * latent.kv_bytes_per_token // latent.layers,
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from analysis.reading import open_directory
-from analysis.walkthrough import SCENES, Geometry, write_walkthrough
+from analysis.walkthrough import SCENES, write_walkthrough
+from sim.cli.walkthrough import attentions, geometries
 from sim.runner import run
 from tests.browser.conftest import Opened
 from workloads.loader import load
@@ -21,8 +22,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for scene in SCENES:
         run(load(scene.workload), folder / scene.name)
     recorded = {scene.name: open_directory(folder / scene.name) for scene in SCENES}
-    rows = [Geometry("llama-2-7b", "MHA", "bf16", 524_288, "h100-80gb", 120_000, 58, 2048)]
-    return write_walkthrough(recorded, folder / "walk.html", rows)
+    return write_walkthrough(recorded, folder / "walk.html", list(geometries()), list(attentions()))
 
 
 @pytest.mark.parametrize("opened", [(1280, "dark"), (390, "light")], indirect=True, ids=str)
@@ -61,6 +61,21 @@ def test_play_moves_and_pauses(opened: Opened, walk: Path) -> None:
     assert int(page.locator("#slider").input_value()) == moved
 
 
-def test_the_table_of_models_is_there(opened: Opened, walk: Path) -> None:
+def test_the_table_tells_what_fits_on_the_device_chosen(opened: Opened, walk: Path) -> None:
     page = opened.go(walk)
-    assert "512" in page.get_by_role("row", name="llama-2-7b").inner_text()
+    row = page.get_by_role("row", name="llama-2-7b")
+    assert "512" in row.inner_text()
+    before = row.inner_text()
+    page.locator("#length").select_option("8192")
+    assert row.inner_text() != before
+    page.locator("#format").select_option("fp8")
+    assert "256" in row.inner_text()
+    page.locator("#device").select_option("l4")
+    assert "128 GiB of weights do not fit" in page.get_by_role("row", name="llama-2-70b").inner_text()
+    kinds = page.locator(".kinds figcaption").all_inner_texts()
+    assert [" ".join(kind.split()) for kind in kinds] == [
+        "MHA 512 KiB a token",
+        "GQA 128 KiB a token",
+        "MQA 16 KiB a token",
+        "MLA 36 KiB a token",
+    ]
