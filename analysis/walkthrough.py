@@ -8,7 +8,7 @@ story than the allocator's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ import numpy as np
 
 from analysis.metrics import SHARES, Columns
 from analysis.page.frames import CACHED, Frame, frames, row_at
+from analysis.page.tensors import tensor_steps
 from analysis.reading import Run, RunDirectory, RunDirectoryError
 from analysis.report import asset, embed, environment
 
@@ -57,6 +58,12 @@ SCENES: tuple[Scene, ...] = (
         "Know the length: holes remain",
         "Suppose an oracle told every length. Nothing is reserved for tokens that never come, yet sequences of "
         "different size leave holes of different size, and a request may fit in none of them.",
+    ),
+    Scene(
+        "growing",
+        "Grow by copying",
+        "Without any reservation: tensors exactly as long as the sequence, as torch.cat makes them. Nothing is held "
+        "for later, but every step makes every tensor anew, one token longer, and copies all the old ones into it.",
     ),
     Scene(
         "paged",
@@ -130,6 +137,8 @@ class Shown:
 
         """
         run = self.directory.runs[0]
+        if run.facts["kind"] == "growing":
+            return self._head(run) | {"tensors": True, "frames": list(_tensor_frames(run))}
         blocks = run.blocks()
         if blocks is None or not len(blocks["time_s"]):
             raise RunDirectoryError(f"{run.path}: no block map was recorded, so there is nothing to walk through")
@@ -141,30 +150,23 @@ class Shown:
             )
         steps, requests = run.steps(), run.requests()
         drawn = frames(blocks, requests, steps, count, size)
+        return self._head(run) | {"frames": [_frame(frame, steps, requests, size) for frame in drawn]}
+
+    def _head(self, run: Run) -> dict[str, Any]:
         return {
             "title": self.scene.title,
             "text": self.scene.text,
             "allocator": run.label,
-            "num_blocks": count,
-            "block_size": size,
+            "num_blocks": int(run.facts["num_blocks"]),
+            "block_size": int(run.facts["block_size"]),
             "capacity": run.capacity,
-            "frames": [_frame(frame, steps, requests, size) for frame in drawn],
             "outcome": _outcome(run, self.directory.summary()[0]),
         }
 
 
 def _frame(frame: Frame, steps: Columns, requests: Columns, size: int) -> dict[str, Any]:
     row = row_at(steps, frame.time_s)
-    here = [
-        {
-            "id": request,
-            "state": state,
-            "prompt": int(requests["prompt_tokens"][request]),
-            "output": int(requests["output_tokens"][request]),
-            "blocks": frame.held.get(request, []),
-        }
-        for request, state in frame.states.items()
-    ]
+    here = [_request(requests, *item) | {"blocks": frame.held.get(item[0], [])} for item in frame.states.items()]
     return {
         "time": frame.time_s,
         "owner": frame.owner,
@@ -174,6 +176,29 @@ def _frame(frame: Frame, steps: Columns, requests: Columns, size: int) -> dict[s
         "requests": here,
         "ledger": _ledger(frame, steps, row, size),
     }
+
+
+def _request(requests: Columns, request: int, state: str) -> dict[str, Any]:
+    tokens = {"prompt": int(requests["prompt_tokens"][request]), "output": int(requests["output_tokens"][request])}
+    return {"id": request, "state": state, "blocks": [], **tokens}
+
+
+def _tensor_frames(run: Run) -> Iterator[dict[str, Any]]:
+    """Frames of a run whose sequences are tensors of their own: one a step."""
+    requests, steps = run.requests(), run.steps()
+    if np.any(requests["preemptions"]) or np.any(requests["samples"] > 1):
+        raise RunDirectoryError(f"{run.path}: a walk-through follows tensors only where nobody is preempted or forks")
+    for step in tensor_steps(requests, steps):
+        yield {
+            "time": float(steps["start_s"][step.row]),
+            "owner": [],
+            "references": [],
+            "filled": [],
+            "said": step.said,
+            "requests": [_request(requests, *item) for item in step.states.items()],
+            "ledger": {name: int(steps[name][step.row]) for name in SHARES},
+            "tensors": [tensor._asdict() for tensor in step.tensors],
+        }
 
 
 def _ledger(frame: Frame, steps: Columns, row: int, size: int) -> dict[str, int]:

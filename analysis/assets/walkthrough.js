@@ -14,7 +14,20 @@ function el(tag, attributes, ...children) {
 }
 const colour = (request) => WHEEL[request % WHEEL.length];
 
+// sequences that are tensors of their own: the new tensor, and below it the old one that is copied into it and freed
+function drawTensors(scene, frame) {
+  const pool = byId("pool");
+  pool.className = "tensors";
+  pool.replaceChildren(...frame.tensors.map(({ request, tokens, copied }) => {
+    const row = (count, name, fresh) => el("div", { className: name }, ...Array.from({ length: count }, (_, at) => el("i", { className: at >= fresh ? "fresh" : "" })));
+    return el("div", { className: "tensor", style: `--owner:${colour(request)}` }, el("small", {}, `request ${request}: ${tokens} tokens${copied ? `, ${copied} of them copied` : ""}`), row(tokens, "new", copied || tokens), ...(copied ? [row(copied, "old", copied)] : []));
+  }));
+  pool.setAttribute("aria-label", frame.tensors.map(({ request, tokens, copied }) => `request ${request}: tensors of ${tokens} tokens, ${copied} copied`).join("; ") || "empty");
+}
+
 function drawPool(scene, frame, before) {
+  byId("textures").hidden = Boolean(scene.tensors);
+  if (scene.tensors) { drawTensors(scene, frame); return; }
   const pool = byId("pool"), single = scene.block_size === 1;
   pool.className = single ? "slots" : "blocks";
   pool.replaceChildren();

@@ -38,16 +38,26 @@ def test_it_fits_and_steps_forth_and_back(opened: Opened, walk: Path) -> None:
 
 
 def test_scenes_keys_and_address(opened: Opened, walk: Path) -> None:
-    page = opened.go(walk, "#s=4&f=6")
-    assert page.locator("#title").inner_text().startswith("5. A shared prefix")
+    page = opened.go(walk, "#s=5&f=6")
+    assert page.locator("#title").inner_text().startswith("6. A shared prefix")
     assert page.locator(".block.shared").count() == 4
     assert "\u00d73" in page.locator("#pool").inner_text()
     page.keyboard.press("ArrowRight")
-    assert "s=4&f=7" in page.evaluate("location.hash")
+    assert "s=5&f=7" in page.evaluate("location.hash")
     page.get_by_role("button", name="3 Know the length: holes remain").click()
     page.locator("#slider").evaluate("node => { node.value = 6; node.dispatchEvent(new Event('input')); }")
     assert "the largest hole has 16" in page.locator("#said").inner_text()
     assert page.locator("#pool.slots .slot").count() == 64
+
+
+def test_growth_by_copy_shows_what_is_copied(opened: Opened, walk: Path) -> None:
+    page = opened.go(walk, "#s=3&f=2")
+    assert page.locator("#title").inner_text().startswith("4. Grow by copying")
+    tensors = page.locator(".tensor small").all_inner_texts()
+    assert tensors[0] == "request 0: 8 tokens, 7 of them copied"
+    assert page.locator(".tensor").first.locator(".new i").count() == 8
+    assert page.locator(".tensor").first.locator(".old i").count() == 7
+    assert "13 old ones are copied" in page.locator("#said").inner_text()
 
 
 def test_play_moves_and_pauses(opened: Opened, walk: Path) -> None:
