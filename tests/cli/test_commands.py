@@ -263,8 +263,8 @@ def test_the_walkthrough_is_written_with_every_shipped_model(
     assert main(["walkthrough", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"written": "walkthrough.html"}
     page = (tmp_path / "walkthrough.html").read_text(encoding="utf-8")
-    assert all(f">{name}<" in page for name in shipped_models() if not name.startswith("tiny-"))
-    assert all(f">{name}<" in page for name in shipped_devices())
+    assert all(f'"{name}"' in page for name in shipped_models() if not name.startswith("tiny-"))
+    assert all(f'"{name}"' in page for name in shipped_devices())
     assert [path.name for path in tmp_path.iterdir()] == ["walkthrough.html"]
 
 
