@@ -3,23 +3,33 @@
 A real engine that knows its next step makes it while the device runs this one.  Here the
 clock must be told how long a step takes before the next can be planned, so that would be
 impossible if the time had to be measured first.  It need not be: a step of decodes takes as
-long as the last of its size to within a few per cent.  So the host launches a step ahead, says
-that it takes as long as the one before, and sets right what that was off by with the next
-step, whose time it tells.  The clock is never further from the truth than that one error,
-and sums are true.
+long as the last of its size to within a few per cent, and longer by what the host takes if
+the device stood idle when it was launched, likewise as the last of those did.  So the host
+launches a step ahead, says that it takes as long as the last of its kind, and sets right what
+that was off by with the next step, whose time it tells.  The clock is never further from the
+truth than that one error, and sums are true.
 
 What is measured is the time between the ends of two steps on the device's own clock (CUDA
 events): all work of the host that the device had to wait for is in it - planning, the
 serving loop, launching - and what was done while it ran is not.  A step with a prefill,
-or the first of its size, is waited for.
+or the first of its kind, is waited for.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+
+class Kind(NamedTuple):
+    """Steps that take equally long."""
+
+    size: int
+    """Lanes."""
+    idle: bool
+    """Whether nothing was on the device when the step was launched."""
 
 
 class Pace:
@@ -38,12 +48,12 @@ class Pace:
         self._begin = 0
         self._end: Any = None
         """The end of the last step whose time has been measured."""
-        self._flying: tuple[int, Any] | None = None
-        """Size and end of the step that is on the device, if its time is not measured yet."""
+        self._flying: tuple[Kind, Any] | None = None
+        """Kind and end of the step that is on the device, if its time is not measured yet."""
         self._told = 0
         """Nanoseconds told beyond `_end`."""
-        self._periods: dict[int, int] = {}
-        """Nanoseconds that the last step of each size took."""
+        self._periods: dict[Kind, int] = {}
+        """Nanoseconds that the last step of each kind took."""
 
     def start(self) -> None:
         """Begin a step."""
@@ -54,12 +64,13 @@ class Pace:
         if not self._ahead or self._end is None:
             return self.finished()
         end = self._mark()
+        kind = Kind(size, idle=self._flying is None)
         self._settle()
-        self._flying = (size, end)
-        if size not in self._periods:
+        self._flying = (kind, end)
+        if kind not in self._periods:
             self._settle()
             return self._tell(0)
-        return self._tell(self._periods[size])
+        return self._tell(self._periods[kind])
 
     def finished(self) -> int:
         """Wait for a step and tell its duration.
@@ -91,9 +102,9 @@ class Pace:
     def _settle(self) -> None:
         """Measure the step that is on the device."""
         if self._flying is not None:
-            size, end = self._flying
+            kind, end = self._flying
             end.synchronize()
-            self._periods[size] = took = self._between(end)
+            self._periods[kind] = took = self._between(end)
             self._told -= took
             self._end, self._flying = end, None
 

@@ -50,13 +50,15 @@ class Recorded:
 
     def __init__(self, executor: Executor) -> None:
         """Record what `executor` does."""
-        self._executor = executor
+        self._executor: Executor | None = executor
         self.steps: list[Step] = []
         self.durations: list[int] = []
         """Nanoseconds."""
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """Write the plan down, then run it."""
+        if self._executor is None:
+            raise RuntimeError("the run is over")
         self.steps.append(step_of(plan, serving))
         duration = self._executor.run(plan, serving)
         self.durations.append(duration)
@@ -65,6 +67,10 @@ class Recorded:
     def foresee(self, serving: Serving, steps: int) -> Ints | None:
         """Foresee nothing, so that every step is seen."""
         return None
+
+    def close(self) -> None:
+        """Let go of the executor, and of the K/V that it holds; what was written down stays."""
+        self._executor = None
 
 
 class Replayed:

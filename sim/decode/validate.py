@@ -197,6 +197,7 @@ class Bench:
         finding.exercised = exercised(recorded.steps)
         finding.can_swap = isinstance(allocator, SharingRows) and allocator.host.pool.num_blocks > 0
         finding.decoding_s = sum(recorded.durations) / 1e9
+        recorded.close()  # the next run needs the room
 
 
 def replay(

@@ -183,18 +183,21 @@ class Clock:
 
 def test_what_a_step_told_was_off_by_is_set_right_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, pace = Clock(monkeypatch), Pace(torch.device("cuda"), ahead=True)
-    assert clock.step(pace, 500) == 500
-    assert clock.step(pace, 100, lanes=8, host=7) == 107  # waited for: the first of its size
-    assert clock.step(pace, 90, lanes=8) == 107  # told before it has run
-    assert clock.now == 607  # the host went on at once
-    assert clock.step(pace, 110, lanes=8, host=5) == 90 + (90 - 107)
-    assert clock.now == 697  # that is when the one before ended
-    assert clock.step(pace, 500, lanes=16) == 500 + 110 - 90  # another size: both are waited for
-    assert clock.step(pace, 40, lanes=8) == 110
-    told = 500 + 107 + 107 + 73 + 520 + 110
-    assert told - clock.end == 110 - 40
-    assert clock.step(pace, 300) == 300 + 40 - 110  # a prefill settles everything
-    assert told + 230 == clock.end == clock.now
+    told = [clock.step(pace, 500), clock.step(pace, 100, lanes=8, host=7)]
+    assert told == [500, 107]  # the second is waited for: the first of its size
+    told.append(clock.step(pace, 90, lanes=8))
+    assert (told[-1], clock.now) == (107, 607)  # told before it has run; the host goes on at once
+    told.append(clock.step(pace, 110, lanes=8, host=5))
+    assert (told[-1], clock.now) == (110 + 90 - 107, 807)  # waited for: the first that did not find the device idle
+    told += [clock.step(pace, 95, lanes=8), clock.step(pace, 100, lanes=8)]
+    assert (told[-2:], clock.now) == ([90, 110 + 95 - 90], 902)
+    assert sum(told) - clock.end == 110 - 100
+    told.append(clock.step(pace, 500, lanes=16))
+    assert told[-1] == 500 + 100 - 110  # another size: both are waited for
+    assert sum(told) == clock.end == clock.now
+    told += [clock.step(pace, 40, lanes=8), clock.step(pace, 300)]
+    assert told[-2:] == [95, 300 + 40 - 95]  # a prefill settles everything
+    assert sum(told) == clock.end == clock.now
 
 
 def test_host_work_is_told_only_where_the_device_had_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
