@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from allocators.registry import BUILT_IN, kinds
 from analysis.metrics import formulas
 from sim.calibration import find_calibration, load_calibration, shipped_calibrations
+from sim.cli.generators import generators, with_keys
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.coefficients import Coefficients
 from sim.devices import GIB, shipped_devices
@@ -31,8 +32,17 @@ if TYPE_CHECKING:
     from allocators.options import Option
 
 Name: TypeAlias = Literal[
-    "allocators", "schedulers", "models", "devices", "costs", "calibrations", "presets", "traces", "metrics"
-]
+    "allocators",
+    "schedulers",
+    "models",
+    "devices",
+    "costs",
+    "calibrations",
+    "presets",
+    "generators",
+    "traces",
+    "metrics",
+]  # fmt: skip
 Row: TypeAlias = dict[str, Any]
 
 BILLION = 10**9
@@ -240,6 +250,7 @@ TOPICS: Mapping[Name, Topic] = {
     "costs": Topic("coefficients of the cost model, and where they come from", costs),
     "calibrations": Topic("cost coefficients fitted to steps measured on a device", calibrations),
     "presets": Topic("shipped workload files", shipped_workloads, _in_short),
+    "generators": Topic("what requests can be made of: arrivals, lengths, sharing, sessions", generators, with_keys),
     "traces": Topic("formats of recorded traces", traces),
     "metrics": Topic("figures of a run, and their formulas", metrics),
 }

@@ -285,6 +285,16 @@ def test_every_topic_is_a_table_and_a_document(topic: str, capsys: Capture, monk
         assert str(next(iter(row.values()))) in shown
 
 
+def test_generators_are_listed_with_their_keys(capsys: Capture) -> None:
+    assert main(["list", "generators", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["generators"]
+    kinds = {(row["block"], row["kind"]): row for row in rows}
+    assert {"poisson", "gamma", "fixed", "batch", "on-off", "diurnal", "closed"} <= {kind for _, kind in kinds}
+    assert {"turns", "tree", "replies"} == {kind for block, kind in kinds if block == "session"}
+    assert [key["key"] for key in kinds["arrivals", "gamma"]["keys"]] == ["rate", "cv"]
+    assert all(row["what"] and all(key["what"] for key in row["keys"]) for row in rows)
+
+
 def test_the_topics_are_listed(capsys: Capture) -> None:
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
