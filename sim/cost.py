@@ -208,6 +208,11 @@ class CostModel:
         """Nanoseconds of each of several pure decode steps of `seqs` sequences, `contexts[i]` K/V tokens in step i."""
         return self.leap_ns(Load(decode_seqs=seqs, samples=seqs), decode_context=contexts)
 
+    def attention_s(self, load: Load) -> float:
+        """Seconds of a step that attention takes, over all layers: K/V read, pairs computed, scores moved."""
+        seconds: float = self._decode(load, max) + self._prefill(load, max)
+        return seconds
+
     def explain(self) -> list[tuple[str, str]]:
         """What is assumed, as (what, how much) rows: the model, the device, every coefficient."""
         attention = ("attention kernel", self.attention)

@@ -16,7 +16,7 @@ from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.runtime import choose_backend
 from sim.decode.stage import Patience, Stage
 from sim.decode.versions import versions
-from sim.devices import GIB, resolve_device
+from sim.devices import GIB, Device, resolve_device
 from sim.fit_costs import fit
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
@@ -39,6 +39,8 @@ UTILIZATION = 0.85
 """Share of a GPU's memory for weights, activations and K/V."""
 HOST_GIB = 1.0
 """Room for swapped blocks."""
+MARGIN = 64
+"""Token slots a sequence needs beyond the longest: it grows with every repeat."""
 SEPARATE = ("growing", "no-cache")
 """Allocators whose attention goes sequence by sequence."""
 
@@ -118,6 +120,27 @@ def fit_again(calibration: Calibration) -> Calibration:
     return replace(calibration, coefficients=found.coefficients, fitted=found.fitted, fitted_s=found.seconds)
 
 
+def stage_for(decoder: Decoder, kind: str, extent: Extent, backend: str, device: Device) -> Stage:
+    """Make a stage for one kind of allocator on a model that is loaded; the pool is as large as `extent` asks for.
+
+    Args:
+        decoder: the model.
+        kind: of the allocator.
+        extent: how far scenes will reach.
+        backend: attends, where there are blocks.
+        device: for the cost model.
+
+    """
+    geometry = decoder.geometry
+    words = {
+        "memory_gib": device.memory_bytes / GIB,
+        "bandwidth_tbps": device.bandwidth / 1e12,
+        "bf16_tflops": device.peak("bf16") / 1e12,
+    }
+    setup = prepare(_workload(geometry.name, geometry.model.dtype, words, kind, extent))
+    return Stage(decoder, setup, backend=backend, longest=extent.longest, seats=extent.seats)
+
+
 def _measure(
     decoder: Decoder, setup: Setup, backend: str, extent: Extent, seconds: float, report: Report | None
 ) -> Iterator[Point]:
@@ -142,7 +165,7 @@ def _measure(
 def _workload(model: str, dtype: str | None, device: dict[str, Any], kind: str, extent: Extent) -> Workload:
     """Describe the engine in which steps are measured; its requests are never served."""
     geometry = resolve_model({"name": model, **({"dtype": dtype} if dtype else {})})
-    room = extent.seats * extent.longest * geometry.kv_bytes_per_token
+    room = extent.seats * (extent.longest + MARGIN) * geometry.kv_bytes_per_token
     given = {} if "name" in device else {"kv_memory_gib": room / GIB}
     return Workload.model_validate(
         {

@@ -35,10 +35,10 @@ def peaks_of(device: torch.device) -> dict[str, float]:
     """
     source = torch.ones(COPIED[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    copying = _seconds(lambda: target.copy_(source), device)
+    copying = seconds_of(lambda: target.copy_(source), device)
     side, dtype = SIDE[device.type], torch.bfloat16 if device.type == "cuda" else torch.float32
     matrix = torch.randn((side, side), dtype=dtype, device=device)
-    multiplying = _seconds(lambda: matrix @ matrix, device)
+    multiplying = seconds_of(lambda: matrix @ matrix, device)
     return {
         "memory_gib": round(free_bytes(device) / GIB, 2),
         "bandwidth_tbps": float(f"{2 * len(source) / copying / 1e12:.4g}"),
@@ -46,8 +46,8 @@ def peaks_of(device: torch.device) -> dict[str, float]:
     }
 
 
-def _seconds(work: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
-    """Time some work: the median of a few repeats, after one that does not count."""
+def seconds_of(work: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
+    """Time some work on a device: the median of a few repeats, after one that does not count."""
     times = []
     for _ in range(repeats + 1):
         finish(device)
