@@ -108,11 +108,11 @@ def find_calibration(name: str) -> Path:
     raise UserError(f"costs.calibration: {name!r} is neither shipped nor a file{hint}")
 
 
-def shipped_for(model: str, device: str) -> str | None:
-    """Return the name of the shipped calibration of a model on a device, if there is one."""
+def shipped_for(model: str, device: str, dtype: str) -> str | None:
+    """Return the name of the shipped calibration of a model in a number format on a device, if there is one."""
     for name in shipped_calibrations():
         content = _read(CALIBRATIONS / f"{name}.toml")
-        if (content.get("model"), content.get("device")) == (model, device):
+        if (content.get("model"), content.get("device"), content.get("dtype")) == (model, device, dtype):
             return name
     return None
 

@@ -146,8 +146,8 @@ def test_a_workload_names_a_file_beside_it_or_a_shipped_one(tmp_path: Path, monk
             f"costs: {{calibration: {name}, page_map_s: 0.5}}\n"
         )
         assert prepare(load(file)).coefficients == replace(TRUE, page_map_s=0.5)
-    assert shipped_for("llama-3.1-8b", "h100-80gb") == "mine"
-    assert shipped_for("llama-3.1-8b", "h200") is None
+    assert shipped_for("llama-3.1-8b", "h100-80gb", "bf16") == "mine"
+    assert shipped_for("llama-3.1-8b", "h200", "bf16") is None
     with pytest.raises(UserError, match=r"costs.calibration: 'mime' is neither shipped nor a file \(did you mean mine"):
         find_calibration("mime")
 

@@ -1,0 +1,178 @@
+"""How near the times of a simulation come to those of a real run of the same requests.
+
+Errors are relative, (simulated - measured) / measured.  Throughput, mean batch and the median
+time per output token are judged by the median size of their errors over all runs; every 99th
+percentile is judged by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.figures import figure
+from analysis.reading import open_directory
+
+FIGURES = (
+    "throughput_rps",
+    "output_tps",
+    "batch_size",
+    "normalized_latency_s",
+    "normalized_latency_s.p50",
+    "normalized_latency_s.p99",
+    "ttft_s.p50",
+    "ttft_s.p99",
+    "tpot_s.p50",
+    "tpot_s.p99",
+)
+"""What is compared, by its name in `analysis.figures`, beside the makespan."""
+IN_MEDIAN = {"throughput_rps": 0.03, "batch_size": 0.03, "tpot_s.p50": 0.03}
+"""Largest error allowed in the median over all runs."""
+IN_EACH = {"normalized_latency_s.p99": 0.08, "ttft_s.p99": 0.08, "tpot_s.p99": 0.08}
+"""Largest error allowed in each run."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One run, measured and simulated."""
+
+    workload: str
+    label: str
+    scheduler: str
+    measured: Mapping[str, float]
+    """Figures of the real run."""
+    simulated: Mapping[str, float]
+    finished: tuple[int, int]
+    """Requests finished, measured and simulated."""
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """(simulated - measured) / measured, by figure; what neither run has is left out."""
+        return {
+            name: self.simulated[name] / value - 1
+            for name, value in self.measured.items()
+            if value and np.isfinite(value) and np.isfinite(self.simulated[name])
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "workload": self.workload,
+            "label": self.label,
+            "scheduler": self.scheduler,
+            "finished": list(self.finished),
+            "measured": _plain(self.measured),
+            "simulated": _plain(self.simulated),
+            "errors": {name: round(error, 5) for name, error in self.errors.items()},
+        }
+
+
+@dataclass
+class Timing:
+    """The timed part of a validation: its runs, and what is allowed of them."""
+
+    calibration: str | None
+    """What the simulation's step times come from; None for the cost model's defaults."""
+    runs: list[Timed] = field(default_factory=list)
+
+    @property
+    def judged(self) -> bool:
+        """Whether errors count: without a calibration for the device they are only reported."""
+        return self.calibration is not None
+
+    @property
+    def medians(self) -> dict[str, float]:
+        """Median size of the errors over all runs, by figure."""
+        names = dict.fromkeys(name for run in self.runs for name in run.errors)
+        sizes = {name: [abs(run.errors[name]) for run in self.runs if name in run.errors] for name in names}
+        return {name: float(np.median(size)) for name, size in sizes.items()}
+
+    @property
+    def faults(self) -> list[str]:
+        """What is further off than allowed, in words."""
+        medians = self.medians
+        faults = [
+            f"{name}: off by {medians[name]:.1%} in the median over {len(self.runs)} runs, {most:.0%} allowed"
+            for name, most in IN_MEDIAN.items()
+            if medians.get(name, 0.0) > most
+        ]
+        for run in self.runs:
+            where = f"{run.workload}, {run.label}"
+            if run.finished[0] != run.finished[1]:
+                faults.append(f"{where}: {run.finished[0]} requests finished, {run.finished[1]} in the simulation")
+            faults += [
+                f"{where}: {name}: {run.simulated[name]:.4g} against {run.measured[name]:.4g} measured, "
+                f"off by {run.errors[name]:+.1%}, {most:.0%} allowed"
+                for name, most in IN_EACH.items()
+                if abs(run.errors.get(name, 0.0)) > most
+            ]
+        return faults
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that is judged is as near as is asked."""
+        return not self.judged or (bool(self.runs) and not self.faults)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry `timing` of validation.json."""
+        return {
+            "passed": self.passed,
+            "judged": self.judged,
+            "calibration": self.calibration,
+            "tolerances": {"median_over_runs": IN_MEDIAN, "each_run": IN_EACH},
+            "medians": {name: round(size, 5) for name, size in self.medians.items()},
+            "faults": self.faults,
+            "runs": [run.as_json() for run in self.runs],
+        }
+
+
+def timed(measured: str | Path, simulated: str | Path) -> list[Timed]:
+    """Compare two run directories of one workload, run by run.
+
+    Args:
+        measured: of the real run.
+        simulated: of the simulation; it has all the runs of the other, and perhaps more.
+
+    Raises:
+        RunDirectoryError: one of them is not a run directory.
+        KeyError: a run has no counterpart.
+
+    """
+    real, made = open_directory(measured), open_directory(simulated)
+    counterparts = {entry["allocator"]: entry for entry in made.summary()}
+    return [_pair(real.name, entry, counterparts[entry["allocator"]]) for entry in real.summary()]
+
+
+def _pair(workload: str, measured: Mapping[str, Any], simulated: Mapping[str, Any]) -> Timed:
+    finished = (measured["requests"]["finished"], simulated["requests"]["finished"])
+    label, scheduler = measured["allocator"], measured["scheduler"]
+    return Timed(workload, label, scheduler, _figures(measured), _figures(simulated), finished)
+
+
+def _figures(entry: Mapping[str, Any]) -> dict[str, float]:
+    return {**{name: figure(entry, name) for name in FIGURES}, "makespan_s": float(entry["duration_s"])}
+
+
+def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+
+
+def gathered(parts: Iterable[Mapping[str, Any]]) -> Timing:
+    """Put the timed parts of several validations together, as they stand in their validation.json, and judge anew."""
+    timings = list(parts)
+    names = {timing["calibration"] for timing in timings}
+    calibration = None if None in names else ", ".join(sorted(names))
+    return Timing(calibration, [_read(run) for timing in timings for run in timing["runs"]])
+
+
+def _read(run: Mapping[str, Any]) -> Timed:
+    measured, simulated = (
+        {name: float("nan") if value is None else value for name, value in run[which].items()}
+        for which in ("measured", "simulated")
+    )
+    first, second = run["finished"]
+    return Timed(run["workload"], run["label"], run["scheduler"], measured, simulated, (first, second))

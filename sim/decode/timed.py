@@ -1,0 +1,107 @@
+"""The timed part of a validation: a workload served for real against its simulation with a calibration.
+
+The prediction is made before the measurement: by a calibration of steps measured earlier, with
+other lengths and batches than any workload has.  Nothing watches the real run, so the host may
+be a step ahead of the device, as in service.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from analysis.timing import Timing, timed
+from sim.calibration import find_calibration, shipped_for
+from sim.decode.peaks import shipped_name
+from sim.decode.runtime import assemble
+from sim.runner import run
+from workloads.schema import Costs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from allocators.base import Allocator
+    from sim.decode.executor import TorchExecutor
+    from sim.decode.model import Decoder
+    from sim.runner import Progress
+    from sim.setup import Case, Setup
+    from workloads.requests import Requests
+    from workloads.schema import Workload
+
+NOT_REAL = {"page_map_s": 0.0, "page_unmap_s": 0.0}
+"""Costs of what a real run does not do: its pages are blocks of one tensor, which nobody maps."""
+
+
+def calibration_of(workload: Workload, device: str, dtype: str, asked: str | None = None) -> str | None:
+    """Find the calibration that a simulation is to be judged with.
+
+    Args:
+        workload: may name one itself.
+        device: what the device calls itself.
+        dtype: number format of the model.
+        asked: a shipped name or a file, if the user names one.
+
+    Returns:
+        its name or file; None if nobody names one and none is shipped for this model on this device.
+
+    Raises:
+        UserError: the one asked for is not there.
+
+    """
+    named = asked or workload.costs.calibration
+    if named is not None:
+        find_calibration(named)
+        return named
+    shipped = shipped_name(device)
+    return None if shipped is None else shipped_for(workload.model.name, shipped, dtype)
+
+
+def simulate(workload: Workload, out: Path, calibration: str | None, base: Path | None) -> None:
+    """Run the simulation of a workload that is also run for real."""
+    costs = NOT_REAL | workload.costs.factors
+    if calibration is not None:
+        costs["calibration"] = str(find_calibration(calibration))  # type: ignore[assignment]  # the one word among them
+    run(workload.model_copy(update={"costs": Costs.model_validate(costs)}), out, base=base)
+
+
+def serve(
+    decoder: Decoder,
+    workload: Workload,
+    out: Path,
+    *,
+    backend: str,
+    base: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Run a workload for real, unwatched, into a run directory.
+
+    Args:
+        decoder: the model.
+        workload: what to run.
+        out: the directory.
+        backend: attends, where there are blocks.
+        base: folder that the workload's relative files start from.
+        facts: what else the manifest shall say.
+        progress: called now and then.
+
+    Raises:
+        OutOfMemoryError: the device has no room for a step.
+
+    """
+
+    @contextmanager
+    def executing(setup: Setup, case: Case, requests: Requests, allocator: Allocator) -> Iterator[TorchExecutor]:
+        swap = workload.engine.preemption == "swap"
+        runtime = assemble(
+            decoder, case, allocator, requests, seed=workload.seed, backend=backend, swap=swap, metered=False
+        )
+        yield runtime.executor
+
+    run(workload, out, base=base, progress=progress, executing=executing, facts=facts)
+
+
+def compare(measured: Path, simulated: Path, calibration: str | None) -> Timing:
+    """Compare the two run directories."""
+    return Timing(calibration, timed(measured, simulated))
