@@ -93,8 +93,8 @@ def calibrate(
     demand_memory(where, sizes)
     decoder = load(model, geometry, where, base=base, seed=0)
     points: list[Point] = []
-    for setup in setups:
-        points += _measure(decoder, setup, attends, extent, seconds / len(setups), progress)
+    for number, setup in enumerate(setups):
+        points += _measure(decoder, setup, attends, extent, seconds * (0.2 if number else 0.6), progress)
     found = fit(points, geometry, resolve_device(words))
     return Calibration(
         model=geometry.name,

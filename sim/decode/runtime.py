@@ -81,6 +81,7 @@ def assemble(
     swap: bool = False,
     watcher: Watcher | None = None,
     padded: bool | None = None,
+    metered: bool = True,
 ) -> Runtime:
     """Put together what runs one case, its K/V allocated, its kernels built and its graphs captured.
 
@@ -95,6 +96,7 @@ def assemble(
         watcher: is shown the logits; every step is then waited for.
         padded: whether steps of decodes alone are padded (`sim.decode.graphs`); where a CUDA graph can hold them
             if not given.
+        metered: whether what growing tensors take of a GPU is counted, which takes time.
 
     Raises:
         UserError: the pool, or a step beside it, does not fit on the device, or no kernel here reads the
@@ -129,7 +131,7 @@ def assemble(
     elif allocator.recomputes:
         attends = memory = Recomputing()
     else:
-        meter = Meter(device) if device.type == "cuda" else None
+        meter = Meter(device) if metered and device.type == "cuda" else None
         attends = memory = Growing(transcript, meter)
     try:
         warm_up(decoder, attends if store is not None else Recomputing())

@@ -12,6 +12,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.timing import Timed, Timing
     from sim.decode.checks import Finding, Memory
     from sim.decode.validate import Validation
 
@@ -40,6 +41,47 @@ def show(result: Validation, console: Console) -> None:
         console.print(f"{label}: not run: {why}", markup=False, soft_wrap=True)
     verdict = "everything agrees" if result.passed else "real and simulated runs DIFFER"
     console.print(f"{sum(finding.passed for finding in result.findings)} of {len(result.findings)} runs: {verdict}")
+
+
+COLUMNS = {
+    "throughput_rps": "req/s",
+    "batch_size": "batch",
+    "makespan_s": "makespan\ns",
+    "normalized_latency_s": "ms/token\nmean",
+    "ttft_s.p50": "TTFT ms\np50",
+    "ttft_s.p99": "TTFT ms\np99",
+    "tpot_s.p50": "TPOT ms\np50",
+    "tpot_s.p99": "TPOT ms\np99",
+}
+"""Figures that are shown of each run, and their headings."""
+
+
+def show_timing(timing: Timing, console: Console) -> None:
+    """Print what was measured of each run, and how far off the simulation was."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("measured, and error of the simulation", no_wrap=True)
+    for heading in COLUMNS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for run in timing.runs:
+        cells = [_beside(run, name) for name in COLUMNS]
+        table.add_row(*map(Text, (f"{run.workload}: {run.label}", *cells)))
+    medians = timing.medians
+    table.add_row("median size of the errors", *(f"{medians[name]:.1%}" if name in medians else "" for name in COLUMNS))
+    wide = console.options.update(width=1000)
+    console.width = max(console.width, Measurement.get(console, wide, table).maximum)
+    console.print(table)
+    for fault in timing.faults if timing.judged else ():
+        console.print(fault, markup=False, soft_wrap=True)
+    basis = f"with {timing.calibration}" if timing.calibration else "with default costs, not judged"
+    verdict = "within the tolerances" if timing.passed else "NOT within the tolerances"
+    console.print(
+        f"times of {len(timing.runs)} runs, {basis}" + (f": {verdict}" if timing.judged else ""), markup=False
+    )
+
+
+def _beside(run: Timed, name: str) -> str:
+    value = run.measured[name] * (1e3 if name.endswith(("_s", "_s.p50", "_s.p99")) and name != "makespan_s" else 1)
+    return f"{value:.4g} {run.errors[name]:+.1%}" if name in run.errors else f"{value:.4g}"
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

@@ -81,7 +81,14 @@ class Stage:
         whole = np.full(seats, longest)
         self._requests = Requests(np.zeros(seats), whole, np.full(seats, Patience().most * 4))
         runtime = assemble(
-            decoder, case, self.allocator, self._requests, seed=setup.workload.seed, backend=backend, swap=True
+            decoder,
+            case,
+            self.allocator,
+            self._requests,
+            seed=setup.workload.seed,
+            backend=backend,
+            swap=True,
+            metered=False,
         )
         if runtime.store is not None:  # real K/V is not zeros
             runtime.store.blocks.normal_()

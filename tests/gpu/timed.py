@@ -1,0 +1,183 @@
+"""Simulated times against real ones on a GPU: held-out workloads, and the PagedAttention paper's headline.  By hand.
+
+    python -m tests.gpu.timed                    all that has no result yet, until --seconds have passed
+    python -m tests.gpu.timed --only held-out    workloads that no calibration has seen
+    python -m tests.gpu.timed --only sosp23      Figures 12 and 13: OPT-13B, Orca and vLLM, several rates
+    python -m tests.gpu.timed --list             every piece
+
+Each piece is one allocator or a few on one workload, served for real and simulated with the shipped
+calibration.  A result is written to `analysis/results/timed_<device>.json` (or into `--out`) after
+every piece, and what is there already is not run again, so pieces can be spread over several
+machines.  Exit status 1 if what is judged is further off than the tolerances in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from rich.console import Console
+
+from analysis.timing import Timing, gathered
+from sim.decode.device import name_of, resolve
+from sim.decode.model import Decoder, load
+from sim.decode.runtime import choose_backend
+from sim.decode.show import show_timing
+from sim.decode.timed import calibration_of, compare, serve, simulate
+from sim.decode.versions import versions
+from sim.rundir import write_json
+from sim.setup import prepare
+from workloads.loader import load as load_workload
+
+if TYPE_CHECKING:
+    from workloads.schema import Workload
+
+RESULTS = Path(__file__).parents[2] / "analysis" / "results"
+HELD_OUT = ("validate_timed_1b", "validate_timed_8b", "validate_timed_prefix", "validate_timed_swap")
+"""Presets."""
+HEADLINE = "sosp23_h100"
+RATES = (3, 6, 12)
+"""Requests a second of the headline: the first is more than Orca (Max) can hold, the last more than any."""
+
+
+class Piece(NamedTuple):
+    """What is run at once."""
+
+    name: str
+    group: str
+    preset: str
+    settings: tuple[str, ...] = ()
+
+
+def pieces() -> list[Piece]:
+    """Return everything there is to run."""
+    held_out = [Piece(preset.removeprefix("validate_timed_"), "held-out", preset) for preset in HELD_OUT]
+    labels = [spec.label or spec.kind for spec in load_workload(HEADLINE).allocators]
+    return held_out + [
+        Piece(f"{label} at {rate}", "sosp23", HEADLINE, (f"requests.arrivals.rate={rate}", f"only={label}"))
+        for rate in RATES
+        for label in labels
+    ]
+
+
+def workload_of(piece: Piece, extra: tuple[str, ...] = ()) -> Workload:
+    """Load a piece's workload, with the one allocator it is about if it is about one."""
+    only = [words.removeprefix("only=") for words in piece.settings if words.startswith("only=")]
+    settings = [words for words in piece.settings if not words.startswith("only=")]
+    workload = load_workload(piece.preset, [*settings, *extra])
+    if not only:
+        return workload
+    return workload.model_copy(
+        update={
+            "name": f"{workload.name}, {settings[0].rpartition('=')[2]} requests a second",
+            "allocators": tuple(spec for spec in workload.allocators if (spec.label or spec.kind) in only),
+        }
+    )
+
+
+class Bench:
+    """A device and the model that was loaded last."""
+
+    def __init__(self, device: torch.device, calibration: str | None) -> None:
+        """Load nothing yet; judge with `calibration`, if one is named, in place of the shipped ones."""
+        self.device = device
+        self._calibration = calibration
+        self._decoder: Decoder | None = None
+
+    def run(self, workload: Workload, folder: Path) -> Timing:
+        """Serve a workload for real and simulate it."""
+        geometry = prepare(workload).geometry
+        backend = choose_backend(None, geometry, self.device)
+        if self._decoder is None or self._decoder.geometry != geometry:
+            self._decoder = None
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._decoder = load(workload.model.name, geometry, self.device, seed=workload.seed)
+        calibration = calibration_of(workload, name_of(self.device), geometry.model.dtype, self._calibration)
+        simulate(workload, folder / "simulated", calibration, None)
+        facts = {"executor": {"device": name_of(self.device), "versions": versions()}}
+        serve(self._decoder, workload, folder / "measured", backend=backend, facts=facts)
+        return compare(folder / "measured", folder / "simulated", calibration)
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument("--only", nargs="*", default=[], help="groups, or pieces whose names begin so")
+    parser.add_argument("--list", action="store_true", help="name the pieces")
+    parser.add_argument("--seconds", type=float, default=480.0, help="no piece begins later than this")
+    parser.add_argument("--calibration", help="a shipped name or a file, in place of the shipped one for the model")
+    parser.add_argument("--keep", type=Path, help="folder to leave the run directories in")
+    parser.add_argument("--set", nargs="*", default=[], help="changes to every workload, such as requests.count=10")
+    options = parser.parse_args()
+    console = Console(width=150)
+    chosen = [
+        piece
+        for piece in pieces()
+        if not options.only or piece.group in options.only or piece.name.startswith(tuple(options.only))
+    ]
+    if options.list:
+        console.print(*(f"{piece.group}: {piece.name}" for piece in chosen), sep="\n")
+        return 0
+    bench = Bench(resolve(options.device), options.calibration)
+    options.out.mkdir(parents=True, exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", name_of(bench.device).lower()).strip("-")
+    path = options.out / f"timed_{slug}.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    done: dict[str, Any] = content.get("pieces", {})
+    began = time.perf_counter()
+    for piece in chosen:
+        if piece.name in done:
+            continue
+        if time.perf_counter() - began > options.seconds:
+            console.print(f"{piece.name}: left for another time")
+            continue
+        console.rule(piece.name, align="left")
+        found = attempt(bench, piece, tuple(options.set), options.keep, console)
+        if found is not None:
+            done[piece.name] = {"group": piece.group, **found}
+            write_json(path, document(bench.device, done))
+    show_timing(gathered(piece["timing"] for piece in done.values()), console)
+    return 0 if document(bench.device, done)["passed"] else 1
+
+
+def attempt(
+    bench: Bench, piece: Piece, extra: tuple[str, ...], keep: Path | None, console: Console
+) -> dict[str, Any] | None:
+    """Run one piece and show it; if it fails that is told, and the others still run."""
+    clock = time.perf_counter()
+    try:
+        with TemporaryDirectory() as scratch:
+            folder = keep / re.sub(r"\W+", "-", piece.name) if keep else Path(scratch)
+            timing = bench.run(workload_of(piece, extra), folder)
+    except Exception:  # noqa: BLE001  whatever it is, the other pieces shall still run
+        console.print_exception()
+        return None
+    show_timing(timing, console)
+    seconds = round(time.perf_counter() - clock, 1)
+    console.print(f"{seconds} s")
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"preset": piece.preset, "date": date, "seconds": seconds, "timing": timing.as_json()}
+
+
+def document(device: torch.device, done: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of the results file: judged over all held-out pieces together."""
+    held_out = gathered(piece["timing"] for piece in done.values() if piece["group"] == "held-out").as_json()
+    summary = {name: held_out[name] for name in ("passed", "judged", "tolerances", "medians", "faults")}
+    return {"schema": 1, "device": name_of(device), "versions": versions(), **summary, "pieces": done}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
