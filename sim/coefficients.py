@@ -71,10 +71,13 @@ class Coefficients:
         "a floor under such a step",
         "assumed of modern engines: launches are hidden behind the kernels",
     )
-    sequence_layer_overhead_s: float = _coefficient(
+    separate_launch_layer_s: float = _coefficient(
         0.0,
-        "attention that goes sequence by sequence (growing tensors, no cache), for each sequence and layer",
+        "the same where attention goes sequence by sequence (growing tensors, no cache), under every step",
         "assumed: one kernel attends for the whole batch",
+    )
+    sequence_launch_layer_s: float = _coefficient(
+        0.0, "the same for each of those sequences", "assumed: one kernel attends for the whole batch"
     )
     paged_attention_overhead: float = _coefficient(
         0.0,

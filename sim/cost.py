@@ -19,8 +19,9 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     swaps       bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K and V a layer)
     pages       page_map_s and page_unmap_s each
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
-    separate    attention that goes sequence by sequence adds sequence_layer_overhead_s for each sequence and layer
-    launches    a step that prefills takes at least step_overhead_s + launch_layer_s x layers, moves aside
+    launches    a step that prefills takes at least step_overhead_s + launch_layer_s x layers, moves aside; where
+                attention goes sequence by sequence, any step at least step_overhead_s +
+                (separate_launch_layer_s + sequence_launch_layer_s x sequences) x layers
 
 One formula serves a single step and a leap of many: the same float operations in the same order,
 on a number or on an array, so that both give the same nanoseconds to the last bit.  (A term that
@@ -116,7 +117,7 @@ class CostModel:
             coefficients: None for the defaults.
             attention: `naive` materialises the scores in device memory, `flash` does not.
             paged: whether decode attention reads through a block table (`paged_attention_overhead` applies).
-            separate: whether attention goes sequence by sequence (`sequence_layer_overhead_s` applies).
+            separate: whether attention goes sequence by sequence (`separate_launch_layer_s` applies).
 
         """
         self.geometry, self.device, self.attention = geometry, device, attention
@@ -129,10 +130,10 @@ class CostModel:
 
         self._step = c.step_overhead_s
         self._run = layers * (c.layer_overhead_s + (2 * c.allreduce_latency_s if tp > 1 else 0.0))
-        self._launch = c.step_overhead_s + layers * c.launch_layer_s if c.launch_layer_s else 0.0
+        self._separate = separate
+        self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
+        self._launch_sequence = layers * c.sequence_launch_layer_s if separate else 0.0
         self._sequence = c.sequence_overhead_s + 2 * geometry.state_bytes / bandwidth
-        if separate:
-            self._sequence += layers * c.sequence_layer_overhead_s
         self._overlap = c.overlap_loss
 
         self._weights = (geometry.dense_bytes + count.vectors * element) / bandwidth
@@ -182,7 +183,9 @@ class CostModel:
         if load.decode_seqs:
             seconds += self._decode(load, max)
         if load.prefill_tokens:
-            seconds = max(seconds + self._prefill(load, max), self._launch)
+            seconds += self._prefill(load, max)
+        if load.prefill_tokens or self._separate:
+            seconds = max(seconds, self._floor(load))
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
             seconds += self._moves(load)
         nanoseconds: int = round(seconds * 1e9)
@@ -199,7 +202,8 @@ class CostModel:
         load = load._replace(**changing)  # type: ignore[arg-type]  # a Load of columns
         seconds = self._products(load, np.maximum, self._experts_read_each) + self._decode(load, np.maximum)
         seconds = seconds + self._prefill(load, np.maximum)
-        seconds = np.maximum(seconds, np.greater(load.prefill_tokens, 0) * self._launch)
+        launched = True if self._separate else np.greater(load.prefill_tokens, 0)
+        seconds = np.maximum(seconds, launched * self._floor(load))
         seconds = seconds + self._moves(load)
         steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
         return steps
@@ -246,6 +250,10 @@ class CostModel:
             + (samples > 0) * (head_longer + self._overlap * (head_memory + head_compute - head_longer))
             + tokens * self._token_reduce
         )
+
+    def _floor(self, load: Load) -> Any:
+        """Host work of a step that is launched kernel by kernel."""
+        return self._launch + (load.decode_seqs + load.prefill_seqs) * self._launch_sequence
 
     def _decode(self, load: Load, maximum: Maximum) -> Any:
         """Attention of the sequences that decode."""

@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-EFFICIENCIES = (1e-4, 2.0)
-"""Where a share of a peak is looked for: caches can make small reads faster than the memory's peak."""
-TRIES = 60
+LOWEST = 1e-4
+"""Least share of a peak that is looked for."""
+HIGHEST = {"shipped": 1.0, "custom": 2.0}
+"""The largest: no more than a datasheet's peak, but peaks measured in a moment may be beaten by caches."""
+TRIES = 100
 """Evaluations a search may take."""
-STARTS = 5
+STARTS = 12
 """Searches from different places; the best counts, as the roofline's corners make local ones."""
 PRIOR = 0.003
 """Relative error that an efficiency e times its default is worth.  It settles what the points leave open: on one model
@@ -42,8 +44,8 @@ NUDGE = 1e-3
 NOTHING = 1e-9
 """Overheads less than a few of these are none: in seconds, or as a share."""
 NOISE = 0.02
-"""Relative error above which a point counts less than its square: timings have outliers."""
-FITTED = (
+"""Relative error, and spread of a point's repeats, above which the point counts less: timings have outliers."""
+TOGETHER = (
     "memory_efficiency",
     "compute_efficiency",
     "overlap_loss",
@@ -52,12 +54,12 @@ FITTED = (
     "step_overhead_s",
     "sequence_overhead_s",
     "launch_layer_s",
-    "sequence_layer_overhead_s",
-    "copy_efficiency",
     "pcie_efficiency",
     "transfer_overhead_s",
 )
-"""Coefficients that measured steps of one model on one GPU can determine, if they contain such work."""
+"""What steps over blocks determine, if they contain such work."""
+APART = ("separate_launch_layer_s", "sequence_launch_layer_s", "copy_efficiency")
+"""What steps determine whose attention goes sequence by sequence, once all of the above is known."""
 HELD = {"layer_overhead_s": 0.0, "paged_attention_overhead": 0.0}
 """Coefficients that others carry (see above)."""
 
@@ -85,38 +87,56 @@ def fit(points: Sequence[Point], geometry: Geometry, device: Device) -> Fit:
         ValueError: there are no points.
 
     """
-    from scipy.optimize import least_squares  # noqa: PLC0415  takes half a second, and only fitting needs it
-
     if not points:
         raise ValueError("no points to fit")
+    together = [point for point in points if point.route == "blocks"]
+    apart = [point for point in points if point.route != "blocks"]
+    found, names = replace(Coefficients(), **HELD), []
+    for part, wanted in ((together, TOGETHER), (apart, APART)):
+        if part:
+            found, fitted = _search(part, wanted, _guess(part, geometry, found), geometry, device)
+            names += fitted
+    return Fit(found, tuple(names), tuple(seconds(points, geometry, device, found).tolist()))
+
+
+def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) -> Coefficients:
+    """Start from overheads that are not more than the shortest steps."""
+    shortest = min(point.measured_s for point in points)
+    if points[0].route != "blocks":
+        return replace(before, separate_launch_layer_s=shortest / 2 / geometry.layers, sequence_launch_layer_s=1e-6)
+    prefill = min((point.measured_s for point in points if point.load.prefill_tokens), default=0.0)
+    launch = max(0.0, 0.95 * prefill - shortest / 2) / geometry.layers
+    return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch)
+
+
+def _search(
+    points: Sequence[Point], wanted: Sequence[str], start: Coefficients, geometry: Geometry, device: Device
+) -> tuple[Coefficients, list[str]]:
+    """Fit those of the coefficients `wanted` that matter to `points`; the others stay as in `start`."""
+    from scipy.optimize import least_squares  # noqa: PLC0415  takes half a second, and only fitting needs it
+
     measured = np.array([point.measured_s for point in points])
-    shortest = min((point.measured_s for point in points if point.load.prefill_tokens), default=0.0)
-    start = replace(
-        Coefficients(),
-        **HELD,
-        step_overhead_s=float(measured.min()) / 2,
-        launch_layer_s=(0.95 * shortest - float(measured.min()) / 2) / geometry.layers if shortest else 0.0,
-    )
+    trust = 1 / np.hypot(1, np.array([point.spread for point in points]) / NOISE)
 
     def predicted(coefficients: Coefficients) -> Floats:
         return seconds(points, geometry, device, coefficients)
 
-    names = [name for name in FITTED if _matters(name, start, predicted)]
-    low, high = np.array([_bounds(name) for name in names]).T
+    names = [name for name in wanted if _matters(name, start, predicted)]
+    low, high = np.array([_bounds(name, device) for name in names]).T
     first = np.log([max(getattr(start, name), NOTHING * 1e3) for name in names])
+    efficiencies = np.array([name.endswith("_efficiency") for name in names])
 
     def coefficients(x: Floats) -> Coefficients:
         return replace(start, **dict(zip(names, np.exp(x).tolist(), strict=True)))
 
     def errors(x: Floats) -> Floats:
-        relative: Floats = predicted(coefficients(x)) / measured - 1
+        relative: Floats = trust * (predicted(coefficients(x)) / measured - 1)
         return np.concatenate([relative, PRIOR * (x - first)[efficiencies]])
 
     def slopes(x: Floats) -> Floats:
         here = errors(x)
         return np.stack([(errors(x + nudge) - here) / NUDGE for nudge in NUDGE * np.eye(len(x))], axis=1)
 
-    efficiencies = np.array([name.endswith("_efficiency") for name in names])
     rng = np.random.default_rng(0)
     found = []
     for attempt in range(STARTS):
@@ -125,8 +145,7 @@ def fit(points: Sequence[Point], geometry: Geometry, device: Device) -> Fit:
         options = {"loss": "soft_l1", "f_scale": NOISE, "jac": slopes, "max_nfev": TRIES}
         found.append(least_squares(errors, x0, bounds=(low, high), **options))
     best = coefficients(min(found, key=lambda result: float(result.cost)).x)
-    best = replace(best, **{name: 0.0 for name in names if getattr(best, name) < 5 * NOTHING})
-    return Fit(best, tuple(names), tuple(predicted(best).tolist()))
+    return replace(best, **{name: 0.0 for name in names if getattr(best, name) < 5 * NOTHING}), names
 
 
 def seconds(points: Sequence[Point], geometry: Geometry, device: Device, coefficients: Coefficients) -> Floats:
@@ -146,8 +165,8 @@ def _matters(name: str, start: Coefficients, predicted: Callable[[Coefficients],
     return bool(np.any(np.abs(changed / predicted(start) - 1) > 1e-4))
 
 
-def _bounds(name: str) -> tuple[float, float]:
+def _bounds(name: str, device: Device) -> tuple[float, float]:
     """Bounds of a coefficient's logarithm."""
     if name.endswith("_efficiency"):
-        return math.log(EFFICIENCIES[0]), math.log(EFFICIENCIES[1])
+        return math.log(LOWEST), math.log(HIGHEST["custom" if device.name == "custom" else "shipped"])
     return math.log(NOTHING), 0.0

@@ -304,9 +304,8 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
     spec = {"name": "llama-3.1-8b", "tensor_parallel": 2}
     for entry in fields(Coefficients):
         changed = Coefficients().changed({entry.name: entry.default / 2 + 0.1}, "here")
-        before, after = (
-            model(spec, attention="naive", separate=True, coefficients=c).step_ns(load) for c in (None, changed)
-        )
+        way = {"attention": "naive", "separate": entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s"}}
+        before, after = (model(spec, coefficients=c, **way).step_ns(load) for c in (None, changed))
         assert before != after, entry.name
 
 

@@ -41,7 +41,7 @@ def test_a_calibration_is_measured_written_shown_and_used(
     assert "residual" in shown
     assert "median error" in shown
     assert {point.route for point in found.points} == {"blocks", "tensors", "recompute"}
-    assert {"step_overhead_s", "pcie_efficiency", "copy_efficiency", "sequence_layer_overhead_s"} <= {*found.fitted}
+    assert {"step_overhead_s", "pcie_efficiency", "copy_efficiency", "sequence_launch_layer_s"} <= {*found.fitted}
     assert found.peaks.keys() == {"memory_gib", "bandwidth_tbps", "bf16_tflops"}
 
     assert main(["calibrate", "--refit", "c.toml", "--out", "d.toml", "--json"]) == 0
