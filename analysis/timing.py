@@ -7,7 +7,7 @@ percentile is judged by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Timed:
     simulated: Mapping[str, float]
     finished: tuple[int, int]
     """Requests finished, measured and simulated."""
+    judged: bool = True
+    """Whether the calibration has measured steps of this kind; otherwise errors are only reported."""
 
     @property
     def errors(self) -> dict[str, float]:
@@ -64,6 +66,7 @@ class Timed:
             "workload": self.workload,
             "label": self.label,
             "scheduler": self.scheduler,
+            "judged": self.judged,
             "finished": list(self.finished),
             "measured": _plain(self.measured),
             "simulated": _plain(self.simulated),
@@ -76,7 +79,7 @@ class Timing:
     """The timed part of a validation: its runs, and what is allowed of them."""
 
     calibration: str | None
-    """What the simulation's step times come from; None for the cost model's defaults."""
+    """What the simulation's step times come from; None if nobody named any for this device."""
     runs: list[Timed] = field(default_factory=list)
 
     @property
@@ -86,21 +89,22 @@ class Timing:
 
     @property
     def medians(self) -> dict[str, float]:
-        """Median size of the errors over all runs, by figure."""
-        names = dict.fromkeys(name for run in self.runs for name in run.errors)
-        sizes = {name: [abs(run.errors[name]) for run in self.runs if name in run.errors] for name in names}
+        """Median size of the errors over all runs that are judged (all, if nothing is), by figure."""
+        runs = [run for run in self.runs if run.judged or not self.judged]
+        names = dict.fromkeys(name for run in runs for name in run.errors)
+        sizes = {name: [abs(run.errors[name]) for run in runs if name in run.errors] for name in names}
         return {name: float(np.median(size)) for name, size in sizes.items()}
 
     @property
     def faults(self) -> list[str]:
         """What is further off than allowed, in words."""
-        medians = self.medians
+        medians, runs = self.medians, [run for run in self.runs if run.judged]
         faults = [
-            f"{name}: off by {medians[name]:.1%} in the median over {len(self.runs)} runs, {most:.0%} allowed"
+            f"{name}: off by {medians[name]:.1%} in the median over {len(runs)} runs, {most:.0%} allowed"
             for name, most in IN_MEDIAN.items()
             if medians.get(name, 0.0) > most
         ]
-        for run in self.runs:
+        for run in runs:
             where = f"{run.workload}, {run.label}"
             if run.finished[0] != run.finished[1]:
                 faults.append(f"{where}: {run.finished[0]} requests finished, {run.finished[1]} in the simulation")
@@ -115,7 +119,7 @@ class Timing:
     @property
     def passed(self) -> bool:
         """Whether everything that is judged is as near as is asked."""
-        return not self.judged or (bool(self.runs) and not self.faults)
+        return not self.judged or not self.faults
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry `timing` of validation.json."""
@@ -130,12 +134,13 @@ class Timing:
         }
 
 
-def timed(measured: str | Path, simulated: str | Path) -> list[Timed]:
+def timed(measured: str | Path, simulated: str | Path, unjudged: Collection[str] = ()) -> list[Timed]:
     """Compare two run directories of one workload, run by run.
 
     Args:
         measured: of the real run.
         simulated: of the simulation; it has all the runs of the other, and perhaps more.
+        unjudged: labels of runs whose errors are only reported.
 
     Raises:
         RunDirectoryError: one of them is not a run directory.
@@ -144,13 +149,16 @@ def timed(measured: str | Path, simulated: str | Path) -> list[Timed]:
     """
     real, made = open_directory(measured), open_directory(simulated)
     counterparts = {entry["allocator"]: entry for entry in made.summary()}
-    return [_pair(real.name, entry, counterparts[entry["allocator"]]) for entry in real.summary()]
+    return [
+        _pair(real.name, entry, counterparts[entry["allocator"]], judged=entry["allocator"] not in unjudged)
+        for entry in real.summary()
+    ]
 
 
-def _pair(workload: str, measured: Mapping[str, Any], simulated: Mapping[str, Any]) -> Timed:
+def _pair(workload: str, measured: Mapping[str, Any], simulated: Mapping[str, Any], *, judged: bool) -> Timed:
     finished = (measured["requests"]["finished"], simulated["requests"]["finished"])
     label, scheduler = measured["allocator"], measured["scheduler"]
-    return Timed(workload, label, scheduler, _figures(measured), _figures(simulated), finished)
+    return Timed(workload, label, scheduler, _figures(measured), _figures(simulated), finished, judged)
 
 
 def _figures(entry: Mapping[str, Any]) -> dict[str, float]:
@@ -175,4 +183,4 @@ def _read(run: Mapping[str, Any]) -> Timed:
         for which in ("measured", "simulated")
     )
     first, second = run["finished"]
-    return Timed(run["workload"], run["label"], run["scheduler"], measured, simulated, (first, second))
+    return Timed(run["workload"], run["label"], run["scheduler"], measured, simulated, (first, second), run["judged"])

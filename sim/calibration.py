@@ -38,9 +38,9 @@ class Point(NamedTuple):
     """Such as `decode 64 x 1024`."""
     load: Load
     measured_s: float
-    """Median of the repeats, host work and all."""
+    """Of the step, host work and all: the median of three means of repeats."""
     spread: float = 0.0
-    """Half the range of the middle half of the repeats, as a share of the median."""
+    """Half the range of those means, as a share of the median."""
     route: Route = "blocks"
 
 
@@ -120,6 +120,11 @@ def shipped_for(model: str, device: str, dtype: str) -> str | None:
 def load_coefficients(path: Path) -> Coefficients:
     """Read the coefficients of a calibration.  Those that it leaves out keep their defaults.  Raises UserError."""
     return Coefficients().changed(_read(path)["coefficients"], str(path))
+
+
+def fitted_in(path: Path) -> tuple[str, ...]:
+    """Read which coefficients of a calibration its measurements determine.  Raises UserError."""
+    return tuple(_read(path).get("fitted", ()))
 
 
 def load_calibration(path: Path) -> Calibration:

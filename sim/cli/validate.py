@@ -19,6 +19,8 @@ def validate(
     out: Path | None = None,
     device: str = "auto",
     backend: Literal["torch", "flashinfer"] | None = None,
+    part: Literal["exact", "timed"] | None = None,
+    calibration: str | None = None,
     settings: Settings = (),
     seed: int | None = None,
     quiet: bool = False,
@@ -26,13 +28,18 @@ def validate(
 ) -> int:
     """Serve a workload on a real model with the simulator's own block tables, and compare with its simulation.
 
-    Exit status 1 if anything differs: tokens, decisions, or memory. Needs: pip install 'kvsim[torch]'
+    Exit status 1 if anything differs: tokens, decisions, memory, or times by more than the tolerances. Times are
+    judged where there is a calibration for the device; elsewhere they are only reported.
+    Needs: pip install 'kvsim[torch]'
 
     Args:
         file: Workload file, or the name of a preset.
         out: Directory to write; runs/NAME-validated if not given, NAME being the workload's.
         device: auto, cpu, cuda or cuda:N.
         backend: Attention; FlashInfer where it can be used if not given.
+        part: Only the exact part (tokens, decisions, memory) or only the timed one.
+        calibration: What simulated times come from: a shipped name or a file that `calibrate` wrote; the one shipped
+            for the model on this device if not given.
         settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
         seed: Seed in place of the file's.
         quiet: Show no progress.
@@ -44,5 +51,14 @@ def validate(
     with placed(file, settings), shown(1, quiet=quiet) as progress:
         console = terminal()
         return main_validate(
-            workload, folder, console, device=device, backend=backend, base=base, as_json=json, progress=progress
+            workload,
+            folder,
+            console,
+            device=device,
+            backend=backend,
+            base=base,
+            part=part,
+            calibration=calibration,
+            as_json=json,
+            progress=progress,
         )

@@ -11,7 +11,7 @@ This package alone imports torch and transformers, and only its modules do: impo
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sim.errors import UserError
 
@@ -40,6 +40,8 @@ def main_validate(
     device: str = "auto",
     backend: str | None = None,
     base: Path | None = None,
+    part: Literal["exact", "timed"] | None = None,
+    calibration: str | None = None,
     as_json: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> int:
@@ -52,11 +54,13 @@ def main_validate(
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         backend: `torch` or `flashinfer`; FlashInfer where it can be used if not given.
         base: folder that the workload's relative files start from.
+        part: only that part.
+        calibration: what simulated times come from (see `sim.decode.validate`).
         as_json: print one JSON document.
         progress: called now and then.
 
     Returns:
-        the exit status: 0, or 1 where the real run and the simulation differ.
+        the exit status: 0, or 1 where the real run and the simulation differ, in time by more than is allowed.
 
     Raises:
         UserError: it cannot run here; said before anything is allocated on the device.
@@ -66,10 +70,21 @@ def main_validate(
     from analysis.report import write_joint_report  # noqa: PLC0415  torch takes seconds, and may be missing
     from analysis.validation import write_validation  # noqa: PLC0415
     from sim.decode.show import show  # noqa: PLC0415
-    from sim.decode.validate import validate  # noqa: PLC0415
+    from sim.decode.validate import PARTS, validate  # noqa: PLC0415
 
-    result = validate(workload, out, device=device, backend=backend, base=base, progress=progress)
-    write_joint_report([out / "measured", out / "simulated"], out / "together.html")
+    parts = PARTS if part is None else (part,)
+    result = validate(
+        workload,
+        out,
+        device=device,
+        backend=backend,
+        base=base,
+        parts=parts,
+        calibration=calibration,
+        progress=progress,
+    )
+    pairs = ("measured", "simulated") if "exact" in parts else ("timed", "predicted")
+    write_joint_report([out / name for name in pairs], out / "together.html")
     write_validation(out)
     if as_json:
         console.print_json(data=result.as_json(), indent=2)

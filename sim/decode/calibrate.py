@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.calibration import Calibration, Point
-from sim.decode.device import demand_memory, name_of, resolve
+from sim.decode.device import demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.grid import Extent, block_scenes, separate_scenes
 from sim.decode.model import load, supported
@@ -145,6 +145,7 @@ def _measure(
     decoder: Decoder, setup: Setup, backend: str, extent: Extent, seconds: float, report: Report | None
 ) -> Iterator[Point]:
     """Measure the steps of one allocator."""
+    release(decoder.device)
     stage = Stage(decoder, setup, backend=backend, longest=extent.longest, seats=extent.seats)
     scenes = (
         block_scenes(extent)

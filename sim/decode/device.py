@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 from typing import TYPE_CHECKING
@@ -60,6 +61,13 @@ def demand_memory(device: torch.device, parts: Mapping[str, int]) -> None:
             f"{name_of(device)} has {gib(free)} free, {gib(need - free)} too little for {what}; "
             "a smaller device.kv_memory_gib, model or dtype would help"
         )
+
+
+def release(device: torch.device) -> None:
+    """Give memory that nobody refers to any more back to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def finish(device: torch.device) -> None:

@@ -22,6 +22,16 @@ def show(result: Validation, console: Console) -> None:
     versions = ", ".join(f"{name} {number}" for name, number in result.versions.items())
     console.print(f"{result.workload}: {result.model} in {result.dtype}, weights {result.weights}", markup=False)
     console.print(f"{result.device} ({versions})", markup=False)
+    if result.findings:
+        _show_exact(result, console)
+    for label, why in result.not_run.items():
+        console.print(f"{label}: not run: {why}", markup=False, soft_wrap=True)
+    if result.timing is not None:
+        show_timing(result.timing, console)
+
+
+def _show_exact(result: Validation, console: Console) -> None:
+    """Print one line a run, then what differs, then how many agree."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in ("run", "attention"):
         table.add_column(name, no_wrap=True)
@@ -37,10 +47,9 @@ def show(result: Validation, console: Console) -> None:
     for finding in result.findings:
         for why in reasons(finding):
             console.print(f"{finding.name}: {why}", markup=False, soft_wrap=True)
-    for label, why in result.not_run.items():
-        console.print(f"{label}: not run: {why}", markup=False, soft_wrap=True)
-    verdict = "everything agrees" if result.passed else "real and simulated runs DIFFER"
-    console.print(f"{sum(finding.passed for finding in result.findings)} of {len(result.findings)} runs: {verdict}")
+    agree = [finding.passed for finding in result.findings]
+    verdict = "everything agrees" if all(agree) else "real and simulated runs DIFFER"
+    console.print(f"{sum(agree)} of {len(agree)} runs: {verdict}")
 
 
 COLUMNS = {

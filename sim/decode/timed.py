@@ -7,11 +7,14 @@ be a step ahead of the device, as in service.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from allocators.registry import find
+from analysis.reading import open_directory
 from analysis.timing import Timing, timed
-from sim.calibration import find_calibration, shipped_for
+from sim.calibration import find_calibration, fitted_in, shipped_for
+from sim.decode.executor import OutOfMemoryError, TorchExecutor
 from sim.decode.peaks import shipped_name
 from sim.decode.runtime import assemble
 from sim.runner import run
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from allocators.base import Allocator
-    from sim.decode.executor import TorchExecutor
     from sim.decode.model import Decoder
     from sim.runner import Progress
     from sim.setup import Case, Setup
@@ -86,9 +88,7 @@ def serve(
         facts: what else the manifest shall say.
         progress: called now and then.
 
-    Raises:
-        OutOfMemoryError: the device has no room for a step.
-
+    A run that the device has no room for ends early; that shows in the requests it has finished.
     """
 
     @contextmanager
@@ -97,11 +97,52 @@ def serve(
         runtime = assemble(
             decoder, case, allocator, requests, seed=workload.seed, backend=backend, swap=swap, metered=False
         )
-        yield runtime.executor
+        with suppress(OutOfMemoryError):
+            yield runtime.executor
 
     run(workload, out, base=base, progress=progress, executing=executing, facts=facts)
 
 
 def compare(measured: Path, simulated: Path, calibration: str | None) -> Timing:
-    """Compare the two run directories."""
-    return Timing(calibration, timed(measured, simulated))
+    """Compare the two run directories of a workload.
+
+    Allocators whose attention goes sequence by sequence are judged only where the calibration has measured that.
+    """
+    unjudged: list[str] = []
+    if calibration is not None and "separate_launch_layer_s" not in fitted_in(find_calibration(calibration)):
+        kinds = {run.label: find(str(run.facts["kind"])) for run in open_directory(measured).runs}
+        unjudged = [label for label, kind in kinds.items() if kind.concatenates or kind.recomputes]
+    return Timing(calibration, timed(measured, simulated, unjudged))
+
+
+def timed_part(
+    decoder: Decoder,
+    workload: Workload,
+    out: Path,
+    *,
+    backend: str,
+    calibration: str | None,
+    served: bool,
+    base: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Timing:
+    """Do the timed part of a validation.
+
+    Args:
+        decoder: the model.
+        workload: what to run.
+        out: folder of the validation.
+        backend: attends, where there are blocks.
+        calibration: what the simulation's step times come from.
+        served: whether the run in `measured` will do: on a CPU nothing runs ahead, watched or not.
+        base: folder that the workload's relative files start from.
+        facts: what else the manifest shall say.
+        progress: called now and then.
+
+    """
+    measured, simulated = out / ("measured" if served else "timed"), out / "predicted"
+    simulate(workload, simulated, calibration, base)
+    if not served:
+        serve(decoder, workload, measured, backend=backend, base=base, facts=facts, progress=progress)
+    return compare(measured, simulated, calibration)

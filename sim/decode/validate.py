@@ -14,18 +14,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from allocators.registry import find
 from allocators.rows import SharingRows
 from analysis.reading import open_directory
 from sim.decode.checks import MEMORY_TOLERANCE, Decisions, Finding, Memory, decisions_of, exercised, memory_of
-from sim.decode.device import demand_memory, name_of, resolve
+from sim.decode.device import demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.model import load, supported
 from sim.decode.numerics import TOLERANCE, Recorder, Reference, compare, compared
 from sim.decode.placement import Placing
 from sim.decode.runtime import assemble, choose_backend
+from sim.decode.timed import calibration_of, timed_part
 from sim.decode.trace import DivergedError, Recorded, Replayed
 from sim.decode.versions import versions
 from sim.engine.loop import Engine
@@ -36,16 +37,20 @@ from sim.setup import prepare
 from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     import torch
 
     from allocators.base import Allocator
+    from analysis.timing import Timing
     from sim.decode.model import Decoder
     from sim.runner import Progress
     from sim.setup import Case, Setup
     from workloads.requests import Requests
     from workloads.schema import Workload
+
+Part: TypeAlias = Literal["exact", "timed"]
+PARTS: tuple[Part, ...] = ("exact", "timed")
 
 
 @dataclass
@@ -62,11 +67,14 @@ class Validation:
     not_run: dict[str, str]
     """Allocators without a real counterpart, and why."""
     findings: list[Finding] = field(default_factory=list)
+    timing: Timing | None = None
+    """The timed part, if it was asked for."""
 
     @property
     def passed(self) -> bool:
-        """Whether everything agrees."""
-        return bool(self.findings) and all(finding.passed for finding in self.findings)
+        """Whether everything agrees, and times are as near as is asked."""
+        timed = self.timing is None or self.timing.passed
+        return bool(self.findings or self.timing) and timed and all(finding.passed for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of validation.json."""
@@ -81,6 +89,7 @@ class Validation:
             "tolerances": {"logits": TOLERANCE[self.dtype], "memory": MEMORY_TOLERANCE},
             "not_run": self.not_run,
             "runs": [finding.as_json() for finding in self.findings],
+            "timing": None if self.timing is None else self.timing.as_json(),
         }
 
 
@@ -91,16 +100,22 @@ def validate(
     device: str = "auto",
     backend: str | None = None,
     base: Path | None = None,
+    parts: Collection[Part] = PARTS,
+    calibration: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Validation:
     """Validate a workload.
 
     Args:
         workload: what to run; its first replication.
-        out: folder for validation.json and the run directories `measured` and `simulated`.
+        out: folder for validation.json and the run directories: `measured` and `simulated` of the exact part, and of
+            the timed part `timed` (where the other will not do) and `predicted`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         backend: `torch` or `flashinfer`; FlashInfer where it can be used if not given.
         base: folder that the workload's relative files start from.
+        parts: `exact`: tokens, decisions and memory; `timed`: how near the simulated times come.
+        calibration: what simulated times come from, a shipped name or a file; else the workload's own, else the one
+            shipped for the model on this device.  Without any, times are reported and not judged.
         progress: called now and then.
 
     Raises:
@@ -124,11 +139,36 @@ def validate(
         datetime.now(UTC).isoformat(timespec="seconds"),
         not_run,
     )
-    bench = Bench(decoder, attends, result)
+    basis = calibration_of(workload, result.device, result.dtype, calibration)
+    if "exact" in parts:
+        _exact_part(Bench(decoder, attends, result), workload, out, base, progress)
+    if "timed" in parts:
+        release(where)
+        served = where.type == "cpu" and "exact" in parts
+        facts = {"executor": {"device": result.device, "versions": result.versions}}
+        result.timing = timed_part(
+            decoder,
+            workload,
+            out,
+            backend=attends,
+            calibration=basis,
+            served=served,
+            base=base,
+            facts=facts,
+            progress=progress,
+        )
+    write_json(out / "validation.json", result.as_json())
+    return result
+
+
+def _exact_part(
+    bench: Bench, workload: Workload, out: Path, base: Path | None, progress: Callable[[Progress], None] | None
+) -> None:
+    """Serve a workload, and once more with the other kind of preemption whatever ran short of memory and can swap."""
     bench.serve(workload, out, "", base, progress)
     again = [
         spec.model_copy(update={"label": finding.label})
-        for spec, finding in zip(workload.allocators, result.findings, strict=True)
+        for spec, finding in zip(workload.allocators, bench.findings, strict=True)
         if finding.twice
     ]
     if again:
@@ -136,8 +176,6 @@ def validate(
         engine = workload.engine.model_copy(update={"preemption": other})
         changes = {"engine": engine, "allocators": tuple(again)}
         bench.serve(workload.model_copy(update=changes), out, f"-{other}", base, progress)
-    write_json(out / "validation.json", result.as_json())
-    return result
 
 
 class Bench:
@@ -150,6 +188,11 @@ class Bench:
         self._result = result
         self._reference = Reference(decoder)
         self._served: list[tuple[Finding, Recorded, Setup, Case, Requests]] = []
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What has been found so far."""
+        return self._result.findings
 
     def serve(
         self,

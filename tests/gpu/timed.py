@@ -14,7 +14,6 @@ machines.  Exit status 1 if what is judged is further off than the tolerances in
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import re
 import sys
@@ -28,7 +27,7 @@ import torch
 from rich.console import Console
 
 from analysis.timing import Timing, gathered
-from sim.decode.device import name_of, resolve
+from sim.decode.device import name_of, release, resolve
 from sim.decode.model import Decoder, load
 from sim.decode.runtime import choose_backend
 from sim.decode.show import show_timing
@@ -99,9 +98,7 @@ class Bench:
         backend = choose_backend(None, geometry, self.device)
         if self._decoder is None or self._decoder.geometry != geometry:
             self._decoder = None
-            gc.collect()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            release(self.device)
             self._decoder = load(workload.model.name, geometry, self.device, seed=workload.seed)
         calibration = calibration_of(workload, name_of(self.device), geometry.model.dtype, self._calibration)
         simulate(workload, folder / "simulated", calibration, None)

@@ -1,0 +1,189 @@
+"""The timed part of `validate`: a "real" run whose steps are planted, so that what must be found is known."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+
+from analysis.timing import gathered
+from sim.calibration import Calibration, Point, save_calibration
+from sim.coefficients import Coefficients
+from sim.cost import Load
+from sim.decode import main_validate, timed
+from sim.decode.timed import calibration_of
+from sim.engine.executor import Simulated
+from sim.errors import UserError
+from sim.setup import prepare
+from tests.decode.room import CPU, workload
+from tests.gpu.timed import HELD_OUT, document, pieces, workload_of
+
+if TYPE_CHECKING:
+    from allocators.base import Allocator
+    from sim.decode.model import Decoder
+    from sim.engine.plan import Plan
+    from sim.engine.serving import Serving
+    from sim.setup import Case
+    from workloads.requests import Requests
+    from workloads.schema import Workload
+
+SLOW = Coefficients(step_overhead_s=0.004)
+"""What the planted "device" is like."""
+
+
+class Planted:
+    """Takes `slower` times as long as the cost model says."""
+
+    def __init__(self, executor: Simulated, slower: float) -> None:
+        self.executor = executor
+        self.slower = slower
+
+    def run(self, plan: Plan, serving: Serving) -> int:
+        return round(self.executor.run(plan, serving) * self.slower)
+
+    def foresee(self, serving: Serving, steps: int) -> None:
+        return None
+
+
+@dataclass
+class Assembled:
+    executor: Planted
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> str:
+    found = Calibration(
+        model="tiny-llama",
+        dtype="fp32",
+        device="custom",
+        peaks={},
+        measured_on="planted",
+        backend="torch",
+        versions={},
+        date="2026-01-01",
+        coefficients=SLOW,
+        fitted=("step_overhead_s",),
+        points=(Point("step", Load(decode_seqs=1, decode_context=1, samples=1), 0.004),),
+        fitted_s=(0.004,),
+    )
+    path = tmp_path / "planted.toml"
+    save_calibration(found, path)
+    return str(path)
+
+
+def work(*kinds: str) -> Workload:
+    allocators = [{"kind": kind} for kind in kinds or ("paged", "contiguous")]
+    requests = {"count": 30, "arrivals": {"kind": "poisson", "rate": 40}}
+    made = workload("tiny-llama", allocators[0], kv_kib=512, requests=requests)
+    return type(made).model_validate({**made.resolved(), "allocators": allocators})
+
+
+def validated(
+    monkeypatch: pytest.MonkeyPatch, out: Path, slower: float, calibration: str | None, *kinds: str
+) -> tuple[int, str, dict[str, Any]]:
+    def assemble(_: Decoder, case: Case, allocator: Allocator, *__: Requests, **___: object) -> Assembled:
+        setup = prepare(work(*kinds))
+        cost = type(setup)(setup.workload, setup.geometry, setup.device, SLOW, setup.cases).cost(allocator)
+        real = Simulated(cost, recomputes=allocator.recomputes, block_bytes=case.pool.block_bytes)
+        return Assembled(Planted(real, slower))
+
+    monkeypatch.setattr(timed, "assemble", assemble)
+    console = Console(file=io.StringIO(), width=160)
+    status = main_validate(work(*kinds), out, console, device="cpu", part="timed", calibration=calibration)
+    assert isinstance(console.file, io.StringIO)
+    return status, console.file.getvalue(), json.loads((out / "validation.json").read_text())["timing"]
+
+
+def test_a_prediction_that_holds_is_status_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str) -> None:
+    status, text, timing = validated(monkeypatch, tmp_path / "out", 1.0, calibration, "paged")
+    assert status == 0
+    assert "within the tolerances" in text
+    assert timing["judged"]
+    assert timing["passed"]
+    assert max(abs(error) for run in timing["runs"] for error in run["errors"].values()) < 1e-6
+    assert "planted.toml" in (tmp_path / "out" / "validation.html").read_text()
+
+
+@pytest.mark.parametrize("slower", [0.8, 1.25])
+def test_a_planted_difference_is_status_1_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str, slower: float
+) -> None:
+    status, text, timing = validated(monkeypatch, tmp_path / "out", slower, calibration)
+    assert status == 1
+    assert "NOT within the tolerances" in text
+    assert not timing["passed"]
+    faults = " ".join(timing["faults"])
+    assert "tpot_s.p50: off by" in faults
+    assert "paged: tpot_s.p99:" in faults
+    for run in timing["runs"]:
+        assert run["errors"]["tpot_s.p50"] == pytest.approx(1 / slower - 1, abs=0.03)
+
+
+def test_without_a_calibration_nothing_is_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    status, text, timing = validated(monkeypatch, tmp_path / "out", 3.0, None, "paged")
+    assert status == 0
+    assert "not judged" in text
+    assert (timing["judged"], timing["passed"], timing["faults"] != []) == (False, True, True)
+
+
+def test_what_the_calibration_has_not_seen_is_not_judged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str
+) -> None:
+    status, _, timing = validated(monkeypatch, tmp_path / "out", 2.0, calibration, "growing")
+    assert status == 0
+    assert [run["judged"] for run in timing["runs"]] == [False]
+    assert timing["medians"] == {}
+
+
+def test_both_parts_in_one_file(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=160)
+    assert main_validate(work("paged"), tmp_path / "out", console, device="cpu") == 0
+    written = json.loads((tmp_path / "out" / "validation.json").read_text())
+    assert written["runs"][0]["passed"]
+    assert written["timing"]["runs"][0]["finished"] == [30, 30]
+    assert not (tmp_path / "out" / "timed").exists()
+
+
+def test_a_calibration_is_asked_for_named_or_shipped(monkeypatch: pytest.MonkeyPatch, calibration: str) -> None:
+    name = "NVIDIA H100 80GB HBM3"
+    monkeypatch.setattr(timed, "shipped_for", lambda model, device, dtype: f"{device}-{model}-{dtype}")
+    assert calibration_of(work(), name, "fp32") == "h100-80gb-tiny-llama-fp32"
+    assert calibration_of(work(), "CPU x86_64", "fp32") is None
+    assert calibration_of(work(), "CPU x86_64", "fp32", calibration) == calibration
+    with pytest.raises(UserError, match=r"costs\.calibration: 'nowhere' is neither shipped nor a file"):
+        calibration_of(work(), name, "fp32", "nowhere")
+
+
+def test_validations_are_judged_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str) -> None:
+    parts = [
+        validated(monkeypatch, tmp_path / str(slower), slower, calibration, "paged")[2] for slower in (1.0, 1.0, 1.25)
+    ]
+    both = gathered(parts)
+    assert len(both.runs) == 3
+    assert both.medians["tpot_s.p50"] < 1e-6
+    assert all("p99" in fault for fault in both.faults)
+    assert not both.passed
+
+
+def test_every_piece_of_the_script_names_a_workload_that_loads() -> None:
+    names = [piece.name for piece in pieces()]
+    assert len(set(names)) == len(names)
+    assert {piece.preset for piece in pieces()} > set(HELD_OUT)
+    for piece in pieces():
+        loaded = workload_of(piece)
+        assert len(loaded.allocators) == 1 or piece.group == "held-out"
+
+
+def test_the_scripts_document_judges_held_out_pieces_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str
+) -> None:
+    good, bad = (validated(monkeypatch, tmp_path / str(slow), slow, calibration, "paged")[2] for slow in (1.0, 1.25))
+    done = {"a": {"group": "held-out", "timing": good}, "b": {"group": "sosp23", "timing": bad}}
+    assert document(CPU, done)["passed"]
+    done["b"]["group"] = "held-out"
+    assert not document(CPU, done)["passed"]
