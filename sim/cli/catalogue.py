@@ -198,6 +198,11 @@ def _calibration(name: str) -> Row:
     }
 
 
+def _fitted(row: Row) -> list[Row]:
+    """Leave out of a calibration what its name tells."""
+    return [{name: value for name, value in row.items() if name != "measured_on"}]
+
+
 def shipped_workloads() -> list[Row]:
     """List presets."""
     return [_preset(name) for name in presets()]
@@ -248,7 +253,7 @@ TOPICS: Mapping[Name, Topic] = {
     "models": Topic("shipped geometries; any Hugging Face config.json can be named too", models, _narrow),
     "devices": Topic("GPUs, by their datasheets", devices),
     "costs": Topic("coefficients of the cost model, and where they come from", costs),
-    "calibrations": Topic("cost coefficients fitted to steps measured on a device", calibrations),
+    "calibrations": Topic("cost coefficients fitted to steps measured on a device", calibrations, _fitted),
     "presets": Topic("shipped workload files", shipped_workloads, _in_short),
     "generators": Topic("what requests can be made of: arrivals, lengths, sharing, sessions", generators, with_keys),
     "traces": Topic("formats of recorded traces", traces),
