@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from analysis.page.words import Finding
+from analysis.planner.advising import table_rows, words
+from analysis.planner.capacities import curve_figures
 from analysis.planner.reading import Planned, open_planned
 from analysis.planner.rows import plain
 from analysis.planner.sweeps import FIGURES
-from analysis.planner.tables import COLUMNS, interval, last_words
-from analysis.planner.words import sweep_findings
+from analysis.planner.tables import COLUMNS, broken, interval, last_words, sustained
+from analysis.planner.words import capacity_findings, sweep_findings
 from analysis.report import asset, embed, environment, plotly_js
 
 
@@ -35,7 +37,7 @@ def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
 
 def render(planned: Planned) -> str:
     """Make the page as text."""
-    return _sweep(planned)
+    return {"sweep": _sweep, "capacity": _capacity, "advice": _advice}[planned.question](planned)
 
 
 def page(
@@ -136,4 +138,120 @@ def _sweep(planned: Planned) -> str:
         repeated=repeats > 1,
         columns=[heading.replace("\n", " ") for heading, *_ in columns],
         rows=rows,
+    )
+
+
+def _capacity(planned: Planned) -> str:
+    summary, keys = planned.summary, planned.keys
+    answers = summary["answers"]
+    labels = list(dict.fromkeys(one["allocator"] for one in answers))
+    values = {axis["key"]: [plain(value) for value in axis["values"]] for axis in planned.manifest["vary"]}
+    known = {name for curve in summary["curves"] for point in curve["points"] for name in _present(point)}
+    figures = [one for one in curve_figures(summary["slo"]) if one[0] in known]
+    aims = {one["name"]: one["limit"] for one in summary["slo"]}
+    facts = {
+        "keys": [{"key": key, "values": values[key]} for key in keys],
+        "allocators": labels,
+        "figures": [dict(zip(("name", "title", "unit", "scale"), one, strict=True)) for one in figures],
+        "slo": aims,
+        "unit": summary["unit"],
+        "answers": [
+            {
+                "allocator": labels.index(one["allocator"]),
+                "point": one["point"],
+                "at": [values[key].index(plain(one["settings"][key])) for key in keys],
+                "capacity": [one["capacity"][part] for part in ("mean", "low", "high")],
+                "none": one["none"] == one["n"],
+            }
+            for one in answers
+        ],
+        "curves": [
+            {
+                "allocator": labels.index(curve["allocator"]),
+                "point": curve["point"],
+                "points": [
+                    {
+                        "rate": point["rate"],
+                        "kept_up": point["kept_up"],
+                        "figures": {
+                            name: [point["figures"][name][part] for part in ("mean", "low", "high")]
+                            for name, *_ in figures
+                        },
+                    }
+                    for point in curve["points"]
+                ],
+            }
+            for curve in summary["curves"]
+        ],
+    }
+    repeats = max(one["n"] for one in answers)
+    subtitle = [
+        " and ".join(one["text"] for one in summary["slo"]),
+        f"{repeats} replications, each with the same random numbers at every rate"
+        if repeats > 1
+        else "one replication",
+    ]
+    ratios = {(one["point"], one["over"]): one for one in summary["ratios"]}
+    rows = []
+    for one in answers:
+        ratio = ratios.get((one["point"], one["allocator"]))
+        times = f"{ratio['mean']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio else "-"
+        rows.append(
+            {
+                "allocator": one["allocator"],
+                "settings": [one["settings"][key] for key in keys],
+                "sustained": sustained(one),
+                "broken": broken(one),
+                "ratio": times,
+            }
+        )
+    best = summary["ratios"][0]["allocator"] if summary["ratios"] else ""
+    return page(
+        planned,
+        "capacity.html.j2",
+        ("capacity",),
+        facts,
+        capacity_findings(summary),
+        subtitle,
+        keys=last_words(keys),
+        unit=summary["unit"],
+        repeated=repeats > 1,
+        rows=rows,
+        best=best,
+    )
+
+
+def _present(point: Mapping[str, Any]) -> list[str]:
+    return [name for name, figure in point["figures"].items() if figure["mean"] is not None]
+
+
+def _advice(planned: Planned) -> str:
+    summary = planned.summary
+    rows = table_rows(summary)
+    shown = [*summary["changes"], *([summary["best"]] if len(summary["best"]["knobs"]) > 1 else [])]
+    order = {row["change"].removeprefix("together: "): place for place, row in enumerate(rows)}
+    facts = {
+        "keys": [],
+        "changes": [
+            {"change": one["change"], "effect": one["effect"]}
+            for one in sorted(shown, key=lambda one: order[one["change"]])
+        ],
+    }
+    basis = "replications" if summary["basis"] == "replications" else "batches of requests"
+    aims = " and ".join(one["text"] for one in summary["slo"])
+    subtitle = [
+        str(summary["allocator"]),
+        *([aims] if aims else []),
+        f"{summary['simulations']} simulations of at most {summary['budget']}",
+        f"intervals over {basis}",
+    ]
+    return page(
+        planned,
+        "advice.html.j2",
+        ("advice",),
+        facts,
+        words(summary),
+        subtitle,
+        rows=rows,
+        left_out=summary["left_out"],
     )

@@ -48,6 +48,50 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     return stiff(made)
 
 
+def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
+    """Lay capacities out: what is sustained, what breaks above it, and how many times the others it is."""
+    aims = " and ".join(one["text"] for one in summary["slo"])
+    repeated = any(one["n"] > 1 for one in summary["answers"])
+    made = plain(f"Highest sustained rate with {aims}, {summary['unit']}")
+    if repeated:
+        made.caption = "±: 95 % interval over replications; a ratio is of pairs of replications"
+    for key in [*last_words(keys), "allocator"]:
+        made.add_column(key, no_wrap=True)
+    made.add_column("sustained", justify="right", no_wrap=True)
+    made.add_column("above it breaks", no_wrap=True)
+    if summary["ratios"]:
+        made.add_column("ratio", no_wrap=True)
+    ratios = {(one["point"], one["over"]): one for one in summary["ratios"]}
+    for answer in summary["answers"]:
+        words = [Text(str(answer["settings"][key])) for key in keys]
+        cells: list[str | Text] = [*words, Text(answer["allocator"]), sustained(answer), Text(broken(answer))]
+        ratio = ratios.get((answer["point"], answer["allocator"]))
+        if summary["ratios"]:
+            cells.append(Text(times(ratio) if ratio else ""))
+        made.add_row(*cells)
+    return stiff(made)
+
+
+def sustained(answer: Mapping[str, Any]) -> str:
+    """Write a capacity with its interval."""
+    if not answer["n"]:
+        return "-"
+    if answer["none"] == answer["n"]:
+        return "none"
+    return f"{'over ' if answer['at_least'] else ''}{interval(answer['capacity'])}"
+
+
+def broken(answer: Mapping[str, Any]) -> str:
+    """Say what does not hold just above the capacity: the objectives, or the queue, of all replications."""
+    found = [word for one in answer["searches"] for word in one["limited_by"].split(", ") if word]
+    return ", ".join(dict.fromkeys(found))
+
+
+def times(ratio: Mapping[str, Any]) -> str:
+    """Write a ratio with its interval."""
+    return f"{ratio['allocator']} has {ratio['mean']:.2f} times it ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
 def failures(failed: Sequence[Mapping[str, Any]]) -> list[Text]:
     """Say what could not be done, and why; a line each, the first ten."""
     lines = [Text(f"failed: {one['where']}: {one['why']}", style="bold red") for one in failed[:10]]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.page.words import Finding
-from analysis.planner.tables import interval, last_words
+from analysis.planner.tables import interval, last_words, sustained
 
 Cell = Mapping[str, Any]
 
@@ -39,6 +39,32 @@ def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Find
                 f"{len(overloaded)} of {len(cells)} cells are OVERLOADED: their latencies tell how long the run was.",
             )
         )
+    return said
+
+
+def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
+    """Say what each allocator sustains, and how many times the others."""
+    answers, unit = summary["answers"], summary["unit"]
+    aims = " and ".join(one["text"] for one in summary["slo"])
+    said = []
+    best = max((one for one in answers if one["n"]), key=lambda one: one["capacity"]["mean"], default=None)
+    if best is not None and best["capacity"]["mean"]:
+        said.append(Finding("result", f"Most with {aims}: {sustained(best)} {unit}, by {where(best)}."))
+    for ratio in summary["ratios"][:6]:
+        text = (
+            f"{where(ratio)} sustains {ratio['mean']:.2f} times what {ratio['over']} does "
+            f"(95 % interval {ratio['low']:.2f} to {ratio['high']:.2f})."
+        )
+        said.append(Finding("result", text))
+    if not summary["ratios"] and len(answers) > 1:
+        said.append(Finding("limit", "No ratios: they need at least two replications that sustain some rate."))
+    for one in answers:
+        if one["none"]:
+            text = f"{where(one)}: {one['none']} of {one['n']} replications hold {aims} at no rate that was tried."
+            said.append(Finding("warning", text))
+        if one["at_least"]:
+            text = f"{where(one)}: the search ended before a rate was too much; more requests would tell."
+            said.append(Finding("warning", text))
     return said
 
 

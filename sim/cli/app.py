@@ -37,6 +37,8 @@ COMMANDS = {
     "compare": Command("sim.cli.results:compare", "Compare two run directories, with intervals."),
     "report": Command("sim.cli.results:report", "Write the offline page of run directories."),
     "sweep": Command("sim.cli.sweep:sweep", "Run a workload at every combination of some values: grids, and curves."),
+    "capacity": Command("sim.cli.capacity:capacity", "Find the highest rate each allocator sustains within an SLO."),
+    "advise": Command("sim.cli.advise:advise", "Say what limits a workload, and which settings to change."),
     "export": Command(
         "sim.cli.export:export", "Write a run for Perfetto, PyTorch's memory viewer, Grafana, or as CSV."
     ),

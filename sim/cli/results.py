@@ -46,12 +46,12 @@ def report(
     open_: Annotated[bool, Parameter(name="--open")] = False,
     json: AsJson = False,
 ) -> None:
-    """Write the page of directories that run, validate, sweep or capacity left: one file, no network.
+    """Write the page of what run, validate, sweep, capacity or advise left: one file, no network.
 
     Each directory gets its page. Several get an index.html too, in the folder they share.
 
     Args:
-        directories: Run directories, and those of validations, sweeps and capacity searches.
+        directories: Run directories, and those of validations, sweeps, capacity searches and advice.
         out: File to write in place of the directory's page, of index.html if there are several directories.
         together: One page instead, with the runs of all directories as its columns.
         open_: Open the page in a browser.

@@ -28,6 +28,8 @@ class Point:
 
     settings: Mapping[str, Any]
     """Value by key, in the order of the axes."""
+    over: Mapping[Axis, Any]
+    """The same by axis, for those who vary it further."""
     workload: Workload
 
 
@@ -83,8 +85,8 @@ class Base:
     def points(self, over: Sequence[Axis]) -> Iterator[Point]:
         """Yield every combination; without axes that is the file itself."""
         for values in product(*(axis.values for axis in over)):
-            workload = self.varied(dict(zip(over, values, strict=True)))
-            yield Point({axis.key: value for axis, value in zip(over, values, strict=True)}, workload)
+            chosen = dict(zip(over, values, strict=True))
+            yield Point({axis.key: value for axis, value in chosen.items()}, chosen, self.varied(chosen))
 
     def job(self, workload: Workload, place: int, repeat: int) -> Job:
         """Make the job of one allocator of a workload, once."""

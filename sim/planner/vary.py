@@ -30,7 +30,7 @@ NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"\s*({NUMBER})\.\.({NUMBER})(?:([+*])({NUMBER}))?\s*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Axis:
     """One key of the workload file and the values it takes."""
 

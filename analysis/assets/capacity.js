@@ -1,0 +1,72 @@
+// A capacity: the figure against the rate (figure 12 of the PagedAttention paper), and what each allocator sustains.
+const wish = { figure: facts.figures[0].name, at: facts.keys.map(() => 0) };
+const ABOVE = 5; // times the limit that the axis shows
+
+const chosen = (answer) => answer.at.every((value, key) => value === wish.at[key]);
+
+function drawCurves() {
+  const figure = facts.figures.find((one) => one.name === wish.figure);
+  const limit = facts.slo[figure.name] === undefined ? null : facts.slo[figure.name] * figure.scale;
+  const traces = [];
+  let fastest = 0;
+  for (const answer of facts.answers.filter(chosen)) {
+    const curve = facts.curves.find((one) => one.point === answer.point && one.allocator === answer.allocator);
+    const points = curve.points.filter((point) => point.figures[figure.name][0] !== null);
+    const label = facts.allocators[answer.allocator], { colour, mark } = look(answer.allocator);
+    const trace = line(points.map((point) => {
+      const y = scaled(point.figures[figure.name], figure.scale);
+      return { x: point.rate, y, text: [plain(label), `${short(point.rate)} ${facts.unit}`, `${plain(figure.title)}: ${plusMinus(y)} ${figure.unit}`, point.kept_up ? "" : "fell behind"].filter(Boolean).join("<br>") };
+    }), label, answer.allocator, figure);
+    trace.marker.symbol = points.map((point) => (point.kept_up ? mark : `${mark}-open`));
+    trace.marker.size = 7;
+    traces.push(trace);
+    fastest = Math.max(fastest, ...points.filter((point) => limit === null || point.figures[figure.name][0] * figure.scale < ABOVE * limit).map((point) => point.rate), (answer.capacity[0] || 0) * 1.1);
+    if (limit !== null && answer.capacity[0]) {
+      traces.push({ type: "scatter", mode: "markers", x: [answer.capacity[0]], y: [limit], marker: { symbol: "star", size: 15, color: colour, line: { color: css("--panel"), width: 1 } }, text: [`${plain(label)}<br>sustains ${plusMinus(answer.capacity)} ${facts.unit}`], hovertemplate: "%{text}<extra></extra>" });
+    }
+  }
+  const rising = limit !== null && figure.name !== "goodput";
+  const shapes = limit === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: limit, y1: limit, line: { color: css("--internal"), width: 1.5, dash: "dash" } }];
+  const annotations = limit === null ? [] : [{ xref: "paper", x: 0, y: limit, xanchor: "left", yanchor: "bottom", text: `SLO ${short(limit)} ${figure.unit}`, showarrow: false, font: { size: 11, color: css("--internal") } }];
+  const log = !rising && wide(traces.flatMap((trace) => trace.y), 50);
+  const y = rising ? { range: [0, ABOVE * limit] } : { type: log ? "log" : "linear", ...(log ? { dtick: 1 } : { rangemode: "tozero" }) };
+  return chart(byId("curves"), traces, { title: facts.unit, range: [0, fastest * 1.06] }, { title: unit(figure), ...y }, { shapes, annotations, height: narrow() ? 320 : 440 });
+}
+
+function drawCapacities() {
+  if (!facts.keys.length) {
+    const answers = facts.answers, repeated = answers.some((answer) => answer.capacity[1] !== null);
+    const trace = { type: "bar", orientation: "h", y: answers.map((_, at) => at), x: answers.map((answer) => answer.capacity[0]), marker: { color: answers.map((answer) => look(answer.allocator).colour) }, width: 0.6,
+      error_x: repeated ? { type: "data", symmetric: false, array: answers.map(({ capacity }) => (capacity[2] === null ? 0 : capacity[2] - capacity[0])), arrayminus: answers.map(({ capacity }) => (capacity[1] === null ? 0 : capacity[0] - capacity[1])), color: css("--ink"), thickness: 1.2, width: 4 } : undefined,
+      text: answers.map((answer) => `${plain(facts.allocators[answer.allocator])}: ${answer.none ? "none" : plusMinus(answer.capacity)} ${facts.unit}`), textposition: "none", hovertemplate: "%{text}<extra></extra>" };
+    const names = answers.map((answer) => plain(facts.allocators[answer.allocator]));
+    const most = Math.max(...answers.map(({ capacity }) => Math.min(capacity[2] === null ? capacity[0] : capacity[2], 3 * capacity[0])));
+    return chart(byId("capacities"), [trace], { title: facts.unit, range: [0, most * 1.05 || 1] }, { tickmode: "array", tickvals: names.map((_, at) => at), ticktext: names, autorange: "reversed", showgrid: false },
+      { height: 70 + 34 * answers.length, left: Math.min(narrow() ? 120 : 180, 24 + 7 * Math.max(...names.map((name) => name.length))) });
+  }
+  const key = facts.keys[0], numbers = numeric(key.values);
+  const traces = facts.allocators.map((label, allocator) => {
+    const mine = facts.answers.filter((answer) => answer.allocator === allocator && answer.at.every((value, at) => at === 0 || value === wish.at[at]));
+    return line(mine.map((answer) => ({ x: numbers ? key.values[answer.at[0]] : said(key.values[answer.at[0]]), y: answer.capacity, text: `${plain(label)}<br>${plain(named(key.key))} ${plain(said(key.values[answer.at[0]]))}<br>${answer.none ? "none" : plusMinus(answer.capacity)} ${facts.unit}` })), label, allocator);
+  });
+  return chart(byId("capacities"), traces, keyAxis(key), { title: facts.unit, rangemode: "tozero" });
+}
+
+function controls() {
+  choose("figure", facts.figures.map((figure) => [figure.name, unit(figure)]), wish.figure, (value) => { wish.figure = value; redraw(); });
+  byId("others").replaceChildren(...facts.keys.map(({ key, values }, at) => {
+    const select = el("select", {}, ...values.map((value, place) => el("option", { value: String(place) }, said(value))));
+    select.value = String(wish.at[at]);
+    select.onchange = () => { wish.at[at] = Number(select.value); redraw(); };
+    return el("label", {}, `curves at ${named(key)}`, select);
+  }));
+}
+
+async function redraw() {
+  controls();
+  legend(byId("legend"), facts.allocators);
+  await drawCurves();
+  await drawCapacities();
+}
+
+begin(redraw);

@@ -1,0 +1,218 @@
+"""Advice in words and as a table, from the summary of a search.
+
+What limits a workload is read off its own run: what kept the head of the queue waiting, and
+where that was the pace of the engine, which term of the step times binds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from analysis.page.words import Finding
+from analysis.planner.tables import plain, stiff
+from analysis.table import short
+
+SOME = 0.05
+"""Share of the time from which on waiting counts."""
+WAITING = {
+    "memory": "free KV memory",
+    "seats": "a seat (max_num_seqs)",
+    "budget": "room in a step (max_num_batched_tokens)",
+    "order": "its turn behind preempted requests",
+}
+BINDING = {"bandwidth": "memory bandwidth", "compute": "compute", "overhead": "the overheads of a step"}
+TELLS = {"better": "better", "worse": "worse", "same": "cannot be told apart", "none": "no difference"}
+STYLES = {"better": "green", "worse": "red", "same": "dim", "none": "dim"}
+
+
+def bound(limits: Mapping[str, Any]) -> dict[str, str]:
+    """Name what limits a workload.
+
+    Args:
+        limits: of the run: shares of the time that the head of the queue `waits` for each cause, what would be
+            `saved` of the busy time by each resource, `idle`, `kept_up`.
+
+    Returns:
+        `name`: memory, seats, compute, bandwidth, overhead or arrivals; `text`: in words.
+
+    """
+    waits = limits["waits"]
+    term = max(limits["saved"], key=lambda name: float(limits["saved"][name]))
+    cause = max(waits, key=lambda name: float(waits[name]), default="")
+    pace = (
+        f"While it is busy, infinitely fast memory would save {_percent(limits['saved']['bandwidth'])} of its time, "
+        f"infinitely fast arithmetic {_percent(limits['saved']['compute'])}, and no overheads "
+        f"{_percent(limits['saved']['overhead'])}."
+    )
+    idle = f"The engine is idle {_percent(limits['idle'])} of the time."
+    if cause and waits[cause] > SOME:
+        first = f"For {_percent(waits[cause])} of the time the next request waited for {WAITING[cause]}."
+        if cause in ("memory", "order"):
+            live, held = limits["ledger"]["live"], limits["held_peak"]
+            pool = f"{_percent(live)} of the pool is live K/V on average, and at most {_percent(held)} of it was held."
+            return {"name": "memory", "text": f"KV memory limits this workload. {first} {pool}"}
+        if cause == "seats":
+            return {"name": "seats", "text": f"The number of seats limits this workload. {first} {pace}"}
+        return {
+            "name": term,
+            "text": f"{BINDING[term].capitalize()} limits this workload: prompts wait for the steps before them. "
+            f"{first} {pace} {idle}",
+        }
+    if not limits["kept_up"]:
+        return {"name": term, "text": f"{BINDING[term].capitalize()} limits this workload, which falls behind. {pace}"}
+    return {
+        "name": "arrivals",
+        "text": f"The arrival rate limits this workload: hardly a request waits for memory, a seat or room in a step. "
+        f"{idle} {pace} How much more it could take is what `capacity` finds.",
+    }
+
+
+def words(summary: Mapping[str, Any]) -> list[Finding]:
+    """Say what limits the workload, what to change, what it buys, and what could not be told apart."""
+    limits, best, before = summary["limits"], summary["best"], summary["before"]
+    said = [Finding("limit", bound(limits)["text"])]
+    aims = " and ".join(one["text"] for one in summary["slo"])
+    if best["change"]:
+        bought = _bought(best["effect"])
+        said.append(Finding("advice", f"Change {best['change']}. {bought}{_holds(best, before, aims)}"))
+        again = best["confirmed"]
+        if again is not None:
+            text = f"On replications that had no part in the choice: {_bought(again)}"
+            said.append(Finding("advice" if again["tells"] == "better" else "warning", text.strip()))
+        elif summary["basis"] == "requests":
+            text = (
+                "A trace is the same every time, so this choice could not be checked on other requests: "
+                "the best of many looks a little better than it is."
+            )
+            said.append(Finding("warning", text))
+    else:
+        text = "Change nothing: no setting that was tried is clearly better than the file as it is."
+        said.append(Finding("advice", f"{text}{_holds(before, before, aims)}"))
+    if "kv_dtype" in best["knobs"]:
+        said.append(Finding("warning", "What an fp8 cache does to the answers themselves is not simulated; test it."))
+    for tells, what in (
+        ("same", "Could not be told apart from the file as it is"),
+        ("none", "Made no difference at all"),
+    ):
+        if some := _by_knob([one for one in summary["changes"] if one["effect"]["tells"] == tells]):
+            said.append(Finding("limit", f"{what}: {some}."))
+    gain = [one for one in summary["hardware"] if one["effect"]["tells"] == "better"]
+    if gain:
+        most = min(gain, key=lambda one: float(one["effect"]["latency"]["mean"]))
+        text = f"Of a quarter more of each resource, {most['change']} buys most. {_bought(most['effect'])}"
+        said.append(Finding("result", text.strip()))
+    elif summary["hardware"]:
+        said.append(Finding("result", "A quarter more bandwidth, compute or KV memory buys nothing that can be told."))
+    return said
+
+
+def _by_knob(some: Sequence[Mapping[str, Any]]) -> str:
+    """List changes knob by knob: `block_size 16 -> 8, 32; watermark 0 -> 0.01`."""
+    found: dict[str, list[str]] = {}
+    for one in some:
+        head, _, after = one["change"].rpartition(" -> ")
+        found.setdefault(head, []).append(after)
+    return "; ".join(f"{head} -> {', '.join(afters)}" for head, afters in found.items())
+
+
+def advice_table(summary: Mapping[str, Any]) -> Table:
+    """Lay out every change with what it buys."""
+    basis = summary["basis"]
+    made = plain(f"What each change buys {summary['allocator']}")
+    made.caption = (
+        f"differences from the file as it is, with 95 % intervals over "
+        f"{'replications' if basis == 'replications' else 'batches of requests'}"
+    )
+    made.add_column("change", no_wrap=True)
+    made.add_column("within SLO\n%", justify="right", no_wrap=True)
+    made.add_column("points", justify="right", no_wrap=True)
+    made.add_column("ms/token\nmean", justify="right", no_wrap=True)
+    made.add_column("difference", justify="right", no_wrap=True)
+    made.add_column("", no_wrap=True)
+    for one in table_rows(summary):
+        made.add_row(
+            Text(one["change"]),
+            one["good"],
+            one["good_effect"],
+            one["latency"],
+            one["latency_effect"],
+            Text(one["tells"], style=STYLES.get(one["key"], "")),
+        )
+    return stiff(made)
+
+
+def table_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The rows of the table, as text: the file, single changes by what they buy, the best, the hardware."""
+    order = {"better": 0, "same": 1, "none": 2, "worse": 3}
+    singles = sorted(
+        summary["changes"],
+        key=lambda one: (order[one["effect"]["tells"]], -(one["effect"]["good"]["mean"] or 0), _latency(one)),
+    )
+    rows = [_row("as it is", summary["before"], key="")]
+    rows += [_row(one["change"], one) for one in singles]
+    if len(summary["best"]["knobs"]) > 1:
+        rows.append(_row(f"together: {summary['best']['change']}", summary["best"]))
+    rows += [_row(f"({one['change']})", one) for one in summary["hardware"]]
+    return rows
+
+
+def _latency(one: Mapping[str, Any]) -> float:
+    return float(one["effect"]["latency"]["mean"] or 0)
+
+
+def _row(name: str, one: Mapping[str, Any], key: str | None = None) -> dict[str, str]:
+    figures, effect = one["figures"], one["effect"]
+    tells = effect["tells"] if key is None else key
+    return {
+        "change": name,
+        "good": _scaled(figures["good"]["mean"], 100),
+        "good_effect": _span(effect["good"], 100) if tells not in ("", "none") else "",
+        "latency": _scaled(figures["latency"]["mean"], 1e3),
+        "latency_effect": _span(effect["latency"], 1e3) if tells not in ("", "none") else "",
+        "tells": TELLS.get(tells, ""),
+        "key": tells,
+    }
+
+
+def _bought(effect: Mapping[str, Any]) -> str:
+    """Write an effect as a sentence."""
+    said = []
+    if effect["good"]["mean"]:
+        said.append(f"{_span(effect['good'], 100)} points of requests within the SLO")
+    if effect["latency"]["mean"] is not None:
+        said.append(f"{_span(effect['latency'], 1e3)} ms a token")
+    return f"That is {' and '.join(said)}." if said else ""
+
+
+def _holds(one: Mapping[str, Any], before: Mapping[str, Any], aims: str) -> str:
+    if not aims:
+        return ""
+    if one["meets"]:
+        return f" {aims} holds" + (", as it did before." if before["meets"] and one is not before else ".")
+    return f" Even so {aims} does not hold, with this or anything that was tried."
+
+
+def _span(figure: Mapping[str, float | None], scale: float) -> str:
+    """Write a difference with its interval: `-1.2 (-1.5 to -0.9)`."""
+    mean, low, high = (figure[name] for name in ("mean", "low", "high"))
+    if mean is None:
+        return "-"
+    if low is None or high is None:
+        return _signed(scale * mean)
+    return f"{_signed(scale * mean)} ({_signed(scale * low)} to {_signed(scale * high)})"
+
+
+def _signed(value: float) -> str:
+    return "0" if abs(value) < 5e-4 else f"{'+' if value > 0 else '-'}{short(abs(value))}"
+
+
+def _scaled(value: float | None, scale: float) -> str:
+    return "-" if value is None else short(scale * value)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %"

@@ -1,0 +1,122 @@
+"""Capacities summed up: the rate each allocator sustains, the ratios between them, and the curves behind.
+
+A capacity is the mean over replications with Student's interval.  A ratio is the geometric
+mean of paired ratios, replication by replication, and is given only with its interval: where
+nothing was repeated, or a replication sustains no rate at all, there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from analysis.planner.reading import SCHEMA_VERSION
+from analysis.planner.sweeps import FIGURES, bounds
+from analysis.stats import paired_ratio, t_interval
+
+GOODPUT = ("goodput", "Requests within the SLO", "%", 100)
+CURVES = (*FIGURES[3:10], GOODPUT, *(one for one in FIGURES if one[0] in ("throughput_rps", "batch_size")))
+"""Figures of a curve: latencies, goodput, throughput, batch."""
+
+
+def curve_figures(aims: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, float]]:
+    """Return the figures of curves, those of the objectives first."""
+    known = {one[0]: one for one in CURVES}
+    asked = [known.get(aim["name"], (aim["name"], aim["name"], "s", 1.0)) for aim in aims]
+    return [*asked, *(one for one in CURVES if one not in asked)]
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]],
+    answers: Sequence[Mapping[str, Any]],
+    aims: Sequence[Mapping[str, Any]],
+    unit: str,
+    failed: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Sum searches up.
+
+    Args:
+        rows: every run, `cell` being the point, with its `rate`, `goodput` and whether it was `sustained`.
+        answers: of each point and allocator, what its replications found.
+        aims: the objectives: name, limit and text.
+        unit: of the rates.
+        failed: searches that could not go on.
+
+    """
+    kinds = {row["allocator"]: row["kind"] for row in rows}
+    told = [{**answer, **_capacity(answer), "kind": kinds.get(answer["allocator"], "")} for answer in answers]
+    return {
+        "schema": SCHEMA_VERSION,
+        "unit": unit,
+        "slo": list(aims),
+        "answers": told,
+        "ratios": [ratio for point in {one["point"]: 0 for one in told} for ratio in _ratios(told, point)],
+        "curves": [_curve(rows, answer, [one[0] for one in curve_figures(aims)]) for answer in told],
+        "failed": list(failed),
+    }
+
+
+def _capacity(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean and interval; a replication that sustains no rate counts as 0, one without an end as `at_least`."""
+    searches = [one for one in answer["searches"] if not one["limited_by"].startswith("failed")]
+    values = np.array([one["sustained"] or 0.0 for one in searches])
+    return {
+        "n": len(values),
+        "capacity": bounds(t_interval(values)),
+        "none": sum(one["sustained"] is None for one in searches),
+        "at_least": any(one["not_sustained"] is None and one["sustained"] is not None for one in searches),
+    }
+
+
+def reference(answers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Choose whom the others are held against: paging, or else the best that is real."""
+    known = [one for one in answers if one["kind"] not in ("ideal", "no-cache") and one["capacity"]["mean"]]
+    paged = next((one for one in known if one["kind"] == "paged"), None)
+    return paged or max(known, key=lambda one: float(one["capacity"]["mean"]), default=None)
+
+
+def _ratios(answers: Sequence[Mapping[str, Any]], point: int) -> list[dict[str, Any]]:
+    """Ratios of the reference to every other allocator at one point, where they have an interval."""
+    here = [one for one in answers if one["point"] == point]
+    best = reference(here)
+    found = []
+    for other in here:
+        if best is None or other is best:
+            continue
+        mine, theirs = ({one["repeat"]: one["sustained"] for one in each["searches"]} for each in (best, other))
+        pairs = [(theirs[repeat], mine[repeat]) for repeat in mine if repeat in theirs]
+        if len(pairs) < 2 or not all(one and two for one, two in pairs):
+            continue
+        ratio = paired_ratio(*(np.array(side) for side in zip(*pairs, strict=True)))
+        found.append(
+            {
+                "point": point,
+                "settings": best["settings"],
+                "allocator": best["allocator"],
+                "over": other["allocator"],
+                **bounds(ratio),
+            }
+        )
+    return found
+
+
+def _curve(rows: Sequence[Mapping[str, Any]], answer: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Figures by rate, at the rates that every replication has been run at; all rates if they share none."""
+    mine = [row for row in rows if row["cell"] == answer["point"] and row["allocator"] == answer["allocator"]]
+    by_rate: dict[float, list[Mapping[str, Any]]] = {}
+    for row in mine:
+        by_rate.setdefault(row["rate"], []).append(row)
+    most = max(map(len, by_rate.values()), default=0)
+    points = []
+    for rate, some in sorted(by_rate.items()):
+        if len(some) < most:
+            continue
+        figures = {}
+        for name in names:
+            values = np.array([row[name] for row in some if row.get(name) is not None])
+            figures[name] = bounds(t_interval(values)) if len(values) == len(some) else bounds(t_interval(values[:0]))
+        kept_up = all(row["kept_up"] for row in some)
+        points.append({"rate": rate, "n": len(some), "kept_up": kept_up, "figures": figures})
+    return {"point": answer["point"], "allocator": answer["allocator"], "points": points}

@@ -1,0 +1,96 @@
+"""What a change buys: paired differences between runs that served the same requests.
+
+Repeated, a difference is taken replication by replication, with Student's interval.  A trace
+that is replayed is the same every time; there the difference is taken over batches of
+neighbouring requests, which are resampled as a whole (the block bootstrap of `analysis.stats`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.stats import BOOTSTRAP_RESAMPLES, Interval, paired_difference
+
+Records = Sequence[Mapping[str, Any]]
+Floats = npt.NDArray[np.float64]
+
+LATENCY = "normalized_latency_s"
+
+
+class Effect(NamedTuple):
+    """Differences `changed - before`."""
+
+    good: Interval
+    """Of the share of requests within the SLO."""
+    latency: Interval
+    """Of the mean latency per token, seconds."""
+    basis: str
+    """What the intervals stand on: replications or requests."""
+    identical: bool
+    """Whether every batch of requests fared exactly as before."""
+
+    @property
+    def tells(self) -> str:
+        """Better, worse, same where nothing can be told, none where nothing differs.  The SLO counts first."""
+        if self.identical:
+            return "none"
+        if self.good.clear:
+            return "better" if self.good.value > 0 else "worse"
+        if self.latency.clear:
+            return "better" if self.latency.value < 0 else "worse"
+        return "same"
+
+
+def effect(before: Records, changed: Records) -> Effect:
+    """Compare the records of two settings.
+
+    Args:
+        before: one a replication.
+        changed: of the same replications.
+
+    """
+    identical = all(one["batches"] == two["batches"] for one, two in zip(before, changed, strict=True))
+    if len(before) > 1:
+        good = paired_difference(*(np.array([share(one) for one in some]) for some in (before, changed)))
+        slow = paired_difference(*(np.array([mean(one) for one in some]) for some in (before, changed)))
+        return Effect(good, slow, "replications", identical)
+    one, two = before[0]["batches"], changed[0]["batches"]
+    good = _resampled(one["good"], one["requests"], two["good"], two["requests"])
+    slow = _resampled(one[LATENCY], one[f"n.{LATENCY}"], two[LATENCY], two[f"n.{LATENCY}"])
+    return Effect(good, slow, "requests", identical)
+
+
+def share(record: Mapping[str, Any]) -> float:
+    """Share of requests that met every limit."""
+    return _ratio(record["batches"]["good"], record["batches"]["requests"])
+
+
+def mean(record: Mapping[str, Any]) -> float:
+    """Mean latency per token, seconds."""
+    return _ratio(record["batches"][LATENCY], record["batches"][f"n.{LATENCY}"])
+
+
+def _ratio(sums: Sequence[float], counts: Sequence[float]) -> float:
+    return float(np.sum(sums)) / float(np.sum(counts)) if np.sum(counts) else float("nan")
+
+
+def _resampled(
+    sums: Sequence[float], counts: Sequence[float], sums_after: Sequence[float], counts_after: Sequence[float]
+) -> Interval:
+    """Difference of two means over all requests, its interval by drawing batches with replacement."""
+    table = np.array([sums, counts, sums_after, counts_after], np.float64)
+    batches = table.shape[1]
+    value = _ratio(sums_after, counts_after) - _ratio(sums, counts)
+    if batches < 2:
+        return Interval(value, float("-inf"), float("inf"), batches)
+    draws = np.random.default_rng(0).multinomial(batches, np.full(batches, 1 / batches), size=BOOTSTRAP_RESAMPLES)
+    one, of_one, two, of_two = table @ draws.T
+    known = (of_one > 0) & (of_two > 0)
+    if not known.any():
+        return Interval(value, float("-inf"), float("inf"), batches)
+    low, high = np.percentile(two[known] / of_two[known] - one[known] / of_one[known], (2.5, 97.5))
+    return Interval(value, float(low), float(high), batches)

@@ -1,0 +1,115 @@
+"""`advise`: what limits a workload, and which settings to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from analysis.planner.advising import advice_table, words
+from analysis.planner.page import write_page
+from analysis.planner.tables import failures
+from sim.cli.output import WIDTH, AsJson, emit, lay_out, terminal
+from sim.cli.planning import hands, interrupted
+from sim.cli.progress import counted
+from sim.cli.run import folder_for
+from sim.cli.source import Settings, changes
+from sim.errors import UserError, suggest
+from sim.planner.advice import BUDGET
+from sim.planner.advice import advise as search
+from sim.planner.backends import Kind
+from sim.planner.grid import Base
+from sim.planner.slo import objectives
+
+
+def advise(
+    file: str,
+    /,
+    *,
+    slo: Annotated[tuple[str, ...], Parameter(name="--slo", negative=())] = (),
+    allocator: str | None = None,
+    budget: int = BUDGET,
+    out: Path | None = None,
+    settings: Settings = (),
+    seed: int | None = None,
+    repeat: int = 3,
+    jobs: int = 1,
+    backend: Kind = "loky",
+    address: str | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    json: AsJson = False,
+) -> int | None:
+    """Say what limits a workload, and which settings of its engine to change.
+
+    Each change is tried by itself and has its interval; those that are clearly better are then put together.
+
+    Args:
+        file: Workload file, or the name of a preset.
+        slo: A figure and its limit, such as ttft_s.p99=1 or goodput=0.9; the workload's own slo if not given.
+        allocator: Label or kind of the one to advise on; paging if the file has it, and one is enough.
+        budget: Simulations at most.
+        out: Directory to write; runs/NAME-advice if not given, NAME being the workload's.
+        settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
+        seed: Seed in place of the file's.
+        repeat: Replications of every setting; a trace has one.
+        jobs: Processes on this machine; -1 is one a core.
+        backend: loky is this machine; ray and dask attach to a cluster that runs.
+        address: Address of that cluster: host:port, ray://host:port or tcp://host:port.
+        resume: Keep the simulations that are complete in the directory and do only the rest.
+        quiet: Show no progress.
+        json: Print one JSON document in place of words and a table.
+
+    """
+    if repeat < 1:
+        raise UserError(f"--repeat {repeat}: give at least 1")
+    base = Base(file, changes(settings, seed))
+    own = bool(base.workload.slo.model_dump(exclude_none=True))
+    aims = objectives(slo, base.workload) if slo or own else ()
+    place = _place(base, allocator)
+    folder = out or folder_for(base.workload.name, "-advice")
+    try:
+        with hands(backend, jobs, address) as workers, counted(quiet=quiet) as progress:
+            summary = search(
+                base, place, aims, folder, workers, repeats=repeat, budget=budget, resume=resume, progress=progress
+            )
+    except KeyboardInterrupt:
+        return interrupted(folder)
+    page = write_page(folder)
+    said = words(summary)
+    if json:
+        emit({**summary, "words": [one.text for one in said], "out": str(folder), "report": str(page)})
+        return None
+    console = terminal(at_least=WIDTH)
+    for one in said:
+        console.print(Text(one.text, style="bold" if one.tone == "advice" else ""))
+        console.print()
+    lay_out(console, advice_table(summary))
+    for reason in summary["left_out"]:
+        console.print(Text(f"not tried: {reason}", style="dim"), soft_wrap=True)
+    for line in failures(summary["failed"]):
+        console.print(line, soft_wrap=True)
+    console.print(
+        f"Written: {folder}/ with results.parquet, summary.json and {page.name}", markup=False, soft_wrap=True
+    )
+    return None
+
+
+def _place(base: Base, name: str | None) -> int:
+    """Find the allocator to advise on."""
+    named = base.named
+    if name is None:
+        kinds = [one.kind for one in named]
+        real = [place for place, kind in enumerate(kinds) if kind not in ("ideal", "no-cache")]
+        paged = [place for place in real if kinds[place] == "paged"]
+        return (paged or real or [0])[0]
+    for place, one in enumerate(named):
+        if name == one.label:
+            return place
+    for place, one in enumerate(named):
+        if name == one.kind:
+            return place
+    known = [*dict.fromkeys([*(one.label for one in named), *(one.kind for one in named)])]
+    raise UserError(f"--allocator {name}: the file has none{suggest(name, known)}; there are: {', '.join(known)}")

@@ -1,0 +1,103 @@
+"""`capacity`: the highest rate that each allocator sustains within an SLO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from analysis.planner.page import write_page
+from analysis.planner.tables import capacity_table, failures
+from sim.cli.output import WIDTH, AsJson, emit, lay_out, terminal
+from sim.cli.planning import hands, interrupted
+from sim.cli.progress import counted
+from sim.cli.run import folder_for
+from sim.cli.source import Settings, changes
+from sim.cli.sweep import Vary
+from sim.errors import UserError
+from sim.planner.backends import Kind
+from sim.planner.capacity import PRECISION
+from sim.planner.capacity import capacity as find_capacity
+from sim.planner.grid import Base
+from sim.planner.slo import objectives
+
+
+def capacity(
+    file: str,
+    /,
+    *,
+    slo: Annotated[tuple[str, ...], Parameter(name="--slo", negative=())] = (),
+    vary: Vary = (),
+    out: Path | None = None,
+    settings: Settings = (),
+    seed: int | None = None,
+    repeat: int = 3,
+    precision: float = PRECISION,
+    curves: Annotated[bool, Parameter(negative="--no-curves")] = True,
+    jobs: int = 1,
+    backend: Kind = "loky",
+    address: str | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    json: AsJson = False,
+) -> int | None:
+    """Find the highest rate that each allocator sustains, and its latency at the rates around it.
+
+    A rate is sustained if as many requests leave as arrive, and every --slo holds.
+
+    Args:
+        file: Workload file, or the name of a preset.
+        slo: A figure and its limit: normalized_latency_s=0.2 is the mean, ttft_s.p99=1 a percentile, goodput=0.9 the
+            share of requests that meet the workload's own slo, and what is asked if nothing is. May be repeated.
+        vary: A key and its values: device.kv_memory_gib=4,8,16; a capacity for each. May be repeated.
+        out: Directory to write; runs/NAME-capacity if not given, NAME being the workload's.
+        settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
+        seed: Seed in place of the file's.
+        repeat: Replications; one gives no interval, and no ratio between allocators.
+        precision: The answer lies between two rates that differ by at most this share.
+        curves: Whether to run each allocator at rates around what it sustains, for the page.
+        jobs: Processes on this machine; -1 is one a core.
+        backend: loky is this machine; ray and dask attach to a cluster that runs.
+        address: Address of that cluster: host:port, ray://host:port or tcp://host:port.
+        resume: Keep the simulations that are complete in the directory and do only the rest.
+        quiet: Show no progress.
+        json: Print one JSON document in place of tables.
+
+    """
+    if repeat < 1:
+        raise UserError(f"--repeat {repeat}: give at least 1")
+    if not 0 < precision <= 1:
+        raise UserError(f"--precision {precision:g}: give a share above 0, up to 1; 0.02 is 2 %")
+    base = Base(file, changes(settings, seed))
+    over = base.axes(vary)
+    aims = objectives(slo, base.workload)
+    folder = out or folder_for(base.workload.name, "-capacity")
+    try:
+        with hands(backend, jobs, address) as workers, counted(quiet=quiet) as progress:
+            summary = find_capacity(
+                base,
+                over,
+                aims,
+                folder,
+                workers,
+                repeats=repeat,
+                precision=precision,
+                curves=curves,
+                resume=resume,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        return interrupted(folder)
+    page = write_page(folder)
+    if json:
+        emit({**summary, "out": str(folder), "report": str(page)})
+    else:
+        console = terminal(at_least=WIDTH)
+        lay_out(console, capacity_table(summary, [axis.key for axis in over]))
+        for line in failures(summary["failed"]):
+            console.print(line, soft_wrap=True)
+        console.print(
+            f"Written: {folder}/ with results.parquet, summary.json and {page.name}", markup=False, soft_wrap=True
+        )
+    return None

@@ -1,0 +1,256 @@
+"""The highest rate that an allocator sustains: bisection on a lattice of rates, a search a replication.
+
+A run is sustained if it keeps up with its arrivals (`analysis.planner.observe.load`) and holds
+every objective.  A replication has the same random numbers at every rate and for every
+allocator, so raising the rate only packs the same requests closer, and the capacities of two
+allocators can be compared replication by replication.  Every search starts at the file's own
+rate, doubles or halves until one rate is sustained and its double is not, and then bisects;
+then each allocator is run at the rates around what it sustains, for the curve.
+
+All searches take their steps together, so that each round is a batch of independent jobs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from analysis.planner.capacities import summarise
+from analysis.planner.rows import row
+from sim.planner.execute import Executor
+from sim.planner.rates import Rate, rate_of
+from sim.planner.slo import share_good
+from sim.planner.store import Store
+from sim.planner.sweep import write_rows
+from sim.planner.vary import Axis, shown
+from sim.rundir import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from sim.planner.backends import Backend
+    from sim.planner.execute import Step
+    from sim.planner.grid import Base, Point
+    from sim.planner.job import Job, Record
+    from sim.planner.slo import Objective
+
+FARTHEST = 10
+"""Doublings and halvings from the file's own rate."""
+PRECISION = 0.02
+CURVE = tuple(Fraction(step, 4) for step in (-8, -4, -2, -1, 0, 1, 2))
+"""Rates of the curve around the capacity, in octaves: a quarter of it to 1.4 times."""
+
+
+@dataclass
+class Search:
+    """The search of one allocator at one point in one replication; exponents of two, times the file's rate."""
+
+    point: int
+    place: int
+    repeat: int
+    levels: int
+    """Halvings of the last octave."""
+    low: Fraction | None = None
+    """Highest rate that is known to be sustained."""
+    high: Fraction | None = None
+    """Lowest one above it that is known not to be."""
+    why: str = ""
+    """What broke at `high`, or why there is no answer."""
+    tried: dict[Fraction, Record] = field(default_factory=dict)
+
+    @property
+    def next(self) -> Fraction | None:
+        """The rate to try next; None if the search is over."""
+        if self.why.startswith("failed"):
+            return None
+        if self.low is None and self.high is None:
+            return Fraction(0)
+        if self.high is None and self.low is not None:
+            return self.low + 1 if self.low < FARTHEST else None
+        if self.low is None and self.high is not None:
+            return self.high - 1 if self.high > -FARTHEST else None
+        assert self.low is not None  # noqa: S101 - for the type checker
+        assert self.high is not None  # noqa: S101
+        gap = self.high - self.low
+        return (self.low + self.high) / 2 if gap > Fraction(1, 2**self.levels) else None
+
+    def learn(self, exponent: Fraction, record: Record, aims: Sequence[Objective]) -> None:
+        """Take in what a run at a rate has shown."""
+        self.tried[exponent] = record
+        broken = [one.text for one in aims if not one.met(record)]
+        if not record["load"]["kept_up"]:
+            broken.append("queue")
+        if broken:
+            self.high, self.why = exponent, ", ".join(broken)
+        else:
+            self.low = exponent
+
+
+def levels(precision: float) -> int:
+    """Return how often an octave is halved until two rates differ by at most `precision`."""
+    count = 0
+    while 2.0 ** (1 / 2**count) - 1 > precision:
+        count += 1
+    return count
+
+
+@dataclass
+class Searching:
+    """All searches of one command."""
+
+    base: Base
+    points: list[Point]
+    rates: list[Rate]
+    executor: Executor
+    aims: Sequence[Objective]
+    searches: list[Search]
+
+    def job(self, search: Search, exponent: Fraction) -> Job:
+        """Return the job of a search at a rate."""
+        rate = self.rates[search.point]
+        axis = Axis("rate", (rate.place,), ())
+        workload = self.base.varied(dict(self.points[search.point].over) | {axis: rate.at(exponent)})
+        return self.base.job(workload, search.place, search.repeat)
+
+    def step(self, wanted: Iterable[tuple[Search, Fraction]]) -> None:
+        """Run some rates of some searches and let them learn."""
+        asked = [(search, exponent, self.job(search, exponent)) for search, exponent in wanted]
+        records = self.executor.records(job for _, _, job in asked)
+        for search, exponent, job in asked:
+            if job.key in records:
+                search.learn(exponent, records[job.key], self.aims)
+            else:
+                search.why = f"failed: {self.executor.failures[job.key].why}"
+
+    def bisect(self) -> None:
+        """Take all searches to their end."""
+        while open_ := [(search, at) for search in self.searches if (at := search.next) is not None]:
+            self.step(open_)
+
+    def curves(self) -> None:
+        """Run every allocator at the rates around what it sustains, the same rates in all its replications."""
+        wanted = []
+        for group in self.grouped():
+            found = [search.low for search in group if search.low is not None]
+            if not found:
+                continue
+            middle = Fraction(round(4 * sum(found) / len(found)), 4)
+            for search in group:
+                wanted += [(search, at) for step in CURVE if (at := middle + step) not in search.tried]
+        records = self.executor.records(self.job(search, at) for search, at in wanted)
+        for search, at in wanted:
+            if (key := self.job(search, at).key) in records:
+                search.tried[at] = records[key]
+
+    def grouped(self) -> list[list[Search]]:
+        """Return the replications of each point and allocator."""
+        found: dict[tuple[int, int], list[Search]] = {}
+        for search in self.searches:
+            found.setdefault((search.point, search.place), []).append(search)
+        return list(found.values())
+
+
+def capacity(
+    base: Base,
+    over: Sequence[Axis],
+    aims: Sequence[Objective],
+    out: Path,
+    backend: Backend,
+    *,
+    repeats: int = 3,
+    precision: float = PRECISION,
+    curves: bool = True,
+    resume: bool = False,
+    progress: Callable[[Step], None] | None = None,
+) -> dict[str, Any]:
+    """Find what each allocator sustains, and write the directory.
+
+    Args:
+        base: the workload; its rate is where the search starts.
+        over: what is varied besides the rate.
+        aims: what a sustained run holds.
+        out: the directory.
+        backend: where jobs are done.
+        repeats: replications; an interval needs at least 2.
+        precision: the answer lies between two rates that differ by at most this share.
+        curves: whether each allocator is also run at rates around what it sustains.
+        resume: keep finished simulations.
+        progress: called after every simulation.
+
+    Returns:
+        the summary.
+
+    Raises:
+        UserError: the workload has no rate, or `out` holds something else.
+
+    """
+    points = list(base.points(over))
+    rates = [rate_of(point.workload) for point in points]
+    store = Store(out, "capacity", base.workload, resume=resume)
+    store.describe(
+        {
+            "vary": [{"key": axis.key, "values": list(axis.values)} for axis in over],
+            "slo": [one.text for one in aims],
+            "unit": rates[0].unit,
+        }
+    )
+    searches = [
+        Search(point, place, repeat, levels(precision))
+        for point in range(len(points))
+        for place in range(len(base.labels))
+        for repeat in range(repeats)
+    ]
+    at_work = Searching(base, points, rates, Executor(store, backend, progress), aims, searches)
+    at_work.bisect()
+    if curves:
+        at_work.curves()
+    rows = [_row(at_work, search, exponent) for search in searches for exponent in sorted(search.tried)]
+    if rows:
+        write_rows(out, rows)
+    summary = summarise(
+        rows,
+        [_answer(at_work, group) for group in at_work.grouped()],
+        [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
+        rates[0].unit,
+        [_failure(at_work, search) for search in searches if search.why.startswith("failed")],
+    )
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def _row(at_work: Searching, search: Search, exponent: Fraction) -> dict[str, Any]:
+    """Flatten one run of a search; `rate` is in the unit of the summary."""
+    point, record = at_work.points[search.point], search.tried[exponent]
+    record = {**record, "entry": {**record["entry"], "repeat": search.repeat}}
+    rate = at_work.rates[search.point].shown(exponent)
+    flat = row(search.point, {**point.settings, "rate": rate}, at_work.base.labels[search.place], record)
+    met = all(one.met(record) for one in at_work.aims)
+    return {**flat, "goodput": share_good(record), "sustained": met and record["load"]["kept_up"]}
+
+
+def _answer(at_work: Searching, group: Sequence[Search]) -> dict[str, Any]:
+    """What the replications of one point and allocator have found."""
+    first = group[0]
+    rate = at_work.rates[first.point]
+    return {
+        "point": first.point,
+        "settings": dict(at_work.points[first.point].settings),
+        "allocator": at_work.base.labels[first.place],
+        "searches": [
+            {
+                "repeat": one.repeat,
+                "sustained": None if one.low is None else rate.shown(one.low),
+                "not_sustained": None if one.high is None else rate.shown(one.high),
+                "limited_by": one.why,
+            }
+            for one in group
+        ],
+    }
+
+
+def _failure(at_work: Searching, search: Search) -> dict[str, Any]:
+    settings, label = dict(at_work.points[search.point].settings), at_work.base.labels[search.place]
+    where = ", ".join(filter(None, [shown(settings), label, f"replication {search.repeat + 1}"]))
+    return {"settings": settings, "allocator": label, "where": where, "why": search.why.removeprefix("failed: ")}

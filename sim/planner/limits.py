@@ -1,0 +1,127 @@
+"""What limits a workload, from one run of it: its queue, its ledger, and the terms of its step times.
+
+What kept the head of the queue waiting is recorded with every step, and so is where memory was.
+What the steps spent their time on is asked of the cost model: the same steps with memory that is
+infinitely fast, then with arithmetic that is, then without overheads.  What would be saved is what
+binds; as terms overlap, the parts need not add up.  A step's record has no lengths of the chunks
+it prefilled, so their attention is taken at the mean of all prompts; `accounted` says how much of
+the recorded time the steps so rebuilt explain.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analysis.metrics import SHARES, Observed, blocked_by
+from analysis.planner.observe import load
+from analysis.reading import Run
+from analysis.summary import judge
+from sim.cost import CostModel, Load
+from sim.runner import run_case
+from workloads.generate import requests as make_requests
+
+if TYPE_CHECKING:
+    from allocators.base import Allocator
+    from analysis.metrics import Columns
+    from sim.setup import Setup
+
+FAST = 1e6
+"""Times faster that stands for infinitely fast."""
+OVERHEADS = ("step_overhead_s", "layer_overhead_s", "sequence_overhead_s")
+
+
+def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
+    """Run the one allocator of a setup and say what held it up.
+
+    Returns:
+        shares of the time: `waits` by cause, `idle`, `saved` by what would be infinitely fast;
+        `ledger` as shares of the pool; whether it `kept_up`, its `verdict`, and `accounted`.
+
+    """
+    (case,) = setup.cases
+    requests = make_requests(setup.workload, repeat)
+    facts = {"label": case.label, "capacity": case.pool.slots}
+    with tempfile.TemporaryDirectory(prefix="kvsim-") as folder:
+        run_case(setup, case, requests, Path(folder), repeat=repeat)
+        run = Run(facts, Path(folder))
+        steps = run.steps()
+        seen = Observed(run.requests(), steps, case.pool.slots)
+        offered = load(seen)
+        waits = blocked_by(seen)
+        ledger = {name: seen.mean(steps[name]) / case.pool.slots for name in SHARES}
+        held = float(seen.held.max()) / case.pool.slots
+        verdict = str(judge(seen))
+        prompts = np.asarray(seen.requests["prompt_tokens"], np.float64)
+    allocator = case.allocator(shared_prefixes=requests.prefixes is not None)
+    saved, accounted = _terms(setup, allocator, steps, prompts)
+    return {
+        "waits": waits,
+        "idle": offered["idle"],
+        "kept_up": offered["kept_up"],
+        "verdict": verdict,
+        "offered_rps": offered["offered_rps"],
+        "ledger": ledger,
+        "held_peak": held,
+        "saved": saved,
+        "accounted": accounted,
+    }
+
+
+def _terms(
+    setup: Setup, allocator: Allocator, steps: Columns, prompts: np.ndarray[Any, np.dtype[np.float64]]
+) -> tuple[dict[str, float], float]:
+    """Time that would be saved by an infinitely fast resource, as a share of busy time; and how much is explained."""
+    busy = np.asarray(steps["running"]) > 0
+    recorded = float(np.asarray(steps["duration_s"])[busy].sum())
+    changing = _loads({name: np.asarray(steps[name])[busy] for name in _NEEDED}, prompts, setup)
+    device, coefficients = setup.device, setup.coefficients
+    fast_flops = {dtype: rate * FAST for dtype, rate in device.flops.items()}
+    without = coefficients.changed(dict.fromkeys(OVERHEADS, 0.0), "costs")
+
+    def seconds(device: Any, coefficients: Any) -> float:
+        attention = setup.workload.engine.attention
+        cost = CostModel(setup.geometry, device, coefficients, attention=attention, paged=allocator.scattered)
+        return float(cost.leap_ns(Load(), **changing).sum()) / 1e9
+
+    whole = seconds(device, coefficients)
+    if not whole or not recorded:
+        return {"bandwidth": 0.0, "compute": 0.0, "overhead": 0.0}, 1.0
+    saved = {
+        "bandwidth": 1 - seconds(replace(device, bandwidth=device.bandwidth * FAST), coefficients) / whole,
+        "compute": 1 - seconds(replace(device, flops=fast_flops), coefficients) / whole,
+        "overhead": 1 - seconds(device, without) / whole,
+    }
+    return saved, whole / recorded
+
+
+_NEEDED = ("running", "prefill_tokens", "decode_tokens", "live", "shared_savings")
+
+
+def _loads(steps: Columns, prompts: np.ndarray[Any, np.dtype[np.float64]], setup: Setup) -> dict[str, Any]:
+    """Rebuild what each step computed and read."""
+    prefill, decode = steps["prefill_tokens"].astype(np.int64), steps["decode_tokens"].astype(np.int64)
+    total = max(1.0, float(prompts.sum()))
+    pairs_a_token = float((prompts * (prompts + 1) / 2).sum()) / total
+    context = (steps["live"] + steps["shared_savings"]) * decode // np.maximum(steps["running"], 1)
+    chunks = np.ceil(prefill * (len(prompts) / total)).astype(np.int64)
+    pairs = (prefill * pairs_a_token).astype(np.int64)
+    windows = [group.window for group in setup.geometry.kv_groups if group.window]
+    window = min(windows) if windows else None
+    seen = context if window is None else np.minimum(context, decode * window)
+    return {
+        "prefill_tokens": prefill,
+        "prefill_pairs": pairs,
+        "prefill_context": prefill,
+        "prefill_seqs": chunks,
+        "decode_seqs": decode,
+        "decode_context": context,
+        "samples": decode + chunks,
+        "window_pairs": pairs if window is None else np.minimum(pairs, prefill * window),
+        "window_prefill_context": prefill,
+        "window_decode_context": seen,
+    }

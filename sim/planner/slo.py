@@ -1,0 +1,115 @@
+"""What a run must hold: `--slo figure=limit`.
+
+normalized_latency_s=0.2     the mean (the paper's measure)
+ttft_s.p99=1.0               a percentile: p50, p90, p95 or p99
+tpot_s.p90=0.05
+goodput=0.9                  share of all requests that meet every limit of the workload's own `slo`
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from analysis.figures import figure
+from analysis.metrics import PER_REQUEST, itl_s
+from analysis.summary import NAMES
+from sim.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sim.planner.job import Record
+    from workloads.schema import Workload
+
+GOODPUT = "goodput"
+ATTAINED = 0.9
+"""Share of requests that shall meet the workload's limits if no `--slo` is given (as DistServe has it)."""
+FIGURES = (*(metric.__name__ for metric in PER_REQUEST), itl_s.__name__)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One figure and its limit."""
+
+    name: str
+    limit: float
+
+    @property
+    def text(self) -> str:
+        """As the user writes it."""
+        return f"{self.name}={self.limit:g}"
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether the limit is a least, not a most."""
+        return self.name == GOODPUT
+
+    def value(self, record: Record) -> float:
+        """Return the figure of a run; NaN if no request has it."""
+        if self.name == GOODPUT:
+            return share_good(record)
+        return figure(record["entry"], self.name)
+
+    def met(self, record: Record) -> bool:
+        """Tell whether a run holds it; one in which no request has the figure does not."""
+        value = self.value(record)
+        return value >= self.limit if self.more_is_better else value <= self.limit
+
+    def excess(self, value: float) -> float:
+        """Return by how much a value breaks the limit, as a share of it; 0 where it holds."""
+        if math.isnan(value):
+            return math.inf
+        gap = self.limit - value if self.more_is_better else value - self.limit
+        return max(0.0, gap / self.limit)
+
+
+def share_good(record: Mapping[str, Any]) -> float:
+    """Requests that finished within the workload's limits / all requests."""
+    batches = record["batches"]
+    return float(sum(batches["good"])) / max(1.0, float(sum(batches["requests"])))
+
+
+def objectives(given: Sequence[str], workload: Workload) -> tuple[Objective, ...]:
+    """Read `--slo` settings; without any, 90 % of requests shall meet the workload's own limits.
+
+    Raises:
+        UserError: one line for what is wrong and what would be right.
+
+    """
+    own = workload.slo.model_dump(exclude_none=True)
+    if not given:
+        if not own:
+            raise UserError("--slo: the workload has no slo; give one, such as --slo normalized_latency_s=0.2")
+        return (Objective(GOODPUT, ATTAINED),)
+    found = tuple(_read(setting) for setting in given)
+    if any(one.name == GOODPUT for one in found) and not own:
+        raise UserError("--slo goodput: the workload has no slo for requests to meet; give it one, such as slo.ttft_s")
+    names = [one.name for one in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"--slo {twice}: given twice")
+    return found
+
+
+def _read(setting: str) -> Objective:
+    name, equals, text = setting.partition("=")
+    name = name.strip()
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not equals or not 0 < limit < math.inf:
+        raise UserError(f"--slo {setting}: write it as figure=limit, such as ttft_s.p99=1.0 or goodput=0.9")
+    head, dot, part = name.partition(".")
+    if head not in (*FIGURES, GOODPUT):
+        known = ", ".join((*FIGURES, GOODPUT))
+        raise UserError(
+            f"--slo {setting}: unknown figure {head}{suggest(head, (*FIGURES, GOODPUT))}; there are: {known}"
+        )
+    if head == GOODPUT and (dot or limit > 1):
+        raise UserError(f"--slo {setting}: goodput is the share of requests within the workload's slo, at most 1")
+    if dot and part not in NAMES and part != "mean":
+        raise UserError(f"--slo {setting}: unknown part {part}; there are: mean, {', '.join(NAMES)}")
+    return Objective(head if part == "mean" else name, limit)

@@ -1,0 +1,89 @@
+"""The pages of a sweep, a capacity and an advice in Chromium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.planner.page import write_page
+from sim.cli import main
+from sim.planner.backends import make
+from sim.planner.capacity import capacity
+from sim.planner.grid import Base
+from sim.planner.slo import Objective
+from sim.planner.sweep import sweep
+from tests.browser.conftest import Opened
+
+pytestmark = pytest.mark.browser
+HOSTILE = "<img src=x onerror=alert(1)>"
+SMALL = f"""\
+name: "{HOSTILE}"
+model: tiny-llama
+device: {{name: h100-80gb, kv_memory_gib: 0.0003}}
+engine: {{max_num_seqs: 8, max_model_len: 256}}
+requests: {{count: 40, arrivals: {{kind: poisson, rate: 1000}}, lengths: {{kind: fixed, prompt: 24, output: 16}}}}
+allocators:
+  - {{kind: preallocated}}
+  - {{kind: paged, label: "{HOSTILE}"}}
+slo: {{ttft_s: 0.01}}
+"""
+WIDTHS = [(1280, "light"), (390, "dark")]
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One page of each kind."""
+    folder = tmp_path_factory.mktemp("planner")
+    file = folder / "small.yaml"
+    file.write_text(SMALL, encoding="utf-8")
+    base = Base(str(file), ["repeat=2"])
+    over = base.axes(["requests.arrivals.rate=500,2000", "allocators.paged.block_size=4,16"])
+    sweep(base, over, folder / "sweep", make())
+    capacity(base, (), (Objective("ttft_s", 0.002),), folder / "capacity", make(), repeats=2, precision=0.5)
+    line = ["advise", str(file), "--budget", "20", "--repeat", "2", "--quiet", "--out", str(folder / "advice")]
+    assert main(line) == 0
+    return {name: write_page(folder / name) for name in ("sweep", "capacity", "advice")}
+
+
+@pytest.mark.parametrize("kind", ["sweep", "capacity", "advice"])
+@pytest.mark.parametrize("opened", WIDTHS, indirect=True, ids=str)
+def test_a_page_draws_itself_at_every_size_and_theme(kind: str, opened: Opened, pages: dict[str, Path]) -> None:
+    page = opened.go(pages[kind])
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]  # type: ignore[index]  # set above
+    assert page.locator("h1").inner_text() == HOSTILE
+    assert page.locator("img").count() == 0
+    assert page.locator(".finding").count() >= 2
+    assert page.locator(".js-plotly-plot").count() == {"sweep": 5, "capacity": 2, "advice": 2}[kind]
+    drawn = page.locator(
+        ".js-plotly-plot .scatterlayer .point, .js-plotly-plot .bars .point, .js-plotly-plot .hm image"
+    )
+    assert drawn.count() >= {"sweep": 10, "capacity": 8, "advice": 2}[kind]
+    cut = page.evaluate(
+        """[...document.querySelectorAll('h1, h2, h3, p, button, .verdict')]
+            .filter(node => node.offsetParent && node.scrollWidth > node.clientWidth + 1)
+            .filter(node => getComputedStyle(node).display !== 'inline').map(node => node.textContent)"""
+    )
+    assert cut == []
+
+
+def test_figure_and_axis_of_a_sweep_are_chosen(opened: Opened, pages: dict[str, Path]) -> None:
+    page = opened.go(pages["sweep"])
+    titles = "[...document.querySelectorAll('#curves .ytitle, #curves .xtitle')].map(node => node.textContent)"
+    assert page.evaluate(titles) == ["rate", "Throughput (requests/s)"]
+    page.locator("#figure").select_option("ttft_s.p99")
+    page.locator("#x").select_option("1")
+    page.wait_for_function("() => document.querySelector('#curves .xtitle').textContent === 'block_size'")
+    assert page.evaluate(titles) == ["block_size", "Time to first token, p99 (s)"]
+    assert page.locator("#maps figure").count() == 2
+    page.get_by_role("button", name="Switch between light and dark").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_a_capacity_is_marked_where_the_table_has_it(opened: Opened, pages: dict[str, Path]) -> None:
+    page = opened.go(pages["capacity"])
+    traces = "document.getElementById('curves').data"
+    stars = page.evaluate(f"{traces}.filter(trace => trace.marker.symbol === 'star').map(trace => trace.x[0])")
+    shown = page.locator("#h-capacity ~ .scroll tbody tr td:nth-child(2)").all_inner_texts()
+    numbers = [float(text.split("±")[0].replace(",", "")) for text in shown]
+    assert stars == pytest.approx(numbers, rel=0.01)

@@ -1,0 +1,193 @@
+"""Advice: what limits a workload, what a change buys, and what cannot be told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.planner.advising import bound
+from analysis.planner.effects import effect
+from sim.cli import main
+from sim.cli.app import FAULT
+from sim.planner.grid import Base
+from sim.planner.job import Failed, work
+from sim.planner.knobs import changes, hardware
+from sim.planner.limits import limits
+from sim.setup import prepare
+from workloads.loader import load
+
+Capture = pytest.CaptureFixture[str]
+MEMORY = """\
+name: memory
+model: tiny-llama
+device: {name: h100-80gb, kv_memory_gib: 0.0001}
+engine: {max_num_seqs: 64, max_model_len: 256}
+requests: {count: 120, arrivals: {kind: poisson, rate: 3000}, lengths: {kind: fixed, prompt: 64, output: 40}}
+allocators:
+  - {kind: paged}
+slo: {ttft_s: 0.02}
+"""
+ROOMY = ("device.kv_memory_gib=1", "engine.max_num_seqs=256")
+
+
+def record(good: list[float], slow: list[float], count: float = 10.0) -> dict[str, Any]:
+    """A run whose batches have so many good requests, and such latencies."""
+    latency = "normalized_latency_s"
+    sums = [one * count for one in slow]
+    batches = {"requests": [count] * len(good), "good": good, latency: sums, f"n.{latency}": [count] * len(slow)}
+    return {"batches": batches}
+
+
+def test_an_effect_over_replications_is_students() -> None:
+    before = [record([5.0], [0.1]), record([6.0], [0.2]), record([4.0], [0.3])]
+    after = [record([7.0], [0.1]), record([8.1], [0.2]), record([5.9], [0.3])]
+    found = effect(before, after)
+    apart = np.array([0.2, 0.21, 0.19])
+    assert found.good.value == pytest.approx(apart.mean())
+    assert found.good.high - found.good.value == pytest.approx(4.30265273 * np.std(apart, ddof=1) / 3**0.5)
+    assert (found.tells, found.basis) == ("better", "replications")
+
+
+def test_an_effect_on_a_trace_is_over_batches_of_the_same_requests() -> None:
+    rng = np.random.default_rng(1)
+    slow = rng.uniform(0.1, 0.3, 50)
+    before = [record([5.0] * 50, slow.tolist())]
+    found = effect(before, [record([5.0] * 50, (slow - 0.01).tolist())])
+    assert found.basis == "requests"
+    assert found.latency.value == pytest.approx(-0.01)
+    assert (found.latency.low, found.latency.high) == pytest.approx((-0.01, -0.01))  # the same for all: no doubt
+    assert found.tells == "better"
+    noisy = effect(before, [record([5.0] * 50, (slow + rng.normal(0, 0.05, 50)).tolist())])
+    assert noisy.tells == "same"
+
+
+def test_nothing_different_is_not_the_same_as_nothing_known() -> None:
+    one = [record([5.0] * 50, [0.1] * 50)]
+    assert effect(one, one).tells == "none"
+    assert effect(one[:1] * 3, one[:1] * 3).tells == "none"
+
+
+def test_the_slo_counts_before_latency() -> None:
+    before, after = [record([5.0] * 50, [0.1] * 50)], [record([6.0] * 50, [0.2] * 50)]
+    assert effect(before, after).tells == "better"
+    assert effect(after, before).tells == "worse"
+
+
+@pytest.mark.parametrize(
+    ("waits", "saved", "kept_up", "name"),
+    [
+        ({"memory": 0.4, "budget": 0.1}, {"bandwidth": 0.5, "compute": 0.1, "overhead": 0.1}, True, "memory"),
+        ({"seats": 0.4}, {"bandwidth": 0.5, "compute": 0.1, "overhead": 0.1}, True, "seats"),
+        ({"budget": 0.4}, {"bandwidth": 0.2, "compute": 0.6, "overhead": 0.1}, False, "compute"),
+        ({}, {"bandwidth": 0.6, "compute": 0.1, "overhead": 0.1}, False, "bandwidth"),
+        ({"memory": 0.01}, {"bandwidth": 0.6, "compute": 0.1, "overhead": 0.1}, True, "arrivals"),
+    ],
+)
+def test_what_limits_is_read_off_the_queue_and_the_terms(
+    waits: dict[str, float], saved: dict[str, float], kept_up: bool, name: str
+) -> None:
+    ledger = {"live": 0.5}
+    what = {"waits": waits, "saved": saved, "kept_up": kept_up, "idle": 0.1, "ledger": ledger, "held_peak": 1.0}
+    assert bound(what)["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ([], "memory"),
+        (["device.kv_memory_gib=1", "requests.arrivals.rate=50"], "arrivals"),
+        (["device.kv_memory_gib=1", "engine.max_num_seqs=2"], "seats"),
+        (
+            ["device.kv_memory_gib=1", "engine.max_num_seqs=256", "device.bf16_tflops=0.01", "model.dtype=bf16"],
+            "compute",
+        ),
+        (["device.kv_memory_gib=1", "engine.max_num_seqs=256", "device.bandwidth_tbps=0.0002"], "bandwidth"),
+    ],
+)
+def test_a_workload_that_is_made_to_lack_something_is_told_so(settings: list[str], name: str, tmp_path: Path) -> None:
+    path = tmp_path / "memory.yaml"
+    path.write_text(MEMORY, encoding="utf-8")
+    what = limits(prepare(load(path, settings)))
+    assert bound(what)["name"] == name, what
+    assert what["accounted"] == pytest.approx(1, abs=0.1)
+
+
+def test_rebuilt_steps_take_the_time_that_was_recorded() -> None:
+    for preset in ("quickstart", "sosp23_sharegpt"):
+        base = Base(preset, ["requests.duration_s=60"] if preset.startswith("sosp") else ["requests.count=300"])
+        place = [one.kind for one in base.named].index("paged")
+        what = limits(prepare(base.job(base.workload, place, 0).workload))
+        assert what["accounted"] == pytest.approx(1, abs=0.05), preset
+
+
+def test_knobs_are_those_that_can_make_a_difference() -> None:
+    setup = prepare(load("quickstart"))
+    place = [case.spec.kind for case in setup.cases].index("paged")
+    offered, left_out = changes(setup, place, shared=False)
+    knobs = {change.knob for change in offered}
+    assert knobs >= {"block_size", "max_num_seqs", "max_num_batched_tokens", "watermark", "kv_dtype", "preemption"}
+    assert not knobs & {"prefix_cache", "gpu_memory_utilization"}
+    assert {reason.partition(":")[0] for reason in left_out} == {"prefix_cache", "gpu_memory_utilization"}
+    assert "prefix_cache" in {change.knob for change in changes(setup, place, shared=True)[0]}
+    assert all(change.before != change.after for change in offered)
+    reserved = [case.spec.kind for case in setup.cases].index("preallocated")
+    assert "preemption: preallocated cannot swap" in changes(setup, reserved, shared=False)[1]
+
+
+def test_a_quarter_more_memory_is_a_quarter_more_pool() -> None:
+    for device in ("h100-80gb", "{name: h100-80gb, kv_memory_gib: 8}"):
+        base = Base("quickstart", [f"device={device}"])
+        setup = prepare(base.workload)
+        more = next(
+            change for change in hardware(setup, 0) if "memory" in change.knob and "bandwidth" not in change.knob
+        )
+        grown = prepare(base.varied({more.axis: more.after}))
+        assert grown.cases[0].pool.kv_bytes == pytest.approx(1.25 * setup.cases[0].pool.kv_bytes, rel=0.01)
+
+
+def test_the_command_says_what_limits_and_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY, encoding="utf-8")
+    line = ["advise", "memory.yaml", "--repeat", "2", "--budget", "20", "--quiet", "--out", "x"]
+    assert main(line) == 0
+    shown = capsys.readouterr().out
+    assert "KV memory limits this workload." in shown
+    assert "beyond the budget" in shown
+    assert "as it is" in shown
+    assert main([*line, "--resume", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["simulations"] <= 20
+    assert document["basis"] == "replications"
+    half = next(one for one in document["changes"] if one["knobs"] == ["kv_dtype"])
+    assert half["effect"]["tells"] == "better"  # half the bytes, twice the tokens
+    base = Base("memory.yaml", ["model.kv_dtype=fp8"])
+    again = [work(base.job(base.workload, 0, repeat)) for repeat in range(2)]
+    shares = [sum(one["batches"]["good"]) / 120 for one in again if not isinstance(one, Failed)]
+    assert half["figures"]["good"]["mean"] == pytest.approx(np.mean(shares))
+    assert Path("x/report.html").is_file()
+    assert main(["report", "x", "--json"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget", "3"], "--budget 3: give at least 12 simulations"),
+        (["--allocator", "pagd"], "--allocator pagd: the file has none (did you mean paged?); there are: paged"),
+        (["--slo", "tfft_s=1"], "unknown figure"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_one_line(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY, encoding="utf-8")
+    assert main(["advise", "memory.yaml", "--quiet", *words]) == FAULT
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
