@@ -14,8 +14,8 @@ floor
     the device idle at both ends, over the number of steps.  All that the host does is in it.
 transformers
     Output tokens a second of 256 requests at once, 128 prompt and 128 output tokens each, on the
-    Llama-3.2-1B geometry, against `generate_batch` of transformers (paged attention by SDPA, no CUDA
-    graphs asked for, nothing tuned) on the same prompts.  Both after a warm-up of the same shape.
+    Llama-3.2-1B geometry, against `generate_batch` of transformers (paged attention by SDPA, all else
+    as it comes) on the same prompts.  Both after a warm-up.
 
 Prints a table and writes `analysis/results/decode_speed_<device>.json` (or into `--out`).
 """
