@@ -187,7 +187,7 @@ class Batcher:
         tickets = decoding.column(decoding.TICKET)[: plan.decodes]
         forks = []
         for place in np.flatnonzero(self._tickets[rows] != tickets).tolist():
-            job, row = decoding.owners[place], int(rows[place])
+            job, row = decoding.members[place].owner, int(rows[place])
             sample = list(job.rows).index(row)
             name = transcript.at(job.index, sample)
             self._seat(row, job.ticket, name)

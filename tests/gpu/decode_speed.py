@@ -102,7 +102,7 @@ class Watched:
         self.told.append(duration)
         self.steps += 1
         self.context += serving.context + plan.decodes
-        if int(serving.decoding.column(serving.decoding.LEFT).min()) == 1:
+        if serving.decoding.soonest() == 1:
             finish(self._device)
             self.ended = time.perf_counter_ns()
         return duration
