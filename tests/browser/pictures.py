@@ -31,7 +31,7 @@ def take(page: Page, name: str, top: str, bottom: str, margin: int = 0) -> None:
 
 
 def main() -> None:
-    """Write `blocks.png`: the block maps of preallocation and of paging over the same 40 seconds."""
+    """Write `summary.png`, the top of the page, and `timeline.png`, the first views of it over the same 35 seconds."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         run(load("quickstart"), Path(folder, "run"))
         address = write_report(Path(folder, "run")).as_uri()
@@ -39,7 +39,8 @@ def main() -> None:
         page = browser.new_page(viewport={"width": WIDTH, "height": 1000}, color_scheme="light")
         page.goto(f"{address}#x=0,35&a=2,6")
         page.wait_for_selector("html[data-complete]", state="attached")
-        take(page, "blocks", "#grid > :first-child", "#grid > :nth-child(2)")
+        take(page, "summary", ".hero", ".hero", 12)
+        take(page, "timeline", "#grid > :first-child", "#grid > :nth-child(6)")
         browser.close()
 
 
