@@ -41,6 +41,13 @@ function select(request) {
   remember();
 }
 
+function clear() {
+  state.cursor = null;
+  for (const plot of plots) plot.moveCursor();
+  readout();
+  select(null);
+}
+
 let remembering = 0;
 function remember() {
   clearTimeout(remembering);
@@ -192,7 +199,7 @@ function keys(event) {
     ArrowLeft: () => (event.shiftKey ? zoomTo(Math.max(0, state.range[0] - span / 4), Math.max(span, state.range[1] - span / 4)) : stepEvent(-1)),
     ArrowRight: () => (event.shiftKey ? zoomTo(Math.min(state.until - span, state.range[0] + span / 4), state.range[1] + span / 4) : stepEvent(1)),
     "+": () => zoomBy(0.5), "=": () => zoomBy(0.5), "-": () => zoomBy(2), 0: () => zoomTo(0, state.until),
-    d: firstDivergence, c: () => cycle(COLOURS, "colour", "colour"), s: () => cycle(ORDERS, "order", "order"), t: () => byId("theme").click(), Escape: () => select(null),
+    d: firstDivergence, c: () => cycle(COLOURS, "colour", "colour"), s: () => cycle(ORDERS, "order", "order"), t: () => byId("theme").click(), Escape: clear,
   };
   const act = acts[event.key] || acts[event.key.toLowerCase()];
   if (act) { event.preventDefault(); act(); }

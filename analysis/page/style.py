@@ -27,6 +27,6 @@ HELP: tuple[tuple[str, str], ...] = (
     ("C", "next colouring of the block map"),
     ("S", "next order of the requests"),
     ("T", "light or dark"),
-    ("Esc", "clear the selection"),
+    ("Esc", "clear selection and cursor"),
 )
 """Keys of the page."""

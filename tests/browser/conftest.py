@@ -60,6 +60,29 @@ def opened(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Opened]
     assert all(url.startswith(("file:", "data:", "blob:")) for url in page.asked)
 
 
+@pytest.fixture(scope="module")
+def standing(browser: Browser, report: Path) -> Iterator[Opened]:
+    """The report, opened once for all tests of a module that leave it as they found it."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    standing = Opened(context.new_page())
+    standing.go(report)
+    yield standing
+    context.close()
+
+
+@pytest.fixture
+def page(standing: Opened) -> Iterator[Page]:
+    """That report with the whole run in sight, nothing selected and no cursor; fails on errors and requests."""
+    page = standing.page
+    page.mouse.move(5, 5)
+    for key in ("Escape", "0"):
+        page.keyboard.press(key)
+    page.wait_for_function("() => !location.hash.includes('x=') && !location.hash.includes('r=')")
+    yield page
+    assert not standing.said
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in standing.asked)
+
+
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a run in which requests queue, are preempted and come back."""

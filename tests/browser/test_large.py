@@ -37,7 +37,7 @@ def write_large(path: Path, seed: int, *, scattered: bool) -> dict[str, Any]:
     free = np.ones(BLOCKS // PAGE, bool)  # pages
     owner: dict[int, npt.NDArray[np.int64]] = {}
     changes = sorted([(t, 1, r) for r, t in enumerate(begin)] + [(t, 0, r) for r, t in enumerate(end)])
-    rows: list[tuple[float, int, int, int, int, int]] = []
+    columns: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in rundir.BLOCKS.names}
     place = 0
     for instant in np.linspace(0, SPAN, INSTANTS, endpoint=False):
         while place < len(changes) and changes[place][0] <= instant:
@@ -50,15 +50,16 @@ def write_large(path: Path, seed: int, *, scattered: bool) -> dict[str, Any]:
                 free[owner[request]] = False
             elif not starts and request in owner:
                 free[owner.pop(request)] = True
-        for request, pages in owner.items():
-            slack = [0] * (len(pages) - 1) + [int(pages[-1] % SIZE)]
-            rows += [
-                (float(instant), page * PAGE + 1, PAGE, request, 1, rest)
-                for page, rest in zip(pages.tolist(), slack, strict=True)
-            ]
+        pages = np.concatenate([np.zeros(0, np.int64), *owner.values()])
+        counts = np.array([len(held) for held in owner.values()], np.int64)
+        slack, last = np.zeros(len(pages), np.int64), np.cumsum(counts) - 1
+        slack[last] = pages[last] % SIZE
+        made = (instant, pages * PAGE + 1, PAGE, np.repeat(np.array(list(owner), np.int64), counts), 1, slack)
+        for name, values in zip(columns, made, strict=True):
+            columns[name].append(np.broadcast_to(values, len(pages)))
     path.mkdir(parents=True)
-    columns = dict(zip(rundir.BLOCKS.names, map(list, zip(*rows, strict=True)), strict=True))
-    pq.write_table(table(columns, rundir.BLOCKS), path / "blocks.parquet")
+    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    pq.write_table(table(joined, rundir.BLOCKS), path / "blocks.parquet")
     none = [0] * REQUESTS
     requests: dict[str, Any] = dict.fromkeys(rundir.REQUESTS.names, none) | {
         "request_id": list(range(REQUESTS)),

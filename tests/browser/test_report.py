@@ -69,8 +69,7 @@ def test_the_page_draws_itself_at_every_size_and_theme(opened: Opened, report: P
         assert min(colours) > 3, f"the {view} is empty"
 
 
-def test_nothing_overlaps_or_is_cut_off(opened: Opened, report: Path) -> None:
-    page = opened.go(report)
+def test_nothing_overlaps_or_is_cut_off(page: Page) -> None:
     cut = page.evaluate(
         """[...document.querySelectorAll('h1, h2, h3, p, button, .verdict, .caption span, td')]
             .filter(node => node.offsetParent && node.scrollWidth > node.clientWidth + 1)
@@ -80,16 +79,14 @@ def test_nothing_overlaps_or_is_cut_off(opened: Opened, report: Path) -> None:
     assert cut == []
 
 
-def test_the_words_come_before_the_plots(opened: Opened, report: Path) -> None:
-    page = opened.go(report)
+def test_the_words_come_before_the_plots(page: Page) -> None:
     first = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     ready = float(page.evaluate("document.documentElement.dataset.ready"))
     assert first < ready
     assert "paged runs" in page.locator(".finding").first.inner_text()
 
 
-def test_dragging_in_one_plot_zooms_all(opened: Opened, report: Path) -> None:
-    page = opened.go(report)
+def test_dragging_in_one_plot_zooms_all(page: Page) -> None:
     before = ranges(page)
     hover(page, "ledger", 1, 0.2, 0.5)
     page.mouse.down()
@@ -106,8 +103,7 @@ def test_dragging_in_one_plot_zooms_all(opened: Opened, report: Path) -> None:
     assert ranges(page) == before
 
 
-def test_the_cursor_prints_a_recorded_row_exactly(opened: Opened, report: Path) -> None:
-    page = opened.go(report)
+def test_the_cursor_prints_a_recorded_row_exactly(page: Page, report: Path) -> None:
     hover(page, "ledger", 0, 0.5, 0.5)
     shown = page.locator(".cursor:not([hidden])").count()
     assert shown == 9
@@ -124,8 +120,7 @@ def test_the_cursor_prints_a_recorded_row_exactly(opened: Opened, report: Path) 
     assert "ledger at" in page.locator("#tip").inner_text()
 
 
-def test_a_click_on_a_block_follows_its_request_everywhere(opened: Opened, report: Path) -> None:
-    page = opened.go(report)
+def test_a_click_on_a_block_follows_its_request_everywhere(page: Page, report: Path) -> None:
     hover(page, "map", 0, 0.5, 0.25)
     tip = page.locator("#tip").inner_text()
     request = int(re.findall(r"request (\d+)", tip)[0])
@@ -151,8 +146,7 @@ def test_a_click_on_a_block_follows_its_request_everywhere(opened: Opened, repor
     assert page.locator("#detail").inner_text() == ""
 
 
-def test_arrow_keys_step_through_preemptions(opened: Opened, report: Path) -> None:
-    page = opened.go(report)
+def test_arrow_keys_step_through_preemptions(page: Page, report: Path) -> None:
     page.keyboard.press("ArrowRight")
     said = page.locator("#said").inner_text()
     events = run_named(report, "paged").events()
@@ -167,8 +161,7 @@ def test_arrow_keys_step_through_preemptions(opened: Opened, report: Path) -> No
     assert page.locator("#said").inner_text() == said
 
 
-def test_divergence_jumps_to_the_first_request_treated_differently(opened: Opened, report: Path) -> None:
-    page = opened.go(report)
+def test_divergence_jumps_to_the_first_request_treated_differently(page: Page, report: Path) -> None:
     page.keyboard.press("d")
     page.wait_for_timeout(300)
     said = page.locator("#said").inner_text()
@@ -232,8 +225,7 @@ def test_hostile_names_show_as_text_and_run_nothing(opened: Opened, tmp_path: Pa
     assert "<i>x</i>" in page.locator("#bars").inner_text().replace("\u200b", "")
 
 
-def test_a_reader_of_the_screen_finds_names_and_tables(opened: Opened, report: Path) -> None:
-    page = opened.go(report)
+def test_a_reader_of_the_screen_finds_names_and_tables(page: Page) -> None:
     assert page.locator("main#main").count() == 1
     assert page.locator("th[scope=row] .name").all_inner_texts() == ["preallocated", "paged", "ideal"]
     unnamed = page.evaluate(
