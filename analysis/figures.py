@@ -2,8 +2,8 @@
 
 Names are those of summary.json with dots: `batch_size` (its mean), `batch_size.peak`,
 `ttft_s.p99`, `steady.batch_size`; `share.live` and `steady.share.live` are percentages of
-the pool, and `share.external+rounding` their sum.  Tables, comparison, the report and the
-"paper beside simulated" lines of a workload all ask here.
+the pool, and `share.external+rounding` their sum; `sustained_rps` is there if it was searched.
+Tables, comparison, the report and the "published beside simulated" lines all ask here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 from analysis.stats import Interval, Verdict, paired_difference, paired_ratio, t_interval
 
 Entry = Mapping[str, Any]
+SUSTAINED = "sustained_rps"
+"""The rate of arrivals at which the mean normalized latency reaches the limit that the workload sets."""
 SEVERITY = (Verdict.STABLE, Verdict.BACKLOGGED, Verdict.OVERLOADED)
 
 
@@ -33,6 +35,8 @@ def figure(entry: Entry, name: str) -> float:
         return _share(steady["ledger"], rest) if steady and rest.startswith("share.") else _number(steady, rest)
     if head == "share":
         return _share(entry["ledger"]["mean"], name)
+    if head == SUSTAINED:
+        return _number(entry.get("sustained"), "rps")
     if head == "peak":
         return _number(entry["ledger"]["peak"], rest)
     value = entry["metrics"][head]

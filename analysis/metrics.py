@@ -197,6 +197,12 @@ def kv_efficiency(run: Observed) -> float:
     return run.mean(run.steps["live"]) / held if held else np.nan
 
 
+def kv_sharing(run: Observed) -> float:
+    """Slots that sharing avoids / slots that would be held without it, both integrated over time."""
+    saved, held = run.mean(run.steps["shared_savings"]), run.mean(run.held)
+    return saved / (saved + held) if saved + held else np.nan
+
+
 def preemptions(run: Observed) -> int:
     """Times that a running request lost its memory."""
     return _total(run, "preemptions")
@@ -244,6 +250,7 @@ PER_RUN: tuple[Callable[[Observed], float | dict[str, float] | None], ...] = (
     waiting,
     kv_usage,
     kv_efficiency,
+    kv_sharing,
     preemptions,
     recomputed_tokens,
     swapped_blocks,

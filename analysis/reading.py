@@ -18,6 +18,7 @@ import numpy.typing as npt
 from analysis.summary import summarise
 
 SCHEMA_VERSION = 1
+SUSTAINED = "sustained.json"
 KEPT = 64 << 20
 """Bytes of columns of one file that are kept once read; a longer run is read column by column, again and again."""
 
@@ -88,7 +89,9 @@ class Run:
 
     def summarise(self, slo: Mapping[str, float | None] | None = None) -> dict[str, Any]:
         """Entry of summary.json, column by column, so that a long run needs little memory."""
-        return summarise(LazyColumns(self.path / "requests.parquet"), self.lazy_steps(), self.facts, slo)
+        entry = summarise(LazyColumns(self.path / "requests.parquet"), self.lazy_steps(), self.facts, slo)
+        searched = self.path / SUSTAINED
+        return {**entry, "sustained": _json(searched)} if searched.exists() else entry
 
     def lazy_steps(self) -> LazyColumns:
         """Columns of steps.parquet, each read when it is asked for."""

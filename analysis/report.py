@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.metrics import SHARES, formulas
+from analysis.numbers import short
 from analysis.page.document import document
 from analysis.page.style import HELP, LEDGER_WORDS
 from analysis.reading import RunDirectory, Together, open_directory, together
-from analysis.table import short
 
 HERE = Path(__file__).parent
 SCRIPTS = ("base", "data", "plots", "blockmap", "ledger", "pulse", "requests", "compare", "link", "main")

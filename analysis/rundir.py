@@ -6,6 +6,7 @@
     DIR/<label>/steps.parquet    one row a step; rows tile time from 0 to the end, an idle gap is a row
     DIR/<label>/blocks.parquet   snapshots of the block map
     DIR/<label>/events.parquet   requests refused, preempted and brought back: when, why, and for whom
+    DIR/<label>/sustained.json   optional: the rate that it sustains, and every rate that was tried
     DIR/<label>/repeat-<k>/...   the same files for replications k = 1, 2, ...
     DIR/report.html
 

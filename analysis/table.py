@@ -12,16 +12,21 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from analysis.compare import Comparison
-from analysis.figures import Allocator, bound, group, percent_of
+from analysis.figures import SUSTAINED, Allocator, bound, group, percent_of
 from analysis.metrics import SHARES
+from analysis.numbers import short
+from analysis.published import HEADINGS as PUBLISHED
+from analysis.published import Row, cells_of, rows
 from analysis.stats import Verdict
+from analysis.variants import Variants
 
 STYLES = {Verdict.STABLE: "green", Verdict.BACKLOGGED: "yellow", Verdict.OVERLOADED: "bold red"}
-HEADINGS = {"internal": "intern.", "external": "extern.", "reserved": "reserv.", "rounding": "round."}
+LEDGER = {"internal": "intern.", "external": "extern.", "reserved": "reserv.", "rounding": "round."}
 
 
 def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], console: Console | None = None) -> None:
@@ -40,9 +45,52 @@ def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], cons
     console.print(memory(allocators))
     expected = manifest.get("expect")
     if expected:
-        console.print(published(allocators, expected))
+        show_published(rows(allocators, expected), manifest.get("remarks") or (), console)
     for note in notes(allocators):
         console.print(Text(note), style="dim")
+
+
+def show_variants(found: Variants, console: Console | None = None) -> None:
+    """Print the runs of all variants, a row each, and published figures beside simulated ones."""
+    console = console or Console()
+    console.print(overview(found.allocators))
+    if rows := found.published:
+        show_published(rows, found.remarks, console)
+
+
+def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
+    """What became of each variant under each allocator."""
+    sustained = any(math.isfinite(one.mean(SUSTAINED)) for _, allocators in variants for one in allocators)
+    repeats = max(len(one.entries) for _, allocators in variants for one in allocators)
+    caption = (
+        "ms/token: end-to-end latency / output tokens, mean over requests; saved: share of slots that sharing avoids"
+    )
+    table = _table("Variants", caption + (f"; means over {repeats} replications" if repeats > 1 else ""))
+    for heading in ("variant", "allocator"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for heading in ("batch\nmean", "req/s", "ms/token", "saved\n%", *(["sustained\nreq/s"] if sustained else [])):
+        table.add_column(heading, justify="right")
+    for variant, allocators in variants:
+        for one in allocators:
+            table.add_row(
+                Text(variant),
+                Text(one.label),
+                Text(str(one.verdict), style=STYLES[one.verdict]),
+                short(one.mean("batch_size")),
+                short(one.mean("throughput_rps")),
+                short(1e3 * one.mean("normalized_latency_s")),
+                short(100 * one.mean("kv_sharing"), 1),
+                *([short(one.mean(SUSTAINED))] if sustained else []),
+            )
+    return table
+
+
+def show_published(found: Sequence[Row], remarks: Iterable[str], console: Console) -> None:
+    """Print published figures beside simulated ones, and under them what remains different and why."""
+    console.print(published(found))
+    for remark in remarks:
+        console.print(Padding(Text(remark), (0, 0, 0, 1)))
 
 
 def speed(allocators: Sequence[Allocator]) -> Table:
@@ -99,7 +147,7 @@ def memory(allocators: Sequence[Allocator]) -> Table:
     table = _table("Memory", "% of the pool, mean over time; live / held: share of held slots with live K/V")
     table.add_column("allocator", overflow="fold", min_width=12)
     for name in SHARES:
-        table.add_column(HEADINGS.get(name, name), justify="right")
+        table.add_column(LEDGER.get(name, name), justify="right")
     table.add_column("live /\nheld %", justify="right")
     for one in allocators:
         shares = [short(one.mean(f"share.{name}"), 1) for name in SHARES]
@@ -107,30 +155,15 @@ def memory(allocators: Sequence[Allocator]) -> Table:
     return table
 
 
-def published(allocators: Sequence[Allocator], expected: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Published figures beside simulated ones.  A label or metric that does not exist is an error.
-
-    Raises:
-        KeyError: `expect` names an allocator or a metric that the run does not have.
-
-    """
-    known = {one.label: one for one in allocators}
+def published(found: Sequence[Row]) -> Table:
+    """Published figures beside simulated ones, a row each."""
     table = _table("Published beside simulated")
-    for heading in ("allocator", "figure"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("published", "simulated", "difference"):
-        table.add_column(heading, justify="right")
-    table.add_column("source", overflow="fold")
-    for label, figures in expected.items():
-        for name, given in figures.items():
-            value, source = (given["value"], given.get("source", "")) if isinstance(given, Mapping) else (given, "")
-            simulated = known[label].mean(name)
-            share = "share." in name
-            change = f"{simulated - value:+.1f} points" if share else f"{100 * (simulated / value - 1):+.1f} %"
-            unit = " %" if share else ""
-            table.add_row(
-                Text(label), Text(name), f"{short(value)}{unit}", f"{short(simulated)}{unit}", change, Text(source)
-            )
+    variants = any(row.variant for row in found)
+    for heading in (*(["variant"] if variants else []), *PUBLISHED):
+        number = heading in {"published", "simulated", "95 % interval", "difference"}
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for row in found:
+        table.add_row(*([Text(row.variant)] if variants else []), *map(Text, cells_of(row)))
     return table
 
 
@@ -150,18 +183,6 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
     if repeats != {1}:
         lines.append(f"Figures are means over {max(repeats)} replications; `compare` gives intervals.")
     return lines
-
-
-def short(value: float, digits: int | None = None) -> str:
-    """Write a number for a table: three significant digits unless `digits` after the point; a dash for none."""
-    if not math.isfinite(value):
-        return "-"
-    if digits is not None:
-        return f"{value:.{digits}f}"
-    size = abs(value)
-    if size >= 100 or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.3g}"
 
 
 def _table(title: str, caption: str = "") -> Table:

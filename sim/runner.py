@@ -8,46 +8,29 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from allocators.content import Segments
-from analysis.reading import open_directory
+from analysis.reading import SUSTAINED, open_directory
 from analysis.rundir import SCHEMA_VERSION
-from sim.engine.executor import Simulated
-from sim.engine.loop import Engine
 from sim.errors import UserError
 from sim.rundir import ParquetSink, write_json
+from sim.serve import Progress, serve
 from sim.setup import Case, Setup, prepare
+from sim.sustained import Search
 from sim.versions import own, versions
 from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
 
-    from allocators.base import Allocator
-    from allocators.content import Content
-    from sim.engine.executor import Executor
+    from sim.serve import Executing
+    from workloads.published import Sustained
     from workloads.requests import Requests
     from workloads.schema import Workload
 
-    Executing = Callable[[Setup, Case, Requests, Allocator], AbstractContextManager[Executor]]
-    """Makes the executor of one run, and takes it apart when the run is over."""
-
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
-
-
-class Progress(NamedTuple):
-    """How far a run has come."""
-
-    label: str
-    repeat: int
-    done: int
-    """Requests finished or refused."""
-    total: int
 
 
 def run(
@@ -91,12 +74,27 @@ def run(
             folder = out / _folder(case.label, repeat)
             if not (keep and (folder / "requests.parquet").exists()):
                 run_case(setup, case, requests, folder, repeat=repeat, progress=progress, executing=executing)
+    if workload.sustained is not None:
+        _search(setup, workload.sustained, out, keep=keep, progress=progress)
     manifest["wall_s"] = round(time.perf_counter() - clock, 3)
     write_json(out / "manifest.json", manifest)
     directory = open_directory(out)
     entries = [run.summarise(directory.slo) for run in directory.runs]
     write_json(out / "summary.json", {"schema": SCHEMA_VERSION, "runs": entries})
     return entries
+
+
+def _search(
+    setup: Setup, wanted: Sustained, out: Path, *, keep: bool, progress: Callable[[Progress], None] | None
+) -> None:
+    """Find the rate that each allocator sustains in each replication."""
+    search = Search(setup, wanted, progress)
+    for repeat in range(setup.workload.repeat):
+        for case in setup.cases:
+            path = out / _folder(case.label, repeat) / SUSTAINED
+            if not (keep and path.exists()):
+                write_json(path, search.of(case, repeat))
+            search.begin(case.label, json.loads(path.read_text(encoding="utf-8")))
 
 
 def run_case(
@@ -111,48 +109,30 @@ def run_case(
     executing: Executing | None = None,
 ) -> None:
     """Run one allocator once and write its three tables into `folder`."""
-    workload, allocator = setup.workload, case.allocator(shared_prefixes=requests.prefixes is not None)
-    telemetry = workload.telemetry
 
     def report(done: int) -> None:
         if progress is not None:
             progress(Progress(case.label, repeat, done, len(requests)))
 
-    make = executing or simulated
-    with ParquetSink(folder) as sink, make(setup, case, requests, allocator) as executor:
-        engine = Engine(
+    with ParquetSink(folder) as sink:
+        serve(
+            setup,
+            case,
             requests,
-            contents(requests),
-            allocator,
-            case.make_scheduler(),
-            executor,
             sink,
-            seed=workload.seed,
-            swap=workload.engine.preemption == "swap",
-            instants=0 if telemetry.blocks == "off" else telemetry.instants,
-            horizon_s=workload.horizon_s,
+            progress=report if progress is not None else None,
             leaps=leaps,
+            executing=executing,
         )
-        engine.run(report if progress is not None else None)
 
 
-def simulated(setup: Setup, case: Case, _: Requests, allocator: Allocator) -> AbstractContextManager[Executor]:
-    """Make an executor that asks the cost model."""
-    cost = setup.cost(allocator)
-    return nullcontext(Simulated(cost, recomputes=allocator.recomputes, block_bytes=case.pool.block_bytes))
-
-
-def contents(requests: Requests) -> Callable[[int], Content]:
-    """Return what makes the content of request i: the pieces of its prompt, or one piece of its own."""
-    prefixes = requests.prefixes
-    if prefixes is None:
-        return lambda index: Segments([], index)
-    outputs = prefixes.outputs
-    return lambda index: Segments(prefixes.pieces(index), int(outputs[index]))
+def folder_name(label: str) -> str:
+    """Turn a label into the name of a folder."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in label).lstrip(".") or "_"
 
 
 def _folder(label: str, repeat: int) -> str:
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in label).lstrip(".") or "_"
+    name = folder_name(label)
     return name if repeat == 0 else f"{name}/repeat-{repeat}"
 
 
@@ -193,7 +173,8 @@ def _manifest(setup: Setup) -> dict[str, Any]:
         "pool": setup.cases[0].pool.explain(),
         "runs": runs,
         "slo": workload.slo.model_dump(exclude_none=True),
-        "expect": workload.model_dump(mode="json")["expect"],
+        "expect": workload.model_dump(mode="json", exclude_none=True)["expect"],
+        "remarks": list(workload.remarks),
         "versions": versions(PACKAGES),
     }
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from allocators.base import Allocator, AllocatorError
 from allocators.groups import Group
 from allocators.registry import create, find, measure
+from analysis.published import faults
 from sim.calibration import find_calibration, load_coefficients
 from sim.coefficients import Coefficients
 from sim.cost import CostModel
@@ -38,6 +39,7 @@ class Case:
     label: str
     spec: AllocatorSpec
     scheduler: str
+    preemption: str
     limits: Limits
     pool: Pool
     facts: dict[str, Value]
@@ -100,6 +102,8 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
         coefficients = load_coefficients(find_calibration(workload.costs.calibration))
     coefficients = coefficients.changed(workload.costs.factors, "costs")
     labels = _labels(workload.allocators)
+    if wrong := faults(labels, workload.model_dump(mode="json")["expect"]):
+        raise UserError("\n".join(wrong))
     cases = []
     for label, spec in zip(labels, workload.allocators, strict=True):
         scheduler = spec.scheduler or engine.scheduler
@@ -129,7 +133,8 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
             activation_factor=engine.activation_factor,
         )
         facts["host_blocks"] = int(engine.swap_space_gib * GIB) // pool.block_bytes
-        cases.append(Case(label, spec, scheduler, limits, pool, facts))
+        preemption = spec.preemption or engine.preemption
+        cases.append(Case(label, spec, scheduler, preemption, limits, pool, facts))
     return Setup(workload, geometry, device, coefficients, tuple(cases))
 
 

@@ -21,6 +21,7 @@ Fault: TypeAlias = tuple[Literal["bad_option", "unknown_option"], str, Any, str]
 """What is wrong: the kind of fault, the key, its value, and the message."""
 
 Scheduler: TypeAlias = Literal["static", "orca", "vllm-v0", "vllm-v1"]
+Preemption: TypeAlias = Literal["recompute", "swap"]
 
 
 class AllocatorSpec(Spec):
@@ -34,6 +35,8 @@ class AllocatorSpec(Spec):
     """What the run is called in reports; made from kind and options if not given."""
     scheduler: Scheduler | None = None
     """Scheduler in place of the engine's."""
+    preemption: Preemption | None = None
+    """What a preempted request does to come back, in place of the engine's."""
 
     @property
     def options(self) -> dict[str, Value]:

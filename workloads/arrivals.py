@@ -223,3 +223,6 @@ Arrivals: TypeAlias = Annotated[
     Poisson | Gamma | Renewal | Fixed | OnOff | Diurnal | Profile | Batch | Closed,
     Field(discriminator="kind"),
 ]
+
+Paced: TypeAlias = Poisson | Gamma | Fixed | Diurnal
+"""Those with one rate: at another rate they are the same pattern, faster or slower."""

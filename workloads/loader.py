@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from workloads.document import Document, Place, Step, read
 from workloads.errors import WorkloadError, meant, shown
 from workloads.schema import PRESETS, Workload
+from workloads.variants import vary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,10 +94,32 @@ def parse(document: Document, folder: Path) -> Workload:
     if not isinstance(document.data, dict):
         raise WorkloadError(f"{document.where(()).text}: a workload is a mapping of keys, such as name and requests")
     try:
-        return Workload.model_validate(document.data, context={"folder": folder})
+        workload = Workload.model_validate(document.data, context={"folder": folder})
     except ValidationError as error:
         lines = sorted((_line(document, fault) for fault in error.errors(include_url=False)), key=lambda line: line[0])
         raise WorkloadError(*dict.fromkeys(line for _, line in lines)) from None
+    faults = [line for place in range(len(workload.variants)) for line in _variant_faults(document, workload, place)]
+    if faults:
+        raise WorkloadError(*faults)
+    return workload
+
+
+def _variant_faults(document: Document, workload: Workload, place: int) -> list[str]:
+    """Say what is wrong with a variant, at the place in the file where it is."""
+    variant = workload.variants[place]
+    where = document.where(("variants", place)).text
+    try:
+        vary(workload, variant)
+    except WorkloadError as error:
+        return [f"{where}: {line}" for line in error.lines]
+    except ValidationError as error:
+        return [
+            f"{where}: variants: {variant.label}: {'.'.join(map(str, path))}: {_message(fault, fault['type'], context)}"
+            for fault in error.errors(include_url=False)
+            for context in [fault.get("ctx", {})]
+            for path in [_path(workload.resolved(), fault["loc"], whole=fault["type"] == "missing")]
+        ]
+    return []
 
 
 def _line(document: Document, fault: ErrorDetails) -> tuple[Place, str]:

@@ -12,10 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from workloads.allocator import AllocatorSpec, Scheduler
-from workloads.arrivals import Arrivals
+from workloads.allocator import AllocatorSpec, Preemption, Scheduler
+from workloads.arrivals import Arrivals, Paced
 from workloads.distributions import Quantity
 from workloads.lengths import Lengths
+from workloads.published import Expectations, Sustained, Variant
 from workloads.replies import Replies
 from workloads.sessions import Turns
 from workloads.sharing import Part
@@ -97,7 +98,7 @@ class Engine(Spec):
     """Most prompt tokens of one request in one step; 0 is no limit."""
     full_prompt_gate: bool = True
     """Admit a request only when blocks for all its known tokens are free, though only a chunk is taken (`vllm-v1`)."""
-    preemption: Literal["recompute", "swap"] = "recompute"
+    preemption: Preemption = "recompute"
     """What a preempted request does to come back."""
     swap_space_gib: NotNegative = 4.0
     """Host memory for swapped blocks, a GPU."""
@@ -215,17 +216,6 @@ class Costs(Spec):
         return dict(self.__pydantic_extra__)
 
 
-class Expected(Spec):
-    """A published figure; a bare number is its value."""
-
-    shorthand: ClassVar[str] = "value"
-
-    value: float
-    """The figure."""
-    source: str = ""
-    """Where it stands."""
-
-
 def _distinct(allocators: tuple[AllocatorSpec, ...]) -> tuple[AllocatorSpec, ...]:
     labels = [allocator.label for allocator in allocators if allocator.label]
     twice = next((label for label in labels if labels.count(label) > 1), None)
@@ -263,8 +253,20 @@ class Workload(Spec):
     """How much is recorded."""
     costs: Costs = Costs()
     """Changes to the cost model."""
-    expect: dict[str, dict[str, Expected]] = Field(default_factory=dict)
+    expect: Expectations = Field(default_factory=dict)
     """Published figures: label of a run -> metric -> value; printed beside the simulated ones."""
+    sustained: Sustained | None = None
+    """Also search, for every allocator, the rate that it sustains (metric sustained_rps)."""
+    variants: Annotated[tuple[Variant, ...], Field(strict=False)] = ()
+    """Run these changes of the file in place of the file itself, each into a run directory of its own."""
+    remarks: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Printed under the published figures: what remains different, and why."""
+
+    @model_validator(mode="after")
+    def _searchable(self) -> Self:
+        if self.sustained is not None and not isinstance(self.requests.arrivals, Paced):
+            raise ValueError("sustained: needs arrivals with a rate to vary, such as {kind: poisson, rate: 2}")
+        return self
 
     def resolved(self) -> dict[str, Any]:
         """Return the whole file as plain data, defaults filled in, as manifests show it."""

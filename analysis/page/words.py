@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from analysis.figures import Allocator, bound, percent_of, ratio
+from analysis.numbers import short
 from analysis.stats import Verdict
-from analysis.table import short
 
 RESERVING = ("preallocated", "contiguous", "growing")
 WASTE = {

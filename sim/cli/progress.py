@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from sim.planner.execute import Step
-    from sim.runner import Progress
+    from sim.serve import Progress
 
 
 @contextmanager

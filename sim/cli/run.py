@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
-from analysis.reading import RunDirectoryError, open_directory
+from analysis.reading import SCHEMA_VERSION, RunDirectoryError, open_directory
 from analysis.report import write_report
-from analysis.rundir import SCHEMA_VERSION
-from analysis.table import show
+from analysis.table import show, show_variants
+from analysis.variants import Variants, open_variants
 from sim.cli.app import INTERRUPTED
 from sim.cli.output import WIDTH, AsJson, emit, terminal
 from sim.cli.progress import shown
 from sim.cli.source import Settings, placed, read
 from sim.runner import run as run_workload
+from sim.variants import run_variants
 
 
 def run(
@@ -46,18 +48,42 @@ def run(
     folder = out or folder_for(workload.name)
     try:
         with placed(file, settings), shown(workload.repeat, quiet=quiet) as progress:
-            entries = run_workload(workload, folder, base=base, progress=progress, resume=resume)
-        page = write_report(folder)
+            if workload.variants:
+                run_variants(workload, folder, base=base, progress=progress, resume=resume)
+            else:
+                run_workload(workload, folder, base=base, progress=progress, resume=resume)
+        found = open_variants(folder)
+        pages = {label: write_report(directory.path) for label, directory in found.runs.items()}
     except KeyboardInterrupt:
         terminal(stderr=True).print(_kept(folder), markup=False, soft_wrap=True)
         return INTERRUPTED
     if json:
-        emit({"schema": SCHEMA_VERSION, "out": str(folder), "report": str(page), "runs": entries})
+        emit(_document(folder, found, pages))
+        return None
+    console = terminal(at_least=WIDTH)
+    if workload.variants:
+        show_variants(found, console)
+        console.print(f"Written: {folder}/ with a run directory for each variant", markup=False, soft_wrap=True)
     else:
-        console = terminal(at_least=WIDTH)
-        show(entries, open_directory(folder).manifest, console)
-        console.print(f"Written: {folder}/ with summary.json and {page.name}", markup=False, soft_wrap=True)
+        directory = found.runs[""]
+        show(directory.summary(), directory.manifest, console)
+        console.print(f"Written: {folder}/ with summary.json and {pages[''].name}", markup=False, soft_wrap=True)
     return None
+
+
+def _document(folder: Path, found: Variants, pages: dict[str, Path]) -> dict[str, Any]:
+    """What was written and found, as one document."""
+    each = {
+        label: {"out": str(directory.path), "report": str(pages[label]), "runs": directory.summary()}
+        for label, directory in found.runs.items()
+    }
+    if "" in each:
+        return {"schema": SCHEMA_VERSION, **each[""]}
+    return {
+        "schema": SCHEMA_VERSION,
+        "out": str(folder),
+        "variants": [{"variant": label, **one} for label, one in each.items()],
+    }
 
 
 def folder_for(name: str, suffix: str = "") -> Path:

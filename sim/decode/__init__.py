@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from sim.runner import Progress
+    from sim.serve import Progress
     from workloads.schema import Workload
 
 

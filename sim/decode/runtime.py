@@ -20,7 +20,7 @@ from sim.decode.torch_backend import TorchBackend
 from sim.decode.transcript import Transcript
 from sim.decode.warm import warm_up
 from sim.errors import UserError, suggest
-from sim.runner import contents
+from sim.serve import contents
 
 if TYPE_CHECKING:
     from allocators.base import Allocator

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from allocators.base import Allocator
     from sim.decode.model import Decoder
-    from sim.runner import Progress
+    from sim.serve import Progress
     from sim.setup import Case, Setup
     from workloads.requests import Requests
     from workloads.schema import Workload

@@ -32,7 +32,8 @@ from sim.decode.versions import versions
 from sim.engine.loop import Engine
 from sim.errors import UserError
 from sim.rundir import ParquetSink, write_json
-from sim.runner import contents, run
+from sim.runner import run
+from sim.serve import contents
 from sim.setup import prepare
 from workloads.generate import requests as make_requests
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from allocators.base import Allocator
     from analysis.timing import Timing
     from sim.decode.model import Decoder
-    from sim.runner import Progress
+    from sim.serve import Progress
     from sim.setup import Case, Setup
     from workloads.requests import Requests
     from workloads.schema import Workload
@@ -167,15 +168,18 @@ def _exact_part(
     """Serve a workload, and once more with the other kind of preemption whatever ran short of memory and can swap."""
     bench.serve(workload, out, "", base, progress)
     again = [
-        spec.model_copy(update={"label": finding.label})
+        spec.model_copy(update={"label": finding.label, "preemption": _other(finding.preemption)})
         for spec, finding in zip(workload.allocators, bench.findings, strict=True)
         if finding.twice
     ]
     if again:
-        other = "swap" if workload.engine.preemption == "recompute" else "recompute"
-        engine = workload.engine.model_copy(update={"preemption": other})
-        changes = {"engine": engine, "allocators": tuple(again)}
-        bench.serve(workload.model_copy(update=changes), out, f"-{other}", base, progress)
+        other = _other(workload.engine.preemption)
+        bench.serve(workload.model_copy(update={"allocators": tuple(again)}), out, f"-{other}", base, progress)
+
+
+def _other(preemption: str) -> str:
+    """Return the other kind of preemption."""
+    return "swap" if preemption == "recompute" else "recompute"
 
 
 class Bench:
@@ -224,10 +228,10 @@ class Bench:
             requests,
             seed=workload.seed,
             backend=self._backend,
-            swap=workload.engine.preemption == "swap",
+            swap=case.preemption == "swap",
             watcher=recorder,
         )
-        finding = Finding(case.label, case.spec.kind, case.scheduler, workload.engine.preemption, runtime.backend)
+        finding = Finding(case.label, case.spec.kind, case.scheduler, case.preemption, runtime.backend)
         recorded = Recorded(runtime.executor)
         self._result.findings.append(finding)
         self._served.append((finding, recorded, setup, case, requests))
@@ -273,7 +277,7 @@ def replay(
                         executor,
                         sink,
                         seed=workload.seed,
-                        swap=workload.engine.preemption == "swap",
+                        swap=case.preemption == "swap",
                         instants=0 if workload.telemetry.blocks == "off" else workload.telemetry.instants,
                         horizon_s=workload.horizon_s,
                     )

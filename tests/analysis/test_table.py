@@ -8,8 +8,9 @@ from rich.console import Console
 
 from analysis.compare import compare
 from analysis.figures import figure, group, percent_of
+from analysis.numbers import short
 from analysis.reading import open_directory
-from analysis.table import short, show, show_comparison
+from analysis.table import show, show_comparison
 from tests.analysis.synthetic import write_directory
 
 

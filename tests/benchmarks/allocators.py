@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from analysis.metrics import SHARES
-from sim.runner import Progress, run
+from sim.runner import run
+from sim.serve import Progress
 from workloads.loader import load
 
 ERRORS = Console(stderr=True)

@@ -19,7 +19,7 @@ import pytest
 
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
-from sim.runner import Progress
+from sim.serve import Progress
 
 Capture = pytest.CaptureFixture[str]
 

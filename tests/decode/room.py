@@ -13,7 +13,7 @@ from sim.decode.numerics import Numerics, Recorder, Reference, compare
 from sim.decode.runtime import Runtime, assemble
 from sim.decode.trace import Recorded
 from sim.engine.loop import Engine, Outcome
-from sim.runner import contents
+from sim.serve import contents
 from sim.setup import Setup, prepare
 from workloads.generate import requests as make_requests
 from workloads.schema import Workload

@@ -11,7 +11,7 @@ from sim.decode import runtime
 from sim.decode.contiguous import Growing
 from sim.decode.placement import Placing
 from sim.engine.loop import Engine
-from sim.runner import contents
+from sim.serve import contents
 from sim.setup import prepare
 from tests.decode.room import Nowhere, decode, workload
 from workloads.generate import requests as make_requests

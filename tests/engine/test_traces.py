@@ -13,7 +13,7 @@ from analysis.rundir import LEDGER
 from sim.engine.loop import Engine
 from sim.reference import ReferenceEngine
 from sim.rundir import ParquetSink
-from sim.runner import contents, simulated
+from sim.serve import contents, simulated
 from sim.setup import Case, Setup, prepare
 from tests.engine.harness import Memory, differences
 from workloads.generate import requests as make_requests

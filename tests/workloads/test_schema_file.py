@@ -19,7 +19,13 @@ def test_every_allocator_has_an_entry_with_its_options() -> None:
     assert [entry["title"] for entry in entries] == list(BUILT_IN)
     for entry in entries:
         assert entry["additionalProperties"] is False
-        assert set(entry["properties"]) == {"kind", "label", "scheduler", *BUILT_IN[entry["title"]].options}
+        assert set(entry["properties"]) == {
+            "kind",
+            "label",
+            "scheduler",
+            "preemption",
+            *BUILT_IN[entry["title"]].options,
+        }
 
 
 def test_every_key_is_described() -> None:

@@ -1,0 +1,151 @@
+"""Published figures beside simulated ones.
+
+A workload file says what was published of each of its runs (`expect`): a value or a range,
+as it is or as a multiple of another run's.  Here each becomes a row: what was published,
+what the simulation gives with its interval over replications, and how far they are apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from analysis.figures import Allocator, ratio
+from analysis.numbers import short
+from analysis.stats import Interval
+
+Expected = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""`expect` of a manifest: label -> metric -> {value, low, high, over, source}."""
+
+FRACTIONS = ("kv_efficiency", "kv_sharing", "prefix_hit_rate", "kv_usage")
+"""Metrics between 0 and 1, which are shown in per cent like the shares of the ledger."""
+HEADINGS = ("allocator", "figure", "published", "simulated", "95 % interval", "difference", "source")
+
+
+class Row(NamedTuple):
+    """One published figure and its simulated counterpart."""
+
+    variant: str
+    """Variant of the workload; empty where it has none."""
+    label: str
+    name: str
+    """Metric, and the run that it is a multiple of."""
+    given: Mapping[str, Any]
+    """What was published."""
+    simulated: Interval
+    """Infinitely wide where nothing was repeated."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the figure is a share, so that differences are percentage points."""
+        return not self.given.get("over") and ("share." in self.name or self.name in FRACTIONS)
+
+    def text(self, value: float) -> str:
+        """Write one value with its unit."""
+        if self.given.get("over"):
+            return f"{short(value)}x"
+        return f"{short(self.scaled(value))} %" if self.is_share else short(value)
+
+    def scaled(self, value: float) -> float:
+        """Turn a fraction into per cent."""
+        return 100 * value if self.name in FRACTIONS and self.is_share else value
+
+    @property
+    def published(self) -> str:
+        """The figure or range as text."""
+        low, high = _bounds(self.given)
+        if low == high:
+            return self.text(low)
+        if math.isinf(low):
+            return f"at most {self.text(high)}"
+        if math.isinf(high):
+            return f"at least {self.text(low)}"
+        return f"{self.text(low)} to {self.text(high)}"
+
+    @property
+    def value(self) -> str:
+        """The simulated figure as text."""
+        return self.text(self.simulated.value)
+
+    @property
+    def interval(self) -> str:
+        """Its 95 % interval as text; a dash for a single run."""
+        _, low, high, _ = self.simulated
+        known = math.isfinite(low) and low < high
+        return f"{short(self.scaled(low))} … {short(self.scaled(high))}" if known else "-"
+
+    @property
+    def difference(self) -> str:
+        """Simulated against the figure, or against the end of the range that it lies beyond."""
+        low, high = _bounds(self.given)
+        simulated = self.simulated.value
+        if math.isnan(simulated):
+            return "-"
+        if low < high and low <= simulated <= high:
+            return "within"
+        near = high if math.isinf(low) or simulated > high else low
+        if self.is_share:
+            return f"{self.scaled(simulated) - self.scaled(near):+.1f} points"
+        return f"{100 * (simulated / near - 1):+.1f} %" if near else f"{simulated:+.3g}"
+
+
+def rows(allocators: Sequence[Allocator], expected: Expected, variant: str = "") -> list[Row]:
+    """Set every published figure beside the simulated one.
+
+    Args:
+        allocators: of the run.
+        expected: `expect` of its manifest.
+        variant: of which workload variant this is.
+
+    Raises:
+        KeyError: an allocator or a metric is named that the run does not have.
+
+    """
+    known = {one.label: one for one in allocators}
+    found = []
+    for label, figures in expected.items():
+        for name, given in figures.items():
+            plain = given if isinstance(given, Mapping) else {"value": given}
+            over = plain.get("over")
+            simulated = ratio(known[over], known[label], name) if over else known[label].interval(name)
+            found.append(Row(variant, label, f"{name} / {over}" if over else name, plain, simulated))
+    return found
+
+
+def faults(labels: Iterable[str], expected: Expected) -> list[str]:
+    """Say which runs `expect` names that do not exist."""
+    known = set(labels)
+    return [
+        f"expect: no run is called {label}; there are: {', '.join(sorted(known))}"
+        for label in dict.fromkeys(
+            name
+            for label, figures in expected.items()
+            for name in (label, *(str(given["over"]) for given in figures.values() if given.get("over")))
+        )
+        if label not in known
+    ]
+
+
+def markdown(found: Sequence[Row]) -> str:
+    """Write rows as a table in Markdown."""
+    variants = any(row.variant for row in found)
+    headings = (("variant",) if variants else ()) + HEADINGS
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    for row in found:
+        cells = ((row.variant,) if variants else ()) + cells_of(row)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def cells_of(row: Row) -> tuple[str, ...]:
+    """Return the cells of a row, in the order of `HEADINGS`."""
+    source = str(row.given.get("source") or "")
+    return row.label, row.name, row.published, row.value, row.interval, row.difference, source
+
+
+def _bounds(given: Mapping[str, Any]) -> tuple[float, float]:
+    value, low, high = (given.get(name) for name in ("value", "low", "high"))
+    if value is not None:
+        return float(value), float(value)
+    return -math.inf if low is None else float(low), math.inf if high is None else float(high)

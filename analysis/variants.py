@@ -1,0 +1,57 @@
+"""Reading back the variants of a workload: run directories side by side in one folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.figures import Allocator, group
+from analysis.published import Row, rows
+from analysis.reading import RunDirectory, RunDirectoryError, open_directory
+
+VARIANTS = "variants.json"
+
+
+@dataclass(frozen=True)
+class Variants:
+    """What a run of a workload with variants left behind; a workload without is one variant without a name."""
+
+    name: str
+    remarks: list[str]
+    runs: dict[str, RunDirectory]
+    """By label."""
+
+    @property
+    def allocators(self) -> list[tuple[str, list[Allocator]]]:
+        """Variant and its allocators."""
+        return [(label, group(directory.summary())) for label, directory in self.runs.items()]
+
+    @property
+    def published(self) -> list[Row]:
+        """Every published figure beside the simulated one."""
+        return [
+            row
+            for label, directory in self.runs.items()
+            for row in rows(group(directory.summary()), directory.manifest.get("expect") or {}, label)
+        ]
+
+
+def open_variants(path: str | Path) -> Variants:
+    """Open what `run` has left: a run directory, or a folder of variants.
+
+    Raises:
+        RunDirectoryError: it is neither.
+
+    """
+    path = Path(path)
+    index = path / VARIANTS
+    if not index.exists():
+        directory = open_directory(path)
+        return Variants(directory.name, list(directory.manifest.get("remarks") or ()), {"": directory})
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        runs = {str(each["label"]): open_directory(path / str(each["dir"])) for each in content["variants"]}
+        return Variants(str(content["name"]), [str(each) for each in content["remarks"]], runs)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(f"{index}: not a list of variants that this version reads: {error!r}") from None

@@ -1,0 +1,80 @@
+"""One allocator serves requests: the engine with everything that it needs put together."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, NamedTuple
+
+from allocators.content import Segments
+from sim.engine.executor import Simulated
+from sim.engine.loop import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from allocators.base import Allocator
+    from allocators.content import Content
+    from sim.engine.executor import Executor
+    from sim.setup import Case, Setup
+    from sim.telemetry import Sink
+    from workloads.requests import Requests
+
+    Executing = Callable[[Setup, Case, Requests, Allocator], AbstractContextManager[Executor]]
+    """Makes the executor of one run, and takes it apart when the run is over."""
+
+
+class Progress(NamedTuple):
+    """How far a run has come."""
+
+    label: str
+    repeat: int
+    done: int
+    """Requests finished or refused."""
+    total: int
+
+
+def serve(
+    setup: Setup,
+    case: Case,
+    requests: Requests,
+    sink: Sink,
+    *,
+    progress: Callable[[int], None] | None = None,
+    leaps: bool = True,
+    executing: Executing | None = None,
+) -> None:
+    """Let one allocator serve requests; what it did goes to `sink`."""
+    workload, allocator = setup.workload, case.allocator(shared_prefixes=requests.prefixes is not None)
+    telemetry = workload.telemetry
+    make = executing or simulated
+    with make(setup, case, requests, allocator) as executor:
+        engine = Engine(
+            requests,
+            contents(requests),
+            allocator,
+            case.make_scheduler(),
+            executor,
+            sink,
+            seed=workload.seed,
+            swap=case.preemption == "swap",
+            instants=0 if telemetry.blocks == "off" else telemetry.instants,
+            horizon_s=workload.horizon_s,
+            leaps=leaps,
+        )
+        engine.run(progress)
+
+
+def simulated(setup: Setup, case: Case, _: Requests, allocator: Allocator) -> AbstractContextManager[Executor]:
+    """Make an executor that asks the cost model."""
+    cost = setup.cost(allocator)
+    return nullcontext(Simulated(cost, recomputes=allocator.recomputes, block_bytes=case.pool.block_bytes))
+
+
+def contents(requests: Requests) -> Callable[[int], Content]:
+    """Return what makes the content of request i: the pieces of its prompt, or one piece of its own."""
+    prefixes = requests.prefixes
+    if prefixes is None:
+        return lambda index: Segments([], index)
+    outputs = prefixes.outputs
+    return lambda index: Segments(prefixes.pieces(index), int(outputs[index]))

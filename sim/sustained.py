@@ -1,0 +1,166 @@
+"""The rate of arrivals that an allocator sustains: where the mean normalized latency reaches a limit.
+
+Below the rate that memory and compute allow, latency hardly depends on the rate; above it,
+the queue grows as long as requests come.  So the two systems of the PagedAttention paper's
+figures 12 to 17 are compared by the rate at equal latency.  It is enclosed between two rates
+that are close together, and interpolated.  Every allocator and every rate sees the same
+requests, faster or slower.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from analysis.metrics import Observed, normalized_latency_s, plain
+from sim.serve import Progress, serve
+from workloads.arrivals import Paced
+from workloads.generate import requests as make_requests
+from workloads.schema import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sim.setup import Case, Setup
+    from workloads.published import Sustained
+    from workloads.schema import Generated, Trace, Workload
+
+STRIDE = 1.4
+"""Factor between two rates while none has reached the limit."""
+MOST = 24
+"""Rates tried."""
+FEWEST = 10
+"""Requests that a rate must let arrive for a latency to mean anything."""
+
+
+class Tried(NamedTuple):
+    """One rate, and what came of it."""
+
+    rate: float
+    latency_s: float
+    """Mean normalized latency."""
+    served: float
+    """Requests finished a second, over the later half of the time in which they arrived."""
+
+
+class Search:
+    """Finds the sustained rates of a workload's allocators."""
+
+    def __init__(self, setup: Setup, wanted: Sustained, progress: Callable[[Progress], None] | None = None) -> None:
+        """Search for the rates at which `wanted` is just met."""
+        self._setup = setup
+        self._rate = wanted.from_rate or _paced(setup.workload)[1].rate
+        self._limit = wanted.normalized_latency_s
+        self._tolerance = wanted.tolerance
+        self._duration_s = wanted.duration_s
+        self._progress = progress
+        self._from: dict[str, float] = {}
+        """The rate that an earlier replication of an allocator has found."""
+
+    def begin(self, label: str, found: Mapping[str, Any]) -> None:
+        """Begin an allocator's later replications where an earlier one ended."""
+        if found["rps"] is not None:
+            self._from[label] = found["rps"]
+
+    def of(self, case: Case, repeat: int) -> dict[str, Any]:
+        """Search for one allocator.
+
+        Returns:
+            `rps`, the rate (null if no rate reaches the limit), and `tried`: rate, latency and what was served.
+
+        """
+        tried: list[Tried] = []
+        low: Tried | None = None
+        high: Tried | None = None
+        rate, steps, found = self._from.get(case.label, self._rate), 0, None
+        while len(tried) < MOST and found is None:
+            now = self._try(case, rate, repeat)
+            if now is None:
+                break
+            tried.append(now)
+            if now.latency_s > self._limit:
+                high, steps = now, 0
+            else:
+                low, steps = now, steps + 1
+            if low is not None and high is not None and high.rate <= low.rate * (1 + self._tolerance):
+                found = _crossing(low, high, self._limit)
+            rate = self._next(low, high, steps)
+        return {"rps": found, "normalized_latency_s": self._limit, "tried": [one._asdict() for one in sorted(tried)]}
+
+    def _next(self, low: Tried | None, high: Tried | None, steps: int) -> float:
+        """Choose the next rate between those that enclose the sustained one, as far as known.
+
+        What an overloaded engine served is about what it sustains.  Where that proves too little,
+        rates just above follow, in steps that double; half way (in logarithms) is the last resort.
+        """
+        if high is None:
+            return (low.rate if low else self._rate) * STRIDE
+        close = 1 + 0.9 * self._tolerance
+        if low is None:
+            return max(min(high.served, high.rate / close), high.rate / 4)
+        if low.rate * close < high.served < high.rate / close:
+            return high.served
+        half = math.sqrt(low.rate * high.rate)
+        if high.served >= high.rate / close:
+            return max(high.rate / close, half)
+        return min(low.rate * math.pow(close, 2 ** max(steps - 1, 0)), half)
+
+    def _try(self, case: Case, rate: float, repeat: int) -> Tried | None:
+        """Run one rate; None if no request finishes, or hardly any would come."""
+        workload = at_rate(self._setup.workload, rate, self._duration_s)
+        if rate * (getattr(workload.requests, "duration_s", None) or math.inf) < FEWEST:
+            return None
+        requests = make_requests(workload, repeat)
+        label, total = f"{case.label} at {rate:.3g} req/s", len(requests)
+
+        def report(done: int) -> None:
+            if self._progress is not None:
+                self._progress(Progress(label, repeat, done, total))
+
+        sink = _RequestsOnly()
+        serve(replace(self._setup, workload=workload), case, requests, sink, progress=report)
+        latency = normalized_latency_s(Observed(sink.columns, {}, case.pool.slots))
+        if not np.isfinite(latency).any():
+            return None
+        finish, last = sink.columns["finish_s"], float(requests.arrival_s[-1])
+        later = int(np.count_nonzero((finish > last / 2) & (finish <= last)))
+        return Tried(rate, float(np.nanmean(latency)), later / (last / 2))
+
+
+def at_rate(workload: Workload, rate: float, duration_s: float | None = None) -> Workload:
+    """Return the workload at another rate of arrivals, for so long, with every request finished and no block map."""
+    source, arrivals = _paced(workload)
+    changes: dict[str, Any] = {"arrivals": arrivals.model_copy(update={"rate": rate})}
+    if duration_s is not None:
+        changes |= {"duration_s": duration_s, "count": None}
+    return workload.model_copy(
+        update={"requests": source.model_copy(update=changes), "horizon_s": None, "telemetry": Telemetry(blocks="off")}
+    )
+
+
+def _paced(workload: Workload) -> tuple[Generated | Trace, Paced]:
+    source = workload.requests
+    if not isinstance(source.arrivals, Paced):
+        raise TypeError("a workload with `sustained` has arrivals with a rate")
+    return source, source.arrivals
+
+
+class _RequestsOnly:
+    """A sink that keeps the columns of requests and nothing else."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
+
+    def write(self, table: str, columns: Mapping[str, object]) -> None:
+        """Keep the requests, which come in one piece."""
+        if table == "requests":
+            self.columns = plain(columns)
+
+
+def _crossing(low: Tried, high: Tried, limit: float) -> float:
+    """Interpolate the rate at which latency reaches the limit, between logarithms."""
+    share = math.log(limit / low.latency_s) / math.log(high.latency_s / low.latency_s)
+    return low.rate * math.pow(high.rate / low.rate, share)

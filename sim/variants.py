@@ -1,0 +1,73 @@
+"""Running the variants of a workload: a run directory for each, and a list of them.
+
+OUT/variants.json     {"schema": 1, "name", "remarks", "variants": [{"label", "dir"}]}
+OUT/<label>/          a run directory
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from analysis.reading import SCHEMA_VERSION
+from analysis.variants import VARIANTS
+from sim.errors import UserError
+from sim.rundir import write_json
+from sim.runner import folder_name, run
+from sim.setup import prepare
+from workloads.variants import vary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sim.serve import Progress
+    from workloads.schema import Workload
+
+
+def run_variants(
+    workload: Workload,
+    out: Path,
+    *,
+    base: Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    resume: bool = False,
+) -> None:
+    """Run every variant of a workload through every allocator.
+
+    Args:
+        workload: one that has variants.
+        out: folder of the run directories; made if it is not there.
+        base: folder that the workload's relative model files start from.
+        progress: called now and then; labels begin with that of the variant.
+        resume: keep the runs that are complete, if they are of the same workload.
+
+    Raises:
+        UserError: a variant cannot run, or `out` holds something else.
+
+    """
+    variants = {variant.label: vary(workload, variant) for variant in workload.variants}
+    folders = {label: folder_name(label) for label in variants}
+    if len(set(folders.values())) < len(workload.variants):
+        raise UserError("variants: two labels give the same folder name; make them differ in letters or digits")
+    for variant in variants.values():
+        prepare(variant, base)  # what is wrong with the last is told before the first has run
+    if out.is_dir() and any(out.iterdir()) and not (out / VARIANTS).exists():
+        raise UserError(f"{out}: holds other files and no {VARIANTS}; give an empty or a new directory")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(
+        out / VARIANTS,
+        {
+            "schema": SCHEMA_VERSION,
+            "name": workload.name,
+            "remarks": list(workload.remarks),
+            "variants": [{"label": label, "dir": folder} for label, folder in folders.items()],
+        },
+    )
+    for label, variant in variants.items():
+        run(variant, out / folders[label], base=base, progress=_named(label, progress), resume=resume)
+
+
+def _named(variant: str, progress: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:
+    if progress is None:
+        return None
+    return lambda come: progress(come._replace(label=f"{variant}: {come.label}"))

@@ -1,0 +1,69 @@
+"""What a workload reproduces: published figures, and the runs they are read off.
+
+A figure of a paper is seldom one run.  It varies something (`variants`), looks for the rate
+that an engine sustains (`sustained`), or gives one system's figure as a multiple of
+another's (`over`).  These are declared in the workload file beside the figures themselves,
+with remarks on what remains different and why.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Self, TypeAlias
+
+from pydantic import Field, model_validator
+
+from workloads.spec import Positive, Spec
+
+
+class Expected(Spec):
+    """A published figure; a bare number is its value."""
+
+    shorthand: ClassVar[str] = "value"
+
+    value: float | None = None
+    """The figure; or give low and high."""
+    low: float | None = None
+    """Lower end of a published range."""
+    high: float | None = None
+    """Upper end of a published range."""
+    over: str | None = None
+    """Label of another run of this file: the figure is a multiple of that run's."""
+    source: str = ""
+    """Where it stands."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        bounds = (self.low is not None) + (self.high is not None)
+        if (self.value is None) == (bounds == 0):
+            raise ValueError("give either value, or low or high or both")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low is {self.low:g} and above high, {self.high:g}")
+        return self
+
+
+Expectations: TypeAlias = dict[str, dict[str, Expected]]
+"""Label of a run -> metric -> what was published of it."""
+
+
+class Sustained(Spec):
+    """Search for the rate of arrivals at which the mean normalized latency reaches a limit."""
+
+    normalized_latency_s: Positive
+    """The limit: end-to-end latency per output token, mean over all requests, seconds."""
+    duration_s: Positive | None = None
+    """Requests arrive for so long at every rate tried, and all are finished; requests.duration_s if not given."""
+    from_rate: Positive | None = None
+    """Where to begin, requests a second; the file's own rate if not given."""
+    tolerance: Annotated[float, Field(gt=0, le=0.5)] = 0.03
+    """How closely to enclose the rate, as a share of it; between the two rates that do, it is interpolated."""
+
+
+class Variant(Spec):
+    """The same workload with something changed."""
+
+    label: Annotated[str, Field(min_length=1, max_length=80)]
+    """What it is called in tables; its run directory has this name."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """What is changed, by dotted key as with --set: requests.samples: 4."""
+    expect: Expectations = Field(default_factory=dict)
+    """Published figures of this variant, as in the file's own `expect`."""
