@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.metrics import SHARES, formulas
 from analysis.stats import Interval, Verdict, paired_difference, paired_ratio, t_interval
 
 Entry = Mapping[str, Any]
@@ -41,6 +42,16 @@ def figure(entry: Entry, name: str) -> float:
         return _number(entry["ledger"]["peak"], rest)
     value = entry["metrics"][head]
     return _number(value, rest or "mean") if isinstance(value, Mapping) else _number({"": value}, "")
+
+
+def is_figure(name: str) -> bool:
+    """Whether runs have a figure of that name."""
+    head, _, rest = name.partition(".")
+    if head == "steady":
+        return rest in ("batch_size", "throughput_rps") or rest.startswith("share.")
+    if head == "share":
+        return all(share in SHARES for share in rest.split("+"))
+    return head in (SUSTAINED, "peak") or head in formulas()
 
 
 def _share(shares: Mapping[str, float | None], name: str) -> float:

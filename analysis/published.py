@@ -8,10 +8,10 @@ what the simulation gives with its interval over replications, and how far they 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from analysis.figures import Allocator, ratio
+from analysis.figures import Allocator, is_figure, ratio
 from analysis.numbers import short
 from analysis.stats import Interval
 
@@ -72,7 +72,7 @@ class Row(NamedTuple):
     def interval(self) -> str:
         """Its 95 % interval as text; a dash for a single run."""
         _, low, high, _ = self.simulated
-        known = math.isfinite(low) and low < high
+        known = math.isfinite(high)
         return f"{short(self.scaled(low))} … {short(self.scaled(high))}" if known else "-"
 
     @property
@@ -113,18 +113,19 @@ def rows(allocators: Sequence[Allocator], expected: Expected, variant: str = "")
     return found
 
 
-def faults(labels: Iterable[str], expected: Expected) -> list[str]:
-    """Say which runs `expect` names that do not exist."""
-    known = set(labels)
-    return [
-        f"expect: no run is called {label}; there are: {', '.join(sorted(known))}"
-        for label in dict.fromkeys(
-            name
-            for label, figures in expected.items()
-            for name in (label, *(str(given["over"]) for given in figures.values() if given.get("over")))
-        )
-        if label not in known
-    ]
+def faults(labels: Sequence[str], expected: Expected) -> list[str]:
+    """Say which runs and metrics `expect` names that do not exist."""
+    found = []
+    for label, figures in expected.items():
+        for name, given in figures.items():
+            found += [
+                f"expect: no run is called {wanted}; there are: {', '.join(sorted(labels))}"
+                for wanted in (label, given.get("over") or label)
+                if wanted not in labels
+            ]
+            if not is_figure(name):
+                found.append(f"expect: {label}: no metric is called {name}; see `list metrics`")
+    return list(dict.fromkeys(found))
 
 
 def markdown(found: Sequence[Row]) -> str:

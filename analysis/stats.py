@@ -222,7 +222,7 @@ class Little(NamedTuple):
     """Both sides of Little's law, L = lambda W."""
 
     in_system: float
-    """L: time-weighted mean of requests running and waiting, from steps."""
+    """L: time-weighted mean of requests running and waiting, counted by the steps."""
     rate_times_time: float
     """Lambda W: the sum of the times in the system over the length of the run, from requests."""
 
@@ -232,18 +232,21 @@ class Little(NamedTuple):
         return abs(self.in_system - self.rate_times_time) / max(self.rate_times_time, 1e-12)
 
 
-def little(arrivals: Array, departures: Array, duration: Array, in_system: Array) -> Little:
-    """Compare the mean number in the system with rate times time.
+def little(arrivals: Array, departures: Array, start: Array, duration: Array, in_system: Array) -> Little:
+    """Compare the mean number in the system with rate times time; they are equal to rounding.
 
     Args:
         arrivals: of requests that were not refused, seconds.
         departures: their finish, seconds; NaN for unfinished ones, which leave at the end.
+        start: of each step, seconds, ascending; steps tile the time from 0.
         duration: of each step, seconds.
-        in_system: requests running and waiting during each step.
-
-    Holds up to the step in which a request arrives: it is queued from the next one on.
+        in_system: requests running and waiting when each step starts; one that arrives during it is added here.
 
     """
-    end = float(duration.sum())
+    ends = np.append(start[1:], start[-1] + duration[-1])
+    end = float(ends[-1])
     stay = np.where(np.isnan(departures), end, departures) - arrivals
-    return Little(float(np.dot(in_system, duration)) / end, float(stay.sum()) / end)
+    during = np.maximum(np.searchsorted(start, arrivals, side="left") - 1, 0)  # the step that was under way
+    unseen = np.where(arrivals > start[during], ends[during] - arrivals, 0.0)
+    inside = float(np.dot(in_system, ends - start)) + float(unseen.sum())
+    return Little(inside / end, float(stay.sum()) / end)

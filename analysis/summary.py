@@ -51,7 +51,7 @@ def summarise(
         },
         "ledger": ledger(seen, float(run["block_bytes"]) / float(run["block_size"])),
         "steady": steady(seen),
-        "little": little(seen),
+        "little": None if run["scheduler"] == "static" else little(seen),
     }
     cleaned: dict[str, Any] = without_nan(entry)
     return cleaned
@@ -150,15 +150,21 @@ def steady(seen: Observed) -> dict[str, Any] | None:
 
 
 def little(seen: Observed) -> dict[str, float] | None:
-    """Both sides of Little's law; none where a request is several sequences, which steps count one by one."""
-    if np.any(seen.requests["samples"] > 1) or not seen.duration_s:
-        return None
+    """Both sides of Little's law.
+
+    None where steps do not count requests: they count samples one by one, which may differ in number.
+    (Under `static` they also count what has finished and holds memory until its batch ends.)
+    """
     kept = seen.requests["status"] != "refused"
+    samples = np.unique(seen.requests["samples"][kept])
+    if len(samples) != 1 or not seen.duration_s:
+        return None
     law = stats.little(
         seen.requests["arrival_s"][kept],
         seen.requests["finish_s"][kept],
+        seen.steps["start_s"],
         seen.durations,
-        seen.steps["running"] + seen.steps["waiting"],
+        seen.steps["running"] / samples[0] + seen.steps["waiting"],
     )
     return {"in_system": law.in_system, "rate_times_time": law.rate_times_time, "gap": law.gap}
 

@@ -25,6 +25,8 @@ from analysis.published import Row, cells_of, rows
 from analysis.stats import Verdict
 from analysis.variants import Variants
 
+ROUNDING = 1e-6
+"""Relative gap that rounding may leave in Little's law."""
 STYLES = {Verdict.STABLE: "green", Verdict.BACKLOGGED: "yellow", Verdict.OVERLOADED: "bold red"}
 LEDGER = {"internal": "intern.", "external": "extern.", "reserved": "reserv.", "rounding": "round."}
 
@@ -179,6 +181,11 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
             lines.append(f"{one.label}: {unfinished} of {total} requests unfinished when the run ended")
         if one.verdict is Verdict.OVERLOADED:
             lines.append(f"{one.label}: OVERLOADED, so its latencies grow with the length of the run")
+        if lost := [entry for entry in one.entries if (entry.get("little") or {"gap": 0})["gap"] > ROUNDING]:
+            lines.append(
+                f"{one.label}: steps and requests disagree by {100 * lost[0]['little']['gap']:.3g} % on how many "
+                "were in the system (Little's law): the run's files are not whole"
+            )
     repeats = {len(one.entries) for one in allocators}
     if repeats != {1}:
         lines.append(f"Figures are means over {max(repeats)} replications; `compare` gives intervals.")

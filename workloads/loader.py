@@ -117,7 +117,8 @@ def _variant_faults(document: Document, workload: Workload, place: int) -> list[
             f"{where}: variants: {variant.label}: {'.'.join(map(str, path))}: {_message(fault, fault['type'], context)}"
             for fault in error.errors(include_url=False)
             for context in [fault.get("ctx", {})]
-            for path in [_path(workload.resolved(), fault["loc"], whole=fault["type"] == "missing")]
+            for whole in [fault["type"] in {"missing", "extra_forbidden"}]  # keys that the file itself does not have
+            for path in [_path(workload.resolved(), fault["loc"], whole=whole)]
         ]
     return []
 

@@ -140,5 +140,12 @@ def test_requests_that_come_all_at_once_are_a_backlog() -> None:
 def test_littles_law_holds_and_sees_a_lost_request() -> None:
     arrivals, start, duration, _, _, departures = queue(0.5, 1.0)
     inside = np.searchsorted(arrivals, start, side="right") - np.searchsorted(departures, start, side="right")
-    assert stats.little(arrivals, departures, duration, inside).gap < 1e-9
-    assert stats.little(arrivals[200:], departures[200:], duration, inside).gap > 0.01
+    assert stats.little(arrivals, departures, start, duration, inside).gap < 1e-9
+    assert stats.little(arrivals[200:], departures[200:], start, duration, inside).gap > 0.01
+
+
+def test_littles_law_counts_arrivals_within_a_step_and_requests_that_never_end() -> None:
+    """Steps 0-2 and 2-5; one request from 1 to 5, another from 4 on."""
+    arrivals, departures = np.array([1.0, 4.0]), np.array([5.0, np.nan])
+    law = stats.little(arrivals, departures, np.array([0.0, 2.0]), np.array([2.0, 3.0]), np.array([0, 1]))
+    assert law == pytest.approx((5 / 5, 5 / 5))

@@ -216,3 +216,19 @@ def audit(setup: Setup, outcome: Outcome, sink: Memory, count: int) -> None:
         "every request that arrived is accounted for"
     )
     assert [row["status"] for row in requests].count("finished") == outcome.finished
+    if not SCHEDULERS[setup.scheduler].holds_finished and all(row["samples"] == 1 for row in requests):
+        littles_law(steps, requests, now)
+
+
+def littles_law(steps: Sequence[Mapping[str, Any]], requests: Sequence[Mapping[str, Any]], end: int) -> None:
+    """Check that the integral of the number in the system is the sum of the times in it, to the nanosecond."""
+    served = [row for row in requests if row["status"] != "refused"]
+    arrivals = [round(row["arrival_s"] * 1e9) for row in served]
+    ends = [end if row["finish_s"] == "nan" else round(row["finish_s"] * 1e9) for row in served]
+    integral = 0
+    for row in steps:
+        start, stop = (round(each * 1e9) for each in (row["start_s"], row["start_s"] + row["duration_s"]))
+        inside = row["running"] + row["waiting"]
+        assert inside == sum(arrival <= start for arrival in arrivals) - sum(leaving <= start for leaving in ends), row
+        integral += inside * (stop - start) + sum(stop - arrival for arrival in arrivals if start < arrival < stop)
+    assert integral == sum(leaving - arrival for arrival, leaving in zip(arrivals, ends, strict=True))

@@ -145,28 +145,6 @@ def test_a_run_without_progress_is_an_error_that_names_the_request_and_the_reaso
         replace(POOL, scheduler=scheduler).run(ask((0, 12, 10), (0, 2, 2)), **engine)
 
 
-@pytest.mark.parametrize("kind", ["paged", "growing", "ideal"])
-@pytest.mark.parametrize("scheduler", ["orca", "vllm-v0", "vllm-v1"])
-@settings(max_examples=10)
-@given(data=st.data())
-def test_littles_law_holds_exactly(kind: str, scheduler: str, data: st.DataObject) -> None:
-    """The integral of the number in the system is the sum of the times in it, to the nanosecond."""
-    setup = data.draw(setups(kind, scheduler))
-    asked = data.draw(requests(samples=1))
-    outcome, sink = setup.run(asked)
-    end = round(outcome.end_s * 1e9)
-    served = [row for row in sink.rows("requests") if row["status"] != "refused"]
-    arrivals = [round(row["arrival_s"] * 1e9) for row in served]
-    ends = [end if row["finish_s"] == "nan" else round(row["finish_s"] * 1e9) for row in served]
-    integral = 0
-    for row in sink.rows("steps"):
-        start, stop = (round(each * 1e9) for each in (row["start_s"], row["start_s"] + row["duration_s"]))
-        inside = row["running"] + row["waiting"]
-        assert inside == sum(arrival <= start for arrival in arrivals) - sum(leaving <= start for leaving in ends)
-        integral += inside * (stop - start) + sum(stop - arrival for arrival in arrivals if start < arrival < stop)
-    assert integral == sum(leaving - arrival for arrival, leaving in zip(arrivals, ends, strict=True))
-
-
 @pytest.mark.parametrize("kind", ["paged", "contiguous", "growing", "virtual"])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @settings(max_examples=10)

@@ -1,0 +1,120 @@
+"""The rate that an engine sustains, against a queue whose answer is known."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from analysis.figures import figure, group, ratio
+from analysis.table import show_variants
+from analysis.variants import open_variants
+from sim.cli import main
+from sim.cli.app import FAULT
+from sim.runner import run
+from workloads.loader import load
+
+STEP, TOKENS = 0.01, 100
+WORKLOAD = """\
+name: queue
+model: tiny-llama
+device: {memory_gib: 80, bandwidth_tbps: 1.0e+9, bf16_tflops: 1.0e+9, kv_memory_gib: 0.01}
+engine: {scheduler: orca, max_num_seqs: 1, max_model_len: 4096}
+requests: {duration_s: 1200, arrivals: {kind: poisson, rate: 0.3}, lengths: {kind: fixed, prompt: 1, output: 100}}
+allocators: [{kind: paged, label: ours}, {kind: ideal}]
+costs: {step_overhead_s: 0.01, sequence_overhead_s: 0, layer_overhead_s: 0}
+telemetry: {blocks: "off"}
+sustained: {normalized_latency_s: 0.02}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "queue.yaml"
+    path.write_text(WORKLOAD)
+    return path
+
+
+def test_the_rate_is_that_of_the_closed_form(file: Path, tmp_path: Path) -> None:
+    """M/D/1: latency is S (1 + load / (2 (1 - load))); twice S at a load of two thirds."""
+    entries = run(load(file), tmp_path / "out")
+    rate = 2 / 3 / (STEP * TOKENS)
+    assert figure(entries[0], "sustained_rps") == pytest.approx(rate, rel=0.08)
+    assert figure(entries[0], "sustained_rps") == figure(entries[1], "sustained_rps"), "both saw the same requests"
+    tried = entries[0]["sustained"]["tried"]
+    assert [one["rate"] for one in tried] == sorted(one["rate"] for one in tried)
+    found = entries[0]["sustained"]["rps"]
+    under = [one["latency_s"] for one in tried if one["rate"] <= found]
+    over = [one["latency_s"] for one in tried if one["rate"] > found]
+    assert under[-1] <= 0.02 < over[0]
+
+
+def test_a_limit_that_no_rate_reaches_gives_no_rate(file: Path, tmp_path: Path) -> None:
+    workload = load(file, ["sustained.normalized_latency_s=0.005", "requests.duration_s=200"])
+    entry = run(workload, tmp_path / "out")[0]
+    assert entry["sustained"]["rps"] is None
+
+
+def test_a_finished_search_is_not_done_again(file: Path, tmp_path: Path) -> None:
+    workload, out = load(file, ["repeat=2", "requests.duration_s=150"]), tmp_path / "out"
+    run(workload, out)
+    before = (out / "summary.json").read_bytes()
+    (out / "ours/repeat-1/sustained.json").unlink()
+    run(workload, out, resume=True)
+    assert (out / "summary.json").read_bytes() == before
+
+
+VARIANTS = """\
+repeat: 2
+remarks: [one seat is one seat]
+variants:
+  - label: short
+    set: {requests.duration_s: 100}
+    expect: {ours: {sustained_rps: {value: 1, over: ideal, source: theory}, kv_sharing: 0}}
+  - label: "long"
+    set: {requests.duration_s: 150}
+    expect: {ours: {share.free: {low: 10, high: 20}}}
+"""
+
+
+def test_variants_leave_a_directory_each_and_one_table(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(WORKLOAD + VARIANTS)
+    assert main(["run", str(file), "--quiet", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [one["variant"] for one in document["variants"]] == ["short", "long"]
+    assert all(Path(one["report"]).exists() for one in document["variants"])
+    found = open_variants("runs/queue")
+    same, sharing, free = found.published
+    assert (same.variant, same.published, same.value, same.difference) == ("short", "1x", "1x", "+0.0 %")
+    assert same.interval == "1 … 1"
+    assert (sharing.published, sharing.value, sharing.difference) == ("0 %", "0 %", "+0.0 points")
+    assert free.published == "10 % to 20 %"
+    assert free.difference.endswith("points")
+    out = io.StringIO()
+    show_variants(found, Console(file=out, width=100))
+    assert "one seat is one seat" in out.getvalue()
+    assert "sustained" in out.getvalue()
+    (short, ideal), _ = (group(directory.summary()) for directory in found.runs.values())
+    assert ratio(ideal, short, "sustained_rps").value == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("expect: {theirs: {batch_size: 1}}\n", "expect: no run is called theirs; there are: ideal, ours\n"),
+        ("expect: {ours: {batch_size: {value: 1, over: their}}}\n", "expect: no run is called their; there are: ideal"),
+        ("expect: {ours: {batchsize: 1}}\n", "expect: ours: no metric is called batchsize"),
+        ("variants: [{label: a/b}, {label: a:b}]\n", "variants: two labels give the same folder name"),
+    ],
+)
+def test_what_cannot_be_shown_is_told_before_anything_runs(
+    more: str, message: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(WORKLOAD + more)
+    assert main(["run", str(file)]) == FAULT
+    assert capsys.readouterr().err.startswith(message)
+    assert not Path("runs/queue").exists()
