@@ -77,6 +77,9 @@ def bootstrap(
 
     The series is cut into 50 blocks of consecutive values (fewer if it is shorter), blocks
     are drawn with replacement, and the interval spans the central 95 % of the estimates.
+    Where a value depends on others further back than a block, intervals are too narrow: of the
+    waits of an M/M/1 queue at a load of 0.8, 9 in 10 intervals from 5,000 requests hold the true
+    mean, but only half of those from 1,200.  Replications have no such trouble.
     More than 4,096 values are first put into as many bins of equal rank, so that a million
     requests cost as much as four thousand.
 

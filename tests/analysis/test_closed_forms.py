@@ -53,6 +53,4 @@ def test_waiting_times_are_those_of_the_textbook(output: str, second_moment: flo
         assert mean.n == 8
         assert mean.low < expected < mean.high, name
         assert mean.high - mean.low < 0.5 * expected, "an interval that wide would say nothing"
-    covered = [entry["metrics"]["queue_s"]["ci95"]["mean"] for entry in directory.summary()]
-    assert sum(low < wait < high for low, high in covered) >= 6, "intervals of single runs hold what they promise"
     assert all(entry["little"]["gap"] < 1e-9 for entry in directory.summary())
