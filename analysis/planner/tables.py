@@ -10,8 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from analysis.numbers import short
 from analysis.stats import Verdict
-from analysis.table import STYLES, short
+from analysis.table import STYLES
 
 MOST = 60
 """Rows of a table; the parquet file has all."""
