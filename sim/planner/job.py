@@ -36,7 +36,7 @@ Record: TypeAlias = dict[str, Any]
 """What a job leaves: `entry` (as in summary.json), `pool`, `load`, `batches`, `wall_s`.  Plain JSON."""
 SMALL = 200_000
 """Requests up to which the tables of a run are read at once; the columns of larger ones one by one."""
-SILENT = ("name", "repeat", "expect", "telemetry")
+SILENT = ("name", "repeat", "expect", "remarks", "sustained", "variants", "telemetry")
 """Blocks of a workload file that no result depends on."""
 
 
