@@ -12,9 +12,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from analysis.numbers import short
 from analysis.page.words import Finding
 from analysis.planner.tables import plain, stiff
-from analysis.table import short
 
 SOME = 0.05
 """Share of the time from which on waiting counts."""

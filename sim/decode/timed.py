@@ -93,7 +93,7 @@ def serve(
 
     @contextmanager
     def executing(_: Setup, case: Case, requests: Requests, allocator: Allocator) -> Iterator[TorchExecutor]:
-        swap = workload.engine.preemption == "swap"
+        swap = case.preemption == "swap"
         runtime = assemble(
             decoder, case, allocator, requests, seed=workload.seed, backend=backend, swap=swap, metered=False
         )
