@@ -167,9 +167,10 @@ class PagedAllocator(SharingRows):
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """See `Allocator.grow`.  A few NumPy calls, and work only for rows that run out of slots or fill a block."""
         if len(rows) <= FEW and not self.windowed:
-            few = self._grow_few(rows.tolist(), lengths.tolist())
-            if few is not None:
-                return few
+            named, reach = rows.tolist(), lengths.tolist()
+            needs = self._needs(named, reach)
+            if needs is not None:
+                return self._grow_few(named, reach, needs)
         due, need, copying = self._demand(rows, lengths)
         turns = self.turns(rows, lengths)
         if turns is not None:
@@ -291,39 +292,42 @@ class PagedAllocator(SharingRows):
                 return Growth(start + growth.granted, growth.refusal, copies, copied)
         return Growth(len(rows), None, copies, copied)
 
-    def _grow_few(self, rows: list[int], lengths: list[int]) -> Growth | None:
-        """Do for a few rows what `_extend` does for many, one after the other, without its forty array operations.
-
-        Returns:
-            None if one of them is no plain case: a fork, one named twice, or too long; nothing has changed then.
-
-        """
-        table, size, tails = self.table, self.block_size, self.tails
-        now, count = table.length.data, table.count.data
-        for row, length in zip(rows, lengths, strict=True):
-            if row not in table or row in tails or not now[row] <= length <= self.max_model_len:
-                return None
-        if len(rows) > 1 and len(set(rows)) < len(rows):
+    def _needs(self, rows: list[int], lengths: list[int]) -> list[int] | None:
+        """Count the blocks that each row needs, if all are plain cases: no fork, none named twice, none too long."""
+        table, size, longest = self.table, self.block_size, self.max_model_len
+        named = set(rows)
+        if len(named) < len(rows) or not table.open_all(named) or not self.tails.isdisjoint(named):
             return None
+        now, count = table.length.data, table.count.data
+        needs = []
+        for row, length in zip(rows, lengths, strict=True):
+            if not now[row] <= length <= longest:
+                return None
+            needs.append(-(-length // size) - count[row])
+        return needs
+
+    def _grow_few(self, rows: list[int], lengths: list[int], needs: list[int]) -> Growth:
+        """Do for a few rows what `_extend` does for many, one after the other, without its forty array operations."""
+        table, size = self.table, self.block_size
+        now, count = table.length.data, table.count.data
         slots, cells = table.slots.data, table.blocks.data
-        needs = [-(-length // size) - count[row] for row, length in zip(rows, lengths, strict=True)]
-        at_once = not self.contents and min(needs, default=0) >= 0 and sum(needs) <= self.pool.free
-        taken = self.pool.take(sum(needs))[0].tolist() if at_once else []
+        at_once = not self.contents and sum(needs) <= self.pool.free
+        taken = iter(self.pool.take(sum(needs))[0].tolist() if at_once else ())
         for place, (row, length, need) in enumerate(zip(rows, lengths, needs, strict=True)):
-            have, full = count[row], range(now[row] // size, length // size)
-            if need > 0:
-                if at_once:
-                    blocks, taken = taken[:need], taken[need:]
-                elif need > self.pool.free:
-                    return Growth(place, self._short_of(need, 0))
-                else:
-                    blocks = self.pool.take(need)[0].tolist()
-                for column, block in enumerate(blocks, have):
-                    cells[row, column] = block
+            if need:
+                if not at_once:
+                    if need > self.pool.free:
+                        return Growth(place, self._short_of(need, 0))
+                    taken = iter(self.pool.take(need)[0].tolist())
+                have = count[row]
+                for column in range(have, have + need):
+                    cells[row, column] = next(taken)
                 count[row], slots[row] = have + need, (have + need) * size
-            if full and (content := self.contents.get(row)) is not None:
-                keys = content.keys(size, full.stop)[full.start : full.stop]
-                self.enter(Naming(keys, [row] * len(keys), list(full)))
+            if self.contents and (full := range(now[row] // size, length // size)):
+                content = self.contents.get(row)
+                keys = content.keys(size, full.stop)[full.start : full.stop] if content is not None else []
+                if keys:
+                    self.enter(Naming(keys, [row] * len(keys), list(full)))
             now[row] = length
         return Growth(len(rows))
 

@@ -115,14 +115,15 @@ class SharingRows(Allocator):
 
     def usage(self) -> Usage:
         """See `Allocator.usage`."""
-        size, pool = self.block_size, self.pool
-        return Usage(
-            held=pool.held * size,
-            cached=pool.cached * size,
-            saved=pool.shared * size - self.shared_slack,
-            dropped=self.left * size,
-            swapped=self.host.pool.held * size,
-        )
+        size, pool, host = self.block_size, self.pool, self.host.pool
+        saved, dropped = pool.shared * size - self.shared_slack, self.left * size
+        swapped = host.held * size if len(self.host.table) else 0
+        return Usage(pool.held * size, pool.cached * size, 0, saved, dropped, swapped)
+
+    def largest_hole(self) -> int:
+        """See `Allocator.largest_hole`: blocks that are neither held nor cached may lie anywhere."""
+        pool = self.pool
+        return (self.num_blocks - pool.held - pool.cached) * self.block_size
 
     def evictions(self) -> int:
         """See `Allocator.evictions`."""

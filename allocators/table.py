@@ -8,6 +8,7 @@ one sequence; logical position `p` of it lives in slot `p % block_size` of physi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +77,10 @@ class BlockTable:
     def __contains__(self, row: int) -> bool:
         """Whether `row` is open."""
         return row in self._open
+
+    def open_all(self, rows: Iterable[int]) -> bool:
+        """Whether all of `rows` are open."""
+        return self._open.issuperset(rows)
 
     def rows(self) -> list[int]:
         """Open rows, ascending."""

@@ -199,12 +199,22 @@ class CostModel:
             changing: int64[n] for each field that is not.
 
         """
-        load = load._replace(**changing)  # type: ignore[arg-type]  # a Load of columns
-        seconds = self._products(load, np.maximum, self._experts_read_each) + self._decode(load, np.maximum)
-        seconds = seconds + self._prefill(load, np.maximum)
-        launched = True if self._separate else np.greater(load.prefill_tokens, 0)
-        seconds = np.maximum(seconds, launched * self._floor(load))
-        seconds = seconds + self._moves(load)
+        if changing:
+            load = load._replace(**changing)  # type: ignore[arg-type]  # a Load of columns
+        counts = load.prefill_tokens, load.decode_seqs, load.prefill_seqs, load.samples
+        if any(isinstance(count, np.ndarray) for count in counts):
+            seconds = self._products(load, np.maximum, self._experts_read_each)
+        else:
+            seconds = self._products(load, max, self._experts_read)
+        seconds = seconds + self._decode(load, np.maximum)
+        if not _absent(load.prefill_tokens):
+            seconds = seconds + self._prefill(load, np.maximum)
+        if self._separate or not _absent(load.prefill_tokens):
+            launched = True if self._separate else np.greater(load.prefill_tokens, 0)
+            seconds = np.maximum(seconds, launched * self._floor(load))
+        moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
+        if not all(map(_absent, moves)):
+            seconds = seconds + self._moves(load)
         steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
         return steps
 
@@ -289,3 +299,8 @@ class CostModel:
             + load.mapped_pages * self._map
             + load.unmapped_pages * self._unmap
         )
+
+
+def _absent(amount: Any) -> bool:
+    """Whether there is none of something in any step."""
+    return isinstance(amount, int) and not amount

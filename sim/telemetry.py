@@ -10,6 +10,7 @@ doubles.
 from __future__ import annotations
 
 from array import array
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -307,11 +308,11 @@ def block_runs(serving: Serving) -> npt.NDArray[np.int64]:
     rows, lengths, owners = _held(serving)
     if len(rows):
         count = table.count[rows]
-        there = np.arange(width := int(count.max())) < count[:, None]
+        there = np.arange(width := int(count.max(initial=0))) < count[:, None]
         blocks = table.blocks[rows, :width][there].astype(np.int64)
         empty = allocator.block_size - allocator.columns.filled(lengths, width, allocator.block_size)[there]
-        owner[blocks] = np.broadcast_to(owners[:, None], there.shape)[there]
-        references += np.bincount(blocks, minlength=len(references))
+        owner[blocks] = np.repeat(owners, count)
+        np.add.at(references, blocks, 1)
         slack[blocks] = empty
     padded, padding = allocator.padding()
     if len(padding):
@@ -341,5 +342,5 @@ def _held(serving: Serving) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
         for job in sorted(serving.running.values(), key=lambda job: -job.index)
         for row in job.rows
     ]
-    rows, counts, owners = np.array(held, np.int64).reshape(-1, 3).T
+    rows, counts, owners = np.fromiter(chain.from_iterable(held), np.int64).reshape(-1, 3).T
     return rows, counts, owners

@@ -9,7 +9,7 @@ is in `sim.engine.growing`.)
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from heapq import heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ class Sequence:
 
     __slots__ = ("due", "end", "final", "last", "order", "owner", "row", "slots", "start", "ticket")
 
-    def __init__(self, owner: Job, row: int, slots: int, order: tuple[int, int], clock: int) -> None:
+    def __init__(self, owner: Job, row: int, slots: int, order: int, clock: int) -> None:
         """Begin with what `owner` has computed."""
         self.owner = owner
         self.row = row
@@ -38,7 +38,7 @@ class Sequence:
         """Token slots it holds, as far as the engine has been told."""
         self.ticket = owner.ticket
         self.order = order
-        """Place in the running order: ticket, and number among its job's sequences."""
+        """Place in the running order: by ticket, then by number among its job's sequences."""
         self.start = owner.computed - clock
         """Tokens in the cache, less the clock."""
         self.end = clock + owner.output - owner.generated
@@ -51,6 +51,8 @@ class Sequence:
         """When its last token came, if it came apart from the others'."""
 
 
+MOST = 1 << 20
+"""Sequences of one job, at most."""
 _order = attrgetter("order")
 
 
@@ -108,10 +110,10 @@ class Decoding:
         place = count = len(members)
         rank = 0
         if count and members[-1].ticket >= owner.ticket:
-            place = bisect_right(members, (owner.ticket, count), key=_order)
+            place = self.before(owner.ticket + 1)
             if place and members[place - 1].ticket == owner.ticket:
-                rank = members[place - 1].order[1] + 1
-        sequence = Sequence(owner, row, slots, (owner.ticket, rank), self.clock)
+                rank = members[place - 1].order % MOST + 1
+        sequence = Sequence(owner, row, slots, owner.ticket * MOST + rank, self.clock)
         if not count:
             self.emitted = owner.last_token
         elif owner.last_token != self.emitted:
@@ -145,7 +147,7 @@ class Decoding:
 
     def before(self, ticket: int) -> int:
         """Sequences with a smaller ticket."""
-        return bisect_left(self.members, (ticket, 0), key=_order)
+        return bisect_left(self.members, ticket * MOST, key=_order)
 
     def settle(self, place: int) -> None:
         """Write what is known of a sequence to its owner."""

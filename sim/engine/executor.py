@@ -16,7 +16,9 @@ from sim.cost import CostModel, Load
 from sim.engine.plan import MoveKind
 
 if TYPE_CHECKING:
-    from sim.engine.plan import Plan
+    from collections.abc import Sequence
+
+    from sim.engine.plan import Chunk, Plan
     from sim.engine.serving import Serving
 
     Ints = npt.NDArray[np.int64]
@@ -56,22 +58,20 @@ class Simulated:
 
     def load(self, plan: Plan, serving: Serving) -> Load:
         """Count what the plan computes and moves."""
-        decoding = serving.decoding
-        spans = [(start, tokens) for _, start, tokens in plan.chunks]
-        finished = sum(job.known == start + tokens for job, start, tokens in plan.chunks)
-        lengths = decoding.column(decoding.LENGTH)[: plan.decodes]
-        if self._recomputes:
-            spans = [(0, start + tokens) for start, tokens in spans]
-        load = self._prefill(spans)._replace(
-            copied_tokens=plan.copied_tokens,
-            swapped_bytes=plan.swapped_blocks * self._block_bytes,
-            mapped_pages=plan.mappings.mapped,
-            unmapped_pages=plan.mappings.unmapped,
-            transfers=sum(move.kind is not MoveKind.COPY for move in plan.moves),
-            samples=finished + plan.decodes,
-        )
-        if plan.decodes:
-            known = serving.context if plan.decodes == len(decoding) else int(lengths.sum())
+        decoding, decodes = serving.decoding, plan.decodes
+        load = self._prefill(plan.chunks, decodes) if plan.chunks else Load(samples=decodes)
+        mapped, unmapped = plan.mappings
+        if plan.moves or plan.copied_tokens or plan.swapped_blocks or mapped or unmapped:
+            load = load._replace(
+                copied_tokens=plan.copied_tokens,
+                swapped_bytes=plan.swapped_blocks * self._block_bytes,
+                mapped_pages=mapped,
+                unmapped_pages=unmapped,
+                transfers=sum(move.kind is not MoveKind.COPY for move in plan.moves),
+            )
+        if decodes:
+            lengths = decoding.column(decoding.LENGTH)[:decodes]
+            known = serving.context if decodes == len(decoding) else int(lengths.sum())
             load = self._with_decodes(load, lengths, known, 1)
         return load
 
@@ -81,16 +81,21 @@ class Simulated:
         lengths = decoding.column(decoding.LENGTH)
         ahead = np.arange(1, steps + 1)
         load = self._with_decodes(Load(samples=len(lengths)), lengths, serving.context, ahead)
-        changing = {name: value for name, value in load._asdict().items() if isinstance(value, np.ndarray)}
         if serving.allocator.concatenates:
-            changing["copied_tokens"] = serving.context + len(lengths) * (ahead - 1)
-        return self._cost.leap_ns(load, **changing)
+            return self._cost.leap_ns(load, copied_tokens=serving.context + len(lengths) * (ahead - 1))
+        return self._cost.leap_ns(load)
 
-    def _prefill(self, spans: list[tuple[int, int]]) -> Load:
-        """Load of chunks (start, tokens)."""
-        pairs = sum(tokens * start + tokens * (tokens + 1) // 2 for start, tokens in spans)
-        context = sum(start + tokens for start, tokens in spans)
-        load = Load(sum(tokens for _, tokens in spans), pairs, context, len(spans))
+    def _prefill(self, chunks: Sequence[Chunk], decodes: int) -> Load:
+        """Load of chunks, and logits for `decodes` sequences and every chunk that is its prompt's last."""
+        spans = [(0, start + tokens) if self._recomputes else (start, tokens) for _, start, tokens in chunks]
+        samples, computed, pairs, context = decodes, 0, 0, 0
+        for job, start, tokens in chunks:
+            samples += job.known == start + tokens
+        for start, tokens in spans:
+            computed += tokens
+            pairs += tokens * start + tokens * (tokens + 1) // 2
+            context += start + tokens
+        load = Load(computed, pairs, context, len(spans), samples=samples)
         window = self._window
         if window is None:
             return load

@@ -97,7 +97,7 @@ class Calendar(Growing):
         self._pages: dict[int, list[Sequence]] = {}
         self._fresh = 0
         """The page that may hold sequences whose last block is shared, or has a twin on the host."""
-        self._asked: tuple[int, tuple[int, int]] = (0, (0, 0))
+        self._asked = (0, 0)
         """The last step for which slots were found, and the last sequence that has them."""
 
     def begin(self, sequence: Sequence) -> None:
@@ -156,8 +156,7 @@ class Calendar(Growing):
         if self._fresh == clock + 1:
             return NO_STRETCH
         changes: list[Change] = []
-        done, room = 0, allocator.room
-        usage = allocator.usage()
+        done, room, usage = 0, allocator.room, allocator.usage()
         simple = self._margin and not usage.cached and allocator.token_slots == 1
         at_once = allocator.block_size if simple else 1
         while done < steps and room >= 0:
@@ -208,10 +207,13 @@ class Calendar(Growing):
                 sequence.slots = slots
             due = slots + margin - sequence.start
             sequence.due = due = due if due > step else step + 1
-            if due in pages:
-                enter(pages[due], sequence)
-            else:
+            target = pages.get(due)
+            if target is None:
                 pages[due] = [sequence]
+            elif target[-1].order < sequence.order:
+                target.append(sequence)
+            else:
+                enter(target, sequence)
         self.internal += useless
         return got, useless * self.allocator.token_slots
 
