@@ -109,10 +109,9 @@ def bootstrap(
     sizes = np.bincount(block, minlength=blocks)
     means = (draws @ np.bincount(block, weights=values, minlength=blocks)) / (draws @ sizes)
     cumulative = np.cumsum(draws.astype(np.float32) @ histogram.astype(np.float32), axis=1)
-    spans = []
-    for quantile in quantiles:
-        reached = (cumulative < quantile * cumulative[:, -1:]).sum(axis=1)
-        spans.append(_central(representative[np.minimum(reached, bins - 1)]))
+    wanted = np.asarray(quantiles, np.float32) * cumulative[:, -1:]
+    reached = np.array([row.searchsorted(ranks) for row, ranks in zip(cumulative, wanted, strict=True)])
+    spans = [_central(representative[np.minimum(column, bins - 1)]) for column in reached.T]
     return _central(means), spans
 
 

@@ -7,6 +7,7 @@ reads the output any more.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -77,6 +78,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
         program: what help and messages call the program.
 
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our vectors are too short to share, and waiting threads spin
+    gc.set_threshold(100_000, 20, 100)  # what we drop is free of cycles: looking for them takes a tenth of a run
     sys.stdout = sys.stdout or _nowhere()  # closed by whoever started us: there is nothing to print to
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
 
 INFINITY = float("inf")
+WORTHWHILE = 2
+"""Steps that cost about as much one by one as in a leap."""
 
 
 def _spacing(requests: Requests, instants: int) -> int:
@@ -107,6 +109,8 @@ class Engine:
         """Pages mapped and unmapped until the last step began."""
         self._evicted = 0
         """Cached blocks evicted until the last step began."""
+        self._pace = 1
+        """Nanoseconds of the last step."""
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
         """Serve everything, write the telemetry, and say what came of it.
@@ -202,7 +206,7 @@ class Engine:
                     return
                 yield env.timeout(self._idle())
                 continue
-            if self._certain() and (leapt := self._leap()):
+            if self._certain() and self._pays() and (leapt := self._leap()):
                 steps, duration = leapt
                 yield env.timeout(duration)
                 self._book_decodes(steps)
@@ -224,6 +228,11 @@ class Engine:
             return False
         searching = self.requests.beam and serving.seats > len(serving.running)
         return not (self._forked or searching) and serving.allocator.mappings() == self._mapped
+
+    def _pays(self) -> bool:
+        """Whether a leap would be longer than a step or two, if steps are about as long as the last one."""
+        upto = min(self.arrivals.soonest, self._horizon, self.block_log.due)
+        return min(self.serving.decoding.soonest(), (upto - self.now) / self._pace) > WORTHWHILE
 
     def _idle(self) -> int:
         """Write the row of an idle gap, which lasts until the next arrival or the horizon; returns its length."""
@@ -259,7 +268,7 @@ class Engine:
         if mapped != before:
             plan.mappings = Mappings(mapped.mapped - before.mapped, mapped.unmapped - before.unmapped)
             self._mapped = mapped
-        duration = self.executor.run(plan, serving)
+        duration = self._pace = self.executor.run(plan, serving)
         prefill = 0
         for chunk in plan.chunks:
             prefill += chunk.tokens
@@ -412,6 +421,7 @@ class Engine:
         )
         self.log.stretch(first, durations, changes)
         self.steps += steps
+        self._pace = int(durations[-1])
         return steps, int(durations.sum())
 
     def _book_decodes(self, steps: int) -> None:
