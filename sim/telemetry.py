@@ -105,8 +105,7 @@ class StepLog:
         """
         row = len(self._durations)
         for change in changes:
-            self._changes.append(row + change[0])
-            self._changes.extend(change[1:])
+            self._changes.extend((row + change[0], *change[1:]))
         self._firsts.extend(first)
         self._counts.append(len(durations))
         self._durations.frombytes(durations.tobytes())

@@ -9,7 +9,7 @@ Both grow sequences in running order, so that the allocator hands out the same b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -25,15 +25,9 @@ if TYPE_CHECKING:
 NOTHING = Growth(0)
 
 
-class Change(NamedTuple):
-    """How what is held changes with one step of a leap; token slots, and blocks evicted."""
-
-    step: int
-    held: int
-    cached: int
-    rounding: int
-    internal: int
-    evicted: int
+Change: TypeAlias = tuple[int, int, int, int, int, int]
+"""What changes with one step of a leap: the step, from 0; held, cached, rounding and internal token slots more; and
+blocks evicted."""
 
 
 class Stretch(NamedTuple):
@@ -175,14 +169,14 @@ class Calendar(Growing):
                 usage, room = allocator.usage(), allocator.room
                 internal = self._grown(due[0][1], clock + done)[1]
                 held, cached = usage.held - before.held, usage.cached - before.cached
-                changes.append(Change(done - 1, held, cached, 0, internal, allocator.evictions() - evictions))
+                changes.append((done - 1, held, cached, 0, internal, allocator.evictions() - evictions))
             elif due:
                 sequences = [each for _, page in due for each in page]
                 lengths = [clock + step + 1 + each.start for step, page in due for each in page]
                 allocator.grow(_rows(sequences), np.array(lengths, np.int64))
                 for step, page in due:
                     held, internal = self._grown(page, clock + step + 1)
-                    changes.append(Change(step, held, 0, 0, internal, 0))
+                    changes.append((step, held, 0, 0, internal, 0))
         return Stretch(done, changes)
 
     def _ask(self, page: Several[Sequence], step: int) -> Growth:

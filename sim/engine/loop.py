@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
 
 INFINITY = float("inf")
+NO_CHANGE = (0,) * 6
 WORTHWHILE = 2
 """Steps that cost about as much one by one as in a leap."""
 
@@ -278,12 +279,22 @@ class Engine:
         self.steps += 1
         return duration
 
-    def _row(self, now: int, prefill: int, decodes: int, gap: int, gap_tokens: int, preemptions: int) -> Step:
-        """Say what is true while a step runs."""
+    def _row(
+        self,
+        now: int,
+        prefill: int,
+        decodes: int,
+        gap: int,
+        gap_tokens: int,
+        preemptions: int,
+        since: tuple[int, ...] = NO_CHANGE,
+    ) -> Step:
+        """Say what is true while a step runs; what memory has changed `since` (a sum of `Change`) is taken back."""
         serving = self.serving
         allocator = serving.allocator
         live, internal, external, usage = serving.shares()
         evicted, self._evicted = allocator.evictions() - self._evicted, allocator.evictions()
+        _, held, cached, rounding, useless, lost = since
         return Step(
             self.steps,
             now,
@@ -294,16 +305,16 @@ class Engine:
             gap,
             gap_tokens,
             live,
-            usage.held,
-            usage.cached,
-            usage.rounding,
-            internal,
+            usage.held - held,
+            usage.cached - cached,
+            usage.rounding - rounding,
+            internal - useless,
             external,
             usage.saved,
             usage.swapped,
-            allocator.largest_hole(),
+            allocator.largest_hole() + held + cached,
             preemptions,
-            evicted,
+            evicted - lost,
             PLACE[serving.blocked],
             0 if allocator.recomputes else decodes * allocator.token_slots,
         )
@@ -408,18 +419,9 @@ class Engine:
         steps, count = len(durations), len(serving.decoding)
         gap = now + int(durations[0]) - serving.decoding.emitted
         serving.tokens += count  # those of the first step
-        last = self._row(now, 0, count, gap, count, 0)
+        since = tuple(map(sum, zip(*changes, strict=True))) if changes else NO_CHANGE
+        self.log.stretch(self._row(now, 0, count, gap, count, 0, since), durations, changes)
         serving.tokens += count * (steps - 1)
-        _, held, cached, rounding, internal, _ = map(sum, zip(*changes, strict=True)) if changes else (0,) * 6
-        first = last._replace(
-            held=last.held - held,
-            cached=last.cached - cached,
-            rounding=last.rounding - rounding,
-            internal=last.internal - internal,
-            largest_hole=last.largest_hole + held + cached,
-            evicted=0,
-        )
-        self.log.stretch(first, durations, changes)
         self.steps += steps
         self._pace = int(durations[-1])
         return steps, int(durations.sum())
