@@ -1,0 +1,180 @@
+"""How long whole runs take, from the command line to a written run directory.
+
+    python -m pytest tests/benchmarks/test_run.py --benchmark-enable
+
+Times are wall-clock; the CPU seconds and the peak memory of the fastest round stand beside them, as
+they hang less on what else the machine does.  A peer that is installed is timed in the same run:
+
+    KVSIM_PEER='blis run --trace {trace}' python -m pytest tests/benchmarks/test_run.py --benchmark-enable
+
+`{trace}` stands for the file of requests, unpacked.  Nothing is asserted about time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from allocators import registry
+from analysis.reading import open_directory
+from sim.engine.loop import Engine
+from sim.runner import contents, simulated
+from sim.setup import prepare
+from tests.benchmarks.stages import STAGES
+from workloads.generate import requests as make_requests
+from workloads.loader import load
+
+SHARED = Path(os.environ.get("KVSIM_SHARED", Path(__file__).parents[2].parent / "shared"))
+PEER = os.environ.get("KVSIM_PEER")
+RATES = (2, 20)
+WORKLOAD = """\
+name: bench
+model: llama-2-7b
+device: a100-80gb
+engine: {{scheduler: vllm-v1, max_num_seqs: 256, max_num_batched_tokens: 2048, max_model_len: 4096}}
+requests: {requests}
+allocators: [{allocator}]
+"""
+GENERATED = """\
+{{count: {count}, arrivals: {{kind: poisson, rate: 20}}, lengths: {{kind: lognormal,
+  prompt: {{mean: 161.3, sigma: 1.1, min: 4, max: 1024}}, output: {{mean: 338, sigma: 0.8, min: 4, max: 1536}}}}}}"""
+"""Requests like those of the files: their rate and the distributions of their lengths."""
+PAGED = "{kind: paged, block_size: 16}"
+
+
+class Cost(NamedTuple):
+    """What a process took."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    status: int
+
+
+def cost(command: list[str]) -> Cost:
+    """Run a command to its end."""
+    begin = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - begin
+    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, child.returncode)
+
+
+def bench(rate: int) -> Path:
+    """The file of 10,000 requests at a rate."""
+    path = SHARED / "data" / "bench" / f"w10000_r{rate}.csv.gz"
+    if not path.is_file():
+        pytest.skip(f"no requests at {path}; set KVSIM_SHARED to the folder that holds data/bench")
+    return path
+
+
+def timed(benchmark: Any, command: list[str], rounds: int = 3) -> list[Cost]:
+    """Time a command, and put what it took besides into the report."""
+    costs: list[Cost] = []
+    benchmark.pedantic(lambda: costs.append(cost(command)), rounds=rounds)
+    assert {each.status for each in costs} == {0}
+    benchmark.extra_info["CPU s"] = round(min(each.cpu_s for each in costs), 2)
+    benchmark.extra_info["peak MiB"] = round(max(each.peak_mib for each in costs))
+    return costs
+
+
+def run_command(folder: Path, requests: str, allocator: str = PAGED) -> list[str]:
+    """Write a workload and say how to run it."""
+    path = folder / "bench.yaml"
+    path.write_text(WORKLOAD.format(requests=requests, allocator=allocator), encoding="utf-8")
+    return [sys.executable, "-m", "sim", "run", str(path), "--out", str(folder / "out"), "--quiet"]
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_ten_thousand_requests(benchmark: Any, rate: int, tmp_path: Path) -> None:
+    trace, count = bench(rate), 10_000 if benchmark.enabled else 300
+    ours = timed(benchmark, run_command(tmp_path, f"{{trace: {trace}, format: vidur, count: {count}}}"))
+    (entry,) = open_directory(tmp_path / "out").summary()
+    assert entry["requests"]["finished"] == count
+    assert (tmp_path / "out" / "report.html").stat().st_size > 1_000_000
+    if PEER:
+        plain = tmp_path / "trace.csv"
+        plain.write_bytes(gzip.decompress(trace.read_bytes()))
+        theirs = [cost(shlex.split(PEER.format(trace=plain))) for _ in ours]
+        assert {each.status for each in theirs} == {0}, f"KVSIM_PEER failed: {PEER}"
+        benchmark.extra_info["peer CPU s"] = round(min(each.cpu_s for each in theirs), 2)
+        benchmark.extra_info["peer / ours"] = round(
+            min(each.wall_s for each in theirs) / min(each.wall_s for each in ours), 2
+        )
+
+
+def test_generated_requests(benchmark: Any, tmp_path: Path) -> None:
+    """As many as KVSIM_REQUESTS says (a million, say): cost a request should not depend on it."""
+    count = int(os.environ.get("KVSIM_REQUESTS", "200"))
+    costs = timed(benchmark, run_command(tmp_path, GENERATED.format(count=count)), rounds=1)
+    (entry,) = open_directory(tmp_path / "out").summary()
+    assert entry["requests"]["finished"] == count
+    benchmark.extra_info["CPU us a request"] = round(1e6 * costs[0].cpu_s / count)
+
+
+def test_start_up(benchmark: Any) -> None:
+    timed(benchmark, [sys.executable, "-m", "sim", "--help"], rounds=5)
+
+
+def engine_cpu_s(folder: Path, allocator: str, count: int) -> tuple[float, int]:
+    """Run the engine alone; returns CPU seconds and the requests that finished."""
+    path = folder / "engine.yaml"
+    path.write_text(WORKLOAD.format(requests=GENERATED.format(count=count), allocator=allocator), encoding="utf-8")
+    setup = prepare(load(path))
+    requests = make_requests(setup.workload)
+    (case,) = setup.cases
+    made = case.allocator()
+    with simulated(setup, case, requests, made) as executor:
+        engine = Engine(requests, contents(requests), made, case.make_scheduler(), executor, Nowhere())
+        begin = time.process_time()
+        outcome = engine.run()
+    return time.process_time() - begin, outcome.finished
+
+
+class Nowhere:
+    """A sink for nothing but time."""
+
+    def write(self, table: str, columns: Any) -> None:
+        """Drop the rows."""
+
+
+@pytest.mark.parametrize("kind", registry.names())
+def test_a_family_against_paged(benchmark: Any, kind: str, tmp_path: Path) -> None:
+    """CPU seconds of the engine beside those of the paged allocator, one after the other in each round."""
+    count = int(os.environ.get("KVSIM_FAMILY_REQUESTS", "60"))
+    pairs: list[tuple[float, float]] = []
+
+    def both() -> None:
+        paged, _ = engine_cpu_s(tmp_path, PAGED, count)
+        other, finished = engine_cpu_s(tmp_path, f"{{kind: {kind}}}", count)
+        assert finished == count
+        pairs.append((paged, other))
+
+    benchmark.pedantic(both, rounds=2)
+    paged, other = (min(each) for each in zip(*pairs, strict=True))
+    benchmark.extra_info["times paged"] = round(other / paged, 2)
+
+
+def test_stages_cover_a_run(tmp_path: Path) -> None:
+    """The table of stages accounts for the process; the table itself is for people."""
+    command = run_command(tmp_path, GENERATED.format(count=200))
+    told = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.stages", command[4]],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    ).stderr
+    spent = {line[:30].strip(): int(line.split()[-2]) for line in told.splitlines() if line.endswith(" ms")}
+    assert set(STAGES) < set(spent)
+    assert spent["engine"] > 0
+    assert sum(spent.values()) - spent["whole process"] <= spent["whole process"]
