@@ -1,0 +1,58 @@
+"""Errors of times, and what is allowed of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from analysis.timing import IN_EACH, IN_MEDIAN, Timed, Timing, gathered
+
+NAMES = (*IN_MEDIAN, *IN_EACH, "ttft_s.p50", "makespan_s")
+
+
+def run(label: str = "paged", *, judged: bool = True, finished: tuple[int, int] = (5, 5), **errors: float) -> Timed:
+    """A run of which figures (`_` for `.`) are off by so much."""
+    off = {name: errors.get(name.replace(".", "_"), 0.0) for name in NAMES}
+    measured = dict.fromkeys(NAMES, 2.0)
+    return Timed("w", label, "orca", measured, {name: 2 * (1 + error) for name, error in off.items()}, finished, judged)
+
+
+def test_errors_are_relative_to_what_was_measured() -> None:
+    assert run(batch_size=-0.25).errors["batch_size"] == pytest.approx(-0.25)
+    nothing = Timed("w", "l", "s", {"a": 0.0, "b": float("nan"), "c": 1.0}, dict.fromkeys("abc", 2.0), (1, 1))
+    assert nothing.errors == {"c": 1.0}
+
+
+def test_of_what_is_judged_in_the_median_one_run_may_be_off() -> None:
+    assert Timing("c", [run(), run(), run(throughput_rps=0.5)]).passed
+    timing = Timing("c", [run(), run(throughput_rps=-0.04), run(throughput_rps=0.05)])
+    assert not timing.passed
+    assert timing.faults == ["throughput_rps: off by 4.0% in the median over 3 runs, 3% allowed"]
+
+
+@pytest.mark.parametrize("error", [0.09, -0.09])
+def test_every_99th_percentile_counts(error: float) -> None:
+    assert Timing("c", [run(ttft_s_p99=0.079)]).passed
+    timing = Timing("c", [run(), run("other", ttft_s_p99=error), run()])
+    assert len(timing.faults) == 1
+    assert timing.faults[0].startswith(f"w, other: ttft_s.p99: {2 * (1 + error):.4g} against 2 measured, off by")
+
+
+def test_what_is_only_reported_is_no_fault() -> None:
+    assert Timing("c", [run(ttft_s_p50=0.5, makespan_s=0.5)]).passed
+    assert Timing("c", [run(), run(judged=False, ttft_s_p99=3.0)]).passed
+    assert Timing(None, [run(ttft_s_p99=3.0)]).passed
+
+
+def test_requests_that_did_not_finish_are_a_fault() -> None:
+    assert Timing("c", [run(finished=(4, 5))]).faults == ["w, paged: 4 requests finished, 5 in the simulation"]
+
+
+def test_what_is_written_can_be_gathered_again() -> None:
+    first, second = Timing("a", [run(batch_size=0.02)]), Timing("b", [run(ttft_s_p99=0.1, judged=False)])
+    written = [json.loads(json.dumps(timing.as_json())) for timing in (first, second)]
+    both = gathered(written)
+    assert (both.calibration, both.passed, len(both.runs)) == ("a, b", True, 2)
+    assert both.medians == pytest.approx(first.medians)
+    assert gathered([*written, Timing(None, [run()]).as_json()]).judged is False
