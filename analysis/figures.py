@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from analysis.metrics import SHARES, formulas
+from analysis.numbers import listed, short
 from analysis.stats import Interval, Verdict, paired_difference, paired_ratio, t_interval
 
 Entry = Mapping[str, Any]
@@ -154,3 +155,16 @@ def _pairs(first: Allocator, second: Allocator, name: str) -> tuple[np.ndarray[A
     theirs = {entry.get("repeat", 0): figure(entry, name) for entry in second.entries}
     both = [repeat for repeat in mine if repeat in theirs and not np.isnan(mine[repeat] + theirs[repeat])]
     return np.array([mine[repeat] for repeat in both]), np.array([theirs[repeat] for repeat in both])
+
+
+def above_bound(allocators: Sequence[Allocator]) -> list[str]:
+    """Explain, a sentence a figure, what is above the bound by more than chance."""
+    ideal, said = bound(allocators), []
+    for name, word, why in (
+        ("batch_size", "batch", "slower steps keep sequences longer, which is no gain by itself."),
+        ("throughput_rps", "throughput", "look for a difference in scheduling or step times before believing it."),
+    ):
+        percents = [(one.label, percent_of(one, ideal, name)) for one in allocators if one is not ideal]
+        if above := [f"{label} has {short(percent)} %" for label, percent in percents if percent > 105]:
+            said.append(f"{listed(above)} of the ideal {word}: {why}")
+    return said

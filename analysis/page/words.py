@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from analysis.figures import Allocator, bound, percent_of, ratio
-from analysis.numbers import short
+from analysis.figures import Allocator, above_bound, ratio
+from analysis.numbers import listed, short
 from analysis.stats import Verdict
 
 RESERVING = ("preallocated", "contiguous", "growing")
@@ -74,7 +74,7 @@ def findings(
         said.append(
             Finding(
                 "warning",
-                f"OVERLOADED: {_list(overloaded)}. The queue grew as long as requests came, so these latencies "
+                f"OVERLOADED: {listed(overloaded)}. The queue grew as long as requests came, so these latencies "
                 "tell how long the run was, not how fast the system is.",
             )
         )
@@ -85,12 +85,7 @@ def findings(
             said.append(Finding("warning", f"{one.label} refused {refused} of {total} requests ({why})."))
         if unfinished:
             said.append(Finding("warning", f"{one.label} left {unfinished} of {total} requests unfinished."))
-    ideal = bound(allocators)
-    for name, word in (("batch_size", "batch"), ("throughput_rps", "throughput")):
-        percents = [(one.label, percent_of(one, ideal, name)) for one in allocators if one is not ideal]
-        above = [f"{label} has {short(percent)} %" for label, percent in percents if percent > 105]
-        if above:
-            said.append(Finding("warning", f"{_list(above)} of the ideal {word}: {_above(word)}"))
+    said += [Finding("warning", text) for text in above_bound(allocators)]
     return said
 
 
@@ -191,13 +186,3 @@ def _advice(one: Allocator) -> str:
     )
     lost = one.mean("preemptions")
     return text + (f" {short(lost)} preemptions say the same." if lost >= 1 else "")
-
-
-def _above(word: str) -> str:
-    if word == "batch":
-        return "slower steps keep sequences longer, which is no gain by itself."
-    return "look for a difference in scheduling or in step times before believing it."
-
-
-def _list(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from analysis.compare import compare
-from analysis.figures import figure, group, percent_of
+from analysis.figures import above_bound, figure, group, percent_of
 from analysis.numbers import short
 from analysis.reading import open_directory
 from analysis.table import show, show_comparison
@@ -74,6 +74,15 @@ def test_per_cent_of_ideal(toy: Path) -> None:
     first, _, ideal = group(open_directory(toy).summary())
     assert percent_of(ideal, ideal, "batch_size") == pytest.approx(100)
     assert percent_of(first, ideal, "throughput_rps") < 60
+
+
+def test_what_is_above_the_bound_is_explained(toy: Path) -> None:
+    entries = open_directory(toy).summary()
+    assert above_bound(group(entries)) == []
+    entries[0]["metrics"]["batch_size"]["mean"] = 2 * entries[-1]["metrics"]["batch_size"]["mean"]
+    (told,) = above_bound(group(entries))
+    assert told.startswith(f"{entries[0]['allocator']} has 200 % of the ideal batch: slower steps")
+    assert above_bound(group(entries)[:1]) == [], "there is no bound to be above"
 
 
 @pytest.mark.parametrize(
