@@ -26,7 +26,7 @@ import pytest
 from allocators import registry
 from analysis.reading import open_directory
 from sim.engine.loop import Engine
-from sim.runner import contents, simulated
+from sim.serve import contents, simulated
 from sim.setup import prepare
 from tests.benchmarks.stages import STAGES
 from workloads.generate import requests as make_requests
