@@ -70,10 +70,11 @@ class Row(NamedTuple):
 
     @property
     def interval(self) -> str:
-        """Its 95 % interval as text; a dash for a single run."""
+        """Its 95 % interval as text; of a single run there is none, which a multiple must say."""
         _, low, high, _ = self.simulated
-        known = math.isfinite(high)
-        return f"{short(self.scaled(low))} … {short(self.scaled(high))}" if known else "-"
+        if not math.isfinite(high):
+            return "one run" if self.given.get("over") else "-"
+        return f"{short(self.scaled(low))} … {short(self.scaled(high))}"
 
     @property
     def difference(self) -> str:

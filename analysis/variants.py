@@ -20,7 +20,7 @@ class Variants:
     name: str
     remarks: list[str]
     runs: dict[str, RunDirectory]
-    """By label."""
+    """By label; those that an interrupted run has not come to are missing."""
 
     @property
     def allocators(self) -> list[tuple[str, list[Allocator]]]:
@@ -51,7 +51,8 @@ def open_variants(path: str | Path) -> Variants:
         return Variants(directory.name, list(directory.manifest.get("remarks") or ()), {"": directory})
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
-        runs = {str(each["label"]): open_directory(path / str(each["dir"])) for each in content["variants"]}
+        begun = [each for each in content["variants"] if (path / str(each["dir"]) / "manifest.json").exists()]
+        runs = {str(each["label"]): open_directory(path / str(each["dir"])) for each in begun}
         return Variants(str(content["name"]), [str(each) for each in content["remarks"]], runs)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"{index}: not a list of variants that this version reads: {error!r}") from None

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
     from workloads.schema import Workload
 
+WORDS = ("expect", "remarks")
+"""Keys of a workload on which no run depends: a directory may be resumed under others."""
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
 
@@ -191,6 +193,9 @@ def _claim(out: Path, manifest: dict[str, Any], *, resume: bool) -> bool:
         return False
     before = json.loads(path.read_text(encoding="utf-8"))
     now = json.loads(json.dumps(manifest))
+    for said in (before, now):
+        for words in WORDS:
+            said.get("workload", {}).pop(words, None)
     for key in ("workload", "runs", "model", "device"):
         if before.get(key) != now[key]:
             raise UserError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from analysis.reading import SCHEMA_VERSION, RunDirectoryError, open_directory
+from analysis.reading import SCHEMA_VERSION, RunDirectoryError
 from analysis.report import write_report
 from analysis.table import show, show_variants
 from analysis.variants import Variants, open_variants
@@ -94,7 +94,7 @@ def folder_for(name: str, suffix: str = "") -> Path:
 def _kept(folder: Path) -> str:
     """Say what an interrupted run leaves behind and how to go on."""
     try:
-        runs = open_directory(folder).runs
+        runs = [run for directory in open_variants(folder).runs.values() for run in directory.runs]
     except RunDirectoryError:
         return "interrupted; nothing was written"
     complete = sum((run.path / "requests.parquet").exists() for run in runs)
