@@ -103,6 +103,7 @@ def config(folder: Path, name: str, **changes: object) -> str:
 def workload(model: object, allocator: dict[str, object], *, kv_kib: float = 2048, **changes: Any) -> Workload:
     """Describe eight requests on a small pool."""
     engine = {"max_num_seqs": 8, "max_num_batched_tokens": 64, "max_model_len": 96, "watermark": 0.0}
+    engine["swap_space_gib"] = 2**-10  # the default would be millions of blocks of a tiny model
     lengths = {"kind": "uniform", "prompt": {"min": 20, "max": 50}, "output": {"min": 8, "max": 24}}
     requests = {"count": 8, "arrivals": {"kind": "batch"}, "lengths": lengths}
     return Workload.model_validate(
