@@ -419,7 +419,10 @@ class Allocator(ABC):
         raise AllocatorError(f"{self.kind} cannot swap")
 
     def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
-        """Move a sequence back; `row` is a host row, and `spare` blocks must still be free afterwards."""
+        """Move a sequence back; `row` is a host row.
+
+        `spare` blocks must still be free afterwards, and if any need be, the sequence's next token must find room.
+        """
         raise AllocatorError(f"{self.kind} cannot swap")
 
     def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:

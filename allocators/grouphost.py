@@ -50,11 +50,13 @@ class GroupHost:
         return [self._out(device, row) for row in rows]
 
     def swap_in(self, device: GroupRows, rows: Sequence[int], spare: int) -> list[Swap] | Refusal:
-        """Move rows back to the device, all or none; leave `spare` blocks free there."""
+        """Move rows back to the device, all or none; leave `spare` blocks free there, with room for a token each."""
         needs = _lone(device, self.table, rows, self.of_host)
         need = device.blocks_of(needs)
-        missing = need + spare - device.pool.blocks_free
-        if missing > 0 or not device.pool.fits(needs):
+        # A token may take a block in every group, and its state may have to be copied first.
+        ahead = len(rows) if spare else 0
+        missing = need + max(spare, ahead * device.blocks_for(1)) - device.pool.blocks_free
+        if missing > 0 or not device.pool.fits([count + ahead for count in needs]):
             return Refusal(Reason.BLOCKS, max(need, 1), max(missing, 1))
         return [self._in(device, row) for row in rows]
 
