@@ -4,20 +4,27 @@ Token slots are handed out one by one, so nothing is empty and no hole is too sm
 what they have in common; and a preempted sequence goes to a host without end and comes back
 at no cost.  First come, first served, as for everyone: so batch and throughput of any other
 allocator are a percentage of these.
+
+Where layers differ, or slide, each group keeps just what it needs (`GroupedIdeal`): tokens in
+pieces of one size if the groups can be divided into such, else in the smallest pages that can be
+cut for any of them, of which a few are not full.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 
-from allocators.base import BLOCK_SIZE, Ints, Refusal, Swap
+from allocators.base import BLOCK_SIZE, AllocatorError, Ints, Measure, Refusal, Swap
 from allocators.blockpool import BlockPool
 from allocators.freequeue import FreeQueue
-from allocators.options import Option
+from allocators.groups import cut, parse
+from allocators.hybrid import HybridAllocator
+from allocators.options import Option, Value, resolve
 from allocators.paged import PagedAllocator
+from allocators.pieces import PiecePool
 from allocators.prefix import PrefixCache
 
 
@@ -44,6 +51,35 @@ class EndlessPool(BlockPool):
         self.num_blocks *= 2
 
 
+class EndlessPieces(PiecePool):
+    """Pages for several groups, without a prefix cache, that double whenever they run out."""
+
+    @property
+    def blocks_free(self) -> int:
+        """More than anyone can ask for."""
+        return 1 << 60
+
+    def fits(self, needs: Sequence[int], hits: Sequence[Ints] = ()) -> bool:
+        """Whatever it is."""
+        return True
+
+    def take_some(self, group: int, need: int) -> Ints:
+        """See `PiecePool.take_some`; there are always enough."""
+        while need > len(self.queue) * self.pieces[group].pieces:
+            self._double()
+        return super().take_some(group, need)
+
+    def _double(self) -> None:
+        pages, free = len(self.group) - 1, self.queue.order()
+        self.references = np.concatenate([self.references, np.zeros(self.num_blocks, np.int64)])
+        self.group = np.concatenate([self.group, np.full(pages, -1, np.int64)])
+        self.inside = np.concatenate([self.inside, np.zeros(pages, np.int64)])
+        self.queue = FreeQueue(2 * pages)
+        self.queue.remove(np.setdiff1d(np.arange(1, pages + 1), free))
+        self.num_blocks *= 2
+        self.cache = PrefixCache(self.num_blocks)
+
+
 class IdealAllocator(PagedAllocator):
     """Pages of one token, and swapping that is always possible and free."""
 
@@ -52,16 +88,56 @@ class IdealAllocator(PagedAllocator):
         {
             "block_size": BLOCK_SIZE._replace(default=1, choices=(1,)),
             "prefix_cache": Option(bool, False, "keep tokens for sequences that begin alike", fact="shared_prefixes"),
+            "groups": Option(str, "full 1x1", "layers x bytes / window of each group of layers", fact="kv_groups"),
         }
     )
     free_preemption = True
 
     def __init__(
-        self, num_blocks: int, block_size: int, max_model_len: int, max_rows: int = 256, *, prefix_cache: bool = False
+        self,
+        num_blocks: int,
+        block_size: int,
+        max_model_len: int,
+        max_rows: int = 256,
+        *,
+        prefix_cache: bool = False,
+        groups: str = "full 1x1",
     ) -> None:
-        """Make an empty pool."""
+        """Make an empty pool for a model with one group of layers; `from_options` makes one for any.
+
+        Raises:
+            AllocatorError: there are several groups, or there is one that slides.
+
+        """
+        if _paging(groups):
+            raise AllocatorError(f"{groups}: such layers are GroupedIdeal's")
         super().__init__(num_blocks, block_size, max_model_len, max_rows, prefix_cache=prefix_cache)
         self.host.pool = EndlessPool(1024)
+
+    @classmethod
+    def measure(cls, values: Mapping[str, Value]) -> Measure:
+        """See `Allocator.measure`."""
+        paging = _paging(str(values["groups"]))
+        return HybridAllocator.measure({**values, "paging": paging}) if paging else super().measure(values)
+
+    @classmethod
+    def from_options(  # type: ignore[override] # what differs by the model is hidden here
+        cls,
+        *,
+        num_blocks: int,
+        max_model_len: int,
+        max_rows: int = 256,
+        facts: Mapping[str, Value] = MappingProxyType({}),
+        **options: Value,
+    ) -> IdealAllocator | GroupedIdeal:
+        """See `Allocator.from_options`: makes a `GroupedIdeal` for layers that differ, or slide."""
+        values = resolve(cls.kind, cls.options, options, facts)
+        made, cached = (num_blocks, 1, max_model_len, max_rows), bool(values["prefix_cache"])
+        groups = str(values["groups"])
+        paging, found = _paging(groups), parse(groups)
+        if paging and (len(found) > 1 or (found[0].window or 0) < max_model_len):  # else nothing leaves the window
+            return GroupedIdeal(*made, paging=paging, prefix_cache=cached, groups=groups)
+        return cls(*made, prefix_cache=cached)
 
     def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
         """See `Allocator.swap_out_group`.  Never refused, and no move is due: none could be free of cost."""
@@ -72,3 +148,55 @@ class IdealAllocator(PagedAllocator):
         """See `Allocator.swap_in_group`.  No move is due."""
         swaps = super().swap_in_group(rows, spare)
         return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
+
+
+class GroupedIdeal(HybridAllocator):
+    """Pieces of one token for each group of layers, and swapping that is always possible and free."""
+
+    kind = "ideal"
+    free_preemption = True
+
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        max_model_len: int,
+        max_rows: int = 256,
+        *,
+        paging: str,
+        prefix_cache: bool = False,
+        groups: str,
+    ) -> None:
+        """Make an empty pool; see `HybridAllocator`."""
+        super().__init__(
+            num_blocks, block_size, max_model_len, max_rows, paging=paging, prefix_cache=prefix_cache, groups=groups
+        )
+        page = self.cut.page_blocks
+        self.host.pool = EndlessPieces(-(-1024 // page) * page, page, self.pieces, 0)
+
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """See `Allocator.swap_out_group`.  Never refused, and no move is due: none could be free of cost."""
+        swaps = super().swap_out_group(rows)
+        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
+
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """See `Allocator.swap_in_group`.  No move is due."""
+        swaps = super().swap_in_group(rows, spare)
+        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
+
+
+def _paging(groups: str) -> str:
+    """Say how pages are cut so that groups of layers waste least; nothing where one group keeps everything.
+
+    Raises:
+        ValueError: the groups make no sense.
+
+    """
+    try:
+        found = parse(groups)
+    except ValueError as error:
+        raise ValueError(f"ideal.groups: {error}") from None
+    if len(found) == 1 and not found[0].window:
+        return ""
+    even = cut(found, 1, "even")
+    return "even" if even.tokens == 1 and not any(piece.padding for piece in even.attention) else "common-multiple"

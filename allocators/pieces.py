@@ -111,6 +111,22 @@ class PiecePool:
 
     def take_some(self, group: int, need: int) -> Ints:
         """Give `need` pieces of one group one holder each; they must fit."""
+        found = self._take_pages(group, need) if self.pieces[group].pieces == 1 else self._take_parts(group, need)
+        self.references[found] = 1
+        self.held[group] += need
+        return found
+
+    def _take_pages(self, group: int, need: int) -> Ints:
+        """Take pieces that are pages, as the queue has them."""
+        pages = self.queue.take(need)
+        for page in pages[self.group[pages] >= 0].tolist():
+            self._evict(page)
+        self.group[pages], self.inside[pages] = group, 1
+        first: Ints = (pages - 1) * self.page_blocks + 1
+        return first
+
+    def _take_parts(self, group: int, need: int) -> Ints:
+        """Take pieces of pages in use as long as there are any, else open pages."""
         blank, kept, taken = self.blank[group], self.kept[group], list[int]()
         while len(taken) < need:
             if not blank and kept and len(self.queue) - self._idle <= self._ample:
@@ -124,20 +140,20 @@ class PiecePool:
                 del blank[block]
             taken.append(block)
             self.inside[(block - 1) // self.page_blocks + 1] += 1
-        found = np.array(taken, np.int64)
-        self.references[found] = 1
-        self.held[group] += need
-        return found
+        return np.array(taken, np.int64)
 
     def _open(self, group: int) -> None:
         """Make the next page of the queue one of `group`, its pieces blank."""
         page = int(self.queue.take(1)[0])
-        before = int(self.group[page])
-        if before >= 0:
-            self._forget(before, [block for block in self._within(page) if self.cache.key[block]])
-            self._idle -= 1
+        if self.group[page] >= 0:
+            self._evict(page)
         self.group[page] = group
         self.blank[group].update(dict.fromkeys(self._within(page)))
+
+    def _evict(self, page: int) -> None:
+        """Forget what is cached in a page that nobody holds a piece of."""
+        self._forget(int(self.group[page]), [block for block in self._within(page) if self.cache.key[block]])
+        self._idle -= 1
 
     def _forget(self, group: int, blocks: list[int]) -> None:
         self.cache.forget(np.array(blocks, np.int64))
@@ -183,6 +199,8 @@ class PiecePool:
 
         """
         self.references[blocks] -= 1
+        if self.pieces[group].pieces == 1:
+            return self._let_go_of_pages(group, blocks)
         pages, idle = list[int](), list[int]()
         for block in blocks.tolist():
             if self.references[block]:
@@ -198,6 +216,22 @@ class PiecePool:
                 pages.append(page)
         self._close(group, pages)
         return idle
+
+    def _let_go_of_pages(self, group: int, blocks: Ints) -> list[int]:
+        """Put pieces that are pages in the queue, if nobody holds them any more."""
+        idle = blocks[self.references[blocks] == 0]
+        keyed, pages = self.cache.key[idle] != 0, self.page(idle)
+        cached = int(np.count_nonzero(keyed))
+        self.shared[group] -= len(blocks) - len(idle)
+        self.held[group] -= len(idle)
+        self.cached[group] += cached
+        self._idle += cached
+        self.inside[pages] = 0
+        self.group[pages[~keyed]] = -1
+        self.queue.give_front(pages[~keyed])
+        self.queue.give_back(pages[keyed])
+        left: list[int] = idle.tolist()
+        return left
 
     def _close(self, group: int, pages: Iterable[int]) -> None:
         """Put pages of which no piece is held any more in the queue."""

@@ -12,6 +12,7 @@ from allocators.base import Allocator, Ask, Grant, Ints, Reason, Refusal
 from allocators.content import Segments
 from allocators.groups import PAGINGS, Group, cut, parse
 from allocators.hybrid import HybridAllocator
+from allocators.ideal import GroupedIdeal, IdealAllocator
 from sim.models.geometry import resolve_model
 from sim.setup import facts_of
 from tests.conformance.cases import audit
@@ -280,3 +281,38 @@ def test_pages_of_other_groups_are_no_room() -> None:
     refusal = allocator.admit(Ask(Segments([], 3), 4, 4))
     assert isinstance(refusal, Refusal)
     assert allocator.stranded(refusal.need) == 2 * 4
+
+
+# -- the bound -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "tokens"),
+    [("llama-3.1-8b", IdealAllocator, 1), ("gemma-3-12b", GroupedIdeal, 6), ("jamba-v0.1", GroupedIdeal, 1)],
+)
+def test_the_bound_keeps_what_each_group_needs_and_no_more(name: str, kind: type[Allocator], tokens: int) -> None:
+    facts = facts_of(resolve_model(name))
+    measure = registry.measure("ideal", {}, facts)
+    assert measure.token_slots == tokens
+    ideal = registry.create("ideal", num_blocks=40 * 532 * tokens, max_model_len=8192, max_rows=4, facts=facts)
+    assert type(ideal) is kind
+    answer = ideal.admit(Ask(Segments([], 1), 1999, 1999))
+    assert isinstance(answer, Grant)
+    ideal.grow(ints(answer.row), ints(2000))
+    usage = ideal.usage()
+    assert usage.held == 2000 * tokens - usage.dropped + usage.states
+    assert usage.dropped == (5 * (1999 - 1023) if name == "gemma-3-12b" else 0)
+    assert usage.rounding == 0
+    swaps = ideal.swap_out_group([answer.row])
+    assert not isinstance(swaps, Refusal)
+    assert not swaps[0].moves
+    assert ideal.usage().held == 0
+    assert not isinstance(ideal.swap_in_group([swaps[0].row]), Refusal)
+    assert ideal.usage().held == usage.held
+    audit(ideal)
+
+
+def test_a_window_as_long_as_the_context_is_none() -> None:
+    facts = {"kv_groups": "sliding 32x4096/4096"}
+    made = [registry.create("ideal", num_blocks=99, max_model_len=longest, facts=facts) for longest in (4096, 4097)]
+    assert [type(each) for each in made] == [IdealAllocator, GroupedIdeal]

@@ -107,6 +107,7 @@ def cases() -> list[Case]:
     found += [Case("paged", {"prefix_cache": True, "block_size": 4}, adaptor) for adaptor in ADAPTORS]
     found += [Case("contiguous", {"reserve": "pow2"}, adaptor) for adaptor in ADAPTORS]
     found += [Case("hybrid", options) for options in HYBRID]
+    found += [Case("ideal", {"groups": options["groups"], "prefix_cache": True}) for options in HYBRID[::4]]
     return [*found, *(Case("paged", options) for options in PAGED)]
 
 
