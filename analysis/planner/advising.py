@@ -25,6 +25,7 @@ WAITING = {
     "order": "its turn behind preempted requests",
 }
 BINDING = {"bandwidth": "memory bandwidth", "compute": "compute", "overhead": "the overheads of a step"}
+WHILE = {"waiting": "While requests wait", "busy": "While the engine is busy"}
 TELLS = {"better": "better", "worse": "worse", "same": "cannot be told apart", "none": "no difference"}
 STYLES = {"better": "green", "worse": "red", "same": "dim", "none": "dim"}
 
@@ -44,8 +45,8 @@ def bound(limits: Mapping[str, Any]) -> dict[str, str]:
     term = max(limits["saved"], key=lambda name: float(limits["saved"][name]))
     cause = max(waits, key=lambda name: float(waits[name]), default="")
     pace = (
-        f"While it is busy, infinitely fast memory would save {_percent(limits['saved']['bandwidth'])} of its time, "
-        f"infinitely fast arithmetic {_percent(limits['saved']['compute'])}, and no overheads "
+        f"{WHILE[limits['during']]}, infinitely fast memory would save {_percent(limits['saved']['bandwidth'])} of the "
+        f"time, infinitely fast arithmetic {_percent(limits['saved']['compute'])}, and no overheads "
         f"{_percent(limits['saved']['overhead'])}."
     )
     idle = f"The engine is idle {_percent(limits['idle'])} of the time."

@@ -58,7 +58,7 @@ def counted(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
             TimeRemainingColumn(),
         )
         with Bars(*columns, console=console, transient=True) as bars:
-            task = bars.add_task("simulations")
+            task = bars.add_task("simulations", total=None)
 
             def show(step: Step) -> None:
                 failed = f", {step.failed} failed" if step.failed else ""

@@ -3,9 +3,11 @@
 What kept the head of the queue waiting is recorded with every step, and so is where memory was.
 What the steps spent their time on is asked of the cost model: the same steps with memory that is
 infinitely fast, then with arithmetic that is, then without overheads.  What would be saved is what
-binds; as terms overlap, the parts need not add up.  A step's record has no lengths of the chunks
-it prefilled, so their attention is taken at the mean of all prompts; `accounted` says how much of
-the recorded time the steps so rebuilt explain.
+binds; as terms overlap, the parts need not add up.  Where requests wait, only the steps during which
+one waited count: bursts of prompts are what hurts, however long the engine decodes at ease.
+
+A step's record has no lengths of the chunks it prefilled, so their attention is taken at the mean
+of all prompts; `accounted` says how much of the recorded time the steps so rebuilt explain.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.metrics import SHARES, Observed, blocked_by
+from analysis.planner.advising import SOME
 from analysis.planner.observe import load
 from analysis.reading import Run
 from analysis.summary import judge
@@ -39,7 +42,8 @@ def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
     """Run the one allocator of a setup and say what held it up.
 
     Returns:
-        shares of the time: `waits` by cause, `idle`, `saved` by what would be infinitely fast;
+        shares of the time: `waits` by cause, `idle`, and `saved` by what would be infinitely fast, of the steps
+        `during` all busy time or only while a request waited;
         `ledger` as shares of the pool; whether it `kept_up`, its `verdict`, and `accounted`.
 
     """
@@ -58,7 +62,10 @@ def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
         verdict = str(judge(seen))
         prompts = np.asarray(seen.requests["prompt_tokens"], np.float64)
     allocator = case.allocator(shared_prefixes=requests.prefixes is not None)
-    saved, accounted = _terms(setup, allocator, steps, prompts)
+    busy = np.asarray(steps["running"]) > 0
+    waited = busy & (np.asarray(steps["blocked"]) != "")
+    pressed = sum(waits.values()) > SOME
+    saved, accounted = _terms(setup, allocator, steps, prompts, waited if pressed else busy)
     return {
         "waits": waits,
         "idle": offered["idle"],
@@ -68,17 +75,21 @@ def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
         "ledger": ledger,
         "held_peak": held,
         "saved": saved,
+        "during": "waiting" if pressed else "busy",
         "accounted": accounted,
     }
 
 
 def _terms(
-    setup: Setup, allocator: Allocator, steps: Columns, prompts: np.ndarray[Any, np.dtype[np.float64]]
+    setup: Setup,
+    allocator: Allocator,
+    steps: Columns,
+    prompts: np.ndarray[Any, np.dtype[np.float64]],
+    some: np.ndarray[Any, np.dtype[np.bool_]],
 ) -> tuple[dict[str, float], float]:
-    """Time that would be saved by an infinitely fast resource, as a share of busy time; and how much is explained."""
-    busy = np.asarray(steps["running"]) > 0
-    recorded = float(np.asarray(steps["duration_s"])[busy].sum())
-    changing = _loads({name: np.asarray(steps[name])[busy] for name in _NEEDED}, prompts, setup)
+    """Time of some steps that an infinitely fast resource would save, as a share; and how much of it is explained."""
+    recorded = float(np.asarray(steps["duration_s"])[some].sum())
+    changing = _loads({name: np.asarray(steps[name])[some] for name in _NEEDED}, prompts, setup)
     device, coefficients = setup.device, setup.coefficients
     fast_flops = {dtype: rate * FAST for dtype, rate in device.flops.items()}
     without = coefficients.changed(dict.fromkeys(OVERHEADS, 0.0), "costs")

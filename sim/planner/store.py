@@ -10,6 +10,7 @@ of a search asks: that is all there is to resuming.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class Store:
             "kvsim": version("kvsim"),
             "name": workload.name,
             "workload": workload.resolved(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         before = self._before(question)
         if before is not None and resume:

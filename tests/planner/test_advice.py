@@ -92,6 +92,7 @@ def test_what_limits_is_read_off_the_queue_and_the_terms(
 ) -> None:
     ledger = {"live": 0.5}
     what = {"waits": waits, "saved": saved, "kept_up": kept_up, "idle": 0.1, "ledger": ledger, "held_peak": 1.0}
+    what["during"] = "busy"
     assert bound(what)["name"] == name
 
 

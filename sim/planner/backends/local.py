@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import joblib
@@ -13,9 +15,13 @@ from joblib.externals.loky import get_reusable_executor
 from sim.planner.job import Failed, work
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from types import FrameType
 
     from sim.planner.job import Job, Record
+
+TICK_S = 0.2
+"""Seconds after which a wait for jobs looks whether Ctrl-C was pressed."""
 
 
 class Here:
@@ -49,23 +55,24 @@ class Cores:
         """
         waiting = deque(jobs)
         suspects: deque[Job] = deque()
-        running: dict[Future[Record | Failed], Job] = {}
+        running: dict[Future[Record | Failed], tuple[Job, bool]] = {}
         try:
-            while waiting or suspects or running:
-                queue, room = (suspects, 1) if suspects else (waiting, self.workers)
-                while queue and len(running) < room:
-                    job = queue.popleft()
-                    running[self._executor().submit(work, job)] = job
-                alone = queue is suspects
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    outcome = _outcome(future)
-                    if outcome is not None:
-                        yield job, outcome
-                    elif alone:
-                        yield job, Failed("its worker died, twice")
-                    else:
-                        suspects.append(job)
+            with patience() as hurry:
+                while waiting or suspects or running:
+                    hurry()
+                    queue, room = (suspects, 1) if suspects else (waiting, self.workers)
+                    while queue and len(running) < room:
+                        job = queue.popleft()
+                        running[self._executor().submit(work, job)] = job, queue is suspects
+                    for future in wait(running, timeout=TICK_S, return_when=FIRST_COMPLETED).done:
+                        job, again = running.pop(future)
+                        outcome = _outcome(future)
+                        if outcome is not None:
+                            yield job, outcome
+                        elif again:
+                            yield job, Failed("its worker died, twice")
+                        else:
+                            suspects.append(job)
         finally:
             if running:
                 self.close()
@@ -80,6 +87,33 @@ class Cores:
         if self._pool is not None:
             self._pool.shutdown(wait=True, kill_workers=True)
             self._pool = None
+
+
+@contextmanager
+def patience() -> Iterator[Callable[[], None]]:
+    """Keep Ctrl-C until it is asked for: the pool of processes must not be left in the middle of something.
+
+    Yields what raises KeyboardInterrupt if Ctrl-C was pressed.  A second Ctrl-C does not wait.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    pressed: list[int] = []
+
+    def press(number: int, _: FrameType | None) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    def hurry() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield hurry
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _deaf() -> None:
