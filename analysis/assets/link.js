@@ -135,7 +135,7 @@ function details() {
   for (const index of state.shown) {
     const column = columns[index], at = column.place.get(state.request), list = el("ul", {});
     if (at === undefined) list.append(el("li", {}, "not among the requests this page keeps"));
-    else for (const line of requestWords(column, at)) list.append(el("li", {}, line));
+    else list.append(el("li", {}, requestWords(column, at).join(" · ")));
     const map = plots.find((plot) => plot instanceof BlockMapPlot && plot.column === column && plot.picture);
     if (map) {
       const when = state.cursor === null ? column.requests.scheduled[at] || 0 : state.cursor, table = map.tableOf(state.request, when);

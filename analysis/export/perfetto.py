@@ -128,7 +128,10 @@ def _write_requests(trace: _Trace, run: Run, process: int, window: tuple[float, 
     lost: dict[int, list[tuple[float, float, str]]] = {}
     for loss in losses(wanted, run.blocks(), run.events()):
         word = "swapped out" if loss.swapped else "preempted"
-        lost.setdefault(loss.request_id, []).append((loss.begin_s, min(loss.end_s, end), word))
+        gaps = lost.setdefault(loss.request_id, [])
+        gaps.append((loss.begin_s, min(loss.end_s, end), word))
+        if np.isfinite(loss.ready_s):
+            gaps.append((loss.end_s, loss.ready_s, "recompute"))
     begin, stop = trace.kinds.TYPE_SLICE_BEGIN, trace.kinds.TYPE_SLICE_END
     for place, request in enumerate(wanted["request_id"].tolist()):
         track = trace.track(process, f"request {request}", len(COUNTERS) + place)

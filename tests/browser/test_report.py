@@ -11,8 +11,11 @@ from playwright.sync_api import Locator, Page
 
 from analysis.reading import Run, open_directory
 from analysis.report import write_report
+from analysis.walkthrough import SCENES
+from sim.runner import run
 from tests.analysis.synthetic import write_directory
 from tests.browser.conftest import Opened
+from workloads.loader import load
 
 pytestmark = pytest.mark.browser
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror="document.title=\'owned\'"><b>bold</b>'
@@ -129,8 +132,7 @@ def test_a_click_on_a_block_follows_its_request_everywhere(page: Page, report: P
     detail = page.locator("#detail").inner_text()
     assert f"Request {request}" in detail
     assert f"r={request}" in page.evaluate("new Promise(done => setTimeout(() => done(location.hash), 300))")
-    run = run_named(report, "preallocated")
-    blocks = run.blocks()
+    blocks = run_named(report, "preallocated").blocks()
     assert blocks is not None
     section = page.locator("#detail section").first.inner_text()
     listed = [int(word) for word in section.split("):")[-1].split("s:")[-1].split() if word.isdigit()]
@@ -159,6 +161,54 @@ def test_arrow_keys_step_through_preemptions(page: Page, report: Path) -> None:
     assert page.locator("#said").inner_text() != said
     page.keyboard.press("ArrowLeft")
     assert page.locator("#said").inner_text() == said
+
+
+def test_the_cause_of_a_preemption_is_one_click_away(page: Page, report: Path) -> None:
+    events = run_named(report, "paged").events()
+    assert events is not None
+    first = int(np.flatnonzero((events["event"] == "preempt") & (events["cause"] != events["request_id"]))[0])
+    while f"request {events['request_id'][first]} is preempted" not in page.locator("#said").inner_text():
+        page.keyboard.press("ArrowRight")
+    cause = events["cause"][first]
+    page.locator("#detail").get_by_role("button", name=f"follow request {cause}").first.click()
+    assert f"Request {cause}" in page.locator("#detail h4").first.inner_text()
+    assert f"request {cause} needs room" in page.locator("#detail .fate").first.inner_text()
+
+
+def test_the_time_axis_is_that_of_the_runs_shown(opened: Opened, report: Path) -> None:
+    ends = []
+    for index, label in enumerate(("preallocated", "paged")):
+        page = opened.go(report, f"#a={index}")
+        steps = run_named(report, label).steps()
+        ends.append(ranges(page)[0][1])
+        assert ends[-1] == pytest.approx(steps["start_s"][-1] + steps["duration_s"][-1])
+        opened.page.goto("about:blank")
+    assert ends[0] != ends[1]
+
+
+def test_what_placement_rounds_up_is_seen_in_the_block_map(opened: Opened, tmp_path: Path) -> None:
+    run(load(next(scene for scene in SCENES if scene.name == "buddy").workload), tmp_path / "run")
+    recorded = open_directory(tmp_path / "run").runs[0]
+    blocks, steps = recorded.blocks(), recorded.steps()
+    assert blocks is not None
+    padding = int(np.flatnonzero((blocks["references"] == 0) & (blocks["count"] > 2))[0])
+    page = opened.go(write_report(tmp_path / "run"))
+    end = steps["start_s"][-1] + steps["duration_s"][-1]
+    across = (blocks["time_s"][padding] + 0.01) / end
+    hover(page, "map", 0, across, (blocks["block"][padding] + 0.5) / recorded.facts["num_blocks"])
+    tip = page.locator("#tip").inner_text()
+    assert f"held for request {blocks['request_id'][padding]}" in tip
+    assert "placement rounds its size up" in tip
+    assert "Yellow: held because placement rounds up" in page.locator("#map-note").inner_text()
+
+
+def test_blocks_are_coloured_by_prefix_group_where_prompts_begin_alike(opened: Opened, tmp_path: Path) -> None:
+    run(load(next(scene for scene in SCENES if scene.name == "prefix").workload), tmp_path / "run")
+    page = opened.go(write_report(tmp_path / "run"), "#c=group")
+    assert page.locator("#colour").input_value() == "group"
+    assert "prompts begin alike" in page.locator("#map-note").inner_text()
+    hover(page, "map", 0, 0.3, 0.02)
+    assert "prefix group 0" in page.locator("#tip").inner_text()
 
 
 def test_divergence_jumps_to_the_first_request_treated_differently(page: Page, report: Path) -> None:
