@@ -130,11 +130,19 @@ def _memory(worst: Allocator, best: Allocator) -> str:
     )
     if worst is best:
         return live + "."
-    return f"{live}. {best.label} fills {best.mean('share.live'):.0f} % with live K/V, {_efficiency(best)}."
+    return f"{live}. {best.label} fills {best.mean('share.live'):.0f} % with live K/V{_efficiency(best)}."
 
 
 def _efficiency(one: Allocator) -> str:
-    return f"{100 * one.mean('kv_efficiency'):.0f} % of what its sequences hold"
+    held = one.mean("kv_efficiency")
+    return f", {100 * held:.0f} % of what its sequences hold" if held == held else ""  # noqa: PLR0124  (NaN)
+
+
+def _turned_away(one: Allocator) -> str:
+    """Why most requests were refused, if they were."""
+    if 2 * one.count("refused") < max(one.count("total"), 1):
+        return ""
+    return max(one.refusals, key=lambda reason: one.refusals[reason])
 
 
 def _blocked(one: Allocator) -> dict[str, float]:
@@ -147,6 +155,9 @@ def _blocked(one: Allocator) -> dict[str, float]:
 
 def _limit(one: Allocator) -> Finding:
     blocked = _blocked(one)
+    if reason := _turned_away(one):
+        told = f"{one.label} refused {one.count('refused')} of {one.count('total')} requests: {reason}."
+        return Finding("limit", told)
     if not blocked or max(blocked.values()) < 1:
         return Finding("limit", f"Nothing limits {one.label}: hardly a request had to wait for memory or a seat.")
     word, share = max(blocked.items(), key=lambda item: item[1])
@@ -163,6 +174,12 @@ def _limit(one: Allocator) -> Finding:
 
 
 def _advice(one: Allocator) -> str:
+    if reason := _turned_away(one):
+        return {
+            "larger than the whole pool": "Change first: the pool. Give it more memory or several GPUs, or make a "
+            "token smaller (fp8 K/V, grouped-query attention).",
+            "longer than the model's context": "Change first: max_model_len, or a model with a longer context.",
+        }.get(reason, f"Change first: what requests are refused for ({reason}).")
     blocked = _blocked(one)
     word = max(blocked, key=lambda name: blocked[name]) if blocked else ""
     if not word or blocked[word] < 5:

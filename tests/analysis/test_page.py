@@ -332,3 +332,14 @@ def test_the_index_lists_runs_and_links_to_their_pages(toy: Path, repeated: Path
     assert (tmp_path / link[0]).resolve() == (toy / "report.html").resolve()
     assert "no page yet" in text
     assert text.count('scope="row"') == 6
+
+
+def test_findings_do_not_praise_a_pool_that_refuses_everything(tmp_path: Path) -> None:
+    entries = open_directory(write_directory(tmp_path / "run", count=12, kinds=("paged",))).summary()
+    reason = "larger than the whole pool"
+    entries[0]["requests"] |= {"refused": 12, "finished": 0, "refusals": {reason: 12}}
+    entries[0]["metrics"]["kv_efficiency"] = None
+    said = {finding.tone: finding.text for finding in findings(group(entries))}
+    assert said["limit"] == f"paged refused 12 of 12 requests: {reason}."
+    assert said["advice"].startswith("Change first: the pool.")
+    assert "nan" not in " ".join(said.values())
