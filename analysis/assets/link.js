@@ -1,4 +1,5 @@
 // What holds the views together: one range, one cursor, one selected request, the address, the keys.
+let stepped = null; // the event last stepped to, as several may fall on one instant
 let plots = [], said = byId("said"), tip = byId("tip"), zoomPending = false;
 
 function zoomTo(from, to) {
@@ -41,8 +42,10 @@ function select(request) {
   remember();
 }
 
+const hint = said.textContent;
 function clear() {
-  state.cursor = null;
+  state.cursor = stepped = null;
+  said.textContent = hint;
   for (const plot of plots) plot.moveCursor();
   readout();
   select(null);
@@ -164,8 +167,10 @@ function fate(column) {
 function stepEvent(direction) {
   const all = state.shown.flatMap((index) => columns[index].ticks.map((tick) => ({ ...tick, label: columns[index].facts.label }))).sort((one, other) => one.time - other.time);
   const from = state.cursor === null ? (direction > 0 ? state.range[0] - 1e-9 : state.range[1]) : state.cursor;
-  const ahead = direction > 0 ? all.find((tick) => tick.time > from + 1e-9) : all.filter((tick) => tick.time < from - 1e-9).pop();
+  const here = stepped && stepped.time === state.cursor ? all.findIndex((tick) => tick.label === stepped.label && tick.time === stepped.time && tick.text === stepped.text) : -1;
+  const ahead = here >= 0 ? all[here + direction] : direction > 0 ? all.find((tick) => tick.time > from + 1e-9) : all.filter((tick) => tick.time < from - 1e-9).pop();
   if (!ahead) { said.textContent = all.length ? `No ${direction > 0 ? "later" : "earlier"} memory event.` : "No preemption, refusal or eviction in these runs."; return; }
+  stepped = ahead;
   showAt(ahead.time);
   pointAt(ahead.time, `${seconds(ahead.time)}, ${ahead.label}: ${ahead.text}`);
   if (ahead.request !== null) select(ahead.request);
