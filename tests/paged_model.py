@@ -81,7 +81,7 @@ class Model:
         return min(self.size, len(sequence.tokens) - sequence.pages.index(page) * self.size)
 
     def usage(self) -> tuple[int, ...]:
-        """Held, cached, rounding, saved, dropped, swapped."""
+        """Held, cached, rounding, saved, dropped, swapped, states."""
         saved = sum((self.holders(page) - 1) * self.fill(page) for page in self.pages())
         dropped = sum(seq.pages.count(None) for seq in self.running) * self.size
         on_host = {page.host for seq in self.swapped for page in seq.pages if page}
@@ -93,6 +93,7 @@ class Model:
             saved,
             dropped,
             len(on_host) * self.size,
+            0,
         )
 
     # -- taking and giving back ------------------------------------------------------------

@@ -166,6 +166,7 @@ def test_an_interrupted_run_says_what_it_keeps_and_goes_on(
     assert len(json.loads(Path("x/summary.json").read_text(encoding="utf-8"))["runs"]) == 4
 
 
+@pytest.mark.usefixtures("heeding_interrupts")
 def test_control_c_ends_a_run_with_the_usual_status(workload: Path) -> None:
     line = [sys.executable, "-m", "sim", "run", str(workload), "--out", "x", "--set", "requests.count=100000"]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:

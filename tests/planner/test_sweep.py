@@ -186,6 +186,7 @@ def test_an_interrupted_sweep_keeps_what_finished(base: Base, capsys: Capture, m
     assert capsys.readouterr().err == "interrupted; 5 simulations are complete in x, --resume keeps them\n"
 
 
+@pytest.mark.usefixtures("heeding_interrupts")
 def test_control_c_ends_every_process(workload: Path) -> None:
     line = [sys.executable, "-m", "sim", "sweep", str(workload), "--jobs", "2", "--out", "x"]
     line += ["--vary", "seed=1..40", "--set", "requests.count=4000", "--quiet"]
