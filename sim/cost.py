@@ -19,7 +19,8 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     swaps       bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K and V a layer)
     pages       page_map_s and page_unmap_s each
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
-    launches    a step that prefills takes at least step_overhead_s + launch_layer_s x layers, moves aside; where
+    launches    a step that prefills takes at least step_overhead_s + launch_layer_s x layers, moves aside, less
+                run_ahead x the step before it if that ran decodes alone; where
                 attention goes sequence by sequence, any step at least step_overhead_s +
                 (separate_launch_layer_s + sequence_launch_layer_s x sequences) x layers
 
@@ -75,6 +76,8 @@ class Load(NamedTuple):
     """Physical pages mapped."""
     unmapped_pages: int = 0
     """Physical pages unmapped."""
+    behind_ns: int = 0
+    """Nanoseconds of the step before, if it ran decodes alone and this one prefills."""
     window_pairs: int = 0
     """`prefill_pairs` as sliding-window layers see them."""
     window_prefill_context: int = 0
@@ -132,6 +135,7 @@ class CostModel:
         self._run = layers * (c.layer_overhead_s + (2 * c.allreduce_latency_s if tp > 1 else 0.0))
         self._separate = separate
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
+        self._ahead = 0.0 if separate else c.run_ahead / 1e9
         self._launch_sequence = layers * c.sequence_launch_layer_s if separate else 0.0
         self._sequence = c.sequence_overhead_s + 2 * geometry.state_bytes / bandwidth
         self._overlap = c.overlap_loss
@@ -263,7 +267,8 @@ class CostModel:
 
     def _floor(self, load: Load) -> Any:
         """Host work of a step that is launched kernel by kernel."""
-        return self._launch + (load.decode_seqs + load.prefill_seqs) * self._launch_sequence
+        sequences = load.decode_seqs + load.prefill_seqs
+        return self._launch + sequences * self._launch_sequence - load.behind_ns * self._ahead
 
     def _decode(self, load: Load, maximum: Maximum) -> Any:
         """Attention of the sequences that decode."""

@@ -54,6 +54,7 @@ TOGETHER = (
     "step_overhead_s",
     "sequence_overhead_s",
     "launch_layer_s",
+    "run_ahead",
     "pcie_efficiency",
     "transfer_overhead_s",
 )
@@ -104,9 +105,11 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
     shortest = min(point.measured_s for point in points)
     if points[0].route != "blocks":
         return replace(before, separate_launch_layer_s=shortest / 2 / geometry.layers, sequence_launch_layer_s=1e-6)
-    prefill = min((point.measured_s for point in points if point.load.prefill_tokens), default=0.0)
+    alone = [point.measured_s for point in points if point.load.prefill_tokens and not point.load.behind_ns]
+    prefill = min(alone, default=0.0)
     launch = max(0.0, 0.95 * prefill - shortest / 2) / geometry.layers
-    return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch)
+    ahead = 0.5 if any(point.load.behind_ns for point in points) else before.run_ahead
+    return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, run_ahead=ahead)
 
 
 def _search(
@@ -158,15 +161,14 @@ def seconds(points: Sequence[Point], geometry: Geometry, device: Device, coeffic
 
 
 def _matters(name: str, start: Coefficients, predicted: Callable[[Coefficients], Floats]) -> bool:
-    """Whether a coefficient changes any prediction: it is made worse a hundredfold, as it may hide behind a maximum."""
-    value = getattr(start, name)
-    worse = value / 100 if name.endswith("_efficiency") else value * 100 + 1e-3
-    changed = predicted(replace(start, **{name: worse}))
-    return bool(np.any(np.abs(changed / predicted(start) - 1) > 1e-4))
+    """Whether a coefficient changes any prediction, a hundred times as large or small: it may hide behind a maximum."""
+    value, now = getattr(start, name), predicted(start)
+    tried = [value / 100] if name.endswith("_efficiency") else [value / 100, value * 100 + 1e-3]
+    return any(np.any(np.abs(predicted(replace(start, **{name: other})) / now - 1) > 1e-4) for other in tried)
 
 
 def _bounds(name: str, device: Device) -> tuple[float, float]:
     """Bounds of a coefficient's logarithm."""
     if name.endswith("_efficiency"):
         return math.log(LOWEST), math.log(HIGHEST["custom" if device.name == "custom" else "shipped"])
-    return math.log(NOTHING), 0.0
+    return math.log(NOTHING), 0.0  # neither a share nor a number of seconds is more than 1

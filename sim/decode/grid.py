@@ -44,11 +44,13 @@ def block_scenes(extent: Extent) -> list[Scene]:
         for chunks, count in ((4, tokens // 16), (16, tokens // 64), (16, tokens // 256))
         if count and chunks <= seats
     ]
-    scenes += [
-        Scene(f"decode {count} x {longest // 8} + prefill {prefill}", (longest // 8,) * count, ((0, prefill),))
-        for count, prefill in product(_parts(seats, 32, 8, 2), _parts(tokens, 64, 16, 4))
-        if prefill <= longest
-    ]
+    for count, prefill in product(_parts(seats, 32, 8, 2), _parts(tokens, 64, 16, 4)):
+        if prefill <= longest:
+            name, short = f"decode {count} x {longest // 8} + prefill {prefill}", (longest // 8,) * count
+            scenes += [
+                Scene(name, short, ((0, prefill),)),
+                Scene(f"{name}, behind", short, ((0, prefill),), behind=True),
+            ]
     if seats >= 8:
         short = (longest // 8,) * 8
         for blocks in (8, 64):

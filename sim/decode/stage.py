@@ -45,6 +45,8 @@ class Scene(NamedTuple):
     """Blocks swapped out before the step."""
     back: int = 0
     """Blocks swapped in."""
+    behind: bool = False
+    """Whether each repeat comes right after a step of the same decodes alone, as most prefills do in service."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -182,17 +184,32 @@ class Stage:
         serving, decoding = self._serving, self._serving.decoding
         chunks = [Chunk(job, *span) for job, span in zip(prefilling, scene.chunks, strict=True)]
         plan = Plan(len(decoding), chunks)
-        if len(decoding):
-            _, growth = serving.growing.grow(0, len(decoding))
-            plan.copied_tokens += growth.copied
+        if scene.behind:
+            plan.behind = self._decode(Plan(len(decoding)))
+        self._grow(plan)
         for kind, blocks in ((MoveKind.OUT, scene.out), (MoveKind.IN, scene.back)):
             plan.move(kind, (Copy(block, block) for block in range(1, blocks + 1)))
             plan.swapped_blocks += blocks
         load = self._counter.load(plan, serving)
-        duration = self._executor.run(plan, serving)
-        serving.tokens += len(decoding)
-        serving.advance(1, 0)
-        return load, duration
+        return load, self._run(plan)
+
+    def _decode(self, plan: Plan) -> int:
+        """Let all sequences that decode do so; returns how long it took."""
+        self._grow(plan)
+        return self._run(plan)
+
+    def _grow(self, plan: Plan) -> None:
+        """Make room for the next token of each sequence that decodes."""
+        if plan.decodes:
+            _, growth = self._serving.growing.grow(0, plan.decodes)
+            plan.copied_tokens += growth.copied
+
+    def _run(self, plan: Plan) -> int:
+        """Run a plan; its decodes are a token longer afterwards."""
+        duration = self._executor.run(plan, self._serving)
+        self._serving.tokens += plan.decodes
+        self._serving.advance(1, 0)
+        return duration
 
     def _clear(self, jobs: list[Job]) -> None:
         for job in jobs:

@@ -16,9 +16,7 @@ from sim.cost import CostModel, Load
 from sim.engine.plan import MoveKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from sim.engine.plan import Chunk, Plan
+    from sim.engine.plan import Plan
     from sim.engine.serving import Serving
 
     Ints = npt.NDArray[np.int64]
@@ -59,7 +57,7 @@ class Simulated:
     def load(self, plan: Plan, serving: Serving) -> Load:
         """Count what the plan computes and moves."""
         decoding, decodes = serving.decoding, plan.decodes
-        load = self._prefill(plan.chunks, decodes) if plan.chunks else Load(samples=decodes)
+        load = self._prefill(plan, decodes) if plan.chunks else Load(samples=decodes)
         mapped, unmapped = plan.mappings
         if plan.moves or plan.copied_tokens or plan.swapped_blocks or mapped or unmapped:
             load = load._replace(
@@ -85,8 +83,9 @@ class Simulated:
             return self._cost.leap_ns(load, copied_tokens=serving.context + len(lengths) * (ahead - 1))
         return self._cost.leap_ns(load)
 
-    def _prefill(self, chunks: Sequence[Chunk], decodes: int) -> Load:
-        """Load of chunks, and logits for `decodes` sequences and every chunk that is its prompt's last."""
+    def _prefill(self, plan: Plan, decodes: int) -> Load:
+        """Load of a plan's chunks, and logits for `decodes` sequences and every chunk that is its prompt's last."""
+        chunks = plan.chunks
         spans = [(0, start + tokens) if self._recomputes else (start, tokens) for _, start, tokens in chunks]
         samples, computed, pairs, context = decodes, 0, 0, 0
         for job, start, tokens in chunks:
@@ -95,7 +94,7 @@ class Simulated:
             computed += tokens
             pairs += tokens * start + tokens * (tokens + 1) // 2
             context += start + tokens
-        load = Load(computed, pairs, context, len(spans), samples=samples)
+        load = Load(computed, pairs, context, len(spans), samples=samples, behind_ns=plan.behind)
         window = self._window
         if window is None:
             return load

@@ -112,6 +112,8 @@ class Engine:
         """Cached blocks evicted until the last step began."""
         self._pace = 1
         """Nanoseconds of the last step."""
+        self._decoded_alone = False
+        """Whether it ran decodes and nothing else."""
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
         """Serve everything, write the telemetry, and say what came of it.
@@ -269,7 +271,9 @@ class Engine:
         if mapped != before:
             plan.mappings = Mappings(mapped.mapped - before.mapped, mapped.unmapped - before.unmapped)
             self._mapped = mapped
+        plan.behind = self._pace if self._decoded_alone else 0
         duration = self._pace = self.executor.run(plan, serving)
+        self._decoded_alone = not plan.chunks
         prefill = 0
         for chunk in plan.chunks:
             prefill += chunk.tokens
@@ -423,7 +427,7 @@ class Engine:
         self.log.stretch(self._row(now, 0, count, gap, count, 0, since), durations, changes)
         serving.tokens += count * (steps - 1)
         self.steps += steps
-        self._pace = int(durations[-1])
+        self._pace, self._decoded_alone = int(durations[-1]), True
         return steps, int(durations.sum())
 
     def _book_decodes(self, steps: int) -> None:

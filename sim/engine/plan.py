@@ -82,6 +82,9 @@ class Plan:
     """Blocks moved over PCIe, both ways."""
     mappings: Mappings = field(default_factory=Mappings)
     """Physical pages mapped and unmapped since the step before began."""
+    behind: int = 0
+    """Nanoseconds of the step before if it ran decodes alone, else 0: an engine's host can be at work on this step
+    meanwhile."""
 
     def move(self, kind: MoveKind, blocks: Iterable[Copy]) -> None:
         """Add block moves of one kind."""

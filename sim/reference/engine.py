@@ -86,6 +86,8 @@ class ReferenceEngine:
         self.event_rows: list[dict[str, Any]] = []
         self.evicted = 0
         """Cached blocks evicted until the last row was written."""
+        self.behind = 0
+        """Nanoseconds of the last step if it ran decodes alone."""
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -195,7 +197,10 @@ class ReferenceEngine:
         now = room.allocator.mappings()
         step.mappings = Mappings(now.mapped - self.mapped.mapped, now.unmapped - self.mapped.unmapped)
         self.mapped = now
-        duration = self.executor.run(as_plan(step), as_serving(room))
+        plan = as_plan(step)
+        plan.behind = self.behind
+        duration = self.executor.run(plan, as_serving(room))
+        self.behind = 0 if plan.chunks else duration
         gaps = self.gaps(step, self.now + duration)
         gap, gap_tokens = usual([gap for gap, _ in gaps])
         self.record(duration, step, len(gaps), gap, gap_tokens)

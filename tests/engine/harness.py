@@ -75,6 +75,8 @@ class Clock:
     """For each block moved over PCIe."""
     mapped: int = 0
     """For each page mapped; a tenth of it for each page unmapped."""
+    behind: int = 0
+    """For a step with chunks right after one of decodes alone, and for each microsecond of that one."""
     foresees: bool = True
     """Whether the engine may leap."""
 
@@ -85,6 +87,8 @@ class Clock:
         done = sum(chunk.job.known == chunk.start + chunk.tokens for chunk in plan.chunks)
         moves = plan.copied_tokens * self.copied + plan.swapped_blocks * self.swapped
         moves += plan.mappings.mapped * self.mapped + plan.mappings.unmapped * self.mapped // 10
+        if plan.behind and plan.chunks:
+            moves += self.behind * (1 + plan.behind // 1000)
         return self.step * MS + tokens * self.token + known * self.context + done * self.prompt + moves
 
     def foresee(self, serving: Serving, steps: int) -> Ints | None:

@@ -135,6 +135,7 @@ def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
         copied=draw(st.sampled_from([0, 300])),
         swapped=draw(st.sampled_from([0, 50_000])),
         mapped=draw(st.sampled_from([0, 10])),
+        behind=draw(st.sampled_from([0, 3])),
         foresees=draw(st.integers(0, 5)) > 0,
     )
     return Setup(
