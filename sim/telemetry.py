@@ -301,17 +301,19 @@ def block_runs(serving: Serving) -> npt.NDArray[np.int64]:
     """Describe the block map: int64[5, runs] of first block, blocks, owner, references, empty slots."""
     allocator = serving.allocator
     table = allocator.table
-    owner = np.full(allocator.num_blocks + 1, -2, np.int64)
-    references = np.zeros(allocator.num_blocks + 1, np.int64)
-    slack = np.zeros(allocator.num_blocks + 1, np.int64)
+    owner = np.full(allocator.num_blocks + 1, -2, np.int32)
+    references, slack = np.zeros_like(owner), np.zeros_like(owner)
     rows, lengths, owners = _held(serving)
     if len(rows):
         count = table.count[rows]
         there = np.arange(width := int(count.max(initial=0))) < count[:, None]
-        blocks = table.blocks[rows, :width][there].astype(np.int64)
+        blocks = table.blocks[rows, :width][there]
         empty = allocator.block_size - allocator.columns.filled(lengths, width, allocator.block_size)[there]
         owner[blocks] = np.repeat(owners, count)
-        np.add.at(references, blocks, 1)
+        if allocator.shares:
+            np.add.at(references, blocks, 1)
+        else:
+            references[blocks] = 1
         slack[blocks] = empty
     padded, padding = allocator.padding()
     if len(padding):
@@ -322,13 +324,18 @@ def block_runs(serving: Serving) -> npt.NDArray[np.int64]:
     cached = allocator.cached_blocks()
     owner[cached[references[cached] == 0]] = -1
     owner[0] = -2
-    alike = (np.diff(owner[1:], prepend=-3) == 0) & (np.diff(references[1:], prepend=0) == 0)
-    start = np.flatnonzero(~alike) + 1
-    stop = np.append(start[1:], allocator.num_blocks + 1)
-    total = np.append(0, np.cumsum(slack))
-    used = owner[start] != -2
-    start, stop = start[used], stop[used]
-    return np.stack([start, stop - start, owner[start], references[start], total[stop] - total[start]])
+    differ = (owner[2:] != owner[1:-1]) | (references[2:] != references[1:-1])
+    start = np.append(1, differ.nonzero()[0] + 2)
+    runs = np.stack(
+        [
+            start,
+            np.diff(start, append=len(owner)),
+            owner[start],
+            references[start],
+            np.add.reduceat(slack, start, dtype=np.int64),
+        ]
+    )
+    return runs[:, runs[2] != -2]
 
 
 def _held(serving: Serving) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
