@@ -172,7 +172,7 @@ class GroupedIdeal(HybridAllocator):
             num_blocks, block_size, max_model_len, max_rows, paging=paging, prefix_cache=prefix_cache, groups=groups
         )
         page = self.cut.page_blocks
-        self.host.pool = EndlessPieces(-(-1024 // page) * page, page, self.pieces, 0)
+        self.host.pool = EndlessPieces(-(-64 // page) * page, page, self.pieces, 0)
 
     def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
         """See `Allocator.swap_out_group`.  Never refused, and no move is due: none could be free of cost."""
