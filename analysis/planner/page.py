@@ -13,7 +13,7 @@ from analysis.planner.capacities import curve_figures
 from analysis.planner.reading import Planned, open_planned
 from analysis.planner.rows import plain
 from analysis.planner.sweeps import FIGURES
-from analysis.planner.tables import COLUMNS, broken, interval, last_words, sustained
+from analysis.planner.tables import COLUMNS, broken, interval, last_words, resolution, sustained
 from analysis.planner.words import capacity_findings, sweep_findings
 from analysis.report import asset, embed, environment, plotly_js
 
@@ -187,9 +187,8 @@ def _capacity(planned: Planned) -> str:
     repeats = max(one["n"] for one in answers)
     subtitle = [
         " and ".join(one["text"] for one in summary["slo"]),
-        f"{repeats} replications, each with the same random numbers at every rate"
-        if repeats > 1
-        else "one replication",
+        f"{repeats} replications, the same random numbers at every rate" if repeats > 1 else "one replication",
+        resolution(summary),
     ]
     ratios = {(one["point"], one["over"]): one for one in summary["ratios"]}
     rows = []

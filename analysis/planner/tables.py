@@ -55,7 +55,10 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     repeated = any(one["n"] > 1 for one in summary["answers"])
     made = plain(f"Highest sustained rate with {aims}, {summary['unit']}")
     if repeated:
-        made.caption = "±: 95 % interval over replications; a ratio is of pairs of replications"
+        made.caption = (
+            "±: 95 % interval over replications; a ratio is of pairs of replications\n"
+            f"{resolution(summary)}, which intervals do not count"
+        )
     for key in [*last_words(keys), "allocator"]:
         made.add_column(key, no_wrap=True)
     made.add_column("sustained", justify="right", no_wrap=True)
@@ -71,6 +74,17 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
             cells.append(Text(times(ratio) if ratio else ""))
         made.add_row(*cells)
     return stiff(made)
+
+
+def resolution(summary: Mapping[str, Any]) -> str:
+    """Say how near a search comes: the gap between the rate it sustains and the next one that it does not."""
+    gaps = [
+        one["not_sustained"] / one["sustained"] - 1
+        for answer in summary["answers"]
+        for one in answer["searches"]
+        if one["sustained"] and one["not_sustained"]
+    ]
+    return f"rates are tried {100 * max(gaps, default=0):.1f} % apart"
 
 
 def sustained(answer: Mapping[str, Any]) -> str:
