@@ -11,13 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from sim.cli import main
 from sim.cli.app import FAULT
+from sim.errors import UserError
 from sim.planner.backends import Kind, make
 from sim.planner.execute import Step
 from sim.planner.grid import Base
@@ -70,6 +71,20 @@ def dask_cluster(folder: Path) -> Iterator[tuple[str, list[int]]]:
         for process in (*workers, scheduler):
             process.kill()
             process.communicate()
+
+
+def await_workers(address: str, wanted: int) -> None:
+    """Wait until the scheduler answers and so many workers have come to it."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with suppress(UserError):  # nobody answers yet
+            backend = make("dask", address=address)
+            come = backend.workers
+            backend.close()
+            if come == wanted:
+                return
+        time.sleep(0.2)
+    pytest.fail(f"{wanted} workers did not come in time")
 
 
 @contextmanager
@@ -132,14 +147,7 @@ def calm(base: Base) -> bytes:
 @needs_dask
 def test_a_dask_cluster_gives_the_same_with_a_worker_killed(base: Base, calm: bytes, tmp_path: Path) -> None:
     with dask_cluster(tmp_path) as (address, workers):
-        deadline = time.monotonic() + 60
-        while True:  # both workers have come
-            backend = make("dask", address=address)
-            count = backend.workers
-            backend.close()
-            if count == 2 or time.monotonic() > deadline:
-                break
-            time.sleep(0.1)
+        await_workers(address, len(workers))
         swept(base, "dask", address, Path("x"), 3, lambda: os.kill(workers[0], signal.SIGKILL))
     assert Path("x/results.parquet").read_bytes() == calm
 
