@@ -25,6 +25,7 @@ WAITING = {
     "order": "its turn behind preempted requests",
 }
 BINDING = {"bandwidth": "memory bandwidth", "compute": "compute", "overhead": "the overheads of a step"}
+BEHIND = "fewer requests leave than arrive, or the run is too short to tell"
 WHILE = {"waiting": "While requests wait", "busy": "While the engine is busy"}
 TELLS = {"better": "better", "worse": "worse", "same": "cannot be told apart", "none": "no difference"}
 STYLES = {"better": "green", "worse": "red", "same": "dim", "none": "dim"}
@@ -64,7 +65,7 @@ def bound(limits: Mapping[str, Any]) -> dict[str, str]:
             f"{first} {pace} {idle}",
         }
     if not limits["kept_up"]:
-        return {"name": term, "text": f"{BINDING[term].capitalize()} limits this workload, which falls behind. {pace}"}
+        return {"name": term, "text": f"{BINDING[term].capitalize()} limits this workload: {BEHIND}. {pace}"}
     return {
         "name": "arrivals",
         "text": f"The arrival rate limits this workload: hardly a request waits for memory, a seat or room in a step. "
@@ -194,6 +195,8 @@ def _holds(one: Mapping[str, Any], before: Mapping[str, Any], aims: str) -> str:
         return ""
     if one["meets"]:
         return f" {aims} holds" + (", as it did before." if before["meets"] and one is not before else ".")
+    if not one["kept_up"]:
+        return f" Even so {BEHIND}, with this or anything that was tried."
     return f" Even so {aims} does not hold, with this or anything that was tried."
 
 

@@ -266,6 +266,7 @@ def _told(ask: Adviser, tried: Tried) -> dict[str, Any]:
         "knobs": [change.knob for change in tried.changes],
         "settings": {".".join(map(str, change.axis.places[0])): change.after for change in tried.changes},
         "meets": ask.meets(tried.records),
+        "kept_up": all(record["load"]["kept_up"] for record in tried.records),
         "figures": {name: bounds(t_interval(np.array(some))) for name, some in values.items()},
         "effect": _effect(tried.against),
     }
