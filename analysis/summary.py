@@ -157,7 +157,7 @@ def little(seen: Observed) -> dict[str, float] | None:
     """
     kept = seen.requests["status"] != "refused"
     samples = np.unique(seen.requests["samples"][kept])
-    if len(samples) != 1 or not seen.duration_s:
+    if len(samples) != 1 or samples[0] < 1 or not seen.duration_s:
         return None
     law = stats.little(
         seen.requests["arrival_s"][kept],
