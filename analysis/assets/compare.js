@@ -30,7 +30,7 @@ async function drawBars() {
       x: log ? Math.log10(Math.max(row.value || 0, row.high || 0, row.published || 0, least / 2)) : Math.max(row.value || 0, row.high || 0, row.published || 0), xanchor: "left", xshift: row.published === null ? 3 : 8, y: at, yanchor: "middle", showarrow: false, font: { size: 11, color: css("--ink") },
       text: short(row.value) + (rate && row.ideal !== null ? ` (${short(row.ideal, 0)} %)` : ""),
     }));
-    const room = rate && ideal ? 1.5 : 1.28;
+    const room = rate && ideal ? (narrow() ? 2 : 1.5) : 1.28; // for the text behind the longest bar
     await Plotly.newPlot(div, traces, {
       ...base, dragmode: false, width: div.clientWidth, margin: { l: Math.min(150, div.clientWidth * 0.4), r: 8, t: 4, b: 24 }, bargap: 0.25, annotations: text,
       xaxis: { ...base.xaxis, ticksuffix: "", showgrid: true, nticks: 4, fixedrange: true, type: log ? "log" : "linear", range: log ? [Math.log10(least / 2), Math.log10(most) + 0.28 * (Math.log10(most) - Math.log10(least / 2))] : [0, most * room], domain: [0, 1] },
