@@ -323,6 +323,12 @@ class Allocator(ABC):
         if row not in self.table:
             raise AllocatorError(f"{self.kind}: row {row} is not open")
 
+    @staticmethod
+    def demand_each_once(rows: Sequence[int]) -> None:
+        """Raise `AllocatorError` if a row is named twice."""
+        if len(set(rows)) < len(rows):
+            raise AllocatorError(f"a row is named twice: {rows}")
+
     def lookup(self, content: Content, tokens: int) -> Hit:
         """Find the longest cached prefix of the first `tokens` tokens.  Changes nothing.
 
@@ -416,14 +422,16 @@ class Allocator(ABC):
 
     def swap_out(self, row: int) -> Swap | Refusal:
         """Move a sequence to the host; its row is closed and a host row opened."""
-        raise AllocatorError(f"{self.kind} cannot swap")
+        swaps = self.swap_out_group([row])
+        return swaps if isinstance(swaps, Refusal) else swaps[0]
 
     def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
         """Move a sequence back; `row` is a host row.
 
         `spare` blocks must still be free afterwards, and if any need be, the sequence's next token must find room.
         """
-        raise AllocatorError(f"{self.kind} cannot swap")
+        swaps = self.swap_in_group([row], spare)
+        return swaps if isinstance(swaps, Refusal) else swaps[0]
 
     def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
         """Do `swap_out` for all of `rows`, the sequences of one request, or for none."""

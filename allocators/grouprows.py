@@ -135,16 +135,6 @@ class GroupRows(Allocator):
 
     # -- rows ------------------------------------------------------------------------------
 
-    def swap_out(self, row: int) -> Swap | Refusal:
-        """See `Allocator.swap_out`."""
-        swaps = self.swap_out_group([row])
-        return swaps if isinstance(swaps, Refusal) else swaps[0]
-
-    def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
-        """See `Allocator.swap_in`."""
-        swaps = self.swap_in_group([row], spare)
-        return swaps if isinstance(swaps, Refusal) else swaps[0]
-
     def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
         """See `Allocator.swap_out_group`."""
         for row in rows:
@@ -158,11 +148,6 @@ class GroupRows(Allocator):
             self.host.demand_open(row)
         self.demand_each_once(rows)
         return self.host.swap_in(self, rows, spare)
-
-    def demand_each_once(self, rows: Sequence[int]) -> None:
-        """Raise `AllocatorError` if a row is named twice."""
-        if len(set(rows)) < len(rows):
-            raise AllocatorError(f"a row is named twice: {rows}")
 
     def cells_of(self, row: int, table: BlockTable | None = None) -> list[Ints]:
         """By group: the pieces a row lists, in logical order, 0 where a window has left one behind.

@@ -127,7 +127,7 @@ class HybridAllocator(GroupRows):
         """See `Allocator.from_options`; `block_size` is an option like others here."""
         values = resolve(cls.kind, cls.options, options, facts)
         _cut(values)
-        return cls(num_blocks, max_model_len=max_model_len, max_rows=max_rows, **values)  # type: ignore[arg-type]
+        return cls(num_blocks, max_model_len=max_model_len, max_rows=max_rows, **values)  # type: ignore[arg-type] # `resolve` has
 
     @classmethod
     def slots_per_block(cls, values: Mapping[str, Value]) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allocators.audit import audit
-from allocators.base import Allocator, AllocatorError, Copy, Grant, Ints, Refusal, Swap, Usage
+from allocators.base import Allocator, Copy, Grant, Ints, Refusal, Swap, Usage
 from allocators.blockpool import BlockPool
 from allocators.content import Content
 from allocators.host import HostPool
@@ -84,16 +84,6 @@ class SharingRows(Allocator):
         self.demand_open(row)
         self.close_row(row)
 
-    def swap_out(self, row: int) -> Swap | Refusal:
-        """See `Allocator.swap_out`."""
-        swaps = self.swap_out_group([row])
-        return swaps if isinstance(swaps, Refusal) else swaps[0]
-
-    def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
-        """See `Allocator.swap_in`."""
-        swaps = self.swap_in_group([row], spare)
-        return swaps if isinstance(swaps, Refusal) else swaps[0]
-
     def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
         """See `Allocator.swap_out_group`."""
         for row in rows:
@@ -136,12 +126,6 @@ class SharingRows(Allocator):
     def check(self) -> None:
         """See `Allocator.check`."""
         audit(self)
-
-    @staticmethod
-    def demand_each_once(rows: Sequence[int]) -> None:
-        """Raise `AllocatorError` if a row is named twice."""
-        if len(set(rows)) < len(rows):
-            raise AllocatorError(f"a row is named twice: {rows}")
 
     def open_row(self, blocks: Ints, length: int) -> int:
         """Open a row that lists `blocks`, for which the pool counts it already."""

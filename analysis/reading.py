@@ -208,7 +208,7 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
 
     """
     import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415  (ditto)
 
     try:
         with pq.ParquetFile(path, memory_map=True) as file:

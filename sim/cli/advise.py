@@ -10,9 +10,8 @@ from rich.text import Text
 
 from analysis.planner.advising import advice_table, words
 from analysis.planner.page import write_page
-from analysis.planner.tables import failures
 from sim.cli.output import WIDTH, AsJson, emit, lay_out, terminal
-from sim.cli.planning import hands, interrupted
+from sim.cli.planning import hands, interrupted, told
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes
@@ -89,11 +88,7 @@ def advise(
     lay_out(console, advice_table(summary))
     for reason in summary["left_out"]:
         console.print(Text(f"not tried: {reason}", style="dim"), soft_wrap=True)
-    for line in failures(summary["failed"]):
-        console.print(line, soft_wrap=True)
-    console.print(
-        f"Written: {folder}/ with results.parquet, summary.json and {page.name}", markup=False, soft_wrap=True
-    )
+    told(console, summary["failed"], folder, page)
     return None
 
 

@@ -126,10 +126,10 @@ def _nowhere() -> TextIO:
 
 def _for_users() -> tuple[type[Exception], ...]:
     """Errors whose text is written for the user.  Imported only now: `--help` must not wait for them."""
-    from analysis.export.errors import ExportError  # noqa: PLC0415
-    from analysis.reading import RunDirectoryError  # noqa: PLC0415
-    from sim.errors import UserError  # noqa: PLC0415
-    from workloads.errors import WorkloadError  # noqa: PLC0415
+    from analysis.export.errors import ExportError  # noqa: PLC0415  (start-up time)
+    from analysis.reading import RunDirectoryError  # noqa: PLC0415  (start-up time)
+    from sim.errors import UserError  # noqa: PLC0415  (start-up time)
+    from workloads.errors import WorkloadError  # noqa: PLC0415  (start-up time)
 
     return UserError, WorkloadError, RunDirectoryError, ExportError
 

@@ -8,9 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from analysis.planner.page import write_page
-from analysis.planner.tables import capacity_table, failures
+from analysis.planner.tables import capacity_table
 from sim.cli.output import WIDTH, AsJson, emit, lay_out, terminal
-from sim.cli.planning import hands, interrupted
+from sim.cli.planning import hands, interrupted, told
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes
@@ -95,9 +95,5 @@ def capacity(
     else:
         console = terminal(at_least=WIDTH)
         lay_out(console, capacity_table(summary, [axis.key for axis in over]))
-        for line in failures(summary["failed"]):
-            console.print(line, soft_wrap=True)
-        console.print(
-            f"Written: {folder}/ with results.parquet, summary.json and {page.name}", markup=False, soft_wrap=True
-        )
+        told(console, summary["failed"], folder, page)
     return None

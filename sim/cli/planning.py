@@ -1,19 +1,22 @@
-"""What `sweep`, `capacity` and `advise` have in common: hands that do the work, and an end before its time."""
+"""What `sweep`, `capacity` and `advise` have in common: hands that do the work, and what is said at the end."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analysis.planner.reading import CELLS
+from analysis.planner.tables import failures
 from sim.cli.app import INTERRUPTED
 from sim.cli.output import terminal
 from sim.planner.backends import make
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from rich.console import Console
 
     from sim.planner.backends import Backend, Kind
 
@@ -35,3 +38,12 @@ def interrupted(folder: Path) -> int:
     said = f"interrupted; {kept if complete else 'nothing was finished'}"
     terminal(stderr=True).print(said, markup=False, soft_wrap=True)
     return INTERRUPTED
+
+
+def told(console: Console, failed: Sequence[Mapping[str, Any]], folder: Path, page: Path) -> None:
+    """Say at the end which simulations failed, and where the results are."""
+    for line in failures(failed):
+        console.print(line, soft_wrap=True)
+    console.print(
+        f"Written: {folder}/ with results.parquet, summary.json and {page.name}", markup=False, soft_wrap=True
+    )

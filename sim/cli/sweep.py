@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from cyclopts import Parameter
 
 from analysis.planner.page import write_page
-from analysis.planner.tables import failures, sweep_table
+from analysis.planner.tables import sweep_table
 from sim.cli.output import WIDTH, AsJson, add, emit, lay_out, listing, terminal
-from sim.cli.planning import hands, interrupted
+from sim.cli.planning import hands, interrupted, told
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes
@@ -83,11 +83,7 @@ def sweep(
     else:
         console = terminal(at_least=WIDTH)
         lay_out(console, sweep_table(summary, [axis.key for axis in over]))
-        for line in failures(summary["failed"]):
-            console.print(line, soft_wrap=True)
-        console.print(
-            f"Written: {folder}/ with results.parquet, summary.json and {page.name}", markup=False, soft_wrap=True
-        )
+        told(console, summary["failed"], folder, page)
     return None
 
 

@@ -354,7 +354,7 @@ def test_a_swapped_sequence_comes_back(case: Case) -> None:
     allocator = case.make()
     row, other = admitted(allocator, 7), admitted(allocator, 3)
     before = state(allocator)
-    if not supports(allocator, "swap_out"):
+    if not supports(allocator, "swap_out_group"):
         with pytest.raises(AllocatorError, match="cannot swap"):
             allocator.swap_out(row)
         with pytest.raises(AllocatorError, match="cannot swap"):
@@ -385,7 +385,7 @@ def test_a_swapped_sequence_comes_back(case: Case) -> None:
 
 def test_forks_come_back_from_the_host_in_any_order(case: Case) -> None:
     allocator = case.make()
-    if not (supports(allocator, "swap_out") and supports(allocator, "fork")):
+    if not (supports(allocator, "swap_out_group") and supports(allocator, "fork")):
         return
     row = admitted(allocator, 7)
     rows = [row]
@@ -411,7 +411,7 @@ def test_forks_come_back_from_the_host_in_any_order(case: Case) -> None:
 def test_a_swapped_sequence_waits_for_room(case: Case) -> None:
     allocator = case.make()
     row = admitted(allocator, 7)
-    if not supports(allocator, "swap_out") or isinstance(out := allocator.swap_out(row), Refusal):
+    if not supports(allocator, "swap_out_group") or isinstance(out := allocator.swap_out(row), Refusal):
         return
     fill(allocator, 7)
     before = state(allocator)
