@@ -12,7 +12,6 @@ start: a namespace (SGLang's `extra_key`, `cache_salt`) is a root of keys.  Time
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING
 
 from allocators.base import AllocatorError, CorruptionError
@@ -66,12 +65,17 @@ class RadixTree:
         """Pages in nodes that nobody has locked."""
         self.protected = 0
         """Pages in locked nodes."""
-        self._time = count(1)
+        self._time = 0
         self._heap: list[tuple[int, Node]] = []
         """(Time of use, leaf) of every leaf that may be evicted, among entries that are no longer true."""
         self._nodes = 0
         self._home: dict[int, Node] = {}
         """Block -> the node that holds it."""
+
+    def _tick(self) -> int:
+        """Return a later instant than any before: time is the order of uses."""
+        self._time += 1
+        return self._time
 
     def __iter__(self) -> Iterator[Node]:
         """Go through all nodes but the root, parents before children."""
@@ -115,7 +119,7 @@ class RadixTree:
         """
         node, there = self._descend(start or self.root, keys)
         if there < len(keys):
-            leaf = Node(list(keys[there:]), list(blocks[there:]), node, next(self._time))
+            leaf = Node(list(keys[there:]), list(blocks[there:]), node, self._tick())
             node.children[keys[there]] = leaf
             node.growing = False
             self._home.update(dict.fromkeys(leaf.blocks, leaf))
@@ -158,7 +162,7 @@ class RadixTree:
 
     def touch(self, node: Node) -> None:
         """Mark the path to `node` as used."""
-        time = next(self._time)
+        time = self._tick()
         for each in node.ancestry():
             each.used = time
         self._offer(node)
@@ -234,7 +238,7 @@ class RadixTree:
 
     def _descend(self, node: Node, keys: Sequence[int]) -> tuple[Node, int]:
         """Follow `keys` from `node`, marking what is passed as used; return where they end and how many were found."""
-        time, found = next(self._time), 0
+        time, found = self._tick(), 0
         while found < len(keys) and keys[found] in node.children:
             child = node.children[keys[found]]
             same = _common(child.keys, keys, found)
@@ -249,7 +253,7 @@ class RadixTree:
         parent = node.parent
         if parent is None:
             raise AllocatorError("the root has no pages to split")
-        upper = Node(node.keys[:pages], node.blocks[:pages], parent, next(self._time))
+        upper = Node(node.keys[:pages], node.blocks[:pages], parent, self._tick())
         upper.locks = node.locks
         self._home.update(dict.fromkeys(upper.blocks, upper))
         parent.children[upper.keys[0]] = upper
