@@ -233,6 +233,9 @@ class Allocator(ABC):
     """How many of its slots a row still has when it must next be named in `grow`: 0 if only a row that runs out must
     be, 1 if one that becomes full must be too; None if every row must be, with every token.  Until then `table.length`
     lags behind.  `grow` with the length that a row has by now puts it right, as `fork` and `swap_out` want it."""
+    regular: bool = False
+    """True if a row that runs out of slots gets one block, and nothing else ever happens to a row that decodes, once
+    it has grown after a fork or a swap: `append` may then stand for `grow`."""
     settled: bool = True
     """True if an `admit` that was refused stays refused until something is released (no cache, no moves)."""
     token_slots: int = 1
@@ -389,6 +392,16 @@ class Allocator(ABC):
     @abstractmethod
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
+
+    def append(self, rows: Sequence[int]) -> None:
+        """Give rows, in the order given, one more block whose first slot is used: `grow` where that is all it does.
+
+        Args:
+            rows: open rows of an allocator that is `regular`, all of whose slots are used; a row that is named
+                again gets another block, as if the one before had been used up meanwhile.  There must be `room`.
+
+        """
+        raise AllocatorError(f"{self.kind} grows in more ways than by a block")
 
     @property
     def room(self) -> int:

@@ -15,7 +15,7 @@ Which block is taken when is vLLM's policy, in `allocators.blockpool`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 from typing import ClassVar
@@ -103,6 +103,7 @@ class PagedAllocator(SharingRows):
         self.settled = not self.prefix_cache and not self.windowed
         if not self.windowed and block_size >= LARGE:
             self.notice = int(self.prefix_cache)
+            self.regular = not self.prefix_cache
         self._reaches = np.greater_equal if self.prefix_cache else np.greater
 
     # -- admission -------------------------------------------------------------------------
@@ -190,6 +191,17 @@ class PagedAllocator(SharingRows):
         copies, copied = self._extend(rows[due], lengths[due], need[:fits], copying[:fits])
         self.table.length[rows[:granted]] = lengths[:granted]
         return Growth(granted, refusal, copies, copied)
+
+    def append(self, rows: Sequence[int]) -> None:
+        """See `Allocator.append`."""
+        table, size = self.table, self.block_size
+        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        for row, block in zip(rows, self.pool.take(len(rows))[0].tolist(), strict=True):
+            have = count[row]
+            cells[row, have] = block
+            length[row] = have * size + 1
+            count[row] = have = have + 1
+            slots[row] = have * size
 
     @property
     def room(self) -> int:

@@ -77,7 +77,29 @@ class Growing(ABC):
         """Find memory for all sequences for up to `steps` steps, none of which is refused or takes extra time."""
 
 
-class Calendar(Growing):
+class Noting(Growing):
+    """Asks for those sequences that run out of slots, so that the allocator learns of tokens when it needs to."""
+
+    def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
+        """Grow the sequences in `decoding`."""
+        super().__init__(allocator, decoding)
+        self._asked = (0, 0)
+        """The last step for which slots were found, and the last sequence that has them."""
+
+    def tell(self, sequences: Several[Sequence]) -> None:
+        """See `Growing.tell`."""
+        clock = self.decoding.clock
+        step, last = self._asked
+        lengths = [clock + each.start + (step > clock and each.order <= last) for each in sequences]
+        self.allocator.grow(_rows(sequences), np.array(lengths, np.int64))
+
+    def _ask(self, page: Several[Sequence], step: int) -> Growth:
+        """Ask for the slots that sequences need for the step that ends at clock `step`."""
+        lengths = [step + each.start for each in page]
+        return self.allocator.grow(_rows(page), np.array(lengths, np.int64))
+
+
+class Calendar(Noting):
     """Asks for those sequences that run out of slots.
 
     A page lists, in running order, the sequences that need more slots for the step that ends when
@@ -91,8 +113,6 @@ class Calendar(Growing):
         self._pages: dict[int, list[Sequence]] = {}
         self._fresh = 0
         """The page that may hold sequences whose last block is shared, or has a twin on the host."""
-        self._asked = (0, 0)
-        """The last step for which slots were found, and the last sequence that has them."""
 
     def begin(self, sequence: Sequence) -> None:
         """See `Growing.begin`."""
@@ -114,13 +134,6 @@ class Calendar(Growing):
         for sequence in sequences:
             self._leave(sequence)
             self._enter(sequence, sequence.due + 1)
-
-    def tell(self, sequences: Several[Sequence]) -> None:
-        """See `Growing.tell`."""
-        clock = self.decoding.clock
-        step, last = self._asked
-        lengths = [clock + each.start + (step > clock and each.order <= last) for each in sequences]
-        self.allocator.grow(_rows(sequences), np.array(lengths, np.int64))
 
     def grow(self, first: int, last: int) -> tuple[int, Growth]:
         """See `Growing.grow`."""
@@ -178,11 +191,6 @@ class Calendar(Growing):
                     held, internal = self._grown(page, clock + step + 1)
                     changes.append((step, held, 0, 0, internal, 0))
         return Stretch(done, changes)
-
-    def _ask(self, page: Several[Sequence], step: int) -> Growth:
-        """Ask for the slots that sequences need for the step that ends at clock `step`."""
-        lengths = [step + each.start for each in page]
-        return self.allocator.grow(_rows(page), np.array(lengths, np.int64))
 
     def _grown(self, page: Several[Sequence], step: int) -> tuple[int, int]:
         """Take over what sequences hold after a step; returns how many slots more, and how many of them useless."""

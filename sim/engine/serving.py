@@ -15,8 +15,9 @@ import numpy as np
 
 from allocators.base import MISS, Allocator, Ask, Hit, Reason, Refusal, Swap, Usage
 from allocators.ledger import Ledger, split
+from sim.engine.cycle import Cycle
 from sim.engine.decoding import Decoding
-from sim.engine.growing import Calendar, Roll
+from sim.engine.growing import Calendar, Growing, Roll
 from sim.engine.jobs import NEVER, Job
 from sim.engine.plan import Loss, MoveKind
 
@@ -53,8 +54,7 @@ class Serving:
         self.prefilling: dict[int, Job] = {}
         """The running jobs that do not decode yet, by ticket."""
         self.decoding = Decoding()
-        notice = allocator.notice
-        self.growing = Roll(allocator, self.decoding) if notice is None else Calendar(allocator, self.decoding, notice)
+        self.growing = _growing(allocator, self.decoding)
         self.lingering: list[Job] = []
         """Finished jobs whose memory a batch-level scheduler still holds."""
         self.blocked = Blocked.NOTHING
@@ -376,6 +376,14 @@ class Serving:
                 blocks = {int(table.row(row)[-1]) for row in job.rows}
                 twice += (len(job.rows) - len(blocks)) * self.waste(job.rows[0], job)
         return twice
+
+
+def _growing(allocator: Allocator, decoding: Decoding) -> Growing:
+    """Choose how the decoding sequences of an allocator grow."""
+    if allocator.regular:
+        return Cycle(allocator, decoding)
+    notice = allocator.notice
+    return Roll(allocator, decoding) if notice is None else Calendar(allocator, decoding, notice)
 
 
 class StalledError(Exception):

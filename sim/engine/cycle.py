@@ -1,0 +1,123 @@
+"""Growing in a cycle: sequences that each need a block once in `block_size` steps, and nothing in between.
+
+Where every block is a sequence's own and has no key, all that happens to a sequence while it decodes is
+that it takes a block whenever the last one is full: in the steps whose number leaves the same remainder
+when divided by `block_size`.  A page for each remainder lists who takes one then, and is written to only
+when a sequence comes or goes.  So many steps are a walk over pages, whoever decodes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim.engine.decoding import enter
+from sim.engine.growing import NO_STRETCH, NOTHING, Change, Noting, Stretch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence as Several
+
+    from allocators.base import Allocator, Growth
+    from sim.engine.decoding import Decoding, Sequence
+
+
+class Cycle(Noting):
+    """Hands out one block after the other, to those whose last one is full."""
+
+    def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
+        """Grow the sequences in `decoding`."""
+        super().__init__(allocator, decoding)
+        self._period = allocator.block_size
+        self._pages: list[list[Sequence]] = [[] for _ in range(self._period)]
+        """Sequences that take a block in the step that ends at a clock of this remainder, in running order."""
+        self._fresh: list[Sequence] = []
+        """Those whose last block may be shared or have a twin on the host, in running order.
+
+        The allocator must be asked for their next step, in which it copies that block.
+        """
+
+    def begin(self, sequence: Sequence) -> None:
+        """See `Growing.begin`."""
+        super().begin(sequence)
+        owner, period = sequence.owner, self._period
+        used = -(-sequence.final // period) * period
+        sequence.due = used - period + 1 - sequence.start
+        enter(self._pages[(1 - sequence.start) % period], sequence)
+        if owner.samples > 1 or owner.swapped_blocks or self.allocator.free_preemption:
+            enter(self._fresh, sequence)
+
+    def leave(self, sequence: Sequence) -> None:
+        """See `Growing.leave`."""
+        sequence.slots = int(self.allocator.table.slots[sequence.row])
+        super().leave(sequence)
+        self._pages[(1 - sequence.start) % self._period].remove(sequence)
+        if self._fresh and sequence in self._fresh:
+            self._fresh.remove(sequence)
+
+    def stay(self, sequences: Several[Sequence]) -> None:
+        """See `Growing.stay`."""
+        period = self._period
+        for sequence in sequences:
+            self._pages[(1 - sequence.start) % period].remove(sequence)
+            enter(self._pages[(2 - sequence.start) % period], sequence)
+            sequence.due += 1
+
+    def grow(self, first: int, last: int) -> tuple[int, Growth]:
+        """See `Growing.grow`."""
+        allocator, members, step = self.allocator, self.decoding.members, self.decoding.clock + 1
+        page, place, growth = self._page(first, last, step), last, NOTHING
+        if not self._fresh and len(page) <= allocator.room:
+            allocator.append([each.row for each in page])
+        elif page:
+            growth = self._ask(page, step)
+            if growth.refusal is not None:
+                place = members.index(page[growth.granted], first)
+                page = page[: growth.granted]
+            self._fresh = [each for each in self._fresh if each not in page]
+        if place:
+            self._asked = step, members[place - 1].order
+        self.internal += self._useless(page, step)
+        return place, growth
+
+    def _page(self, first: int, last: int, step: int) -> list[Sequence]:
+        """List those of the sequences `[first, last)` that the allocator must be asked for, or give a block."""
+        page, members = self._pages[step % self._period], self.decoding.members
+        if self._fresh:
+            page = list(page)
+            for sequence in self._fresh:
+                if sequence not in page:
+                    enter(page, sequence)
+        if page and (first or last < len(members)):
+            low, high = members[first].order, members[last - 1].order
+            page = [each for each in page if low <= each.order <= high]
+        return page
+
+    def stretch(self, steps: int) -> Stretch:
+        """See `Growing.stretch`."""
+        if self._fresh:
+            return NO_STRETCH
+        allocator, pages, period = self.allocator, self._pages, self._period
+        room, step, size = allocator.room, self.decoding.clock, allocator.block_size
+        rows: list[int] = []
+        changes: list[Change] = []
+        done = steps
+        for ahead in range(steps):
+            step += 1
+            page = pages[step % period]
+            if page:
+                room -= len(page)
+                if room < 0:
+                    done = ahead
+                    break
+                rows += [each.row for each in page]
+                changes.append((ahead, len(page) * size, 0, 0, self._useless(page, step), 0))
+        allocator.append(rows)
+        self.internal += sum(change[4] for change in changes)
+        return Stretch(done, changes)
+
+    def _useless(self, page: Several[Sequence], step: int) -> int:
+        """Count the slots of blocks just taken that will never be used: none but in a last block."""
+        useless = 0
+        for sequence in page:
+            if sequence.due == step:
+                useless += -sequence.final % self._period
+        return useless
