@@ -45,6 +45,7 @@ TRAITS = (
     "shares",
     "settled",
     "token_slots",
+    "page_bytes",
     "num_blocks",
     "block_size",
     "max_model_len",

@@ -204,6 +204,14 @@ class Mappings(NamedTuple):
     """Pages mapped so far."""
     unmapped: int = 0
     """Pages unmapped so far."""
+    mapped_ahead: int = 0
+    """Of the mapped pages, those of tokens that were foreseen, so that the calls run while the step before computes."""
+    unmapped_ahead: int = 0
+    """Of the unmapped pages, those that had to make way for them."""
+
+    def since(self, before: Mappings) -> Mappings:
+        """Return the calls made since it was `before`."""
+        return Mappings(*(now - then for now, then in zip(self, before, strict=True)))
 
 
 class Allocator(ABC):
@@ -240,6 +248,8 @@ class Allocator(ABC):
     """True if an `admit` that was refused stays refused until something is released (no cache, no moves)."""
     token_slots: int = 1
     """Slots that a token takes: 1, or several where groups of layers are counted apart."""
+    page_bytes: int = 0
+    """Bytes of a physical page, for allocators that map pages (see `mappings`)."""
 
     def __init__(self, num_blocks: int, block_size: int, max_model_len: int, max_rows: int = 256) -> None:
         """Make an empty pool.

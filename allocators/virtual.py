@@ -6,9 +6,16 @@ have reached: one page in each of those tensors at a time, a *page group*, which
 block here.  It holds `page / bytes of a token in one tensor` tokens: for Llama-3-8B 32 with pages
 of 64 KiB, and 1,024 with the 2 MiB of an unchanged CUDA driver (vAttention, ASPLOS 2025, table 8).
 
-Mapping is a call to the driver, so the calls are counted.  With deferred reclamation a range keeps
-its pages when its sequence leaves; the next sequence starts in them, and only when no page is
-left over are they unmapped from where they lie idle.
+Mapping is a call to the driver, so the calls are counted, and two things keep them off the critical
+path.  With deferred reclamation a range keeps its pages when its sequence leaves; the next sequence
+starts in them (in the smallest such range that has enough, else in the largest), and only when no page is
+left over are they unmapped from where they lie idle.  With overlap, a second thread maps what the next
+decode of each sequence will reach while the GPU computes the step before; what prompts need is waited
+for, and what the step before was too short to hide.
+
+vAttention's thread looks up to ten steps ahead, at most two groups a step, and while the pool is full
+finds nothing to map before the step that frees memory is over.  Here it looks one step ahead, and finds
+what the next step will find.
 """
 
 from __future__ import annotations
@@ -47,6 +54,9 @@ class VirtualAllocator(Allocator):
         {
             "page_kib": Option(int, 2048, "size of a physical page, KiB", choices=(64, 128, 256, 512, 1024, 2048)),
             "deferred": Option(bool, True, "a range keeps its pages for the next sequence (deferred reclamation)"),
+            "overlap": Option(
+                bool, True, "the pages that decodes will reach are mapped while the step before computes"
+            ),
             "kv_tensors": Option(
                 int, 64, "K and V tensors of a sequence, over all layers", minimum=1, fact="kv_tensors"
             ),
@@ -65,12 +75,15 @@ class VirtualAllocator(Allocator):
         *,
         page_kib: int = 2048,
         deferred: bool = True,
+        overlap: bool = True,
         kv_tensors: int = 64,
         tensor_token_bytes: int = 2048,
     ) -> None:
-        """Make an empty pool; sizes in bytes matter only for the size of a block, which the caller has worked out."""
+        """Make an empty pool; the caller has worked out the size of a block from those of a page and a token."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
+        self.page_bytes = page_kib * KIB
         self._deferred = deferred
+        self._overlap = overlap
         self._pages_a_group = kv_tensors
         self._groups = Mappings()
         self._unmapped = list(range(num_blocks, 0, -1))
@@ -117,9 +130,18 @@ class VirtualAllocator(Allocator):
         if need > self.num_blocks - self._in_use:
             return Refusal(Reason.BLOCKS, need, need - self.num_blocks + self._in_use)
         row = self.table.open()
-        self._ahead[row] = self._idle.pop() if self._idle else []
+        self._ahead[row] = self._best_idle(self.blocks_for(whole))
         self._reach(row, tokens)
         return Grant(row, tokens)
+
+    def _best_idle(self, need: int) -> list[int]:
+        """Take the smallest idle range that has `need` groups, else the largest; of equals the newest."""
+        idle = self._idle
+        if not idle:
+            return []
+        return idle.pop(
+            min(reversed(range(len(idle))), key=lambda at: (len(idle[at]) < need, abs(len(idle[at]) - need)))
+        )
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """Reach, and if need be map, further groups; between page boundaries only count."""
@@ -137,8 +159,9 @@ class VirtualAllocator(Allocator):
                 refusal = Refusal(Reason.BLOCKS, int(need[first]), int(total[first]) - room)
             due = due[:first]
         rows, lengths = rows[:granted], lengths[:granted]
-        for row, length in zip(rows[due].tolist(), lengths[due].tolist(), strict=True):
-            self._reach(row, length)
+        foreseen = self._overlap & (lengths[due] == self.table.length[rows[due]] + 1)
+        for row, length, ahead in zip(rows[due].tolist(), lengths[due].tolist(), foreseen.tolist(), strict=True):
+            self._reach(row, length, ahead=ahead)
         self.table.length[rows] = self.table.slots[rows] = lengths
         return Growth(granted, refusal)
 
@@ -186,27 +209,34 @@ class VirtualAllocator(Allocator):
         due = ((more > 0) | (lengths > self.max_model_len)).nonzero()[0]
         return due, more[due]
 
-    def _reach(self, row: int, length: int) -> None:
-        """Let a row reach the groups that `length` tokens need, mapping what is not in its range yet."""
+    def _reach(self, row: int, length: int, *, ahead: bool = False) -> None:
+        """Let a row reach the groups that `length` tokens need, mapping what is not in its range yet.
+
+        `ahead` says whether that could be done before, because the row decodes.
+        """
         table = self.table
-        count, ahead = int(table.count[row]), self._ahead[row]
+        count, there = int(table.count[row]), self._ahead[row]
         need = self.blocks_for(length) - count
-        new = [ahead.pop() if ahead else self._map() for _ in range(need)]
+        new = [there.pop() if there else self._map(ahead=ahead) for _ in range(need)]
         table.blocks[row, count : count + need] = new
         table.count[row] = count + need
         table.length[row] = table.slots[row] = length
         self._in_use += need
 
-    def _map(self) -> int:
+    def _map(self, *, ahead: bool) -> int:
         """Take a group that is mapped nowhere, or unmap one: the end of the oldest idle range, else of any range."""
-        mapped, unmapped = self._groups
-        if not self._unmapped:
+        taken = not self._unmapped
+        if taken:
             source = next(filter(None, [*self._idle, *self._ahead.values()]))
             self._unmapped.append(source.pop(0))
             self._idle = [groups for groups in self._idle if groups]
-            unmapped += 1
-        self._groups = Mappings(mapped + 1, unmapped)
+        self._count(1, int(taken), ahead=ahead)
         return self._unmapped.pop()
+
+    def _count(self, mapped: int, unmapped: int, *, ahead: bool) -> None:
+        """Count groups mapped and unmapped, now or ahead of the step that needs them."""
+        calls = Mappings(mapped, unmapped, mapped * ahead, unmapped * ahead)
+        self._groups = Mappings(*map(sum, zip(self._groups, calls, strict=True)))
 
     def release(self, row: int) -> None:
         """Close the row; its range keeps its groups, or they are unmapped at once."""
@@ -218,7 +248,7 @@ class VirtualAllocator(Allocator):
             self._idle.append(groups)
         else:
             self._unmapped += groups
-            self._groups = self._groups._replace(unmapped=self._groups.unmapped + len(groups))
+            self._count(0, len(groups), ahead=self._overlap)
 
     def usage(self) -> Usage:
         """Count groups that a sequence has reached; what its tokens do not fill is rounding."""
@@ -227,8 +257,7 @@ class VirtualAllocator(Allocator):
 
     def mappings(self) -> Mappings:
         """Pages, of which a group has one in each tensor."""
-        mapped, unmapped = self._groups
-        return Mappings(mapped * self._pages_a_group, unmapped * self._pages_a_group)
+        return Mappings(*(groups * self._pages_a_group for groups in self._groups))
 
     def check(self) -> None:
         """Every group is in one place, and rows list what their tokens need."""

@@ -168,3 +168,17 @@ def above_bound(allocators: Sequence[Allocator]) -> list[str]:
         if above := [f"{label} has {short(percent)} %" for label, percent in percents if percent > 105]:
             said.append(f"{listed(above)} of the ideal {word}: {why}")
     return said
+
+
+def page_calls(allocators: Iterable[Allocator]) -> list[str]:
+    """Say of each allocator that maps pages on demand how many it mapped, and who waited for it."""
+    lines = []
+    for one in allocators:
+        pages = one.mean("mapped_pages")
+        if pages > 0:
+            hidden, exposed = (one.mean(f"mapping_{how}_s") for how in ("hidden", "exposed"))
+            lines.append(
+                f"{one.label}: {short(pages)} physical pages mapped; the driver took {short(hidden + exposed)} s, "
+                f"of which {short(hidden)} s ran while the GPU computed and steps waited {short(exposed)} s"
+            )
+    return lines

@@ -218,6 +218,21 @@ def swapped_blocks(run: Observed) -> int:
     return _total(run, "swapped_blocks")
 
 
+def mapped_pages(run: Observed) -> int:
+    """Physical pages mapped into virtual ranges."""
+    return int(np.sum(run.steps["mapped_pages"], dtype=np.int64))
+
+
+def mapping_hidden_s(run: Observed) -> float:
+    """Time of the driver's calls for pages while the step before computed, all steps together."""
+    return float(np.sum(run.steps["mapping_hidden_s"]))
+
+
+def mapping_exposed_s(run: Observed) -> float:
+    """Time of the driver's calls for pages that steps waited for, all together."""
+    return float(np.sum(run.steps["mapping_exposed_s"]))
+
+
 def prefix_hit_rate(run: Observed) -> float:
     """Prompt tokens found in the prefix cache at first admission / prompt tokens of admitted requests."""
     admitted = ~np.isnan(np.asarray(run.requests["scheduled_s"], np.float64))
@@ -254,6 +269,9 @@ PER_RUN: tuple[Callable[[Observed], float | dict[str, float] | None], ...] = (
     preemptions,
     recomputed_tokens,
     swapped_blocks,
+    mapped_pages,
+    mapping_hidden_s,
+    mapping_exposed_s,
     prefix_hit_rate,
     fragmentation_external_index,
     blocked_by,

@@ -76,6 +76,11 @@ STEPS = pa.schema(
             "preemptions", pa.int32(), metadata={"is": "sequences that lost their memory when the step was planned"}
         ),
         pa.field("evicted", pa.int32(), metadata={"is": "cached blocks evicted for the step, their room being needed"}),
+        pa.field("mapped_pages", pa.int64(), metadata={"is": "physical pages mapped for the step"}),
+        pa.field(
+            "mapping_hidden_s", pa.float64(), metadata={"is": "driver calls for pages while the step before computed"}
+        ),
+        pa.field("mapping_exposed_s", pa.float64(), metadata={"is": "driver calls for pages that the step waited for"}),
         pa.field(
             "blocked",
             _word,

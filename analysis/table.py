@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.compare import Comparison
-from analysis.figures import SUSTAINED, Allocator, above_bound, bound, group, percent_of
+from analysis.figures import SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of
 from analysis.metrics import SHARES
 from analysis.numbers import short
 from analysis.published import HEADINGS as PUBLISHED
@@ -186,7 +186,7 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
                 f"{one.label}: steps and requests disagree by {100 * lost[0]['little']['gap']:.3g} % on how many "
                 "were in the system (Little's law): the run's files are not whole"
             )
-    lines += above_bound(allocators)
+    lines += [*page_calls(allocators), *above_bound(allocators)]
     repeats = {len(one.entries) for one in allocators}
     if repeats != {1}:
         lines.append(f"Figures are means over {max(repeats)} replications; `compare` gives intervals.")

@@ -17,7 +17,9 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     all-reduce  two a layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
     copies      read and written: 2 x bytes / (B x copy_efficiency)
     swaps       bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K and V a layer)
-    pages       page_map_s and page_unmap_s each
+    pages       page_map_s and page_unmap_s each, of 2 MiB; of smaller ones small_page_map_s, small_page_doubling_s for
+                each doubling from 64 KiB on, and small_page_unmap_s.  Those that were foreseen count as far as they
+                take longer than the step before, which they run beside
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
     launches    a step that prefills takes at least step_overhead_s + launch_layer_s x layers, moves aside, less
                 run_ahead x the step before it if that ran decodes alone; where
@@ -31,6 +33,7 @@ is absent may be skipped: adding 0.0 changes no bit.)
 
 from __future__ import annotations
 
+from math import log2
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -47,6 +50,12 @@ if TYPE_CHECKING:
 
     Ints = npt.NDArray[np.int64]
     Maximum = Callable[[Any, Any], Any]
+
+
+LARGE_PAGE = 2 << 20
+"""Bytes of the only pages that CUDA's own driver maps."""
+SMALLEST_PAGE = 64 << 10
+"""Bytes of the smallest that vAttention's driver maps."""
 
 
 class Load(NamedTuple):
@@ -76,6 +85,12 @@ class Load(NamedTuple):
     """Physical pages mapped."""
     unmapped_pages: int = 0
     """Physical pages unmapped."""
+    mapped_ahead: int = 0
+    """Of those mapped, the ones that were foreseen and could be mapped while the step before ran."""
+    unmapped_ahead: int = 0
+    """Of those unmapped, the ones that made way for them."""
+    before_ns: int = 0
+    """Nanoseconds of the step before."""
     behind_ns: int = 0
     """Nanoseconds of the step before, if it ran decodes alone and this one prefills."""
     window_pairs: int = 0
@@ -111,6 +126,7 @@ class CostModel:
         attention: Literal["flash", "naive"] = "flash",
         paged: bool = True,
         separate: bool = False,
+        page_bytes: int = LARGE_PAGE,
     ) -> None:
         """Turn sizes, rates and coefficients into seconds for each unit of load.
 
@@ -121,6 +137,7 @@ class CostModel:
             attention: `naive` materialises the scores in device memory, `flash` does not.
             paged: whether decode attention reads through a block table (`paged_attention_overhead` applies).
             separate: whether attention goes sequence by sequence (`separate_launch_layer_s` applies).
+            page_bytes: size of the physical pages that are mapped on demand, if any are.
 
         """
         self.geometry, self.device, self.attention = geometry, device, attention
@@ -162,6 +179,9 @@ class CostModel:
         self._swap = 1 / (device.pcie_bandwidth * c.pcie_efficiency)
         self._transfer = c.transfer_overhead_s * geometry.kv_tensors
         self._map, self._unmap = c.page_map_s, c.page_unmap_s
+        if page_bytes < LARGE_PAGE:
+            self._map = c.small_page_map_s + c.small_page_doubling_s * log2(page_bytes / SMALLEST_PAGE)
+            self._unmap = c.small_page_unmap_s
 
     def _attend(self, slower: float, *, sliding: bool) -> Attend:
         c, tp, model = self.coefficients, self.geometry.tensor_parallel, self.geometry.model
@@ -191,7 +211,7 @@ class CostModel:
         if load.prefill_tokens or self._separate:
             seconds = max(seconds, self._floor(load))
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
-            seconds += self._moves(load)
+            seconds += self._moves(load, max)
         nanoseconds: int = round(seconds * 1e9)
         return nanoseconds
 
@@ -218,7 +238,7 @@ class CostModel:
             seconds = np.maximum(seconds, launched * self._floor(load))
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
         if not all(map(_absent, moves)):
-            seconds = seconds + self._moves(load)
+            seconds = seconds + self._moves(load, np.maximum)
         steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
         return steps
 
@@ -230,6 +250,12 @@ class CostModel:
         """Seconds of a step that attention takes, over all layers: K/V read, pairs computed, scores moved."""
         seconds: float = self._decode(load, max) + self._prefill(load, max)
         return seconds
+
+    def mapping_ns(self, load: Load) -> tuple[int, int]:
+        """Nanoseconds of calls for pages that the step before hides, and of those that this step waits for."""
+        exposed = self._mapping(load, max)
+        total = load.mapped_pages * self._map + load.unmapped_pages * self._unmap
+        return round((total - exposed) * 1e9), round(exposed * 1e9)
 
     def explain(self) -> list[tuple[str, str]]:
         """What is assumed, as (what, how much) rows: the model, the device, every coefficient."""
@@ -295,15 +321,21 @@ class CostModel:
             return square * of.prefill_compute + square * of.scores + context * of.prefill_memory + unpack
         return maximum(pairs * of.prefill_compute, context * of.prefill_memory) + unpack
 
-    def _moves(self, load: Load) -> Any:
+    def _moves(self, load: Load, maximum: Maximum) -> Any:
         """Copies on the device, swaps over PCIe, page mappings."""
         return (
             load.copied_tokens * self._copy
             + load.swapped_bytes * self._swap
             + load.transfers * self._transfer
-            + load.mapped_pages * self._map
-            + load.unmapped_pages * self._unmap
+            + self._mapping(load, maximum)
         )
+
+    def _mapping(self, load: Load, maximum: Maximum) -> Any:
+        """Seconds of calls for pages that the step waits for: those not foreseen, and what of the others is left."""
+        ahead = load.mapped_ahead * self._map + load.unmapped_ahead * self._unmap
+        now = (load.mapped_pages - load.mapped_ahead) * self._map
+        now = now + (load.unmapped_pages - load.unmapped_ahead) * self._unmap
+        return now + maximum(ahead - load.before_ns / 1e9, 0.0)
 
 
 def _absent(amount: Any) -> bool:

@@ -17,7 +17,7 @@ from allocators.registry import create, find, measure
 from analysis.published import faults
 from sim.calibration import find_calibration, load_coefficients
 from sim.coefficients import Coefficients
-from sim.cost import CostModel
+from sim.cost import LARGE_PAGE, CostModel
 from sim.devices import Device, resolve_device
 from sim.errors import UserError
 from sim.models.geometry import Geometry, resolve_model
@@ -79,6 +79,7 @@ class Setup:
             attention=self.workload.engine.attention,
             paged=allocator.scattered,
             separate=allocator.concatenates or allocator.recomputes,
+            page_bytes=allocator.page_bytes or LARGE_PAGE,
         )
 
 

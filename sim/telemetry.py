@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 BLOCKED = tuple(Blocked)
 PLACE = {blocked: place for place, blocked in enumerate(BLOCKED)}
-SECONDS = {"start": "start_s", "duration": "duration_s", "gap": "gap_s"}
+SECONDS = {
+    "start": "start_s",
+    "duration": "duration_s",
+    "gap": "gap_s",
+    "mapping_hidden": "mapping_hidden_s",
+    "mapping_exposed": "mapping_exposed_s",
+}
 MOST_RUNS = 1_000_000
 """Runs of blocks that the snapshots of one run hold in all (40 bytes each)."""
 STATUSES = ("finished", "refused", "unfinished")
@@ -68,6 +74,9 @@ class Step(NamedTuple):
     """Index in `BLOCKED`."""
     grows: int
     """Tokens more that are live after each further step."""
+    mapped_pages: int = 0
+    mapping_hidden: int = 0
+    mapping_exposed: int = 0
 
 
 class StepLog:

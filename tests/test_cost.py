@@ -73,6 +73,7 @@ def loads(draw: st.DrawFn) -> Load:
     start = draw(st.integers(0, 100_000)) * chunks
     pairs = draw(st.integers(tokens, (start + tokens) ** 2)) if chunks else 0
     rare = st.one_of(st.just(0), st.integers(0, 2**36))
+    mapped, unmapped = draw(rare), draw(rare)
     return Load(
         prefill_tokens=tokens,
         prefill_pairs=pairs,
@@ -84,8 +85,11 @@ def loads(draw: st.DrawFn) -> Load:
         copied_tokens=draw(rare),
         swapped_bytes=draw(rare),
         transfers=draw(rare),
-        mapped_pages=draw(rare),
-        unmapped_pages=draw(rare),
+        mapped_pages=mapped,
+        unmapped_pages=unmapped,
+        mapped_ahead=draw(st.integers(0, mapped)),
+        unmapped_ahead=draw(st.integers(0, unmapped)),
+        before_ns=draw(rare),
         window_pairs=pairs // 2,
         window_prefill_context=(start + tokens) // 2,
         window_decode_context=context // 3,
@@ -123,6 +127,8 @@ def test_more_of_anything_never_takes_less_time(which: CostModel, load: Load, fi
         )
     else:
         larger = load._replace(**{field: getattr(load, field) + more})
+    if field in {"mapped_ahead", "unmapped_ahead", "before_ns"}:  # these say what is hidden
+        load, larger = larger, load
     assert which.step_ns(larger) >= which.step_ns(load)
 
 
@@ -280,6 +286,29 @@ def test_moves_of_memory() -> None:
     assert cost.step_ns(Load(mapped_pages=2, unmapped_pages=1)) == 2 * 40_000 + 34_000
 
 
+@pytest.mark.parametrize(
+    ("page_kib", "microseconds", "published"), [(64, 8, 7.59), (128, 8.5, 14.56), (256, 9, 27.04), (2048, 40, None)]
+)
+def test_pages_of_every_size_cost_what_the_vattention_paper_says(
+    page_kib: int, microseconds: float, published: float | None
+) -> None:
+    """Calls one after the other give the GB/s that the paper reaches allocating, less what its loop adds."""
+    cost = model("opt-13b", "a100-40gb", page_bytes=page_kib << 10)
+    calls = Load(mapped_pages=1000)
+    assert cost.mapping_ns(calls) == (0, 1_000_000 * microseconds)
+    assert cost.step_ns(calls) - cost.step_ns(Load()) == 1_000_000 * microseconds
+    if published:
+        assert published < 1000 * (page_kib << 10) / cost.mapping_ns(calls)[1] < 1.09 * published
+
+
+def test_pages_that_were_foreseen_hide_behind_the_step_before() -> None:
+    cost = model("opt-13b", "a100-40gb")
+    calls = Load(mapped_pages=5, mapped_ahead=3, unmapped_pages=2, unmapped_ahead=1)
+    assert cost.mapping_ns(calls) == (0, 5 * 40_000 + 2 * 34_000)
+    assert cost.mapping_ns(calls._replace(before_ns=100_000)) == (100_000, 5 * 40_000 + 2 * 34_000 - 100_000)
+    assert cost.mapping_ns(calls._replace(before_ns=10**9)) == (3 * 40_000 + 34_000, 2 * 40_000 + 34_000)
+
+
 def test_recurrent_layers_move_their_state_once_a_sequence() -> None:
     cost = model({"name": "jamba-v0.1", "tensor_parallel": 4}, coefficients=ROOFLINE)
     state = 2 * 28 * 8192 * 19 * 2 / 4 / 3.35e12
@@ -302,11 +331,13 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
     load = decode(64, 1024)._replace(**prompt(300, 900, 2)._asdict() | {"decode_seqs": 64, "decode_context": 65_536})
     load = load._replace(copied_tokens=9, swapped_bytes=10**6, transfers=2, mapped_pages=3, unmapped_pages=4)
     load = load._replace(behind_ns=10**8)
+    pages = {"page_bytes": 128 << 10}
     spec = {"name": "llama-3.1-8b", "tensor_parallel": 2}
     for entry in fields(Coefficients):
         base = Coefficients(launch_layer_s=0.1 if entry.name == "run_ahead" else 0.0)  # it eases a floor
         changed = base.changed({entry.name: entry.default / 2 + 0.1}, "here")
-        way = {"attention": "naive", "separate": entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s"}}
+        way = pages if entry.name.startswith("small_page") else {}
+        way |= {"attention": "naive", "separate": entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s"}}
         before, after = (model(spec, coefficients=c, **way).step_ns(load) for c in (base, changed))
         assert before != after, entry.name
 

@@ -12,9 +12,9 @@ from tests.conformance.cases import ask, audit, ints
 LLAMA_3_8B = {"kv_tensors": 64, "tensor_token_bytes": 2048}
 
 
-def make(groups: int = 8, *, deferred: bool = True) -> VirtualAllocator:
+def make(groups: int = 8, *, deferred: bool = True, overlap: bool = False) -> VirtualAllocator:
     """Groups of 4 tokens, 10 pages each."""
-    return VirtualAllocator(groups, 4, 40, 4, deferred=deferred, kv_tensors=10)
+    return VirtualAllocator(groups, 4, 40, 4, deferred=deferred, overlap=overlap, kv_tensors=10)
 
 
 def admit(allocator: VirtualAllocator, tokens: int) -> int:
@@ -74,6 +74,18 @@ def test_the_next_sequence_starts_in_the_pages_of_the_last() -> None:
     audit(allocator)
 
 
+def test_a_sequence_starts_in_the_smallest_range_that_has_enough() -> None:
+    allocator = make(groups=10)
+    rows = [admit(allocator, tokens) for tokens in (4, 12, 8)]
+    pages = [allocator.table.row(row).tolist() for row in rows]
+    for row in rows:
+        allocator.release(row)
+    assert allocator.table.row(admit(allocator, 7)).tolist() == pages[2]
+    assert allocator.table.row(admit(allocator, 20)).tolist()[:3] == pages[1], "none has enough: the largest"
+    assert allocator.mappings().mapped == 80
+    audit(allocator)
+
+
 def test_idle_pages_are_taken_back_when_none_is_left_over() -> None:
     allocator = make(groups=4)
     first, second = admit(allocator, 8), admit(allocator, 8)
@@ -105,6 +117,28 @@ def test_without_deferred_reclamation_pages_are_unmapped_at_once() -> None:
     admit(allocator, 6)
     assert allocator.mappings() == Mappings(60, 40)
     audit(allocator)
+
+
+def test_pages_of_decodes_are_foreseen_and_those_of_prompts_are_not() -> None:
+    allocator = make(overlap=True)
+    row = admit(allocator, 4)
+    assert allocator.mappings() == Mappings(10)
+    allocator.grow(ints([row]), ints([5]))
+    assert allocator.mappings() == Mappings(20, 0, 10)
+    allocator.grow(ints([row]), ints([16]))
+    assert allocator.mappings() == Mappings(40, 0, 10), "a chunk of a prompt"
+    allocator.release(row)
+    rows = ints([admit(allocator, 4), admit(allocator, 4), admit(allocator, 12)])
+    assert allocator.mappings() == Mappings(80, 0, 10)
+    allocator.grow(rows, ints([5, 5, 13]))
+    assert allocator.mappings() == Mappings(100, 20, 30, 20), "a page that makes way for it was foreseen too"
+    audit(allocator)
+
+
+def test_a_page_that_is_given_back_at_once_is_unmapped_beside_the_next_step() -> None:
+    allocator = make(deferred=False, overlap=True)
+    allocator.release(admit(allocator, 6))
+    assert allocator.mappings() == Mappings(20, 20, 0, 20)
 
 
 def test_damage_is_found() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from analysis.figures import Allocator, above_bound, ratio
+from analysis.figures import Allocator, above_bound, page_calls, ratio
 from analysis.numbers import listed, short
 from analysis.stats import Verdict
 
@@ -85,6 +85,7 @@ def findings(
             said.append(Finding("warning", f"{one.label} refused {refused} of {total} requests ({why})."))
         if unfinished:
             said.append(Finding("warning", f"{one.label} left {unfinished} of {total} requests unfinished."))
+    said += [Finding("result", f"{text}.") for text in page_calls(allocators)]
     said += [Finding("warning", text) for text in above_bound(allocators)]
     return said
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
     from workloads.schema import Workload
 
-NOT_REAL = {"page_map_s": 0.0, "page_unmap_s": 0.0}
+NOT_REAL = dict.fromkeys(
+    ("page_map_s", "page_unmap_s", "small_page_map_s", "small_page_doubling_s", "small_page_unmap_s"), 0.0
+)
 """Costs of what a real run does not do: its pages are blocks of one tensor, which nobody maps."""
 
 

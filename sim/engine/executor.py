@@ -51,20 +51,26 @@ class Simulated:
         self._window = min(windows) if windows else None
 
     def run(self, plan: Plan, serving: Serving) -> int:
-        """Say how long the plan takes."""
-        return self._cost.step_ns(self.load(plan, serving))
+        """Say how long the plan takes, and in the plan how much of the calls for pages was hidden."""
+        load = self.load(plan, serving)
+        if plan.mappings.mapped or plan.mappings.unmapped:
+            plan.hidden, plan.exposed = self._cost.mapping_ns(load)
+        return self._cost.step_ns(load)
 
     def load(self, plan: Plan, serving: Serving) -> Load:
         """Count what the plan computes and moves."""
         decoding, decodes = serving.decoding, plan.decodes
         load = self._prefill(plan, decodes) if plan.chunks else Load(samples=decodes)
-        mapped, unmapped = plan.mappings
-        if plan.moves or plan.copied_tokens or plan.swapped_blocks or mapped or unmapped:
+        calls = plan.mappings
+        if plan.moves or plan.copied_tokens or plan.swapped_blocks or calls.mapped or calls.unmapped:
             load = load._replace(
                 copied_tokens=plan.copied_tokens,
                 swapped_bytes=plan.swapped_blocks * self._block_bytes,
-                mapped_pages=mapped,
-                unmapped_pages=unmapped,
+                mapped_pages=calls.mapped,
+                unmapped_pages=calls.unmapped,
+                mapped_ahead=calls.mapped_ahead,
+                unmapped_ahead=calls.unmapped_ahead,
+                before_ns=plan.before,
                 transfers=sum(move.kind is not MoveKind.COPY for move in plan.moves),
             )
         if decodes:

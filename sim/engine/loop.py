@@ -114,6 +114,8 @@ class Engine:
         """Nanoseconds of the last step."""
         self._decoded_alone = False
         """Whether it ran decodes and nothing else."""
+        self._exposed = 0
+        """Nanoseconds that it waited for its pages."""
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
         """Serve everything, write the telemetry, and say what came of it.
@@ -269,17 +271,22 @@ class Engine:
         allocator = serving.allocator
         mapped, before = allocator.mappings(), self._mapped
         if mapped != before:
-            plan.mappings = Mappings(mapped.mapped - before.mapped, mapped.unmapped - before.unmapped)
+            plan.mappings = mapped.since(before)
             self._mapped = mapped
         plan.behind = self._pace if self._decoded_alone else 0
+        plan.before = self._pace - self._exposed
         duration = self._pace = self.executor.run(plan, serving)
-        self._decoded_alone = not plan.chunks
+        self._decoded_alone, self._exposed = not plan.chunks, plan.exposed
         prefill = 0
         for chunk in plan.chunks:
             prefill += chunk.tokens
         serving.tokens += plan.decodes + prefill
         gap, gap_tokens = self._gaps(plan.decodes, now + duration)
-        self.log.add(self._row(now, prefill, plan.decodes, gap, gap_tokens, len(plan.preempted)), duration)
+        row = self._row(now, prefill, plan.decodes, gap, gap_tokens, len(plan.preempted))
+        if any(plan.mappings):
+            calls = {"mapping_hidden": plan.hidden, "mapping_exposed": plan.exposed}
+            row = row._replace(mapped_pages=plan.mappings.mapped, **calls)
+        self.log.add(row, duration)
         self.steps += 1
         return duration
 
@@ -427,7 +434,7 @@ class Engine:
         self.log.stretch(self._row(now, 0, count, gap, count, 0, since), durations, changes)
         serving.tokens += count * (steps - 1)
         self.steps += steps
-        self._pace, self._decoded_alone = int(durations[-1]), True
+        self._pace, self._decoded_alone, self._exposed = int(durations[-1]), True, 0
         return steps, int(durations.sum())
 
     def _book_decodes(self, steps: int) -> None:

@@ -85,6 +85,12 @@ class Plan:
     behind: int = 0
     """Nanoseconds of the step before if it ran decodes alone, else 0: an engine's host can be at work on this step
     meanwhile."""
+    before: int = 0
+    """Nanoseconds of the step before after it had its pages: while it runs, those of this one can be mapped."""
+    hidden: int = 0
+    """Nanoseconds of calls for pages that ran meanwhile; the executor says so."""
+    exposed: int = 0
+    """... and of those that this step has to wait for."""
 
     def move(self, kind: MoveKind, blocks: Iterable[Copy]) -> None:
         """Add block moves of one kind."""

@@ -88,6 +88,8 @@ class ReferenceEngine:
         """Cached blocks evicted until the last row was written."""
         self.behind = 0
         """Nanoseconds of the last step if it ran decodes alone."""
+        self.before = 1
+        """Nanoseconds of the last step after it had its pages."""
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -195,12 +197,13 @@ class ReferenceEngine:
         step.copied_tokens += self.copied
         self.copied = 0
         now = room.allocator.mappings()
-        step.mappings = Mappings(now.mapped - self.mapped.mapped, now.unmapped - self.mapped.unmapped)
+        step.mappings = now.since(self.mapped)
         self.mapped = now
         plan = as_plan(step)
-        plan.behind = self.behind
+        plan.behind, plan.before = self.behind, self.before
         duration = self.executor.run(plan, as_serving(room))
-        self.behind = 0 if plan.chunks else duration
+        self.behind, self.before = 0 if plan.chunks else duration, duration - plan.exposed
+        step.hidden, step.exposed = plan.hidden, plan.exposed
         gaps = self.gaps(step, self.now + duration)
         gap, gap_tokens = usual([gap for gap, _ in gaps])
         self.record(duration, step, len(gaps), gap, gap_tokens)
@@ -296,6 +299,9 @@ class ReferenceEngine:
                 "largest_hole": room.allocator.largest_hole(),
                 "preemptions": len(step.preempted) if step is not None else 0,
                 "evicted": room.allocator.evictions() - self.evicted,
+                "mapped_pages": step.mappings.mapped if step is not None else 0,
+                "mapping_hidden_s": step.hidden / 1e9 if step is not None else 0.0,
+                "mapping_exposed_s": step.exposed / 1e9 if step is not None else 0.0,
                 "blocked": step.blocked if step is not None else "",
                 **ledger(room, step)._asdict(),
             }

@@ -36,6 +36,9 @@ class Step:
     swapped_blocks: int = 0
     mappings: Mappings = field(default_factory=Mappings)
     """Pages mapped and unmapped since the step before began."""
+    hidden: int = 0
+    exposed: int = 0
+    """Nanoseconds that the calls for them took behind the step before, and before this one."""
     blocked: str = ""
     """What keeps the head of the queue waiting."""
     refusal: Refusal | None = None

@@ -76,6 +76,9 @@ def case() -> Case:
         "largest_hole": np.array([80, 35, 25, 60]),
         "preemptions": np.array([0, 0, 0, 1]),
         "evicted": np.array([0, 0, 0, 0]),
+        "mapped_pages": np.array([20, 0, 10, 10]),
+        "mapping_hidden_s": np.array([0.0, 0.0, 0.1, 0.3]),
+        "mapping_exposed_s": np.array([0.4, 0.0, 0.0, 0.2]),
         "blocked": words("", "memory", "", ""),
     }
     return requests, steps
@@ -149,6 +152,9 @@ def test_counts(entry: dict[str, Any]) -> None:
     assert (metrics["preemptions"], metrics["recomputed_tokens"], metrics["swapped_blocks"]) == (1, 21, 2)
     assert metrics["prefix_hit_rate"] == pytest.approx(5 / 30)
     assert metrics["blocked_by"] == {"memory": pytest.approx(0.2)}
+    assert metrics["mapped_pages"] == 40
+    assert metrics["mapping_hidden_s"] == pytest.approx(0.4)
+    assert metrics["mapping_exposed_s"] == pytest.approx(0.6)
     assert entry["requests"] == {
         "total": 3,
         "finished": 1,

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from analysis.figures import group, page_calls
 from analysis.metrics import SHARES
 from sim.runner import run
 from sim.serve import Progress
@@ -69,9 +70,8 @@ PREFACE = (
     "",
     "A batch above 100 % is no gain where throughput is below: steps that take longer keep requests longer,",
     "so that more of them run at once. `no-cache` computes all tokens anew in every step, `growing` copies",
-    "them, and `virtual` waits for the driver to map each page, at the price of one of 2 MiB whatever its",
-    "size (vAttention maps in the background while the GPU computes, which is not modelled, so small pages",
-    "fare worse here than there).",
+    "them. `virtual` maps the pages of decodes while the step before computes, as vAttention does, and waits",
+    "for those of prompts; a sentence below each table tells how long. Small pages take a changed driver.",
     "",
 )
 FAMILY_NOTES = (
@@ -191,7 +191,8 @@ def tabulate(name: str, subject: Subject) -> list[str]:
             entries = run(load(file), Path(folder) / "runs", progress=report)
     if above := beyond(entries):
         raise SystemExit(f"{name}: above the throughput of ideal: {', '.join(above)}")
-    return [f"## {subject.title}", "", *table(entries), "", finished(entries), *subject.notes, ""]
+    calls = [f"`{line.replace(':', '`:', 1)}." for line in page_calls(group(entries))]
+    return [f"## {subject.title}", "", *table(entries), "", finished(entries), *calls, *subject.notes, ""]
 
 
 def main() -> int:

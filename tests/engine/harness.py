@@ -74,7 +74,8 @@ class Clock:
     swapped: int = 0
     """For each block moved over PCIe."""
     mapped: int = 0
-    """For each page mapped; a tenth of it for each page unmapped."""
+    """For each page mapped; a tenth of it for each page unmapped; as many as fit into a hundred-thousandth of the step
+    before are free if they were foreseen."""
     behind: int = 0
     """For a step with chunks right after one of decodes alone, and for each microsecond of that one."""
     foresees: bool = True
@@ -86,7 +87,11 @@ class Clock:
         tokens = plan.decodes + sum(chunk.tokens for chunk in plan.chunks)
         done = sum(chunk.job.known == chunk.start + chunk.tokens for chunk in plan.chunks)
         moves = plan.copied_tokens * self.copied + plan.swapped_blocks * self.swapped
-        moves += plan.mappings.mapped * self.mapped + plan.mappings.unmapped * self.mapped // 10
+        calls = plan.mappings
+        ahead = calls.mapped_ahead * self.mapped + calls.unmapped_ahead * self.mapped // 10
+        plan.hidden = min(ahead, plan.before // 10**5)
+        plan.exposed = calls.mapped * self.mapped + calls.unmapped * self.mapped // 10 - plan.hidden
+        moves += plan.exposed
         if plan.behind and plan.chunks:
             moves += self.behind * (1 + plan.behind // 1000)
         return self.step * MS + tokens * self.token + known * self.context + done * self.prompt + moves
