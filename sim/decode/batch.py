@@ -3,8 +3,8 @@
 A decode is a sequence with one new token, a prefill chunk one with many; both stand in one
 forward pass.  Everything is found with a few NumPy operations over the batch, from the plan,
 the decoding columns and the allocator's own block table, which torch wraps without a copy
-and which moves to a GPU once a step, through pinned memory.  A step of decodes alone has a
-simpler form (`sim.decode.lanes`).
+and which moves to a GPU once a step, through pinned memory.  Most steps have a simpler form
+(`sim.decode.lanes`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sim.decode.device import moved
-from sim.decode.lanes import Ints, Lanes, make_lanes, padded_sizes
+from sim.decode.lanes import Ints, Lanes, Sequences, Shape, Shapes, make_lanes
 
 if TYPE_CHECKING:
     from sim.decode.transcript import Transcript
@@ -87,7 +87,12 @@ class Batcher:
     """Makes batches of plans; remembers which sequence each row of the block table holds."""
 
     def __init__(
-        self, transcript: Transcript, device: torch.device, *, recomputes: bool = False, lanes: int = 0
+        self,
+        transcript: Transcript,
+        device: torch.device,
+        *,
+        recomputes: bool = False,
+        shapes: Shapes | None = None,
     ) -> None:
         """Make batches.
 
@@ -95,13 +100,13 @@ class Batcher:
             transcript: the tokens.
             device: where the model is.
             recomputes: every step computes all known tokens.
-            lanes: a step of decodes alone is padded if it has no more sequences than that.
+            shapes: a step that fits in one of them is padded.
 
         """
         self._transcript = transcript
         self._device = device
         self._recomputes = recomputes
-        self._sizes = np.array(padded_sizes(lanes) if lanes else [], np.int64)
+        self._shapes = shapes
         self._tickets = np.full(64, -1, np.int64)
         self._names = np.zeros(64, np.int64)
 
@@ -109,19 +114,37 @@ class Batcher:
         """Make the batch of a plan, which has at least one decode or chunk; or lanes, if they can hold it."""
         self._grow(len(serving.allocator.table.count))
         forks = self._seat_decodes(plan, serving)
-        padded = self._sizes[self._sizes.searchsorted(plan.decodes) :]
-        if len(padded) and not plan.chunks and not forks:
-            return self._lanes(plan, serving, int(padded[0]))
-        return self._batch(plan, serving, forks)
+        shape = None if forks else self._shape(plan)
+        return self._batch(plan, serving, forks) if shape is None else self._lanes(plan, serving, shape)
 
-    def _lanes(self, plan: Plan, serving: Serving, size: int) -> Lanes:
-        """Make a padded step of decodes alone."""
+    def _shape(self, plan: Plan) -> Shape | None:
+        """Return the shape to pad a step to, if there is one: of each sequence, one token is said at most."""
+        if self._shapes is None or any(job.samples > 1 for job, _, _ in plan.chunks):
+            return None
+        return self._shapes.fit(plan.decodes, sum(chunk.tokens for chunk in plan.chunks), len(plan.chunks))
+
+    def _lanes(self, plan: Plan, serving: Serving, shape: Shape) -> Lanes:
+        """Make a padded step."""
         decoding, allocator, transcript = serving.decoding, serving.allocator, self._transcript
         rows, starts = (decoding.column(which)[: plan.decodes] for which in (decoding.ROW, decoding.LENGTH))
         names = self._names[rows]
         said = transcript.aim(names + starts + 1)
-        blocks, block_size = allocator.table.blocks, allocator.block_size
-        return make_lanes(blocks, block_size, rows, names, starts, said, size, transcript.spare)
+        decodes = Sequences(rows, names, starts, np.ones_like(rows), said, np.ones(len(rows), np.bool_))
+        chunks = self._chunks(plan) if plan.chunks else None
+        return make_lanes(allocator.table.blocks, allocator.block_size, shape, decodes, chunks, transcript.spare)
+
+    def _chunks(self, plan: Plan) -> Sequences:
+        """Lay out the chunks of a padded step."""
+        transcript, columns = self._transcript, []
+        for job, start, tokens in plan.chunks:
+            transcript.open(job)
+            name = transcript.at(job.index, 0)
+            self._seat(job.rows[0], job.ticket, name)
+            columns.append((job.rows[0], name, start, tokens, start + tokens == job.known))
+        rows, names, starts, counts, says = np.array(columns, np.int64).T
+        said, says = np.full(len(rows), transcript.spare), says.astype(np.bool_)
+        said[says] = transcript.aim((names + starts + counts)[says])
+        return Sequences(rows, names, starts, counts, said, says)
 
     def _batch(self, plan: Plan, serving: Serving, forks: list[Fork]) -> Batch:
         table, size = serving.allocator.table, serving.allocator.block_size

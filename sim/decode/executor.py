@@ -102,7 +102,8 @@ class TorchExecutor:
         batch = self._batcher.make(plan, serving)
         if isinstance(batch, Lanes):
             logits = self._lanes(batch)
-            duration = self._pace.launched(batch.size)
+            shape = batch.shape
+            duration = self._pace.finished() if shape.tokens else self._pace.launched(shape.decodes)
         else:
             logits = self._packed(batch)
             duration = self._pace.finished()

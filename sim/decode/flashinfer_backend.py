@@ -2,9 +2,10 @@
 
 A step of single tokens goes through the decode wrapper, any other through the prefill
 wrapper; both attend on tensor cores with the kernel FlashInfer calls `fa2`, which one build
-a head size serves.  It computes in fp16 and bf16.  A padded step of decodes has a decode wrapper
-for each size, whose buffers stay where they are, so that a CUDA graph may hold its kernel;
-that wrapper is planned anew, once, before each replay.
+a head size serves.  It computes in fp16 and bf16.  In a padded step the decodes go through the
+one and the chunks through the other; there is a wrapper for each size of either, whose buffers
+stay where they are, so that a CUDA graph may hold its kernel, and which is planned anew, once,
+before each replay.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sim.errors import UserError
 
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
-    from sim.decode.lanes import Lanes
+    from sim.decode.lanes import Ints32, Lanes, Pages, Shapes
     from sim.decode.store import KVStore
     from sim.models.geometry import Geometry
 
@@ -45,16 +46,21 @@ def obstacle(geometry: Geometry, device: torch.device) -> str | None:
     return None
 
 
-def workspace_bytes(geometry: Geometry, lanes: int) -> int:
+def workspace_bytes(geometry: Geometry, shapes: Shapes) -> int:
     """Bytes for partial results of a padded step: one for each tile of queries that there may be.
 
     FlashInfer splits every sequence of a step that a CUDA graph may hold, and makes room for as many
     tiles as could come (`PrefillPlan` in flashinfer/attention/scheduler.cuh, 0.5.3).
     """
     group = geometry.heads // geometry.kv_heads
-    tile = next(size for size in (16, 64, 128) if group <= size or size == 128)
-    tiles = max(-(-lanes * group // tile) + lanes, 512 // geometry.kv_heads)
-    return max(WORKSPACE_BYTES, geometry.heads * tiles * tile * (geometry.head_dim + 1) * 4 + (1 << 20))
+    most = 0
+    for shape in shapes.all:
+        for tokens, lanes in ((shape.decodes, shape.decodes), (shape.tokens, shape.chunks)):
+            longest = (tokens - lanes + 1) * group
+            tile = next(size for size in (16, 64, 128) if longest <= size or size == 128)
+            tiles = max(-(-tokens * group // tile) + lanes, 512 // geometry.kv_heads)
+            most = max(most, geometry.heads * tiles * tile * (geometry.head_dim + 1) * 4)
+    return max(WORKSPACE_BYTES, most + (1 << 20))
 
 
 def build(head_dim: int, window: int | None) -> None:
@@ -68,16 +74,52 @@ def build(head_dim: int, window: int | None) -> None:
     wrapper.plan(two, two, one, one, 1, 1, head_dim, 16, causal=True, window_left=left, q_data_type=torch.bfloat16)
 
 
+class Part(NamedTuple):
+    """The sequences of a step that attend together."""
+
+    chunks: bool
+    """Whether they have several new tokens, or one each."""
+    padded: int = 0
+    """Tokens that a padded step has room for; 0 in any other."""
+
+
 class Which(NamedTuple):
     """Names a wrapper: it holds one plan, for layers that attend alike."""
 
-    lanes: int
-    """Lanes of a padded step of decodes, or PREFILL or SINGLES."""
+    part: Part
     window: int | None
     scale: float
 
 
-PREFILL, SINGLES = -1, 0
+class Planned(NamedTuple):
+    """What a wrapper is planned for."""
+
+    queries: torch.Tensor
+    """int32[n + 1]: where the new tokens of each sequence begin, if they have several."""
+    offsets: torch.Tensor
+    """int32[n + 1]: where its pages begin."""
+    pages: torch.Tensor
+    """int32[offsets[n]], on the device."""
+    last: torch.Tensor
+    """int32[n]: tokens in its last page."""
+
+
+class Buffers:
+    """Where the wrappers of padded steps find pages, of up to `lanes` sequences."""
+
+    def __init__(self, lanes: int, lane_blocks: int, device: torch.device) -> None:
+        """Make room for `lane_blocks` pages a sequence."""
+        self.queries, self.offsets, self.pages, self.last = (
+            torch.zeros(length, dtype=torch.int32, device=device)
+            for length in (lanes + 1, lanes + 1, lanes * lane_blocks, lanes)
+        )
+
+    def fill(self, queries: Ints32, pages: Pages) -> Planned:
+        """Send the pages of a step to the device; the wrapper sends the rest."""
+        starts, offsets, blocks, last = (torch.from_numpy(part).pin_memory() for part in (queries, *pages))
+        here = self.pages[: len(blocks)]
+        here.copy_(blocks, non_blocking=True)
+        return Planned(starts, offsets, here, last)
 
 
 class FlashInferBackend(PagedBackend):
@@ -86,14 +128,14 @@ class FlashInferBackend(PagedBackend):
     name = "flashinfer"
     capturable = True
 
-    def __init__(self, store: KVStore, geometry: Geometry, lanes: int = 0, lane_blocks: int = 0) -> None:
+    def __init__(self, store: KVStore, geometry: Geometry, shapes: Shapes, lane_blocks: int) -> None:
         """Attend over `store`.
 
         Args:
             store: the K/V.
             geometry: of the model.
-            lanes: most lanes of a padded step, 0 if there are none.
-            lane_blocks: most blocks of a lane.
+            shapes: of padded steps.
+            lane_blocks: most blocks of a sequence.
 
         Raises:
             UserError: FlashInfer cannot be used.
@@ -109,16 +151,15 @@ class FlashInferBackend(PagedBackend):
         )
 
         self._geometry = geometry
-        workspace = torch.zeros(workspace_bytes(geometry, lanes), dtype=torch.uint8, device=device)
+        workspace = torch.zeros(workspace_bytes(geometry, shapes), dtype=torch.uint8, device=device)
         self._make_decode = partial(BatchDecodeWithPagedKVCacheWrapper, workspace, "NHD", use_tensor_cores=True)
         self._make_prefill = partial(BatchPrefillWithPagedKVCacheWrapper, workspace, "NHD", backend="fa2")
         self._wrappers: dict[Which, Any] = {}
         self._planned: set[Which] = set()
-        self._kind = SINGLES
-        self._queries = self._offsets = self._pages = self._last = torch.zeros(0, dtype=torch.int32)
-        self._lane_offsets, self._lane_pages, self._lane_last = (
-            torch.zeros(length, dtype=torch.int32, device=device) for length in (lanes + 1, lanes * lane_blocks, lanes)
-        )
+        self._parts: dict[Part, Planned] = {}
+        """What attends in this step, in the order of the packed row."""
+        lanes = [max(counts) for counts in zip(*((shape.decodes, shape.chunks) for shape in shapes.all), strict=True)]
+        self._decodes, self._chunks = (Buffers(count, lane_blocks, device) for count in lanes)
         self._copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
 
     def plan(self, batch: Batch) -> None:
@@ -129,46 +170,49 @@ class FlashInferBackend(PagedBackend):
         owner = np.repeat(np.arange(len(counts)), counts)
         columns = np.arange(offsets[-1]) - offsets[:-1][owner]
         cells = moved(np.stack([batch.rows[owner], columns]), batch.table.device)
-        self._pages = batch.table[cells[0], cells[1]]
         self.slots = batch.slots
-        self._kind = SINGLES if (batch.counts == 1).all() else PREFILL
-        self._queries = _int32(batch.offsets)
-        self._offsets = _int32(offsets)
-        self._last = _int32((contexts - 1) % size + 1)
+        planned = Planned(
+            _int32(batch.offsets), _int32(offsets), batch.table[cells[0], cells[1]], _int32((contexts - 1) % size + 1)
+        )
+        self._parts = {Part(chunks=bool((batch.counts > 1).any())): planned}
         self._planned.clear()
 
     def plan_lanes(self, lanes: Lanes, slots: torch.Tensor) -> None:
-        """See `PagedBackend.plan_lanes`; plans every wrapper that steps of this size have used so far."""
+        """See `PagedBackend.plan_lanes`; plans every wrapper that steps of this shape have used so far."""
         self._copied.synchronize()  # a plan is copied from pinned memory, which the next one writes to
-        offsets, blocks, last = (torch.from_numpy(part).pin_memory() for part in lanes.pages)
-        self._lane_pages[: len(blocks)].copy_(blocks, non_blocking=True)
-        self._offsets, self._pages, self._last = offsets, self._lane_pages[: len(blocks)], last
-        self.slots, self._kind = slots, lanes.size
+        shape, self.slots, self._parts = lanes.shape, slots, {}
+        if shape.decodes:
+            self._parts[Part(chunks=False, padded=shape.decodes)] = self._decodes.fill(lanes.queries, lanes.decodes)
+        if shape.tokens:
+            self._parts[Part(chunks=True, padded=shape.tokens)] = self._chunks.fill(lanes.queries, lanes.chunks)
         self._planned.clear()
-        for which in [which for which in self._wrappers if which.lanes == lanes.size]:
+        for which in [which for which in self._wrappers if which.part in self._parts]:
             self._wrapper(which)
         self._copied.record()
 
     def read(self, layer: int, query: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
         """See `PagedBackend.read`."""
-        wrapper = self._wrapper(Which(self._kind, window, scale))
-        output: torch.Tensor = wrapper.run(query.contiguous(), self.store.layer(layer))  # so will the output be
+        query, cache = query.contiguous(), self.store.layer(layer)  # so will the output be
+        if len(self._parts) == 1:
+            (part,) = self._parts
+            output: torch.Tensor = self._wrapper(Which(part, window, scale)).run(query, cache)
+            return output
+        output = torch.empty_like(query)
+        sizes = [part.padded for part in self._parts]
+        for part, new, out in zip(self._parts, torch.split(query, sizes), torch.split(output, sizes), strict=True):
+            self._wrapper(Which(part, window, scale)).run(new, cache, out=out)
         return output
 
     def _wrapper(self, which: Which) -> Any:
         """Return a wrapper planned for this step."""
         if which not in self._wrappers:
-            self._wrappers[which] = self._make(which.lanes)
+            self._wrappers[which] = self._make(which.part)
         wrapper = self._wrappers[which]
         if which not in self._planned:
             self._planned.add(which)
-            geometry, kind = self._geometry, self.store.blocks.dtype
-            queries = (self._queries,) if which.lanes == PREFILL else ()
+            geometry, kind, planned = self._geometry, self.store.blocks.dtype, self._parts[which.part]
             wrapper.plan(
-                *queries,
-                self._offsets,
-                self._pages,
-                self._last,
+                *(planned if which.part.chunks else planned[1:]),
                 geometry.heads,
                 geometry.kv_heads,
                 geometry.head_dim,
@@ -177,20 +221,28 @@ class FlashInferBackend(PagedBackend):
                 sm_scale=which.scale,
                 q_data_type=kind,
                 kv_data_type=kind,
-                **({"causal": True} if which.lanes == PREFILL else {}),
+                **({"causal": True} if which.part.chunks else {}),
             )
         return wrapper
 
-    def _make(self, lanes: int) -> Any:
-        if lanes == PREFILL:
-            return self._make_prefill()
-        if lanes == SINGLES:
-            return self._make_decode()
-        return self._make_decode(
+    def _make(self, part: Part) -> Any:
+        if not part.padded:
+            return self._make_prefill() if part.chunks else self._make_decode()
+        if not part.chunks:
+            buffers, lanes = self._decodes, part.padded
+            return self._make_decode(
+                use_cuda_graph=True,
+                paged_kv_indptr_buffer=buffers.offsets[: lanes + 1],
+                paged_kv_indices_buffer=buffers.pages,
+                paged_kv_last_page_len_buffer=buffers.last[:lanes],
+            )
+        buffers = self._chunks
+        return self._make_prefill(
             use_cuda_graph=True,
-            paged_kv_indptr_buffer=self._lane_offsets[: lanes + 1],
-            paged_kv_indices_buffer=self._lane_pages,
-            paged_kv_last_page_len_buffer=self._lane_last[:lanes],
+            qo_indptr_buf=buffers.queries,
+            paged_kv_indptr_buf=buffers.offsets,
+            paged_kv_indices_buf=buffers.pages,
+            paged_kv_last_page_len_buf=buffers.last,
         )
 
 

@@ -1,21 +1,21 @@
-"""Padded steps of decodes, each size captured once as a CUDA graph and replayed ever after.
+"""Padded steps, each shape captured once as a CUDA graph and replayed ever after.
 
 A step reads the tokens said last from the transcript, runs them through the model and writes
 what it says back, so nothing comes to the host.  Before a replay the host tells the device
-four numbers a lane and the blocks of each (`sim.decode.lanes`), through pinned memory and
-without waiting.  Where there are no graphs the same step runs kernel by kernel.
+a few numbers a token and the blocks of each sequence (`sim.decode.lanes`), through pinned
+memory and without waiting.  Where there are no graphs the same step runs kernel by kernel.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from sim.decode.device import finish
-from sim.decode.lanes import Lanes, make_lanes, padded_sizes
+from sim.decode.lanes import Lanes, Shape, Shapes, blank
 
 if TYPE_CHECKING:
     from sim.decode.model import Decoder
@@ -29,56 +29,71 @@ class Captured:
 
     graph: torch.cuda.CUDAGraph
     logits: torch.Tensor
-    """[lanes, vocab]"""
+    """[rows, vocab]"""
+
+
+class Told(NamedTuple):
+    """What the device is told of a step: views of one buffer, in which each shape has its own layout."""
+
+    places: torch.Tensor
+    """int64[width]: where in the transcript each token stands."""
+    positions: torch.Tensor
+    """int64[width]"""
+    slots: torch.Tensor
+    """int64[width]: where its K/V goes."""
+    last: torch.Tensor
+    """int64[rows]: the last token of each sequence."""
+    targets: torch.Tensor
+    """int64[rows]: where in the transcript its next token goes."""
 
 
 class PaddedSteps:
     """Runs lanes on a model."""
 
-    def __init__(self, decoder: Decoder, backend: PagedBackend, transcript: Transcript, most: int) -> None:
-        """Run steps of up to `most` sequences."""
+    def __init__(self, decoder: Decoder, backend: PagedBackend, transcript: Transcript, shapes: Shapes) -> None:
+        """Run steps of any of some shapes."""
         self._decoder = decoder
         self._backend = backend
         self._transcript = transcript
-        self._most = most
-        self._inputs = torch.zeros(4 * most, dtype=torch.int64, device=decoder.device)
-        self._captured: dict[int, Captured] = {}
+        self._shapes = shapes
+        room = max(3 * shape.width + 2 * shape.rows for shape in shapes.all)
+        self._buffer = torch.zeros(room, dtype=torch.int64, device=decoder.device)
+        self._captured: dict[Shape, Captured] = {}
 
     def run(self, lanes: Lanes) -> torch.Tensor:
-        """Run a step, without waiting for it; returns its logits, [lanes.count, vocab], good until the next step."""
-        given = torch.from_numpy(lanes.inputs).flatten()
-        if self._inputs.device.type == "cuda":
+        """Run a step, without waiting for it; returns its logits, [shape.rows, vocab], good until the next step."""
+        given = torch.from_numpy(np.concatenate([lanes.inputs.ravel(), lanes.outputs.ravel()]))
+        if self._buffer.device.type == "cuda":
             given = given.pin_memory()
-        self._inputs[: len(given)].copy_(given, non_blocking=True)
-        self._backend.plan_lanes(lanes, self._columns(lanes.size)[2])
-        captured = self._captured.get(lanes.size)
+        self._buffer[: len(given)].copy_(given, non_blocking=True)
+        self._backend.plan_lanes(lanes, self._told(lanes.shape).slots)
+        captured = self._captured.get(lanes.shape)
         if captured is None:
-            return self._step(lanes.size)[: lanes.count]
+            return self._step(lanes.shape)
         captured.graph.replay()
-        return captured.logits[: lanes.count]
+        return captured.logits
 
     def capture(self) -> None:
-        """Capture a graph for each size, the largest first, all in one pool of memory, if the backend allows."""
+        """Capture a graph for each shape, the largest first, all in one pool of memory, if the backend allows."""
         if not self._backend.capturable:
             return
         pool = torch.cuda.graph_pool_handle()
-        for size in reversed(padded_sizes(self._most)):
-            none = np.zeros(0, np.int64)
-            empty = make_lanes(np.zeros((1, 1), np.int32), 1, none, none, none, none, size, self._transcript.spare)
-            self.run(empty)  # builds and plans what the size needs
+        for shape in self._shapes.all:
+            self.run(blank(shape, self._backend.store.block_size, self._transcript.spare))  # builds what it needs
             finish(self._decoder.device)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool):
-                logits = self._step(size)
-            self._captured[size] = Captured(graph, logits)
+                logits = self._step(shape)
+            self._captured[shape] = Captured(graph, logits)
 
-    def _step(self, size: int) -> torch.Tensor:
-        places, positions, _, targets = self._columns(size)
-        tokens = self._transcript.tokens
-        logits = self._decoder.run(tokens[places], positions, None, self._backend)
-        tokens.index_copy_(0, targets, logits.argmax(dim=-1))
+    def _step(self, shape: Shape) -> torch.Tensor:
+        told, tokens = self._told(shape), self._transcript.tokens
+        keep = told.last if shape.tokens else None
+        logits = self._decoder.run(tokens[told.places], told.positions, keep, self._backend)
+        tokens.index_copy_(0, told.targets, logits.argmax(dim=-1))
         return logits
 
-    def _columns(self, size: int) -> torch.Tensor:
-        """int64[4, size]: the inputs of a step, on the device."""
-        return self._inputs[: 4 * size].view(4, size)
+    def _told(self, shape: Shape) -> Told:
+        """Return what a step reads."""
+        sizes = [shape.width] * 3 + [shape.rows] * 2
+        return Told(*torch.split(self._buffer[: sum(sizes)], sizes))

@@ -1,74 +1,153 @@
-"""A step in which every sequence says one token and nothing else happens: most steps of a busy engine.
+"""Steps of a shape that comes again and again: most steps of a busy engine.
 
-Such a step has a shape, the number of its sequences, and that is padded to one of a few, so
-that a CUDA graph captured for each can run them all.  Everything the device must be told is
-laid out here, on the host, from the allocator's own block table: a row of numbers a lane and
-the list of its blocks.  A lane that stands empty reads and writes the null block.
+A step has some sequences that say one token each and some chunks of prompts.  The number of
+either and the tokens of the chunks are its shape, and that is padded to one of a few, so that
+a CUDA graph captured for each can run them all.  Everything the device must be told is laid
+out here, on the host, from the allocator's own block table: three numbers a token, two a
+sequence, and the list of its blocks.  What stands empty reads and writes the null block.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Ints32 = npt.NDArray[np.int32]
+
+CHUNKS = 8
+"""Most chunks of a padded step; hardly any has more."""
+MIXED_DECODES = (0, 16, 64, 128, 256)
+"""Decodes of a padded step with chunks; as many as an engine allows are added."""
+MIXED_TOKENS = (32, 64, 128, 192, 256, 384, 512, 768)
+"""Tokens of its chunks.  Beyond, the device computes longer than the host needs to launch kernel by kernel."""
+
+
+class Shape(NamedTuple):
+    """What a padded step has room for."""
+
+    decodes: int
+    """Sequences that say one token."""
+    tokens: int = 0
+    """Tokens of chunks ..."""
+    chunks: int = 0
+    """... and chunks."""
+
+    @property
+    def width(self) -> int:
+        """Tokens in all, those of decodes first."""
+        return self.decodes + self.tokens
+
+    @property
+    def rows(self) -> int:
+        """Sequences in all."""
+        return self.decodes + self.chunks
 
 
 def padded_sizes(most: int) -> tuple[int, ...]:
-    """Sizes that steps of 1 to `most` sequences are padded to: finer where a lane costs relatively more."""
+    """Sizes that steps of 1 to `most` decodes are padded to: finer where a lane costs relatively more."""
     sizes = [1, 2, 4, *range(8, 128, 8), *range(128, 256, 16), *range(256, most, 32)]
     return (*(size for size in sizes if size < most), most)
+
+
+class Shapes:
+    """The shapes that steps of one engine are padded to."""
+
+    def __init__(self, most: int, tokens: int) -> None:
+        """Choose them for at most so many sequences at once, and so many tokens of chunks in one step."""
+        self._decodes = padded_sizes(most)
+        self._beside = (*(size for size in MIXED_DECODES if size < most), most)
+        self._tokens = tuple(size for size in MIXED_TOKENS if size <= tokens)
+
+    @property
+    def all(self) -> tuple[Shape, ...]:
+        """Every shape, the largest first."""
+        mixed = [Shape(decodes, tokens, CHUNKS) for decodes, tokens in product(self._beside, self._tokens)]
+        return tuple(sorted([*map(Shape, self._decodes), *mixed], key=lambda shape: shape.width, reverse=True))
+
+    def fit(self, decodes: int, tokens: int = 0, chunks: int = 0) -> Shape | None:
+        """Return the smallest shape that has room, or None."""
+        if not chunks:
+            at = bisect_left(self._decodes, decodes)
+            return Shape(self._decodes[at]) if at < len(self._decodes) else None
+        at, long = bisect_left(self._beside, decodes), bisect_left(self._tokens, tokens)
+        if chunks > CHUNKS or at == len(self._beside) or long == len(self._tokens):
+            return None
+        return Shape(self._beside[at], self._tokens[long], CHUNKS)
 
 
 class Pages(NamedTuple):
     """Blocks of n sequences, one sequence after the other."""
 
-    offsets: npt.NDArray[np.int32]
+    offsets: Ints32
     """int32[n + 1]: where each begins."""
-    blocks: npt.NDArray[np.int32]
+    blocks: Ints32
     """int32[offsets[n]]: block ids."""
-    last: npt.NDArray[np.int32]
+    last: Ints32
     """int32[n]: tokens in the last block of each, at least 1."""
+
+
+class Sequences(NamedTuple):
+    """Sequences that take part in a step."""
+
+    rows: Ints
+    """int64[n]: of the block table."""
+    names: Ints
+    """int64[n]: where each begins in the transcript."""
+    starts: Ints
+    """int64[n]: tokens in the cache."""
+    counts: Ints
+    """int64[n]: new tokens."""
+    said: Ints
+    """int64[n]: where in the transcript the token that each says is written: its place, or one that nobody reads."""
+    says: npt.NDArray[np.bool_]
+    """bool[n]: whether it says one; a chunk that is not its prompt's last does not."""
+
+    @property
+    def contexts(self) -> Ints:
+        """int64[n]: tokens of each after the step."""
+        return self.starts + self.counts
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """A padded step of decodes, on the host."""
+    """A padded step, on the host."""
 
-    count: int
-    """Sequences."""
-    size: int
-    """Lanes, `count` or more."""
+    shape: Shape
     inputs: Ints
-    """int64[4, size]: where in the transcript the input token stands, its position, the slot its K/V goes to, and
-    where in the transcript the next token goes."""
-    pages: Pages
-    """Blocks of every lane, the one of the new token included."""
+    """int64[3, shape.width], a token: where in the transcript it stands, its position, the slot its K/V goes to."""
+    outputs: Ints
+    """int64[2, shape.rows], a sequence: its last token in the row of all tokens, and where its next token goes."""
+    decodes: Pages
+    """Blocks of every lane of a decode, the one of the new token included."""
+    chunks: Pages
+    """Blocks of every lane of a chunk."""
+    queries: Ints32
+    """int32[shape.chunks + 1]: where each chunk begins among the tokens of chunks."""
+    picks: Ints
+    """int64[m]: for each token said, the row of the logits it is taken from."""
     targets: Ints
-    """int64[count]: where in the transcript each sequence's next token belongs."""
-
-    @property
-    def picks(self) -> Ints:
-        """int64[count]: the row of the logits each token is taken from."""
-        return np.arange(self.count)
+    """int64[m]: where in the transcript it belongs."""
 
     @property
     def contexts(self) -> Ints:
-        """int64[size]: tokens of each lane after the step."""
-        contexts: Ints = self.inputs[1] + 1
+        """int64[shape.decodes]: tokens of each decode after the step."""
+        contexts: Ints = self.inputs[1, : self.shape.decodes] + 1
         return contexts
 
 
-def pages_of(table: npt.NDArray[np.int32], rows: Ints, contexts: Ints, block_size: int, size: int) -> Pages:
+def pages_of(table: Ints32, rows: Ints, contexts: Ints, block_size: int, size: int) -> Pages:
     """List the blocks of `rows` that hold their first `contexts` tokens; lanes up to `size` have the null block."""
     counts = np.ones(size, np.int64)
     counts[: len(rows)] = -(-contexts // block_size)
     offsets = np.zeros(size + 1, np.int32)
     counts.cumsum(out=offsets[1:])
-    width = int(counts.max())
+    width = int(counts.max(initial=0))
     blocks = np.zeros(int(offsets[-1]), np.int32)
     used = np.arange(width) < counts[: len(rows), None]
     blocks[: int(offsets[len(rows)])] = table[rows, :width][used]
@@ -78,33 +157,66 @@ def pages_of(table: npt.NDArray[np.int32], rows: Ints, contexts: Ints, block_siz
 
 
 def make_lanes(
-    table: npt.NDArray[np.int32],
-    block_size: int,
-    rows: Ints,
-    names: Ints,
-    starts: Ints,
-    said: Ints,
-    size: int,
-    spare: int,
+    table: Ints32, block_size: int, shape: Shape, decodes: Sequences, chunks: Sequences | None, spare: int
 ) -> Lanes:
     """Lay out a step.
 
     Args:
         table: int32[rows, width], the block table.
         block_size: tokens a block.
-        rows: int64[n], rows of the table.
-        names: int64[n], where each sequence begins in the transcript.
-        starts: int64[n], tokens in the cache.
-        said: int64[n], where each new token is written: its place, or `spare` if that is decided already.
-        size: lanes, n or more.
+        shape: has room for the sequences.
+        decodes: say one token each.
+        chunks: compute several; None if the shape has none.
         spare: a place in the transcript that belongs to no sequence.
 
     """
-    count = len(rows)
-    inputs = np.zeros((4, size), np.int64)
-    inputs[[0, 3]] = spare
-    inputs[0, :count] = names + starts
+    count = len(decodes.rows)
+    inputs, outputs = np.zeros((3, shape.width), np.int64), np.zeros((2, shape.rows), np.int64)
+    inputs[0], outputs[1] = spare, spare
+    starts = decodes.starts
+    inputs[0, :count] = decodes.names + starts
     inputs[1, :count] = starts
-    inputs[2, :count] = table[rows, starts // block_size].astype(np.int64) * block_size + starts % block_size
-    inputs[3, :count] = said
-    return Lanes(count, size, inputs, pages_of(table, rows, starts + 1, block_size, size), names + starts + 1)
+    inputs[2, :count] = table[decodes.rows, starts // block_size].astype(np.int64) * block_size + starts % block_size
+    outputs[0, : shape.decodes] = np.arange(shape.decodes)
+    outputs[1, :count] = decodes.said
+    pages = pages_of(table, decodes.rows, decodes.contexts, block_size, shape.decodes)
+    picks, targets = np.arange(count), decodes.names + decodes.contexts
+    if chunks is None:
+        none = np.zeros(0, np.int32)
+        return Lanes(shape, inputs, outputs, pages, Pages(none, none, none), none, picks, targets)
+    many = len(chunks.rows)
+    queries = np.full(shape.chunks + 1, chunks.counts.sum(), np.int32)
+    queries[0] = 0
+    chunks.counts.cumsum(out=queries[1 : many + 1])
+    owner = np.repeat(np.arange(many), chunks.counts)
+    positions = np.arange(len(owner)) - (queries[:many] - chunks.starts)[owner]
+    here = slice(shape.decodes, shape.decodes + len(owner))
+    inputs[0, here] = chunks.names[owner] + positions
+    inputs[1, here] = positions
+    blocks = table[chunks.rows[owner], positions // block_size].astype(np.int64)
+    inputs[2, here] = blocks * block_size + positions % block_size
+    outputs[0, shape.decodes : shape.decodes + many] = shape.decodes + queries[1 : many + 1] - 1
+    outputs[1, shape.decodes : shape.decodes + many] = chunks.said
+    ended = np.flatnonzero(chunks.says)
+    return Lanes(
+        shape,
+        inputs,
+        outputs,
+        pages,
+        pages_of(table, chunks.rows, chunks.contexts, block_size, shape.chunks),
+        queries,
+        np.concatenate([picks, shape.decodes + ended]),
+        np.concatenate([targets, chunks.names[ended] + chunks.contexts[ended]]),
+    )
+
+
+def blank(shape: Shape, block_size: int, spare: int) -> Lanes:
+    """Lay out a step that fills its shape and touches the null block alone."""
+    none = np.zeros(0, np.int64)
+    nobody = Sequences(none, none, none, none, none, none.astype(np.bool_))
+    lanes = make_lanes(np.zeros((1, 1), np.int32), block_size, shape, nobody, None, spare)
+    queries = np.arange(shape.chunks + 1, dtype=np.int32) * shape.tokens // max(1, shape.chunks)
+    counts = np.diff(queries).astype(np.int64)
+    table = np.zeros((1, -(-int(counts.max(initial=1)) // block_size)), np.int32)
+    chunks = pages_of(table, np.zeros(shape.chunks, np.int64), counts, block_size, shape.chunks)
+    return Lanes(shape, lanes.inputs, lanes.outputs, lanes.decodes, chunks, queries, none, none)

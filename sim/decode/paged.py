@@ -32,7 +32,7 @@ class PagedBackend(ABC):
 
     @abstractmethod
     def plan_lanes(self, lanes: Lanes, slots: torch.Tensor) -> None:
-        """Prepare for a padded step of decodes whose K/V goes to `slots`, int64[lanes.size] on the device."""
+        """Prepare for a padded step whose K/V goes to `slots`, int64[shape.width] on the device."""
 
     @abstractmethod
     def read(self, layer: int, query: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:

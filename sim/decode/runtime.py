@@ -14,6 +14,7 @@ from sim.decode.device import DTYPES, demand_memory, name_of
 from sim.decode.executor import TorchExecutor
 from sim.decode.flashinfer_backend import FlashInferBackend, obstacle
 from sim.decode.graphs import PaddedSteps
+from sim.decode.lanes import CHUNKS, Shapes
 from sim.decode.memory import PagedMemory
 from sim.decode.store import KVStore
 from sim.decode.torch_backend import TorchBackend
@@ -94,7 +95,7 @@ def assemble(
         backend: attends, where there are blocks.
         swap: whether there is to be room on the host.
         watcher: is shown the logits; every step is then waited for.
-        padded: whether steps of decodes alone are padded (`sim.decode.graphs`); where a CUDA graph can hold them
+        padded: whether steps are padded (`sim.decode.graphs`); where a CUDA graph can hold them
             if not given.
         metered: whether what growing tensors take of a GPU is counted, which takes time.
 
@@ -113,7 +114,9 @@ def assemble(
     attends: AttentionBackend
     memory: Memory
     store = meter = steps = None
-    most = case.limits.max_num_seqs
+    limits = case.limits
+    longest = limits.max_model_len  # a scheduler without a budget of tokens computes whole prompts
+    shapes = Shapes(limits.max_num_seqs, min(max(limits.max_num_batched_tokens, longest), CHUNKS * longest))
     if has_blocks(allocator):
         pool = case.pool
         host_blocks = allocator.host.pool.num_blocks if swap and isinstance(allocator, SharingRows) else 0
@@ -121,12 +124,12 @@ def assemble(
         dtype = DTYPES[geometry.kv_dtype]
         store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, host_blocks)
         if backend == "flashinfer":
-            lane_blocks = -(-case.limits.max_model_len // pool.block_size)
-            paged: PagedBackend = FlashInferBackend(store, geometry, most, lane_blocks)
+            lane_blocks = -(-limits.max_model_len // pool.block_size)
+            paged: PagedBackend = FlashInferBackend(store, geometry, shapes, lane_blocks)
         else:
             paged = TorchBackend(store)
         if paged.capturable if padded is None else padded:
-            steps = PaddedSteps(decoder, paged, transcript, most)
+            steps = PaddedSteps(decoder, paged, transcript, shapes)
         attends, memory = paged, PagedMemory(store)
     elif allocator.recomputes:
         attends = memory = Recomputing()
@@ -142,6 +145,6 @@ def assemble(
             f"{case.label}: no room on {name_of(device)} for the first steps beside weights and K/V; "
             "a smaller device.kv_memory_gib, max_num_seqs or max_num_batched_tokens would help"
         ) from error
-    batcher = Batcher(transcript, device, recomputes=allocator.recomputes, lanes=most if steps is not None else 0)
+    batcher = Batcher(transcript, device, recomputes=allocator.recomputes, shapes=None if steps is None else shapes)
     executor = TorchExecutor(decoder, attends, memory, batcher, transcript, steps, watcher)
     return Runtime(executor, transcript, attends.name, store, meter)

@@ -67,18 +67,27 @@ class TorchBackend(PagedBackend):
 
     def plan_lanes(self, lanes: Lanes, slots: torch.Tensor) -> None:
         """See `PagedBackend.plan_lanes`."""
-        offsets, blocks, _ = lanes.pages
-        counts = np.diff(offsets)
-        table = np.zeros((lanes.size, int(counts.max())), np.int64)
-        table[np.arange(table.shape[1]) < counts[:, None]] = blocks
-        self.slots, self._singles, self._spans, self._masks = slots, lanes.size, [], {}
-        self._padded = torch.from_numpy(table).to(slots.device)
-        self._contexts = torch.from_numpy(lanes.contexts).to(slots.device)
+        size, shape = self.store.block_size, lanes.shape
+        self.slots, self._singles, self._spans, self._masks = slots, shape.decodes, [], {}
+        if shape.decodes:
+            offsets, blocks, _ = lanes.decodes
+            counts = np.diff(offsets)
+            table = np.zeros((shape.decodes, int(counts.max())), np.int64)
+            table[np.arange(table.shape[1]) < counts[:, None]] = blocks
+            self._padded = torch.from_numpy(table).to(slots.device)
+            self._contexts = torch.from_numpy(lanes.contexts).to(slots.device)
+        for lane in range(shape.chunks):
+            first, stop = lanes.queries[lane : lane + 2].tolist()
+            if stop > first:
+                begin, end = lanes.chunks.offsets[lane : lane + 2].tolist()
+                context = (end - begin - 1) * size + int(lanes.chunks.last[lane])
+                named = torch.from_numpy(lanes.chunks.blocks[begin:end].astype(np.int64)).to(slots.device)
+                self._spans.append(Span(shape.decodes + first, stop - first, context, named))
 
     def read(self, layer: int, query: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
         """See `PagedBackend.read`."""
         keys, values = self.store.layer(layer)
-        output = torch.empty_like(query)
+        output = torch.zeros_like(query)  # places that stand empty must be finite too
         singles = self._singles
         if singles:
             mask = self._mask(-1, window)

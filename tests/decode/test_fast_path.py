@@ -12,7 +12,7 @@ import torch
 from sim.decode.elementwise import Angles, HeadNorms, rotate, rotate_and_store
 from sim.decode.flashinfer_backend import workspace_bytes
 from sim.decode.fused import fusible
-from sim.decode.lanes import make_lanes, padded_sizes, pages_of
+from sim.decode.lanes import CHUNKS, Sequences, Shape, Shapes, blank, make_lanes, padded_sizes, pages_of
 from sim.decode.model import load
 from sim.decode.pace import Pace
 from sim.models.geometry import resolve_model
@@ -71,6 +71,10 @@ def alone(step: Step) -> bool:
     return bool(step.decodes) and not step.chunks
 
 
+def mixed(step: Step) -> bool:
+    return bool(step.decodes) and bool(step.chunks)
+
+
 @pytest.mark.parametrize("preemption", ["recompute", "swap"])
 @pytest.mark.parametrize("prefix_cache", [False, True])
 def test_padded_steps_survive_preemption_and_forks(preemption: str, prefix_cache: bool) -> None:
@@ -83,6 +87,20 @@ def test_padded_steps_survive_preemption_and_forks(preemption: str, prefix_cache
     assert any(step.preempted for step in steps)
     assert len({len(step.decodes) for step in steps if alone(step)}) > 3
     assert ran.numerics().passed, ran.numerics().as_json()
+
+
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+def test_decodes_and_chunks_share_a_padded_step(preemption: str) -> None:
+    engine = {"scheduler": "vllm-v1", "preemption": preemption, "max_num_batched_tokens": 40}
+    options = {**PAGED, "host_blocks": 200, "prefix_cache": True}
+    ran = decode(workload("tiny-llama", options, kv_kib=48, engine=engine), padded=True)
+    steps = ran.recorded.steps
+    both = [step for step in steps if mixed(step)]
+    assert len({len(step.decodes) for step in both}) > 2
+    assert len({len(step.chunks) for step in both}) > 1
+    assert any(step.preempted for step in steps)
+    assert ran.numerics().passed, ran.numerics().as_json()
+    assert ran.numerics().largest_error < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["contiguous", "preallocated", "virtual", "radix"])
@@ -108,30 +126,74 @@ def test_sizes_grow_to_the_most_and_pad_little() -> None:
             assert next(size for size in sizes if size >= count) <= max(count + 8, 1.15 * count)
 
 
+def test_the_smallest_shape_that_has_room_is_taken() -> None:
+    shapes = Shapes(96, 300)
+    assert [shapes.fit(decodes) for decodes in (1, 3, 96, 97)] == [Shape(1), Shape(4), Shape(96), None]
+    assert shapes.fit(0, 20, 1) == Shape(0, 32, CHUNKS)
+    assert shapes.fit(16, 33, CHUNKS) == Shape(16, 64, CHUNKS)
+    assert shapes.fit(65, 256, 2) == Shape(96, 256, CHUNKS)
+    assert shapes.fit(1, 257, 1) is shapes.fit(97, 1, 1) is shapes.fit(1, 100, CHUNKS + 1) is None
+    assert {Shape(96), Shape(96, 256, CHUNKS), Shape(0, 32, CHUNKS)} <= set(shapes.all)
+    assert [shape.width for shape in shapes.all] == sorted((shape.width for shape in shapes.all), reverse=True)
+
+
+@pytest.mark.parametrize("shape", [Shape(4), Shape(0, 32, CHUNKS), Shape(3, 64, CHUNKS)])
+def test_a_blank_step_fills_its_shape_and_touches_the_null_block_alone(shape: Shape) -> None:
+    lanes = blank(shape, 16, 999)
+    assert lanes.inputs.shape == (3, shape.width)
+    assert not lanes.inputs[1:].any()
+    assert set(lanes.inputs[0]) | set(lanes.outputs[1]) == {999}
+    assert not lanes.decodes.blocks.any()
+    assert not lanes.chunks.blocks.any()
+    assert len(lanes.decodes.last) == shape.decodes
+    assert not shape.chunks or lanes.queries[-1] == shape.tokens
+
+
 @pytest.mark.parametrize(
     ("model", "lanes", "mib"),
     [
-        ("llama-3.1-8b", 256, 128),  # 320 tiles of 16 queries, 32 heads, 128 long, fp32: 80 MiB
+        ("llama-3.1-8b", 256, 130),  # 64 tiles of 128 queries of chunks, 32 heads, 128 long, fp32
         ("llama-3.1-8b", 1024, 323),
         ("opt-13b", 512, 174),
         ("tiny-llama", 8, 128),
     ],
 )
 def test_the_workspace_holds_the_parts_of_a_padded_step(model: str, lanes: int, mib: int) -> None:
-    assert workspace_bytes(resolve_model(model), lanes) / 2**20 == pytest.approx(mib, rel=0.01)
+    assert workspace_bytes(resolve_model(model), Shapes(lanes, 768)) / 2**20 == pytest.approx(mib, rel=0.01)
 
 
 def test_lanes_that_stand_empty_hold_the_null_block() -> None:
     table = np.array([[5, 6, 7], [8, 9, 0]], np.int32)
-    rows, names, starts = np.array([1, 0]), np.array([100, 200]), np.array([7, 8])
-    lanes = make_lanes(table, 4, rows, names, starts, np.array([108, 999]), 4, spare=999)
-    assert lanes.inputs.tolist() == [[107, 208, 999, 999], [7, 8, 0, 0], [39, 28, 0, 0], [108, 999, 999, 999]]
-    assert lanes.pages.offsets.tolist() == [0, 2, 5, 6, 7]
-    assert lanes.pages.blocks.tolist() == [8, 9, 5, 6, 7, 0, 0]
-    assert lanes.pages.last.tolist() == [4, 1, 1, 1]
+    decodes = sequences((1, 100, 7, 1, 108), (0, 200, 8, 1, 999))
+    lanes = make_lanes(table, 4, Shape(4), decodes, None, spare=999)
+    assert lanes.inputs.tolist() == [[107, 208, 999, 999], [7, 8, 0, 0], [39, 28, 0, 0]]
+    assert lanes.outputs.tolist() == [[0, 1, 2, 3], [108, 999, 999, 999]]
+    assert lanes.decodes.offsets.tolist() == [0, 2, 5, 6, 7]
+    assert lanes.decodes.blocks.tolist() == [8, 9, 5, 6, 7, 0, 0]
+    assert lanes.decodes.last.tolist() == [4, 1, 1, 1]
     assert lanes.targets.tolist() == [108, 209]
     full = pages_of(table, np.array([0]), np.array([12]), 4, 1)
     assert (full.blocks.tolist(), full.last.tolist()) == ([5, 6, 7], [4])
+
+
+def sequences(*columns: tuple[int, int, int, int, int]) -> Sequences:
+    rows, names, starts, counts, said = np.array(columns).T
+    return Sequences(rows, names, starts, counts, said, np.array([name != 300 for name in names]))
+
+
+def test_chunks_stand_behind_the_lanes_of_decodes() -> None:
+    table = np.array([[5, 6, 7], [8, 9, 0], [3, 0, 0]], np.int32)
+    decodes, chunks = sequences((1, 100, 7, 1, 108)), sequences((0, 200, 3, 3, 206), (2, 300, 0, 2, 999))
+    lanes = make_lanes(table, 4, Shape(2, 8, 4), decodes, chunks, spare=999)
+    assert lanes.inputs[0].tolist() == [107, 999, 203, 204, 205, 300, 301, 999, 999, 999]
+    assert lanes.inputs[1].tolist() == [7, 0, 3, 4, 5, 0, 1, 0, 0, 0]
+    assert lanes.inputs[2].tolist() == [39, 0, 23, 24, 25, 12, 13, 0, 0, 0]
+    assert lanes.outputs.tolist() == [[0, 1, 4, 6, 0, 0], [108, 999, 206, 999, 999, 999]]
+    assert lanes.queries.tolist() == [0, 3, 5, 5, 5]
+    assert lanes.chunks.offsets.tolist() == [0, 2, 3, 4, 5]
+    assert lanes.chunks.blocks.tolist() == [5, 6, 3, 0, 0]
+    assert lanes.chunks.last.tolist() == [2, 2, 1, 1]
+    assert (lanes.picks.tolist(), lanes.targets.tolist()) == ([0, 2], [108, 206])
 
 
 @pytest.mark.parametrize("normed", [False, True])
