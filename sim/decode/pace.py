@@ -11,8 +11,8 @@ truth than that one error, and sums are true.
 
 What is measured is the time between the ends of two steps on the device's own clock (CUDA
 events): all work of the host that the device had to wait for is in it - planning, the
-serving loop, launching - and what was done while it ran is not.  A step with a prefill,
-or the first of its kind, is waited for.
+serving loop, launching - and what was done while it ran is not.  A step with a chunk of a
+prompt, or the first of its kind, is waited for.
 """
 
 from __future__ import annotations
