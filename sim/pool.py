@@ -167,5 +167,6 @@ def _too_large(geometry: Geometry, device: Device, share: float, parts: Mapping[
     where = device.name if geometry.tensor_parallel == 1 else f"each of {geometry.tensor_parallel} x {device.name}"
     *first, last = (f"{name} {gib(size)}" for name, size in parts.items() if size)
     needs = f"{', '.join(first)} and {last} are {gib(missing)} more than {share:.0%} of its {gib(device.memory_bytes)}"
-    help_ = "a larger device, more tensor_parallel or a smaller dtype would help"
+    less = "a smaller kv_memory_gib, " if missing < parts.get("kv_memory_gib", 0) else ""
+    help_ = f"{less}a larger device, more tensor_parallel or a smaller dtype would help"
     return f"{geometry.name} does not fit on {where}: {needs}; {help_}"

@@ -6,14 +6,13 @@ first request arrives: unknown models, weights that do not fit, two runs of one 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allocators.base import Allocator, AllocatorError
 from allocators.groups import Group
-from allocators.registry import create, find, measure
+from allocators.registry import create, measure
 from analysis.published import faults
 from sim.calibration import find_calibration, load_coefficients
 from sim.coefficients import Coefficients
@@ -23,6 +22,7 @@ from sim.errors import UserError
 from sim.models.geometry import Geometry, resolve_model
 from sim.pool import Pool, make_pool
 from sim.schedulers import SCHEDULERS, Limits, Scheduler
+from workloads.labels import labels as label_all
 
 if TYPE_CHECKING:
     from allocators.options import Value
@@ -102,7 +102,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     if workload.costs.calibration is not None:
         coefficients = load_coefficients(find_calibration(workload.costs.calibration))
     coefficients = coefficients.changed(workload.costs.factors, "costs")
-    labels = _labels(workload.allocators)
+    labels = label_all(workload.allocators)
     if wrong := faults(labels, workload.model_dump(mode="json")["expect"]):
         raise UserError("\n".join(wrong))
     cases = []
@@ -161,32 +161,3 @@ def facts_of(geometry: Geometry) -> dict[str, Value]:
     if windows and all(windows):
         facts["sliding_window"] = max(window or 0 for window in windows)
     return facts
-
-
-def _labels(specs: tuple[AllocatorSpec, ...]) -> list[str]:
-    """Name the runs: a given label; else the kind, with the choices that tell it from others of its kind."""
-    kinds = Counter(spec.kind for spec in specs)
-    names = []
-    for spec in specs:
-        words = [spec.kind]
-        if kinds[spec.kind] > 1:
-            words += [_word(name, value) for name, value in spec.options.items() if _differs(specs, spec.kind, name)]
-        names.append(spec.label or "-".join(words))
-    repeated = Counter(names)
-    seen: Counter[str] = Counter()
-    labels = []
-    for name in names:
-        seen[name] += 1
-        labels.append(f"{name}-{seen[name]}" if repeated[name] > 1 else name)
-    return labels
-
-
-def _differs(specs: tuple[AllocatorSpec, ...], kind: str, option: str) -> bool:
-    default = find(kind).options[option].default
-    return len({spec.options.get(option, default) for spec in specs if spec.kind == kind}) > 1
-
-
-def _word(option: str, value: Value) -> str:
-    if isinstance(value, bool):
-        return option.replace("_", "-") if value else f"no-{option.replace('_', '-')}"
-    return str(value) if isinstance(value, str) or option == "block_size" else f"{option.replace('_', '-')}-{value}"

@@ -2,7 +2,7 @@
 
 YAML 1.2 through ruamel.yaml's composer: `1e3` is a number, `on` is a word, no tag runs
 code.  The nodes keep line and column, so that an error found later, by path, can be traced
-back to the text.  Overrides (`--set a.b=value`) are applied to the data and remembered too.
+back to the text.  What overrides (`--set a.b=value`) put into the data is remembered too.
 """
 
 from __future__ import annotations
@@ -73,20 +73,6 @@ class Document:
         twin.data = _open(self.data)
         twin._overrides = dict(self._overrides)  # noqa: SLF001 - its own class
         return twin
-
-    def override(self, setting: str) -> None:
-        """Apply `a.b.c=value`, the value in YAML; a name that stands for a mapping becomes one.
-
-        Raises:
-            WorkloadError: the setting has no `=`, or leads through something that has no parts.
-
-        """
-        dotted, equals, text = setting.partition("=")
-        where = tuple(int(part) if part.isdigit() else part for part in dotted.strip().split("."))
-        source = f"--set {setting}"
-        if not equals or "" in where:
-            raise WorkloadError(f"{source}: write it as key.key=value")
-        self.put(where, Document(text, source).data, source)
 
     def put(self, where: Where, value: Any, source: str) -> None:
         """Put a value in a place; messages about it name `source`.

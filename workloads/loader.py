@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from workloads.document import Document, Place, Step, read
 from workloads.errors import WorkloadError, meant, shown
+from workloads.labels import named, places, steps
 from workloads.schema import PRESETS, Workload
 from workloads.variants import vary
 
@@ -53,8 +54,8 @@ def place(path: str | Path, overrides: Sequence[str], dotted: str) -> str | None
         if f"{setting.partition('=')[0]}.".startswith(f"{dotted}."):
             return f"--set {setting}"
     document, _ = open_document(path, overrides)
-    steps = dotted.split(".")
-    return document.where(steps).text if isinstance(document.data, dict) and steps[0] in document.data else None
+    where = steps(dotted)
+    return document.where(where).text if isinstance(document.data, dict) and where[0] in document.data else None
 
 
 def open_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Document, Path]:
@@ -80,8 +81,25 @@ def open_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Docu
         raise WorkloadError(f"{path}: no such file or preset{hint}")
     document = read(file, str(file))
     for setting in overrides:
-        document.override(setting)
+        override(document, setting)
     return document, file.parent
+
+
+def override(document: Document, setting: str) -> None:
+    """Apply `a.b.c=value`, the value in YAML; a name that stands for a mapping becomes one.
+
+    Raises:
+        WorkloadError: the setting has no `=`, names no allocator, or leads through something that has no parts.
+
+    """
+    key, equals, text = (part.strip() for part in setting.partition("="))
+    source = f"--set {setting}"
+    if not equals or "" in key.split("."):
+        raise WorkloadError(f"{source}: write it as key.key=value")
+    value = Document(text, source).data
+    held = document.data.get("allocators") if isinstance(document.data, dict) else None
+    for where in places(key, named(held), source):
+        document.put(where, value, source)
 
 
 def parse(document: Document, folder: Path) -> Workload:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workloads.document import Document
+from workloads.labels import named, places
 from workloads.schema import Workload
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def vary(workload: Workload, variant: Variant) -> Workload:
     document = Document("", variant.label)
     document.data = data
     for dotted, value in variant.set.items():
-        where = tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
-        document.put(where, value, f"variants: {variant.label}: {dotted}")
+        source = f"variants: {variant.label}: {dotted}"
+        for where in places(dotted, named(data["allocators"]), source):
+            document.put(where, value, source)
     data["expect"] = {
         label: {name: figure.model_dump(exclude_none=True) for name, figure in figures.items()}
         for label, figures in variant.expect.items()

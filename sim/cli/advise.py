@@ -15,12 +15,13 @@ from sim.cli.planning import hands, interrupted, told
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes
-from sim.errors import UserError, suggest
+from sim.errors import UserError
 from sim.planner.advice import BUDGET
 from sim.planner.advice import advise as search
 from sim.planner.backends import Kind
 from sim.planner.grid import Base
 from sim.planner.slo import objectives
+from workloads.labels import named, positions, unknown
 
 
 def advise(
@@ -94,17 +95,13 @@ def advise(
 
 def _place(base: Base, name: str | None) -> int:
     """Find the allocator to advise on."""
-    named = base.named
+    allocators = named(base.workload.allocators)
     if name is None:
-        kinds = [one.kind for one in named]
+        kinds = [one.kind for one in allocators]
         real = [place for place, kind in enumerate(kinds) if kind not in ("ideal", "no-cache")]
         paged = [place for place in real if kinds[place] == "paged"]
         return (paged or real or [0])[0]
-    for place, one in enumerate(named):
-        if name == one.label:
-            return place
-    for place, one in enumerate(named):
-        if name == one.kind:
-            return place
-    known = [*dict.fromkeys([*(one.label for one in named), *(one.kind for one in named)])]
-    raise UserError(f"--allocator {name}: the file has none{suggest(name, known)}; there are: {', '.join(known)}")
+    found = positions(allocators).get(name)
+    if found is None:
+        raise unknown(name, allocators, f"--allocator {name}")
+    return found[0]

@@ -61,13 +61,18 @@ def make_app(program: str) -> App:
         name=program,
         help="Simulate the KV-cache memory manager of an LLM serving engine.",
         version=own,
-        default_parameter=Parameter(negative=(), show_default=False),
-        help_format="plaintext",
+        default_parameter=Parameter(negative=(), show_default=_default),
+        help_format="markdown",  # a line of a docstring is no line of a terminal
         suppress_keyboard_interrupt=False,
     )
     for order, (name, command) in enumerate(COMMANDS.items()):
         app.command(command.where, name=name, help=command.summary, sort_key=order)
     return app
+
+
+def _default(value: object) -> str | None:
+    """Return a default as `--help` shows it: not where it is that nothing is given."""
+    return None if value is None or value is False or value == () else str(value)
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sim.errors import UserError
 from sim.planner.job import Job, digest
-from sim.planner.vary import MOST, Axis, Named, axes
+from sim.planner.vary import MOST, Axis, axes
 from sim.setup import prepare
+from workloads.labels import named
 from workloads.loader import open_document, parse
 from workloads.schema import Telemetry
 
@@ -50,11 +51,6 @@ class Base:
         """Of the allocators: what they are called whatever is varied about them."""
         self._digests: dict[str, str] = {}
 
-    @property
-    def named(self) -> list[Named]:
-        """What the allocators may be called."""
-        return [Named(label, spec.kind) for label, spec in zip(self.labels, self.workload.allocators, strict=True)]
-
     def axes(self, vary: Sequence[str]) -> tuple[Axis, ...]:
         """Read `--vary` settings, and check each value by itself.
 
@@ -62,7 +58,7 @@ class Base:
             UserError, WorkloadError: one line for each fault.
 
         """
-        found = axes(vary, self.named)
+        found = axes(vary, named(self.workload.allocators))
         if (size := prod(len(axis.values) for axis in found)) > MOST:
             raise UserError(f"--vary: {size:,} combinations; at most {MOST:,}")
         for axis in found:

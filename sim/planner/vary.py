@@ -5,7 +5,7 @@
     allocators.paged.block_size=1..32*2  ... or the factor: 1, 2, 4, 8, 16, 32
     engine.max_num_seqs=1..4             a step of 1
 
-An allocator is addressed by its label, or by its kind, which means all of that kind.
+An allocator is addressed by its label or its kind, as everywhere (`workloads.labels`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from sim.errors import UserError
 from workloads.document import Document
-from workloads.errors import WorkloadError, meant
+from workloads.errors import WorkloadError
+from workloads.labels import places
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from workloads.document import Where
+    from workloads.labels import Named
 
 MOST = 10_000
 """Values of a range, and points of a grid; more is a mistake."""
@@ -44,14 +46,6 @@ class Axis:
         """Set the key in a document."""
         for place in self.places:
             document.put(place, value, f"--vary {self.key}={value}")
-
-
-@dataclass(frozen=True)
-class Named:
-    """What an allocator of the file may be called."""
-
-    label: str
-    kind: str
 
 
 def axes(settings: Sequence[str], allocators: Sequence[Named]) -> tuple[Axis, ...]:
@@ -120,36 +114,14 @@ def _range(first: str, last: str, kind: str | None, step: str | None, *, source:
 
 
 def _places(key: str, allocators: Sequence[Named]) -> tuple[Where, ...]:
-    """Find where a key stands; under `allocators` the next word is a label, a kind or a position.
-
-    A label may hold dots and spaces, as in `allocators.Orca (Max).block_size`.
-    """
-    head, _, rest = key.partition(".")
-    if head != "allocators":
-        return (_steps(key),)
-    spots: dict[str, list[int]] = {}
-    for position in range(len(allocators)):
-        spots[str(position)] = [position]
-    for position, one in enumerate(allocators):
-        spots.setdefault(one.kind, []).append(position)
-    for position, one in enumerate(allocators):
-        spots[one.label] = [position]
-    name = max((name for name in spots if rest.startswith(f"{name}.")), key=len, default=None)
-    if name is None:
-        word, dot, _ = rest.partition(".")
-        if not dot and word in spots:
-            raise UserError(f"--vary {key}: say which of its options, as in allocators.{word}.block_size")
-        known = [*dict.fromkeys([*(one.label for one in allocators), *(one.kind for one in allocators)])]
-        raise UserError(
-            f"--vary {key}: no allocator has the label or kind {word or '(none)'}{meant(word, known)}; "
-            f"there are: {', '.join(known)}"
-        )
-    option = _steps(rest[len(name) + 1 :])
-    return tuple(("allocators", position, *option) for position in spots[name])
-
-
-def _steps(dotted: str) -> Where:
-    return tuple(int(step) if step.isdigit() else step for step in dotted.split("."))
+    """Find where a key stands; of an allocator one option is varied, not the whole."""
+    try:
+        found = places(key, allocators, f"--vary {key}")
+    except WorkloadError as error:
+        raise UserError(str(error)) from None
+    if any(len(place) < 3 for place in found if place[0] == "allocators"):
+        raise UserError(f"--vary {key}: say which of its options, as in {key}.block_size")
+    return found
 
 
 def shown(settings: Mapping[str, Any]) -> str:

@@ -69,6 +69,26 @@ def test_every_argument_is_explained(name: str) -> None:
         assert argument.parameter.help or argument.children, argument.name
 
 
+def test_help_shows_the_defaults_that_say_something(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["capacity", "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert (
+        "--precision FLOAT The answer lies between two rates that differ by at most this share. [default: 0.02]"
+        in shown
+    )
+    assert "[default: True]" in shown
+    assert "--quiet Show no progress. --json" in shown
+    assert "None" not in shown
+
+
+def test_help_breaks_its_lines_where_the_terminal_ends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    assert main(["sweep", "--help"]) == 0
+    assert "a cluster that runs, whose machines have kvsim and the data files." in capsys.readouterr().out
+
+
 def test_the_installed_script_is_the_same_program() -> None:
     (script,) = entry_points(group="console_scripts", name="kvsim")
     assert script.load() is main

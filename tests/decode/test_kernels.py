@@ -22,9 +22,7 @@ CLOSE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
 
 @pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    if not GPU:
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
+def kernels() -> ModuleType:
     return importlib.import_module("sim.decode.kernels")
 
 

@@ -79,7 +79,9 @@ def test_what_is_written_can_be_read(validated: tuple[Validation, Path]) -> None
     result, out = validated
     written = json.loads((out / "validation.json").read_text())
     assert written == json.loads(json.dumps(result.as_json()))
-    assert written["versions"]["torch"] == torch.__version__
+    assert (
+        written["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    )  # CPU or CUDA behind it
     measured, simulated = (open_directory(out / name) for name in ("measured", "simulated"))
     assert [run.label for run in measured.runs] == [run.label for run in simulated.runs]
     assert measured.manifest["executor"]["device"] == result.device

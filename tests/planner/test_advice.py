@@ -120,7 +120,7 @@ def test_a_workload_that_is_made_to_lack_something_is_told_so(settings: list[str
 def test_rebuilt_steps_take_the_time_that_was_recorded() -> None:
     for preset in ("quickstart", "sosp23_sharegpt"):
         base = Base(preset, ["requests.duration_s=60"] if preset.startswith("sosp") else ["requests.count=300"])
-        place = [one.kind for one in base.named].index("paged")
+        place = [one.kind for one in base.workload.allocators].index("paged")
         what = limits(prepare(base.job(base.workload, place, 0).workload))
         assert what["accounted"] == pytest.approx(1, abs=0.05), preset
 
@@ -179,7 +179,7 @@ def test_the_command_says_what_limits_and_what_helps(
     ("words", "message"),
     [
         (["--budget", "3"], "--budget 3: give at least 12 simulations"),
-        (["--allocator", "pagd"], "--allocator pagd: the file has none (did you mean paged?); there are: paged"),
+        (["--allocator", "pagd"], "no allocator has the label or kind pagd (did you mean paged?); there are: paged"),
         (["--slo", "tfft_s=1"], "unknown figure"),
     ],
 )

@@ -6,8 +6,9 @@ import pytest
 
 from sim.errors import UserError
 from sim.planner.grid import Base
-from sim.planner.vary import Named, axes, shown, values
+from sim.planner.vary import axes, shown, values
 from workloads.errors import WorkloadError
+from workloads.labels import Named
 
 NAMED = [Named("preallocated", "preallocated"), Named("Orca (Max)", "contiguous"), Named("pow2", "contiguous")]
 

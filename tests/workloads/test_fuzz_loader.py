@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from workloads.document import Document
 from workloads.errors import WorkloadError
-from workloads.loader import parse, presets
+from workloads.loader import override, parse, presets
 from workloads.schema import PRESETS
 
 TEXTS = [(PRESETS / f"{name}.yaml").read_text() for name in presets()]
@@ -56,7 +56,7 @@ def faults(text: str, setting: str) -> tuple[str, ...]:
     try:
         document = Document(text, "f.yaml")
         if setting:
-            document.override(setting)
+            override(document, setting)
         parse(document, Path())
     except WorkloadError as error:
         return error.lines

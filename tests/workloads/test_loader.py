@@ -212,6 +212,26 @@ class TestOverrides:
     def test_a_later_one_wins(self, small: Small) -> None:
         assert small("seed=1", "seed=2").seed == 2
 
+    def test_an_allocator_goes_by_label_kind_or_position(self, small: Small) -> None:
+        workload = small(
+            "allocators=[{kind: contiguous, reserve: pow2}, {kind: contiguous, reserve: oracle}, {kind: paged}]",
+            "allocators.contiguous.placement=best-fit",
+            "allocators.contiguous-oracle.placement=first-fit",
+            "allocators.2.label=ours",
+            "allocators.ours.block_size=8",
+        )
+        pow2, oracle, ours = workload.allocators
+        assert pow2.options == {"reserve": "pow2", "placement": "best-fit"}
+        assert oracle.options == {"reserve": "oracle", "placement": "first-fit"}
+        assert (ours.label, ours.options) == ("ours", {"block_size": 8})
+
+    def test_a_name_may_be_mended_in_a_file_that_is_wrong_elsewhere(self, tmp_path: Path) -> None:
+        wrong = HEAD + REQUESTS + "allocators: [{kind: paged, block_size: x}, {kind: pagd, label: b}]\n"
+        path = tmp_path / "w.yaml"
+        path.write_text(wrong, encoding="utf-8")
+        mended = load(path, ["allocators.paged.block_size=4", "allocators.b.kind=ideal"])
+        assert [one.kind for one in mended.allocators] == ["paged", "ideal"]
+
     @pytest.mark.parametrize(
         ("setting", "message"),
         [
@@ -223,6 +243,14 @@ class TestOverrides:
             (
                 "allocators.3.label=x",
                 "--set allocators.3.label=x: there is no allocators.3: it would be inside a list of 1",
+            ),
+            (
+                "allocators.prealocated.label=x",
+                "--set allocators.prealocated.label=x: no allocator has the label or kind prealocated (did you mean",
+            ),
+            (
+                "allocators.preallocated.lable=x",
+                "--set allocators.preallocated.lable=x: allocators.0.lable: unknown key (did you mean label?)",
             ),
             ("engine.max_seqs=3", "--set engine.max_seqs=3: engine.max_seqs: unknown key (did you mean max_num_seqs?)"),
         ],

@@ -1,0 +1,131 @@
+"""What the allocators of a workload are called, and how a dotted key finds one of them.
+
+A run is called by the label the file gives it, or else by its allocator's kind with the options
+that tell it from others of that kind: `contiguous-pow2`.  Wherever a key leads into the list of
+allocators (`--set`, `--vary`, a variant's `set`), it may name one by that label, or by its kind,
+which means all of that kind, or by its position:
+
+    allocators.contiguous-pow2.placement    allocators.paged.block_size    allocators.0.block_size
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ValidationError
+
+from allocators.registry import find
+from workloads.allocator import AllocatorSpec
+from workloads.errors import WorkloadError, meant
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from allocators.options import Value
+    from workloads.document import Where
+
+
+class Named(NamedTuple):
+    """What an allocator of the file may be called."""
+
+    label: str
+    kind: str
+
+
+def labels(specs: Sequence[AllocatorSpec]) -> list[str]:
+    """Name the runs: a given label; else the kind, with the choices that tell it from others of its kind."""
+    kinds = Counter(spec.kind for spec in specs)
+    names = []
+    for spec in specs:
+        words = [spec.kind]
+        if kinds[spec.kind] > 1:
+            words += [_word(name, value) for name, value in spec.options.items() if _differs(specs, spec.kind, name)]
+        names.append(spec.label or "-".join(words))
+    repeated = Counter(names)
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(f"{name}-{seen[name]}" if repeated[name] > 1 else name)
+    return found
+
+
+def named(entries: Any) -> list[Named]:
+    """Say what the allocators of a file may be called.
+
+    Args:
+        entries: its `allocators`, checked or as they stand in the file; of those that are not valid only kind and
+            label count, and what is no list of mappings has no names.
+
+    """
+    if not isinstance(entries, (list, tuple)):
+        return []
+    try:
+        specs = [AllocatorSpec.model_validate(entry) for entry in entries]
+    except ValidationError:
+        words = [entry if isinstance(entry, dict) else {} for entry in entries]
+        return [Named(str(one.get("label", one.get("kind"))), str(one.get("kind"))) for one in words]
+    return [Named(label, spec.kind) for label, spec in zip(labels(specs), specs, strict=True)]
+
+
+def positions(allocators: Sequence[Named]) -> dict[str, list[int]]:
+    """Return where the allocators stand by everything they may be called: a label goes before a kind or a number."""
+    spots = {str(position): [position] for position in range(len(allocators))}
+    for position, one in enumerate(allocators):
+        spots.setdefault(one.kind, []).append(position)
+    return spots | {one.label: [position] for position, one in enumerate(allocators)}
+
+
+def unknown(word: str, allocators: Sequence[Named], source: str) -> WorkloadError:
+    """Make the error that says no allocator is called `word`; it begins with `source`."""
+    known = [*dict.fromkeys([*(one.label for one in allocators), *(one.kind for one in allocators)])]
+    called = f"no allocator has the label or kind {word or '(none)'}{meant(word, known)}"
+    return WorkloadError(f"{source}: {called}; there are: {', '.join(known)}")
+
+
+def places(key: str, allocators: Sequence[Named], source: str) -> tuple[Where, ...]:
+    """Find where a dotted key stands; under `allocators` the next word is a label, a kind or a position.
+
+    A label may hold dots and spaces, as in `allocators.Orca (Max).block_size`.
+
+    Args:
+        key: the dotted key.
+        allocators: those of the workload, in its order.
+        source: what messages begin with.
+
+    Returns:
+        One place, or several where a kind is named of which there are several.
+
+    Raises:
+        WorkloadError: no allocator is called so.
+
+    """
+    head, _, rest = key.partition(".")
+    if head != "allocators" or not rest or not allocators:
+        return (steps(key),)
+    spots = positions(allocators)
+    name = max((name for name in spots if f"{rest}.".startswith(f"{name}.")), key=len, default=None)
+    if name is None:
+        word = rest.partition(".")[0]
+        if word.isdigit():  # a position that is not there, as in any other list
+            return (steps(key),)
+        raise unknown(word, allocators, source)
+    option = steps(rest[len(name) + 1 :]) if len(rest) > len(name) else ()
+    return tuple(("allocators", position, *option) for position in spots[name])
+
+
+def steps(dotted: str) -> Where:
+    """Take a dotted key apart; numbers are positions in lists."""
+    return tuple(int(step) if step.isdigit() else step for step in dotted.split("."))
+
+
+def _differs(specs: Sequence[AllocatorSpec], kind: str, option: str) -> bool:
+    default = find(kind).options[option].default
+    return len({spec.options.get(option, default) for spec in specs if spec.kind == kind}) > 1
+
+
+def _word(option: str, value: Value) -> str:
+    if isinstance(value, bool):
+        return option.replace("_", "-") if value else f"no-{option.replace('_', '-')}"
+    return str(value) if isinstance(value, str) or option == "block_size" else f"{option.replace('_', '-')}-{value}"
