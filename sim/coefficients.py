@@ -62,6 +62,11 @@ class Coefficients:
         "norms, rotary embedding, launches and the latency of attention, a layer",
         "the same fit, 16 and 32 layers",
     )
+    prefill_layer_s: float = _coefficient(
+        0.0,
+        "a layer in a step that prefills: chunks and decodes attend one after the other",
+        "assumed: hidden behind the products of a larger step",
+    )
     sequence_overhead_s: float = _coefficient(
         0.0, "host work for each scheduled sequence", "measured: that remainder did not grow with the batch"
     )

@@ -1,8 +1,9 @@
 """How long a step takes: a roofline over what the step computes and moves.
 
     t = step_overhead_s + sequence_overhead_s x sequences
-      + layer_overhead_s x layers + products + head + decode + prefill + all-reduce   (the model runs)
-      + copies + swaps + pages                                                        (memory moves)
+      + (layer_overhead_s + prefill_layer_s if the step prefills) x layers
+      + products + head + decode + prefill + all-reduce     (the model runs)
+      + copies + swaps + pages                              (memory moves)
 
 With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens computed:
 
@@ -150,6 +151,7 @@ class CostModel:
 
         self._step = c.step_overhead_s
         self._run = layers * (c.layer_overhead_s + (2 * c.allreduce_latency_s if tp > 1 else 0.0))
+        self._prefilling = layers * c.prefill_layer_s
         self._separate = separate
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
@@ -286,6 +288,7 @@ class CostModel:
         return (
             self._step
             + (load.decode_seqs + load.prefill_seqs) * self._sequence
+            + (load.prefill_tokens > 0) * self._prefilling
             + (tokens > 0) * (self._run + longer + self._overlap * (memory + compute - longer))
             + (samples > 0) * (head_longer + self._overlap * (head_memory + head_compute - head_longer))
             + tokens * self._token_reduce

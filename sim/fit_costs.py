@@ -52,6 +52,7 @@ TOGETHER = (
     "attention_memory_efficiency",
     "attention_compute_efficiency",
     "step_overhead_s",
+    "prefill_layer_s",
     "sequence_overhead_s",
     "launch_layer_s",
     "run_ahead",

@@ -36,6 +36,7 @@ TRUE = Coefficients(
     attention_memory_efficiency=0.75,
     attention_compute_efficiency=0.45,
     step_overhead_s=1.5e-3,
+    prefill_layer_s=1.5e-5,
     sequence_overhead_s=1e-5,
     launch_layer_s=3e-4,
     run_ahead=0.8,

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from sim.decode.transcript import Transcript
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
+
+
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Not cuDNN's: it compiles a plan for each length that it has not seen, and here every step brings new ones."""
 
 
 class Meter:
@@ -125,9 +130,10 @@ class Growing:
         with self._counting():
             for name, (first, last) in zip(self._names, self._bounds, strict=True):
                 self._update(name, layer, *(states[first:last].transpose(0, 1)[None] for states in (key, value)))
-        for name, (first, last) in zip(self._names, self._bounds, strict=True):
-            grown = self._caches[name].layers[layer]
-            output[first:last] = self._attention(query[first:last], grown.keys, grown.values, scale, window)
+        with sdpa_kernel(KERNELS):
+            for name, (first, last) in zip(self._names, self._bounds, strict=True):
+                grown = self._caches[name].layers[layer]
+                output[first:last] = self._attention(query[first:last], grown.keys, grown.values, scale, window)
         return output
 
     def _counting(self) -> AbstractContextManager[None]:
@@ -174,9 +180,10 @@ class Recomputing:
     ) -> torch.Tensor:
         """See `AttentionBackend.attend`."""
         output = torch.empty_like(query)
-        for first, last in self._bounds:
-            keys, values = (states[first:last].transpose(0, 1)[None] for states in (key, value))
-            output[first:last] = self._attention(query[first:last], keys, values, scale, window)
+        with sdpa_kernel(KERNELS):
+            for first, last in self._bounds:
+                keys, values = (states[first:last].transpose(0, 1)[None] for states in (key, value))
+                output[first:last] = self._attention(query[first:last], keys, values, scale, window)
         return output
 
 

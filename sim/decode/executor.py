@@ -102,8 +102,7 @@ class TorchExecutor:
         batch = self._batcher.make(plan, serving)
         if isinstance(batch, Lanes):
             logits = self._lanes(batch)
-            shape = batch.shape
-            duration = self._pace.finished() if shape.tokens else self._pace.launched(shape.decodes)
+            duration = self._pace.launched(batch.shape)
         else:
             logits = self._packed(batch)
             duration = self._pace.finished()

@@ -1,7 +1,9 @@
 """The grid that a calibration measures: decodes, prefills, both at once, swaps, and what goes sequence by sequence.
 
-Powers of two between one sequence and as many as are asked for, each at a few contexts: enough
-to tell bytes from operations from overheads.  What does not fit in the pool is left out.
+From one sequence to as many as are asked for in powers of two, each at a few contexts, and from 25
+tokens of a prompt on: enough to tell bytes from operations from overheads.  Tokens of prompts are
+no powers of two, so that steps are padded here as much as in service.  What does not fit in the
+pool is left out.
 """
 
 from __future__ import annotations
@@ -31,20 +33,21 @@ class Extent(NamedTuple):
 def block_scenes(extent: Extent) -> list[Scene]:
     """Return the steps to measure where K/V lies in blocks."""
     seats, tokens, longest = extent
+    odd = tokens * 25 // 32
     contexts = _parts(longest, 32, 8, 2)
     scenes = [decode(count, context) for count, context in product(_doubling(1, seats), contexts)]
     scenes += [ragged(count, longest) for count in _parts(seats, 16, 4, 1)]
     scenes += [
         Scene(f"prefill {count} at {start}", chunks=((start, count),))
-        for count, start in product(_doubling(16, tokens), (0, longest // 4))
+        for count, start in product(_doubling(25, tokens), (0, longest // 4))
         if start + count <= longest
     ]
     scenes += [
         Scene(f"prefill {chunks} x {count}", chunks=((0, count),) * chunks)
-        for chunks, count in ((4, tokens // 16), (16, tokens // 64), (16, tokens // 256))
+        for chunks, count in ((4, odd // 16), (4, odd // 64), (16, odd // 64))
         if count and chunks <= seats
     ]
-    for count, prefill in product(_parts(seats, 32, 8, 2), _parts(tokens, 64, 16, 4)):
+    for count, prefill in product(_parts(seats, 32, 8, 2), _parts(odd, 64, 16, 4)):
         if prefill <= longest:
             name, short = f"decode {count} x {longest // 8} + prefill {prefill}", (longest // 8,) * count
             scenes += [

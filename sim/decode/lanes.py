@@ -22,9 +22,9 @@ Ints32 = npt.NDArray[np.int32]
 
 CHUNKS = 8
 """Most chunks of a padded step; hardly any has more."""
-MIXED_DECODES = (0, 16, 64, 128, 256)
+MIXED_DECODES = (0, 16, 32, 64, 96, 128, 192, 256)
 """Decodes of a padded step with chunks; as many as an engine allows are added."""
-MIXED_TOKENS = (32, 64, 128, 192, 256, 384, 512, 768)
+MIXED_TOKENS = (*range(32, 256, 32), *range(256, 512, 64), *range(512, 1025, 128))
 """Tokens of its chunks.  Beyond, the device computes longer than the host needs to launch kernel by kernel."""
 
 

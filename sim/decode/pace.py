@@ -2,8 +2,8 @@
 
 A real engine that knows its next step makes it while the device runs this one.  Here the
 clock must be told how long a step takes before the next can be planned, so that would be
-impossible if the time had to be measured first.  It need not be: a step of decodes takes as
-long as the last of its size to within a few per cent, and longer by what the host takes if
+impossible if the time had to be measured first.  It need not be: a padded step takes about as
+long as the last of its shape, and longer by what the host takes if
 the device stood idle when it was launched, likewise as the last of those did.  So the host
 launches a step ahead, says that it takes as long as the last of its kind, and sets right what
 that was off by with the next step, whose time it tells.  The clock is never further from the
@@ -11,23 +11,26 @@ truth than that one error, and sums are true.
 
 What is measured is the time between the ends of two steps on the device's own clock (CUDA
 events): all work of the host that the device had to wait for is in it - planning, the
-serving loop, launching - and what was done while it ran is not.  A step with a chunk of a
-prompt, or the first of its kind, is waited for.
+serving loop, launching - and what was done while it ran is not.  A step of no padded shape, or
+the first of its shape, is waited for.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 
 class Kind(NamedTuple):
     """Steps that take equally long."""
 
-    size: int
-    """Lanes."""
+    shape: Hashable
+    """What they are padded to."""
     idle: bool
     """Whether nothing was on the device when the step was launched."""
 
@@ -59,18 +62,19 @@ class Pace:
         """Begin a step."""
         self._begin = time.perf_counter_ns()
 
-    def launched(self, size: int) -> int:
-        """Tell the duration of a step that is on its way, of decodes padded to `size`."""
+    def launched(self, shape: Hashable) -> int:
+        """Tell the duration of a step that is on its way, padded to `shape`."""
         if not self._ahead or self._end is None:
             return self.finished()
         end = self._mark()
-        kind = Kind(size, idle=self._flying is None)
+        kind = Kind(shape, idle=self._flying is None)
         self._settle()
         self._flying = (kind, end)
-        if kind not in self._periods:
+        alike = self._periods.get(kind) or self._periods.get(kind._replace(idle=not kind.idle))
+        if alike is None:
             self._settle()
             return self._tell(0)
-        return self._tell(self._periods[kind])
+        return self._tell(alike)
 
     def finished(self) -> int:
         """Wait for a step and tell its duration.
