@@ -114,17 +114,24 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     notes = [f"{label}: only in {one.path}" for label in mine if label not in theirs]
     notes += [f"{label}: only in {two.path}" for label in theirs if label not in mine]
     differences: list[Difference] = []
-    drawn_apart = False
+    drawn_apart = left_out = False
     for label in (label for label in mine if label in theirs):
         pairs = list(_pairs(one, two, label))
         paired = _same_requests(pairs)
         drawn_apart |= not paired
+        before, after = mine[label], theirs[label]
+        if paired:
+            left_out |= len(pairs) < max(len(before.entries), len(after.entries))
+            both = {run.repeat for run, _ in pairs}
+            before, after = before.only(both), after.only(both)
         for name in FIGURES:
-            row = _difference(mine[label], theirs[label], name, pairs if paired else [])
+            row = _difference(before, after, name, pairs if paired else [])
             if row is not None:
                 differences.append(row)
     if drawn_apart:
         notes.append("The two directories did not serve the same requests: differences include that of the draws.")
+    if left_out:
+        notes.append("Only replications that both directories have are compared.")
     return Comparison(one, two, differences, notes)
 
 

@@ -8,7 +8,7 @@ Tables, comparison, the report and the "published beside simulated" lines all as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,10 @@ class Allocator:
 
     label: str
     entries: Sequence[Entry]
+
+    def only(self, repeats: Collection[int]) -> Allocator:
+        """Of its replications those with one of these numbers."""
+        return Allocator(self.label, [entry for entry in self.entries if entry.get("repeat", 0) in repeats])
 
     @property
     def kind(self) -> str:

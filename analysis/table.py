@@ -219,18 +219,19 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
     """
     console = console or Console()
     table = _table(f"{comparison.first.path} → {comparison.second.path}")
-    table.add_column("allocator", overflow="fold", min_width=12)
-    table.add_column("metric", no_wrap=True)
+    table.add_column("allocator and figure", overflow="fold", min_width=22)
     for heading in ("first", "second", "difference", "95 % interval", "%"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("paired by", no_wrap=True)
     worse = comparison.regressions(threshold) if threshold is not None else []
     previous = ""
     for one in comparison.differences:
+        if one.label != previous:
+            table.add_row(Text(one.label, style="bold"))
+        previous = one.label
         interval = f"{short(one.change.low)} … {short(one.change.high)}" if one.basis else "-"
         table.add_row(
-            Text(one.label if one.label != previous else ""),
-            one.name,
+            f"  {one.name}",
             short(one.first),
             short(one.second),
             short(one.change.value),
@@ -239,7 +240,6 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
             {"replications": "runs"}.get(one.basis, one.basis),
             style="bold red" if one in worse else "",
         )
-        previous = one.label
     console.print(table)
     for note in comparison.notes:
         console.print(Text(note), style="dim")

@@ -52,7 +52,7 @@ def advise(
         allocator: Label or kind of the one to advise on; paging if the file has it, and one is enough.
         budget: Simulations at most.
         out: Directory to write; runs/NAME-advice if not given, NAME being the workload's.
-        settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
+        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
         seed: Seed in place of the file's.
         repeat: Replications of every setting; a trace has one.
         jobs: Processes on this machine; -1 is one a core.

@@ -52,7 +52,7 @@ def capacity(
             share of requests that meet the workload's own slo, and what is asked if nothing is. May be repeated.
         vary: A key and its values: device.kv_memory_gib=4,8,16; a capacity for each. May be repeated.
         out: Directory to write; runs/NAME-capacity if not given, NAME being the workload's.
-        settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
+        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
         seed: Seed in place of the file's.
         repeat: Replications; one gives no interval, and no ratio between allocators.
         precision: The answer lies between two rates that differ by at most this share.

@@ -28,7 +28,7 @@ def check(
 
     Args:
         file: Workload file, or the name of a preset.
-        settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
+        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
         seed: Seed in place of the file's.
         repeat: Replications in place of the file's.
         json: Print one JSON document in place of tables.

@@ -36,7 +36,7 @@ def run(
     Args:
         file: Workload file, or the name of a preset.
         out: Directory to write; runs/NAME if not given, NAME being the workload's.
-        settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
+        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
         seed: Seed in place of the file's.
         repeat: Replications in place of the file's.
         resume: Keep the runs that are already complete in the directory.

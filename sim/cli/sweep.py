@@ -52,7 +52,7 @@ def sweep(
         vary: A key and its values: a.b=2,4,8 or 1..4 or 64..256+64 or 1..32*2. May be repeated. An allocator goes
             by its label or kind: allocators.paged.block_size=8,16.
         out: Directory to write; runs/NAME-sweep if not given, NAME being the workload's.
-        settings: Change the file: a.b.c=value, the value in YAML. May be repeated.
+        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
         seed: Seed in place of the file's.
         repeat: Replications of every cell, in place of the file's.
         jobs: Processes on this machine; -1 is one a core.

@@ -124,6 +124,21 @@ def test_replications_are_paired(repeated: Path, tmp_path: Path) -> None:
     assert len(document["rows"]) == len(comparison.differences)
 
 
+def test_only_replications_of_both_sides_count(repeated: Path, tmp_path: Path) -> None:
+    once = write_directory(tmp_path / "once", count=40, rate=5)
+    for comparison in (compare(once, repeated), compare(repeated, once)):
+        assert comparison.notes == ["Only replications that both directories have are compared."]
+        assert {one.basis for one in comparison.differences} == {"requests", ""}
+        for one in comparison.differences:
+            assert one.second == one.first, "it is the same run"
+            assert one.change.value == 0
+    out = io.StringIO()
+    show_comparison(comparison, Console(file=out, width=100))
+    lines = out.getvalue().splitlines()
+    assert " preallocated" in (line.rstrip() for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
 def test_other_draws_are_not_paired(toy: Path, tmp_path: Path) -> None:
     other = write_directory(tmp_path / "other", count=80, rate=5, seed=1, kinds=("paged",))
     comparison = compare(toy, other)
