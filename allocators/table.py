@@ -43,9 +43,13 @@ class Columns(NamedTuple):
 
     def filled(self, lengths: Ints, count: int, block_size: int) -> Ints:
         """Return int64[..., count]: slots filled in the first `count` columns of rows of `lengths` tokens."""
-        start, tokens, slots, before = (column[:count] for column in self[:4])
-        within: Ints = np.clip(lengths[..., None] - start, 0, tokens)
-        filled: Ints = np.clip(within * slots - before, 0, block_size)
+        return self.filled_at(np.arange(count), lengths[..., None], block_size)
+
+    def filled_at(self, columns: Ints, lengths: Ints, block_size: int) -> Ints:
+        """Return int64[...]: slots filled in single cells, given by column and tokens of the row."""
+        start, tokens, slots, before = (column[columns] for column in self[:4])
+        within: Ints = np.minimum(np.maximum(lengths - start, 0), tokens)
+        filled: Ints = np.minimum(np.maximum(within * slots - before, 0), block_size)
         return filled
 
 

@@ -2,15 +2,13 @@
 
 Steps are noted as integers, a stretch of steps alike as its first one and what changes, and
 become rows in bulk when they are streamed to parquet.  Requests are one row each, noted when
-they leave.  What happens to their memory besides is one row an event.  The block map is
-sampled: when the snapshots exceed their bound, every second one is dropped and the interval
-doubles.
+they leave.  What happens to their memory besides is one row an event.  (The block map is sampled:
+`sim.blockmap`.)
 """
 
 from __future__ import annotations
 
 from array import array
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -21,8 +19,6 @@ from sim.engine.serving import Blocked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from sim.engine.serving import Serving
 
     Ints = npt.NDArray[np.int64]
 
@@ -35,8 +31,6 @@ SECONDS = {
     "mapping_hidden": "mapping_hidden_s",
     "mapping_exposed": "mapping_exposed_s",
 }
-MOST_RUNS = 1_000_000
-"""Runs of blocks that the snapshots of one run hold in all (40 bytes each)."""
 STATUSES = ("finished", "refused", "unfinished")
 EVENTS = ("preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse")
 
@@ -271,91 +265,3 @@ class EventLog:
         columns = {"time_s": time / 1e9, "request_id": index, "event": (event.astype(np.int8), EVENTS)}
         self._sink.write("events", {**columns, "slots": slots, "cause": cause, "reason": (reasons, words)})
         self._rows, self._reasons = [], []
-
-
-class BlockLog:
-    """Snapshots of who owns which block, as runs of blocks alike, at most `instants` of them."""
-
-    def __init__(self, instants: int, first_interval: int = 1_000_000) -> None:
-        """Keep at most `instants` snapshots (0 for none), at first `first_interval` nanoseconds apart."""
-        self._instants = instants
-        self._interval = first_interval
-        self._snapshots: list[tuple[int, npt.NDArray[np.int64]]] = []
-        self.due: float = 0 if instants else float("inf")
-        """Next instant at which a snapshot is wanted."""
-
-    def take(self, now: int, serving: Serving) -> None:
-        """Take a snapshot of the block map."""
-        self._snapshots.append((now, block_runs(serving)))
-        while len(self._snapshots) > self._instants or self._crowded():
-            self._snapshots = self._snapshots[::2]
-            self._interval *= 2
-        self.due = now + self._interval
-
-    def _crowded(self) -> bool:
-        """Whether the snapshots hold too many runs, as they do where blocks are single slots."""
-        return len(self._snapshots) > 1 and sum(runs.shape[1] for _, runs in self._snapshots) > MOST_RUNS
-
-    def flush(self, sink: Sink) -> None:
-        """Write all snapshots."""
-        times = [np.full(runs.shape[1], now / 1e9) for now, runs in self._snapshots]
-        joined = np.concatenate([np.zeros((5, 0), np.int64), *(runs for _, runs in self._snapshots)], axis=1)
-        columns: dict[str, object] = {"time_s": np.concatenate([np.zeros(0), *times])}
-        for name, values in zip(("block", "count", "request_id", "references", "slack"), joined, strict=True):
-            columns[name] = values.astype(np.int64 if name == "request_id" else np.int32)
-        sink.write("blocks", columns)
-
-
-def block_runs(serving: Serving) -> npt.NDArray[np.int64]:
-    """Describe the block map: int64[5, runs] of first block, blocks, owner, references, empty slots."""
-    allocator = serving.allocator
-    table = allocator.table
-    owner = np.full(allocator.num_blocks + 1, -2, np.int32)
-    references, slack = np.zeros_like(owner), np.zeros_like(owner)
-    rows, lengths, owners = _held(serving)
-    if len(rows):
-        count = table.count[rows]
-        there = np.arange(width := int(count.max(initial=0))) < count[:, None]
-        blocks = table.blocks[rows, :width][there]
-        empty = allocator.block_size - allocator.columns.filled(lengths, width, allocator.block_size)[there]
-        owner[blocks] = np.repeat(owners, count)
-        if allocator.shares:
-            np.add.at(references, blocks, 1)
-        else:
-            references[blocks] = 1
-        slack[blocks] = empty
-    padded, padding = allocator.padding()
-    if len(padding):
-        owners_of = np.full(len(table.count), -2, np.int64)
-        owners_of[rows] = owners
-        owner[padding] = owners_of[padded]
-        slack[padding] = allocator.block_size
-    cached = allocator.cached_blocks()
-    owner[cached[references[cached] == 0]] = -1
-    owner[0] = -2
-    differ = (owner[2:] != owner[1:-1]) | (references[2:] != references[1:-1])
-    start = np.append(1, differ.nonzero()[0] + 2)
-    runs = np.stack(
-        [
-            start,
-            np.diff(start, append=len(owner)),
-            owner[start],
-            references[start],
-            np.add.reduceat(slack, start, dtype=np.int64),
-        ]
-    )
-    return runs[:, runs[2] != -2]
-
-
-def _held(serving: Serving) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows of all running sequences, their lengths and owners; the lowest id comes last and so owns what is shared."""
-    decoding = serving.decoding
-    lengths = dict(zip(decoding.column(decoding.ROW).tolist(), decoding.column(decoding.LENGTH).tolist(), strict=True))
-    held = [
-        # Room of samples to come is empty: they fork when the first token is out.
-        (row, lengths.get(row, job.computed if row == job.rows[0] or job.generated > 1 else 0), job.index)
-        for job in sorted(serving.running.values(), key=lambda job: -job.index)
-        for row in job.rows
-    ]
-    rows, counts, owners = np.fromiter(chain.from_iterable(held), np.int64).reshape(-1, 3).T
-    return rows, counts, owners

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import simpy
 
 from allocators.base import Ask, Mappings, Reason
+from sim.blockmap import BlockLog
 from sim.engine.arrivals import Arrivals
 from sim.engine.beams import parents
 from sim.engine.jobs import NEVER, Job
 from sim.engine.leaping import leap
 from sim.engine.serving import Blocked, Serving, StalledError
-from sim.telemetry import PLACE, BlockLog, EventLog, RequestLog, Sink, Step, StepLog
+from sim.telemetry import PLACE, EventLog, RequestLog, Sink, Step, StepLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

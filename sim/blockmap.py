@@ -1,0 +1,105 @@
+"""The block map: who owns which block, sampled at instants and kept as runs of blocks alike.
+
+A run may last any time, so the number of snapshots is bounded: when there are too many, every second
+one is dropped and the interval between them doubles.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from allocators.leap import spread
+
+if TYPE_CHECKING:
+    from sim.engine.serving import Serving
+    from sim.telemetry import Sink
+
+    Ints = npt.NDArray[np.int64]
+
+MOST_RUNS = 1_000_000
+"""Runs of blocks that the snapshots of one run hold in all (40 bytes each)."""
+NOBODY, CACHE = -2, -1
+"""Owners of blocks that are free, and of those that are kept for reuse."""
+
+
+class BlockLog:
+    """Snapshots of who owns which block, as runs of blocks alike, at most `instants` of them."""
+
+    def __init__(self, instants: int, first_interval: int = 1_000_000) -> None:
+        """Keep at most `instants` snapshots (0 for none), at first `first_interval` nanoseconds apart."""
+        self._instants = instants
+        self._interval = first_interval
+        self._snapshots: list[tuple[int, Ints]] = []
+        self._runs = 0
+        """Runs of blocks in all snapshots."""
+        self.due: float = 0 if instants else float("inf")
+        """Next instant at which a snapshot is wanted."""
+
+    def take(self, now: int, serving: Serving) -> None:
+        """Take a snapshot of the block map."""
+        runs = block_runs(serving)
+        self._snapshots.append((now, runs))
+        self._runs += runs.shape[1]
+        while len(self._snapshots) > self._instants or (len(self._snapshots) > 1 and self._runs > MOST_RUNS):
+            self._snapshots = self._snapshots[::2]
+            self._runs = sum(runs.shape[1] for _, runs in self._snapshots)
+            self._interval *= 2
+        self.due = now + self._interval
+
+    def flush(self, sink: Sink) -> None:
+        """Write all snapshots."""
+        times = [np.full(runs.shape[1], now / 1e9) for now, runs in self._snapshots]
+        joined = np.concatenate([np.zeros((5, 0), np.int64), *(runs for _, runs in self._snapshots)], axis=1)
+        columns: dict[str, object] = {"time_s": np.concatenate([np.zeros(0), *times])}
+        for name, values in zip(("block", "count", "request_id", "references", "slack"), joined, strict=True):
+            columns[name] = values.astype(np.int64 if name == "request_id" else np.int32)
+        sink.write("blocks", columns)
+
+
+def block_runs(serving: Serving) -> Ints:
+    """Describe the block map: int64[5, runs] of first block, blocks, owner, references, empty slots."""
+    allocator = serving.allocator
+    table, size = allocator.table, allocator.block_size
+    owner = np.full(allocator.num_blocks + 1, NOBODY, np.int64)
+    slack = np.zeros_like(owner)
+    rows, lengths, owners = _held(serving)
+    who, place = spread(table.count[rows])
+    blocks = table.blocks[rows[who], place]
+    owner[blocks] = owners[who]
+    slack[blocks] = size - allocator.columns.filled_at(place, lengths[who], size)
+    if allocator.shares:
+        references = np.bincount(blocks, minlength=len(owner))
+    else:
+        references = np.zeros_like(owner)
+        references[blocks] = 1
+    padded, padding = allocator.padding()
+    if len(padding):
+        owners_of = np.full(len(table.count), NOBODY, np.int64)
+        owners_of[rows] = owners
+        owner[padding] = owners_of[padded]
+        slack[padding] = size
+    cached = allocator.cached_blocks()
+    owner[cached[references[cached] == 0]] = CACHE
+    owner[0] = NOBODY
+    differ = (owner[2:] != owner[1:-1]) | (references[2:] != references[1:-1])
+    start = np.append(1, differ.nonzero()[0] + 2)
+    start, count = (each[owner[start] != NOBODY] for each in (start, np.diff(start, append=len(owner))))
+    empty = np.append(0, slack.cumsum())
+    return np.stack([start, count, owner[start], references[start], empty[start + count] - empty[start]])
+
+
+def _held(serving: Serving) -> tuple[Ints, Ints, Ints]:
+    """Rows of all running sequences, their lengths and owners; the lowest id comes last and so owns what is shared."""
+    decoding = serving.decoding
+    apart = [job for job in (*serving.prefilling.values(), *serving.lingering) if job.rows]
+    # Room of samples to come is empty: they fork when the first token is out.
+    lengths = [job.computed if row == job.rows[0] or job.generated > 1 else 0 for job in apart for row in job.rows]
+    rows = np.append(decoding.column(decoding.ROW), np.array([row for job in apart for row in job.rows], np.int64))
+    owners = [sequence.owner.index for sequence in decoding.members]
+    owners += [job.index for job in apart for _ in job.rows]
+    order = np.argsort(-np.array(owners, np.int64), kind="stable")
+    tokens = np.append(decoding.column(decoding.LENGTH), np.array(lengths, np.int64))
+    return rows[order], tokens[order], np.array(owners, np.int64)[order]
