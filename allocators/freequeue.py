@@ -19,6 +19,7 @@ class FreeQueue:
     def __init__(self, num_blocks: int) -> None:
         """Hold the ids 1 to `num_blocks`, ascending."""
         self._cells = np.zeros(4 * num_blocks, np.int64)
+        self._numbers = np.arange(len(self._cells))
         self._place = np.full(num_blocks + 1, -1, np.int64)
         """Cell in which each id was put last; it has left the queue if something else is there."""
         self._head = self._tail = self._holes = 0
@@ -90,7 +91,7 @@ class FreeQueue:
 
     def _put(self, start: int, blocks: Ints) -> None:
         self._cells[start : start + len(blocks)] = blocks
-        self._place[blocks] = np.arange(start, start + len(blocks))
+        self._place[blocks] = self._numbers[start : start + len(blocks)]
 
     def _lay(self, blocks: Ints) -> None:
         """Lay the queue afresh in the middle of the array: room for at least as many blocks as exist on either side."""

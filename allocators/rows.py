@@ -140,7 +140,8 @@ class SharingRows(Allocator):
 
     def close_row(self, row: int) -> None:
         """Close a row and let go of its blocks, tail first."""
-        table, blocks = self.table, self.table.held(row)[::-1]
+        table = self.table
+        blocks = (table.held(row) if self.windowed else table.row(row).astype(np.int64))[::-1]
         if self.pool.shared and table.length[row] < table.slots[row] and self.pool.references[blocks[0]] > 1:
             self.shared_slack -= int(table.slots[row] - table.length[row])
         if self.windowed:

@@ -18,7 +18,7 @@ from sim.engine.jobs import NEVER, Job
 from sim.engine.serving import Blocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     Ints = npt.NDArray[np.int64]
 
@@ -90,25 +90,25 @@ class StepLog:
     def _clear(self) -> None:
         self._firsts, self._counts = array("q"), array("q")
         self._durations = array("q")
-        self._changes = array("q")
-        """Row, then the fields of `Change` but its step."""
+        self._changes, self._changed = array("q"), array("q")
+        """The fields of every `Change`, and how many of them each stretch has."""
 
     def add(self, step: Step, duration: int) -> None:
         """Append one row."""
         self._firsts.extend(step)
         self._counts.append(1)
+        self._changed.append(0)
         self._durations.append(duration)
         if len(self._durations) >= self._most:
             self.flush()
 
-    def stretch(self, first: Step, durations: Ints, changes: Iterable[Sequence[int]]) -> None:
-        """Append a row for each of `durations`; `changes` (see `sim.engine.growing.Change`) add to what `first` says.
+    def stretch(self, first: Step, durations: Ints, changes: Sequence[int]) -> None:
+        """Append a row for each of `durations`; `changes` (see `sim.engine.growing.Stretch`) add to what `first` says.
 
         A change in the first step does so too: `first` is what was true before it.
         """
-        row = len(self._durations)
-        for change in changes:
-            self._changes.extend((row + change[0], *change[1:]))
+        self._changes.extend(changes)
+        self._changed.append(len(changes) // 6)
         self._firsts.extend(first)
         self._counts.append(len(durations))
         self._durations.frombytes(durations.tobytes())
@@ -143,9 +143,10 @@ class StepLog:
         if not self._changes:
             return
         rows, *changes = np.array(self._changes, np.int64).reshape(-1, 6).T
+        rows = rows + np.repeat(begin, np.array(self._changed))
         for name, amounts in zip(("held", "cached", "rounding", "internal", "evicted"), changes, strict=True):
             change = np.zeros(len(which), np.int64)
-            np.add.at(change, rows, amounts)
+            change[rows] = amounts
             if name != "evicted":
                 total = change.cumsum()
                 change = total - (total - change)[begin][which]

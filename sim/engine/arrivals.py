@@ -35,16 +35,24 @@ class Arrivals:
         self._followers: dict[int, list[int]] = {}
         for index in np.flatnonzero(requests.after >= 0).tolist():
             self._followers.setdefault(int(requests.after[index]), []).append(index)
-
-    @property
-    def soonest(self) -> float:
+        self.soonest = self._soonest()
         """Nanoseconds at which the next one comes, as far as is known; infinity if none is."""
-        known = self._time[self._next] if self._next < len(self._time) else NONE_TO_COME
-        return min(known, self._released[0][0]) if self._released else known
 
     def take(self) -> tuple[int, int]:
         """Take the next one: (time, request)."""
         self.pending -= 1
+        found = self._first()
+        self.soonest = self._soonest()
+        return found
+
+    def release(self, index: int, now: int) -> None:
+        """Learn that request `index` has ended, so that those following it may come."""
+        if index in self._followers:
+            for follower in self._followers[index]:
+                heappush(self._released, (now + round(float(self._delay_s[follower]) * 1e9), follower))
+            self.soonest = self._soonest()
+
+    def _first(self) -> tuple[int, int]:
         if self._next < len(self._time):
             found = self._time[self._next], self._index[self._next]
             if not self._released or found < self._released[0]:
@@ -52,7 +60,6 @@ class Arrivals:
                 return found
         return heappop(self._released)
 
-    def release(self, index: int, now: int) -> None:
-        """Learn that request `index` has ended, so that those following it may come."""
-        for follower in self._followers.get(index, ()):
-            heappush(self._released, (now + round(float(self._delay_s[follower]) * 1e9), follower))
+    def _soonest(self) -> float:
+        known = self._time[self._next] if self._next < len(self._time) else NONE_TO_COME
+        return min(known, self._released[0][0]) if self._released else known

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.engine.decoding import enter
-from sim.engine.growing import NO_STRETCH, NOTHING, Change, Noting, Stretch
+from sim.engine.growing import NO_STRETCH, NOTHING, Noting, Stretch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
@@ -95,24 +95,23 @@ class Cycle(Noting):
         """See `Growing.stretch`."""
         if self._fresh:
             return NO_STRETCH
-        allocator, pages, period = self.allocator, self._pages, self._period
-        room, step, size = allocator.room, self.decoding.clock, allocator.block_size
+        pages, period, clock = self._pages, self._period, self.decoding.clock
+        room, done, useless = self.allocator.room, steps, 0
         rows: list[int] = []
-        changes: list[Change] = []
-        done = steps
-        for ahead in range(steps):
-            step += 1
+        changes: list[int] = []
+        for step in range(clock + 1, clock + 1 + steps):
             page = pages[step % period]
             if page:
-                room -= len(page)
-                if room < 0:
-                    done = ahead
+                if len(rows) + len(page) > room:
+                    done = step - clock - 1
                     break
                 rows += [each.row for each in page]
-                changes.append((ahead, len(page) * size, 0, 0, self._useless(page, step), 0))
-        allocator.append(rows)
-        self.internal += sum(change[4] for change in changes)
-        return Stretch(done, changes)
+                spare = self._useless(page, step)
+                useless += spare
+                changes += (step - clock - 1, len(page) * period, 0, 0, spare, 0)
+        self.allocator.append(rows)
+        self.internal += useless
+        return Stretch(done, changes, (0, len(rows) * period, 0, 0, useless, 0))
 
     def _useless(self, page: Several[Sequence], step: int) -> int:
         """Count the slots of blocks just taken that will never be used: none but in a last block."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Sequence:
     """One sequence while it decodes."""
 
-    __slots__ = ("due", "end", "final", "last", "order", "owner", "row", "slots", "start", "ticket")
+    __slots__ = ("due", "end", "final", "last", "order", "owner", "row", "slots", "start")
 
     def __init__(self, owner: Job, row: int, slots: int, order: int, clock: int) -> None:
         """Begin with what `owner` has computed."""
@@ -36,7 +36,6 @@ class Sequence:
         self.row = row
         self.slots = slots
         """Token slots it holds, as far as the engine has been told."""
-        self.ticket = owner.ticket
         self.order = order
         """Place in the running order: by ticket, then by number among its job's sequences."""
         self.start = owner.computed - clock
@@ -74,6 +73,8 @@ class Decoding:
         self.clock = 0
         """Steps decoded so far."""
         self.members: list[Sequence] = []
+        self._orders: list[int] = []
+        """The `order` of each."""
         self.emitted = 0
         """When the sequences got their last token (nanoseconds), but for those in `apart`."""
         self.apart: list[Sequence] = []
@@ -108,17 +109,18 @@ class Decoding:
         """Add a sequence of `owner` behind all with a ticket not larger than its own."""
         members = self.members
         place = count = len(members)
-        rank = 0
-        if count and members[-1].ticket >= owner.ticket:
+        order = owner.ticket * MOST
+        if count and self._orders[-1] >= order:
             place = self.before(owner.ticket + 1)
-            if place and members[place - 1].ticket == owner.ticket:
-                rank = members[place - 1].order % MOST + 1
-        sequence = Sequence(owner, row, slots, owner.ticket * MOST + rank, self.clock)
+            if place and self._orders[place - 1] >= order:
+                order = self._orders[place - 1] + 1
+        sequence = Sequence(owner, row, slots, order, self.clock)
         if not count:
             self.emitted = owner.last_token
         elif owner.last_token != self.emitted:
             self.apart.append(sequence)
         members.insert(place, sequence)
+        self._orders.insert(place, order)
         data = self._data
         if count == data.shape[1]:
             self._data = data = np.concatenate([data, np.zeros_like(data)], axis=1)
@@ -131,6 +133,7 @@ class Decoding:
     def remove(self, place: int) -> Sequence:
         """Drop one sequence."""
         sequence = self.members.pop(place)
+        del self._orders[place]
         count = len(self.members)
         if place < count:
             self._data[:, place:count] = self._data[:, place + 1 : count + 1]
@@ -147,7 +150,7 @@ class Decoding:
 
     def before(self, ticket: int) -> int:
         """Sequences with a smaller ticket."""
-        return bisect_left(self.members, ticket * MOST, key=_order)
+        return bisect_left(self._orders, ticket * MOST)
 
     def settle(self, place: int) -> None:
         """Write what is known of a sequence to its owner."""

@@ -59,7 +59,7 @@ class Simulated:
 
     def load(self, plan: Plan, serving: Serving) -> Load:
         """Count what the plan computes and moves."""
-        decoding, decodes = serving.decoding, plan.decodes
+        decodes = plan.decodes
         load = self._prefill(plan, decodes) if plan.chunks else Load(samples=decodes)
         calls = plan.mappings
         if plan.moves or plan.copied_tokens or plan.swapped_blocks or calls.mapped or calls.unmapped:
@@ -73,20 +73,17 @@ class Simulated:
                 before_ns=plan.before,
                 transfers=sum(move.kind is not MoveKind.COPY for move in plan.moves),
             )
-        if decodes:
-            lengths = decoding.column(decoding.LENGTH)[:decodes]
-            known = serving.context if decodes == len(decoding) else int(lengths.sum())
-            load = self._with_decodes(load, lengths, known, 1)
-        return load
+        return self._with_decodes(load, serving, decodes, 1) if decodes else load
 
     def foresee(self, serving: Serving, steps: int) -> Ints | None:
         """Say how long pure-decode steps take."""
-        decoding = serving.decoding
-        lengths = decoding.column(decoding.LENGTH)
+        count, known = len(serving.decoding), serving.context
+        if not (self._recomputes or self._window or serving.allocator.concatenates):
+            return self._cost.decode_ns(count, np.arange(known + count, known + count * steps + 1, count))
         ahead = np.arange(1, steps + 1)
-        load = self._with_decodes(Load(samples=len(lengths)), lengths, serving.context, ahead)
+        load = self._with_decodes(Load(samples=count), serving, count, ahead)
         if serving.allocator.concatenates:
-            return self._cost.leap_ns(load, copied_tokens=serving.context + len(lengths) * (ahead - 1))
+            return self._cost.leap_ns(load, copied_tokens=known + count * (ahead - 1))
         return self._cost.leap_ns(load)
 
     def _prefill(self, plan: Plan, decodes: int) -> Load:
@@ -108,9 +105,12 @@ class Simulated:
         read = sum(min(start + tokens, window + tokens) for start, tokens in spans)
         return load._replace(window_pairs=seen, window_prefill_context=read)
 
-    def _with_decodes(self, load: Load, lengths: Ints, known: int, ahead: Any) -> Load:
-        """Add sequences of `lengths` tokens, `known` in all, that decode; `ahead` counts steps from 1, one or many."""
-        count = len(lengths)
+    def _with_decodes(self, load: Load, serving: Serving, count: int, ahead: Any) -> Load:
+        """Add the first `count` decoding sequences; `ahead` counts steps from 1, one or many."""
+        decoding, known = serving.decoding, serving.context
+        if self._recomputes or self._window or count < len(decoding):
+            lengths = decoding.column(decoding.LENGTH)[:count]
+            known = int(lengths.sum())
         context = known + count * ahead
         if self._recomputes:  # n tokens of each are computed anew: n (n + 1) / 2 query-key pairs
             squares = int(lengths @ lengths) + 2 * ahead * known + ahead * ahead * count

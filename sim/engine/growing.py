@@ -34,12 +34,16 @@ class Stretch(NamedTuple):
     """Steps for which memory has been found."""
 
     steps: int
-    changes: Several[Change]
+    changes: Several[int]
+    """The fields of each `Change`, in order of steps, one after the other."""
+    total: Change
+    """The sum of them."""
     copies: Several[Copy] = ()
     copied: int = 0
 
 
-NO_STRETCH = Stretch(0, ())
+NO_CHANGE: Change = (0, 0, 0, 0, 0, 0)
+NO_STRETCH = Stretch(0, (), NO_CHANGE)
 
 
 class Growing(ABC):
@@ -162,7 +166,7 @@ class Calendar(Noting):
         allocator, clock = self.allocator, self.decoding.clock
         if self._fresh == clock + 1:
             return NO_STRETCH
-        changes: list[Change] = []
+        changes: list[int] = []
         done, room, usage = 0, allocator.room, allocator.usage()
         simple = self._margin and not usage.cached and allocator.token_slots == 1
         at_once = allocator.block_size if simple else 1
@@ -182,15 +186,15 @@ class Calendar(Noting):
                 usage, room = allocator.usage(), allocator.room
                 internal = self._grown(due[0][1], clock + done)[1]
                 held, cached = usage.held - before.held, usage.cached - before.cached
-                changes.append((done - 1, held, cached, 0, internal, allocator.evictions() - evictions))
+                changes += (done - 1, held, cached, 0, internal, allocator.evictions() - evictions)
             elif due:
                 sequences = [each for _, page in due for each in page]
                 lengths = [clock + step + 1 + each.start for step, page in due for each in page]
                 allocator.grow(_rows(sequences), np.array(lengths, np.int64))
                 for step, page in due:
                     held, internal = self._grown(page, clock + step + 1)
-                    changes.append((step, held, 0, 0, internal, 0))
-        return Stretch(done, changes)
+                    changes += (step, held, 0, 0, internal, 0)
+        return Stretch(done, changes, _total(changes))
 
     def _grown(self, page: Several[Sequence], step: int) -> tuple[int, int]:
         """Take over what sequences hold after a step; returns how many slots more, and how many of them useless."""
@@ -291,8 +295,8 @@ class Roll(Growing):
                 none if done.evicted is None else done.evicted,
             ]
         )
-        changes = columns[:, columns[1:].any(axis=0)].T.tolist()
-        return Stretch(done.steps, changes, done.copies, done.copied)
+        changes = columns.T[columns[1:].any(axis=0)].ravel().tolist()
+        return Stretch(done.steps, changes, _total(changes), done.copies, done.copied)
 
     def _hold(self, rows: Ints, slots: Ints) -> Ints:
         """Take over what rows hold, one that grew several times the last; returns how many slots more are useless.
@@ -304,6 +308,11 @@ class Roll(Growing):
         self._known[0, rows] = slots
         self.internal += int(useless.sum())
         return useless
+
+
+def _total(changes: Several[int]) -> Change:
+    held, cached, rounding, internal, evicted = (sum(changes[field::6]) for field in range(1, 6))
+    return 0, held, cached, rounding, internal, evicted
 
 
 def _rows(sequences: Several[Sequence]) -> Ints:

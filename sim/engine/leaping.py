@@ -13,20 +13,18 @@ from typing import TYPE_CHECKING
 from sim.engine.plan import MoveKind, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     import numpy.typing as npt
 
     from sim.engine.executor import Executor
-    from sim.engine.growing import Change
+    from sim.engine.growing import Stretch
     from sim.engine.serving import Serving
 
 LONGEST = 4096
 """Steps a leap; bounds its arrays."""
 
 
-def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArray[np.int64], Sequence[Change]] | None:
+def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArray[np.int64], Stretch] | None:
     """Find times and memory for as many pure-decode steps as are certain.
 
     Args:
@@ -35,7 +33,7 @@ def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArra
         until: nanoseconds from now after which no step may start.
 
     Returns:
-        int64[steps], the nanoseconds of each, and what changes with which.  None if the executor cannot
+        int64[steps], the nanoseconds of each, and the memory found for them.  None if the executor cannot
         foresee, or the first step lacks memory; nothing has changed then.
 
     """
@@ -43,7 +41,9 @@ def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArra
     durations = executor.foresee(serving, min(decoding.soonest(), LONGEST))
     if durations is None:
         return None
-    steps = 1 + int(durations[:-1].cumsum().searchsorted(until, side="left"))
+    steps = len(durations)
+    if durations.sum() - durations[-1] >= until:
+        steps = 1 + int(durations.cumsum().searchsorted(until, side="left"))
     done = serving.growing.stretch(steps)
     if not done.steps:
         return None
@@ -52,4 +52,4 @@ def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArra
         plan = Plan(len(decoding), copied_tokens=done.copied)
         plan.move(MoveKind.COPY, done.copies)
         durations[0] = executor.run(plan, serving)
-    return durations, done.changes
+    return durations, done

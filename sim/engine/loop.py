@@ -16,6 +16,7 @@ from allocators.base import Ask, Mappings, Reason
 from sim.blockmap import BlockLog
 from sim.engine.arrivals import Arrivals
 from sim.engine.beams import parents
+from sim.engine.growing import NO_CHANGE
 from sim.engine.jobs import NEVER, Job
 from sim.engine.leaping import leap
 from sim.engine.serving import Blocked, Serving, StalledError
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from allocators.base import Allocator
     from allocators.content import Content
     from sim.engine.executor import Executor
+    from sim.engine.growing import Change
     from sim.engine.plan import Chunk, Plan
     from sim.schedulers import Scheduler
     from workloads.requests import Requests
 
 INFINITY = float("inf")
-NO_CHANGE = (0,) * 6
 WORTHWHILE = 2
 """Steps that cost about as much one by one as in a leap."""
 
@@ -203,9 +204,10 @@ class Engine:
     def _serve(self, progress: Callable[[int], None] | None) -> Generator[simpy.Event, object, None]:
         env, serving, scheduler, arrivals = self.env, self.serving, self.scheduler, self.arrivals
         while True:
-            if arrivals.soonest <= env.now:
+            now = env.now
+            if arrivals.soonest <= now:
                 self._let_arrive()
-            if env.now >= self._horizon:
+            if now >= self._horizon:
                 return
             if not serving.running and not serving.waiting:
                 if not arrivals.pending:
@@ -299,7 +301,7 @@ class Engine:
         gap: int,
         gap_tokens: int,
         preemptions: int,
-        since: tuple[int, ...] = NO_CHANGE,
+        since: Change = NO_CHANGE,
     ) -> Step:
         """Say what is true while a step runs; what memory has changed `since` (a sum of `Change`) is taken back."""
         serving = self.serving
@@ -427,12 +429,11 @@ class Engine:
         leapt = leap(serving, self.executor, until)
         if leapt is None:
             return None
-        durations, changes = leapt
+        durations, found = leapt
         steps, count = len(durations), len(serving.decoding)
         gap = now + int(durations[0]) - serving.decoding.emitted
         serving.tokens += count  # those of the first step
-        since = tuple(map(sum, zip(*changes, strict=True))) if changes else NO_CHANGE
-        self.log.stretch(self._row(now, 0, count, gap, count, 0, since), durations, changes)
+        self.log.stretch(self._row(now, 0, count, gap, count, 0, found.total), durations, found.changes)
         serving.tokens += count * (steps - 1)
         self.steps += steps
         self._pace, self._decoded_alone, self._exposed = int(durations[-1]), True, 0

@@ -98,7 +98,8 @@ class Serving:
         self._seat(job)
         self.prefilling[job.ticket] = job
         self.tokens += hit.tokens
-        self.internal += sum(self.waste(row, job) for row in rows)
+        for row in rows:
+            self.internal += self.waste(row, job)
         return None
 
     def restore(self, job: Job, plan: Plan, spare: int = 0) -> Refusal | None:
@@ -136,7 +137,9 @@ class Serving:
 
     def waste(self, row: int, job: Job) -> int:
         """Slots a row holds beyond what its sequence will ever use."""
-        return max(0, int(self.allocator.table.slots[row]) - job.final)
+        slots = int(self.allocator.table.slots[row])
+        final = job.prompt + job.output - 1
+        return slots - final if slots > final else 0
 
     def slots(self, job: Job) -> int:
         """Token slots the rows of a job hold, shared ones once a row."""
@@ -227,11 +230,11 @@ class Serving:
 
         """
         decoding = self.decoding
-        self.context += (len(decoding) - len(staying)) * steps
+        self.context += (len(decoding.members) - len(staying)) * steps
         ended = decoding.advance(steps, now, staying)
         if not ended:
             return []
-        jobs = list(dict.fromkeys(sequence.owner for sequence in ended))
+        jobs = [ended[0].owner] if len(ended) == 1 else list(dict.fromkeys(each.owner for each in ended))
         for job in jobs:
             self.leave_decoding(job)
         return jobs
