@@ -228,8 +228,9 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
             words = np.asarray(column.dictionary.to_pylist(), dtype=object)
             result[name] = words[_numbers(column.indices)]
         elif pa.types.is_list(column.type):
-            result[name] = _numbers(column.flatten())
-            result[name.removesuffix("_s") + "_count"] = np.diff(_numbers(column.offsets))
+            offsets = _numbers(column.offsets)
+            result[name] = _numbers(column.values)[offsets[0] : offsets[-1]]  # `flatten` would import `pyarrow.compute`
+            result[name.removesuffix("_s") + "_count"] = np.diff(offsets)
         else:
             result[name] = _numbers(column)
     return result

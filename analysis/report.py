@@ -7,6 +7,8 @@ A content security policy in it forbids every request, and all names reach it as
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -129,9 +131,14 @@ def plotly_js() -> str:
 
 def environment() -> Any:
     """Templates of the pages; everything they are given is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  (only pages need it)
+    from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined  # noqa: PLC0415  (only pages need it)
 
+    compiled = HERE / "templates" / "__pycache__"  # where Python keeps what it compiles
+    keep = not sys.dont_write_bytecode and os.access(compiled.parent, os.W_OK)
+    if keep:
+        compiled.mkdir(exist_ok=True)
     environment = Environment(
+        bytecode_cache=FileSystemBytecodeCache(str(compiled)) if keep else None,
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,

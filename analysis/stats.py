@@ -61,13 +61,55 @@ def weighted_percentiles(values: Array, weights: Array, quantiles: Sequence[floa
     values, weights = np.asarray(values[present], np.float64), np.asarray(weights[present], np.int64)
     if not len(values):
         return np.full(len(quantiles), np.nan)
-    order = np.argsort(values)
-    values, last = values[order], np.cumsum(weights[order])
-    rank = np.asarray(quantiles) * (last[-1] - 1)
+    total = int(weights.sum())
+    rank = np.asarray(quantiles) * (total - 1)
     below = np.floor(rank)
-    low = values[np.searchsorted(last, below, side="right")]
-    high = values[np.searchsorted(last, np.minimum(below + 1, last[-1] - 1), side="right")]
+    found = _ranked(values, weights, np.concatenate([below, np.minimum(below + 1, total - 1)]))
+    low, high = np.split(found, 2)
     return np.asarray(low + (high - low) * (rank - below), np.float64)
+
+
+def _ranked(values: Floats, weights: Array, ranks: Array) -> Floats:
+    """Find the values of some ranks, from 0, in a multiset.
+
+    Values are first counted in equal bins, so that only the bins where a rank falls need be sorted.
+    """
+    low, high = float(values.min()), float(values.max())
+    scale = (RANK_BINS - 1) / (high - low) if high > low else 0.0
+    if not np.isfinite(scale):
+        scale = 0.0
+    place = ((values - low) * scale).astype(np.int64)
+    last = np.bincount(place, weights, RANK_BINS).cumsum()
+    bins = last.searchsorted(ranks, side="right")
+    result = np.empty(len(ranks))
+    for number in dict.fromkeys(bins.tolist()):
+        inside = np.flatnonzero(place == number)
+        inside = inside[values[inside].argsort()]
+        until = last[number] - weights[inside].sum() + weights[inside].cumsum()
+        wanted = bins == number
+        result[wanted] = values[inside[until.searchsorted(ranks[wanted], side="right")]]
+    return result
+
+
+def percentiles(values: Array, quantiles: Sequence[float]) -> Floats:
+    """Percentiles over the last axis, equal to `np.percentile`, which needs to import more than it computes.
+
+    Args:
+        values: float64[..., n], finite, n at least 1.
+        quantiles: in [0, 1].
+
+    Returns:
+        float64[..., len(quantiles)]
+
+    """
+    ordered = np.sort(values, axis=-1)
+    rank = np.asarray(quantiles) * (ordered.shape[-1] - 1)
+    below = np.floor(rank).astype(np.int64)
+    part = rank - below
+    low = ordered[..., below]
+    high = ordered[..., np.minimum(below + 1, ordered.shape[-1] - 1)]
+    between = high - low
+    return np.asarray(np.where(part < 0.5, low + between * part, high - between * (1 - part)))
 
 
 def bootstrap(
@@ -108,16 +150,33 @@ def bootstrap(
     draws = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
     sizes = np.bincount(block, minlength=blocks)
     means = (draws @ np.bincount(block, weights=values, minlength=blocks)) / (draws @ sizes)
-    cumulative = np.cumsum(draws.astype(np.float32) @ histogram.astype(np.float32), axis=1)
-    wanted = np.asarray(quantiles, np.float32) * cumulative[:, -1:]
-    reached = np.array([row.searchsorted(ranks) for row, ranks in zip(cumulative, wanted, strict=True)])
-    spans = [_central(representative[np.minimum(column, bins - 1)]) for column in reached.T]
-    return _central(means), spans
+    reached = _reached(draws, histogram.cumsum(axis=1), quantiles)
+    spans = percentiles(np.vstack([means, representative[reached]]), (0.025, 0.975)).tolist()
+    mean, *others = ((low, high) for low, high in spans)
+    return mean, others
 
 
-def _central(estimates: Array) -> tuple[float, float]:
-    low, high = np.percentile(estimates, (2.5, 97.5))
-    return float(low), float(high)
+def _reached(draws: Array, cumulative: Array, quantiles: Sequence[float]) -> Array:
+    """Find the bin in which each drawn multiset reaches each quantile of its size, by bisection over bins.
+
+    Args:
+        draws: int64[resamples, blocks], how often each block is drawn.
+        cumulative: int64[blocks, bins], values of a block up to and with each bin.
+        quantiles: in [0, 1].
+
+    Returns:
+        int64[len(quantiles), resamples], the first bin up to which there are as many values as wanted.
+
+    """
+    bins = cumulative.shape[1]
+    upto = np.ascontiguousarray(cumulative.T)
+    wanted = np.asarray(quantiles, np.float32)[:, None] * (draws @ upto[-1]).astype(np.float32)
+    low, high = np.zeros(wanted.shape, np.int64), np.full(wanted.shape, bins - 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        enough = np.einsum("rb,qrb->qr", draws, upto[middle]) >= wanted
+        low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
+    return low
 
 
 def warmup(series: Array, batch: int = 5) -> int:

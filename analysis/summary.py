@@ -62,7 +62,7 @@ def distribution(values: np.ndarray[Any, np.dtype[np.float64]], seed: int) -> di
     values = values[~np.isnan(values)]
     if not len(values):
         return {"mean": None, **dict.fromkeys(NAMES), "max": None, "n": 0}
-    percentiles = np.percentile(values, [100 * quantile for quantile in QUANTILES])
+    percentiles = stats.percentiles(values, QUANTILES)
     mean_span, spans = stats.bootstrap(values, QUANTILES, seed)
     return {
         "mean": float(values.mean()),
@@ -156,8 +156,8 @@ def little(seen: Observed) -> dict[str, float] | None:
     (Under `static` they also count what has finished and holds memory until its batch ends.)
     """
     kept = seen.requests["status"] != "refused"
-    samples = np.unique(seen.requests["samples"][kept])
-    if len(samples) != 1 or samples[0] < 1 or not seen.duration_s:
+    samples = seen.requests["samples"][kept]
+    if not len(samples) or samples.min() != samples.max() or samples[0] < 1 or not seen.duration_s:
         return None
     law = stats.little(
         seen.requests["arrival_s"][kept],
