@@ -51,7 +51,7 @@ class Reason(StrEnum):
     ROWS = "no free row"
     HOST = "too little room on the host"
     NEVER = "larger than the whole pool"
-    LENGTH = "longer than the model's context"
+    LENGTH = "longer than max_model_len"
 
 
 class Refusal(NamedTuple):

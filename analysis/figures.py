@@ -21,7 +21,8 @@ from analysis.stats import Interval, Verdict, paired_difference, paired_ratio, t
 Entry = Mapping[str, Any]
 SUSTAINED = "sustained_rps"
 """The rate of arrivals at which the mean normalized latency reaches the limit that the workload sets."""
-SEVERITY = (Verdict.STABLE, Verdict.BACKLOGGED, Verdict.OVERLOADED)
+SEVERITY = tuple(Verdict)
+"""From good to bad."""
 
 
 def figure(entry: Entry, name: str) -> float:
@@ -171,6 +172,12 @@ def above_bound(allocators: Sequence[Allocator]) -> list[str]:
         percents = [(one.label, percent_of(one, ideal, name)) for one in allocators if one is not ideal]
         if above := [f"{label} has {short(percent)} %" for label, percent in percents if percent > 105]:
             said.append(f"{listed(above)} of the ideal {word}: {why}")
+    served = ideal.count("refused") if ideal else 0
+    if said and (choosy := [one.label for one in allocators if one.count("refused") > served]):
+        whose = "its" if len(choosy) == 1 else "their"
+        said.append(
+            f"{listed(choosy)} refused requests that the bound served, so {whose} figures are of easier requests."
+        )
     return said
 
 

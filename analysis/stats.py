@@ -238,6 +238,8 @@ class Verdict(StrEnum):
     """A queue stood for memory, seats or the running batch, but did not grow without bound."""
     OVERLOADED = "OVERLOADED"
     """The queue grew as long as requests came: latency figures describe the length of the run."""
+    REFUSED = "REFUSED"
+    """Not one request could be served."""
 
 
 GROWTH = 0.05
@@ -253,7 +255,7 @@ def verdict(arrivals: Array, start: Array, duration: Array, waiting: Array, bloc
     BACKLOGGED: not so, but for more than 5 % of that time memory, seats or the scheduler's
     order (a static batch must end first) kept the head of the queue waiting.  So is a run
     whose requests all arrive at once: its queue only shrinks.
-    STABLE: otherwise.
+    STABLE: otherwise.  REFUSED: no request was let in.
 
     Args:
         arrivals: ascending arrival times in seconds, of requests that were not refused.
@@ -263,7 +265,9 @@ def verdict(arrivals: Array, start: Array, duration: Array, waiting: Array, bloc
         blocked: bool, whether memory, seats or the order of work kept the head of the queue waiting.
 
     """
-    if not len(arrivals) or not len(start):
+    if not len(arrivals):
+        return Verdict.REFUSED
+    if not len(start):
         return Verdict.STABLE
     first, last = float(arrivals[0]), float(arrivals[-1])
     if last > first:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from rich import box
@@ -25,9 +26,16 @@ from analysis.published import Row, cells_of, rows
 from analysis.stats import Verdict
 from analysis.variants import Variants
 
+NAME = 18
+"""Columns of an allocator's name."""
 ROUNDING = 1e-6
 """Relative gap that rounding may leave in Little's law."""
-STYLES = {Verdict.STABLE: "green", Verdict.BACKLOGGED: "yellow", Verdict.OVERLOADED: "bold red"}
+STYLES = {
+    Verdict.STABLE: "green",
+    Verdict.BACKLOGGED: "yellow",
+    Verdict.OVERLOADED: "bold red",
+    Verdict.REFUSED: "bold red",
+}
 LEDGER = {"internal": "intern.", "external": "extern.", "reserved": "reserv.", "rounding": "round."}
 
 
@@ -77,7 +85,7 @@ def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
         for one in allocators:
             table.add_row(
                 Text(variant),
-                Text(one.label),
+                _name(one),
                 Text(str(one.verdict), style=STYLES[one.verdict]),
                 short(one.mean("batch_size")),
                 short(one.mean("throughput_rps")),
@@ -108,7 +116,7 @@ def speed(allocators: Sequence[Allocator]) -> Table:
     for heading in ("done", "pre-\nempted"):
         table.add_column(heading, justify="right")
     for one in allocators:
-        cells: list[str | Text] = [Text(one.label), Text(str(one.verdict), style=STYLES[one.verdict])]
+        cells: list[str | Text] = [_name(one), Text(str(one.verdict), style=STYLES[one.verdict])]
         cells += [short(one.mean("batch_size")), short(one.mean("batch_size.peak"))]
         cells += [short(percent_of(one, ideal, "batch_size"), 0)] if ideal else []
         cells += [short(one.mean("throughput_rps"))]
@@ -140,7 +148,7 @@ def latency(allocators: Sequence[Allocator]) -> Table:
             for _, name, scale in columns
             for quantile in ("p50", "p99")
         ]
-        table.add_row(Text(one.label), *cells, Text("OVERLOADED" if overloaded else "", style="bold red"))
+        table.add_row(_name(one), *cells, Text("OVERLOADED" if overloaded else "", style="bold red"))
     return table
 
 
@@ -153,7 +161,7 @@ def memory(allocators: Sequence[Allocator]) -> Table:
     table.add_column("live /\nheld %", justify="right")
     for one in allocators:
         shares = [short(one.mean(f"share.{name}"), 1) for name in SHARES]
-        table.add_row(Text(one.label), *shares, short(100 * one.mean("kv_efficiency"), 1))
+        table.add_row(_name(one), *shares, short(100 * one.mean("kv_efficiency"), 1))
     return table
 
 
@@ -191,6 +199,11 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
     if repeats != {1}:
         lines.append(f"Figures are means over {max(repeats)} replications; `compare` gives intervals.")
     return lines
+
+
+def _name(one: Allocator) -> Text:
+    """Write a label; a long one is broken behind a hyphen where it has one."""
+    return Text("\n".join(wrap(one.label, NAME)))
 
 
 def _table(title: str, caption: str = "") -> Table:

@@ -45,15 +45,26 @@ class Case:
     facts: dict[str, Value]
 
     def allocator(self, *, shared_prefixes: bool = False) -> Allocator:
-        """Make a fresh allocator for requests of which some begin alike, or none do."""
-        return create(
-            self.spec.kind,
-            num_blocks=self.pool.num_blocks,
-            max_model_len=self.limits.max_model_len,
-            max_rows=self.limits.max_num_seqs,
-            facts=self.facts | {"shared_prefixes": shared_prefixes},
-            **self.spec.options,
-        )
+        """Make a fresh allocator for requests of which some begin alike, or none do.
+
+        Raises:
+            UserError: its tables do not fit in this machine's memory.
+
+        """
+        try:
+            return create(
+                self.spec.kind,
+                num_blocks=self.pool.num_blocks,
+                max_model_len=self.limits.max_model_len,
+                max_rows=self.limits.max_num_seqs,
+                facts=self.facts | {"shared_prefixes": shared_prefixes},
+                **self.spec.options,
+            )
+        except MemoryError as error:
+            raise UserError(
+                f"{self.label}: this machine has no memory for the tables of {self.pool.num_blocks:,} blocks "
+                f"and {self.limits.max_num_seqs:,} sequences of up to {self.limits.max_model_len:,} tokens"
+            ) from error
 
     def make_scheduler(self) -> Scheduler:
         """Make a fresh scheduler."""

@@ -179,7 +179,7 @@ def _advice(one: Allocator) -> str:
         return {
             "larger than the whole pool": "Change first: the pool. Give it more memory or several GPUs, or make a "
             "token smaller (fp8 K/V, grouped-query attention).",
-            "longer than the model's context": "Change first: max_model_len, or a model with a longer context.",
+            "longer than max_model_len": "Change first: max_model_len, or a model with a longer context.",
         }.get(reason, f"Change first: what requests are refused for ({reason}).")
     blocked = _blocked(one)
     word = max(blocked, key=lambda name: blocked[name]) if blocked else ""

@@ -134,7 +134,7 @@ def test_requests_that_come_all_at_once_are_a_backlog() -> None:
     waiting = np.arange(9, -1, -1)
     assert stats.verdict(np.zeros(10), start, duration, waiting, waiting > 0) is Verdict.BACKLOGGED
     assert stats.verdict(np.zeros(10), start, duration, 0 * waiting, waiting < 0) is Verdict.STABLE
-    assert stats.verdict(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, bool)) is Verdict.STABLE
+    assert stats.verdict(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, bool)) is Verdict.REFUSED
 
 
 def test_littles_law_holds_and_sees_a_lost_request() -> None:

@@ -85,6 +85,23 @@ def test_what_is_above_the_bound_is_explained(toy: Path) -> None:
     assert above_bound(group(entries)[:1]) == [], "there is no bound to be above"
 
 
+def test_a_bound_is_beaten_by_refusing_what_it_serves(toy: Path) -> None:
+    first, *_, ideal = entries = open_directory(toy).summary()
+    first["metrics"]["batch_size"]["mean"] = 2 * ideal["metrics"]["batch_size"]["mean"]
+    first["requests"]["refused"] = 3
+    said = above_bound(group(entries))
+    assert said[1] == "preallocated refused requests that the bound served, so its figures are of easier requests."
+
+
+def test_a_long_name_is_broken_behind_a_hyphen(toy: Path) -> None:
+    entry = open_directory(toy).summary()[0] | {"allocator": "contiguous-oracle-first-fit"}
+    out = io.StringIO()
+    show([entry], {}, Console(file=out, width=100))
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert sum(line.startswith("contiguous-oracle- ") for line in lines) == 3
+    assert lines.count("first-fit") == 3
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(float("nan"), "-"), (1234.5, "1,234"), (12.34, "12.3"), (0.01234, "0.0123"), (3.0, "3")]
 )

@@ -52,6 +52,24 @@ def test_json_is_one_document_and_nothing_else(workload: Path, capsys: Capture) 
     assert [run["allocator"] for run in document["runs"]] == ["preallocated", "paged"]
 
 
+def test_a_run_that_can_serve_nothing_says_so(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "x", "--set", "requests.lengths.prompt=256"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"paged +REFUSED .* 0/40 ", out)
+    assert "paged: 40 of 40 requests refused (40 longer than max_model_len)" in out
+    assert "STABLE" not in out
+    assert "REFUSED" in Path("x/report.html").read_text(encoding="utf-8")
+
+
+def test_tables_too_large_for_this_machine_are_one_line(workload: Path, capsys: Capture) -> None:
+    assert (
+        main(["run", str(workload), "--out", "x", "--quiet", "--set", "engine.max_model_len=10000000000000"]) == FAULT
+    )
+    said = capsys.readouterr().err
+    assert said.startswith("preallocated: this machine has no memory for the tables of ")
+    assert said.count("\n") == 1
+
+
 def test_a_run_that_ends_before_its_requests_says_so(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--out", "x", "--set", "horizon_s=0.05"]) == 0
     out, err = capsys.readouterr()

@@ -67,7 +67,7 @@ def test_events_say_who_lost_memory_to_whom_and_why(engine: str) -> None:
         options = {"block_size": 4, "host_blocks": 4 * swap}
         sink = run(replace(POOL, scheduler="orca", swap=swap, options=options), requests, engine)
         assert [tuple(row.values()) for row in sink.rows("events")] == [
-            (0.0025, 3, "refuse", 12, -1, "longer than the model's context"),
+            (0.0025, 3, "refuse", 12, -1, "longer than max_model_len"),
             (0.003, 1, "swap_out" if swap else "preempt", 8, 0, lacked),  # A's ninth token takes a block of B
             (0.004, 1, "swap_in" if swap else "resume", 8, -1, ""),
             *([] if swap else [(0.005, 1, "recomputed", 8, -1, "")]),

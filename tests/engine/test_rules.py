@@ -39,7 +39,7 @@ def engine(request: pytest.FixtureRequest) -> dict[str, bool]:
 @pytest.mark.parametrize(
     ("asked", "changes", "why"),
     [
-        ((0, 24, 1), {}, "longer than the model's context"),
+        ((0, 24, 1), {}, "longer than max_model_len"),
         ((0, 14, 5), {"slots": 16}, "larger than the whole pool"),
         ((0, 5, 9, 4), {}, "larger than the whole pool"),
         ((0, 2, 2, 5), {}, "more samples than seats"),
