@@ -158,10 +158,11 @@ def timed(measured: str | Path, simulated: str | Path, unjudged: Collection[str]
 def _pair(workload: str, measured: Mapping[str, Any], simulated: Mapping[str, Any], *, judged: bool) -> Timed:
     finished = (measured["requests"]["finished"], simulated["requests"]["finished"])
     label, scheduler = measured["allocator"], measured["scheduler"]
-    return Timed(workload, label, scheduler, _figures(measured), _figures(simulated), finished, judged)
+    return Timed(workload, label, scheduler, figures(measured), figures(simulated), finished, judged)
 
 
-def _figures(entry: Mapping[str, Any]) -> dict[str, float]:
+def figures(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return what is compared of a run, from its entry in the summary."""
     return {**{name: figure(entry, name) for name in FIGURES}, "makespan_s": float(entry["duration_s"])}
 
 

@@ -76,6 +76,11 @@ class Coefficients:
         "a floor under such a step",
         "assumed of modern engines: launches are hidden behind the kernels",
     )
+    captured_tokens: float = _coefficient(
+        0.0,
+        "prefill tokens up to which a step is replayed from a CUDA graph, not launched kernel by kernel",
+        "assumed 0; `calibrate` enters what its runtime captures",
+    )
     run_ahead: float = _coefficient(
         0.0,
         "share of a step of decodes behind which the launches of the next one are hidden, as the host runs ahead",

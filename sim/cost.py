@@ -22,10 +22,10 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
                 each doubling from 64 KiB on, and small_page_unmap_s.  Those that were foreseen count as far as they
                 take longer than the step before, which they run beside
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
-    launches    a step that prefills takes at least step_overhead_s + launch_layer_s x layers, moves aside, less
-                run_ahead x the step before it if that ran decodes alone; where
-                attention goes sequence by sequence, any step at least step_overhead_s +
-                (separate_launch_layer_s + sequence_launch_layer_s x sequences) x layers
+    launches    a step that prefills more than captured_tokens takes at least step_overhead_s + launch_layer_s x
+                layers, moves aside, less run_ahead x the step before it if that ran decodes alone; where attention
+                goes sequence by sequence, any step at least step_overhead_s + (separate_launch_layer_s +
+                sequence_launch_layer_s x sequences) x layers
 
 One formula serves a single step and a leap of many: the same float operations in the same order,
 on a number or on an array, so that both give the same nanoseconds to the last bit.  (A term that
@@ -154,6 +154,7 @@ class CostModel:
         self._prefilling = layers * c.prefill_layer_s
         self._separate = separate
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
+        self._captured = c.captured_tokens
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
         self._launch_sequence = layers * c.sequence_launch_layer_s if separate else 0.0
         self._sequence = c.sequence_overhead_s + 2 * geometry.state_bytes / bandwidth
@@ -210,7 +211,7 @@ class CostModel:
             seconds += self._decode(load, max)
         if load.prefill_tokens:
             seconds += self._prefill(load, max)
-        if load.prefill_tokens or self._separate:
+        if load.prefill_tokens > self._captured or self._separate:
             seconds = max(seconds, self._floor(load))
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
             seconds += self._moves(load, max)
@@ -236,7 +237,7 @@ class CostModel:
         if not _absent(load.prefill_tokens):
             seconds = seconds + self._prefill(load, np.maximum)
         if self._separate or not _absent(load.prefill_tokens):
-            launched = True if self._separate else np.greater(load.prefill_tokens, 0)
+            launched = True if self._separate else np.greater(load.prefill_tokens, self._captured)
             seconds = np.maximum(seconds, launched * self._floor(load))
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
         if not all(map(_absent, moves)):

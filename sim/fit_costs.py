@@ -45,6 +45,8 @@ NOTHING = 1e-9
 """Overheads less than a few of these are none: in seconds, or as a share."""
 NOISE = 0.02
 """Relative error, and spread of a point's repeats, above which the point counts less: timings have outliers."""
+STEADY = 0.5
+"""Largest spread of a point that a first guess is taken from."""
 TOGETHER = (
     "memory_efficiency",
     "compute_efficiency",
@@ -77,13 +79,14 @@ class Fit:
     """What the cost model says of each point."""
 
 
-def fit(points: Sequence[Point], geometry: Geometry, device: Device) -> Fit:
+def fit(points: Sequence[Point], geometry: Geometry, device: Device, *, captured_tokens: float = 0.0) -> Fit:
     """Fit the cost model's coefficients to measured steps.
 
     Args:
         points: what was measured.
         geometry: of the model.
         device: whose peaks the efficiencies are shares of.
+        captured_tokens: the coefficient of that name, which is a fact and not fitted.
 
     Raises:
         ValueError: there are no points.
@@ -93,7 +96,7 @@ def fit(points: Sequence[Point], geometry: Geometry, device: Device) -> Fit:
         raise ValueError("no points to fit")
     together = [point for point in points if point.route == "blocks"]
     apart = [point for point in points if point.route != "blocks"]
-    found, names = replace(Coefficients(), **HELD), []
+    found, names = replace(Coefficients(), **HELD, captured_tokens=captured_tokens), []
     for part, wanted in ((together, TOGETHER), (apart, APART)):
         if part:
             found, fitted = _search(part, wanted, _guess(part, geometry, found), geometry, device)
@@ -103,10 +106,11 @@ def fit(points: Sequence[Point], geometry: Geometry, device: Device) -> Fit:
 
 def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) -> Coefficients:
     """Start from overheads that are not more than the shortest steps."""
-    shortest = min(point.measured_s for point in points)
+    shortest = min(point.measured_s for point in points if point.spread <= STEADY)
     if points[0].route != "blocks":
         return replace(before, separate_launch_layer_s=shortest / 2 / geometry.layers, sequence_launch_layer_s=1e-6)
-    alone = [point.measured_s for point in points if point.load.prefill_tokens and not point.load.behind_ns]
+    launched = [point for point in points if point.load.prefill_tokens > before.captured_tokens]
+    alone = [point.measured_s for point in launched if not point.load.behind_ns]
     prefill = min(alone, default=0.0)
     launch = max(0.0, 0.95 * prefill - shortest / 2) / geometry.layers
     ahead = 0.5 if any(point.load.behind_ns for point in points) else before.run_ahead

@@ -87,6 +87,23 @@ def points(true: Coefficients = TRUE, noise: float = 0.005, outliers: int = 0) -
     return [point._replace(measured_s=time) for point, time in zip(bare, times.tolist(), strict=True)]
 
 
+def test_a_step_that_a_graph_replays_has_no_floor_of_launches() -> None:
+    true = replace(TRUE, captured_tokens=100.0, run_ahead=0.0)
+    found = fit(points(true), LLAMA, H100, captured_tokens=100.0)
+    assert found.coefficients.captured_tokens == 100
+    assert found.coefficients.launch_layer_s == pytest.approx(TRUE.launch_layer_s, rel=0.12)
+    clean = seconds(points(noise=0.0), LLAMA, H100, true)
+    assert np.abs(np.array(found.seconds) / clean - 1).max() < 0.03
+
+
+def test_a_point_that_was_not_steady_does_not_start_the_search() -> None:
+    broken = points()
+    broken[7] = broken[7]._replace(measured_s=1e-9, spread=1e5)
+    found = fit(broken, LLAMA, H100)
+    clean = seconds(points(noise=0.0), LLAMA, H100, TRUE)
+    assert np.median(np.abs(np.array(found.seconds) / clean - 1)) < 0.01
+
+
 @pytest.mark.parametrize("outliers", [0, 3])
 def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
     found = fit(points(outliers=outliers), LLAMA, H100)

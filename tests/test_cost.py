@@ -334,8 +334,11 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
     pages = {"page_bytes": 128 << 10}
     spec = {"name": "llama-3.1-8b", "tensor_parallel": 2}
     for entry in fields(Coefficients):
-        base = Coefficients(launch_layer_s=0.1 if entry.name == "run_ahead" else 0.0)  # it eases a floor
-        changed = base.changed({entry.name: entry.default / 2 + 0.1}, "here")
+        eases = entry.name in {"run_ahead", "captured_tokens"}  # a floor under the step
+        base = Coefficients(launch_layer_s=0.1 if eases else 0.0)
+        changed = base.changed(
+            {entry.name: 1e4 if entry.name == "captured_tokens" else entry.default / 2 + 0.1}, "here"
+        )
         way = pages if entry.name.startswith("small_page") else {}
         way |= {"attention": "naive", "separate": entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s"}}
         before, after = (model(spec, coefficients=c, **way).step_ns(load) for c in (base, changed))

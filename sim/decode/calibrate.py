@@ -11,6 +11,7 @@ from sim.calibration import Calibration, Point
 from sim.decode.device import demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.grid import Extent, block_scenes, separate_scenes
+from sim.decode.lanes import MIXED_TOKENS
 from sim.decode.model import load, supported
 from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.runtime import choose_backend
@@ -95,7 +96,8 @@ def calibrate(
     points: list[Point] = []
     for number, setup in enumerate(setups):
         points += _measure(decoder, setup, attends, extent, seconds * (0.2 if number else 0.6), progress)
-    found = fit(points, geometry, resolve_device(words))
+    captured = float(MIXED_TOKENS[-1]) if where.type == "cuda" and attends == "flashinfer" else 0.0
+    found = fit(points, geometry, resolve_device(words), captured_tokens=captured)
     return Calibration(
         model=geometry.name,
         dtype=geometry.model.dtype,
@@ -116,7 +118,8 @@ def fit_again(calibration: Calibration) -> Calibration:
     """Fit the measurements of a calibration anew: after the cost model has changed, say."""
     device = resolve_device(dict(calibration.peaks) or {"name": calibration.device})
     geometry = resolve_model({"name": calibration.model, "dtype": calibration.dtype})
-    found = fit(calibration.points, geometry, device)
+    captured = calibration.coefficients.captured_tokens
+    found = fit(calibration.points, geometry, device, captured_tokens=captured)
     return replace(calibration, coefficients=found.coefficients, fitted=found.fitted, fitted_s=found.seconds)
 
 

@@ -94,6 +94,10 @@ class TorchExecutor:
             self._pace.lost()
             raise OutOfMemoryError(_shortage(plan, serving, error)) from error
 
+    def rest(self) -> None:
+        """Wait for what is under way: what the host does now belongs to no step."""
+        self._pace.rest()
+
     def _run(self, plan: Plan, serving: Serving) -> int:
         self._pace.start()
         self._memory.move(plan, serving)

@@ -70,7 +70,9 @@ class Pace:
         kind = Kind(shape, idle=self._flying is None)
         self._settle()
         self._flying = (kind, end)
-        alike = self._periods.get(kind) or self._periods.get(kind._replace(idle=not kind.idle))
+        alike = self._periods.get(kind)
+        if alike is None and kind.idle:  # the other way round would tell what the host once took
+            alike = self._periods.get(kind._replace(idle=False))
         if alike is None:
             self._settle()
             return self._tell(0)
@@ -92,6 +94,12 @@ class Pace:
         duration = self._between(end) - self._told if flew else time.perf_counter_ns() - self._begin - self._told
         self._end, self._told = end, 0
         return max(1, duration)
+
+    def rest(self) -> None:
+        """Wait for what is under way and begin anew, after the host has done something that is no part of any step."""
+        self._settle()
+        self._end, self._told = None, 0
+        self._periods = {kind: took for kind, took in self._periods.items() if not kind.idle}
 
     def lost(self) -> None:
         """Forget what is under way: it failed."""

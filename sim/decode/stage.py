@@ -141,6 +141,7 @@ class Stage:
         jobs = self._seat(scene)
         durations: list[int] = []
         loads: list[Load] = []
+        self._executor.rest()
         began = time.perf_counter()
         try:
             while len(durations) < patience.warmup + patience.most:

@@ -250,16 +250,29 @@ def test_what_a_step_told_was_off_by_is_set_right_by_the_next(monkeypatch: pytes
     told.append(clock.step(pace, 90, lanes=8))
     assert (told[-1], clock.now) == (107, 607)  # told before it has run; the host goes on at once
     told.append(clock.step(pace, 110, lanes=8, host=5))
-    assert (told[-1], clock.now) == (90 + 90 - 107, 697)  # as the last, that found the device idle, and what it was off
+    assert (told[-1], clock.now) == (110 + 90 - 107, 807)  # waited for: the first that did not find the device idle
     told += [clock.step(pace, 95, lanes=8), clock.step(pace, 100, lanes=8)]
-    assert (told[-2:], clock.now) == ([110 + 110 - 90, 95 + 95 - 110], 902)
-    assert sum(told) - clock.end == 95 - 100
+    assert (told[-2:], clock.now) == ([90, 110 + 95 - 90], 902)
+    assert sum(told) - clock.end == 110 - 100
     told.append(clock.step(pace, 500, lanes=16))
-    assert told[-1] == 500 + 100 - 95  # another size: both are waited for
+    assert told[-1] == 500 + 100 - 110  # another size: both are waited for
     assert sum(told) == clock.end == clock.now
     told += [clock.step(pace, 40, lanes=8), clock.step(pace, 300)]
-    assert told[-2:] == [90, 300 + 40 - 90]  # a prefill settles everything
+    assert told[-2:] == [95, 300 + 40 - 95]  # a prefill settles everything
     assert sum(told) == clock.end == clock.now
+
+
+def test_what_the_host_does_while_resting_is_in_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, pace = Clock(monkeypatch), Pace(torch.device("cuda"), ahead=True)
+    for _ in range(4):
+        clock.step(pace, 100, lanes=8)
+    pace.rest()
+    assert clock.now == clock.end
+    clock.now += 10_000
+    told = [clock.step(pace, takes, lanes=8) for takes in (70, 80, 90, 90)]
+    assert told[0] == 70  # waited for, by the host's clock
+    assert sum(told) == pytest.approx(330, abs=30)
+    assert min(told) > 50
 
 
 def test_host_work_is_told_only_where_the_device_had_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@
     python -m tests.gpu.timed --only held-out    workloads that no calibration has seen
     python -m tests.gpu.timed --only sosp23      Figures 12 and 13: OPT-13B, Orca and vLLM, several rates
     python -m tests.gpu.timed --list             every piece
+    python -m tests.gpu.timed --again            simulate what has been measured anew: on any machine, after a new
+                                                 calibration or a change of the cost model
 
 Each piece is one allocator or a few on one workload, served for real and simulated with the shipped
 calibration.  A result is written to `analysis/results/timed_<device>.json` (or into `--out`) after
@@ -18,6 +20,7 @@ import json
 import re
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +29,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from rich.console import Console
 
-from analysis.timing import Timing, gathered
+from analysis.reading import open_directory
+from analysis.timing import Timing, figures, gathered
 from sim.decode.device import name_of, release, resolve
 from sim.decode.model import Decoder, load
 from sim.decode.runtime import choose_backend
@@ -116,6 +120,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="name the pieces")
     parser.add_argument("--seconds", type=float, default=480.0, help="no piece begins later than this")
     parser.add_argument("--calibration", help="a shipped name or a file, in place of the shipped one for the model")
+    parser.add_argument("--again", action="store_true", help="measure nothing, simulate all results anew")
     parser.add_argument("--keep", type=Path, help="folder to leave the run directories in")
     parser.add_argument("--set", nargs="*", default=[], help="changes to every workload, such as requests.count=10")
     options = parser.parse_args()
@@ -128,6 +133,8 @@ def main() -> int:
     if options.list:
         console.print(*(f"{piece.group}: {piece.name}" for piece in chosen), sep="\n")
         return 0
+    if options.again:
+        return judge_again(options.out, {piece.name: piece for piece in chosen}, console)
     bench = Bench(resolve(options.device), options.calibration)
     options.out.mkdir(parents=True, exist_ok=True)
     slug = re.sub(r"[^a-z0-9]+", "-", name_of(bench.device).lower()).strip("-")
@@ -145,9 +152,36 @@ def main() -> int:
         found = attempt(bench, piece, tuple(options.set), options.keep, console)
         if found is not None:
             done[piece.name] = {"group": piece.group, **found}
-            write_json(path, document(bench.device, done))
+            write_json(path, document(name_of(bench.device), versions(), done))
     show_timing(gathered(piece["timing"] for piece in done.values()), console)
-    return 0 if document(bench.device, done)["passed"] else 1
+    return 0 if document(name_of(bench.device), versions(), done)["passed"] else 1
+
+
+def judge_again(folder: Path, chosen: dict[str, Piece], console: Console) -> int:
+    """Simulate what has been measured with the shipped calibrations as they are now, and judge it anew."""
+    passed = True
+    for path in folder.glob("timed_*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for name, found in content["pieces"].items():
+            if name in chosen:
+                console.print(name)
+                found["timing"] = simulated_again(workload_of(chosen[name]), content["device"], found["timing"])
+                found["simulated"] = datetime.now(UTC).isoformat(timespec="seconds")
+        summary = document(content["device"], content["versions"], content["pieces"])
+        write_json(path, summary)
+        show_timing(gathered(piece["timing"] for piece in content["pieces"].values()), console)
+        passed &= summary["passed"]
+    return 0 if passed else 1
+
+
+def simulated_again(workload: Workload, device: str, timing: dict[str, Any]) -> dict[str, Any]:
+    """Return a piece's timing with the same real runs beside new simulations."""
+    calibration = calibration_of(workload, device, prepare(workload).geometry.model.dtype)
+    with TemporaryDirectory() as folder:
+        simulate(workload, Path(folder), calibration, None)
+        made = {entry["allocator"]: entry for entry in open_directory(folder).summary()}
+    runs = [replace(run, simulated=figures(made[run.label])) for run in gathered([timing]).runs]
+    return Timing(calibration, runs).as_json()
 
 
 def attempt(
@@ -169,11 +203,11 @@ def attempt(
     return {"preset": piece.preset, "date": date, "seconds": seconds, "timing": timing.as_json()}
 
 
-def document(device: torch.device, done: dict[str, Any]) -> dict[str, Any]:
+def document(device: str, packages: dict[str, str], done: dict[str, Any]) -> dict[str, Any]:
     """Return the content of the results file: judged over all held-out pieces together."""
     held_out = gathered(piece["timing"] for piece in done.values() if piece["group"] == "held-out").as_json()
     summary = {name: held_out[name] for name in ("passed", "judged", "tolerances", "medians", "faults")}
-    return {"schema": 1, "device": name_of(device), "versions": versions(), **summary, "pieces": done}
+    return {"schema": 1, "device": device, "versions": packages, **summary, "pieces": done}
 
 
 if __name__ == "__main__":
