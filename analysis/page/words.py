@@ -31,12 +31,13 @@ class Finding(NamedTuple):
 
 
 def contrast(allocators: Sequence[Allocator]) -> tuple[Allocator, Allocator]:
-    """Choose two to show side by side, the worse first.
+    """Choose two to show side by side, the worse first, of those that served anything.
 
     Where some reserve and others do not: the reserving one with the smallest batch, and paging or the largest batch.
     Else the slowest and the fastest per token.
     """
-    real = [one for one in allocators if one.kind not in ("ideal", "no-cache")] or list(allocators)
+    served = [one for one in allocators if one.verdict is not Verdict.REFUSED] or allocators
+    real = [one for one in served if one.kind not in ("ideal", "no-cache")] or list(served)
     reserving = [one for one in real if one.kind in RESERVING]
     others = [one for one in real if one not in reserving]
     if reserving and others:
@@ -91,6 +92,8 @@ def findings(
 
 
 def _headline(worst: Allocator, best: Allocator, opening: str) -> str:
+    if best.verdict is Verdict.REFUSED:
+        return f"{best.label} could not serve a single request."
     if worst is best or reserves(worst):
         return _batches(worst, best, opening)
     hits = 100 * best.mean("prefix_hit_rate")
@@ -123,6 +126,8 @@ def _batches(worst: Allocator, best: Allocator, opening: str) -> str:
 
 
 def _memory(worst: Allocator, best: Allocator) -> str:
+    if best.verdict is Verdict.REFUSED:
+        return "Its pool stayed empty."
     parts = {name: worst.mean(f"share.{name}") for name in WASTE}
     worst_parts = sorted((name for name in parts if parts[name] >= 1), key=lambda name: -parts[name])
     lost = ", ".join(f"{parts[name]:.0f} % is {WASTE[name]}" for name in worst_parts[:3])

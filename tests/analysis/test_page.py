@@ -343,3 +343,10 @@ def test_findings_do_not_praise_a_pool_that_refuses_everything(tmp_path: Path) -
     assert said["limit"] == f"paged refused 12 of 12 requests: {reason}."
     assert said["advice"].startswith("Change first: the pool.")
     assert "nan" not in " ".join(said.values())
+
+
+def test_what_refuses_everything_is_not_contrasted_with_what_serves(toy: Path) -> None:
+    entries = open_directory(toy).summary()
+    assert [one.label for one in contrast(group(entries))] == ["preallocated", "paged"]
+    entries[0]["verdict"] = "REFUSED"
+    assert [one.label for one in contrast(group(entries))] == ["paged", "paged"]

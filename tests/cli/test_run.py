@@ -58,7 +58,10 @@ def test_a_run_that_can_serve_nothing_says_so(workload: Path, capsys: Capture) -
     assert re.search(r"paged +REFUSED .* 0/40 ", out)
     assert "paged: 40 of 40 requests refused (40 longer than max_model_len)" in out
     assert "STABLE" not in out
-    assert "REFUSED" in Path("x/report.html").read_text(encoding="utf-8")
+    page = Path("x/report.html").read_text(encoding="utf-8")
+    assert "REFUSED" in page
+    assert "could not serve a single request." in page
+    assert "Its pool stayed empty." in page
 
 
 def test_tables_too_large_for_this_machine_are_one_line(workload: Path, capsys: Capture) -> None:
