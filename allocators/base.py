@@ -214,6 +214,9 @@ class Mappings(NamedTuple):
         return Mappings(*(now - then for now, then in zip(self, before, strict=True)))
 
 
+NO_MAPPINGS = Mappings()
+
+
 class Allocator(ABC):
     """A pool of `num_blocks` blocks of `block_size` token slots, and who holds them.
 
@@ -470,7 +473,7 @@ class Allocator(ABC):
 
     def mappings(self) -> Mappings:
         """Count the physical pages mapped and unmapped since the beginning; what a step adds takes time."""
-        return Mappings()
+        return NO_MAPPINGS
 
     def evictions(self) -> int:
         """Count the cached blocks evicted since the beginning, because their room was needed."""

@@ -35,12 +35,12 @@ class BlockPool:
     @property
     def free(self) -> int:
         """Blocks that can be taken, cached ones included."""
-        return len(self.queue)
+        return self.queue.size
 
     @property
     def held(self) -> int:
         """Blocks that some sequence holds."""
-        return self.num_blocks - len(self.queue)
+        return self.num_blocks - self.queue.size
 
     def cached_blocks(self) -> Ints:
         """List the blocks that nobody holds and that have a key."""

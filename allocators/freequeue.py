@@ -19,20 +19,29 @@ class FreeQueue:
     def __init__(self, num_blocks: int) -> None:
         """Hold the ids 1 to `num_blocks`, ascending."""
         self._cells = np.zeros(4 * num_blocks, np.int64)
-        self._numbers = np.arange(len(self._cells))
         self._place = np.full(num_blocks + 1, -1, np.int64)
         """Cell in which each id was put last; it has left the queue if something else is there."""
-        self._head = self._tail = self._holes = 0
+        self._placed = False
+        """Whether places are noted: they are from the first time that one is wanted."""
+        self._head = self._tail = 0
+        self.size = num_blocks
+        """Blocks in the queue."""
         self._lay(np.arange(1, num_blocks + 1))
 
     def __len__(self) -> int:
         """Blocks in the queue."""
-        return self._tail - self._head - self._holes
+        return self.size
 
     def __contains__(self, block: int) -> bool:
         """Whether `block` is in the queue."""
+        self._note()
         place = int(self._place[block])
         return self._head <= place < self._tail and bool(self._cells[place] == block)
+
+    @property
+    def _holes(self) -> int:
+        """Cells between front and back whose block was removed."""
+        return self._tail - self._head - self.size
 
     def order(self) -> Ints:
         """Return the ids from front (taken next) to back, as a copy."""
@@ -49,9 +58,9 @@ class FreeQueue:
                 found = self._cells[self._head : min(self._head + size, self._tail)]
             places = np.flatnonzero(found)[:count]
             size = int(places[-1]) + 1 if count else 0
-            self._holes -= size - count
             found = found[places]
         self._head += size
+        self.size -= count
         return found
 
     def give_front(self, blocks: Ints) -> None:
@@ -60,6 +69,7 @@ class FreeQueue:
             self._lay(self.order())
         self._head -= len(blocks)
         self._put(self._head, blocks)
+        self.size += len(blocks)
 
     def give_back(self, blocks: Ints) -> None:
         """Put ids at the back: `blocks[-1]` will be taken last."""
@@ -67,19 +77,25 @@ class FreeQueue:
             self._lay(self.order())
         self._put(self._tail, blocks)
         self._tail += len(blocks)
+        self.size += len(blocks)
 
     def remove(self, blocks: Ints) -> None:
         """Remove ids from wherever they are.  They must be in the queue."""
+        self._note()
         self._cells[self._place[blocks]] = 0
-        self._holes += len(blocks)
+        self.size -= len(blocks)
 
     def check(self) -> None:
         """Raise `CorruptionError` unless every id in the queue stands where it is said to stand, once."""
         if not 0 <= self._head <= self._tail <= len(self._cells):
             raise CorruptionError(f"the free queue runs from {self._head} to {self._tail} of {len(self._cells)} cells")
         cells = self._cells[self._head : self._tail]
-        if np.count_nonzero(cells == 0) != self._holes:
-            raise CorruptionError(f"the free queue has {np.count_nonzero(cells == 0)} holes, counted {self._holes}")
+        if np.count_nonzero(cells) != self.size:
+            raise CorruptionError(f"the free queue has {np.count_nonzero(cells)} blocks, counted {self.size}")
+        if not self._placed:
+            if len(np.unique(cells[cells > 0])) != len(self):
+                raise CorruptionError("a block is in the free queue twice")
+            return
         places = np.flatnonzero(cells) + self._head
         blocks = cells[cells > 0]
         wrong = np.flatnonzero(self._place[blocks] != places)
@@ -91,11 +107,17 @@ class FreeQueue:
 
     def _put(self, start: int, blocks: Ints) -> None:
         self._cells[start : start + len(blocks)] = blocks
-        self._place[blocks] = self._numbers[start : start + len(blocks)]
+        if self._placed:
+            self._place[blocks] = np.arange(start, start + len(blocks))
+
+    def _note(self) -> None:
+        """Note the places of all ids, if they are not."""
+        if not self._placed:
+            self._placed = True
+            self._put(self._head, self._cells[self._head : self._tail])
 
     def _lay(self, blocks: Ints) -> None:
         """Lay the queue afresh in the middle of the array: room for at least as many blocks as exist on either side."""
         self._head = (len(self._cells) - len(blocks)) // 2
         self._tail = self._head + len(blocks)
-        self._holes = 0
         self._put(self._head, blocks)

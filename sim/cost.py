@@ -186,6 +186,9 @@ class CostModel:
             self._map = c.small_page_map_s + c.small_page_doubling_s * log2(page_bytes / SMALLEST_PAGE)
             self._unmap = c.small_page_unmap_s
 
+        self._decodes_alone: dict[int, float] = {}
+        """What `_alone` has found, by the number of sequences."""
+
     def _attend(self, slower: float, *, sliding: bool) -> Attend:
         c, tp, model = self.coefficients, self.geometry.tensor_parallel, self.geometry.model
         bandwidth = self.device.bandwidth * c.attention_memory_efficiency
@@ -206,7 +209,10 @@ class CostModel:
 
     def step_ns(self, load: Load) -> int:
         """Nanoseconds of one step."""
-        seconds = self._products(load, max, self._experts_read)
+        if load.prefill_tokens or load.prefill_seqs or load.samples != load.decode_seqs:
+            seconds = self._products(load, max, self._experts_read)
+        else:
+            seconds = self._alone(load.decode_seqs)
         if load.decode_seqs:
             seconds += self._decode(load, max)
         if load.prefill_tokens:
@@ -250,11 +256,10 @@ class CostModel:
 
         Equal to `leap_ns`: of two products with one number the longer is that with the larger factor, rounded or not.
         """
-        load = Load(decode_seqs=seqs, samples=seqs)
         if self._windowed or self._separate:
-            return self.leap_ns(load, decode_context=contexts)
+            return self.leap_ns(Load(decode_seqs=seqs, samples=seqs), decode_context=contexts)
         seconds = contexts * max(self._full.decode_memory, self._full.decode_compute)
-        seconds += self._products(load, max, self._experts_read)
+        seconds += self._alone(seqs)
         seconds *= 1e9
         steps: Ints = np.rint(seconds, out=seconds).astype(np.int64)
         return steps
@@ -274,6 +279,14 @@ class CostModel:
         """What is assumed, as (what, how much) rows: the model, the device, every coefficient."""
         attention = ("attention kernel", self.attention)
         return [*self.geometry.explain(), *self.device.explain(), attention, *self.coefficients.explain()]
+
+    def _alone(self, seqs: int) -> float:
+        """Seconds of a step of `seqs` decodes and nothing else, but for attention."""
+        seconds = self._decodes_alone.get(seqs)
+        if seconds is None:
+            load = Load(decode_seqs=seqs, samples=seqs)
+            seconds = self._decodes_alone[seqs] = self._products(load, max, self._experts_read)
+        return seconds
 
     def _experts_read(self, tokens: int) -> float:
         """Expected share of the experts that `tokens` tokens reach, each sent to its few at random."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sim.cost import CostModel, Load
-from sim.engine.plan import MoveKind
+from sim.engine.plan import Chunk, MoveKind
 
 if TYPE_CHECKING:
     from sim.engine.plan import Plan
@@ -59,8 +59,14 @@ class Simulated:
 
     def load(self, plan: Plan, serving: Serving) -> Load:
         """Count what the plan computes and moves."""
-        decodes = plan.decodes
-        load = self._prefill(plan, decodes) if plan.chunks else Load(samples=decodes)
+        decodes, decoding = plan.decodes, serving.decoding
+        if self._recomputes or self._window or decodes < len(decoding.members):
+            load = self._prefill(plan, decodes) if plan.chunks else Load(samples=decodes)
+            load = self._with_decodes(load, serving, decodes, 1) if decodes else load
+        elif plan.chunks:
+            load = self._prefill(plan, decodes, decodes, serving.context + decodes)
+        else:
+            load = Load(0, 0, 0, 0, decodes, serving.context + decodes, decodes)
         calls = plan.mappings
         if plan.moves or plan.copied_tokens or plan.swapped_blocks or calls.mapped or calls.unmapped:
             load = load._replace(
@@ -73,7 +79,7 @@ class Simulated:
                 before_ns=plan.before,
                 transfers=sum(move.kind is not MoveKind.COPY for move in plan.moves),
             )
-        return self._with_decodes(load, serving, decodes, 1) if decodes else load
+        return load
 
     def foresee(self, serving: Serving, steps: int) -> Ints | None:
         """Say how long pure-decode steps take."""
@@ -86,23 +92,27 @@ class Simulated:
             return self._cost.leap_ns(load, copied_tokens=known + count * (ahead - 1))
         return self._cost.leap_ns(load)
 
-    def _prefill(self, plan: Plan, decodes: int) -> Load:
-        """Load of a plan's chunks, and logits for `decodes` sequences and every chunk that is its prompt's last."""
-        chunks = plan.chunks
-        spans = [(0, start + tokens) if self._recomputes else (start, tokens) for _, start, tokens in chunks]
+    def _prefill(self, plan: Plan, decodes: int, seqs: int = 0, attended: int = 0) -> Load:
+        """Load of a plan's chunks, and logits for `decodes` sequences and every chunk that is its prompt's last.
+
+        Besides, if given, the `seqs` sequences that decode in that step and the `attended` tokens that they attend to.
+        """
+        chunks: list[Chunk] = plan.chunks
+        if self._recomputes:
+            chunks = [Chunk(job, 0, start + tokens) for job, start, tokens in chunks]
         samples, computed, pairs, context = decodes, 0, 0, 0
         for job, start, tokens in chunks:
-            samples += job.known == start + tokens
-        for start, tokens in spans:
+            end = start + tokens
+            samples += job.prompt + job.generated == end
             computed += tokens
             pairs += tokens * start + tokens * (tokens + 1) // 2
-            context += start + tokens
-        load = Load(computed, pairs, context, len(spans), samples=samples, behind_ns=plan.behind)
+            context += end
+        load = Load(computed, pairs, context, len(chunks), seqs, attended, samples, behind_ns=plan.behind)
         window = self._window
         if window is None:
             return load
-        seen = sum(_window_pairs(start + tokens, window) - _window_pairs(start, window) for start, tokens in spans)
-        read = sum(min(start + tokens, window + tokens) for start, tokens in spans)
+        seen = sum(_window_pairs(start + tokens, window) - _window_pairs(start, window) for _, start, tokens in chunks)
+        read = sum(min(start + tokens, window + tokens) for _, start, tokens in chunks)
         return load._replace(window_pairs=seen, window_prefill_context=read)
 
     def _with_decodes(self, load: Load, serving: Serving, count: int, ahead: Any) -> Load:

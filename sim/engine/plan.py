@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from allocators.base import Mappings
+from allocators.base import NO_MAPPINGS, Mappings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +80,7 @@ class Plan:
     """Tokens whose K/V is copied on the device, by those copies or by moving a whole sequence."""
     swapped_blocks: int = 0
     """Blocks moved over PCIe, both ways."""
-    mappings: Mappings = field(default_factory=Mappings)
+    mappings: Mappings = NO_MAPPINGS
     """Physical pages mapped and unmapped since the step before began."""
     behind: int = 0
     """Nanoseconds of the step before if it ran decodes alone, else 0: an engine's host can be at work on this step
