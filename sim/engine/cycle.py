@@ -101,14 +101,19 @@ class Cycle(Noting):
         changes: list[int] = []
         for step in range(clock + 1, clock + 1 + steps):
             page = pages[step % period]
-            if page:
-                if len(rows) + len(page) > room:
-                    done = step - clock - 1
-                    break
-                rows += [each.row for each in page]
-                spare = self._useless(page, step)
-                useless += spare
-                changes += (step - clock - 1, len(page) * period, 0, 0, spare, 0)
+            if not page:
+                continue
+            room -= len(page)
+            if room < 0:
+                done = step - clock - 1
+                break
+            spare = 0
+            for sequence in page:
+                rows.append(sequence.row)
+                if sequence.due == step:
+                    spare += -sequence.final % period
+            useless += spare
+            changes += (step - clock - 1, len(page) * period, 0, 0, spare, 0)
         self.allocator.append(rows)
         self.internal += useless
         return Stretch(done, changes, (0, len(rows) * period, 0, 0, useless, 0))

@@ -82,9 +82,9 @@ class Scheduler(ABC):
 
         Returns how many of them go on; fewer than asked if one had to preempt itself or a job behind it.
         """
-        decoding = serving.decoding
+        members = serving.decoding.members
         start = first
-        while first < (end := min(last, len(decoding))):
+        while first < (end := min(last, len(members))):
             first, growth = serving.growing.grow(first, end)
             if growth.copies:
                 plan.move(MoveKind.COPY, growth.copies)
@@ -92,10 +92,10 @@ class Scheduler(ABC):
             if growth.refusal is not None and serving.lingering:
                 serving.retire(serving.lingering[-1])
             elif growth.refusal is not None:
-                needy = decoding.members[first].owner
+                needy = members[first].owner
                 if serving.preempt(plan, needy, growth.refusal) is needy:
                     plan.refusal = growth.refusal
-                    return min(first, len(decoding)) - start
+                    return min(first, len(members)) - start
         return first - start
 
     @staticmethod
