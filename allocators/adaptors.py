@@ -135,6 +135,10 @@ class Adaptor(Allocator):
         """See `Allocator.cached_blocks`."""
         return self.inner.cached_blocks()
 
+    def extents(self, rows: Ints) -> Ints | None:
+        """See `Allocator.extents`."""
+        return self.inner.extents(rows)
+
     def padding(self) -> tuple[Ints, Ints]:
         """See `Allocator.padding`."""
         return self.inner.padding()

@@ -487,6 +487,10 @@ class Allocator(ABC):
         """Rows, and the blocks each holds beyond its table only because placement rounds up, in any order."""
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
 
+    def extents(self, rows: Ints) -> Ints | None:
+        """Count the blocks that each of `rows` holds, `padding` included, if their ids follow one another; or None."""
+        return None
+
     def largest_hole(self) -> int:
         """Token slots in the longest run of free blocks that one request could be given."""
         return self.free

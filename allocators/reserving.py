@@ -162,6 +162,10 @@ class RunAllocator(ReservingAllocator):
         held = (self.num_blocks - self._placement.free) * self.block_size
         return Usage(held, rounding=held - int(self.table.slots.sum()))
 
+    def extents(self, rows: Ints) -> Ints:
+        """See `Allocator.extents`."""
+        return np.array([self._runs[row].size for row in rows.tolist()], np.int64)
+
     def padding(self) -> tuple[Ints, Ints]:
         """See `Allocator.padding`."""
         rows = np.fromiter(self._runs, np.int64, len(self._runs))

@@ -34,12 +34,14 @@ class Columns(NamedTuple):
     """Slots of the same tokens that lie in earlier columns."""
     lead: int = 0
     """Columns that stand before those of the first tokens, for what a sequence keeps once."""
+    even: bool = False
+    """Whether each column holds as many tokens as a block has slots, those after the column before."""
 
     @classmethod
     def plain(cls, width: int, block_size: int) -> Columns:
         """Return columns of consecutive blocks of one token a slot."""
         start = np.arange(width) * block_size
-        return cls(start, np.full(width, block_size), np.ones(width, np.int64), np.zeros(width, np.int64))
+        return cls(start, np.full(width, block_size), np.ones(width, np.int64), np.zeros(width, np.int64), even=True)
 
     def filled(self, lengths: Ints, count: int, block_size: int) -> Ints:
         """Return int64[..., count]: slots filled in the first `count` columns of rows of `lengths` tokens."""

@@ -14,10 +14,12 @@ import numpy.typing as npt
 from allocators.leap import spread
 
 if TYPE_CHECKING:
+    from allocators.base import Allocator
     from sim.engine.serving import Serving
     from sim.telemetry import Sink
 
     Ints = npt.NDArray[np.int64]
+    Blocks = npt.NDArray[np.int32]
 
 MOST_RUNS = 1_000_000
 """Runs of blocks that the snapshots of one run hold in all (40 bytes each)."""
@@ -62,33 +64,71 @@ class BlockLog:
 def block_runs(serving: Serving) -> Ints:
     """Describe the block map: int64[5, runs] of first block, blocks, owner, references, empty slots."""
     allocator = serving.allocator
-    table, size = allocator.table, allocator.block_size
-    owner = np.full(allocator.num_blocks + 1, NOBODY, np.int64)
-    slack = np.zeros_like(owner)
     rows, lengths, owners = _held(serving)
-    who, place = spread(table.count[rows])
-    blocks = table.blocks[rows[who], place]
-    owner[blocks] = owners[who]
-    slack[blocks] = size - allocator.columns.filled_at(place, lengths[who], size)
-    if allocator.shares:
-        references = np.bincount(blocks, minlength=len(owner))
-    else:
-        references = np.zeros_like(owner)
-        references[blocks] = 1
+    counts = allocator.table.count[rows]
+    extents = allocator.extents(rows)
+    if extents is not None:
+        return _of_spans(allocator, rows, lengths, owners, extents)
+    width = int(counts.max(initial=0))
+    blocks = allocator.table.blocks[rows, :width][np.arange(width) < counts[:, None]]
+    owner = np.full(allocator.num_blocks + 1, NOBODY, np.int32)
+    owner[blocks] = np.repeat(owners, counts)
+    references = _references(allocator, blocks)
     padded, padding = allocator.padding()
     if len(padding):
-        owners_of = np.full(len(table.count), NOBODY, np.int64)
+        owners_of = np.full(len(allocator.table.count), NOBODY, np.int32)
         owners_of[rows] = owners
         owner[padding] = owners_of[padded]
-        slack[padding] = size
     cached = allocator.cached_blocks()
     owner[cached[references[cached] == 0]] = CACHE
     owner[0] = NOBODY
     differ = (owner[2:] != owner[1:-1]) | (references[2:] != references[1:-1])
     start = np.append(1, differ.nonzero()[0] + 2)
-    start, count = (each[owner[start] != NOBODY] for each in (start, np.diff(start, append=len(owner))))
-    empty = np.append(0, slack.cumsum())
-    return np.stack([start, count, owner[start], references[start], empty[start + count] - empty[start]])
+    slack = np.zeros(len(start), np.int64)
+    where, empty = _partly_empty(allocator, rows, counts, lengths)
+    np.add.at(slack, start.searchsorted(where, "right") - 1, empty)
+    np.add.at(slack, start.searchsorted(padding, "right") - 1, allocator.block_size)
+    runs = np.stack([start, np.diff(start, append=len(owner)), owner[start], references[start], slack])
+    return runs[:, runs[2] != NOBODY]
+
+
+def _references(allocator: Allocator, blocks: Blocks) -> Ints | npt.NDArray[np.int8]:
+    """Count the rows that hold each block."""
+    if allocator.shares:
+        return np.bincount(blocks, minlength=allocator.num_blocks + 1)
+    references = np.zeros(allocator.num_blocks + 1, np.int8)
+    references[blocks] = 1
+    return references
+
+
+def _partly_empty(allocator: Allocator, rows: Ints, counts: Ints, lengths: Ints) -> tuple[Ints, Blocks]:
+    """Find blocks of rows that are not full, each once, and their empty slots."""
+    table, size = allocator.table, allocator.block_size
+    first = np.minimum(lengths // size, counts) if allocator.columns.even else np.zeros_like(counts)
+    who, place = spread(counts - first)
+    place += first[who]
+    empty = np.zeros(allocator.num_blocks + 1, np.int32)
+    empty[table.blocks[rows[who], place]] = size - allocator.columns.filled_at(place, lengths[who], size)
+    blocks = np.flatnonzero(empty)  # of rows that share one, whoever comes last says how full it is
+    return blocks, empty[blocks]
+
+
+def _of_spans(allocator: Allocator, rows: Ints, lengths: Ints, owners: Ints, extents: Ints) -> Ints:
+    """Do `block_runs` where every row is one span of blocks, from row to row and not from block to block."""
+    size, first, counts = allocator.block_size, allocator.table.blocks[rows, 0], allocator.table.count[rows]
+    more = extents - counts
+    held = np.stack([first, counts, owners, np.ones_like(counts), np.maximum(counts * size - lengths, 0)])
+    padding = np.stack([first + counts, more, owners, np.zeros_like(counts), more * size])
+    runs = np.concatenate([held, padding], axis=1)
+    runs = runs[:, runs[1] > 0]
+    runs = runs[:, runs[0].argsort()]
+    begin, count, owner, references, _ = runs
+    joins = (begin[:-1] + count[:-1] == begin[1:]) & (owner[:-1] == owner[1:]) & (references[:-1] == references[1:])
+    heads = np.flatnonzero(np.append(True, ~joins)[: runs.shape[1]])
+    found = runs[:, heads]
+    if len(heads):
+        found[[1, 4]] = np.add.reduceat(runs[[1, 4]], heads, axis=1)
+    return found
 
 
 def _held(serving: Serving) -> tuple[Ints, Ints, Ints]:
