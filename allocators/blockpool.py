@@ -44,6 +44,8 @@ class BlockPool:
 
     def cached_blocks(self) -> Ints:
         """List the blocks that nobody holds and that have a key."""
+        if not self.cached:
+            return np.zeros(0, np.int64)
         return np.flatnonzero((self.cache.key != 0) & (self.references == 0))
 
     def take(self, count: int) -> tuple[Ints, Ints]:

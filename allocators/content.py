@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+AHEAD = 128
+"""Tokens of an output whose keys are found at once."""
+
 
 class Media(NamedTuple):
     """An image or the like, whose placeholder tokens are `[offset, offset + length)`."""
@@ -58,6 +61,11 @@ class Content(ABC):
             keys.append(parent)
         return keys
 
+    def key(self, block_size: int, block: int) -> int:
+        """Return the key of one full block."""
+        known = self._keys.get(block_size, ())
+        return known[block] if block < len(known) else self.keys(block_size, block + 1)[block]
+
     def _keys_of_first(self, tokens: int) -> dict[int, list[int]]:
         return {block_size: keys[: tokens // block_size] for block_size, keys in self._keys.items()}
 
@@ -91,7 +99,10 @@ class Segments(Content):
         while (known := len(keys)) < count:
             start = known * block_size
             index = bisect_right(self._starts, start) - 1
-            inside = count if index == last else min(count, self._starts[index + 1] // block_size)
+            if index == last:  # this goes on for ever; who wants a key of it will soon want the next
+                inside = max(count, known + AHEAD // block_size)
+            else:
+                inside = min(count, self._starts[index + 1] // block_size)
             if inside <= known:  # the next block reaches into another segment
                 super().keys(block_size, known + 1)
                 continue

@@ -15,7 +15,7 @@ import numpy as np
 from allocators.base import CorruptionError, Ints
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 class PrefixCache:
@@ -40,6 +40,10 @@ class PrefixCache:
         """Return the oldest block with this key, or 0."""
         blocks = self._blocks.get(key)
         return blocks[0] if blocks else 0
+
+    def lacks(self, keys: Iterable[int]) -> bool:
+        """Whether none of these keys is known."""
+        return self._blocks.keys().isdisjoint(keys)
 
     def run(self, keys: Sequence[int]) -> list[int]:
         """Return the blocks of the longest prefix of `keys` that is cached."""

@@ -146,16 +146,20 @@ class RadixAllocator(PagedAllocator):
 
     def enter(self, naming: Naming) -> None:
         """See `SharingRows.enter`."""
+        pool, nodes, cells = self.pool, self.nodes, self.table.blocks.data
+        keys, blocks = [], []
         for key, row, column in zip(*naming, strict=True):
-            own = self.table.blocks[row, column : column + 1].astype(np.int64)
-            node, is_new = self.pool.tree.follow(self.nodes[row], key, int(own[0]))
-            self.nodes[row] = node
+            own = cells[row, column]
+            nodes[row], is_new = pool.tree.follow(nodes[row], key, own)
             if is_new:
-                self.pool.cache.enter([key], own)
+                keys.append(key)
+                blocks.append(own)
             else:
-                self.pool.join(node.blocks[-1])
-                self.table.blocks[row, column] = node.blocks[-1]
-                self.pool.let_go(own)
+                there = nodes[row].blocks[-1]
+                pool.join(there)
+                cells[row, column] = there
+                pool.let_go(np.array([own], np.int64))
+        pool.cache.enter(keys, np.array(blocks, np.int64))
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """See `Allocator.can_grow`.  A page that somebody else holds already costs its block for a moment only."""
@@ -180,12 +184,10 @@ class RadixAllocator(PagedAllocator):
 
     def order_matters(self, naming: Naming) -> int | None:
         """See `SharingRows.order_matters`: a page that is there may be evicted, or not, by who comes before."""
-        seen: set[int] = set()
-        for place, key in enumerate(naming.keys):
-            if key in seen or self.pool.cache.find(key):
-                return place
-            seen.add(key)
-        return None
+        keys, known = naming.keys, self.pool.cache
+        if len(set(keys)) == len(keys) and known.lacks(keys):
+            return None
+        return next(place for place, key in enumerate(keys) if known.find(key) or key in keys[:place])
 
     def turns(self, rows: Ints, lengths: Ints) -> Bools | None:
         """See `PagedAllocator.turns`."""

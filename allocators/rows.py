@@ -207,12 +207,14 @@ class SharingRows(Allocator):
         """Find the keys of blocks that are about to be full, given as cells of the table."""
         if not self.contents:
             return Naming([], [], [])
-        named = [
-            (content.keys(self.block_size, column + 1)[column], row, column)
-            for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-            if (content := self.contents.get(row)) is not None
-        ]
-        return Naming(*map(list, zip(*named, strict=True))) if named else Naming([], [], [])
+        size, contents, naming = self.block_size, self.contents, Naming([], [], [])
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            content = contents.get(row)
+            if content is not None:
+                naming.keys.append(content.key(size, column))
+                naming.rows.append(row)
+                naming.columns.append(column)
+        return naming
 
     def order_matters(self, naming: Naming) -> int | None:
         """Return the first of these that cannot be entered after all blocks are taken, but only in its turn."""

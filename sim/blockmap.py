@@ -71,15 +71,17 @@ def block_runs(serving: Serving) -> Ints:
         return _of_spans(allocator, rows, lengths, owners, extents)
     width = int(counts.max(initial=0))
     blocks = allocator.table.blocks[rows, :width][np.arange(width) < counts[:, None]]
-    owner = np.full(allocator.num_blocks + 1, NOBODY, np.int32)
-    owner[blocks] = np.repeat(owners, counts)
-    references = _references(allocator, blocks)
     padded, padding = allocator.padding()
+    cached = allocator.cached_blocks()
+    last = max(2, *(int(each.max(initial=0)) for each in (blocks, padding, cached)))  # who comes after owns nothing
+
+    owner = np.full(last + 1, NOBODY, np.int32)
+    owner[blocks] = np.repeat(owners, counts)
+    references = _references(allocator, blocks, last)
     if len(padding):
         owners_of = np.full(len(allocator.table.count), NOBODY, np.int32)
         owners_of[rows] = owners
         owner[padding] = owners_of[padded]
-    cached = allocator.cached_blocks()
     owner[cached[references[cached] == 0]] = CACHE
     owner[0] = NOBODY
     differ = (owner[2:] != owner[1:-1]) | (references[2:] != references[1:-1])
@@ -92,11 +94,11 @@ def block_runs(serving: Serving) -> Ints:
     return runs[:, runs[2] != NOBODY]
 
 
-def _references(allocator: Allocator, blocks: Blocks) -> Ints | npt.NDArray[np.int8]:
-    """Count the rows that hold each block."""
+def _references(allocator: Allocator, blocks: Blocks, last: int) -> Ints | npt.NDArray[np.int8]:
+    """Count the rows that hold each block up to the last."""
     if allocator.shares:
-        return np.bincount(blocks, minlength=allocator.num_blocks + 1)
-    references = np.zeros(allocator.num_blocks + 1, np.int8)
+        return np.bincount(blocks, minlength=last + 1)
+    references = np.zeros(last + 1, np.int8)
     references[blocks] = 1
     return references
 
@@ -105,6 +107,8 @@ def _partly_empty(allocator: Allocator, rows: Ints, counts: Ints, lengths: Ints)
     """Find blocks of rows that are not full, each once, and their empty slots."""
     table, size = allocator.table, allocator.block_size
     first = np.minimum(lengths // size, counts) if allocator.columns.even else np.zeros_like(counts)
+    if (first == counts).all():
+        return np.zeros(0, np.int64), np.zeros(0, np.int32)
     who, place = spread(counts - first)
     place += first[who]
     empty = np.zeros(allocator.num_blocks + 1, np.int32)
