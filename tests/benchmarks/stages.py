@@ -9,6 +9,7 @@ within it.  What no stage covers is imports and the rest.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import tempfile
 import time
@@ -60,6 +61,7 @@ class Clock:
 
 def stages(workload: Path, out: Path) -> dict[str, float]:
     """Run a workload through the command line; returns CPU seconds by stage, and of the process so far."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, before NumPy is imported
     clock = Clock()
     begin = time.process_time()
     app = importlib.import_module("sim.cli.app")
