@@ -126,7 +126,7 @@ CORRUPTIONS: dict[str, Callable[[PagedAllocator], Any]] = {
     "a block neither held nor free": lost,
     "a block both held and free": held_and_free,
     "a free queue longer than its array": lambda a: setattr(a.pool.queue, "_tail", 1000),
-    "holes miscounted": lambda a: setattr(a.pool.queue, "_holes", 3),
+    "free blocks miscounted": lambda a: setattr(a.pool.queue, "size", 3),
     "cached blocks miscounted": lambda a: setattr(a.pool, "cached", 7),
     "shared blocks miscounted": lambda a: setattr(a.pool, "shared", 7),
     "empty slots of shared blocks miscounted": lambda a: setattr(a, "shared_slack", 7),
