@@ -171,7 +171,12 @@ def published(found: Sequence[Row]) -> Table:
     variants = any(row.variant for row in found)
     for heading in (*(["variant"] if variants else []), *PUBLISHED):
         number = heading in {"published", "simulated", "95 % interval", "difference"}
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+        table.add_column(
+            heading.replace(" % ", " %\n"),
+            justify="right" if number else "left",
+            overflow="fold",
+            min_width=len("share.external+") if heading == "figure" else None,  # it breaks before `rounding`
+        )
     for row in found:
         table.add_row(*([Text(row.variant)] if variants else []), *map(Text, cells_of(row)))
     return table

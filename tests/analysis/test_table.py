@@ -46,6 +46,17 @@ def test_published_figures_stand_beside_simulated_ones(toy: Path) -> None:
     assert "points" in text
 
 
+def test_names_of_figures_stay_in_one_piece_on_a_hundred_columns(toy: Path) -> None:
+    source = "figure 12, over three models and more"
+    figures: dict[str, object] = {
+        name: {"value": 7, "source": source} for name in ("share.reserved", "share.internal", "share.external+rounding")
+    }
+    text = shown(toy, 100, {"preallocated": figures})
+    for name in ("share.reserved ", "share.internal ", "share.external+"):
+        assert f" {name}" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
 def test_refused_and_unfinished_requests_are_told(tmp_path: Path) -> None:
     path = write_directory(tmp_path / "run", count=40, num_blocks=16, kinds=("paged",), until=30.0)
     text = shown(path)
