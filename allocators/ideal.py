@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from allocators.base import BLOCK_SIZE, AllocatorError, Ints, Measure, Refusal, Swap
+from allocators.base import BLOCK_SIZE, Allocator, AllocatorError, Ints, Measure, Refusal, Swap
 from allocators.blockpool import BlockPool
 from allocators.freequeue import FreeQueue
 from allocators.groups import cut, parse
@@ -80,7 +80,23 @@ class EndlessPieces(PiecePool):
         self.cache = PrefixCache(self.num_blocks)
 
 
-class IdealAllocator(PagedAllocator):
+class FreeSwaps(Allocator):
+    """Swapping out of, and into, another allocator's pool that is always possible and free."""
+
+    free_preemption = True
+
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """See `Allocator.swap_out_group`.  Never refused, and no move is due: none could be free of cost."""
+        swaps = super().swap_out_group(rows)
+        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
+
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """See `Allocator.swap_in_group`.  No move is due."""
+        swaps = super().swap_in_group(rows, spare)
+        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
+
+
+class IdealAllocator(FreeSwaps, PagedAllocator):
     """Pages of one token, and swapping that is always possible and free."""
 
     kind = "ideal"
@@ -91,7 +107,6 @@ class IdealAllocator(PagedAllocator):
             "groups": Option(str, "full 1x1", "layers x bytes / window of each group of layers", fact="kv_groups"),
         }
     )
-    free_preemption = True
 
     def __init__(
         self,
@@ -139,22 +154,11 @@ class IdealAllocator(PagedAllocator):
             return GroupedIdeal(*made, paging=paging, prefix_cache=cached, groups=groups)
         return cls(*made, prefix_cache=cached)
 
-    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """See `Allocator.swap_out_group`.  Never refused, and no move is due: none could be free of cost."""
-        swaps = super().swap_out_group(rows)
-        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
 
-    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """See `Allocator.swap_in_group`.  No move is due."""
-        swaps = super().swap_in_group(rows, spare)
-        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
-
-
-class GroupedIdeal(HybridAllocator):
+class GroupedIdeal(FreeSwaps, HybridAllocator):
     """Pieces of one token for each group of layers, and swapping that is always possible and free."""
 
     kind = "ideal"
-    free_preemption = True
 
     def __init__(
         self,
@@ -173,16 +177,6 @@ class GroupedIdeal(HybridAllocator):
         )
         page = self.cut.page_blocks
         self.host.pool = EndlessPieces(-(-64 // page) * page, page, self.pieces, 0)
-
-    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """See `Allocator.swap_out_group`.  Never refused, and no move is due: none could be free of cost."""
-        swaps = super().swap_out_group(rows)
-        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
-
-    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """See `Allocator.swap_in_group`.  No move is due."""
-        swaps = super().swap_in_group(rows, spare)
-        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
 
 
 def _paging(groups: str) -> str:

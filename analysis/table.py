@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -24,6 +23,7 @@ from analysis.numbers import short
 from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row, cells_of, rows
 from analysis.stats import Verdict
+from analysis.terminal import plain
 from analysis.variants import Variants
 
 NAME = 18
@@ -75,7 +75,7 @@ def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
     caption = (
         "ms/token: end-to-end latency / output tokens, mean over requests; saved: share of slots that sharing avoids"
     )
-    table = _table("Variants", caption + (f"; means over {repeats} replications" if repeats > 1 else ""))
+    table = plain("Variants", caption + (f"; means over {repeats} replications" if repeats > 1 else ""))
     for heading in ("variant", "allocator"):
         table.add_column(heading, overflow="fold")
     table.add_column("verdict", no_wrap=True)
@@ -106,7 +106,7 @@ def show_published(found: Sequence[Row], remarks: Iterable[str], console: Consol
 def speed(allocators: Sequence[Allocator]) -> Table:
     """Verdict, batch, throughput and preemptions, a row an allocator."""
     ideal = bound(allocators)
-    table = _table("Speed", "batch: sequences running, mean over time")
+    table = plain("Speed", "batch: sequences running, mean over time")
     table.add_column("allocator", overflow="fold", min_width=12)
     table.add_column("verdict", no_wrap=True)
     for heading in ("batch\nmean", "batch\npeak", *(["batch\n% ideal"] if ideal else [])):
@@ -129,7 +129,7 @@ def speed(allocators: Sequence[Allocator]) -> Table:
 
 def latency(allocators: Sequence[Allocator]) -> Table:
     """Normalized latency, TTFT, TPOT and ITL at p50 and p99; OVERLOADED stands beside figures that mean little."""
-    table = _table("Latency", "ms/token: end-to-end latency / output tokens; gap: between two tokens, stalls included")
+    table = plain("Latency", "ms/token: end-to-end latency / output tokens; gap: between two tokens, stalls included")
     table.add_column("allocator", overflow="fold", min_width=12)
     columns = (
         ("ms/token", "normalized_latency_s", 1e3),
@@ -154,7 +154,7 @@ def latency(allocators: Sequence[Allocator]) -> Table:
 
 def memory(allocators: Sequence[Allocator]) -> Table:
     """The ledger as percentages of the pool (mean over time), a row an allocator."""
-    table = _table("Memory", "% of the pool, mean over time; live / held: share of held slots with live K/V")
+    table = plain("Memory", "% of the pool, mean over time; live / held: share of held slots with live K/V")
     table.add_column("allocator", overflow="fold", min_width=12)
     for name in SHARES:
         table.add_column(LEDGER.get(name, name), justify="right")
@@ -167,7 +167,7 @@ def memory(allocators: Sequence[Allocator]) -> Table:
 
 def published(found: Sequence[Row]) -> Table:
     """Published figures beside simulated ones, a row each."""
-    table = _table("Published beside simulated")
+    table = plain("Published beside simulated")
     variants = any(row.variant for row in found)
     for heading in (*(["variant"] if variants else []), *PUBLISHED):
         number = heading in {"published", "simulated", "95 % interval", "difference"}
@@ -211,18 +211,6 @@ def _name(one: Allocator) -> Text:
     return Text("\n".join(wrap(one.label, NAME)))
 
 
-def _table(title: str, caption: str = "") -> Table:
-    return Table(
-        title=title,
-        caption=caption or None,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-
-
 def show_comparison(comparison: Comparison, console: Console | None = None, threshold: float | None = None) -> int:
     """Print the differences between two run directories.
 
@@ -236,7 +224,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
 
     """
     console = console or Console()
-    table = _table(f"{comparison.first.path} → {comparison.second.path}")
+    table = plain(f"{comparison.first.path} → {comparison.second.path}")
     table.add_column("allocator and figure", overflow="fold", min_width=22)
     for heading in ("first", "second", "difference", "95 % interval", "%"):
         table.add_column(heading, justify="right", no_wrap=True)

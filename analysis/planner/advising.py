@@ -14,7 +14,7 @@ from rich.text import Text
 
 from analysis.numbers import short
 from analysis.page.words import Finding
-from analysis.planner.tables import plain, stiff
+from analysis.terminal import plain, stiff
 
 SOME = 0.05
 """Share of the time from which on waiting counts."""

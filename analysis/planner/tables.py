@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from analysis.numbers import short
 from analysis.stats import Verdict
 from analysis.table import STYLES
+from analysis.terminal import plain, stiff
 
 MOST = 60
 """Rows of a table; the parquet file has all."""
@@ -135,24 +135,3 @@ def last_words(keys: Sequence[str]) -> list[str]:
     """Shorten keys to their last word where that tells them apart."""
     last = [key.rpartition(".")[2] for key in keys]
     return [word if last.count(word) == 1 else key for word, key in zip(last, keys, strict=True)]
-
-
-def plain(title: str, caption: str = "") -> Table:
-    """Make an empty table in the style of all the others."""
-    return Table(
-        title=title,
-        caption=caption or None,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-
-
-def stiff(table: Table) -> Table:
-    """Keep a table's columns as wide as what stands in them, so that no figure is ever cut."""
-    for column in table.columns:
-        cells = [str(column.header), *map(str, column.cells)]
-        column.min_width = max(len(line) for cell in cells for line in cell.split("\n"))
-    return table

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
-
 from sim.calibration import Calibration, load_calibration, save_calibration
 from sim.cli.output import AsJson, Terminal, add, emit, lay_out, listing, terminal
+from sim.cli.progress import bars
 from sim.decode import demand_extras
 from sim.errors import UserError
 
@@ -65,12 +63,11 @@ def _measured(
 ) -> Calibration:
     from sim.decode.calibrate import Progress, calibrate  # noqa: PLC0415  as above
 
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Bars(*columns, console=terminal(stderr=True), transient=True, disable=quiet) as bars:
-        task = bars.add_task("loading", total=None)
+    with bars(terminal(stderr=True), quiet=quiet) as rows:
+        task = rows.add_task("loading", total=None)
 
         def report(progress: Progress) -> None:
-            bars.update(task, description=progress.name, completed=progress.done, total=progress.total)
+            rows.update(task, description=progress.name, completed=progress.done, total=progress.total)
 
         return calibrate(model, dtype=dtype, device=device, backend=backend, seconds=seconds, progress=report)
 

@@ -7,10 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from analysis.planner.page import write_page
 from analysis.planner.tables import capacity_table
-from sim.cli.output import WIDTH, AsJson, emit, lay_out, terminal
-from sim.cli.planning import hands, interrupted, told
+from sim.cli.output import AsJson
+from sim.cli.planning import answered, hands, interrupted
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes
@@ -89,11 +88,5 @@ def capacity(
             )
     except KeyboardInterrupt:
         return interrupted(folder)
-    page = write_page(folder)
-    if json:
-        emit({**summary, "out": str(folder), "report": str(page)})
-    else:
-        console = terminal(at_least=WIDTH)
-        lay_out(console, capacity_table(summary, [axis.key for axis in over]))
-        told(console, summary["failed"], folder, page)
+    answered(summary, folder, capacity_table(summary, [axis.key for axis in over]), as_json=json)
     return None

@@ -8,11 +8,12 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
 from cyclopts import Parameter
-from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from analysis.terminal import plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -59,15 +60,8 @@ def listing(columns: Mapping[str, str], numbers: Collection[str] = (), title: st
         title: stands above.
 
     """
-    made = Table(
-        title=title or None,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        show_header=any(columns.values()),
-    )
+    made = plain(title)
+    made.show_header = any(columns.values())
     for place, (name, heading) in enumerate(columns.items()):
         is_number = name in numbers
         made.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number or place == 0)

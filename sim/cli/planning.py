@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from analysis.planner.page import write_page
 from analysis.planner.reading import CELLS
 from analysis.planner.tables import failures
 from sim.cli.app import INTERRUPTED
-from sim.cli.output import terminal
+from sim.cli.output import WIDTH, emit, lay_out, terminal
 from sim.planner.backends import make
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+    from rich.table import Table
 
     from sim.planner.backends import Backend, Kind
 
@@ -38,6 +40,17 @@ def interrupted(folder: Path) -> int:
     said = f"interrupted; {kept if complete else 'nothing was finished'}"
     terminal(stderr=True).print(said, markup=False, soft_wrap=True)
     return INTERRUPTED
+
+
+def answered(summary: Mapping[str, Any], folder: Path, table: Table, *, as_json: bool) -> None:
+    """Write the page, and print what was found: a document, or the table and what else there is to say."""
+    page = write_page(folder)
+    if as_json:
+        emit({**summary, "out": str(folder), "report": str(page)})
+        return
+    console = terminal(at_least=WIDTH)
+    lay_out(console, table)
+    told(console, summary["failed"], folder, page)
 
 
 def told(console: Console, failed: Sequence[Mapping[str, Any]], folder: Path, page: Path) -> None:

@@ -14,10 +14,17 @@ from sim.cli.output import Terminal, terminal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rich.progress import TaskID
+    from rich.progress import ProgressColumn, TaskID
 
     from sim.planner.execute import Step
     from sim.serve import Progress
+
+
+def bars(console: Terminal, *more: ProgressColumn, quiet: bool = False) -> Bars:
+    """Make bars that vanish when the work is done: what, how far, since when, and `more`."""
+    what = TextColumn("{task.description}", markup=False)
+    columns = what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *more
+    return Bars(*columns, console=console, transient=True, disable=quiet)
 
 
 @contextmanager
@@ -31,14 +38,8 @@ def shown(repeats: int, *, quiet: bool) -> Iterator[Callable[[Progress], None] |
         yield lines
         lines.through()
     else:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        with Bars(*columns, console=console, transient=True) as bars:
-            yield _Rows(bars, repeats)
+        with bars(console) as rows:
+            yield _Rows(rows, repeats)
 
 
 @contextmanager
@@ -50,19 +51,12 @@ def counted(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
     elif not console.is_terminal:
         yield _Counts(console)
     else:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Bars(*columns, console=console, transient=True) as bars:
-            task = bars.add_task("simulations", total=None)
+        with bars(console, TimeRemainingColumn()) as rows:
+            task = rows.add_task("simulations", total=None)
 
             def show(step: Step) -> None:
                 failed = f", {step.failed} failed" if step.failed else ""
-                bars.update(task, completed=step.done + step.failed, total=step.total, description=step.what + failed)
+                rows.update(task, completed=step.done + step.failed, total=step.total, description=step.what + failed)
 
             yield show
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Parameter
 
-from analysis.planner.page import write_page
 from analysis.planner.tables import sweep_table
-from sim.cli.output import WIDTH, AsJson, add, emit, lay_out, listing, terminal
-from sim.cli.planning import hands, interrupted, told
+from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
+from sim.cli.planning import answered, hands, interrupted
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes
@@ -77,13 +76,7 @@ def sweep(
                 summary = run_sweep(base, over, folder, workers, resume=resume, progress=progress)
     except KeyboardInterrupt:
         return interrupted(folder)
-    page = write_page(folder)
-    if json:
-        emit({**summary, "out": str(folder), "report": str(page)})
-    else:
-        console = terminal(at_least=WIDTH)
-        lay_out(console, sweep_table(summary, [axis.key for axis in over]))
-        told(console, summary["failed"], folder, page)
+    answered(summary, folder, sweep_table(summary, [axis.key for axis in over]), as_json=json)
     return None
 
 
