@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 LOWEST = 1e-4
 """Least share of a peak that is looked for."""
 HIGHEST = {"shipped": 0.95, "custom": 2.0}
-"""The largest: no kernel reaches a datasheet's peak (on an H100 a large copy 0.907 of its bandwidth, large products 0.807
-of its FLOP/s), but peaks measured in a moment may be beaten by caches."""
+"""The largest: no kernel reaches a datasheet's peak (on an H100 a large copy 0.907 of its bandwidth, large products
+0.807 of its FLOP/s), but peaks measured in a moment may be beaten by caches."""
 TRIES = 100
 """Evaluations a search may take."""
 STARTS = 12
