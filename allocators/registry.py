@@ -12,7 +12,7 @@ builds its models from them.  A third party adds a kind under the entry-point gr
     [project.entry-points."kvsim.allocators"]
     slab = "my_package:SlabAllocator"
 
-Plug-ins are imported only when asked for.  One that is broken is left out of `kinds()`
+Modules are imported only when asked for.  A plug-in that is broken is left out of `kinds()`
 with a one-line warning, and is an error only for those who name it.
 """
 
@@ -20,39 +20,57 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 
 from allocators.base import Allocator, AllocatorError, Measure
-from allocators.contiguous import ContiguousAllocator
-from allocators.growing import GrowingAllocator
-from allocators.hybrid import HybridAllocator
-from allocators.ideal import IdealAllocator
-from allocators.nocache import NoCacheAllocator
 from allocators.options import Option, Value, meant, resolve
-from allocators.paged import PagedAllocator
-from allocators.preallocated import PreallocatedAllocator
-from allocators.radixpaged import RadixAllocator
-from allocators.virtual import VirtualAllocator
 
 GROUP = "kvsim.allocators"
 
-BUILT_IN: Mapping[str, type[Allocator]] = MappingProxyType(
-    {
-        cls.kind: cls
-        for cls in (
-            NoCacheAllocator,
-            GrowingAllocator,
-            PreallocatedAllocator,
-            ContiguousAllocator,
-            PagedAllocator,
-            RadixAllocator,
-            VirtualAllocator,
-            HybridAllocator,
-            IdealAllocator,
-        )
-    }
+
+class BuiltIn(Mapping[str, type[Allocator]]):
+    """The kinds that come with this package; the module of one is imported when its class is asked for."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        """Find the class of each kind in `places`: module and name."""
+        self._places = places
+
+    def __getitem__(self, kind: str) -> type[Allocator]:
+        """Return the class of a kind."""
+        module, name = self._places[kind].split(":")
+        found: type[Allocator] = getattr(import_module(f"allocators.{module}"), name)
+        return found
+
+    def __contains__(self, kind: object) -> bool:
+        """Whether there is such a kind."""
+        return kind in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the kinds."""
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        """How many kinds there are."""
+        return len(self._places)
+
+
+BUILT_IN = BuiltIn(
+    MappingProxyType(
+        {
+            "no-cache": "nocache:NoCacheAllocator",
+            "growing": "growing:GrowingAllocator",
+            "preallocated": "preallocated:PreallocatedAllocator",
+            "contiguous": "contiguous:ContiguousAllocator",
+            "paged": "paged:PagedAllocator",
+            "radix": "radixpaged:RadixAllocator",
+            "virtual": "virtual:VirtualAllocator",
+            "hybrid": "hybrid:HybridAllocator",
+            "ideal": "ideal:IdealAllocator",
+        }
+    )
 )
 
 
