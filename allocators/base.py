@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 BLOCK_SIZE = Option(int, 16, "token slots a block", minimum=1, maximum=1024)
+LARGE = 4
+"""Slots a block from which on it pays to name only rows that run out; in smaller ones most rows do."""
 
 
 class AllocatorError(Exception):

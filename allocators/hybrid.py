@@ -21,6 +21,7 @@ import numpy as np
 
 from allocators.base import (
     BLOCK_SIZE,
+    LARGE,
     MISS,
     AllocatorError,
     Ask,
@@ -113,6 +114,8 @@ class HybridAllocator(GroupRows):
         self.checkpoint = -(-checkpoint // made.tokens) * made.tokens
         # Growth of others may turn a lack of blocks into a lack of pages.
         self.settled = not prefix_cache and not self.windows and all(piece.pieces == 1 for piece in self.pieces)
+        if made.tokens >= LARGE and not self.windows and not self.states:
+            self.notice = int(prefix_cache)
 
     @classmethod
     def from_options(
@@ -282,6 +285,11 @@ class HybridAllocator(GroupRows):
         self.table.length[rows] = lengths
         return Growth(len(rows), None, copies, copied)
 
+    @property
+    def room(self) -> int:
+        """See `Allocator.room`.  None takes more than a page for each group."""
+        return len(self.pool.queue) // len(self.pieces)
+
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """See `Allocator.can_grow`.  Where it may be tight, the turns are tried on a copy of the pool's books."""
         due = self._due(rows, lengths)
@@ -322,7 +330,7 @@ class HybridAllocator(GroupRows):
         if (lengths < now).any():
             row = int(rows[np.flatnonzero(lengths < now)[0]])
             raise AllocatorError(f"row {row} is {table.length[row]} tokens long and cannot shrink")
-        if len(np.unique(rows)) < len(rows):
+        if len(set(rows.tolist())) < len(rows):
             raise AllocatorError(f"a row is named twice: {rows.tolist()}")
         due = (lengths > table.slots[rows]) | (lengths > self.max_model_len)
         if self.contents:

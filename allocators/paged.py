@@ -24,6 +24,7 @@ import numpy as np
 
 from allocators.base import (
     BLOCK_SIZE,
+    LARGE,
     MISS,
     AllocatorError,
     Ask,
@@ -43,8 +44,6 @@ from allocators.rows import Bools, Naming, SharingRows
 
 FEW = 24
 """Rows up to which Python beats NumPy."""
-LARGE = 4
-"""Slots a block from which on it pays to name only rows that run out; in smaller ones most rows do."""
 
 
 class PagedAllocator(SharingRows):

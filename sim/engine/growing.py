@@ -168,7 +168,7 @@ class Calendar(Noting):
             return NO_STRETCH
         changes: list[int] = []
         done, room, usage = 0, allocator.room, allocator.usage()
-        simple = self._margin and not usage.cached and allocator.token_slots == 1
+        simple = self._margin and not usage.cached and not usage.rounding and allocator.token_slots == 1
         at_once = allocator.block_size if simple else 1
         while done < steps and room >= 0:
             due: list[tuple[int, list[Sequence]]] = []
@@ -185,8 +185,8 @@ class Calendar(Noting):
                 self._ask(due[0][1], clock + done)
                 usage, room = allocator.usage(), allocator.room
                 internal = self._grown(due[0][1], clock + done)[1]
-                held, cached = usage.held - before.held, usage.cached - before.cached
-                changes += (done - 1, held, cached, 0, internal, allocator.evictions() - evictions)
+                held, cached, rounding = (now - then for now, then in zip(usage[:3], before[:3], strict=True))
+                changes += (done - 1, held, cached, rounding, internal, allocator.evictions() - evictions)
             elif due:
                 sequences = [each for _, page in due for each in page]
                 lengths = [clock + step + 1 + each.start for step, page in due for each in page]
