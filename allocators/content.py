@@ -61,11 +61,6 @@ class Content(ABC):
             keys.append(parent)
         return keys
 
-    def key(self, block_size: int, block: int) -> int:
-        """Return the key of one full block."""
-        known = self._keys.get(block_size, ())
-        return known[block] if block < len(known) else self.keys(block_size, block + 1)[block]
-
     def _keys_of_first(self, tokens: int) -> dict[int, list[int]]:
         return {block_size: keys[: tokens // block_size] for block_size, keys in self._keys.items()}
 

@@ -150,6 +150,13 @@ class RadixTree:
         self._lock(child)
         return child, not there
 
+    def extend(self, node: Node, keys: Sequence[int], blocks: Sequence[int]) -> None:
+        """Add pages to the end of a growing sequence that its caller alone has locked, once; no page follows there."""
+        node.keys += keys
+        node.blocks += blocks
+        self._home.update(dict.fromkeys(blocks, node))
+        self.protected += len(keys)
+
     def home(self, block: int) -> Node:
         """Return the node that holds `block`, which is in the tree."""
         return self._home[block]

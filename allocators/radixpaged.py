@@ -146,6 +146,9 @@ class RadixAllocator(PagedAllocator):
 
     def enter(self, naming: Naming) -> None:
         """See `SharingRows.enter`."""
+        if len(naming.keys) > len(set(naming.rows)) and self.order_matters(naming) is None:
+            self._enter_new(naming)
+            return
         pool, nodes, cells = self.pool, self.nodes, self.table.blocks.data
         keys, blocks = [], []
         for key, row, column in zip(*naming, strict=True):
@@ -160,6 +163,22 @@ class RadixAllocator(PagedAllocator):
                 cells[row, column] = there
                 pool.let_go(np.array([own], np.int64))
         pool.cache.enter(keys, np.array(blocks, np.int64))
+
+    def _enter_new(self, naming: Naming) -> None:
+        """Do `enter` for pages none of which is there: what each row adds is a run of its own."""
+        blocks = self.table.blocks[naming.rows, naming.columns].astype(np.int64)
+        runs: dict[int, tuple[list[int], list[int]]] = {}
+        for key, row, block in zip(naming.keys, naming.rows, blocks.tolist(), strict=True):
+            run = runs.get(row)
+            if run is None:
+                run = runs[row] = [], []
+            run[0].append(key)
+            run[1].append(block)
+        for row, (keys, own) in runs.items():
+            node, _ = self.pool.tree.follow(self.nodes[row], keys[0], own[0])
+            self.nodes[row] = node
+            self.pool.tree.extend(node, keys[1:], own[1:])
+        self.pool.cache.enter(naming.keys, blocks)
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """See `Allocator.can_grow`.  A page that somebody else holds already costs its block for a moment only."""

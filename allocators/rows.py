@@ -204,16 +204,20 @@ class SharingRows(Allocator):
         return copies, copied
 
     def name(self, rows: Ints, columns: Ints) -> Naming:
-        """Find the keys of blocks that are about to be full, given as cells of the table."""
+        """Find the keys of blocks that are about to be full, given as cells of the table, those of a row in order."""
         if not self.contents:
             return Naming([], [], [])
-        size, contents, naming = self.block_size, self.contents, Naming([], [], [])
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            content = contents.get(row)
-            if content is not None:
-                naming.keys.append(content.key(size, column))
-                naming.rows.append(row)
-                naming.columns.append(column)
+        naming = Naming([], rows.tolist(), columns.tolist())
+        last = dict(zip(naming.rows, naming.columns, strict=True))  # the columns of a row ascend
+        known = {
+            row: self.contents[row].keys(self.block_size, column + 1)
+            for row, column in last.items()
+            if row in self.contents
+        }
+        if len(known) < len(last):
+            cells = [cell for cell in zip(naming.rows, naming.columns, strict=True) if cell[0] in known]
+            naming = Naming([], *map(list, zip(*cells, strict=True))) if cells else Naming([], [], [])
+        naming.keys.extend([known[row][column] for row, column in zip(naming.rows, naming.columns, strict=True)])
         return naming
 
     def order_matters(self, naming: Naming) -> int | None:
