@@ -149,3 +149,35 @@ def test_littles_law_counts_arrivals_within_a_step_and_requests_that_never_end()
     arrivals, departures = np.array([1.0, 4.0]), np.array([5.0, np.nan])
     law = stats.little(arrivals, departures, np.array([0.0, 2.0]), np.array([2.0, 3.0]), np.array([0, 1]))
     assert law == pytest.approx((5 / 5, 5 / 5))
+
+
+def test_percentiles_equal_those_of_numpy_to_the_last_bit() -> None:
+    rng = np.random.default_rng(2)
+    quantiles = (0.0, 0.025, 0.5, 0.9, 0.99, 1.0)
+    for size in (1, 2, 7, 100, 999):
+        values = rng.lognormal(size=(3, size))
+        expected = np.percentile(values, [100 * q for q in quantiles], axis=-1).T
+        assert (stats.percentiles(values, quantiles) == expected).all()
+
+
+@pytest.mark.parametrize("far", [1.0, 1e9], ids=["even", "one far away"])
+def test_ranks_among_many_values_are_found_in_their_bins(far: float) -> None:
+    rng = np.random.default_rng(3)
+    values, weights = rng.choice(rng.normal(size=5000), 20_000), rng.integers(0, 5, 20_000)
+    values[0], weights[0] = far, 1
+    quantiles = (0.0, 0.01, 0.5, 0.999, 1.0)
+    expected = np.percentile(np.repeat(values, weights), [100 * q for q in quantiles])
+    assert stats.weighted_percentiles(values, weights, quantiles) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_bootstrap_finds_what_counting_its_draws_finds() -> None:
+    rng = np.random.default_rng(4)
+    values = rng.exponential(size=400)
+    draws = np.random.default_rng(5).multinomial(50, np.full(50, 1 / 50), size=30)
+    blocks = values.reshape(50, 8)
+    expected = []
+    for drawn in draws:
+        ordered = np.sort(np.repeat(blocks, drawn, axis=0).ravel())
+        expected.append(ordered[int(np.ceil(np.float32(0.9) * np.float32(400))) - 1])
+    low, high = np.percentile(expected, (2.5, 97.5))
+    assert stats.bootstrap(values, (0.9,), seed=5, resamples=30)[1] == [pytest.approx((low, high))]

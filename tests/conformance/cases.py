@@ -199,7 +199,12 @@ def audit(allocator: Allocator) -> None:
     assert usage.saved >= 0
     assert usage.dropped >= 0
     assert usage.rounding >= 0
-    padding = allocator.padding()[1]
+    padded, padding = allocator.padding()
+    extents = allocator.extents(np.array(rows := allocator.table.rows(), np.int64))
+    for row, extent in zip(rows, () if extents is None else extents.tolist(), strict=extents is not None):
+        first = int(allocator.table.blocks[row, 0])
+        own = [*allocator.table.row(row).tolist(), *sorted(padding[padded == row].tolist())]
+        assert own == list(range(first, first + extent))
     assert len(padding) * allocator.block_size <= usage.rounding
     assert not set(padding.tolist()) & set(held)
     assert 0 <= live <= usage.held - usage.rounding, f"{live} live slots of {usage}"

@@ -197,6 +197,25 @@ def test_growing_many_equals_growing_one_after_the_other(case: Case) -> None:
             break
 
 
+def test_appending_equals_growing_by_a_token_beyond_the_slots(case: Case) -> None:
+    growing = case.make(slots=64)
+    if not growing.regular:
+        with pytest.raises(AllocatorError, match="in more ways"):
+            growing.append([])
+        return
+    rows = fill(growing, 6, output=9, most=4)[0]
+    appending = deepcopy(growing)
+    turns = [
+        row
+        for row in (rows[0], rows[-1], rows[0])
+        if growing.grow(ints([row]), ints([growing.table.slots[row] + 1])).granted
+    ]
+    assert turns
+    appending.append(turns)
+    assert state(appending) == state(growing)
+    audit(appending)
+
+
 def test_can_grow_changes_nothing(case: Case) -> None:
     allocator = case.make(slots=64)
     rows = ints(fill(allocator, 6, output=9, most=8)[0])
