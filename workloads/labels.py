@@ -34,7 +34,10 @@ class Named(NamedTuple):
 
 
 def labels(specs: Sequence[AllocatorSpec]) -> list[str]:
-    """Name the runs: a given label; else the kind, with the choices that tell it from others of its kind."""
+    """Name the runs: a given label; else the kind, with what tells it from others of its kind.
+
+    That is its options, then its scheduler and preemption, then a number.
+    """
     kinds = Counter(spec.kind for spec in specs)
     names = []
     for spec in specs:
@@ -42,6 +45,8 @@ def labels(specs: Sequence[AllocatorSpec]) -> list[str]:
         if kinds[spec.kind] > 1:
             words += [_word(name, value) for name, value in spec.options.items() if _differs(specs, spec.kind, name)]
         names.append(spec.label or "-".join(words))
+    for choice in ("scheduler", "preemption"):
+        names = _told_apart(names, [getattr(spec, choice) for spec in specs])
     repeated = Counter(names)
     seen: Counter[str] = Counter()
     found = []
@@ -118,6 +123,15 @@ def places(key: str, allocators: Sequence[Named], source: str) -> tuple[Where, .
 def steps(dotted: str) -> Where:
     """Take a dotted key apart; numbers are positions in lists."""
     return tuple(int(step) if step.isdigit() else step for step in dotted.split("."))
+
+
+def _told_apart(names: Sequence[str], choices: Sequence[str | None]) -> list[str]:
+    """Add its choice to a name of which there are several with different choices."""
+    alike: dict[str, set[str | None]] = {}
+    for name, choice in zip(names, choices, strict=True):
+        alike.setdefault(name, set()).add(choice)
+    pairs = zip(names, choices, strict=True)
+    return [f"{name}-{choice}" if choice and len(alike[name]) > 1 else name for name, choice in pairs]
 
 
 def _differs(specs: Sequence[AllocatorSpec], kind: str, option: str) -> bool:
