@@ -12,7 +12,7 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
                 the expected share of experts that n tokens reach is read.
     head        the same for the output matrix and the sequences whose logits are wanted
     decode      the longer of K/V bytes / (B x attention_memory_efficiency) and pairs x 4 x heads x head_dim /
-                (F x attention_compute_efficiency), times 1 + paged_attention_overhead
+                (F x attention_compute_efficiency), times 1 + paged_attention_overhead + paged_block_overhead / block
     prefill     the same over its query-key pairs and its context; latent attention unpacks its context first
     naive       adds naive_passes x scores x bytes of traffic, and computes the whole square, not half of it
     all-reduce  two a layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     Maximum = Callable[[Any, Any], Any]
 
 
+USUAL_BLOCK = 16
+"""Token slots of vLLM's blocks, if nobody says otherwise."""
 LARGE_PAGE = 2 << 20
 """Bytes of the only pages that CUDA's own driver maps."""
 SMALLEST_PAGE = 64 << 10
@@ -127,6 +129,7 @@ class CostModel:
         attention: Literal["flash", "naive"] = "flash",
         paged: bool = True,
         separate: bool = False,
+        block_size: int = USUAL_BLOCK,
         page_bytes: int = LARGE_PAGE,
     ) -> None:
         """Turn sizes, rates and coefficients into seconds for each unit of load.
@@ -137,6 +140,7 @@ class CostModel:
             coefficients: None for the defaults.
             attention: `naive` materialises the scores in device memory, `flash` does not.
             paged: whether decode attention reads through a block table (`paged_attention_overhead` applies).
+            block_size: token slots of one of its blocks.
             separate: whether attention goes sequence by sequence (`separate_launch_layer_s` applies).
             page_bytes: size of the physical pages that are mapped on demand, if any are.
 
@@ -173,7 +177,7 @@ class CostModel:
         self._sample_memory = (model.hidden * element + count.head / model.embedding_dim * 4) / bandwidth
         self._sample_compute = 2 * count.head / (device.peak(model.dtype) * c.compute_efficiency)
 
-        slower = 1 + c.paged_attention_overhead * paged
+        slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._full = self._attend(slower, sliding=False)
         self._sliding = self._attend(slower, sliding=True)
         self._windowed = any(group.kind == "sliding" for group in geometry.kv_groups)

@@ -16,7 +16,7 @@ from allocators.registry import create, measure
 from analysis.published import faults
 from sim.calibration import find_calibration, load_coefficients
 from sim.coefficients import Coefficients
-from sim.cost import LARGE_PAGE, CostModel
+from sim.cost import LARGE_PAGE, USUAL_BLOCK, CostModel
 from sim.devices import Device, resolve_device
 from sim.errors import UserError
 from sim.models.geometry import Geometry, resolve_model
@@ -89,6 +89,8 @@ class Setup:
             self.coefficients,
             attention=self.workload.engine.attention,
             paged=allocator.scattered,
+            # The bound has the step times of what it bounds, although its blocks are single slots.
+            block_size=USUAL_BLOCK if allocator.free_preemption else allocator.block_size,
             separate=allocator.concatenates or allocator.recomputes,
             page_bytes=allocator.page_bytes or LARGE_PAGE,
         )

@@ -15,6 +15,8 @@ from sim.cost import CostModel, Load
 from sim.devices import resolve_device
 from sim.errors import UserError
 from sim.models.geometry import resolve_model
+from sim.setup import prepare
+from workloads.loader import load as load_preset
 
 H100 = resolve_device("h100-80gb")
 LLAMA = resolve_model("llama-3.1-8b")
@@ -219,6 +221,23 @@ def test_without_a_cache_the_whole_sequence_is_computed_again() -> None:
     without = [cost.step_ns(prompt(n)) for n in (1000, 100_000)]
     assert with_cache[1] < 3 * with_cache[0]
     assert without[1] > 200 * without[0] > 200 * with_cache[0]
+
+
+def test_small_blocks_slow_a_paged_kernel_only_if_that_is_set() -> None:
+    old = Coefficients(paged_block_overhead=3.68)
+    load = decode(64, 1024)
+    attention = model("opt-13b").step_ns(load) - model("opt-13b").step_ns(decode(64, 0))
+    for block_size, slower in ((1, 3.68), (16, 0.23), (128, 0.02875)):
+        fast, slow = (model("opt-13b", coefficients=c, block_size=block_size).step_ns(load) for c in (None, old))
+        assert slow - fast == pytest.approx(slower * attention, abs=10)
+        assert fast == model("opt-13b").step_ns(load)
+
+
+def test_the_bound_s_single_slots_are_read_like_blocks() -> None:
+    setup = prepare(load_preset("sosp23_sharegpt"))
+    costs = {case.label: setup.cost(case.allocator()) for case in setup.cases}
+    load = decode(30, 458)
+    assert costs["ideal"].step_ns(load) == costs["vLLM"].step_ns(load) > costs["Orca (Oracle)"].step_ns(load)
 
 
 def test_the_paged_kernel_s_penalty_is_assumed_only_if_set() -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from allocators import registry
 from allocators.base import CorruptionError, Grant, Mappings
 from allocators.virtual import VirtualAllocator
+from analysis.figures import group, page_calls
+from sim.runner import run
 from tests.conformance.cases import ask, audit, ints
+from workloads.loader import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LLAMA_3_8B = {"kv_tensors": 64, "tensor_token_bytes": 2048}
 
@@ -159,3 +167,29 @@ def test_damage_is_found() -> None:
     allocator.table.length[row] = 1
     with pytest.raises(CorruptionError, match="has 2 groups"):
         allocator.check()
+
+
+@pytest.mark.parametrize(("page_kib", "price"), [(64, 8e-6), (256, 9e-6)])
+def test_the_report_tells_every_call_as_hidden_or_exposed(tmp_path: Path, page_kib: int, price: float) -> None:
+    """As many requests as there are ranges, so that all pages of prompts are waited for and all of decodes hide."""
+    found = {}
+    for overlap in (True, False):
+        file = tmp_path / "workload.yaml"
+        file.write_text(
+            "name: calls\nmodel: llama-3.1-8b\n"
+            "device: {name: h100-80gb, kv_memory_gib: 8}\n"
+            "engine: {max_num_seqs: 8, max_model_len: 2048}\n"
+            "requests: {count: 8, arrivals: {kind: batch}, lengths: {kind: fixed, prompt: 500, output: 300}}\n"
+            f"allocators: [{{kind: virtual, page_kib: {page_kib}, overlap: {str(overlap).lower()}}}]\n"
+        )
+        (entry,) = run(load(file), tmp_path / f"{overlap}")
+        found[overlap] = entry["metrics"]
+        total = entry["metrics"]["mapping_hidden_s"] + entry["metrics"]["mapping_exposed_s"]
+        assert total == pytest.approx(entry["metrics"]["mapped_pages"] * price)
+        assert "steps waited" in page_calls(group([entry]))[0]
+    tokens = page_kib // 2
+    prompts = 8 * 64 * -(-500 // tokens)
+    assert found[True]["mapped_pages"] == found[False]["mapped_pages"] == 8 * 64 * -(-799 // tokens)
+    assert found[True]["mapping_exposed_s"] == pytest.approx(prompts * price)
+    assert found[False]["mapping_hidden_s"] == 0
+    assert found[True]["e2e_s"]["mean"] < found[False]["e2e_s"]["mean"]

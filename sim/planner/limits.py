@@ -24,7 +24,7 @@ from analysis.planner.advising import SOME
 from analysis.planner.observe import load
 from analysis.reading import Run
 from analysis.summary import judge
-from sim.cost import CostModel, Load
+from sim.cost import Load
 from sim.runner import run_case
 from workloads.generate import requests as make_requests
 
@@ -95,8 +95,7 @@ def _terms(
     without = coefficients.changed(dict.fromkeys(OVERHEADS, 0.0), "costs")
 
     def seconds(device: Any, coefficients: Any) -> float:
-        attention = setup.workload.engine.attention
-        cost = CostModel(setup.geometry, device, coefficients, attention=attention, paged=allocator.scattered)
+        cost = replace(setup, device=device, coefficients=coefficients).cost(allocator)
         return float(cost.leap_ns(Load(), **changing).sum()) / 1e9
 
     whole = seconds(device, coefficients)
