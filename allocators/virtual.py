@@ -21,6 +21,7 @@ what the next step will find.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from types import MappingProxyType
 
 import numpy as np
@@ -217,21 +218,24 @@ class VirtualAllocator(Allocator):
         table = self.table
         count, there = int(table.count[row]), self._ahead[row]
         need = self.blocks_for(length) - count
-        new = [there.pop() if there else self._map(ahead=ahead) for _ in range(need)]
+        new = [there.pop() for _ in range(min(need, len(there)))]
+        if need > len(new):
+            new += self._map(need - len(new), ahead=ahead)
         table.blocks[row, count : count + need] = new
         table.count[row] = count + need
         table.length[row] = table.slots[row] = length
         self._in_use += need
 
-    def _map(self, *, ahead: bool) -> int:
-        """Take a group that is mapped nowhere, or unmap one: the end of the oldest idle range, else of any range."""
-        taken = not self._unmapped
-        if taken:
-            source = next(filter(None, [*self._idle, *self._ahead.values()]))
+    def _map(self, count: int, *, ahead: bool) -> list[int]:
+        """Take groups that are mapped nowhere, or unmap some: from the end of the oldest idle range, else of any."""
+        short = max(0, count - len(self._unmapped))
+        for _ in range(short):
+            source = next(filter(None, chain(self._idle, self._ahead.values())))
             self._unmapped.append(source.pop(0))
-            self._idle = [groups for groups in self._idle if groups]
-        self._count(1, int(taken), ahead=ahead)
-        return self._unmapped.pop()
+            if self._idle and not self._idle[0]:
+                del self._idle[0]
+        self._count(count, short, ahead=ahead)
+        return [self._unmapped.pop() for _ in range(count)]
 
     def _count(self, mapped: int, unmapped: int, *, ahead: bool) -> None:
         """Count groups mapped and unmapped, now or ahead of the step that needs them."""
