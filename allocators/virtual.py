@@ -15,7 +15,8 @@ for, and what the step before was too short to hide.
 
 vAttention's thread looks up to ten steps ahead, at most two groups a step, and while the pool is full
 finds nothing to map before the step that frees memory is over.  Here it looks one step ahead, and finds
-what the next step will find.
+what the next step will find.  Pages mapped ahead for a request yet to come (the paper's eager allocation)
+are not in its published code, nor here.
 """
 
 from __future__ import annotations
