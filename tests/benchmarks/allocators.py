@@ -79,8 +79,8 @@ FAMILY_NOTES = (
     "anywhere, but all of them are equally long. An oracle's reservation is exact, yet the buddy system",
     "rounds it up, and what best fit leaves is reserved long before it is used. `hybrid` of a single group of",
     "layers is `paged`, block for block. Where `radix` and `paged` with a prefix cache do better than",
-    "`paged`, it is because a request that was preempted finds its own tokens still cached: on the Azure",
-    "trace `paged` computes 157,458 tokens again, with the cache 43,775.",
+    "`paged`, it is because a request that was preempted finds its own tokens still cached: here `paged`",
+    "computes {paged-16:,} tokens again, with the cache {paged-prefix-cache:,}.",
 )
 GEMMA_NOTES = (
     "Of the 48 layers 40 see the last 1,024 tokens only, and `ideal` keeps no more. `paged`, like the others",
@@ -192,7 +192,9 @@ def tabulate(name: str, subject: Subject) -> list[str]:
     if above := beyond(entries):
         raise SystemExit(f"{name}: above the throughput of ideal: {', '.join(above)}")
     calls = [f"`{line.replace(':', '`:', 1)}." for line in page_calls(group(entries))]
-    return [f"## {subject.title}", "", *table(entries), "", finished(entries), *calls, *subject.notes, ""]
+    again = {entry["allocator"]: entry["metrics"]["recomputed_tokens"] for entry in entries}
+    notes = [note.format_map(again) for note in subject.notes]
+    return [f"## {subject.title}", "", *table(entries), "", finished(entries), *calls, *notes, ""]
 
 
 def main() -> int:
