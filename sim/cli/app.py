@@ -12,9 +12,9 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 from sim.cli.usage import fault
 from sim.versions import own
@@ -61,13 +61,20 @@ def make_app(program: str) -> App:
         name=program,
         help="Simulate the KV-cache memory manager of an LLM serving engine.",
         version=own,
-        default_parameter=Parameter(negative=(), show_default=_default),
+        default_parameter=Parameter(negative=(), show_default=_default, converter=_convert),
         help_format="markdown",  # a line of a docstring is no line of a terminal
         suppress_keyboard_interrupt=False,
     )
     for order, (name, command) in enumerate(COMMANDS.items()):
         app.command(command.where, name=name, help=command.summary, sort_key=order)
     return app
+
+
+def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Convert as always, except that no number is rounded."""
+    if kind is int and (given := next((token.value for token in tokens if "." in token.value), None)):
+        raise ValueError(f"{given} is not a whole number")
+    return convert(kind, tokens)
 
 
 def _default(value: object) -> str | None:

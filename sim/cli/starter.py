@@ -64,6 +64,7 @@ def _write(out: Path, starter: str) -> list[Path]:
     """Write the file, which must be new, and the schema, which is ours to replace."""
     if out.exists():
         raise UserError(f"{out}: exists already; give another name")
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(starter, encoding="utf-8")
     schema_file = out.parent / SCHEMA_FILE
     schema_file.write_text(text(kinds()), encoding="utf-8")

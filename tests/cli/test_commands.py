@@ -129,9 +129,15 @@ def test_several_directories_get_an_index_in_the_folder_they_share(
 
 
 @pytest.mark.parametrize(
-    "line", ["compare nix {}", "compare {} nix", "report nix", "report .", "replay nix", "replay small.yaml"]
+    "line",
+    [
+        *("compare nix {}", "compare {} nix", "compare {} grid", "export grid --to csv"),
+        *("report nix", "report .", "report grid --together", "replay nix", "replay small.yaml"),
+    ],
 )
 def test_what_is_no_run_and_no_recording_is_one_line(line: str, run_directory: Path, capsys: Capture) -> None:
+    assert main(["sweep", "small.yaml", "--out", "grid", "--quiet"]) == 0
+    capsys.readouterr()
     assert main(line.format(run_directory).split()) == FAULT
     out, err = capsys.readouterr()
     assert out == ""
@@ -325,11 +331,11 @@ def test_a_warning_is_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("preset", presets())
 def test_a_starter_file_is_the_preset_with_its_schema_beside_it(preset: str, tmp_path: Path, capsys: Capture) -> None:
-    path = tmp_path / "mine.yaml"
+    path = tmp_path / "new" / "mine.yaml"
     assert main(["new", preset, "--out", str(path)]) == 0
     assert load(path) == load(preset)
     assert path.read_text(encoding="utf-8").splitlines()[0].endswith("$schema=workload.schema.json")
-    json.loads((tmp_path / "workload.schema.json").read_text(encoding="utf-8"))
+    json.loads((path.parent / "workload.schema.json").read_text(encoding="utf-8"))
     capsys.readouterr()
     assert main(["new", preset]) == 0
     assert capsys.readouterr().out == path.read_text(encoding="utf-8")

@@ -113,6 +113,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("run a --ouz x", "kvsim run: unknown option --ouz (did you mean --out?)"),
         ("run a --out", "kvsim run: --out needs a value"),
         ("compare a", "kvsim compare: SECOND is missing"),
+        ("run a --seed 1.5", "kvsim run: Invalid value for --seed: 1.5 is not a whole number"),
         ("run a --seed x", 'kvsim run: Invalid value for --seed: unable to convert "x" into int.'),
     ],
 )
