@@ -184,6 +184,6 @@ def test_the_scripts_document_judges_held_out_pieces_only(
 ) -> None:
     good, bad = (validated(monkeypatch, tmp_path / str(slow), slow, calibration, "paged")[2] for slow in (1.0, 1.25))
     done = {"a": {"group": "held-out", "timing": good}, "b": {"group": "sosp23", "timing": bad}}
-    assert document(CPU, {}, done)["passed"]
+    assert document(CPU, done)["passed"]
     done["b"]["group"] = "held-out"
-    assert not document(CPU, {}, done)["passed"]
+    assert not document(CPU, done)["passed"]
