@@ -150,7 +150,7 @@ class FlashInferBackend(PagedBackend):
             BatchPrefillWithPagedKVCacheWrapper,
         )
 
-        self._geometry = geometry
+        self._geometry, self._dtype = geometry, store.blocks.dtype
         workspace = torch.zeros(workspace_bytes(geometry, shapes), dtype=torch.uint8, device=device)
         self._make_decode = partial(BatchDecodeWithPagedKVCacheWrapper, workspace, "NHD", use_tensor_cores=True)
         self._make_prefill = partial(BatchPrefillWithPagedKVCacheWrapper, workspace, "NHD", backend="fa2")
@@ -210,7 +210,7 @@ class FlashInferBackend(PagedBackend):
         wrapper = self._wrappers[which]
         if which not in self._planned:
             self._planned.add(which)
-            geometry, kind, planned = self._geometry, self.store.blocks.dtype, self._parts[which.part]
+            geometry, kind, planned = self._geometry, self._dtype, self._parts[which.part]
             wrapper.plan(
                 *(planned if which.part.chunks else planned[1:]),
                 geometry.heads,

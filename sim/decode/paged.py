@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
     from sim.decode.lanes import Lanes
-    from sim.decode.store import KVStore
+
+
+class Cache(Protocol):
+    """K/V of some layers in blocks of `block_size` tokens."""
+
+    block_size: int
+
+    def layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a layer, each [blocks, block_size, kv_heads, head_dim], as views."""
+
+    def write(self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Store K and V, [tokens, kv_heads, head_dim] each, in `slots` (block id x block_size + offset)."""
 
 
 class PagedBackend(ABC):
-    """Keeps the K/V of all layers in a `KVStore` and attends over its blocks."""
+    """Keeps the K/V of layers in a `Cache` and attends over its blocks."""
 
     name: str
     capturable = False
     """Whether `read` after `plan_lanes` can be part of a CUDA graph."""
 
-    def __init__(self, store: KVStore) -> None:
+    def __init__(self, store: Cache) -> None:
         """Attend over `store`."""
         self.store = store
         self.slots = torch.zeros(0, dtype=torch.int64)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from allocators.grouprows import GroupRows
 from allocators.rows import SharingRows
 from sim.decode.batch import Batcher
 from sim.decode.contiguous import Growing, Meter, Recomputing
@@ -14,8 +15,9 @@ from sim.decode.device import DTYPES, demand_memory, name_of
 from sim.decode.executor import TorchExecutor
 from sim.decode.flashinfer_backend import FlashInferBackend, obstacle
 from sim.decode.graphs import PaddedSteps
+from sim.decode.groups import GroupedBackend, PooledStore
 from sim.decode.lanes import CHUNKS, Shapes
-from sim.decode.memory import PagedMemory
+from sim.decode.memory import BlockMemory, PagedMemory
 from sim.decode.store import KVStore
 from sim.decode.torch_backend import TorchBackend
 from sim.decode.transcript import Transcript
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from sim.decode.executor import Memory, Watcher
     from sim.decode.model import Decoder
     from sim.decode.paged import PagedBackend
+    from sim.decode.store import BlockStore
     from sim.models.geometry import Geometry
     from sim.setup import Case
     from workloads.requests import Requests
@@ -44,7 +47,7 @@ class Runtime:
     transcript: Transcript
     backend: str
     """What attends, in a word."""
-    store: KVStore | None
+    store: BlockStore | None
     """The blocks, for allocators that have some."""
     meter: Meter | None
     """Counts what growing tensors take, on a GPU."""
@@ -100,28 +103,27 @@ def assemble(
         metered: whether what growing tensors take of a GPU is counted, which takes time.
 
     Raises:
-        UserError: the pool, or a step beside it, does not fit on the device, or no kernel here reads the
-            allocator's tables.
+        UserError: the pool, or a step beside it, does not fit on the device, or the allocator keeps what no model
+            here does.
 
     """
-    if allocator.token_slots > 1 or allocator.columns.lead:
-        raise UserError(
-            f"allocators: {case.label}: each group of layers has a block table of its own; real decode reads one table "
-            "for all layers (paged would do)"
-        )
     geometry, device = decoder.geometry, decoder.device
     transcript = Transcript(requests, contents(requests), geometry.vocab, seed, device)
     attends: AttentionBackend
     memory: Memory
-    store = meter = steps = None
+    store: BlockStore | None = None
+    meter = steps = None
     limits = case.limits
     longest = limits.max_model_len  # a scheduler without a budget of tokens computes whole prompts
     shapes = Shapes(limits.max_num_seqs, min(max(limits.max_num_batched_tokens, longest), CHUNKS * longest))
     if has_blocks(allocator):
-        pool = case.pool
-        host_blocks = allocator.host.pool.num_blocks if swap and isinstance(allocator, SharingRows) else 0
+        pool, dtype = case.pool, DTYPES[geometry.kv_dtype]
+        host_blocks = allocator.host.pool.num_blocks if swap and isinstance(allocator, SharingRows | GroupRows) else 0
         demand_memory(device, {"the KV pool and its null block": (pool.num_blocks + 1) * pool.block_bytes})
-        dtype = DTYPES[geometry.kv_dtype]
+    if isinstance(allocator, GroupRows):  # the kernels that are fast here read one table for all layers
+        store = PooledStore(pool.num_blocks, pool.block_bytes, dtype, device, host_blocks)
+        attends, memory = GroupedBackend(store, allocator, geometry), BlockMemory(store)
+    elif has_blocks(allocator):
         store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, host_blocks)
         if backend == "flashinfer":
             lane_blocks = -(-limits.max_model_len // pool.block_size)
@@ -137,7 +139,7 @@ def assemble(
         meter = Meter(device) if metered and device.type == "cuda" else None
         attends = memory = Growing(transcript, meter)
     try:
-        warm_up(decoder, attends if store is not None else Recomputing())
+        warm_up(decoder, attends if store is not None else Recomputing(), allocator.table.width)
         if steps is not None:
             steps.capture()
     except torch.OutOfMemoryError as error:

@@ -7,6 +7,7 @@ swapped out.  Sizes are exact: `pool_bytes` is what `sim.pool` counts.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -20,8 +21,41 @@ Pairs: TypeAlias = "Iterable[tuple[int, int]]"
 """(source, target) block ids."""
 
 
-class KVStore:
-    """K/V blocks on the device and on the host."""
+class BlockStore(ABC):
+    """Blocks on the device and on the host, whatever lies in them."""
+
+    num_blocks: int
+    blocks: torch.Tensor
+    """All of them, the null block included."""
+
+    @property
+    @abstractmethod
+    def pool_bytes(self) -> int:
+        """Bytes of the blocks that can be handed out."""
+
+    @property
+    @abstractmethod
+    def block_bytes(self) -> int:
+        """Bytes of one block over all layers."""
+
+    @abstractmethod
+    def copy(self, copies: Pairs) -> None:
+        """Copy blocks on the device, all at once; of two copies to one block the later counts.
+
+        That equals one copy after the other, because a copy-on-write target is never a source in the same step.
+        """
+
+    @abstractmethod
+    def swap_out(self, moves: Pairs) -> None:
+        """Copy device blocks to host blocks."""
+
+    @abstractmethod
+    def swap_in(self, moves: Pairs) -> None:
+        """Copy host blocks to device blocks."""
+
+
+class KVStore(BlockStore):
+    """K/V blocks of tokens of all layers."""
 
     def __init__(
         self,
@@ -44,12 +78,12 @@ class KVStore:
 
     @property
     def pool_bytes(self) -> int:
-        """Bytes of the blocks that can be handed out."""
+        """See `BlockStore.pool_bytes`."""
         return self.blocks[:, :, 1:].numel() * self.blocks.element_size()
 
     @property
     def block_bytes(self) -> int:
-        """Bytes of one block over all layers."""
+        """See `BlockStore.block_bytes`."""
         return self.blocks[:, :, :1].numel() * self.blocks.element_size()
 
     def layer(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,11 +96,8 @@ class KVStore:
             cache.flatten(0, 1).index_copy_(0, slots, states)
 
     def copy(self, copies: Pairs) -> None:
-        """Copy blocks on the device, all at once; of two copies to one block the later counts.
-
-        That equals one copy after the other, because a copy-on-write target is never a source in the same step.
-        """
-        sources, targets = _columns(copies)
+        """See `BlockStore.copy`."""
+        sources, targets = columns(copies)
         if sources:
             self.blocks[:, :, targets] = self.blocks[:, :, sources]
 
@@ -76,16 +107,16 @@ class KVStore:
         flat[:, :, targets] = flat[:, :, sources]
 
     def swap_out(self, moves: Pairs) -> None:
-        """Copy device blocks to host blocks."""
-        sources, targets = _columns(moves)
+        """See `BlockStore.swap_out`."""
+        sources, targets = columns(moves)
         if sources:
             gathered = self.blocks[:, :, sources].permute(2, 0, 1, 3, 4, 5).contiguous()
             for block, target in zip(gathered, targets, strict=True):
                 self.host[target].copy_(block, non_blocking=True)
 
     def swap_in(self, moves: Pairs) -> None:
-        """Copy host blocks to device blocks."""
-        sources, targets = _columns(moves)
+        """See `BlockStore.swap_in`."""
+        sources, targets = columns(moves)
         if sources:
             layers, pair, _, *shape = self.blocks.shape
             arrived = self.blocks.new_empty((len(sources), layers, pair, *shape))
@@ -94,7 +125,7 @@ class KVStore:
             self.blocks[:, :, targets] = arrived.permute(1, 2, 0, 3, 4, 5)
 
 
-def _columns(moves: Pairs) -> tuple[list[int], list[int]]:
+def columns(moves: Pairs) -> tuple[list[int], list[int]]:
     """Sources and targets; of several moves to one target only the last."""
     last = {target: source for source, target in moves}
     return list(last.values()), list(last.keys())

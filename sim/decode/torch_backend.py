@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from sim.decode.paged import PagedBackend
+from sim.decode.paged import Cache, PagedBackend
 
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
     from sim.decode.lanes import Lanes
-    from sim.decode.store import KVStore
 
 
 class Span(NamedTuple):
@@ -34,11 +33,11 @@ class Span(NamedTuple):
 
 
 class TorchBackend(PagedBackend):
-    """Keeps K/V in a `KVStore` and attends through the block table."""
+    """Keeps K/V in a `Cache` and attends through the block table."""
 
     name = "torch"
 
-    def __init__(self, store: KVStore) -> None:
+    def __init__(self, store: Cache) -> None:
         """Attend over `store`."""
         super().__init__(store)
         self._singles = 0

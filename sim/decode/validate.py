@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from allocators.grouprows import GroupRows
 from allocators.registry import find
 from allocators.rows import SharingRows
 from analysis.reading import open_directory
@@ -242,7 +243,7 @@ class Bench:
         finding.numerics = compare(self._reference, recorder, runtime.transcript, setup.geometry.model.dtype)
         finding.memory = memory_of(runtime, case, allocator)
         finding.exercised = exercised(recorded.steps)
-        finding.can_swap = isinstance(allocator, SharingRows) and allocator.host.pool.num_blocks > 0
+        finding.can_swap = isinstance(allocator, SharingRows | GroupRows) and allocator.host.pool.num_blocks > 0
         finding.decoding_s = sum(recorded.durations) / 1e9
         recorded.close()  # the next run needs the room
 

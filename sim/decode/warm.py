@@ -21,15 +21,15 @@ PROMPT = 8
 """Tokens of the prefill; the null block takes them all, one upon the other."""
 
 
-def warm_up(decoder: Decoder, backend: AttentionBackend) -> None:
-    """Run a prefill and two decodes whose K/V goes to the null block."""
+def warm_up(decoder: Decoder, backend: AttentionBackend, width: int) -> None:
+    """Run a prefill and two decodes whose K/V goes to the null block, on a block table `width` wide."""
     with torch.inference_mode():
         for start, count in ((0, PROMPT), (PROMPT, 1), (PROMPT + 1, 1)):
-            decoder.logits(null_batch(decoder.device, start, count), backend)
+            decoder.logits(null_batch(decoder.device, start, count, width), backend)
     finish(decoder.device)
 
 
-def null_batch(device: torch.device, start: int, count: int) -> Batch:
+def null_batch(device: torch.device, start: int, count: int, width: int) -> Batch:
     """Make a step of one sequence, `start` tokens long, that holds nothing but the null block."""
     positions = torch.arange(start, start + count, device=device)
     return Batch(
@@ -45,6 +45,6 @@ def null_batch(device: torch.device, start: int, count: int) -> Batch:
         ids=torch.zeros_like(positions),
         positions=positions,
         keep=torch.zeros(1, dtype=torch.int64, device=device),
-        table=torch.zeros((1, start + count), dtype=torch.int32, device=device),
+        table=torch.zeros((1, max(width, start + count)), dtype=torch.int32, device=device),
         slots=torch.zeros(count, dtype=torch.int64, device=device),
     )

@@ -52,6 +52,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "mistral": {**LLAMA, "model_type": "mistral", "num_key_value_heads": 2, "sliding_window": 21},
     "qwen2": {**LLAMA, "model_type": "qwen2", "num_key_value_heads": 4},
+    "qwen2-mixed": {
+        **LLAMA,
+        "model_type": "qwen2",
+        "num_key_value_heads": 4,
+        "num_hidden_layers": 5,
+        "use_sliding_window": True,
+        "sliding_window": 21,
+        "max_window_layers": 5,
+        "layer_types": [
+            "full_attention",
+            "sliding_attention",
+            "sliding_attention",
+            "full_attention",
+            "sliding_attention",
+        ],
+    },
     "qwen3": {**LLAMA, "model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 8},
     "falcon-40b-like": {
         **TINY,

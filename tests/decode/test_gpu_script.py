@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 def test_every_job_names_a_workload_that_loads() -> None:
     names = [job.name for job in jobs()]
     assert len(set(names)) == len(names)
-    assert {job.workload for job in jobs()} == {"validate_tiny", "validate_1b", "validate_opt13b"}
+    assert {job.workload for job in jobs()} == {
+        "validate_tiny",
+        "validate_hybrid",
+        "validate_1b",
+        "validate_opt13b",
+    }
     for job in jobs():
         assert load(job.workload).allocators
 

@@ -20,8 +20,8 @@ from sim.decode.timed import calibration_of
 from sim.engine.executor import Simulated
 from sim.errors import UserError
 from sim.setup import prepare
-from tests.decode.room import CPU, workload
-from tests.gpu.timed import HELD_OUT, document, pieces, workload_of
+from tests.decode.room import workload
+from tests.gpu.timed import HELD_OUT, document, pieces, simulated_again, workload_of
 
 if TYPE_CHECKING:
     from allocators.base import Allocator
@@ -184,6 +184,18 @@ def test_the_scripts_document_judges_held_out_pieces_only(
 ) -> None:
     good, bad = (validated(monkeypatch, tmp_path / str(slow), slow, calibration, "paged")[2] for slow in (1.0, 1.25))
     done = {"a": {"group": "held-out", "timing": good}, "b": {"group": "sosp23", "timing": bad}}
-    assert document(CPU, done)["passed"]
+    assert document("planted", {}, done)["passed"]
     done["b"]["group"] = "held-out"
-    assert not document(CPU, done)["passed"]
+    assert not document("planted", {}, done)["passed"]
+
+
+def test_what_was_measured_is_judged_anew_with_another_calibration(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str
+) -> None:
+    timing = validated(monkeypatch, tmp_path / "out", 1.25, calibration, "paged")[2]
+    named = {**work("paged").resolved(), "costs": {"calibration": calibration, "step_overhead_s": 0.005}}
+    again = simulated_again(type(work()).model_validate(named), "planted", timing)
+    (before,), (after,) = timing["runs"], again["runs"]
+    assert after["measured"] == before["measured"]
+    assert abs(after["errors"]["tpot_s.p50"]) < 0.02 < abs(before["errors"]["tpot_s.p50"])
+    assert after["errors"]["makespan_s"] == pytest.approx(0, abs=0.02)

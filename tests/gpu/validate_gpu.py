@@ -110,7 +110,7 @@ class Job(NamedTuple):
 
 def jobs() -> list[Job]:
     """Return all validations, those that need no kernel built first."""
-    exact = [Job("tiny-llama-fp32", "validate_tiny", "torch")]
+    exact = [Job("tiny-llama-fp32", "validate_tiny", "torch"), Job("tiny-qwen2-hybrid", "validate_hybrid", "torch")]
     exact += [Job(f"{name}-fp32-torch", "validate_tiny", "torch", name, "float32") for name in SMALL]
     rounded = [Job(f"{name}-bf16-torch", "validate_tiny", "torch", name, "bfloat16") for name in SMALL]
     built = [Job(f"{name}-bf16-flashinfer", "validate_tiny", "flashinfer", name, "bfloat16") for name in SMALL]
