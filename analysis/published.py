@@ -77,15 +77,20 @@ class Row(NamedTuple):
         return f"{short(self.scaled(low))} … {short(self.scaled(high))}"
 
     @property
+    def near(self) -> float:
+        """The figure, or the value of the range that is nearest to the simulated one."""
+        low, high = _bounds(self.given)
+        return min(max(self.simulated.value, low), high)
+
+    @property
     def difference(self) -> str:
         """Simulated against the figure, or against the end of the range that it lies beyond."""
         low, high = _bounds(self.given)
-        simulated = self.simulated.value
+        simulated, near = self.simulated.value, self.near
         if math.isnan(simulated):
             return "-"
-        if low < high and low <= simulated <= high:
+        if low < high and simulated == near:
             return "within"
-        near = high if math.isinf(low) or simulated > high else low
         if self.is_share:
             return f"{self.scaled(simulated) - self.scaled(near):+.1f} points"
         return f"{100 * (simulated / near - 1):+.1f} %" if near else f"{simulated:+.3g}"
