@@ -65,14 +65,19 @@ class Cycle(Noting):
         """See `Growing.grow`."""
         allocator, members, step = self.allocator, self.decoding.members, self.decoding.clock + 1
         page, place, growth = self._page(first, last, step), last, NOTHING
-        if not self._fresh and len(page) <= allocator.room:
-            allocator.append([each.row for each in page])
-        elif page:
-            growth = self._ask(page, step)
-            if growth.refusal is not None:
-                place = members.index(page[growth.granted], first)
-                page = page[: growth.granted]
-            self._fresh = [each for each in self._fresh if each not in page]
+        granted = len(page)
+        if self._fresh:
+            growth = self._ask(page, step) if page else NOTHING
+            granted = growth.granted
+            self._fresh = [each for each in self._fresh if each not in page[:granted]]
+        else:
+            granted = min(granted, allocator.room)
+            allocator.append([each.row for each in page[:granted]])
+            if granted < len(page):  # the next one hears why
+                growth = self._ask(page[granted : granted + 1], step)
+        if granted < len(page):
+            place = members.index(page[granted], first)
+            page = page[:granted]
         if place:
             self._asked = step, members[place - 1].order
         self.internal += self._useless(page, step)

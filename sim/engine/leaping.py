@@ -42,7 +42,7 @@ def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArra
     if durations is None:
         return None
     steps = len(durations)
-    if durations.sum() - durations[-1] >= until:
+    if int(durations.sum()) - int(durations[-1]) >= until:
         steps = 1 + int(durations.cumsum().searchsorted(until, side="left"))
     done = serving.growing.stretch(steps)
     if not done.steps:
