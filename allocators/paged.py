@@ -131,20 +131,21 @@ class PagedAllocator(SharingRows):
             raise AllocatorError(f"{ask.tokens} token slots are not more than the {hit.tokens} of the prefix hit")
         if hit.blocks and not self.prefix_cache:
             raise AllocatorError("there is no prefix cache to hit")
-        if max(ask.tokens, ask.whole) > self.max_model_len:
-            return self.too_long(max(ask.tokens, ask.whole))
+        whole = max(ask.tokens, ask.whole)
+        if whole > self.max_model_len:
+            return self.too_long(whole)
         if not self.prefix_cache:
-            need, last = self.blocks_for(ask.tokens), self.blocks_for(max(ask.tokens, ask.whole))
+            last = -(-whole // size)
             if last + ask.spare > self.pool.free:
                 return self._short_of(last, ask.spare)
-            row = self.open_row(self.pool.take(need)[0], ask.tokens)
-            return Grant(row, need * size)
+            need = -(-ask.tokens // size)
+            return Grant(self.open_row(self.pool.take(need)[0], ask.tokens), need * size)
         keys = ask.content.keys(size, ask.tokens // size)
         blocks = np.array(hit.blocks, np.int64)
         reused = blocks[blocks > 0]
         if (self.pool.cache.key[reused] != np.array(keys[: len(blocks)], np.int64)[blocks > 0]).any():
             raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
-        need = self.blocks_for(max(ask.tokens, ask.whole)) - len(hit.blocks) + self.pool.revived(reused)
+        need = self.blocks_for(whole) - len(hit.blocks) + self.pool.revived(reused)
         if need + ask.spare > self.pool.free:
             return self._short_of(need, ask.spare)
         self.pool.share(reused)
@@ -193,6 +194,8 @@ class PagedAllocator(SharingRows):
 
     def append(self, rows: Sequence[int]) -> None:
         """See `Allocator.append`."""
+        if not rows:
+            return
         table, size = self.table, self.block_size
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         for row, block in zip(rows, self.pool.take(len(rows))[0].tolist(), strict=True):

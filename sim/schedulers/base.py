@@ -99,9 +99,11 @@ class Scheduler(ABC):
         return first - start
 
     @staticmethod
-    def admit(serving: Serving, plan: Plan, job: Job, hit: Hit, tokens: int, **gates: int) -> Refusal | None:
+    def admit(
+        serving: Serving, plan: Plan, job: Job, hit: Hit, tokens: int, *, whole: int = 0, spare: int = 0
+    ) -> Refusal | None:
         """Admit the head of the queue with a chunk of `tokens` tokens beyond its prefix hit."""
-        refusal = serving.admit(job, hit, hit.tokens + tokens, **gates)
+        refusal = serving.admit(job, hit, hit.tokens + tokens, whole=whole, spare=spare)
         if refusal is None:
             plan.admitted.append(job)
             plan.chunks.append(Chunk(job, job.computed, tokens))

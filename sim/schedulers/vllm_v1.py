@@ -65,8 +65,7 @@ class VllmV1(Scheduler):
     def _cap(self, serving: Serving, job: Job) -> int:
         """Most tokens of one prompt a step; a request that is alone has no cap."""
         cap = self.limits.long_prefill_token_threshold
-        alone = len(serving.running) + len(serving.waiting) == 1
-        return cap if cap and not alone else job.known
+        return cap if cap and len(serving.running) + len(serving.waiting) > 1 else job.known
 
     @staticmethod
     def _make_room(serving: Serving, plan: Plan, job: Job, tokens: int) -> int:
@@ -98,8 +97,8 @@ class VllmV1(Scheduler):
                 if not plan.empty:
                     return serving.block(Blocked.BUDGET)
                 budget = tokens  # what was preempted may have grown beyond any budget: it has a step of its own
-            gates = {"whole": job.known if limits.full_prompt_gate else 0, "spare": self.watermark(serving)}
-            refusal = self.admit(serving, plan, job, hit, min(tokens, budget), **gates)
+            whole, spare = job.known if limits.full_prompt_gate else 0, self.watermark(serving)
+            refusal = self.admit(serving, plan, job, hit, min(tokens, budget), whole=whole, spare=spare)
             if refusal is not None:
                 return serving.block(Blocked.MEMORY, refusal)
             budget -= plan.chunks[-1].tokens
