@@ -76,13 +76,13 @@ def block_runs(serving: Serving) -> Ints:
     last = max(2, *(int(each.max(initial=0)) for each in (blocks, padding, cached)))  # who comes after owns nothing
 
     owner = np.full(last + 1, NOBODY, np.int32)
+    owner[cached] = CACHE
     owner[blocks] = np.repeat(owners, counts)
     references = _references(allocator, blocks, last)
     if len(padding):
         owners_of = np.full(len(allocator.table.count), NOBODY, np.int32)
         owners_of[rows] = owners
         owner[padding] = owners_of[padded]
-    owner[cached[references[cached] == 0]] = CACHE
     owner[0] = NOBODY
     differ = (owner[2:] != owner[1:-1]) | (references[2:] != references[1:-1])
     start = np.append(1, differ.nonzero()[0] + 2)
