@@ -91,6 +91,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
 
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our vectors are too short to share, and waiting threads spin
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # NumPy's, so that either reuses what the other frees
     gc.set_threshold(100_000, 20, 100)  # what we drop is free of cycles: looking for them takes a tenth of a run
     sys.stdout = sys.stdout or _nowhere()  # closed by whoever started us: there is nothing to print to
     for stream in (sys.stdout, sys.stderr):
