@@ -61,7 +61,8 @@ class Clock:
 
 def stages(workload: Path, out: Path) -> dict[str, float]:
     """Run a workload through the command line; returns CPU seconds by stage, and of the process so far."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, before NumPy is imported
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, before imports
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     clock = Clock()
     begin = time.process_time()
     app = importlib.import_module("sim.cli.app")
