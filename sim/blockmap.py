@@ -113,6 +113,7 @@ def _partly_empty(allocator: Allocator, rows: Ints, counts: Ints, lengths: Ints)
     place += first[who]
     empty = np.zeros(allocator.num_blocks + 1, np.int32)
     empty[table.blocks[rows[who], place]] = size - allocator.columns.filled_at(place, lengths[who], size)
+    empty[0] = 0  # the null block stands where a window has left one behind
     blocks = np.flatnonzero(empty)  # of rows that share one, whoever comes last says how full it is
     return blocks, empty[blocks]
 

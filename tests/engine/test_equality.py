@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.harness import audit, differences
+from sim.schedulers import Limits
+from tests.engine.harness import Setup, ask, audit, differences
 from tests.engine.strategies import every, requests, setups
 
 EXAMPLES = int(os.environ.get("KVSIM_EXAMPLES", "12"))
@@ -30,3 +31,11 @@ def test_equals_the_reference_engine(kind: str, scheduler: str, data: st.DataObj
         outcome, sink = setup.run(asked, leaps=leaps)
         assert not differences(reference, sink), f"leaps={leaps}"
         assert outcome == expected
+
+
+def test_what_a_window_has_left_behind_counts_for_no_block() -> None:
+    groups = "full 2x8, sliding 3x8/9, sliding 1x16/6"
+    options = {"block_size": 4, "paging": "uniform", "groups": groups}
+    setup = Setup("orca", Limits(max_model_len=40), "hybrid", 80, options, instants=64)
+    asked = ask((0, 9, 12), (2, 4, 9))
+    assert not differences(setup.run(asked, reference=True)[1], setup.run(asked)[1])
