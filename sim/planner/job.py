@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,6 +23,7 @@ from analysis.summary import summarise
 from sim.errors import UserError
 from sim.runner import run_case
 from sim.setup import prepare
+from sim.versions import own
 from workloads.errors import WorkloadError
 from workloads.generate import requests as make_requests
 
@@ -56,7 +56,7 @@ class Job:
         """Digest of everything that the result depends on; the label is not among it."""
         content = {name: value for name, value in self.workload.resolved().items() if name not in SILENT}
         content["allocators"] = [{**content["allocators"][0], "label": None}]
-        told = json.dumps([version("kvsim"), self.files, self.repeat, content], sort_keys=True)
+        told = json.dumps([own(), self.files, self.repeat, content], sort_keys=True)
         return sha256(told.encode()).hexdigest()[:24]
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from analysis.planner.reading import CELLS, SCHEMA_VERSION
 from sim.errors import UserError
 from sim.rundir import write_json
+from sim.versions import own
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ class Store:
         self.manifest: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "question": question,
-            "kvsim": version("kvsim"),
+            "kvsim": own(),
             "name": workload.name,
             "workload": workload.resolved(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,15 @@ def test_a_bug_in_a_cell_is_a_line_of_the_report(base: Base, monkeypatch: pytest
     monkeypatch.setattr("sim.planner.job.run_case", broken)
     outcome = work(base.job(base.workload, 0, 0))
     assert outcome == Failed("ZeroDivisionError: by nothing")
+
+
+def test_a_checkout_that_was_never_installed_sweeps_too(workload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("sim.versions.version", unknown)
+    assert main(["sweep", str(workload), "--out", "x", "--quiet"]) == 0
+    assert json.loads(Path("x/manifest.json").read_text())["kvsim"].endswith("+checkout")
 
 
 def test_a_dry_run_lists_cells_with_an_estimate_and_writes_nothing(workload: Path, capsys: Capture) -> None:
