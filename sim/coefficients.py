@@ -128,20 +128,20 @@ class Coefficients:
     page_map_s: float = _coefficient(
         40e-6,
         "mapping one physical page of 2 MiB",
-        "vAttention paper, table 3: cuMemMap 2 us, cuMemSetAccess 38; pages are created at the start",
+        "vAttention paper, table 3, as remembered: cuMemMap 2 us, cuMemSetAccess 38; pages are created at the start",
     )
     page_unmap_s: float = _coefficient(
-        34e-6, "unmapping one physical page of 2 MiB", "vAttention paper, table 3: cuMemUnmap"
+        34e-6, "unmapping one physical page of 2 MiB", "vAttention paper, table 3, as remembered: cuMemUnmap"
     )
     small_page_map_s: float = _coefficient(
         8e-6,
         "mapping one physical page of 64 KiB, as a driver changed for it does",
-        "vAttention paper, table 3: vMemMap, which also gives access",
+        "vAttention paper, table 3, as remembered: vMemMap, which also gives access",
     )
     small_page_doubling_s: float = _coefficient(
         0.5e-6,
         "the same, more for each doubling of the page, below 2 MiB",
-        "vAttention paper, table 3: 8, 8.5 and 9 us at 64, 128 and 256 KiB; assumed to go on like that",
+        "vAttention paper, table 3, as remembered: 8, 8.5 and 9 us at 64, 128 and 256 KiB; assumed to go on like that",
     )
     small_page_unmap_s: float = _coefficient(
         0.0,
