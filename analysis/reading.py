@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from analysis.summary import summarise
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 SCHEMA_VERSION = 1
 SUSTAINED = "sustained.json"
@@ -39,20 +43,22 @@ class LazyColumns(Mapping[str, npt.NDArray[Any]]):
         """Read one column.  Raises RunDirectoryError if the file lacks it."""
         if name in self._kept:
             return self._kept[name]
-        read = read_columns(self._path, ["stall_s" if name == "stall_count" else name])
+        read = _read(self._file, self._path, ["stall_s" if name == "stall_count" else name])
         if sum(column.nbytes for column in (*self._kept.values(), *read.values())) <= KEPT:
             self._kept |= read
         return read[name]
 
     def __iter__(self) -> Iterator[str]:
         """Names of the columns."""
-        import pyarrow.parquet as pq  # noqa: PLC0415  (start-up time of commands that read nothing)
-
-        return iter(pq.read_schema(self._path).names)
+        return iter(self._file.schema_arrow.names)
 
     def __len__(self) -> int:
         """How many columns there are."""
         return sum(1 for _ in self)
+
+    @cached_property
+    def _file(self) -> pq.ParquetFile:
+        return _open(self._path)
 
 
 @dataclass(frozen=True)
@@ -210,19 +216,33 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
         RunDirectoryError: the file is missing, unreadable, or lacks a column asked for.
 
     """
+    with _open(path) as file:
+        return _read(file, path, columns)
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """Open a parquet file.  Raises RunDirectoryError if it is missing or none."""
     import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
     import pyarrow.parquet as pq  # noqa: PLC0415  (ditto)
 
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            known = file.schema_arrow.names
-            missing = [name for name in columns or () if name not in known]
-            if missing:
-                raise RunDirectoryError(f"{path}: no column {missing[0]!r}")
-            wanted = None if columns is None else list(columns)
-            table = file.read(wanted, use_threads=False).unify_dictionaries()
+        return pq.ParquetFile(path, memory_map=True, pre_buffer=False)  # what is mapped need not be fetched ahead
     except (OSError, pa.ArrowInvalid) as error:
-        raise RunDirectoryError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise _unreadable(path, error) from None
+
+
+def _read(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> dict[str, npt.NDArray[Any]]:
+    """Do `read_columns` on an open file."""
+    import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
+
+    known = file.schema_arrow.names
+    missing = [name for name in columns or () if name not in known]
+    if missing:
+        raise RunDirectoryError(f"{path}: no column {missing[0]!r}")
+    try:
+        table = file.read(None if columns is None else list(columns), use_threads=False).unify_dictionaries()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from None
     result: dict[str, npt.NDArray[Any]] = {}
     for name in table.column_names:
         # joining no pieces at all would import pandas
@@ -237,6 +257,10 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
         else:
             result[name] = _numbers(column)
     return result
+
+
+def _unreadable(path: Path, error: Exception) -> RunDirectoryError:
+    return RunDirectoryError(f"{path}: cannot be read: {str(error).splitlines()[0]}")
 
 
 def _numbers(column: Any) -> npt.NDArray[Any]:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from sim.telemetry import Sink
 
     Ints = npt.NDArray[np.int64]
-    Blocks = npt.NDArray[np.int32]
+    Runs = npt.NDArray[np.int32]
 
 MOST_RUNS = 1_000_000
-"""Runs of blocks that the snapshots of one run hold in all (40 bytes each)."""
+"""Runs of blocks that the snapshots of one run hold in all (20 bytes each)."""
 NOBODY, CACHE = -2, -1
 """Owners of blocks that are free, and of those that are kept for reuse."""
 
@@ -34,7 +34,7 @@ class BlockLog:
         """Keep at most `instants` snapshots (0 for none), at first `first_interval` nanoseconds apart."""
         self._instants = instants
         self._interval = first_interval
-        self._snapshots: list[tuple[int, Ints]] = []
+        self._snapshots: list[tuple[int, Runs]] = []
         self._runs = 0
         """Runs of blocks in all snapshots."""
         self.due: float = 0 if instants else float("inf")
@@ -53,69 +53,64 @@ class BlockLog:
 
     def flush(self, sink: Sink) -> None:
         """Write all snapshots."""
-        times = [np.full(runs.shape[1], now / 1e9) for now, runs in self._snapshots]
-        joined = np.concatenate([np.zeros((5, 0), np.int64), *(runs for _, runs in self._snapshots)], axis=1)
-        columns: dict[str, object] = {"time_s": np.concatenate([np.zeros(0), *times])}
-        for name, values in zip(("block", "count", "request_id", "references", "slack"), joined, strict=True):
-            columns[name] = values.astype(np.int64 if name == "request_id" else np.int32)
+        times, sizes = [now / 1e9 for now, _ in self._snapshots], [runs.shape[1] for _, runs in self._snapshots]
+        joined = np.concatenate([np.zeros((5, 0), np.int32), *(runs for _, runs in self._snapshots)], axis=1)
+        columns: dict[str, object] = {"time_s": np.repeat(np.array(times, np.float64), sizes)}
+        columns |= dict(zip(("block", "count", "request_id", "references", "slack"), joined, strict=True))
         sink.write("blocks", columns)
 
 
-def block_runs(serving: Serving) -> Ints:
-    """Describe the block map: int64[5, runs] of first block, blocks, owner, references, empty slots."""
+def block_runs(serving: Serving) -> Runs:
+    """Describe the block map: int32[5, runs] of first block, blocks, owner, references, empty slots."""
     allocator = serving.allocator
     rows, lengths, owners = _held(serving)
     counts = allocator.table.count[rows]
     extents = allocator.extents(rows)
     if extents is not None:
-        return _of_spans(allocator, rows, lengths, owners, extents)
+        return _of_spans(allocator, rows, lengths, owners, extents).astype(np.int32)
     width = int(counts.max(initial=0))
-    blocks = allocator.table.blocks[rows, :width][np.arange(width) < counts[:, None]]
+    blocks = allocator.table.blocks[rows, :width][np.arange(width) < counts[:, None]].astype(np.int64)
     padded, padding = allocator.padding()
     cached = allocator.cached_blocks()
     last = max(2, *(int(each.max(initial=0)) for each in (blocks, padding, cached)))  # who comes after owns nothing
 
     owner = np.full(last + 1, NOBODY, np.int32)
     owner[cached] = CACHE
-    owner[blocks] = np.repeat(owners, counts)
-    references = _references(allocator, blocks, last)
+    owner[blocks] = np.repeat(owners.astype(np.int32), counts)
+    references = np.bincount(blocks, minlength=last + 1)
     if len(padding):
         owners_of = np.full(len(allocator.table.count), NOBODY, np.int32)
         owners_of[rows] = owners
         owner[padding] = owners_of[padded]
-    owner[0] = NOBODY
+    owner[0], references[0] = NOBODY, 0  # the null block stands where a window has left one behind
     differ = (owner[2:] != owner[1:-1]) | (references[2:] != references[1:-1])
     start = np.append(1, differ.nonzero()[0] + 2)
+    where, empty = _partly_empty(allocator, rows, counts, lengths, shared=int(references.max()) > 1)
     slack = np.zeros(len(start), np.int64)
-    where, empty = _partly_empty(allocator, rows, counts, lengths)
     np.add.at(slack, start.searchsorted(where, "right") - 1, empty)
     np.add.at(slack, start.searchsorted(padding, "right") - 1, allocator.block_size)
-    runs = np.stack([start, np.diff(start, append=len(owner)), owner[start], references[start], slack])
-    return runs[:, runs[2] != NOBODY]
+    count = np.append(start[1:], last + 1) - start
+    runs = np.empty((5, len(start)), np.int32)
+    runs[0], runs[1], runs[2], runs[3], runs[4] = start, count, owner[start], references[start], slack
+    held: Runs = runs.take((runs[2] != NOBODY).nonzero()[0], axis=1)  # quicker than a mask
+    return held
 
 
-def _references(allocator: Allocator, blocks: Blocks, last: int) -> Ints | npt.NDArray[np.int8]:
-    """Count the rows that hold each block up to the last."""
-    if allocator.shares:
-        return np.bincount(blocks, minlength=last + 1)
-    references = np.zeros(last + 1, np.int8)
-    references[blocks] = 1
-    return references
-
-
-def _partly_empty(allocator: Allocator, rows: Ints, counts: Ints, lengths: Ints) -> tuple[Ints, Blocks]:
-    """Find blocks of rows that are not full, each once, and their empty slots."""
+def _partly_empty(allocator: Allocator, rows: Ints, counts: Ints, lengths: Ints, *, shared: bool) -> tuple[Ints, Ints]:
+    """Find blocks of rows that are not full, each once, and their empty slots; some may be `shared` by rows."""
     table, size = allocator.table, allocator.block_size
     first = np.minimum(lengths // size, counts) if allocator.columns.even else np.zeros_like(counts)
-    if (first == counts).all():
-        return np.zeros(0, np.int64), np.zeros(0, np.int32)
     who, place = spread(counts - first)
     place += first[who]
-    empty = np.zeros(allocator.num_blocks + 1, np.int32)
-    empty[table.blocks[rows[who], place]] = size - allocator.columns.filled_at(place, lengths[who], size)
-    empty[0] = 0  # the null block stands where a window has left one behind
-    blocks = np.flatnonzero(empty)  # of rows that share one, whoever comes last says how full it is
-    return blocks, empty[blocks]
+    blocks = table.blocks[rows[who], place].astype(np.int64)
+    empty = size - allocator.columns.filled_at(place, lengths[who], size)
+    if shared:  # whoever comes last says how full a block is
+        slots = np.zeros(allocator.num_blocks + 1, np.int64)
+        slots[blocks] = empty
+        blocks = slots.nonzero()[0]
+        empty = slots[blocks]
+    partly = ((empty > 0) & (blocks > 0)).nonzero()[0]
+    return blocks[partly], empty[partly]
 
 
 def _of_spans(allocator: Allocator, rows: Ints, lengths: Ints, owners: Ints, extents: Ints) -> Ints:

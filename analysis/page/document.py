@@ -6,7 +6,7 @@ four times the size of a page of two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -51,9 +51,10 @@ def document(directory: RunDirectory) -> dict[str, Any]:
     firsts = {run.label: run for run in directory.runs if run.repeat == 0}
     runs = [firsts[one.label] for one in allocators]
     requests = [run.requests() for run in runs]
-    parted = _divergences(requests, [_step_length(run) for run in runs])
+    steps = [run.lazy_steps() for run in runs]
+    parted = _divergences(requests, steps)
     extra = sorted({one.time_s for one in parted.values()})[:EXTRA_WINDOWS]
-    windows = [detail_windows(run.lazy_steps(), extra) for run in runs]
+    windows = [detail_windows(each, extra) for each in steps]
     chosen = select(
         requests,
         [window for each in windows for window in each],
@@ -61,7 +62,7 @@ def document(directory: RunDirectory) -> dict[str, Any]:
     )
     columns = [
         _column(*each, chosen=chosen, slo=directory.slo, share=len(runs))
-        for each in zip(runs, allocators, requests, windows, strict=True)
+        for each in zip(runs, allocators, requests, steps, windows, strict=True)
     ]
     left, right = _pair(directory, allocators)
     same_pool = len({run.capacity for run in runs}) == 1
@@ -110,13 +111,14 @@ def _column(
     run: Run,
     allocator: Allocator,
     requests: Columns,
+    steps: Columns,
     windows: list[tuple[float, float]],
     *,
     chosen: Any,
     slo: Mapping[str, float | None],
     share: int,
 ) -> dict[str, Any]:
-    steps, blocks, events = run.lazy_steps(), run.blocks(), run.events()
+    blocks, events = run.blocks(), run.events()
     size = int(run.facts["block_size"])
     time = timeline(steps, ROW_BUDGET // max(share, 6), windows)
     raster = block_map(blocks, int(run.facts["num_blocks"]), size, CELL_BUDGET // max(share, 4)) if blocks else None
@@ -162,19 +164,21 @@ def _about(owners: npt.NDArray[np.int64], requests: Columns) -> dict[str, Packed
     }
 
 
-def _step_length(run: Run) -> float:
-    lengths = run.steps(["duration_s"])["duration_s"]
-    return float(np.median(lengths)) if len(lengths) else 0.0
-
-
-def _divergences(requests: list[dict[str, Any]], step_lengths: list[float]) -> dict[tuple[int, int], Divergence]:
+def _divergences(requests: Sequence[Columns], steps: Sequence[Columns]) -> dict[tuple[int, int], Divergence]:
+    """Find where each two runs part; one run needs no looking at its steps."""
     found = {}
+    step_lengths = [_step_length(each) for each in steps] if len(steps) > 1 else []
     for first, second in combinations(range(len(requests)), 2):
         tolerance = 3 * max(step_lengths[first], step_lengths[second])
         one = diverge(requests[first], requests[second], tolerance)
         if one is not None:
             found[first, second] = one
     return found
+
+
+def _step_length(steps: Columns) -> float:
+    lengths = steps["duration_s"]
+    return float(np.median(lengths)) if len(lengths) else 0.0
 
 
 def bars(allocators: list[Allocator], expected: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
