@@ -2,13 +2,15 @@
 
 Errors are relative, (simulated - measured) / measured.  Throughput, mean batch and the median
 time per output token are judged by the median size of their errors over all runs; every 99th
-percentile is judged by itself.
+percentile is judged by itself.  A real run may be repeated: others on its machine can hold up its
+host for a moment, which no simulation foresees, so each figure is then the median of the repeats,
+and their spread is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,10 @@ class Timed:
     """Requests finished, measured and simulated."""
     judged: bool = True
     """Whether the calibration has measured steps of this kind; otherwise errors are only reported."""
+    repeats: int = 1
+    """Real runs of which `measured` has the medians."""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """Half the range of a figure over them, relative to the median."""
 
     @property
     def errors(self) -> dict[str, float]:
@@ -68,7 +74,9 @@ class Timed:
             "scheduler": self.scheduler,
             "judged": self.judged,
             "finished": list(self.finished),
+            "repeats": self.repeats,
             "measured": _plain(self.measured),
+            "spread": {name: round(share, 5) for name, share in self.spread.items()},
             "simulated": _plain(self.simulated),
             "errors": {name: round(error, 5) for name, error in self.errors.items()},
         }
@@ -161,6 +169,19 @@ def _pair(workload: str, measured: Mapping[str, Any], simulated: Mapping[str, An
     return Timed(workload, label, scheduler, figures(measured), figures(simulated), finished, judged)
 
 
+def repeated(timings: Sequence[Timing]) -> Timing:
+    """Make one of several timings whose real runs are repeats of each other: medians, and their spread."""
+    return replace(timings[0], runs=[_median(runs) for runs in zip(*(each.runs for each in timings), strict=True)])
+
+
+def _median(runs: Sequence[Timed]) -> Timed:
+    columns = {name: np.array([run.measured[name] for run in runs]) for name in runs[0].measured}
+    medians = {name: float(np.median(values)) for name, values in columns.items()}
+    spread = {name: float(np.ptp(columns[name])) / 2 / value for name, value in medians.items() if value > 0}
+    finished = min(run.finished[0] for run in runs), runs[0].finished[1]
+    return replace(runs[0], finished=finished, measured=medians, repeats=len(runs), spread=spread)
+
+
 def figures(entry: Mapping[str, Any]) -> dict[str, float]:
     """Return what is compared of a run, from its entry in the summary."""
     return {**{name: figure(entry, name) for name in FIGURES}, "makespan_s": float(entry["duration_s"])}
@@ -184,4 +205,6 @@ def _read(run: Mapping[str, Any]) -> Timed:
         for which in ("measured", "simulated")
     )
     first, second = run["finished"]
-    return Timed(run["workload"], run["label"], run["scheduler"], measured, simulated, (first, second), run["judged"])
+    facts = run["workload"], run["label"], run["scheduler"]
+    repeats = run.get("repeats", 1), run.get("spread", {})
+    return Timed(*facts, measured, simulated, (first, second), run["judged"], *repeats)

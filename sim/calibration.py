@@ -38,9 +38,9 @@ class Point(NamedTuple):
     """Such as `decode 64 x 1024`."""
     load: Load
     measured_s: float
-    """Of the step, host work and all: the median of three means of repeats."""
+    """Of the step, host work and all: the median of its repeats, or of three groups' means."""
     spread: float = 0.0
-    """Half the range of those means, as a share of the median."""
+    """Half the distance of their quartiles, as a share of the median."""
     route: Route = "blocks"
 
 

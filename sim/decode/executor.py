@@ -63,7 +63,7 @@ class TorchExecutor:
             memory: what `backend` attends over.
             batcher: makes a batch of a plan.
             transcript: the tokens.
-            padded: runs lanes, if `batcher` makes some.
+            padded: runs lanes, if `batcher` makes some; its graphs are captured.
             watcher: is shown every step's logits; that is not timed, so each step is then waited for.
 
         """
@@ -74,7 +74,8 @@ class TorchExecutor:
         self._transcript = transcript
         self._padded = padded
         self._watcher = watcher
-        self._pace = Pace(decoder.device, ahead=padded is not None and watcher is None)
+        periods = {} if padded is None else padded.periods
+        self._pace = Pace(decoder.device, ahead=padded is not None and watcher is None, periods=periods)
 
     def foresee(self, serving: Serving, steps: int) -> Ints | None:
         """No step's time is known before it has run."""

@@ -30,6 +30,8 @@ class Captured:
     graph: torch.cuda.CUDAGraph
     logits: torch.Tensor
     """[rows, vocab]"""
+    period: int
+    """Nanoseconds that it took when it was tried out, all lanes empty."""
 
 
 class Told(NamedTuple):
@@ -73,6 +75,11 @@ class PaddedSteps:
         captured.graph.replay()
         return captured.logits
 
+    @property
+    def periods(self) -> dict[Shape, int]:
+        """Nanoseconds that a step of each captured shape takes at least."""
+        return {shape: captured.period for shape, captured in self._captured.items()}
+
     def capture(self) -> None:
         """Capture a graph for each shape, the largest first, all in one pool of memory, if the backend allows."""
         if not self._backend.capturable:
@@ -84,7 +91,7 @@ class PaddedSteps:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool):
                 logits = self._step(shape)
-            self._captured[shape] = Captured(graph, logits)
+            self._captured[shape] = Captured(graph, logits, _tried(graph))
 
     def _step(self, shape: Shape) -> torch.Tensor:
         told, tokens = self._told(shape), self._transcript.tokens
@@ -97,3 +104,14 @@ class PaddedSteps:
         """Return what a step reads."""
         sizes = [shape.width] * 3 + [shape.rows] * 2
         return Told(*torch.split(self._buffer[: sum(sizes)], sizes))
+
+
+def _tried(graph: torch.cuda.CUDAGraph) -> int:
+    """Replay a graph twice; returns the nanoseconds that the second took on the device."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]  # PyTorch's
+    graph.replay()
+    begin.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return round(float(begin.elapsed_time(end)) * 1e6)

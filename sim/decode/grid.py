@@ -47,7 +47,7 @@ def block_scenes(extent: Extent) -> list[Scene]:
         for chunks, count in ((4, odd // 16), (4, odd // 64), (16, odd // 64))
         if count and chunks <= seats
     ]
-    for count, prefill in product(_parts(seats, 32, 8, 2), _parts(odd, 64, 16, 4)):
+    for count, prefill in product(_parts(seats, 32, 8, 2), _parts(odd, 64, 32, 16, 10, 7, 4)):
         if prefill <= longest:
             name, short = f"decode {count} x {longest // 8} + prefill {prefill}", (longest // 8,) * count
             scenes += [
@@ -67,7 +67,7 @@ def block_scenes(extent: Extent) -> list[Scene]:
 def separate_scenes(extent: Extent, *, recomputes: bool) -> list[Scene]:
     """Return the steps to measure where attention goes sequence by sequence; fewer, they are slow."""
     word = "recompute" if recomputes else "concatenate"
-    counts, contexts = _parts(extent.seats, 256, 64, 16), _parts(extent.longest, 32, 8)
+    counts, contexts = _parts(extent.seats, 256, 64, 16, 4), _parts(extent.longest, 32, 8)
     return [
         decode(count, context, word)
         for count, context in product(counts, contexts)

@@ -12,10 +12,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Ints = npt.NDArray[np.int64]
 Ints32 = npt.NDArray[np.int32]
@@ -26,6 +30,9 @@ MIXED_DECODES = (0, 16, 32, 64, 96, 128, 192, 256)
 """Decodes of a padded step with chunks; as many as an engine allows are added."""
 MIXED_TOKENS = (*range(32, 256, 32), *range(256, 512, 64), *range(512, 1025, 128))
 """Tokens of its chunks.  Beyond, the device computes longer than the host needs to launch kernel by kernel."""
+
+WORTHWHILE = 0.03
+"""Share of a step's time that a larger shape must save."""
 
 
 class Shape(NamedTuple):
@@ -58,11 +65,24 @@ def padded_sizes(most: int) -> tuple[int, ...]:
 class Shapes:
     """The shapes that steps of one engine are padded to."""
 
-    def __init__(self, most: int, tokens: int) -> None:
-        """Choose them for at most so many sequences at once, and so many tokens of chunks in one step."""
+    def __init__(self, most: int, tokens: int, periods: Mapping[Shape, int] = MappingProxyType({})) -> None:
+        """Choose them.
+
+        Args:
+            most: sequences at once.
+            tokens: of chunks in one step, at most.
+            periods: nanoseconds that a step of each takes, where that is known.
+
+        """
+        self._most, self._longest = most, tokens
         self._decodes = padded_sizes(most)
         self._beside = (*(size for size in MIXED_DECODES if size < most), most)
         self._tokens = tuple(size for size in MIXED_TOKENS if size <= tokens)
+        self._better = {shape: _fastest(shape, periods) for shape in periods}
+
+    def timed(self, periods: Mapping[Shape, int]) -> Shapes:
+        """Return the same shapes, each standing back for a larger one that is faster."""
+        return Shapes(self._most, self._longest, periods)
 
     @property
     def all(self) -> tuple[Shape, ...]:
@@ -71,7 +91,11 @@ class Shapes:
         return tuple(sorted([*map(Shape, self._decodes), *mixed], key=lambda shape: shape.width, reverse=True))
 
     def fit(self, decodes: int, tokens: int = 0, chunks: int = 0) -> Shape | None:
-        """Return the smallest shape that has room, or None."""
+        """Return the smallest shape that has room, or a larger one that is known to be faster, or None."""
+        shape = self._smallest(decodes, tokens, chunks)
+        return None if shape is None else self._better.get(shape, shape)
+
+    def _smallest(self, decodes: int, tokens: int, chunks: int) -> Shape | None:
         if not chunks:
             at = bisect_left(self._decodes, decodes)
             return Shape(self._decodes[at]) if at < len(self._decodes) else None
@@ -79,6 +103,13 @@ class Shapes:
         if chunks > CHUNKS or at == len(self._beside) or long == len(self._tokens):
             return None
         return Shape(self._beside[at], self._tokens[long], CHUNKS)
+
+
+def _fastest(shape: Shape, periods: Mapping[Shape, int]) -> Shape:
+    """Return the shape to use where `shape` would do: matrix products of some sizes take longer than larger ones."""
+    roomy = [each for each in periods if each.decodes >= shape.decodes and each.tokens >= shape.tokens]
+    fastest = min((each for each in roomy if bool(each.chunks) == bool(shape.chunks)), key=periods.__getitem__)
+    return fastest if periods[fastest] < (1 - WORTHWHILE) * periods[shape] else shape
 
 
 class Pages(NamedTuple):

@@ -11,19 +11,20 @@ truth than that one error, and sums are true.
 
 What is measured is the time between the ends of two steps on the device's own clock (CUDA
 events): all work of the host that the device had to wait for is in it - planning, the
-serving loop, launching - and what was done while it ran is not.  A step of no padded shape, or
-the first of its shape, is waited for.
+serving loop, launching - and what was done while it ran is not.  The first step of a shape is
+told to take what it took when its graph was tried out.  A step of no padded shape is waited for.
 """
 
 from __future__ import annotations
 
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
 
 class Kind(NamedTuple):
@@ -38,12 +39,13 @@ class Kind(NamedTuple):
 class Pace:
     """Tells the duration of each step in nanoseconds."""
 
-    def __init__(self, device: torch.device, *, ahead: bool) -> None:
+    def __init__(self, device: torch.device, *, ahead: bool, periods: Mapping[Any, int] = MappingProxyType({})) -> None:
         """Tell durations of steps on `device`.
 
         Args:
             device: where they run.
             ahead: whether steps may be launched before the last one has ended; only on a GPU.
+            periods: nanoseconds that the first step of each shape is told to take; one that is not here is waited for.
 
         """
         self._device = device
@@ -55,7 +57,7 @@ class Pace:
         """Kind and end of the step that is on the device, if its time is not measured yet."""
         self._told = 0
         """Nanoseconds told beyond `_end`."""
-        self._periods: dict[Kind, int] = {}
+        self._periods = {Kind(shape, idle=False): period for shape, period in periods.items()}
         """Nanoseconds that the last step of each kind took."""
 
     def start(self) -> None:

@@ -142,6 +142,7 @@ def assemble(
         warm_up(decoder, attends if store is not None else Recomputing(), allocator.table.width)
         if steps is not None:
             steps.capture()
+            shapes = shapes.timed(steps.periods)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{case.label}: no room on {name_of(device)} for the first steps beside weights and K/V; "

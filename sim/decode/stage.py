@@ -130,8 +130,8 @@ class Stage:
         """Set a step up, run it a number of times, and take it away.
 
         Returns:
-            what the executor measured, with the load of the middle repeat.  A step's time may be told a step late
-            (`sim.decode.pace`), so repeats are averaged in three groups, of which the median counts.
+            what the executor measured, with the load of the middle repeat.  The median counts: of the repeats, or
+            where steps may be padded, whose times are told a step late (`sim.decode.pace`), of three groups' means.
 
         Raises:
             OutOfMemoryError: the device has no room for the step's activations.
@@ -153,8 +153,9 @@ class Stage:
                     break
         finally:
             self._clear(jobs)
-        groups = np.array_split(np.array(durations[patience.warmup :]) / 1e9, GROUPS)
-        low, middle, high = sorted(float(group.mean()) for group in groups)
+        seconds = np.array(durations[patience.warmup :]) / 1e9
+        parts = np.array_split(seconds, GROUPS if self.route == "blocks" else len(seconds))
+        low, middle, high = np.quantile([part.mean() for part in parts], (0.25, 0.5, 0.75)).tolist()
         load = loads[(patience.warmup + len(loads)) // 2]
         return Point(scene.name, load, middle, (high - low) / 2 / middle, self.route)
 

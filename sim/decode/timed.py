@@ -7,6 +7,7 @@ be a step ahead of the device, as in service.
 
 from __future__ import annotations
 
+import gc
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,13 @@ def serve(
         runtime = assemble(
             decoder, case, allocator, requests, seed=workload.seed, backend=backend, swap=swap, metered=False
         )
-        with suppress(OutOfMemoryError):
-            yield runtime.executor
+        gc.collect()
+        gc.freeze()  # as engines do: to look through all that is loaded would hold up the host for many steps
+        try:
+            with suppress(OutOfMemoryError):
+                yield runtime.executor
+        finally:
+            gc.unfreeze()
 
     run(workload, out, base=base, progress=progress, executing=executing, facts=facts)
 

@@ -137,6 +137,20 @@ def test_the_smallest_shape_that_has_room_is_taken() -> None:
     assert [shape.width for shape in shapes.all] == sorted((shape.width for shape in shapes.all), reverse=True)
 
 
+def test_a_larger_shape_is_taken_if_it_is_faster() -> None:
+    shapes = Shapes(96, 300)
+    periods = {shape: 1000 + shape.width for shape in shapes.all}
+    periods[Shape(0, 160, CHUNKS)] = 2000
+    periods[Shape(8)] = 1020  # 2 % slower than sixteen
+    timed = shapes.timed(periods)
+    assert timed.fit(0, 150, 1) == Shape(16, 160, CHUNKS)
+    assert timed.fit(0, 161, 1) == shapes.fit(0, 161, 1)
+    assert timed.fit(7) == Shape(8)
+    assert timed.fit(97) is timed.fit(1, 257, 1) is None
+    slow = shapes.timed(periods | {Shape(decodes): 5000 for decodes in (40, 48, 56)})
+    assert [slow.fit(decodes) for decodes in (33, 64)] == [Shape(64), Shape(64)]  # never one with chunks
+
+
 @pytest.mark.parametrize("shape", [Shape(4), Shape(0, 32, CHUNKS), Shape(3, 64, CHUNKS)])
 def test_a_blank_step_fills_its_shape_and_touches_the_null_block_alone(shape: Shape) -> None:
     lanes = blank(shape, 16, 999)
@@ -259,6 +273,16 @@ def test_what_a_step_told_was_off_by_is_set_right_by_the_next(monkeypatch: pytes
     assert sum(told) == clock.end == clock.now
     told += [clock.step(pace, 40, lanes=8), clock.step(pace, 300)]
     assert told[-2:] == [95, 300 + 40 - 95]  # a prefill settles everything
+    assert sum(told) == clock.end == clock.now
+
+
+def test_the_first_step_of_a_shape_takes_what_its_graph_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, pace = Clock(monkeypatch), Pace(torch.device("cuda"), ahead=True, periods={8: 90, 16: 150})
+    told = [clock.step(pace, 500), clock.step(pace, 100, lanes=8, host=7)]
+    assert (told, clock.now) == ([500, 90], 507)  # told before it has run
+    told.append(clock.step(pace, 160, lanes=16))
+    assert (told[-1], clock.now) == (150 + 107 - 90, 607)  # another shape, and what the one before was longer
+    told += [clock.step(pace, 100, lanes=8), clock.step(pace, 300)]
     assert sum(told) == clock.end == clock.now
 
 

@@ -7,8 +7,9 @@
     python -m tests.gpu.timed --again            simulate what has been measured anew: on any machine, after a new
                                                  calibration or a change of the cost model
 
-Each piece is one allocator or a few on one workload, served for real and simulated with the shipped
-calibration.  A result is written to `analysis/results/timed_<device>.json` (or into `--out`) after
+Each piece is one allocator or a few on one workload, served for real (`--repeats` times, of which the
+medians count) and simulated with the shipped calibration.  A result is written to
+`analysis/results/timed_<device>.json` (or into `--out`) after
 every piece, and what is there already is not run again, so pieces can be spread over several
 machines.  Exit status 1 if what is judged is further off than the tolerances in the file.
 """
@@ -30,7 +31,7 @@ import torch
 from rich.console import Console
 
 from analysis.reading import open_directory
-from analysis.timing import Timing, figures, gathered
+from analysis.timing import Timing, figures, gathered, repeated
 from sim.decode.device import name_of, release, resolve
 from sim.decode.model import Decoder, load
 from sim.decode.runtime import choose_backend
@@ -96,8 +97,8 @@ class Bench:
         self._calibration = calibration
         self._decoder: Decoder | None = None
 
-    def run(self, workload: Workload, folder: Path) -> Timing:
-        """Serve a workload for real and simulate it."""
+    def run(self, workload: Workload, folder: Path, repeats: int) -> Timing:
+        """Serve a workload for real a number of times and simulate it."""
         geometry = prepare(workload).geometry
         backend = choose_backend(None, geometry, self.device)
         if self._decoder is None or self._decoder.geometry != geometry:
@@ -107,8 +108,12 @@ class Bench:
         calibration = calibration_of(workload, name_of(self.device), geometry.model.dtype, self._calibration)
         simulate(workload, folder / "simulated", calibration, None)
         facts = {"executor": {"device": name_of(self.device), "versions": versions()}}
-        serve(self._decoder, workload, folder / "measured", backend=backend, facts=facts)
-        return compare(folder / "measured", folder / "simulated", calibration)
+        timings = []
+        for number in range(1, repeats + 1):
+            measured = folder / f"measured-{number}"
+            serve(self._decoder, workload, measured, backend=backend, facts=facts)
+            timings.append(compare(measured, folder / "simulated", calibration))
+        return repeated(timings)
 
 
 def main() -> int:
@@ -121,6 +126,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=480.0, help="no piece begins later than this")
     parser.add_argument("--calibration", help="a shipped name or a file, in place of the shipped one for the model")
     parser.add_argument("--again", action="store_true", help="measure nothing, simulate all results anew")
+    parser.add_argument("--repeats", type=int, default=3, help="real runs of each piece")
     parser.add_argument("--keep", type=Path, help="folder to leave the run directories in")
     parser.add_argument("--set", nargs="*", default=[], help="changes to every workload, such as requests.count=10")
     options = parser.parse_args()
@@ -149,7 +155,7 @@ def main() -> int:
             console.print(f"{piece.name}: left for another time")
             continue
         console.rule(piece.name, align="left")
-        found = attempt(bench, piece, tuple(options.set), options.keep, console)
+        found = attempt(bench, piece, options, console)
         if found is not None:
             done[piece.name] = {"group": piece.group, **found}
             write_json(path, document(name_of(bench.device), versions(), done))
@@ -184,15 +190,13 @@ def simulated_again(workload: Workload, device: str, timing: dict[str, Any]) -> 
     return Timing(calibration, runs).as_json()
 
 
-def attempt(
-    bench: Bench, piece: Piece, extra: tuple[str, ...], keep: Path | None, console: Console
-) -> dict[str, Any] | None:
+def attempt(bench: Bench, piece: Piece, options: argparse.Namespace, console: Console) -> dict[str, Any] | None:
     """Run one piece and show it; if it fails that is told, and the others still run."""
     clock = time.perf_counter()
     try:
         with TemporaryDirectory() as scratch:
-            folder = keep / re.sub(r"\W+", "-", piece.name) if keep else Path(scratch)
-            timing = bench.run(workload_of(piece, extra), folder)
+            folder = options.keep / re.sub(r"\W+", "-", piece.name) if options.keep else Path(scratch)
+            timing = bench.run(workload_of(piece, tuple(options.set)), folder, options.repeats)
     except Exception:  # noqa: BLE001  whatever it is, the other pieces shall still run
         console.print_exception()
         return None
