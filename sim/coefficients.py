@@ -70,6 +70,12 @@ class Coefficients:
     sequence_overhead_s: float = _coefficient(
         0.0, "host work for each scheduled sequence", "measured: that remainder did not grow with the batch"
     )
+    prefill_host_s: float = _coefficient(
+        0.0,
+        "host work for a step that prefills and is replayed from a CUDA graph; it waits for as much of it as the step "
+        "before does not hide",
+        "assumed: hidden behind steps of a larger model; `calibrate` measures it in a run",
+    )
     launch_layer_s: float = _coefficient(
         0.0,
         "launching one layer kernel by kernel, as steps with a prefill do that no CUDA graph replays; "

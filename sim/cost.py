@@ -159,6 +159,7 @@ class CostModel:
         self._separate = separate
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
         self._captured = c.captured_tokens
+        self._host = c.prefill_host_s
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
         self._launch_sequence = layers * c.sequence_launch_layer_s if separate else 0.0
         self._sequence = c.sequence_overhead_s + 2 * geometry.state_bytes / bandwidth
@@ -223,6 +224,8 @@ class CostModel:
             seconds += self._prefill(load, max)
         if load.prefill_tokens > self._captured or self._separate:
             seconds = max(seconds, self._floor(load))
+        elif self._host and load.prefill_tokens:
+            seconds += self._waiting(load, max)
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
             seconds += self._moves(load, max)
         nanoseconds: int = round(seconds * 1e9)
@@ -248,7 +251,8 @@ class CostModel:
             seconds = seconds + self._prefill(load, np.maximum)
         if self._separate or not _absent(load.prefill_tokens):
             launched = True if self._separate else np.greater(load.prefill_tokens, self._captured)
-            seconds = np.maximum(seconds, launched * self._floor(load))
+            replayed = np.logical_not(launched) & np.greater(load.prefill_tokens, 0)
+            seconds = np.maximum(seconds, launched * self._floor(load)) + replayed * self._waiting(load, np.maximum)
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
         if not all(map(_absent, moves)):
             seconds = seconds + self._moves(load, np.maximum)
@@ -326,6 +330,10 @@ class CostModel:
         """Host work of a step that is launched kernel by kernel."""
         sequences = load.decode_seqs + load.prefill_seqs
         return self._launch + sequences * self._launch_sequence - load.behind_ns * self._ahead
+
+    def _waiting(self, load: Load, maximum: Maximum) -> Any:
+        """Host work for a step with a prefill that is replayed, as far as the step before has not hidden it."""
+        return maximum(self._host - load.before_ns / 1e9, 0.0)
 
     def _decode(self, load: Load, maximum: Maximum) -> Any:
         """Attention of the sequences that decode."""

@@ -20,6 +20,8 @@ from workloads.loader import load as load_preset
 
 H100 = resolve_device("h100-80gb")
 LLAMA = resolve_model("llama-3.1-8b")
+REPLAYED = Coefficients(captured_tokens=512.0)
+"""Of an engine whose small prefills are replayed from CUDA graphs."""
 ROOFLINE = Coefficients(
     memory_efficiency=1.0,
     compute_efficiency=1.0,
@@ -64,6 +66,8 @@ MODELS = [
     model({"name": "jamba-v0.1", "tensor_parallel": 4}, coefficients=Coefficients(sequence_overhead_s=7e-6)),
     model({"name": "gpt-oss-20b", "kv_dtype": "fp8"}, "l4", attention="naive"),
 ]
+WAITING = model("llama-3.2-1b", coefficients=REPLAYED.changed({"prefill_host_s": 0.5}, ""))
+"""Waits for the host, so that a step with a prefill can be longer than one with a larger prefill."""
 
 
 @st.composite
@@ -98,7 +102,7 @@ def loads(draw: st.DrawFn) -> Load:
     )
 
 
-@given(which=st.sampled_from(MODELS), steps=st.lists(loads(), min_size=1, max_size=20))
+@given(which=st.sampled_from([*MODELS, WAITING]), steps=st.lists(loads(), min_size=1, max_size=20))
 def test_a_leap_is_its_steps_to_the_bit(which: CostModel, steps: list[Load]) -> None:
     columns = {
         name: np.array(column, np.int64) for name, column in zip(Load._fields, zip(*steps, strict=True), strict=True)
@@ -335,6 +339,17 @@ def test_recurrent_layers_move_their_state_once_a_sequence() -> None:
     assert grown == pytest.approx(100 * state * 1e9, abs=2)
 
 
+def test_a_prefill_waits_for_the_host_as_far_as_the_step_before_was_shorter() -> None:
+    ready, slow = (model("llama-3.2-1b", coefficients=REPLAYED.changed({"prefill_host_s": s}, "")) for s in (0, 2e-3))
+    small = Load(100, 5050, 100, 1, decode_seqs=8, decode_context=800, samples=9)
+    for before in (0, 1_500_000, 2_000_000, 9_000_000):
+        load = small._replace(before_ns=before)
+        assert slow.step_ns(load) - ready.step_ns(load) == pytest.approx(max(0, 2_000_000 - before), abs=1)
+    alone = Load(decode_seqs=8, decode_context=800, samples=8)
+    large = small._replace(prefill_tokens=600)  # is launched kernel by kernel
+    assert [slow.step_ns(load) for load in (alone, large)] == [ready.step_ns(load) for load in (alone, large)]
+
+
 def test_quantized_products_use_their_own_units() -> None:
     fp8, bf16 = model("deepseek-v3"), model({"name": "deepseek-v3", "dtype": "bf16"})
     load = prompt(64, count=512)
@@ -354,7 +369,8 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
     spec = {"name": "llama-3.1-8b", "tensor_parallel": 2}
     for entry in fields(Coefficients):
         eases = entry.name in {"run_ahead", "captured_tokens"}  # a floor under the step
-        base = Coefficients(launch_layer_s=0.1 if eases else 0.0)
+        replayed = 1e4 if entry.name == "prefill_host_s" else 0.0
+        base = Coefficients(launch_layer_s=0.1 if eases else 0.0, captured_tokens=replayed)
         changed = base.changed(
             {entry.name: 1e4 if entry.name == "captured_tokens" else entry.default / 2 + 0.1}, "here"
         )

@@ -14,6 +14,7 @@ from sim.decode.grid import Extent, block_scenes, separate_scenes
 from sim.decode.lanes import MIXED_TOKENS
 from sim.decode.model import load, supported
 from sim.decode.peaks import peaks_of, shipped_name
+from sim.decode.rehearsal import prefill_host_s
 from sim.decode.runtime import choose_backend
 from sim.decode.stage import Patience, Stage
 from sim.decode.versions import versions
@@ -96,7 +97,10 @@ def calibrate(
     points: list[Point] = []
     for number, setup in enumerate(setups):
         points += _measure(decoder, setup, attends, extent, seconds * (0.2 if number else 0.6), progress)
-    captured = float(MIXED_TOKENS[-1]) if where.type == "cuda" and attends == "flashinfer" else 0.0
+    captured = host = 0.0
+    if where.type == "cuda" and attends == "flashinfer":
+        captured = float(MIXED_TOKENS[-1])
+        host = prefill_host_s(decoder, _rehearsal(setups[0].workload), attends)
     found = fit(points, geometry, resolve_device(words), captured_tokens=captured)
     return Calibration(
         model=geometry.name,
@@ -107,7 +111,7 @@ def calibrate(
         backend=attends,
         versions=versions(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        coefficients=found.coefficients,
+        coefficients=replace(found.coefficients, prefill_host_s=host),
         fitted=found.fitted,
         points=tuple(points),
         fitted_s=found.seconds,
@@ -118,9 +122,10 @@ def fit_again(calibration: Calibration) -> Calibration:
     """Fit the measurements of a calibration anew: after the cost model has changed, say."""
     device = resolve_device(dict(calibration.peaks) or {"name": calibration.device})
     geometry = resolve_model({"name": calibration.model, "dtype": calibration.dtype})
-    captured = calibration.coefficients.captured_tokens
-    found = fit(calibration.points, geometry, device, captured_tokens=captured)
-    return replace(calibration, coefficients=found.coefficients, fitted=found.fitted, fitted_s=found.seconds)
+    before = calibration.coefficients
+    found = fit(calibration.points, geometry, device, captured_tokens=before.captured_tokens)
+    coefficients = replace(found.coefficients, prefill_host_s=before.prefill_host_s)
+    return replace(calibration, coefficients=coefficients, fitted=found.fitted, fitted_s=found.seconds)
 
 
 def stage_for(decoder: Decoder, kind: str, extent: Extent, backend: str, device: Device) -> Stage:
@@ -164,6 +169,18 @@ def _measure(
             yield stage.measure(scene, patience)
         except OutOfMemoryError as error:
             warnings.warn(f"{scene.name}: left out: {error}", stacklevel=2)
+
+
+def _rehearsal(workload: Workload) -> Workload:
+    """Describe a short run of requests that come one by one."""
+    requests = {
+        "count": 48,
+        "arrivals": {"kind": "poisson", "rate": 24},
+        "lengths": {"kind": "uniform", "prompt": {"min": 20, "max": 300}, "output": {"min": 16, "max": 96}},
+    }
+    engine = workload.engine.model_copy(update={"max_num_seqs": 32, "max_num_batched_tokens": 1024})
+    changed = workload.model_copy(update={"engine": engine})
+    return Workload.model_validate({**changed.model_dump(exclude_unset=True), "requests": requests})
 
 
 def _workload(model: str, dtype: str | None, device: dict[str, Any], kind: str, extent: Extent) -> Workload:

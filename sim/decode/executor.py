@@ -95,6 +95,11 @@ class TorchExecutor:
             self._pace.lost()
             raise OutOfMemoryError(_shortage(plan, serving, error)) from error
 
+    @property
+    def waited(self) -> int:
+        """Nanoseconds that the host has stood still, all in all, until the device had done a step."""
+        return self._pace.waited
+
     def rest(self) -> None:
         """Wait for what is under way: what the host does now belongs to no step."""
         self._pace.rest()

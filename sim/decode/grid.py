@@ -2,8 +2,9 @@
 
 From one sequence to as many as are asked for in powers of two, each at a few contexts, and from 25
 tokens of a prompt on: enough to tell bytes from operations from overheads.  Tokens of prompts are
-no powers of two, so that steps are padded here as much as in service.  What does not fit in the
-pool is left out.
+no powers of two, so that steps are padded here as much as in service, and before each prefill come
+some steps of decodes, as in service; the largest are also measured one after the other.  What does
+not fit in the pool is left out.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class Extent(NamedTuple):
     """Tokens of the longest sequence."""
 
 
+SPACED = 8
+"""Steps of decodes before each prefill."""
+
+
 def block_scenes(extent: Extent) -> list[Scene]:
     """Return the steps to measure where K/V lies in blocks."""
     seats, tokens, longest = extent
@@ -38,22 +43,26 @@ def block_scenes(extent: Extent) -> list[Scene]:
     scenes = [decode(count, context) for count, context in product(_doubling(1, seats), contexts)]
     scenes += [ragged(count, longest) for count in _parts(seats, 16, 4, 1)]
     scenes += [
-        Scene(f"prefill {count} at {start}", chunks=((start, count),))
-        for count, start in product(_doubling(25, tokens), (0, longest // 4))
+        Scene(f"prefill {count} at {start}, in a row", chunks=((start, count),))
+        for count, start in product(_parts(odd, 4, 2), (0, longest // 4))
+        if start + count <= longest
+    ]
+    one = (longest // 8,)
+    scenes += [
+        Scene(f"prefill {count} at {start}", one, ((start, count),), SPACED)
+        for count, start in product(_doubling(25, odd // 4), (0, longest // 4))
         if start + count <= longest
     ]
     scenes += [
-        Scene(f"prefill {chunks} x {count}", chunks=((0, count),) * chunks)
+        Scene(f"prefill {chunks} x {count}", one, ((0, count),) * chunks, SPACED)
         for chunks, count in ((4, odd // 16), (4, odd // 64), (16, odd // 64))
-        if count and chunks <= seats
+        if count and chunks < seats
     ]
-    for count, prefill in product(_parts(seats, 32, 8, 2), _parts(odd, 64, 32, 16, 10, 7, 4)):
-        if prefill <= longest:
-            name, short = f"decode {count} x {longest // 8} + prefill {prefill}", (longest // 8,) * count
-            scenes += [
-                Scene(name, short, ((0, prefill),)),
-                Scene(f"{name}, behind", short, ((0, prefill),), behind=True),
-            ]
+    scenes += [
+        Scene(f"decode {count} x {longest // 8} + prefill {prefill}", one * count, ((0, prefill),), SPACED)
+        for count, prefill in product(_parts(seats, 32, 8, 2), _parts(odd, 64, 32, 16, 10, 7, 4))
+        if prefill <= longest
+    ]
     if seats >= 8:
         short = (longest // 8,) * 8
         for blocks in (8, 64):

@@ -57,6 +57,8 @@ class Pace:
         """Kind and end of the step that is on the device, if its time is not measured yet."""
         self._told = 0
         """Nanoseconds told beyond `_end`."""
+        self.waited = 0
+        """Nanoseconds that the host has stood still, all in all, until a step had ended."""
         self._periods = {Kind(shape, idle=False): period for shape, period in periods.items()}
         """Nanoseconds that the last step of each kind took."""
 
@@ -92,7 +94,7 @@ class Pace:
         end = self._mark()
         flew = self._flying is not None
         self._settle()
-        end.synchronize()
+        self._wait(end)
         duration = self._between(end) - self._told if flew else time.perf_counter_ns() - self._begin - self._told
         self._end, self._told = end, 0
         return max(1, duration)
@@ -117,10 +119,15 @@ class Pace:
         """Measure the step that is on the device."""
         if self._flying is not None:
             kind, end = self._flying
-            end.synchronize()
+            self._wait(end)
             self._periods[kind] = took = self._between(end)
             self._told -= took
             self._end, self._flying = end, None
+
+    def _wait(self, end: Any) -> None:
+        began = time.perf_counter_ns()
+        end.synchronize()
+        self.waited += time.perf_counter_ns() - began
 
     def _between(self, end: Any) -> int:
         return round(float(self._end.elapsed_time(end)) * 1e6)

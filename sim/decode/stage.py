@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 
 GROUPS = 3
+MOST = 256
+"""Tokens by which a sequence may grow."""
 
 
 class Scene(NamedTuple):
@@ -41,12 +43,18 @@ class Scene(NamedTuple):
     """Tokens in the cache of each sequence that decodes."""
     chunks: tuple[tuple[int, int], ...] = ()
     """(tokens in the cache, tokens to compute) of each prefill."""
+    behind: int = 0
+    """Steps of the same decodes alone that come before each repeat, as most prefills do in service: the host is at
+    work on it behind the last of them, and a GPU's clock does not fall as it does under one prefill after another."""
     out: int = 0
     """Blocks swapped out before the step."""
     back: int = 0
     """Blocks swapped in."""
-    behind: bool = False
-    """Whether each repeat comes right after a step of the same decodes alone, as most prefills do in service."""
+
+    @property
+    def longer(self) -> int:
+        """Tokens by which the sequences that decode have grown in the end, at most."""
+        return (Patience().warmup + Patience().most) * (1 + self.behind)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -84,7 +92,7 @@ class Stage:
         case = setup.cases[0]
         self.allocator = case.allocator()
         whole = np.full(seats, longest)
-        self._requests = Requests(np.zeros(seats), whole, np.full(seats, Patience().most * 4))
+        self._requests = Requests(np.zeros(seats), whole, np.full(seats, MOST))
         runtime = assemble(
             decoder,
             case,
@@ -117,8 +125,8 @@ class Stage:
 
     def fits(self, scene: Scene) -> bool:
         """Whether there is room for a scene and its repeats."""
-        size, repeats = self.allocator.block_size, Patience().most * 4
-        blocks = sum(-(-(length + repeats) // size) for length in scene.lengths)
+        size = self.allocator.block_size
+        blocks = sum(-(-(length + scene.longer) // size) for length in scene.lengths)
         return (
             blocks <= self.allocator.num_blocks
             and len(scene.lengths) <= len(self._requests)
@@ -186,7 +194,7 @@ class Stage:
         serving, decoding = self._serving, self._serving.decoding
         chunks = [Chunk(job, *span) for job, span in zip(prefilling, scene.chunks, strict=True)]
         plan = Plan(len(decoding), chunks)
-        if scene.behind:
+        for _ in range(scene.behind):
             plan.behind = self._decode(Plan(len(decoding)))
         self._grow(plan)
         for kind, blocks in ((MoveKind.OUT, scene.out), (MoveKind.IN, scene.back)):

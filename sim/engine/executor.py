@@ -107,7 +107,8 @@ class Simulated:
             computed += tokens
             pairs += tokens * start + tokens * (tokens + 1) // 2
             context += end
-        load = Load(computed, pairs, context, len(chunks), seqs, attended, samples, behind_ns=plan.behind)
+        since = {"before_ns": plan.before, "behind_ns": plan.behind}
+        load = Load(computed, pairs, context, len(chunks), seqs, attended, samples, **since)
         window = self._window
         if window is None:
             return load

@@ -86,7 +86,8 @@ class Plan:
     """Nanoseconds of the step before if it ran decodes alone, else 0: an engine's host can be at work on this step
     meanwhile."""
     before: int = 0
-    """Nanoseconds of the step before after it had its pages: while it runs, those of this one can be mapped."""
+    """Nanoseconds of the step before after it had its pages: while it runs, those of this one can be mapped, and the
+    host can be at work on it."""
     hidden: int = 0
     """Nanoseconds of calls for pages that ran meanwhile; the executor says so."""
     exposed: int = 0

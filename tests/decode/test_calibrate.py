@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from allocators.content import Segments
 from sim.calibration import load_calibration
 from sim.cli import main
 from sim.cost import Load
@@ -15,8 +16,12 @@ from sim.decode import calibrate as module
 from sim.decode.grid import Extent, block_scenes
 from sim.decode.model import load
 from sim.decode.peaks import peaks_of, shipped_name
+from sim.decode.rehearsal import Clocked, prefill_host_s
 from sim.decode.stage import Patience, Scene, Stage
 from sim.decode.store import KVStore
+from sim.engine.jobs import Job
+from sim.engine.plan import Chunk, Plan
+from sim.engine.serving import Serving
 from sim.setup import prepare
 from tests.decode.room import CPU, workload
 
@@ -90,6 +95,32 @@ def test_tensors_and_nothing_are_measured_too(kind: str) -> None:
         assert point.load.copied_tokens > 0
     else:
         assert (point.route, point.load.prefill_tokens) == ("recompute", 34)
+
+
+def test_a_rehearsal_clocks_the_host_where_there_are_prefills(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(1000, 10_000, 1000))
+    monkeypatch.setattr("sim.decode.rehearsal.time.perf_counter_ns", lambda: next(now))
+
+    class Waiting:
+        waited = 0
+
+        def run(self, plan: Plan, serving: Serving) -> int:
+            self.waited += 300 if plan.chunks else 700
+            return 5
+
+    stage = make_stage({"kind": "paged", "block_size": 4})
+    clocked = Clocked(Waiting())  # type: ignore[arg-type]
+    job = Job(0, 0, 9, 9, 1, Segments([], 0))
+    for plan in (Plan(chunks=[Chunk(job, 0, 5)]), Plan(1), Plan(1, [Chunk(job, 5, 4)]), Plan(2)):
+        assert clocked.run(plan, Serving(stage.allocator)) == 5
+    assert clocked.prefills == [1000 - 300]  # what came before the first step is not known
+
+
+def test_a_rehearsal_serves_the_model_that_is_calibrated() -> None:
+    setup = prepare(module._rehearsal(module._workload("tiny-llama", None, peaks_of(CPU), "paged", SMALL)))
+    assert setup.workload.engine.max_num_seqs == 32
+    decoder = load("tiny-llama", setup.geometry, CPU)
+    assert 0 < prefill_host_s(decoder, setup.workload, "torch") < 10
 
 
 def test_swaps_really_move_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
