@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ class Media(NamedTuple):
 
 class Content(ABC):
     """The identity of a sequence's tokens, computed block by block and remembered."""
+
+    __slots__ = ("_keys", "root")
 
     def __init__(self, root: int = 0) -> None:
         """Start a chain of keys at `root`: equal roots may share (salt, LoRA), others never."""
@@ -68,12 +69,18 @@ class Content(ABC):
 class Segments(Content):
     """Content as pieces (id, length) in order, then `tail`, the id of everything after them."""
 
+    __slots__ = ("_ids", "_starts")
+
     def __init__(self, pieces: Iterable[tuple[int, int]], tail: int, root: int = 0) -> None:
         """Describe a sequence: `pieces` of its prompt, and `tail` for its output."""
         super().__init__(root)
-        pieces = [(name, length) for name, length in pieces if length > 0]
-        self._ids = [name for name, _ in pieces] + [tail]
-        self._starts = [0, *accumulate(length for _, length in pieces)]
+        names, ends = [], [0]
+        for name, length in pieces:
+            if length > 0:
+                names.append(name)
+                ends.append(ends[-1] + length)
+        self._ids = (*names, tail)
+        self._starts = tuple(ends)
 
     def piece(self, start: int, stop: int) -> tuple[int, ...]:
         """Identify the range by (segment id, offset inside it, length) of each segment it touches."""
@@ -123,6 +130,8 @@ class Segments(Content):
 
 class Tokens(Content):
     """Content as token ids, appended to as the model speaks."""
+
+    __slots__ = ("_media", "tokens")
 
     def __init__(self, tokens: Sequence[int], root: int = 0, media: Sequence[Media] = ()) -> None:
         """Hold a prompt's token ids; `media` positions add their hashes to the blocks they touch."""

@@ -15,7 +15,6 @@ The options of a kind become keyword arguments of its constructor, under the sam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -77,6 +76,8 @@ NAMES: Mapping[type, str] = {bool: "true or false", int: "a whole number", float
 
 def meant(word: object, known: Iterable[object]) -> str:
     """Return ` (did you mean X?)` for the nearest of the known words, or nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
+
     near = get_close_matches(str(word), [str(name) for name in known], n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 

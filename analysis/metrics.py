@@ -70,7 +70,10 @@ class Observed:
     @cached_property
     def held(self) -> Floats:
         """Slots that running sequences hold, each step."""
-        return np.asarray(np.sum([self.steps[name] for name in HELD], axis=0), np.float64)
+        held = np.zeros(len(self.durations))
+        for name in HELD:
+            held += self.steps[name]
+        return held
 
     def mean(self, values: Column) -> float:
         """Time-weighted mean of a column of steps; NaN for an empty run."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,7 @@ def write_report(directory: str | Path, out: str | Path | None = None) -> Path:
 
     """
     opened = open_directory(directory)
-    target = Path(out) if out is not None else opened.path / "report.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render(opened), encoding="utf-8")
-    return target
+    return _write(Path(out) if out is not None else opened.path / "report.html", opened)
 
 
 def write_joint_report(directories: Sequence[str | Path], out: str | Path) -> Path:
@@ -53,17 +50,23 @@ def write_joint_report(directories: Sequence[str | Path], out: str | Path) -> Pa
         RunDirectoryError: one of them is not a run directory, or two have the same name.
 
     """
-    target = Path(out)
+    return _write(Path(out), together([open_directory(path) for path in directories]))
+
+
+def _write(target: Path, directory: RunDirectory) -> Path:
+    """Write a page piece by piece: most of it is plotly.js, of which no copy is needed."""
+    pieces = render(directory)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(render(together([open_directory(path) for path in directories])), encoding="utf-8")
+    with target.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
     return target
 
 
-def render(directory: RunDirectory) -> str:
-    """Make the page of one run directory as text."""
+def render(directory: RunDirectory) -> Iterator[str]:
+    """Make the page of one run directory as pieces of text."""
     page = document(directory)
     template = environment().get_template("report.html.j2")
-    text: str = template.render(
+    pieces: Iterator[str] = template.generate(
         name=directory.name,
         subtitle=subtitle(directory),
         findings=page["findings"],
@@ -82,7 +85,7 @@ def render(directory: RunDirectory) -> str:
         scripts=[asset(f"{name}.js") for name in SCRIPTS],
         plotly=plotly_js(),
     )
-    return text
+    return pieces
 
 
 def subtitle(directory: RunDirectory) -> list[str]:
@@ -126,7 +129,7 @@ def plotly_js() -> str:
     spec = find_spec("plotly")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("plotly is not installed, and with it the plotly.js of the page")
-    return Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js").read_text(encoding="utf-8")
+    return Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js").read_bytes().decode()
 
 
 def environment() -> Any:

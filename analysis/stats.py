@@ -145,33 +145,31 @@ def bootstrap(
     ordered = np.sort(values)
     edges = ordered[np.arange(bins) * count // bins]
     place = np.searchsorted(edges, values, side="right") - 1
-    histogram = np.bincount(block * bins + place, minlength=blocks * bins).reshape(blocks, bins)
+    histogram = np.bincount(place * blocks + block, minlength=bins * blocks).reshape(bins, blocks)
     representative = ordered[((np.arange(bins) + 0.5) * count / bins).astype(np.int64)]
     draws = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
     sizes = np.bincount(block, minlength=blocks)
     means = (draws @ np.bincount(block, weights=values, minlength=blocks)) / (draws @ sizes)
-    reached = _reached(draws, histogram.cumsum(axis=1), quantiles)
+    reached = _reached(draws.astype(np.int32), histogram.cumsum(axis=0, dtype=np.int32), quantiles)
     spans = percentiles(np.vstack([means, representative[reached]]), (0.025, 0.975)).tolist()
     mean, *others = ((low, high) for low, high in spans)
     return mean, others
 
 
-def _reached(draws: Array, cumulative: Array, quantiles: Sequence[float]) -> Array:
+def _reached(draws: Array, upto: Array, quantiles: Sequence[float]) -> Array:
     """Find the bin in which each drawn multiset reaches each quantile of its size, by bisection over bins.
 
     Args:
-        draws: int64[resamples, blocks], how often each block is drawn.
-        cumulative: int64[blocks, bins], values of a block up to and with each bin.
+        draws: int32[resamples, blocks], how often each block is drawn.
+        upto: int32[bins, blocks], values of each block up to and with a bin.
         quantiles: in [0, 1].
 
     Returns:
         int64[len(quantiles), resamples], the first bin up to which there are as many values as wanted.
 
     """
-    bins = cumulative.shape[1]
-    upto = np.ascontiguousarray(cumulative.T)
     wanted = np.asarray(quantiles, np.float32)[:, None] * (draws @ upto[-1]).astype(np.float32)
-    low, high = np.zeros(wanted.shape, np.int64), np.full(wanted.shape, bins - 1)
+    low, high = np.zeros(wanted.shape, np.int64), np.full(wanted.shape, len(upto) - 1)
     while (low < high).any():
         middle = (low + high) // 2
         enough = np.einsum("rb,qrb->qr", draws, upto[middle]) >= wanted

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from analysis.compare import Comparison
 from analysis.figures import SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of
 from analysis.metrics import SHARES
 from analysis.numbers import short
@@ -25,6 +24,9 @@ from analysis.published import Row, cells_of, rows
 from analysis.stats import Verdict
 from analysis.terminal import plain
 from analysis.variants import Variants
+
+if TYPE_CHECKING:
+    from analysis.compare import Comparison
 
 NAME = 18
 """Columns of an allocator's name."""

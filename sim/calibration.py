@@ -9,7 +9,6 @@ well the cost model follows and can fit again.  Those that come with the simulat
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -149,6 +148,8 @@ def load_calibration(path: Path) -> Calibration:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415  (only where a calibration is named)
+
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-import tomllib
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,15 +15,21 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 def own() -> str:
     """Version of kvsim: the one installed, else that of the checkout it runs from."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  (start-up time of `--help`)
+
     try:
         return version("kvsim")
     except PackageNotFoundError:
+        import tomllib  # noqa: PLC0415  (only here)
+
         project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
         return f"{project['version']}+checkout"
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of Python, of kvsim, and of those other packages that are installed."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  (start-up time of `--help`)
+
     found = {"python": platform.python_version(), "kvsim": own()}
     for name in packages:
         with suppress(PackageNotFoundError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ class WorkloadError(Exception):
 
 def meant(word: object, known: Iterable[object]) -> str:
     """Return ` (did you mean X or Y?)` for the known words that begin with `word`, or the nearest; or nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
+
     names = {str(name).lower(): str(name) for name in known}
     asked = str(word).lower()
     near = [name for name in names if asked and name.startswith(asked)] or get_close_matches(asked, names, n=1)

@@ -19,7 +19,6 @@ from workloads.lengths import tokens
 from workloads.requests import Requests
 from workloads.schema import MOST, NOMINAL_TOKEN_S, Generated, Trace, Workload
 from workloads.streams import stream
-from workloads.traces import read
 from workloads.units import Scene, Single, Units
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ def _stream(seed: int, repeat: int, name: str) -> np.random.Generator:
 
 def _replayed(trace: Trace, streams: Streams) -> Requests:
     """Read a trace, and pace it anew if asked to."""
+    from workloads.traces import read  # noqa: PLC0415  (start-up time of what is drawn)
+
     made = read(trace, streams("spread"))
     if trace.arrivals is None:
         return made

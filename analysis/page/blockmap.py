@@ -8,8 +8,8 @@ resampled in time.  Where a pool has more blocks than rows, one block in so many
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from analysis.page.pack import Packed, pack
 
 FREE, CACHED, FIRST_OWNER = 0, 1, 2
 ROWS = 4096
+Ints = npt.NDArray[np.signedinteger[Any]]
 AT_ONCE = 1 << 21
 """Cells drawn in one go, which bounds memory."""
 
@@ -63,56 +64,72 @@ def block_map(blocks: Columns, num_blocks: int, block_size: int, cells: int) -> 
     if not len(times):
         return None
     first = np.flatnonzero(np.diff(times, prepend=-1.0))
-    snapshots = len(first)
+    snapshots, lengths = len(first), np.diff(first, append=len(times))
     stride = max(1, -(-num_blocks // ROWS), -(-num_blocks * min(snapshots, 400) // cells))
     rows = -(-num_blocks // stride)
     skip = max(1, -(-snapshots * rows // cells))
-    instants, first, end = times[first][::skip], first[::skip], np.append(first[1:], len(times))[::skip]
+    instants = times[first]
+    if skip > 1:
+        shown = np.arange(snapshots) % skip == 0
+        blocks = {name: np.asarray(column)[np.repeat(shown, lengths)] for name, column in blocks.items()}
+        instants, lengths = instants[shown], lengths[shown]
     owners, place = _owners(np.asarray(blocks["request_id"]))
     codes = np.where(place >= 0, place + FIRST_OWNER, CACHED).astype(np.uint32)
-    shape = (rows, len(instants))
+    holders = np.minimum(blocks["references"], 255).astype(np.uint8)
+    block, count, slack = (np.asarray(blocks[name], np.int32) for name in ("block", "count", "slack"))
+    shape = len(instants), rows
     owner, references, empty = np.zeros(shape, np.uint32), np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    for column, part in _parts(first, end, rows):
-        block, count, slack = (np.asarray(blocks[name], np.int32)[part] for name in ("block", "count", "slack"))
-        low, high = -(-(block - 1) // stride), (block + count - 2) // stride  # rows whose block is in the run
-        drawn = np.maximum(high - low + 1, 0)
-        which = np.repeat(np.arange(len(block), dtype=np.int32), drawn)
-        nth = np.arange(len(which), dtype=np.int32) - (np.cumsum(drawn, dtype=np.int32) - drawn)[which]
-        where = (low * shape[1] + column)[which] + nth * shape[1]
-        owner.reshape(-1)[where] = codes[part][which]
-        holders = np.minimum(np.asarray(blocks["references"])[part], 255).astype(np.uint8)
-        references.reshape(-1)[where] = holders[which]
-        partly = np.flatnonzero((slack > 0)[which])
-        run, nth = which[partly], nth[partly]
-        filled = (count * block_size - slack - (low * stride - block + 1) * block_size)[run] - nth * (
-            stride * block_size
-        )
-        empty.reshape(-1)[where[partly]] = 255 - np.clip(filled, 0, block_size) * 255 // block_size
-    return BlockMap(instants, owners, owner, references, empty, stride, snapshots)
+    until = np.append(0, lengths.cumsum())
+    some = max(1, AT_ONCE // rows)
+    for begin in range(0, len(instants), some):
+        drawn = slice(begin, begin + some)
+        part = slice(until[begin], until[min(begin + some, len(instants))])
+        which = _runs_of_rows(block[part], count[part], lengths[drawn], rows, stride)
+        where = which.nonzero()
+        run = which[where] - 1
+        owner[drawn][where] = codes[part][run]
+        references[drawn][where] = holders[part][run]
+        partly = (slack[part][run] > 0).nonzero()[0]
+        run, row = run[partly], where[1][partly]
+        filled = (count[part][run] - row * stride - 1 + block[part][run]) * block_size - slack[part][run]
+        empty[drawn][where[0][partly], row] = 255 - np.clip(filled, 0, block_size) * 255 // block_size
+    return BlockMap(instants, owners, owner.T, references.T, empty.T, stride, snapshots)
 
 
-def _parts(
-    first: npt.NDArray[np.int64], end: npt.NDArray[np.int64], rows: int
-) -> Iterator[tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]]:
-    """Yield some snapshots at a time: the column that each of their runs is in, and where the runs are."""
-    size = max(1, AT_ONCE // rows)
-    for begin in range(0, len(first), size):
-        lengths = end[begin : begin + size] - first[begin : begin + size]
-        column = np.repeat(np.arange(begin, begin + len(lengths), dtype=np.int32), lengths)
-        place = np.arange(len(column)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        yield column, first[column] + place
+def _runs_of_rows(block: Ints, count: Ints, lengths: Ints, rows: int, stride: int) -> Ints:
+    """Say in which run the block of each row is at some snapshots.
+
+    Args:
+        block: int32[runs], first block of each run, ascending within a snapshot.
+        count: int32[runs], its blocks.
+        lengths: int64[snapshots], runs of each snapshot.
+        rows: rows to draw.
+        stride: a row stands for one block in so many.
+
+    Returns:
+        int32[snapshots, rows], 1 for the first run and so on, 0 where the block is in none.
+
+    """
+    low, high = -(-(block - 1) // stride), (block + count - 2) // stride  # rows whose block is in the run
+    column = np.repeat(np.arange(len(lengths)), lengths)
+    drawn = (high >= low).nonzero()[0]
+    which = np.zeros((len(lengths), rows), np.int32)
+    which[column[drawn], low[drawn]] = drawn + 1
+    np.maximum.accumulate(which, axis=1, out=which)  # a run goes on until another one begins, or it ends
+    which[np.append(-1, high)[which] < np.arange(rows)] = 0
+    return which
 
 
 def blocks_held(blocks: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Request ids and the most blocks each was seen to hold at a snapshot."""
     (owners, place), counts = _owners(np.asarray(blocks["request_id"])), np.asarray(blocks["count"])
-    most = np.zeros(len(owners), np.int64)
+    most = np.zeros(len(owners) + 1)  # the first for blocks that no request owns
     first = np.flatnonzero(np.diff(np.asarray(blocks["time_s"], np.float64), prepend=-1.0))
-    for part in np.split(np.arange(len(place)), first[1:]):
-        owned = part[place[part] >= 0]
-        held = np.bincount(place[owned], weights=counts[owned], minlength=len(owners))
-        np.maximum(most, held.astype(np.int64), out=most)
-    return owners, most
+    for begin, length in zip(first, np.diff(first, append=len(place)), strict=True):
+        part = slice(begin, begin + length)
+        held = np.bincount(place[part] + 1, counts[part], len(most))
+        np.maximum(most, held, out=most)
+    return owners, most[1:].astype(np.int64)
 
 
 def _owners(ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

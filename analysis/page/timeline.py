@@ -70,7 +70,9 @@ def choose(steps: Columns, points: int, windows: Sequence[Window]) -> npt.NDArra
         return np.arange(len(start))
     from tsdownsample import MinMaxLTTBDownsampler  # noqa: PLC0415  (only for long runs)
 
-    held = np.sum([steps[name] for name in HELD], axis=0).astype(np.float64)
+    held = np.zeros(len(start))
+    for name in HELD:
+        held += steps[name]
     main = [held, *(np.asarray(steps[name], np.float64) for name in ("live", "running", "waiting"))]
     each = max(points // len(main), 3)
     sampler: Any = MinMaxLTTBDownsampler
@@ -80,7 +82,9 @@ def choose(steps: Columns, points: int, windows: Sequence[Window]) -> npt.NDArra
         first, last = np.searchsorted(start, (begin, end))
         inside = np.arange(max(first - 1, 0), last)
         chosen.append(inside[:: max(1, -(-len(inside) * 4 // points))])
-    return np.unique(np.concatenate([*chosen, [0, len(start) - 1]]).astype(np.int64))
+    kept = np.zeros(len(start), np.bool_)
+    kept[np.concatenate([*chosen, [0, len(start) - 1]]).astype(np.int64)] = True
+    return np.flatnonzero(kept)  # what `np.unique` would say, which imports masked arrays
 
 
 def rates(steps: Columns) -> dict[str, npt.NDArray[np.float32]]:

@@ -90,9 +90,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
         program: what help and messages call the program.
 
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our vectors are too short to share, and waiting threads spin
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # NumPy's, so that either reuses what the other frees
-    gc.set_threshold(100_000, 20, 100)  # what we drop is free of cycles: looking for them takes a tenth of a run
+    settle()
     sys.stdout = sys.stdout or _nowhere()  # closed by whoever started us: there is nothing to print to
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -100,6 +98,14 @@ def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _warn
         return _run(arguments, program)
+
+
+def settle() -> None:
+    """Set what libraries heed when they are imported, and how often Python looks for cycles."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our vectors are too short to share, and waiting threads spin
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # NumPy's, so that either reuses what the other frees
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looked for in the metadata of all that is installed
+    gc.set_threshold(1_000_000, 20, 100)  # what we drop is free of cycles: looking for them takes a tenth of a run
 
 
 def _run(arguments: Sequence[str] | None, program: str) -> int:

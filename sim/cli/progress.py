@@ -6,14 +6,12 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-
 from sim.cli.output import Terminal, terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn, TaskID
 
     from sim.planner.execute import Step
@@ -22,6 +20,9 @@ if TYPE_CHECKING:
 
 def bars(console: Terminal, *more: ProgressColumn, quiet: bool = False) -> Bars:
     """Make bars that vanish when the work is done: what, how far, since when, and `more`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415  (start-up)
+    from rich.progress import Progress as Bars  # noqa: PLC0415  (ditto)
+
     what = TextColumn("{task.description}", markup=False)
     columns = what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *more
     return Bars(*columns, console=console, transient=True, disable=quiet)
@@ -51,6 +52,8 @@ def counted(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
     elif not console.is_terminal:
         yield _Counts(console)
     else:
+        from rich.progress import TimeRemainingColumn  # noqa: PLC0415  (start-up time of what shows no bars)
+
         with bars(console, TimeRemainingColumn()) as rows:
             task = rows.add_task("simulations", total=None)
 

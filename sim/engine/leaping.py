@@ -24,7 +24,7 @@ LONGEST = 4096
 """Steps a leap; bounds its arrays."""
 
 
-def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArray[np.int64], Stretch] | None:
+def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArray[np.int64], int, Stretch] | None:
     """Find times and memory for as many pure-decode steps as are certain.
 
     Args:
@@ -33,7 +33,7 @@ def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArra
         until: nanoseconds from now after which no step may start.
 
     Returns:
-        int64[steps], the nanoseconds of each, and the memory found for them.  None if the executor cannot
+        int64[steps], the nanoseconds of each, their sum, and the memory found for them.  None if the executor cannot
         foresee, or the first step lacks memory; nothing has changed then.
 
     """
@@ -41,9 +41,9 @@ def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArra
     durations = executor.foresee(serving, min(decoding.soonest(), LONGEST))
     if durations is None:
         return None
-    steps = len(durations)
-    if int(durations.sum()) - int(durations[-1]) >= until:
-        steps = 1 + int(durations.cumsum().searchsorted(until, side="left"))
+    steps, ends = len(durations), durations.cumsum()
+    if steps > 1 and ends[-2] >= until:
+        steps = 1 + int(ends.searchsorted(until, side="left"))
     done = serving.growing.stretch(steps)
     if not done.steps:
         return None
@@ -52,4 +52,5 @@ def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArra
         plan = Plan(len(decoding), copied_tokens=done.copied)
         plan.move(MoveKind.COPY, done.copies)
         durations[0] = executor.run(plan, serving)
-    return durations, done
+        return durations, int(durations[0]), done
+    return durations, int(ends[done.steps - 1]), done

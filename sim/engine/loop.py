@@ -430,7 +430,7 @@ class Engine:
         leapt = leap(serving, self.executor, until)
         if leapt is None:
             return None
-        durations, found = leapt
+        durations, total, found = leapt
         steps, count = len(durations), len(serving.decoding)
         gap = now + int(durations[0]) - serving.decoding.emitted
         serving.tokens += count  # those of the first step
@@ -438,7 +438,7 @@ class Engine:
         serving.tokens += count * (steps - 1)
         self.steps += steps
         self._pace, self._decoded_alone, self._exposed = int(durations[-1]), True, 0
-        return steps, int(durations.sum())
+        return steps, total
 
     def _book_decodes(self, steps: int) -> None:
         """Enter what a leap produced, now that it has ended."""

@@ -282,7 +282,7 @@ def test_contrast_prefers_reserving_against_paged(toy: Path) -> None:
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(toy: Path) -> None:
-    text = render(open_directory(toy))
+    text = "".join(render(open_directory(toy)))
     assert "default-src 'none'" in text
     assert len(text) < 8_000_000
     head = text[: text.index('id="plotly"')] + text[text.rindex("</script>") :]
@@ -302,7 +302,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     path = write_directory(
         tmp_path / "run", count=10, kinds=("paged", "preallocated"), labels=(HOSTILE, "<b>b</b>"), name=HOSTILE
     )
-    text = render(open_directory(path))
+    text = "".join(render(open_directory(path)))
     assert "<img src=x" not in text
     assert "<script>document.title" not in text
     assert "&lt;img src=x" in text

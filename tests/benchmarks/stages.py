@@ -9,7 +9,6 @@ within it.  What no stage covers is imports and the rest.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import tempfile
 import time
@@ -61,11 +60,10 @@ class Clock:
 
 def stages(workload: Path, out: Path) -> dict[str, float]:
     """Run a workload through the command line; returns CPU seconds by stage, and of the process so far."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, before imports
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     clock = Clock()
     begin = time.process_time()
     app = importlib.import_module("sim.cli.app")
+    app.settle()
     importlib.import_module("sim.cli.run")
     imports = time.process_time() - begin
     with ExitStack() as patches:
