@@ -81,10 +81,15 @@ def _audit_keys(allocator: SharingRows) -> None:
     table, size = allocator.table, allocator.block_size
     if not allocator.contents.keys() <= set(table.rows()):
         raise CorruptionError("a row that is not open has tokens")
+    if allocator.entangled != allocator.contents.keys() - allocator.apart.keys():
+        raise CorruptionError("a row whose tokens are known is neither apart nor entangled, or one is that has none")
+    tips = {allocator.contents[row].keys(size, done)[done - 1]: row for row, done in allocator.apart.items()}
+    if tips != allocator.tips:
+        raise CorruptionError("a row that is apart cannot be found by its last key")
     if not allocator.prefix_cache and (allocator.contents or len(allocator.pool.cache)):
         raise CorruptionError("a block has a key though nothing is cached")
     for row, content in allocator.contents.items():
-        full = int(table.length[row]) // size
+        full = allocator.apart.get(row, int(table.length[row]) // size)
         for block, key in zip(table.row(row).tolist(), content.keys(size, full)[:full], strict=False):
-            if block and allocator.pool.cache.key[block] != key:
+            if block and not allocator.pool.cache.carries(block, key):
                 raise CorruptionError(f"block {block} of row {row} has not the key of its tokens")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, TypeAlias
@@ -35,6 +36,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 BLOCK_SIZE = Option(int, 16, "token slots a block", minimum=1, maximum=1024)
 LARGE = 4
 """Slots a block from which on it pays to name only rows that run out; in smaller ones most rows do."""
+NO_ROWS: frozenset[int] = frozenset()
 
 
 class AllocatorError(Exception):
@@ -248,7 +250,9 @@ class Allocator(ABC):
     lags behind.  `grow` with the length that a row has by now puts it right, as `fork` and `swap_out` want it."""
     regular: bool = False
     """True if a row that runs out of slots gets one block, and nothing else ever happens to a row that decodes, once
-    it has grown after a fork or a swap: `append` may then stand for `grow`."""
+    it has grown after a fork or a swap, and while it is not `entangled`: `append` may then stand for `grow`."""
+    entangled: AbstractSet[int] = NO_ROWS
+    """Rows of a `regular` allocator that must be named in `grow` when a block of theirs becomes full, too."""
     settled: bool = True
     """True if an `admit` that was refused stays refused until something is released (no cache, no moves)."""
     token_slots: int = 1
@@ -408,15 +412,22 @@ class Allocator(ABC):
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
 
-    def append(self, rows: Sequence[int]) -> None:
+    def append(self, rows: Sequence[int]) -> Sequence[int]:
         """Give rows, in the order given, one more block whose first slot is used: `grow` where that is all it does.
 
         Args:
             rows: open rows of an allocator that is `regular`, all of whose slots are used; a row that is named
                 again gets another block, as if the one before had been used up meanwhile.  There must be `room`.
 
+        Returns:
+            How many cached blocks were evicted to take each block; nothing if none was.
+
         """
         raise AllocatorError(f"{self.kind} grows in more ways than by a block")
+
+    def note(self, rows: Ints, lengths: Ints) -> None:
+        """Learn how long rows have become within the slots they have, where `append` has stood for `grow`."""
+        self.table.length[rows] = lengths
 
     @property
     def room(self) -> int:

@@ -10,7 +10,8 @@ a 64-bit hash over everything from the start of the sequence to the block's end 
   no token is ever materialised.  The last piece is open-ended: the output.
 * `Tokens`: real token ids, as an engine has them.
 
-Keys are Python's tuple hashes over integers, which do not depend on PYTHONHASHSEED.
+Keys are Python's tuple hashes over integers, which do not depend on PYTHONHASHSEED.  Inside a
+segment they need no chain: the key before it and the place in it say all, and many are mixed at once.
 Sequences that may meet in one cache must be of one kind.
 """
 
@@ -20,9 +21,12 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+MASK = (1 << 64) - 1
 AHEAD = 128
 """Tokens of an output whose keys are found at once."""
 
@@ -64,6 +68,17 @@ class Content(ABC):
 
     def _keys_of_first(self, tokens: int) -> dict[int, list[int]]:
         return {block_size: keys[: tokens // block_size] for block_size, keys in self._keys.items()}
+
+
+def _mixed(seed: int, start: int, stop: int) -> list[int]:
+    """Scramble a seed and each number of `[start, stop)` to 64 bits (SplitMix64, Steele et al., OOPSLA 2014)."""
+    state = np.arange(start + 1, stop + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed & MASK)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    state[state == 0] = 1
+    keys: list[int] = state.view(np.int64).tolist()
+    return keys
 
 
 class Segments(Content):
@@ -108,11 +123,10 @@ class Segments(Content):
             if inside <= known:  # the next block reaches into another segment
                 super().keys(block_size, known + 1)
                 continue
-            name, offset = self._ids[index], start - self._starts[index]
-            parent = keys[-1] if keys else self.root
-            for place in range(offset, offset + (inside - known) * block_size, block_size):
-                parent = hash((parent, (name, place, block_size))) or 1
-                keys.append(parent)
+            name, first = self._ids[index], -(-self._starts[index] // block_size)
+            parent = keys[first - 1] if first else self.root
+            offset = first * block_size - self._starts[index]
+            keys += _mixed(hash((parent, (name, offset, block_size))), known - first, inside - first)
         return keys
 
     def branch(self, tokens: int, tail: int) -> Segments:

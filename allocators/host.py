@@ -103,7 +103,7 @@ class HostPool:
         if length < slots:
             device.tails.add(target)
         if row in self.contents:
-            device.contents[target] = self.contents[row]
+            device.know(target, self.contents[row])
             named = device.table.blocks[target, : length // device.block_size]
             nameless = np.flatnonzero((named > 0) & (device.pool.cache.key[named] == 0))  # moved now, or by a fork
             device.enter(device.name(np.full(len(nameless), target), nameless))

@@ -67,7 +67,7 @@ def leap(allocator: SharingRows, rows: Ints, lengths: Ints, steps: int) -> Leap:
     steps = taking.steps
     if not steps:
         return Allocator.advance(allocator, rows, lengths, 1)
-    filling = strikes(-(lengths + 1) % size, size, steps if allocator.contents else 0)
+    filling = strikes(-(lengths + 1) % size, size, steps if allocator.entangled else 0)
     naming = allocator.name(rows[filling.who], lengths[filling.who] // size + filling.nth)
     first = allocator.order_matters(naming)
     if first is not None:

@@ -24,7 +24,6 @@ import numpy as np
 
 from allocators.base import (
     BLOCK_SIZE,
-    LARGE,
     MISS,
     AllocatorError,
     Ask,
@@ -40,10 +39,12 @@ from allocators.base import (
 from allocators.content import Content
 from allocators.leap import leap, spread
 from allocators.options import Option
-from allocators.rows import Bools, Naming, SharingRows
+from allocators.rows import Bools, SharingRows
 
 FEW = 24
 """Rows up to which Python beats NumPy."""
+MANY = 96
+"""Blocks up to which it does where no more is done than to list them."""
 
 
 class PagedAllocator(SharingRows):
@@ -100,9 +101,8 @@ class PagedAllocator(SharingRows):
             host_blocks=host_blocks,
         )
         self.settled = not self.prefix_cache and not self.windowed
-        if not self.windowed and block_size >= LARGE:
-            self.notice = int(self.prefix_cache)
-            self.regular = not self.prefix_cache
+        if not self.windowed:
+            self.notice, self.regular = int(self.prefix_cache), True
         self._reaches = np.greater_equal if self.prefix_cache else np.greater
 
     # -- admission -------------------------------------------------------------------------
@@ -111,10 +111,18 @@ class PagedAllocator(SharingRows):
         """See `Allocator.lookup`.  Stops at the first miss; in a sliding window earlier blocks may be missing."""
         if not self.prefix_cache:
             return MISS
-        keys = content.keys(self.block_size, full := (tokens - 1) // self.block_size)[:full]
-        cache = self.pool.cache
-        blocks = cache.window(keys, self.window.reach) if self.windowed else cache.run(keys)
-        return Hit(len(blocks) * self.block_size, tuple(blocks))
+        full = (tokens - 1) // self.block_size
+        while True:
+            blocks = self.find(content, full)
+            last = content.keys(self.block_size, len(blocks))[len(blocks) - 1] if blocks else 0
+            row = self.tips.get(last)
+            if row is None or not self.catch_up(row):
+                return Hit(len(blocks) * self.block_size, tuple(blocks))
+
+    def find(self, content: Content, count: int) -> list[int]:
+        """Return those of the first `count` blocks of a content that make a prefix hit, as far as they are entered."""
+        keys = content.keys(self.block_size, count)[:count]
+        return self.pool.cache.window(keys, self.window.reach) if self.windowed else self.pool.cache.run(keys)
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """See `Allocator.never`: the context bounds a sequence, then the pool."""
@@ -140,21 +148,30 @@ class PagedAllocator(SharingRows):
                 return self._short_of(last, ask.spare)
             need = -(-ask.tokens // size)
             return Grant(self.open_row(self.pool.take(need)[0], ask.tokens), need * size)
-        keys = ask.content.keys(size, ask.tokens // size)
         blocks = np.array(hit.blocks, np.int64)
         reused = blocks[blocks > 0]
-        if (self.pool.cache.key[reused] != np.array(keys[: len(blocks)], np.int64)[blocks > 0]).any():
+        if len(blocks) and not self.is_fresh(ask.content, blocks):
             raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
         need = self.blocks_for(whole) - len(hit.blocks) + self.pool.revived(reused)
         if need + ask.spare > self.pool.free:
             return self._short_of(need, ask.spare)
-        self.pool.share(reused)
+        if len(blocks):
+            self.take_part(ask.content, blocks)
         taken, _ = self.pool.take(self.blocks_for(ask.tokens) - len(hit.blocks))
         row = self.open_row(np.concatenate([blocks, taken]), ask.tokens)
-        self.contents[row] = ask.content
-        new = range(len(hit.blocks), ask.tokens // size)
-        self.enter(Naming(keys[new.start : new.stop], [row] * len(new), list(new)))
+        self.know(row, ask.content)
+        self.enter_row(row, len(blocks), ask.tokens // size)
         return Grant(row, int(table.slots[row]))
+
+    def is_fresh(self, content: Content, blocks: Ints) -> bool:
+        """Whether blocks of a prefix hit still hold what they did."""
+        keys = content.keys(self.block_size, len(blocks))[: len(blocks)]
+        return bool((self.pool.cache.key[blocks] == np.array(keys, np.int64))[blocks > 0].all())
+
+    def take_part(self, content: Content, blocks: Ints) -> None:
+        """Hold the blocks of a prefix hit, for a row that is about to be opened."""
+        self.meet(content.keys(self.block_size, len(blocks))[len(blocks) - 1 : len(blocks)])
+        self.pool.share(blocks[blocks > 0])
 
     def reset(self) -> Refusal | None:
         """Forget every cached prefix.  Refused while any block is held."""
@@ -192,18 +209,39 @@ class PagedAllocator(SharingRows):
         self.table.length[rows[:granted]] = lengths[:granted]
         return Growth(granted, refusal, copies, copied)
 
-    def append(self, rows: Sequence[int]) -> None:
+    def append(self, rows: Sequence[int]) -> Sequence[int]:
         """See `Allocator.append`."""
         if not rows:
-            return
-        table, size = self.table, self.block_size
-        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
-        for row, block in zip(rows, self.pool.take(len(rows))[0].tolist(), strict=True):
-            have = count[row]
-            cells[row, have] = block
-            length[row] = have * size + 1
-            count[row] = have = have + 1
-            slots[row] = have * size
+            return ()
+        table, size, evicted = self.table, self.block_size, self.pool.evicted
+        blocks, lost = self.pool.take(len(rows))
+        if len(rows) > MANY:
+            self._append_many(rows, blocks)
+        else:
+            length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+            for row, block in zip(rows, blocks.tolist(), strict=True):
+                have = count[row]
+                cells[row, have] = block
+                length[row] = have * size + 1
+                count[row] = have = have + 1
+                slots[row] = have * size
+        return lost.tolist() if self.pool.evicted > evicted else ()
+
+    def _append_many(self, named: Sequence[int], blocks: Ints) -> None:
+        """List blocks in the rows they were taken for, where a row may be named several times."""
+        table, size, rows = self.table, self.block_size, np.array(named, np.int64)
+        columns = table.count[rows]
+        if len(set(named)) < len(named):
+            order = rows.argsort(kind="stable")
+            rows, blocks, columns = rows[order], blocks[order], columns[order]
+            place = np.arange(len(rows))
+            begins = np.append(True, rows[1:] != rows[:-1])
+            columns += place - np.maximum.accumulate(np.where(begins, place, 0))
+        table.blocks[rows, columns] = blocks
+        columns += 1
+        table.count[rows] = columns  # of a row that is here several times, the last one stays
+        table.slots[rows] = slots = columns * size
+        table.length[rows] = slots - size + 1
 
     @property
     def room(self) -> int:
@@ -325,7 +363,7 @@ class PagedAllocator(SharingRows):
         table, size = self.table, self.block_size
         now, count = table.length.data, table.count.data
         slots, cells = table.slots.data, table.blocks.data
-        at_once = not self.contents and sum(needs) <= self.pool.free
+        at_once = not self.entangled and sum(needs) <= self.pool.free
         taken = iter(self.pool.take(sum(needs))[0].tolist() if at_once else ())
         for place, (row, length, need) in enumerate(zip(rows, lengths, needs, strict=True)):
             if need:
@@ -337,11 +375,8 @@ class PagedAllocator(SharingRows):
                 for column in range(have, have + need):
                     cells[row, column] = next(taken)
                 count[row], slots[row] = have + need, (have + need) * size
-            if self.contents and (full := range(now[row] // size, length // size)):
-                content = self.contents.get(row)
-                keys = content.keys(size, full.stop)[full.start : full.stop] if content is not None else []
-                if keys:
-                    self.enter(Naming(keys, [row] * len(keys), list(full)))
+            if row in self.entangled and (full := range(now[row] // size, length // size)):
+                self.enter_row(row, full.start, full.stop)
             now[row] = length
         return Growth(len(rows))
 

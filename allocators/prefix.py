@@ -41,6 +41,14 @@ class PrefixCache:
         blocks = self._blocks.get(key)
         return blocks[0] if blocks else 0
 
+    def carries(self, block: int, key: int) -> bool:
+        """Whether a block has this key."""
+        return bool(self.key[block] == key)
+
+    def sole(self, key: int) -> bool:
+        """Whether just one block has this key."""
+        return len(self._blocks.get(key, ())) == 1
+
     def lacks(self, keys: Iterable[int]) -> bool:
         """Whether none of these keys is known."""
         return self._blocks.keys().isdisjoint(keys)

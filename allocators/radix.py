@@ -5,30 +5,77 @@ as far as their pages agree, to the page.  A node is *locked* while somebody use
 through it.  Eviction takes whole leaves that nobody uses, the least recently used first,
 so a prefix outlives everything that continues it.
 
-Pages are known by their keys (`allocators.content`), which stand for everything from the
-start: a namespace (SGLang's `extra_key`, `cache_salt`) is a root of keys.  Time is a count.
+Pages are known by the keys of their content (`allocators.content`), which stand for everything from
+the start: a namespace (SGLang's `extra_key`, `cache_salt`) is a root of keys.  Time is a count.
 """
 
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from allocators.base import AllocatorError, CorruptionError
+import numpy as np
+
+from allocators.base import AllocatorError, CorruptionError, Ints
+from allocators.content import Content, Segments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
+
+
+class Run(NamedTuple):
+    """Pages `[start, stop)` of a content.  Their keys are found when they are asked for, which is seldom."""
+
+    content: Content
+    size: int
+    """Tokens a page."""
+    start: int
+    stop: int
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        return self.stop - self.start
+
+    @property
+    def keys(self) -> list[int]:
+        """Their keys."""
+        return self.content.keys(self.size, self.stop)[self.start : self.stop]
+
+    def key(self, place: int) -> int:
+        """Return the key of one of them."""
+        return self.content.keys(self.size, self.start + place + 1)[self.start + place]
+
+    def common(self, other: Run) -> int:
+        """Count the pages that are the same as those of `other`, which begins in the same place; by bisection."""
+        most = min(self.pages, other.pages)
+        if self.content is other.content:
+            return most
+        upto = self.start + most
+        mine, theirs = self.content.keys(self.size, upto), other.content.keys(self.size, upto)
+        alike, unlike, place = self.start, upto + 1, upto
+        while unlike - alike > 1:  # a key stands for all before it
+            if mine[place - 1] == theirs[place - 1]:
+                alike = place
+            else:
+                unlike = place
+            place = (alike + unlike) // 2
+        return alike - self.start
+
+
+NOTHING = Run(Segments((), 0), 1, 0, 0)
 
 
 class Node:
     """A run of pages that begins where its parent's ends."""
 
-    __slots__ = ("blocks", "children", "growing", "keys", "locks", "parent", "used")
+    __slots__ = ("blocks", "children", "growing", "locks", "parent", "run", "used")
 
-    def __init__(self, keys: list[int], blocks: list[int], parent: Node | None, used: int) -> None:
+    def __init__(self, run: Run, blocks: Ints, parent: Node | None, used: int) -> None:
         """Make an unlocked node without children."""
-        self.keys = keys
+        self.run = run
         self.blocks = blocks
+        """int64[run.pages]"""
         self.parent = parent
         """None for the root, and for a node that was evicted."""
         self.children: dict[int, Node] = {}
@@ -41,7 +88,7 @@ class Node:
 
     def __lt__(self, other: Node) -> bool:
         """Make nodes that were used at one time comparable: a heap needs it, but no two leaves are."""
-        return len(self.keys) < len(other.keys)
+        return self.run.pages < other.run.pages
 
     def ancestry(self) -> Iterator[Node]:
         """Go from this node up to the root, which is left out."""
@@ -52,7 +99,7 @@ class Node:
 
     def path(self) -> list[int]:
         """Return the blocks from the root to the node's end."""
-        return [block for node in [*self.ancestry()][::-1] for block in node.blocks]
+        return [block for node in [*self.ancestry()][::-1] for block in node.blocks.tolist()]
 
 
 class RadixTree:
@@ -60,7 +107,7 @@ class RadixTree:
 
     def __init__(self) -> None:
         """Make an empty tree."""
-        self.root = Node([], [], None, 0)
+        self.root = Node(NOTHING, np.zeros(0, np.int64), None, 0)
         self.evictable = 0
         """Pages in nodes that nobody has locked."""
         self.protected = 0
@@ -69,8 +116,6 @@ class RadixTree:
         self._heap: list[tuple[int, Node]] = []
         """(Time of use, leaf) of every leaf that may be evicted, among entries that are no longer true."""
         self._nodes = 0
-        self._home: dict[int, Node] = {}
-        """Block -> the node that holds it."""
 
     def _tick(self) -> int:
         """Return a later instant than any before: time is the order of uses."""
@@ -86,30 +131,47 @@ class RadixTree:
             if node is not self.root:
                 yield node
 
-    def find(self, keys: Sequence[int]) -> list[int]:
-        """Return the blocks of the longest prefix of `keys` in the tree.  Changes nothing."""
-        blocks: list[int] = []
-        node = self.root
-        while len(blocks) < len(keys) and keys[len(blocks)] in node.children:
-            node = node.children[keys[len(blocks)]]
-            same = _common(node.keys, keys, len(blocks))
-            blocks += node.blocks[:same]
-            if same < len(node.keys):
-                break
-        return blocks
+    def find(self, run: Run, start: Node | None = None) -> list[int]:
+        """Return the blocks of the longest prefix of a run in the tree, which begins behind `start`, else the root.
 
-    def match(self, keys: Sequence[int]) -> Node:
-        """Find the longest prefix of `keys`, mark it used, and return the node that ends with it.
+        Changes nothing.
+        """
+        blocks = [np.zeros(0, np.int64)]
+        node = start or self.root
+        while run.pages and (child := node.children.get(run.key(0))) is not None:
+            same = child.run.common(run)
+            blocks.append(child.blocks[:same])
+            if same < child.run.pages:
+                break
+            node, run = child, run._replace(start=run.start + same)
+        found: list[int] = np.concatenate(blocks).tolist()
+        return found
+
+    def match(self, run: Run) -> Node:
+        """Find the longest prefix of a run, mark it used, and return the node that ends with it.
 
         A node in the middle of which it ends is split.
         """
-        return self._descend(self.root, keys)[0]
+        return self._descend(self.root, run)[0]
 
-    def insert(self, keys: Sequence[int], blocks: Sequence[int], start: Node | None = None) -> tuple[Node, int]:
+    def ending(self, run: Run) -> Node:
+        """Return the node that ends with the last page of a run, which is in the tree; no use of it.
+
+        A node that goes on behind it is split.
+        """
+        node = self.root
+        while run.pages:
+            node = node.children[run.key(0)]
+            if node.run.pages > run.pages:
+                return self._split(node, run.pages)
+            run = run._replace(start=run.start + node.run.pages)
+        return node
+
+    def insert(self, run: Run, blocks: Ints, start: Node | None = None) -> tuple[Node, int]:
         """Add what is not there yet of a sequence of pages.
 
         Args:
-            keys: the pages, behind `start`.
+            run: the pages, behind `start`.
             blocks: their blocks; those of pages that are there already are not taken over.
             start: the node where the sequence begins, by default the root.
 
@@ -117,55 +179,41 @@ class RadixTree:
             The node that ends with the sequence, and how many of its pages were there.
 
         """
-        node, there = self._descend(start or self.root, keys)
-        if there < len(keys):
-            leaf = Node(list(keys[there:]), list(blocks[there:]), node, self._tick())
-            node.children[keys[there]] = leaf
+        node, there = self._descend(start or self.root, run)
+        if there < run.pages:
+            leaf = Node(run._replace(start=run.start + there), blocks[there:], node, self._tick())
+            node.children[leaf.run.key(0)] = leaf
             node.growing = False
-            self._home.update(dict.fromkeys(leaf.blocks, leaf))
             self._nodes += 1
-            self.evictable += len(leaf.keys)
+            self.evictable += leaf.run.pages
             self._offer(leaf)
             node = leaf
         return node, there
 
-    def follow(self, node: Node, key: int, block: int) -> tuple[Node, bool]:
-        """Go one page on from a node that the caller has locked, once, and lock where it leads instead.
+    def follow(self, node: Node, run: Run, blocks: Ints) -> tuple[Node, bool]:
+        """Go on from a node that the caller has locked, once, and lock where it leads instead.
 
-        A page that is not there yet is added: to the node itself if it is the end of the
+        Pages that are not there yet are added: to the node itself if it is the end of the
         caller's own growing sequence, else as a new node.
 
+        Args:
+            node: where the caller's sequence ends.
+            run: a page, or several of which none is there.
+            blocks: their blocks.
+
         Returns:
-            The node that ends with the page, and whether `block` was added for it.
+            The node that ends with the pages, and whether `blocks` were added for them.
 
         """
         if node.growing and node.locks == 1:
-            node.keys.append(key)
-            node.blocks.append(block)
-            self._home[block] = node
-            self.protected += 1
+            node.run = run._replace(start=node.run.start)
+            node.blocks = np.concatenate([node.blocks, blocks])
+            self.protected += run.pages
             return node, True
-        child, there = self.insert([key], [block], node)
+        child, there = self.insert(run, blocks, node)
         child.growing = child.growing or not there
         self._lock(child)
         return child, not there
-
-    def extend(self, node: Node, keys: Sequence[int], blocks: Sequence[int]) -> None:
-        """Add pages to the end of a growing sequence that its caller alone has locked, once; no page follows there."""
-        node.keys += keys
-        node.blocks += blocks
-        self._home.update(dict.fromkeys(blocks, node))
-        self.protected += len(keys)
-
-    def home(self, block: int) -> Node:
-        """Return the node that holds `block`, which is in the tree."""
-        return self._home[block]
-
-    def ending(self, block: int) -> Node:
-        """Return the node that ends with `block`, which is in the tree; a node that goes on behind it is split."""
-        node = self._home[block]
-        pages = node.blocks.index(block) + 1
-        return node if pages == len(node.blocks) else self._split(node, pages)
 
     def touch(self, node: Node) -> None:
         """Mark the path to `node` as used."""
@@ -192,18 +240,18 @@ class RadixTree:
         for each in node.ancestry():
             each.locks -= 1
             if not each.locks:
-                self.evictable += len(each.keys)
-                self.protected -= len(each.keys)
+                self.evictable += each.run.pages
+                self.protected -= each.run.pages
         self._offer(node)
 
-    def evict(self, pages: int) -> list[list[int]]:
+    def evict(self, pages: int) -> list[Ints]:
         """Remove unlocked leaves, the least recently used first, until `pages` pages are gone or none is left.
 
         Returns:
             The blocks of each leaf, in the order of eviction.
 
         """
-        gone: list[list[int]] = []
+        gone: list[Ints] = []
         while pages > 0 and self._heap:
             used, leaf = heappop(self._heap)
             if used != leaf.used or not self._is_evictable(leaf):
@@ -211,12 +259,10 @@ class RadixTree:
             gone.append(leaf.blocks)
             pages -= len(leaf.blocks)
             self.evictable -= len(leaf.blocks)
-            for block in leaf.blocks:
-                del self._home[block]
             parent, leaf.parent = leaf.parent, None
             self._nodes -= 1
             if parent is not None:
-                del parent.children[leaf.keys[0]]
+                del parent.children[leaf.run.key(0)]
                 self._offer(parent)
         return gone
 
@@ -226,53 +272,49 @@ class RadixTree:
         offered = {id(leaf) for used, leaf in self._heap if used == leaf.used}
         for node in (self.root, *nodes):
             for key, child in node.children.items():
-                if child.parent is not node or child.keys[0] != key:
+                if child.parent is not node or child.run.key(0) != key or child.run.start != node.run.stop:
                     raise CorruptionError(f"the child under key {key} is not where it belongs")
                 if child.locks > node.locks and node is not self.root:
                     raise CorruptionError("a node is locked more often than its parent")
-            if len(node.keys) != len(node.blocks) or bool(node.keys) == (node is self.root):
-                raise CorruptionError(f"a node has {len(node.keys)} keys for {len(node.blocks)} blocks")
+            if node.run.pages != len(node.blocks) or bool(node.run.pages) == (node is self.root):
+                raise CorruptionError(f"a node has {node.run.pages} pages in {len(node.blocks)} blocks")
             if self._is_evictable(node) and id(node) not in offered:
                 raise CorruptionError("a leaf could be evicted, but would never be")
-        pages = [sum(len(node.keys) for node in nodes if bool(node.locks) is locked) for locked in (False, True)]
+        pages = [sum(node.run.pages for node in nodes if bool(node.locks) is locked) for locked in (False, True)]
         if pages != [self.evictable, self.protected]:
             counted = [self.evictable, self.protected]
             raise CorruptionError(f"{pages} pages are evictable and protected, counted {counted}")
-        if self._home != {block: node for node in nodes for block in node.blocks}:
-            raise CorruptionError("a block is not in the node where it is sought")
         if len(nodes) != self._nodes:
             raise CorruptionError(f"the tree has {len(nodes)} nodes, counted {self._nodes}")
 
-    def _descend(self, node: Node, keys: Sequence[int]) -> tuple[Node, int]:
-        """Follow `keys` from `node`, marking what is passed as used; return where they end and how many were found."""
-        time, found = self._tick(), 0
-        while found < len(keys) and keys[found] in node.children:
-            child = node.children[keys[found]]
-            same = _common(child.keys, keys, found)
+    def _descend(self, node: Node, run: Run) -> tuple[Node, int]:
+        """Follow a run from `node`, marking what is passed as used; return where it ends and how much was found."""
+        time, begin = self._tick(), run.start
+        while run.pages and (child := node.children.get(run.key(0))) is not None:
+            same = child.run.common(run)
             child.used = time
             self._offer(child)
-            node = child if same == len(child.keys) else self._split(child, same)
-            found += same
-        return node, found
+            node = child if same == child.run.pages else self._split(child, same)
+            run = run._replace(start=run.start + same)
+        return node, run.start - begin
 
     def _split(self, node: Node, pages: int) -> Node:
         """Put the first pages of a node into a new parent of it."""
-        parent = node.parent
+        parent, middle = node.parent, node.run.start + pages
         if parent is None:
             raise AllocatorError("the root has no pages to split")
-        upper = Node(node.keys[:pages], node.blocks[:pages], parent, self._tick())
+        upper = Node(node.run._replace(stop=middle), node.blocks[:pages], parent, self._tick())
         upper.locks = node.locks
-        self._home.update(dict.fromkeys(upper.blocks, upper))
-        parent.children[upper.keys[0]] = upper
-        node.parent, node.keys, node.blocks = upper, node.keys[pages:], node.blocks[pages:]
-        upper.children[node.keys[0]] = node
+        parent.children[upper.run.key(0)] = upper
+        node.parent, node.run, node.blocks = upper, node.run._replace(start=middle), node.blocks[pages:]
+        upper.children[node.run.key(0)] = node
         self._nodes += 1
         return upper
 
     def _lock(self, node: Node) -> None:
         if not node.locks:
-            self.evictable -= len(node.keys)
-            self.protected += len(node.keys)
+            self.evictable -= node.run.pages
+            self.protected += node.run.pages
         node.locks += 1
 
     def _is_evictable(self, node: Node) -> bool:
@@ -289,9 +331,3 @@ class RadixTree:
     def _demand_in_tree(self, node: Node) -> None:
         if node is not self.root and node.parent is None:
             raise AllocatorError("the node was evicted")
-
-
-def _common(run: Sequence[int], keys: Sequence[int], start: int) -> int:
-    """Count the pages that `run` and `keys[start:]` begin with alike."""
-    most = min(len(run), len(keys) - start)
-    return next((place for place in range(most) if run[place] != keys[start + place]), most)

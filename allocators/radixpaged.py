@@ -5,7 +5,8 @@ in the free queue but in the tree (`allocators.radix`); when the queue runs dry,
 recently used leaf that no sequence's path goes through gives up all its blocks.
 
 The new pages of a prompt are one node and the output behind it is another, which grows with
-it.  A page that is in the tree already is not added again: the sequence that has filled it
+it: while nobody else comes to where it ends, the tree need not hear of every page (`SharingRows.apart`).
+A page that is in the tree already is not added again: the sequence that has filled it
 a second time takes part in the first one and gives its own block back.
 """
 
@@ -24,8 +25,29 @@ from allocators.content import Content
 from allocators.leap import spread
 from allocators.options import Option
 from allocators.paged import PagedAllocator
-from allocators.radix import Node, RadixTree
-from allocators.rows import Bools, Naming
+from allocators.prefix import PrefixCache
+from allocators.radix import NOTHING, Node, RadixTree, Run
+from allocators.rows import Bools, Naming, last_of_each
+
+
+class Pages(PrefixCache):
+    """Which blocks are pages of the tree (`key` is 1); what key they have, the tree knows."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is certain that no block is in the tree: it is not known."""
+        return False
+
+    def carries(self, block: int, key: int) -> bool:
+        """See `PrefixCache.carries`: with any key."""
+        return bool(self.key[block])
+
+    def forget(self, blocks: Ints) -> None:
+        """See `PrefixCache.forget`."""
+        self.key[blocks] = 0
+
+    def check(self) -> None:
+        """Do nothing: `RadixPool.check` compares it with the tree."""
 
 
 class RadixPool(BlockPool):
@@ -34,6 +56,7 @@ class RadixPool(BlockPool):
     def __init__(self, num_blocks: int) -> None:
         """Make a pool in which every block is free."""
         super().__init__(num_blocks)
+        self.cache = Pages(num_blocks)
         self.tree = RadixTree()
 
     @property
@@ -49,31 +72,26 @@ class RadixPool(BlockPool):
     def take(self, count: int) -> tuple[Ints, Ints]:
         """See `BlockPool.take`; leaves are evicted, whole, when the queue is empty."""
         place, evicted = len(self.queue), np.zeros(count, np.int64)
+        if count > place:
+            self._make_room(count, evicted)
+        blocks = self.queue.take(count)
+        self.references[blocks] = 1
+        return blocks, evicted
+
+    def _make_room(self, count: int, evicted: Ints) -> None:
+        """Evict leaves until the queue has `count` blocks; notes how many were for each that is to be taken."""
+        place = len(self.queue)
         for leaf in self.tree.evict(count - place):
-            blocks = np.array(leaf, np.int64)
-            self.cache.forget(blocks)
-            self.queue.give_back(blocks)
+            self.cache.forget(leaf)
+            self.queue.give_back(leaf)
             self.cached -= len(leaf)
             self.evicted += len(leaf)
             evicted[place] = len(leaf)
             place += len(leaf)
-        return super().take(count)[0], evicted
 
-    def share(self, blocks: Ints) -> None:
-        """See `BlockPool.share`; besides, the path through those that are in the tree is locked until `unlock`."""
-        node = self.path(blocks)
-        self.tree.touch(node)
-        self.tree.lock(node)
-        super().share(blocks)
-
-    def join(self, block: int) -> None:
-        """Give a page of the tree, whose path is locked already, one more holder."""
-        super().share(np.array([block], np.int64))
-
-    def path(self, blocks: Ints) -> Node:
-        """Return the node that ends with the last of a row's blocks that is in the tree, splitting one if need be."""
-        pages = blocks[self.cache.key[blocks] != 0]
-        return self.tree.ending(int(pages[-1])) if len(pages) else self.tree.root
+    def add(self, blocks: Ints) -> None:
+        """Count blocks, which are in the tree by now, among its pages."""
+        self.cache.key[blocks] = 1
 
     def forget(self) -> None:
         """Drop every key and with it the tree; its blocks go to the back of the queue."""
@@ -95,9 +113,9 @@ class RadixPool(BlockPool):
         """See `BlockPool.check`."""
         super().check(references)
         self.tree.check()
-        pages = {block: key for node in self.tree for block, key in zip(node.blocks, node.keys, strict=True)}
-        if pages != {int(block): int(self.cache.key[block]) for block in np.flatnonzero(self.cache.key)}:
-            raise CorruptionError("the tree does not hold just the blocks that have keys")
+        pages = sorted(block for node in self.tree for block in node.blocks.tolist())
+        if pages != np.flatnonzero(self.cache.key).tolist():
+            raise CorruptionError("the tree does not hold just the blocks that count as its pages")
 
 
 class RadixAllocator(PagedAllocator):
@@ -115,6 +133,8 @@ class RadixAllocator(PagedAllocator):
         super().__init__(num_blocks, block_size, max_model_len, max_rows, prefix_cache=True)
         self.nodes: dict[int, Node] = {}
         """Where each row's tokens end in the tree: what its lock protects."""
+        self._begin: Node | None = None
+        """Where the row that is opened next begins, if not at the root."""
 
     def admit(self, ask: Ask) -> Grant | Refusal:
         """See `Allocator.admit`.  The prompt's new pages are a node of their own."""
@@ -125,17 +145,31 @@ class RadixAllocator(PagedAllocator):
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant:
         """See `Allocator.fork`."""
-        grant = super().fork(row, output, content)
-        self.pool.tree.lock(self.nodes[row])
-        self.pool.tree.unlock(self.nodes[grant.row])
-        self.nodes[grant.row] = self.nodes[row]
-        return grant
+        self.demand_open(row)
+        self.rejoin(row)
+        self._begin = self.nodes[row]
+        self.pool.tree.lock(self._begin)
+        return super().fork(row, output, content)
 
     def open_row(self, blocks: Ints, length: int) -> int:
         """See `SharingRows.open_row`."""
         row = super().open_row(blocks, length)
-        self.nodes[row] = self.pool.path(blocks)
+        self.nodes[row], self._begin = self._begin or self.pool.tree.root, None
         return row
+
+    def is_fresh(self, content: Content, blocks: Ints) -> bool:
+        """See `PagedAllocator.is_fresh`."""
+        return self.find(content, len(blocks)) == list(blocks)
+
+    def take_part(self, content: Content, blocks: Ints) -> None:
+        """See `PagedAllocator.take_part`.  The path is used, and locked until the row is closed."""
+        super().take_part(content, blocks)
+        self._begin = self.pool.tree.ending(self._run(content, 0, len(blocks)))
+        self.pool.tree.touch(self._begin)
+        self.pool.tree.lock(self._begin)
+
+    def _run(self, content: Content, start: int, stop: int) -> Run:
+        return Run(content, self.block_size, start, stop)
 
     def close_row(self, row: int) -> None:
         """See `SharingRows.close_row`.  The end of a sequence is a use of its path."""
@@ -146,39 +180,66 @@ class RadixAllocator(PagedAllocator):
 
     def enter(self, naming: Naming) -> None:
         """See `SharingRows.enter`."""
+        self.meet(naming.keys)
         if len(naming.keys) > len(set(naming.rows)) and self.order_matters(naming) is None:
             self._enter_new(naming)
+        else:
+            self._enter_in_order(naming)
+        for row, key, column in last_of_each(naming):
+            self._may_part(row, key, column + 1)
+
+    def enter_row(self, row: int, start: int, stop: int) -> None:
+        """See `SharingRows.enter_row`.  Where the first page is not there, no other one is."""
+        if start >= stop:
             return
+        run = self._run(self.contents[row], start, stop)
+        if run.key(0) in self.nodes[row].children:
+            super().enter_row(row, start, stop)
+        else:
+            self._add(row, run)
+            self._may_part(row, run.key(run.pages - 1), stop)
+
+    def enter_run(self, row: int, start: int, stop: int) -> None:
+        """See `SharingRows.enter_run`."""
+        self._add(row, self._run(self.contents[row], start, stop))
+
+    def find(self, content: Content, count: int) -> list[int]:
+        """See `PagedAllocator.find`."""
+        return self.pool.tree.find(self._run(content, 0, count))
+
+    def _enter_in_order(self, naming: Naming) -> None:
+        """Do `enter` page by page: who fills one that is there takes part in that one."""
         pool, nodes, cells = self.pool, self.nodes, self.table.blocks.data
-        keys, blocks = [], []
-        for key, row, column in zip(*naming, strict=True):
-            own = cells[row, column]
-            nodes[row], is_new = pool.tree.follow(nodes[row], key, own)
+        for _, row, column in zip(*naming, strict=True):
+            own = np.array([cells[row, column]], np.int64)
+            nodes[row], is_new = pool.tree.follow(nodes[row], self._run(self.contents[row], column, column + 1), own)
             if is_new:
-                keys.append(key)
-                blocks.append(own)
+                pool.add(own)
             else:
-                there = nodes[row].blocks[-1]
-                pool.join(there)
+                there = int(nodes[row].blocks[-1])
+                pool.share(np.array([there], np.int64))
                 cells[row, column] = there
-                pool.let_go(np.array([own], np.int64))
-        pool.cache.enter(keys, np.array(blocks, np.int64))
+                pool.let_go(own)
 
     def _enter_new(self, naming: Naming) -> None:
         """Do `enter` for pages none of which is there: what each row adds is a run of its own."""
-        blocks = self.table.blocks[naming.rows, naming.columns].astype(np.int64)
-        runs: dict[int, tuple[list[int], list[int]]] = {}
-        for key, row, block in zip(naming.keys, naming.rows, blocks.tolist(), strict=True):
-            run = runs.get(row)
-            if run is None:
-                run = runs[row] = [], []
-            run[0].append(key)
-            run[1].append(block)
-        for row, (keys, own) in runs.items():
-            node, _ = self.pool.tree.follow(self.nodes[row], keys[0], own[0])
-            self.nodes[row] = node
-            self.pool.tree.extend(node, keys[1:], own[1:])
-        self.pool.cache.enter(naming.keys, blocks)
+        columns: dict[int, list[int]] = {}
+        for row, column in zip(naming.rows, naming.columns, strict=True):
+            columns.setdefault(row, []).append(column)
+        for row, those in columns.items():
+            self._add(row, self._run(self.contents[row], those[0], those[-1] + 1))
+
+    def _add(self, row: int, run: Run) -> None:
+        """Go on from where a row ends in the tree by pages that are not there."""
+        blocks = self.table.blocks[row, run.start : run.stop].astype(np.int64)
+        self.nodes[row], _ = self.pool.tree.follow(self.nodes[row], run, blocks)
+        self.pool.add(blocks)
+
+    def _may_part(self, row: int, key: int, entered: int) -> None:
+        """Let a row part if nobody else uses, or goes on from, the node that it ends in with the page of `key`."""
+        node = self.nodes[row]
+        if node.locks == 1 and not node.children:
+            self.part(row, key, entered)
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """See `Allocator.can_grow`.  A page that somebody else holds already costs its block for a moment only."""
@@ -193,23 +254,27 @@ class RadixAllocator(PagedAllocator):
                 return False
             columns = np.arange(self.table.length[row] // size, length // size)
             keys = self.name(np.full(len(columns), row), columns).keys
-            free -= blocks - sum(key in shared or self._is_held(key) for key in keys)
+            run = self._run(self.contents[row], int(columns[0]), int(columns[0]) + len(keys)) if keys else NOTHING
+            there = self.pool.tree.find(run, self.nodes[row])
+            held = {key for key, block in zip(keys, there, strict=False) if self.pool.references[block]}
+            free -= blocks - sum(key in shared or key in held for key in keys)
             shared.update(keys)
         return True
 
-    def _is_held(self, key: int) -> bool:
-        block = self.pool.cache.find(key)
-        return bool(block and self.pool.references[block])
-
     def order_matters(self, naming: Naming) -> int | None:
         """See `SharingRows.order_matters`: a page that is there may be evicted, or not, by who comes before."""
-        keys, known = naming.keys, self.pool.cache
-        if len(set(keys)) == len(keys) and known.lacks(keys):
-            return None
-        return next(place for place, key in enumerate(keys) if known.find(key) or key in keys[:place])
+        begun, seen = set[int](), set[int]()
+        for place, (key, row, _) in enumerate(zip(*naming, strict=True)):
+            if key in seen or (row not in begun and key in self.nodes[row].children):
+                return place
+            begun.add(row)
+            seen.add(key)
+        return None
 
     def turns(self, rows: Ints, lengths: Ints) -> Bools | None:
         """See `PagedAllocator.turns`."""
+        if self.entangled.isdisjoint(rows.tolist()):
+            return None
         full = self.table.length[rows] // self.block_size
         who, nth = spread(lengths // self.block_size - full)
         alone = len(rows) < 2 or self.order_matters(self.name(rows[who], full[who] + nth)) is None
@@ -227,6 +292,9 @@ class RadixAllocator(PagedAllocator):
             raise CorruptionError("a page that nobody holds is locked, or one that is held is not")
         for row, content in self.contents.items():
             pages = int(self.table.length[row]) // self.block_size
-            keys = [key for node in [*self.nodes[row].ancestry()][::-1] for key in node.keys]
+            keys = [key for node in [*self.nodes[row].ancestry()][::-1] for key in node.run.keys]
+            pages = self.apart.get(row, pages)
+            if row in self.apart and (self.nodes[row].locks > 1 or self.nodes[row].children):
+                raise CorruptionError(f"row {row} is apart, but not alone where it ends in the tree")
             if keys != content.keys(self.block_size, pages)[:pages]:
                 raise CorruptionError(f"the place of row {row} in the tree is not that of its tokens")

@@ -3,7 +3,8 @@
 A block belongs to a count of rows, not to one.  Three things must then be known of a row
 beyond its blocks:
 
-* what its tokens are, if its full blocks are to have keys (`contents`);
+* what its tokens are, if its full blocks are to have keys (`contents`), and which of them have none yet,
+  as nobody could find them (`apart`);
 * whether it may write into its last block, or must copy it first because another row, or
   a twin on the host, relies on what is there (`tails`: copy-on-write);
 * how many of its entries a sliding window has left behind (they are 0).
@@ -35,6 +36,12 @@ class Naming(NamedTuple):
     columns: list[int]
 
 
+def last_of_each(naming: Naming) -> list[tuple[int, int, int]]:
+    """List the last block of each row that is named: (row, key, column)."""
+    last = {row: (row, key, column) for key, row, column in zip(*naming, strict=True)}
+    return list(last.values())
+
+
 class SharingRows(Allocator):
     """The part of a paged allocator that keeps the books: rows, holders, keys and what is counted of them."""
 
@@ -61,6 +68,13 @@ class SharingRows(Allocator):
         self.window = Window(sliding_window or max_model_len + block_size, block_size)
         self.contents: dict[int, Content] = {}
         """Tokens of each row whose full blocks have keys."""
+        self.entangled: set[int] = set()
+        """Those of them whose blocks are entered as soon as they are full ..."""
+        self.apart: dict[int, int] = {}
+        """... and those that nobody can follow, or be followed by, without passing the last block entered: how many
+        have been.  The others are entered when somebody comes by, or the row goes."""
+        self.tips: dict[int, int] = {}
+        """Key of that last block -> the row that is apart."""
         self.tails: set[int] = set()
         """Rows whose last block is not full and was shared, or had a twin on the host, when last seen."""
         self.shared_slack = 0
@@ -71,12 +85,14 @@ class SharingRows(Allocator):
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant:
         """See `Allocator.fork`.  Takes no block, so it is never refused."""
         self.demand_open(row)
+        if content is not None:
+            self.rejoin(row)
         self.pool.share(self.table.held(row))
         child = self.open_row(self.table.row(row).astype(np.int64), int(self.table.length[row]))
         if child in self.tails:
             self.tails.add(row)
         if content is not None and row in self.contents:
-            self.contents[child] = content
+            self.know(child, content)
         return Grant(child, int(self.table.slots[child]))
 
     def release(self, row: int) -> None:
@@ -89,6 +105,8 @@ class SharingRows(Allocator):
         for row in rows:
             self.demand_open(row)
         self.demand_each_once(rows)
+        for row in rows:
+            self.rejoin(row)
         return self.host.swap_out(self, rows)
 
     def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
@@ -141,6 +159,7 @@ class SharingRows(Allocator):
     def close_row(self, row: int) -> None:
         """Close a row and let go of its blocks, tail first."""
         table = self.table
+        self.rejoin(row)
         blocks = (table.held(row) if self.windowed else table.row(row).astype(np.int64))[::-1]
         if self.pool.shared and table.length[row] < table.slots[row] and self.pool.references[blocks[0]] > 1:
             self.shared_slack -= int(table.slots[row] - table.length[row])
@@ -149,6 +168,7 @@ class SharingRows(Allocator):
         self.host.part(self.pool.let_go(blocks))
         self.tails.discard(row)
         self.contents.pop(row, None)
+        self.entangled.discard(row)
         table.close(row)
 
     def leaving(self, rows: Ints) -> Bools:
@@ -204,15 +224,18 @@ class SharingRows(Allocator):
         return copies, copied
 
     def name(self, rows: Ints, columns: Ints) -> Naming:
-        """Find the keys of blocks that are about to be full, given as cells of the table, those of a row in order."""
-        if not self.contents:
+        """Find the keys of blocks that are about to be full, given as cells of the table, those of a row in order.
+
+        Those of rows that are apart are left out.
+        """
+        if not self.entangled:
             return Naming([], [], [])
         naming = Naming([], rows.tolist(), columns.tolist())
         last = dict(zip(naming.rows, naming.columns, strict=True))  # the columns of a row ascend
         known = {
             row: self.contents[row].keys(self.block_size, column + 1)
             for row, column in last.items()
-            if row in self.contents
+            if row in self.entangled
         }
         if len(known) < len(last):
             cells = [cell for cell in zip(naming.rows, naming.columns, strict=True) if cell[0] in known]
@@ -226,5 +249,61 @@ class SharingRows(Allocator):
 
     def enter(self, naming: Naming) -> None:
         """Enter blocks in the prefix cache, now that they are in the table; in the order in which they become full."""
-        if naming.keys:
-            self.pool.cache.enter(naming.keys, self.table.blocks[naming.rows, naming.columns].astype(np.int64))
+        if not naming.keys:
+            return
+        self.meet(naming.keys)
+        self.pool.cache.enter(naming.keys, self.table.blocks[naming.rows, naming.columns].astype(np.int64))
+        if not self.windowed:
+            for row, key, column in last_of_each(naming):
+                if self.pool.cache.sole(key) and self.pool.references[self.table.blocks[row, column]] == 1:
+                    self.part(row, key, column + 1)
+
+    def enter_row(self, row: int, start: int, stop: int) -> None:
+        """Do `enter` for the blocks in columns `[start, stop)` of one row."""
+        keys = self.contents[row].keys(self.block_size, stop)[start:stop]
+        self.enter(Naming(keys, [row] * len(keys), list(range(start, stop))))
+
+    # -- rows that are apart ---------------------------------------------------------------
+
+    def know(self, row: int, content: Content) -> None:
+        """Learn what the tokens of a row are, all of whose full blocks are entered, or are about to be."""
+        self.contents[row] = content
+        self.entangled.add(row)
+
+    def part(self, row: int, key: int, entered: int) -> None:
+        """Let a row whose last entered block has `key` enter no further ones for now."""
+        self.entangled.discard(row)
+        self.apart[row] = entered
+        self.tips[key] = row
+
+    def catch_up(self, row: int) -> bool:
+        """Enter what a row that is apart has filled meanwhile; returns whether that is anything."""
+        full = int(self.table.length[row]) // self.block_size
+        if full == self.apart[row]:
+            return False
+        self.rejoin(row)
+        self.part(row, self.contents[row].keys(self.block_size, full)[full - 1], full)
+        return True
+
+    def rejoin(self, row: int) -> None:
+        """Enter all of a row's full blocks, and from now on each as soon as it is full."""
+        if row not in self.apart:
+            return
+        size, entered = self.block_size, self.apart.pop(row)
+        del self.tips[self.contents[row].keys(size, entered)[entered - 1]]
+        self.entangled.add(row)
+        if (full := int(self.table.length[row]) // size) > entered:
+            self.enter_run(row, entered, full)
+
+    def enter_run(self, row: int, start: int, stop: int) -> None:
+        """Enter the blocks in columns `[start, stop)` of a row that was apart, none of which is there."""
+        keys = self.contents[row].keys(self.block_size, stop)[start:stop]
+        self.pool.cache.enter(keys, self.table.blocks[row, start:stop].astype(np.int64))
+
+    def meet(self, keys: Sequence[int]) -> None:
+        """Let rows that are apart catch up if one of `keys`, to be entered or shared, is that of their last block."""
+        if self.tips and not self.tips.keys().isdisjoint(keys):
+            for key in keys:
+                row = self.tips.get(key)
+                if row is not None and not self.catch_up(row):
+                    self.rejoin(row)

@@ -1,9 +1,12 @@
 """Growing in a cycle: sequences that each need a block once in `block_size` steps, and nothing in between.
 
-Where every block is a sequence's own and has no key, all that happens to a sequence while it decodes is
-that it takes a block whenever the last one is full: in the steps whose number leaves the same remainder
-when divided by `block_size`.  A page for each remainder lists who takes one then, and is written to only
-when a sequence comes or goes.  So many steps are a walk over pages, whoever decodes.
+Where blocks are alike, all that happens to a sequence while it decodes is that it takes one whenever the last
+one is full: in the steps whose number leaves the same remainder when divided by `block_size`.  A page for each
+remainder lists who takes one then, and is written to only when a sequence comes or goes.  So many steps are a
+walk over pages, whoever decodes.
+
+A prefix cache changes that only for sequences that are entangled with others, whose full blocks it must
+hear of at once; of the others it is enough that it knows how long they are.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.engine.decoding import enter
-from sim.engine.growing import NO_STRETCH, NOTHING, Noting, Stretch
+from sim.engine.growing import NO_CHANGE, NO_STRETCH, NOTHING, Noting, Stretch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
@@ -29,6 +32,8 @@ class Cycle(Noting):
         self._period = allocator.block_size
         self._pages: list[list[Sequence]] = [[] for _ in range(self._period)]
         """Sequences that take a block in the step that ends at a clock of this remainder, in running order."""
+        self._remembers = bool(allocator.notice)
+        """Whether it matters to the allocator which blocks are full."""
         self._fresh: list[Sequence] = []
         """Those whose last block may be shared or have a twin on the host, in running order.
 
@@ -40,7 +45,8 @@ class Cycle(Noting):
         super().begin(sequence)
         owner, period = sequence.owner, self._period
         used = -(-sequence.final // period) * period
-        sequence.due = used - period + 1 - sequence.start
+        if sequence.slots < used:  # it may hold its last block already, from a step that was given up
+            sequence.due = used - period + 1 - sequence.start
         enter(self._pages[(1 - sequence.start) % period], sequence)
         if owner.samples > 1 or owner.swapped_blocks or self.allocator.free_preemption:
             enter(self._fresh, sequence)
@@ -64,31 +70,48 @@ class Cycle(Noting):
     def grow(self, first: int, last: int) -> tuple[int, Growth]:
         """See `Growing.grow`."""
         allocator, members, step = self.allocator, self.decoding.members, self.decoding.clock + 1
-        page, place, growth = self._page(first, last, step), last, NOTHING
-        granted = len(page)
-        if self._fresh:
-            growth = self._ask(page, step) if page else NOTHING
-            granted = growth.granted
-            self._fresh = [each for each in self._fresh if each not in page[:granted]]
-        else:
-            granted = min(granted, allocator.room)
-            allocator.append([each.row for each in page[:granted]])
-            if granted < len(page):  # the next one hears why
-                growth = self._ask(page[granted : granted + 1], step)
+        filling = self._filling(step)
+        page, place, growth = self._page(first, last, step, filling), last, NOTHING
+        granted = min(self._plain(page, filling), allocator.room)
+        allocator.append([each.row for each in page[:granted]])
+        if granted < len(page):  # the next one is not plain, or hears why it gets nothing
+            growth = self._ask(page[granted:], step)
+            granted += growth.granted
+            if self._fresh:
+                self._fresh = [each for each in self._fresh if each not in page[:granted]]
         if granted < len(page):
             place = members.index(page[granted], first)
             page = page[:granted]
         if place:
             self._asked = step, members[place - 1].order
+        if self._remembers:
+            self._note(first, place, 1)
         self.internal += self._useless(page, step)
         return place, growth
 
-    def _page(self, first: int, last: int, step: int) -> list[Sequence]:
+    def _filling(self, step: int) -> list[Sequence]:
+        """List entangled ones that fill a block in the step that ends at clock `step`: they take one in the next."""
+        entangled = self.allocator.entangled
+        return [each for each in self._pages[(step + 1) % self._period] if each.row in entangled] if entangled else []
+
+    def _plain(self, page: list[Sequence], filling: list[Sequence]) -> int:
+        """Count those at the beginning of a page who take a block and nothing else; others are mostly the newest."""
+        if not self._fresh and not filling:
+            return len(page)
+        return next((place for place, each in enumerate(page) if each in filling or each in self._fresh), len(page))
+
+    def _note(self, first: int, last: int, steps: int) -> None:
+        """Tell the allocator how long the sequences `[first, last)` are when they have grown by `steps` tokens."""
+        decoding = self.decoding
+        rows, lengths = (decoding.column(which)[first:last] for which in (decoding.ROW, decoding.LENGTH))
+        self.allocator.note(rows, lengths + steps)
+
+    def _page(self, first: int, last: int, step: int, filling: list[Sequence]) -> list[Sequence]:
         """List those of the sequences `[first, last)` that the allocator must be asked for, or give a block."""
         page, members = self._pages[step % self._period], self.decoding.members
-        if self._fresh:
+        if self._fresh or filling:
             page = list(page)
-            for sequence in self._fresh:
+            for sequence in (*self._fresh, *filling):
                 if sequence not in page:
                     enter(page, sequence)
         if page and (first or last < len(members)):
@@ -102,31 +125,44 @@ class Cycle(Noting):
             return NO_STRETCH
         pages, period, clock = self._pages, self._period, self.decoding.clock
         room, done, useless = self.allocator.room, steps, 0
+        entangled = self.allocator.entangled
         rows: list[int] = []
         changes: list[int] = []
         for step in range(clock + 1, clock + 1 + steps):
             page = pages[step % period]
-            if not page:
-                continue
             room -= len(page)
-            if room < 0:
+            if room < 0 or (entangled and self._filling(step)):
                 done = step - clock - 1
                 break
-            spare = 0
-            for sequence in page:
-                rows.append(sequence.row)
-                if sequence.due == step:
-                    spare += -sequence.final % period
+            if not page:
+                continue
+            rows += [sequence.row for sequence in page]
+            spare = self._useless(page, step)
             useless += spare
             changes += (step - clock - 1, len(page) * period, 0, 0, spare, 0)
-        self.allocator.append(rows)
+        evicted = self.allocator.append(rows)
+        if self._remembers and done:
+            self._note(0, len(self.decoding), done)
+        if evicted:
+            changes = self._with_evictions(changes, evicted)
         self.internal += useless
-        return Stretch(done, changes, (0, len(rows) * period, 0, 0, useless, 0))
+        lost = sum(evicted)
+        return Stretch(done, changes, (0, len(rows) * period, -lost * period, 0, useless, lost))
+
+    def _with_evictions(self, changes: list[int], evicted: Several[int]) -> list[int]:
+        """Add to changes how many cached blocks were evicted to take each block."""
+        period, taken = self._period, 0
+        for change in range(0, len(changes), len(NO_CHANGE)):
+            upto = taken + changes[change + 1] // period
+            lost = sum(evicted[taken:upto])
+            changes[change + 2], changes[change + 5] = -lost * period, lost
+            taken = upto
+        return changes
 
     def _useless(self, page: Several[Sequence], step: int) -> int:
         """Count the slots of blocks just taken that will never be used: none but in a last block."""
         useless = 0
-        for sequence in page:
+        for sequence in page if self._period > 1 else ():
             if sequence.due == step:
                 useless += -sequence.final % self._period
         return useless

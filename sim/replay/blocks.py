@@ -89,6 +89,8 @@ class BlocksReplay(Replay):
 
     def _answer(self, name: str | None, *, ok: bool) -> dict[str, Any]:
         pool, table = self.allocator.pool, self.allocator.table
+        if name is not None and self.rows[name] in self.allocator.apart:
+            self.allocator.catch_up(self.rows[name])
         blocks = [] if name is None else table.row(self.rows[name]).tolist()
         return {
             "ok": ok,

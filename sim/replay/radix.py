@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from allocators.content import Tokens
-from allocators.radix import Node, RadixTree
+from allocators.radix import Node, RadixTree, Run
 from sim.replay.blocks import Names
 from sim.replay.recording import Line, Recording, Replay
 
@@ -28,7 +30,7 @@ class RadixReplay(Replay):
 
     def do_match(self, line: Line) -> dict[str, Any]:
         """Find the longest cached prefix, and lock it if asked to."""
-        node = self.tree.match(self._keys(line))
+        node = self.tree.match(self._run(line))
         if "lock" in line:
             self.tree.lock(node)
             self.locked[line["lock"]] = node
@@ -37,10 +39,10 @@ class RadixReplay(Replay):
 
     def do_insert(self, line: Line) -> dict[str, Any]:
         """Add a sequence; every page of it is given new slots, used or not."""
-        keys, first = self._keys(line), self.slots // self.page
-        _, there = self.tree.insert(keys, range(first, first + len(keys)))
+        run, first = self._run(line), self.slots // self.page
+        _, there = self.tree.insert(run, np.arange(first, first + run.pages))
         answer = self._answer() | {"prefix_len": there * self.page, "new_indices_from": self.slots}
-        self.slots += len(keys) * self.page
+        self.slots += run.pages * self.page
         return answer
 
     def do_unlock(self, line: Line) -> dict[str, Any]:
@@ -50,13 +52,13 @@ class RadixReplay(Replay):
 
     def do_evict(self, line: Line) -> dict[str, Any]:
         """Evict at least `n` tokens, leaf by leaf."""
-        freed = [self._indices(blocks) for blocks in self.tree.evict(-(-line["n"] // self.page))]
+        freed = [self._indices(blocks.tolist()) for blocks in self.tree.evict(-(-line["n"] // self.page))]
         return self._answer() | {"freed": freed, "evicted": sum(map(len, freed))}
 
-    def _keys(self, line: Line) -> list[int]:
+    def _run(self, line: Line) -> Run:
         tokens = line["tokens"]
         content = Tokens(tokens, self.names.root(line.get("extra_key"), line.get("cache_salt")))
-        return content.keys(self.page, len(tokens) // self.page)
+        return Run(content, self.page, 0, len(tokens) // self.page)
 
     def _indices(self, blocks: list[int]) -> list[int]:
         return [block * self.page + slot for block in blocks for slot in range(self.page)]

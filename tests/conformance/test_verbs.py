@@ -202,6 +202,11 @@ def test_appending_equals_growing_by_a_token_beyond_the_slots(case: Case) -> Non
     if not growing.regular:
         pytest.skip("rows grow in more ways than by a block")
     rows = fill(growing, 6, most=2)[0]
+    while growing.entangled:
+        named = ints(growing.entangled)
+        assert growing.grow(named, growing.table.length[named] + 1).refusal is None
+    for row in rows:
+        growing.grow(ints([row]), growing.table.slots[[row]])
     appending = deepcopy(growing)
     turns = [
         row

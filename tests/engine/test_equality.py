@@ -6,6 +6,7 @@ More examples, and new ones: KVSIM_EXAMPLES=1000 python -m pytest tests/engine -
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -39,3 +40,13 @@ def test_what_a_window_has_left_behind_counts_for_no_block() -> None:
     setup = Setup("orca", Limits(max_model_len=40), "hybrid", 80, options, instants=64)
     asked = ask((0, 9, 12), (2, 4, 9))
     assert not differences(setup.run(asked, reference=True)[1], setup.run(asked)[1])
+
+
+def test_the_last_block_of_a_beam_may_come_from_a_step_that_was_given_up() -> None:
+    """One beam has got its last block when there is none for the other, and both are swapped out."""
+    limits = Limits(max_num_seqs=12, max_num_batched_tokens=8, max_model_len=40, chunked_prefill=False)
+    setup = Setup("static", limits, "paged", 41, {"block_size": 4, "host_blocks": 40}, swap=True)
+    asked = replace(ask((0, 9, 9), (0, 1, 1), (0, 13, 9, 2), (0, 1, 1), (0, 1, 1)), beam=True)
+    reference = setup.run(asked, reference=True)[1]
+    assert "swap_out" in reference.tables["events"]["event"]
+    assert not differences(reference, setup.run(asked)[1])
