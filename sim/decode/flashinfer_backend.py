@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from sim.decode.device import moved
+from sim.decode.flashinfer_plan import Planned, Planner
 from sim.decode.paged import PagedBackend
 from sim.errors import UserError
 
@@ -91,35 +92,33 @@ class Which(NamedTuple):
     scale: float
 
 
-class Planned(NamedTuple):
-    """What a wrapper is planned for."""
-
-    queries: torch.Tensor
-    """int32[n + 1]: where the new tokens of each sequence begin, if they have several."""
-    offsets: torch.Tensor
-    """int32[n + 1]: where its pages begin."""
-    pages: torch.Tensor
-    """int32[offsets[n]], on the device."""
-    last: torch.Tensor
-    """int32[n]: tokens in its last page."""
-
-
 class Buffers:
-    """Where the wrappers of padded steps find pages, of up to `lanes` sequences."""
+    """Where the wrappers of padded steps find what they must know of up to `lanes` sequences: one stretch of memory."""
 
     def __init__(self, lanes: int, lane_blocks: int, device: torch.device) -> None:
         """Make room for `lane_blocks` pages a sequence."""
-        self.queries, self.offsets, self.pages, self.last = (
-            torch.zeros(length, dtype=torch.int32, device=device)
-            for length in (lanes + 1, lanes + 1, lanes * lane_blocks, lanes)
-        )
+        sizes = [lanes + 1, lanes + 1, lanes, lanes * lane_blocks]
+        self._all = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
+        self.queries, self.offsets, self.last, self.pages = torch.split(self._all, sizes)
 
-    def fill(self, queries: Ints32, pages: Pages) -> Planned:
-        """Send the pages of a step to the device; the wrapper sends the rest."""
-        starts, offsets, blocks, last = (torch.from_numpy(part).pin_memory() for part in (queries, *pages))
-        here = self.pages[: len(blocks)]
-        here.copy_(blocks, non_blocking=True)
-        return Planned(starts, offsets, here, last)
+    def fill(self, queries: Ints32, pages: Pages, block_size: int) -> Planned:
+        """Send a step to the device, in one piece."""
+        offsets, blocks, last = pages
+        room = len(self.offsets)
+        told = np.zeros(3 * room - 1 + len(blocks), np.int32)
+        told[: len(queries)] = queries
+        told[room : room + len(offsets)] = offsets
+        told[2 * room : 2 * room + len(last)] = last
+        told[3 * room - 1 :] = blocks
+        pinned = torch.from_numpy(told).pin_memory()
+        self._all[: len(told)].copy_(pinned, non_blocking=True)
+        return Planned(
+            queries=pinned[: len(queries)],
+            offsets=pinned[room : room + len(offsets)],
+            pages=self.pages[: len(blocks)],
+            last=pinned[2 * room : 2 * room + len(last)],
+            lengths=torch.from_numpy((np.diff(offsets) - 1) * np.int32(block_size) + last),
+        )
 
 
 class FlashInferBackend(PagedBackend):
@@ -154,7 +153,7 @@ class FlashInferBackend(PagedBackend):
         workspace = torch.zeros(workspace_bytes(geometry, shapes), dtype=torch.uint8, device=device)
         self._make_decode = partial(BatchDecodeWithPagedKVCacheWrapper, workspace, "NHD", use_tensor_cores=True)
         self._make_prefill = partial(BatchPrefillWithPagedKVCacheWrapper, workspace, "NHD", backend="fa2")
-        self._wrappers: dict[Which, Any] = {}
+        self._planners: dict[Which, Planner] = {}
         self._planned: set[Which] = set()
         self._parts: dict[Part, Planned] = {}
         """What attends in this step, in the order of the packed row."""
@@ -172,7 +171,11 @@ class FlashInferBackend(PagedBackend):
         cells = moved(np.stack([batch.rows[owner], columns]), batch.table.device)
         self.slots = batch.slots
         planned = Planned(
-            _int32(batch.offsets), _int32(offsets), batch.table[cells[0], cells[1]], _int32((contexts - 1) % size + 1)
+            queries=_int32(batch.offsets),
+            offsets=_int32(offsets),
+            pages=batch.table[cells[0], cells[1]],
+            last=_int32((contexts - 1) % size + 1),
+            lengths=_int32(contexts),
         )
         self._parts = {Part(chunks=bool((batch.counts > 1).any())): planned}
         self._planned.clear()
@@ -180,13 +183,14 @@ class FlashInferBackend(PagedBackend):
     def plan_lanes(self, lanes: Lanes, slots: torch.Tensor) -> None:
         """See `PagedBackend.plan_lanes`; plans every wrapper that steps of this shape have used so far."""
         self._copied.synchronize()  # a plan is copied from pinned memory, which the next one writes to
-        shape, self.slots, self._parts = lanes.shape, slots, {}
+        shape, self.slots, self._parts, size = lanes.shape, slots, {}, self.store.block_size
         if shape.decodes:
-            self._parts[Part(chunks=False, padded=shape.decodes)] = self._decodes.fill(lanes.queries, lanes.decodes)
+            one_each = np.arange(shape.decodes + 1, dtype=np.int32)
+            self._parts[Part(chunks=False, padded=shape.decodes)] = self._decodes.fill(one_each, lanes.decodes, size)
         if shape.tokens:
-            self._parts[Part(chunks=True, padded=shape.tokens)] = self._chunks.fill(lanes.queries, lanes.chunks)
+            self._parts[Part(chunks=True, padded=shape.tokens)] = self._chunks.fill(lanes.queries, lanes.chunks, size)
         self._planned.clear()
-        for which in [which for which in self._wrappers if which.part in self._parts]:
+        for which in [which for which in self._planners if which.part in self._parts]:
             self._wrapper(which)
         self._copied.record()
 
@@ -205,25 +209,16 @@ class FlashInferBackend(PagedBackend):
 
     def _wrapper(self, which: Which) -> Any:
         """Return a wrapper planned for this step."""
-        if which not in self._wrappers:
-            self._wrappers[which] = self._make(which.part)
-        wrapper = self._wrappers[which]
+        planner = self._planners.get(which)
+        if planner is None:
+            geometry, size = self._geometry, self.store.block_size
+            (chunks, padded), wrapper = which.part, self._make(which.part)
+            planner = Planner(wrapper, chunks, padded, geometry, size, self._dtype, which.window, which.scale)
+            self._planners[which] = planner
         if which not in self._planned:
             self._planned.add(which)
-            geometry, kind, planned = self._geometry, self._dtype, self._parts[which.part]
-            wrapper.plan(
-                *(planned if which.part.chunks else planned[1:]),
-                geometry.heads,
-                geometry.kv_heads,
-                geometry.head_dim,
-                self.store.block_size,
-                window_left=-1 if which.window is None else which.window - 1,
-                sm_scale=which.scale,
-                q_data_type=kind,
-                kv_data_type=kind,
-                **({"causal": True} if which.part.chunks else {}),
-            )
-        return wrapper
+            planner.plan(self._parts[which.part])
+        return planner.wrapper
 
     def _make(self, part: Part) -> Any:
         if not part.padded:

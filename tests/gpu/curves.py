@@ -5,7 +5,7 @@
     python -m tests.gpu.curves --only attention SDPA's math and flash kernels on one layer of OPT-13B
 
 Writes `analysis/results/curves_<device>.json` (or into `--out`) after every piece, measured
-beside simulated; `python -m analysis.results.draw` makes the pictures.
+beside simulated; `python -m tests.browser.measured` makes the picture.
 """
 
 from __future__ import annotations

@@ -46,7 +46,13 @@ if TYPE_CHECKING:
     from workloads.schema import Workload
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
-HELD_OUT = ("validate_timed_1b", "validate_timed_8b", "validate_timed_prefix", "validate_timed_swap")
+HELD_OUT = (
+    "validate_timed_1b",
+    "validate_timed_tensors",
+    "validate_timed_8b",
+    "validate_timed_prefix",
+    "validate_timed_swap",
+)
 """Presets."""
 HEADLINE = "sosp23_h100"
 RATES = (3, 6, 12)

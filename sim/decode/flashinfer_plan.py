@@ -1,0 +1,137 @@
+"""Planning a FlashInfer wrapper, again and again, with little work for the host.
+
+Before a wrapper's kernel runs, its `plan` looks at the lengths of the sequences and lays out in its
+workspace which part of the device does what.  That is one call; around it, `plan` checks what it
+is given, sends lists to the device that are there already, and looks for the longest sequence
+with a Python loop over a tensor, which together takes a few times as long as the call itself.
+For a wrapper of padded steps nothing but the lengths ever changes, so here the call is made alone,
+as `plan` of FlashInfer 0.5.3 makes it.  Whether the FlashInfer that is installed does the same is
+tried out on the first plan of each wrapper: both ways must leave the same bytes, or else the
+wrapper's own is used ever after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from sim.models.geometry import Geometry
+
+
+class Planned(NamedTuple):
+    """What a wrapper is planned for: n sequences."""
+
+    queries: torch.Tensor
+    """int32[n + 1]: where the new tokens of each sequence begin."""
+    offsets: torch.Tensor
+    """int32[n + 1]: where its pages begin."""
+    pages: torch.Tensor
+    """int32[offsets[n]], on the device; all else is on the host."""
+    last: torch.Tensor
+    """int32[n]: tokens in its last page."""
+    lengths: torch.Tensor
+    """int32[n]: tokens in all of its pages."""
+
+
+@dataclass
+class Planner:
+    """Plans one wrapper of FlashInfer."""
+
+    wrapper: Any
+    chunks: bool
+    """Whether it is a prefill wrapper, of sequences with several new tokens."""
+    padded: int
+    """New tokens in all, empty ones included, if it is one of padded steps; else 0."""
+    geometry: Geometry
+    block_size: int
+    dtype: torch.dtype
+    window: int | None
+    scale: float
+    direct: bool | None = None
+    """Whether the short way is taken; None until that has been tried out."""
+
+    def plan(self, planned: Planned) -> None:
+        """Have the wrapper's workspace laid out.
+
+        That of padded steps is copied to the device from pinned memory: it must have been, before the next plan.
+        """
+        if self.direct is None:
+            self.direct = bool(self.padded) and self._agree(planned)
+        if self.direct:
+            self.wrapper._plan_info = self._lay_out(planned)  # noqa: SLF001  see above
+        else:
+            self._at_length(planned)
+
+    def _at_length(self, planned: Planned) -> None:
+        """Plan as FlashInfer documents it."""
+        geometry = self.geometry
+        self.wrapper.plan(
+            *((planned.queries,) if self.chunks else ()),
+            planned.offsets,
+            planned.pages,
+            planned.last,
+            geometry.heads,
+            geometry.kv_heads,
+            geometry.head_dim,
+            self.block_size,
+            window_left=self._left,
+            sm_scale=self.scale,
+            q_data_type=self.dtype,
+            kv_data_type=self.dtype,
+            **({"causal": True} if self.chunks else {}),
+        )
+
+    def _lay_out(self, planned: Planned) -> Any:
+        """Make the one call; returns what `run` of the wrapper must know of it."""
+        wrapper, geometry, size = self.wrapper, self.geometry, self.geometry.head_dim
+        return wrapper._cached_module.plan(  # noqa: SLF001
+            wrapper._float_workspace_buffer,  # noqa: SLF001
+            wrapper._int_workspace_buffer,  # noqa: SLF001
+            wrapper._pin_memory_int_workspace_buffer,  # noqa: SLF001
+            planned.queries,
+            planned.offsets,
+            planned.lengths,
+            self.padded,
+            len(planned.last),
+            geometry.heads,
+            geometry.kv_heads,
+            self.block_size,
+            True,  # its kernel may be part of a CUDA graph
+            size,
+            size,
+            self.chunks,
+            self._left,
+            -1,  # sequences are split as FlashInfer thinks best
+            False,
+            0,  # nothing else runs beside it
+        )
+
+    def _agree(self, planned: Planned) -> bool:
+        """Plan the short way too; returns whether it leaves what the long way does."""
+        try:
+            host = self.wrapper._pin_memory_int_workspace_buffer  # noqa: SLF001
+            self._still(host)
+            self._at_length(planned)
+            self._still()
+            expected, info = host.clone(), list(self.wrapper._plan_info)  # noqa: SLF001
+            self._still(host)
+            found = list(self._lay_out(planned))
+            self._still()
+            return found == info and bool(torch.equal(host, expected))
+        except Exception:  # noqa: BLE001  whatever another version says to a call that it does not know
+            return False
+
+    @staticmethod
+    def _still(emptied: torch.Tensor | None = None) -> None:
+        """Wait until the device has copied what was planned; then empty the host's side of it, if it is given."""
+        if torch.cuda.is_available():
+            torch.cuda.current_stream().synchronize()
+        if emptied is not None:
+            emptied.zero_()
+
+    @property
+    def _left(self) -> int:
+        return -1 if self.window is None else self.window - 1
