@@ -37,15 +37,11 @@ R = TypeVar("R")
 
 TRAITS = (
     "kind",
-    "oracle",
     "recomputes",
     "concatenates",
     "free_preemption",
     "scattered",
     "shares",
-    "settled",
-    "token_slots",
-    "page_bytes",
     "num_blocks",
     "block_size",
     "max_model_len",
@@ -54,8 +50,25 @@ TRAITS = (
 )
 
 
+class Inner:
+    """A property of an adaptor that is the one of what it wraps."""
+
+    def __set_name__(self, owner: type[Adaptor], name: str) -> None:
+        """Learn which property it is."""
+        self._name = name
+
+    def __get__(self, adaptor: Adaptor, owner: type[Adaptor]) -> Any:
+        """Ask the allocator inside."""
+        return getattr(adaptor.inner, self._name)
+
+
 class Adaptor(Allocator):
     """Passes every verb on.  Subclasses change single verbs, or `around`, through which all of them go."""
+
+    oracle: Any = Inner()
+    settled: Any = Inner()
+    token_slots: Any = Inner()
+    page_bytes: Any = Inner()
 
     def __init__(self, inner: Allocator) -> None:
         """Wrap `inner`, which is best not used directly any more."""

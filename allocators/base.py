@@ -7,7 +7,7 @@ call the same methods.  Three rules keep it honest:
 * A *refusal* is a value (`Refusal`) that says why and by how much.  A refused verb
   has changed nothing.  Misuse (a row that is not open, say) raises `AllocatorError`.
 * An allocator never learns how long an output will really be, unless its class says
-  `oracle = True`.
+  `oracle` is true.
 * Physical block ids run from 1 to `num_blocks`.  Block 0 is the *null block*: never
   handed out, always readable, so that a table row can be padded with it.
 """
@@ -15,21 +15,19 @@ call the same methods.  Three rules keep it honest:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self, TypeAlias
+from typing import ClassVar, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from allocators.compiled import copied_whole, mypyc_attr
 from allocators.content import Content
 from allocators.options import Option, Value, resolve
 from allocators.table import BlockTable, Columns
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
@@ -95,7 +93,7 @@ class Ask(NamedTuple):
     spare: int = 0
     """Blocks that must still be free afterwards (the watermark)."""
     output: int | None = None
-    """True output length in tokens; set for allocators with `oracle = True` only."""
+    """True output length in tokens; set for allocators whose `oracle` is true only."""
     samples: int = 1
     """Sequences that are to hold these tokens at once, each to be continued on its own: `never` and `admit` answer
     for all of them, but `admit` opens one row, and is asked again for what sharing does not spare."""
@@ -221,6 +219,7 @@ class Mappings(NamedTuple):
 NO_MAPPINGS = Mappings()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Allocator(ABC):
     """A pool of `num_blocks` blocks of `block_size` token slots, and who holds them.
 
@@ -232,8 +231,6 @@ class Allocator(ABC):
     """Name in workload files and reports."""
     options: ClassVar[Mapping[str, Option]] = MappingProxyType({"block_size": BLOCK_SIZE})
     """What a workload file may set; each is a keyword argument of the constructor."""
-    oracle: bool = False
-    """True if `Ask.output` may be read; depends on the options for some classes."""
     recomputes: ClassVar[bool] = False
     """True if K/V does not survive a step, so that every step computes all known tokens."""
     concatenates: ClassVar[bool] = False
@@ -244,21 +241,11 @@ class Allocator(ABC):
     """True if a sequence's blocks may lie anywhere, so that attention must read through the block table."""
     shares: ClassVar[bool] = False
     """True if `fork` shares blocks and so takes no room; others take all the room of a group on admission."""
-    notice: int | None = None
-    """How many of its slots a row still has when it must next be named in `grow`: 0 if only a row that runs out must
-    be, 1 if one that becomes full must be too; None if every row must be, with every token.  Until then `table.length`
-    lags behind.  `grow` with the length that a row has by now puts it right, as `fork` and `swap_out` want it."""
-    regular: bool = False
-    """True if a row that runs out of slots gets one block, and nothing else ever happens to a row that decodes, once
-    it has grown after a fork or a swap, and while it is not `entangled`: `append` may then stand for `grow`."""
-    entangled: AbstractSet[int] = NO_ROWS
-    """Rows of a `regular` allocator that must be named in `grow` when a block of theirs becomes full, too."""
-    settled: bool = True
-    """True if an `admit` that was refused stays refused until something is released (no cache, no moves)."""
-    token_slots: int = 1
-    """Slots that a token takes: 1, or several where groups of layers are counted apart."""
-    page_bytes: int = 0
-    """Bytes of a physical page, for allocators that map pages (see `mappings`)."""
+
+    def __init_subclass__(cls) -> None:
+        """See `allocators.compiled`."""
+        super().__init_subclass__()
+        copied_whole(cls)
 
     def __init__(self, num_blocks: int, block_size: int, max_model_len: int, max_rows: int = 256) -> None:
         """Make an empty pool.
@@ -320,6 +307,50 @@ class Allocator(ABC):
     def measure(cls, values: Mapping[str, Value]) -> Measure:
         """Say in what the pool is counted under these (resolved) options."""
         return Measure(cls.slots_per_block(values))
+
+    @property
+    def oracle(self) -> bool:
+        """True if `Ask.output` may be read; depends on the options for some classes."""
+        return False
+
+    @property
+    def notice(self) -> int | None:
+        """How many of its slots a row still has when it must next be named in `grow`.
+
+        0 if only a row that runs out must be, 1 if one that becomes full must be too; None if every row must be,
+        with every token.  Until then `table.length` lags behind.  `grow` with the length that a row has by now
+        puts it right, as `fork` and `swap_out` want it.
+        """
+        return None
+
+    @property
+    def regular(self) -> bool:
+        """Whether `append` may stand for `grow`.
+
+        True if a row that runs out of slots gets one block, and nothing else ever happens to a row that decodes,
+        once it has grown after a fork or a swap, and while it is not `entangled`.
+        """
+        return False
+
+    @property
+    def entangled(self) -> AbstractSet[int]:
+        """Rows of a `regular` allocator that must be named in `grow` when a block of theirs becomes full, too."""
+        return NO_ROWS
+
+    @property
+    def settled(self) -> bool:
+        """True if an `admit` that was refused stays refused until something is released (no cache, no moves)."""
+        return True
+
+    @property
+    def token_slots(self) -> int:
+        """Slots that a token takes: 1, or several where groups of layers are counted apart."""
+        return 1
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of a physical page, for allocators that map pages (see `mappings`)."""
+        return 0
 
     @property
     def capacity(self) -> int:

@@ -11,12 +11,19 @@ from __future__ import annotations
 import numpy as np
 
 from allocators.base import CorruptionError, Ints
+from allocators.compiled import copied_whole, mypyc_attr
 from allocators.freequeue import FreeQueue
 from allocators.prefix import PrefixCache
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class BlockPool:
     """Blocks 1 to `num_blocks` with reference counts, a free queue and a prefix cache."""
+
+    def __init_subclass__(cls) -> None:
+        """See `allocators.compiled`."""
+        super().__init_subclass__()
+        copied_whole(cls)
 
     def __init__(self, num_blocks: int) -> None:
         """Make a pool in which every block is free."""

@@ -16,12 +16,14 @@ from bisect import bisect_left, insort
 from typing import TYPE_CHECKING
 
 from allocators.base import CorruptionError
+from allocators.compiled import mypyc_attr
 from allocators.placement import Placement, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Buddy(Placement):
     """Spans of 1, 2, 4, ... blocks.  Of equally long ones the lowest address is taken."""
 

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from allocators.compiled import mypyc_attr
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -39,6 +41,7 @@ class Media(NamedTuple):
     length: int
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Content(ABC):
     """The identity of a sequence's tokens, computed block by block and remembered."""
 
@@ -81,6 +84,7 @@ def _mixed(seed: int, start: int, stop: int) -> list[int]:
     return keys
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Segments(Content):
     """Content as pieces (id, length) in order, then `tail`, the id of everything after them."""
 
@@ -142,6 +146,7 @@ class Segments(Content):
         return child
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Tokens(Content):
     """Content as token ids, appended to as the model speaks."""
 

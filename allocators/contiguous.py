@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 
 from allocators.base import BLOCK_SIZE
 from allocators.buddy import Buddy
+from allocators.compiled import mypyc_attr
 from allocators.holes import BestFit, FirstFit
 from allocators.options import Option
 from allocators.reserving import RunAllocator
@@ -29,6 +30,7 @@ PLACEMENTS: Mapping[Fit, type[Buddy | FirstFit]] = MappingProxyType(
 )
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class ContiguousAllocator(RunAllocator):
     """A run of blocks a sequence, sized by `reserve` and placed by `placement`."""
 
@@ -54,7 +56,11 @@ class ContiguousAllocator(RunAllocator):
         """Make an empty pool."""
         super().__init__(PLACEMENTS[placement](num_blocks), num_blocks, block_size, max_model_len, max_rows)
         self.reserve = reserve
-        self.oracle = reserve != "max"
+
+    @property
+    def oracle(self) -> bool:
+        """See `Allocator.oracle`."""
+        return self.reserve != "max"
 
     def reservation(self, prompt: int, output: int | None) -> int:
         """Return the policy's token slots; formulas in the head of this module."""

@@ -11,8 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from allocators.base import CorruptionError, Ints
+from allocators.compiled import mypyc_attr
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class FreeQueue:
     """A double-ended queue of block ids with removal from the middle; each id is in it at most once."""
 

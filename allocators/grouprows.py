@@ -39,7 +39,6 @@ class GroupRows(Allocator):
         if num_blocks % cut.page_blocks:
             raise AllocatorError(f"{num_blocks} blocks are no whole number of pages of {cut.page_blocks}")
         self.cut = cut
-        self.token_slots = cut.token_slots
         self.pieces = [*cut.states, *cut.attention]
         """What each group takes at a time, recurrent groups first."""
         self.states = range(len(cut.states))
@@ -66,6 +65,11 @@ class GroupRows(Allocator):
         """Rows that may write into what another one holds too: a last block that is not full, or a state."""
         self.left = 0
         """Slots whose blocks windows have left behind."""
+
+    @property
+    def token_slots(self) -> int:
+        """See `Allocator.token_slots`."""
+        return self.cut.token_slots
 
     def _make_columns(self) -> Columns:
         """Say what the columns of the table are."""

@@ -12,12 +12,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from allocators.base import CorruptionError
+from allocators.compiled import mypyc_attr
 from allocators.placement import Placement, Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class FirstFit(Placement):
     """Takes the lowest hole that is long enough.  Another rule is another `find`."""
 
@@ -74,6 +76,7 @@ class FirstFit(Placement):
                 raise CorruptionError(f"holes at {low.start} and {high.start} are out of order or have not joined")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class BestFit(FirstFit):
     """Takes the shortest hole that is long enough, of equal ones the lowest."""
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from allocators.base import AllocatorError, Copy, CorruptionError, Ints, Reason, Refusal, Swap
 from allocators.blockpool import BlockPool
+from allocators.compiled import mypyc_attr
 from allocators.table import BlockTable
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from allocators.rows import SharingRows
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class HostPool:
     """Blocks 1 to `num_blocks` on the host, and the rows that hold them."""
 

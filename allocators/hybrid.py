@@ -112,10 +112,18 @@ class HybridAllocator(GroupRows):
         super().__init__(num_blocks, made, max_model_len, max_rows, host_blocks)
         self.prefix_cache = prefix_cache
         self.checkpoint = -(-checkpoint // made.tokens) * made.tokens
-        # Growth of others may turn a lack of blocks into a lack of pages.
-        self.settled = not prefix_cache and not self.windows and all(piece.pieces == 1 for piece in self.pieces)
-        if made.tokens >= LARGE and not self.windows and not self.states:
-            self.notice = int(prefix_cache)
+
+    @property
+    def settled(self) -> bool:
+        """See `Allocator.settled`.  Growth of others may turn a lack of blocks into a lack of pages."""
+        return not self.prefix_cache and not self.windows and all(piece.pieces == 1 for piece in self.pieces)
+
+    @property
+    def notice(self) -> int | None:
+        """See `Allocator.notice`."""
+        if self.cut.tokens < LARGE or self.windows or self.states:
+            return None
+        return int(self.prefix_cache)
 
     @classmethod
     def from_options(

@@ -8,10 +8,12 @@ activations, not to the pool.
 from __future__ import annotations
 
 from allocators.base import AllocatorError, Ask, CorruptionError, Grant, Refusal, Usage
+from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.reserving import ReservingAllocator
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class NoCacheAllocator(ReservingAllocator):
     """Rows without blocks; only the context's length can be refused."""
 

@@ -36,6 +36,7 @@ from allocators.base import (
     Reason,
     Refusal,
 )
+from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.leap import leap, spread
 from allocators.options import Option
@@ -47,6 +48,7 @@ MANY = 96
 """Blocks up to which it does where no more is done than to list them."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PagedAllocator(SharingRows):
     """A pool whose blocks are taken one by one, as sequences grow, and shared where they can be."""
 
@@ -100,10 +102,22 @@ class PagedAllocator(SharingRows):
             sliding_window=sliding_window,
             host_blocks=host_blocks,
         )
-        self.settled = not self.prefix_cache and not self.windowed
-        if not self.windowed:
-            self.notice, self.regular = int(self.prefix_cache), True
         self._reaches = np.greater_equal if self.prefix_cache else np.greater
+
+    @property
+    def notice(self) -> int | None:
+        """See `Allocator.notice`."""
+        return None if self.windowed else int(self.prefix_cache)
+
+    @property
+    def regular(self) -> bool:
+        """See `Allocator.regular`."""
+        return not self.windowed
+
+    @property
+    def settled(self) -> bool:
+        """See `Allocator.settled`."""
+        return not self.prefix_cache and not self.windowed
 
     # -- admission -------------------------------------------------------------------------
 

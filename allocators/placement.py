@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
 from allocators.base import CorruptionError
+from allocators.compiled import mypyc_attr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,6 +30,7 @@ class Span(NamedTuple):
         return self.start + self.size
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Placement(ABC):
     """Free space of a pool, and the rule by which it is given out."""
 

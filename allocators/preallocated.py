@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from allocators.base import BLOCK_SIZE
+from allocators.compiled import mypyc_attr
 from allocators.placement import Placement, Span
 from allocators.reserving import RunAllocator
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Slots(Placement):
     """Equal spans at fixed addresses; the lowest free one is taken."""
 
@@ -56,6 +58,7 @@ class Slots(Placement):
         return self._length if self._starts else 0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PreallocatedAllocator(RunAllocator):
     """Every sequence holds the longest sequence's room."""
 

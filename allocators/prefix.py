@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocators.base import CorruptionError, Ints
+from allocators.compiled import mypyc_attr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PrefixCache:
     """Key -> blocks, and block -> key."""
 

@@ -18,7 +18,6 @@ with a one-line warning, and is an error only for those who name it.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -29,6 +28,8 @@ from allocators.base import Allocator, AllocatorError, Measure
 from allocators.options import Option, Value, meant, resolve
 
 GROUP = "kvsim.allocators"
+REQUIRED = ("admit", "can_grow", "check", "grow", "never", "release", "usage")
+"""The verbs that `Allocator` leaves to its subclasses."""
 
 
 class BuiltIn(Mapping[str, type[Allocator]]):
@@ -170,8 +171,8 @@ def _load(kind: str, points: list[EntryPoint]) -> type[Allocator]:
         raise AllocatorError(f"{where}: cannot be imported: {type(error).__name__}: {_first_line(error)}") from error
     if not (isinstance(cls, type) and issubclass(cls, Allocator)):
         raise AllocatorError(f"{where}: is not a subclass of allocators.base.Allocator")
-    if inspect.isabstract(cls):
-        raise AllocatorError(f"{where}: lacks {', '.join(sorted(cls.__abstractmethods__))}")
+    if lacking := [verb for verb in REQUIRED if getattr(cls, verb) is getattr(Allocator, verb)]:
+        raise AllocatorError(f"{where}: lacks {', '.join(lacking)}")
     if getattr(cls, "kind", None) != kind:
         raise AllocatorError(f"{where}: its kind is {getattr(cls, 'kind', 'not set')!r}, not {kind!r}")
     for name, option in cls.options.items():

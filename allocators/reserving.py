@@ -24,6 +24,7 @@ from allocators.base import (
     Refusal,
     Usage,
 )
+from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.leap import spread
 from allocators.placement import Placement, Span
@@ -32,10 +33,14 @@ NONE = np.zeros(0, np.int64)
 NONE.flags.writeable = False
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class ReservingAllocator(Allocator):
     """A row's `slots` never change: growing is counting."""
 
-    notice = 0
+    @property
+    def notice(self) -> int | None:
+        """See `Allocator.notice`."""
+        return 0
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """Count the tokens; a row that asks for more than was reserved is refused."""
@@ -82,6 +87,7 @@ class ReservingAllocator(Allocator):
         return row
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RunAllocator(ReservingAllocator):
     """Each sequence holds one run of consecutive blocks, as long as its policy says."""
 

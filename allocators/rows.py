@@ -21,6 +21,7 @@ import numpy.typing as npt
 from allocators.audit import audit
 from allocators.base import Allocator, Copy, Grant, Ints, Refusal, Swap, Usage
 from allocators.blockpool import BlockPool
+from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.host import HostPool
 from allocators.window import Window
@@ -42,6 +43,7 @@ def last_of_each(naming: Naming) -> list[tuple[int, int, int]]:
     return list(last.values())
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class SharingRows(Allocator):
     """The part of a paged allocator that keeps the books: rows, holders, keys and what is counted of them."""
 
@@ -68,7 +70,7 @@ class SharingRows(Allocator):
         self.window = Window(sliding_window or max_model_len + block_size, block_size)
         self.contents: dict[int, Content] = {}
         """Tokens of each row whose full blocks have keys."""
-        self.entangled: set[int] = set()
+        self._entangled: set[int] = set()
         """Those of them whose blocks are entered as soon as they are full ..."""
         self.apart: dict[int, int] = {}
         """... and those that nobody can follow, or be followed by, without passing the last block entered: how many
@@ -81,6 +83,11 @@ class SharingRows(Allocator):
         """Empty slots in last blocks that several rows hold, once for each holder but one."""
         self.left = 0
         """Table entries that the window has left behind."""
+
+    @property
+    def entangled(self) -> set[int]:
+        """See `Allocator.entangled`."""
+        return self._entangled
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant:
         """See `Allocator.fork`.  Takes no block, so it is never refused."""
@@ -168,7 +175,7 @@ class SharingRows(Allocator):
         self.host.part(self.pool.let_go(blocks))
         self.tails.discard(row)
         self.contents.pop(row, None)
-        self.entangled.discard(row)
+        self._entangled.discard(row)
         table.close(row)
 
     def leaving(self, rows: Ints) -> Bools:
@@ -268,11 +275,11 @@ class SharingRows(Allocator):
     def know(self, row: int, content: Content) -> None:
         """Learn what the tokens of a row are, all of whose full blocks are entered, or are about to be."""
         self.contents[row] = content
-        self.entangled.add(row)
+        self._entangled.add(row)
 
     def part(self, row: int, key: int, entered: int) -> None:
         """Let a row whose last entered block has `key` enter no further ones for now."""
-        self.entangled.discard(row)
+        self._entangled.discard(row)
         self.apart[row] = entered
         self.tips[key] = row
 
@@ -291,7 +298,7 @@ class SharingRows(Allocator):
             return
         size, entered = self.block_size, self.apart.pop(row)
         del self.tips[self.contents[row].keys(size, entered)[entered - 1]]
-        self.entangled.add(row)
+        self._entangled.add(row)
         if (full := int(self.table.length[row]) // size) > entered:
             self.enter_run(row, entered, full)
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from allocators.compiled import mypyc_attr
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -55,6 +57,7 @@ class Columns(NamedTuple):
         return filled
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class BlockTable:
     """Rows of physical block ids, opened and closed as sequences come and go."""
 

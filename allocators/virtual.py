@@ -83,7 +83,7 @@ class VirtualAllocator(Allocator):
     ) -> None:
         """Make an empty pool; the caller has worked out the size of a block from those of a page and a token."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
-        self.page_bytes = page_kib * KIB
+        self._page_bytes = page_kib * KIB
         self._deferred = deferred
         self._overlap = overlap
         self._pages_a_group = kv_tensors
@@ -95,6 +95,11 @@ class VirtualAllocator(Allocator):
         self._idle: list[list[int]] = []
         """Ranges without a sequence, oldest first: their groups, the last of which lies lowest in the range."""
         self._in_use = 0
+
+    @property
+    def page_bytes(self) -> int:
+        """See `Allocator.page_bytes`."""
+        return self._page_bytes
 
     @classmethod
     def slots_per_block(cls, values: Mapping[str, Value]) -> int:

@@ -37,7 +37,7 @@ class BlockLog:
         self._snapshots: list[tuple[int, Runs]] = []
         self._runs = 0
         """Runs of blocks in all snapshots."""
-        self.due: float = 0 if instants else float("inf")
+        self.due: int | float = 0 if instants else float("inf")
         """Next instant at which a snapshot is wanted."""
 
     def take(self, now: int, serving: Serving) -> None:

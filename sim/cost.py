@@ -35,7 +35,7 @@ is absent may be skipped: adding 0.0 changes no bit.)
 from __future__ import annotations
 
 from math import log2
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     Ints = npt.NDArray[np.int64]
     Maximum = Callable[[Any, Any], Any]
 
+Amount: TypeAlias = Any
+"""A number, or in a leap an array with one for each step."""
 
 USUAL_BLOCK = 16
 """Token slots of vLLM's blocks, if nobody says otherwise."""
@@ -64,43 +66,43 @@ SMALLEST_PAGE = 64 << 10
 class Load(NamedTuple):
     """What one step computes and moves.  Tokens are counted once, whatever the number of layers."""
 
-    prefill_tokens: int = 0
+    prefill_tokens: Amount = 0
     """Known tokens computed, over all chunks."""
-    prefill_pairs: int = 0
+    prefill_pairs: Amount = 0
     """Query-key pairs of the chunks: sum of n x start + n x (n + 1) / 2."""
-    prefill_context: int = 0
+    prefill_context: Amount = 0
     """K/V tokens the chunks read: sum of start + n."""
-    prefill_seqs: int = 0
+    prefill_seqs: Amount = 0
     """Chunks."""
-    decode_seqs: int = 0
+    decode_seqs: Amount = 0
     """Sequences that decode one token."""
-    decode_context: int = 0
+    decode_context: Amount = 0
     """K/V tokens they attend to, their own included."""
-    samples: int = 0
+    samples: Amount = 0
     """Sequences whose logits are computed."""
-    copied_tokens: int = 0
+    copied_tokens: Amount = 0
     """Token slots copied on the device (torch.cat, copy-on-write, fork)."""
-    swapped_bytes: int = 0
+    swapped_bytes: Amount = 0
     """Bytes over PCIe on this GPU, both directions together."""
-    transfers: int = 0
+    transfers: Amount = 0
     """Blocks those bytes are moved in."""
-    mapped_pages: int = 0
+    mapped_pages: Amount = 0
     """Physical pages mapped."""
-    unmapped_pages: int = 0
+    unmapped_pages: Amount = 0
     """Physical pages unmapped."""
-    mapped_ahead: int = 0
+    mapped_ahead: Amount = 0
     """Of those mapped, the ones that were foreseen and could be mapped while the step before ran."""
-    unmapped_ahead: int = 0
+    unmapped_ahead: Amount = 0
     """Of those unmapped, the ones that made way for them."""
-    before_ns: int = 0
+    before_ns: Amount = 0
     """Nanoseconds of the step before."""
-    behind_ns: int = 0
+    behind_ns: Amount = 0
     """Nanoseconds of the step before, if it ran decodes alone and this one prefills."""
-    window_pairs: int = 0
+    window_pairs: Amount = 0
     """`prefill_pairs` as sliding-window layers see them."""
-    window_prefill_context: int = 0
+    window_prefill_context: Amount = 0
     """`prefill_context` as sliding-window layers see it."""
-    window_decode_context: int = 0
+    window_decode_context: Amount = 0
     """`decode_context` as sliding-window layers see it: sum of min(context, window)."""
 
 
@@ -240,7 +242,7 @@ class CostModel:
 
         """
         if changing:
-            load = load._replace(**changing)  # type: ignore[arg-type]  # a Load of columns
+            load = load._replace(**changing)
         counts = load.prefill_tokens, load.decode_seqs, load.prefill_seqs, load.samples
         if any(isinstance(count, np.ndarray) for count in counts):
             seconds = self._products(load, np.maximum, self._experts_read_each)

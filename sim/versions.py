@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from allocators.compiled import active
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -26,11 +28,16 @@ def own() -> str:
         return f"{project['version']}+checkout"
 
 
+def described() -> str:
+    """Version of kvsim, and whether its hot rooms run compiled (`allocators.compiled`)."""
+    return f"{own()} (compiled)" if active() else own()
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of Python, of kvsim, and of those other packages that are installed."""
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  (start-up time of `--help`)
 
-    found = {"python": platform.python_version(), "kvsim": own()}
+    found = {"python": platform.python_version(), "kvsim": described()}
     for name in packages:
         with suppress(PackageNotFoundError):
             found[name] = version(name)

@@ -172,7 +172,7 @@ def test_a_leap_tells_when_each_row_came_to_hold_more() -> None:
         (5, 0, 12),
     ]
     assert (leap.held // 4).tolist() == [3, 4, 5, 5, 5, 6]
-    assert [blocks(allocator, row) for row in rows] == [[1, 4, 6], [2, 3, 5]]
+    assert [blocks(allocator, row) for row in rows.tolist()] == [[1, 4, 6], [2, 3, 5]]
     allocator.check()
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from allocators import registry
-from allocators.base import BLOCK_SIZE, AllocatorError
+from allocators import compiled, registry
+from allocators.base import BLOCK_SIZE, Allocator, AllocatorError
+from allocators.docs import class_doc, module_doc
 from allocators.options import Option, meant, resolve
 
 
@@ -163,5 +164,11 @@ def test_every_built_in_kind_says_what_it_is() -> None:
     for kind, cls in registry.BUILT_IN.items():
         assert cls.kind == kind
         assert not inspect.isabstract(cls)
-        assert inspect.getmodule(cls).__doc__
+        assert class_doc(cls)
+        assert module_doc(cls)
         assert all(option.doc and "\n" not in option.doc for option in cls.options.values())
+
+
+@pytest.mark.skipif(compiled.active(), reason="a compiled class does not say what is abstract in it")
+def test_the_verbs_that_a_plug_in_must_have_are_those_that_are_abstract() -> None:
+    assert set(registry.REQUIRED) == Allocator.__abstractmethods__

@@ -19,6 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = ("allocators", "workloads", "sim", "analysis")
+FOR_TYPES = "mypy_extensions"
+"""Comes with mypy and mypyc, which alone import it."""
 DISTRIBUTIONS = {
     **packages_distributions(),
     "pydantic_core": ["pydantic"],  # which requires it, to the very version
@@ -36,7 +38,7 @@ def imported(folder: str) -> dict[str, set[str]]:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 names = [node.module]
-            for name in {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, *OURS, "tests"}:
+            for name in {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, *OURS, "tests", FOR_TYPES}:
                 found.setdefault(name, set()).add(str(path.relative_to(ROOT)))
     return found
 
@@ -85,7 +87,7 @@ def test_allocators_run_where_only_numpy_is_installed() -> None:
         "class Only:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        top = name.partition('.')[0]\n"
-        "        if top not in sys.stdlib_module_names and top not in {'allocators', 'numpy'}:\n"
+        "        if top not in sys.stdlib_module_names and top not in {'allocators', 'numpy', 'kvsim__mypyc'}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Only())\n"
         "from allocators import registry\n"

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from allocators.docs import class_doc
 from allocators.options import Option
 from allocators.registry import BUILT_IN
 from workloads.schema import Workload
@@ -43,7 +44,7 @@ def text(kinds: Mapping[str, type[Allocator]] = BUILT_IN) -> str:
 
 def _allocator(kind: str, cls: type[Allocator], common: Mapping[str, Any]) -> dict[str, Any]:
     """Describe the entry of one allocator."""
-    summary = (cls.__doc__ or kind).strip().split("\n", 1)[0]
+    summary = (class_doc(cls) or kind).strip().split("\n", 1)[0]
     return {
         "additionalProperties": False,
         "description": summary,

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 from sim.cli.usage import fault
-from sim.versions import own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,7 +59,7 @@ def make_app(program: str) -> App:
     app = App(
         name=program,
         help="Simulate the KV-cache memory manager of an LLM serving engine.",
-        version=own,
+        version=_version,
         default_parameter=Parameter(negative=(), show_default=_default, converter=_convert),
         help_format="markdown",  # a line of a docstring is no line of a terminal
         suppress_keyboard_interrupt=False,
@@ -68,6 +67,12 @@ def make_app(program: str) -> App:
     for order, (name, command) in enumerate(COMMANDS.items()):
         app.command(command.where, name=name, help=command.summary, sort_key=order)
     return app
+
+
+def _version() -> str:
+    from sim.versions import described  # noqa: PLC0415  (start-up time)
+
+    return described()
 
 
 def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
@@ -97,7 +102,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter is no reason to stop
     with warnings.catch_warnings():
         warnings.showwarning = _warn
-        return _run(arguments, program)
+        try:
+            return _run(arguments, program)
+        except ImportError as error:
+            if error.name != "allocators":  # whose sources are not what was compiled
+                raise
+            return _fail([str(error)])
 
 
 def settle() -> None:

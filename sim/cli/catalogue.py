@@ -6,11 +6,11 @@ rows, laid out so that 80 columns suffice.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import fields
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from allocators.docs import class_doc, module_doc
 from allocators.registry import BUILT_IN, kinds
 from analysis.metrics import formulas
 from sim.calibration import find_calibration, load_calibration, shipped_calibrations
@@ -92,7 +92,7 @@ def allocators() -> list[Row]:
 
 def _about(kind: str, cls: type[Allocator]) -> str:
     """One line on an allocator: the concept, which for ours stands at the head of the module."""
-    return _first_line(sys.modules[cls.__module__].__doc__ if kind in BUILT_IN else cls.__doc__)
+    return _first_line(module_doc(cls) if kind in BUILT_IN else class_doc(cls))
 
 
 def _option(option: Option) -> Row:
@@ -121,7 +121,7 @@ def _described(option: Row) -> Row:
 
 def schedulers() -> list[Row]:
     """List schedulers."""
-    return [{"scheduler": kind, "what": _first_line(cls.__doc__)} for kind, cls in SCHEDULERS.items()]
+    return [{"scheduler": kind, "what": _first_line(class_doc(cls))} for kind, cls in SCHEDULERS.items()]
 
 
 def models() -> list[Row]:

@@ -35,7 +35,7 @@ class Arrivals:
         self._followers: dict[int, list[int]] = {}
         for index in np.flatnonzero(requests.after >= 0).tolist():
             self._followers.setdefault(int(requests.after[index]), []).append(index)
-        self.soonest = self._soonest()
+        self.soonest: int | float = self._soonest()
         """Nanoseconds at which the next one comes, as far as is known; infinity if none is."""
 
     def take(self) -> tuple[int, int]:
@@ -60,6 +60,6 @@ class Arrivals:
                 return found
         return heappop(self._released)
 
-    def _soonest(self) -> float:
+    def _soonest(self) -> int | float:
         known = self._time[self._next] if self._next < len(self._time) else NONE_TO_COME
         return min(known, self._released[0][0]) if self._released else known

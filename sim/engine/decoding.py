@@ -66,7 +66,9 @@ def enter(page: list[Sequence], sequence: Sequence) -> None:
 class Decoding:
     """The decoding sequences in running order."""
 
-    ROW, LENGTH, TICKET = range(3)
+    ROW = 0
+    LENGTH = 1
+    TICKET = 2
 
     def __init__(self) -> None:
         """Start empty."""

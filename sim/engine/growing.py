@@ -9,6 +9,7 @@ Both grow sequences in running order, so that the allocator hands out the same b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence as Several
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,8 +18,6 @@ from allocators.base import Growth
 from sim.engine.decoding import enter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence as Several
-
     from allocators.base import Allocator, Copy, Ints
     from sim.engine.decoding import Decoding, Sequence
 

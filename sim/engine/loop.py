@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import simpy
 
 from allocators.base import Ask, Mappings, Reason
+from allocators.compiled import mypyc_attr
 from sim.blockmap import BlockLog
 from sim.engine.arrivals import Arrivals
 from sim.engine.beams import parents
@@ -54,6 +55,7 @@ class Outcome(NamedTuple):
     end_s: float
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Engine:
     """One serving engine: an allocator, a scheduler and an executor, and the requests it serves."""
 
@@ -103,7 +105,7 @@ class Engine:
         self.event_log = EventLog(sink)
         self.block_log = BlockLog(instants, _spacing(requests, instants))
         self._sink = sink
-        self._horizon = INFINITY if horizon_s is None else round(horizon_s * 1e9)
+        self._horizon: int | float = INFINITY if horizon_s is None else round(horizon_s * 1e9)
         self._copied = 0
         """Tokens copied by forks since the last step began."""
         self._forked = False

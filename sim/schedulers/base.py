@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from allocators.compiled import mypyc_attr
 from sim.engine.plan import Chunk, MoveKind, Plan
 from sim.engine.serving import Blocked, Serving
 
@@ -39,6 +40,7 @@ class Limits:
     """Fraction of the pool that admission leaves free."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Scheduler(ABC):
     """Decides what each step runs."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from allocators.compiled import mypyc_attr
 from sim.engine.plan import Plan
 from sim.engine.serving import Blocked
 from sim.schedulers.base import Scheduler
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sim.engine.serving import Serving
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Orca(Scheduler):
     """Iteration-level FCFS with whole prompts."""
 

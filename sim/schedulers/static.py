@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from allocators.compiled import mypyc_attr
 from sim.engine.plan import Plan
 from sim.engine.serving import Blocked
 from sim.schedulers.orca import Orca
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sim.engine.serving import Serving
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Static(Orca):
     """Whole batches, one after the other."""
 

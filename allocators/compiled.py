@@ -1,0 +1,73 @@
+"""Whether these modules run compiled, and if so from the sources that stand here.
+
+`hatch_build.py` can compile what every step of a run touches (with mypyc), and puts each extension module
+beside its source, which Python then passes over.  So that nobody runs what he no longer reads, the build
+leaves a record of the sources it has seen, and whoever imports this package has them compared with it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from zlib import crc32
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from mypy_extensions import mypyc_attr
+else:
+    Class = TypeVar("Class", bound=type)
+
+    def mypyc_attr(**_: bool) -> Callable[[Class], Class]:
+        """Say to the compiler what a class must be able to do: be subclassed in Python, be copied."""
+        return lambda cls: cls
+
+
+__all__ = ["RECORD", "active", "copied_whole", "demand_current", "mypyc_attr", "write_record"]
+
+ROOT = Path(__file__).parents[1]
+RECORD = Path(__file__).with_name("compiled.txt")
+"""The Python that the extension modules are for, then a line for each source: its checksum and its path."""
+
+
+def active() -> bool:
+    """Whether there are extension modules for this Python."""
+    return bool(_recorded())
+
+
+def write_record(sources: Iterable[str], record: Path = RECORD) -> None:
+    """Write down what is compiled: `sources` are paths from the folder that holds the packages."""
+    lines = [sys.implementation.cache_tag, *(f"{_checksum(source)} {source}" for source in sources)]
+    record.write_text("\n".join(lines), encoding="utf-8")
+
+
+def demand_current() -> None:
+    """Raise ImportError if a source is not what was compiled."""
+    for line in _recorded():
+        known, source = line.split(maxsplit=1)
+        if _checksum(source) != known:
+            raise ImportError(
+                f"{source} has changed since it was compiled; compile again with `python hatch_build.py`, "
+                "or go back to plain Python with `python hatch_build.py clean`",
+                name="allocators",
+            )
+
+
+def copied_whole(cls: type) -> None:
+    """Let copies of instances keep what a class in Python adds to the compiled one that it extends."""
+    fields: tuple[str, ...] = getattr(cls, "__mypyc_attrs__", ())
+    if fields and "__dict__" not in fields:
+        cls.__mypyc_attrs__ = (*fields, "__dict__")  # type: ignore[attr-defined]
+
+
+def _recorded() -> list[str]:
+    if not RECORD.exists():
+        return []
+    tag, *lines = RECORD.read_text(encoding="utf-8").splitlines()
+    return lines if tag == sys.implementation.cache_tag else []
+
+
+def _checksum(source: str) -> str:
+    path = ROOT / source
+    return f"{crc32(path.read_bytes()):08x}" if path.exists() else "missing"

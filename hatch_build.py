@@ -1,0 +1,147 @@
+"""The optional native build: what every step of a run touches, compiled with mypyc.
+
+    KVSIM_COMPILE=1 python -m pip install .        the wheel holds the extension modules
+    KVSIM_COMPILE=1 python -m pip install -e .     each lies beside its source
+    python hatch_build.py                          the same in a checkout, whatever is installed
+    python hatch_build.py clean                    takes them away again, as an editable install that does not ask does
+
+If nobody asks, the sources are what runs: ordinary Python, with the same results.  Compiled modules call each other
+without Python in between, so they are one group; who is not in it is called, and calls, as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from contextlib import chdir
+from pathlib import Path
+from runpy import run_path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ModuleNotFoundError:  # it is there when pip builds, and need not be when we are run by hand
+    BuildHookInterface = object
+
+ROOT = Path(__file__).parent
+ASKED = "KVSIM_COMPILE"
+NEEDS = ("mypy>=1.18", "setuptools>=77", "numpy>=2.1", "simpy>=4.1")
+"""What compiling takes; of the last two the types."""
+LIBRARY = "kvsim"
+"""The whole group is in one extension module, `kvsim__mypyc`; those beside the sources only lead there."""
+RECORD = "allocators/compiled.txt"
+ALLOCATORS = (
+    *("audit", "base", "blockpool", "content", "freequeue", "host", "leap", "ledger", "lockstep", "options"),
+    *("paged", "prefix", "rows", "table", "window"),
+    *("buddy", "contiguous", "holes", "nocache", "placement", "preallocated", "reserving"),
+)
+GROUP = (
+    *(f"allocators/{name}.py" for name in ALLOCATORS),
+    *("sim/engine/*.py", "sim/schedulers/*.py", "sim/blockmap.py", "sim/cost.py", "sim/telemetry.py"),
+)
+
+
+class NoCompilerError(Exception):
+    """The message says what is missing."""
+
+
+class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
+    """Lets pip compile, if `KVSIM_COMPILE` is set."""
+
+    def dependencies(self) -> list[str]:
+        """What pip must install for the build."""
+        return list(NEEDS) if _asked() else []
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add the extension modules to a wheel, or put them beside the sources that an editable one leads to."""
+        if version == "editable":
+            clean()
+        if _asked():
+            try:
+                self._compile(version, build_data)
+            except NoCompilerError as error:
+                self.app.abort(f"{ASKED}: {error}")
+
+    def _compile(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            build(ROOT)
+            return
+        self._folder = TemporaryDirectory()  # until `finalize`, for the wheel is written in between
+        folder = Path(self._folder.name)
+        build(folder)
+        for path in folder.rglob("*.*"):
+            build_data["force_include"][str(path)] = path.relative_to(folder).as_posix()
+        build_data["pure_python"], build_data["infer_tag"] = False, True
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Leave nothing behind."""
+        if hasattr(self, "_folder"):
+            self._folder.cleanup()
+
+
+def build(target: Path) -> None:
+    """Compile the group; the extension modules, and the record of what they were made from, go to `target`.
+
+    Raises:
+        NoCompilerError: there is nothing to compile with.
+
+    """
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    if sys.platform != "win32" and not shutil.which(compiler.split()[0]):
+        raise NoCompilerError(f"there is no C compiler ({compiler.split()[0]}); kvsim runs without being compiled, too")
+    try:
+        from mypyc.build import mypycify  # noqa: PLC0415  (not there in most environments)
+        from setuptools import Distribution  # noqa: PLC0415  (likewise)
+        from setuptools.command.build_ext import build_ext  # noqa: PLC0415  (likewise)
+    except ModuleNotFoundError as error:
+        raise NoCompilerError(f"{error.name} is not installed; compiling takes {', '.join(NEEDS)}") from error
+    sources = sorted(
+        path.relative_to(ROOT).as_posix()
+        for pattern in GROUP
+        for path in ROOT.glob(pattern)
+        if path.name != "__init__.py"
+    )
+    with TemporaryDirectory() as folder, chdir(ROOT):
+        modules = mypycify(
+            ["--config-file=", "--cache-dir=/dev/null", "--ignore-missing-imports", *sources],
+            group_name=LIBRARY,
+            target_dir=folder,
+            multi_file=True,
+            debug_level="0",
+        )
+        command = build_ext(Distribution({"name": "kvsim", "ext_modules": modules}))
+        command.build_lib, command.build_temp, command.parallel = str(target), folder, os.cpu_count()
+        command.ensure_finalized()
+        record = target / RECORD
+        record.parent.mkdir(exist_ok=True)
+        run_path(str(ROOT / "allocators" / "compiled.py"))["write_record"](sources, record)
+        command.run()
+
+
+def clean() -> None:
+    """Remove the extension modules and the record from beside the sources."""
+    for path in [ROOT / RECORD, *_built(ROOT)]:
+        path.unlink(missing_ok=True)
+
+
+def _built(folder: Path) -> list[Path]:
+    rooms = {Path(), *(Path(pattern).parent for pattern in GROUP)}
+    return [path for room in rooms for path in (folder / room).iterdir() if path.suffix in {".so", ".pyd"}]
+
+
+def _asked() -> bool:
+    return os.environ.get(ASKED, "0") not in {"", "0"}
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] not in ([], ["clean"]):
+        sys.exit("usage: python hatch_build.py [clean]")
+    clean()
+    if not sys.argv[1:]:
+        try:
+            build(ROOT)
+        except NoCompilerError as error:
+            sys.exit(str(error))
