@@ -333,6 +333,14 @@ class Allocator(ABC):
         return False
 
     @property
+    def leaves_behind(self) -> int | None:
+        """Tokens `n` such that a row gives back its k-th block when it grows from `n + k x block_size`; None for no row.
+
+        If the allocator is `regular`, `shift` then stands for `grow`.
+        """
+        return None
+
+    @property
     def entangled(self) -> AbstractSet[int]:
         """Rows of a `regular` allocator that must be named in `grow` when a block of theirs becomes full, too."""
         return NO_ROWS
@@ -455,6 +463,20 @@ class Allocator(ABC):
 
         """
         raise AllocatorError(f"{self.kind} grows in more ways than by a block")
+
+    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> int:
+        """Do `append` where rows also leave blocks behind, as far as there is room.
+
+        Args:
+            rows: open rows of an allocator that is `regular` and `leaves_behind`, who take a block, or give back one
+                that is their own, or both; those of a later step may follow.
+            lengths: tokens that each comes to have, one more than before.
+
+        Returns:
+            how many were granted; those after them have not changed.
+
+        """
+        raise AllocatorError(f"{self.kind} leaves nothing behind")
 
     def note(self, rows: Ints, lengths: Ints) -> None:
         """Learn how long rows have become within the slots they have, where `append` has stood for `grow`."""

@@ -107,12 +107,17 @@ class PagedAllocator(SharingRows):
     @property
     def notice(self) -> int | None:
         """See `Allocator.notice`."""
-        return None if self.windowed else int(self.prefix_cache)
+        return int(self.prefix_cache or self.windowed) if self.regular else None
 
     @property
     def regular(self) -> bool:
         """See `Allocator.regular`."""
-        return not self.windowed
+        return not self.windowed or not self.prefix_cache
+
+    @property
+    def leaves_behind(self) -> int | None:
+        """See `Allocator.leaves_behind`."""
+        return self.window.tokens - 1 if self.windowed else None
 
     @property
     def settled(self) -> bool:
@@ -256,6 +261,37 @@ class PagedAllocator(SharingRows):
         table.count[rows] = columns  # of a row that is here several times, the last one stays
         table.slots[rows] = slots = columns * size
         table.length[rows] = slots - size + 1
+
+    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> int:
+        """See `Allocator.shift`.  What is given back is taken next."""
+        table, size, first = self.table, self.block_size, self.window.tokens - 1 + self.block_size
+        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        takers = sum(after % size == 1 % size for after in lengths)
+        fresh, _ = self.pool.take(min(takers, self.pool.free))
+        fresh = fresh[::-1].tolist()  # the last one is taken next ...
+        given: list[int] = []  # ... unless something has been given back meanwhile
+        left: list[int] = []
+        granted = 0
+        for row, after in zip(rows, lengths, strict=True):
+            before = after - 1
+            if before >= first and (before - first) % size == 0:
+                column = (before - first) // size
+                if block := cells[row, column]:  # else it left it when it was last refused
+                    cells[row, column] = 0
+                    given.append(block)
+                    left.append(block)
+            if before % size == 0:
+                if not given and not fresh:
+                    break
+                have = count[row]
+                cells[row, have] = (given or fresh).pop()
+                count[row], slots[row] = have + 1, (have + 1) * size
+            length[row] = after
+            granted += 1
+        self.left += len(left)
+        self.host.part(np.array(left, np.int64))
+        self.pool.let_go(np.array(given[::-1] + fresh[::-1], np.int64))
+        return granted
 
     @property
     def room(self) -> int:

@@ -108,7 +108,7 @@ class StepLog:
         A change in the first step does so too: `first` is what was true before it.
         """
         self._changes.extend(changes)
-        self._changed.append(len(changes) // 6)
+        self._changed.append(len(changes) // 7)
         self._firsts.extend(first)
         self._counts.append(len(durations))
         self._durations.frombytes(durations.tobytes())
@@ -142,9 +142,10 @@ class StepLog:
         """Add up changes over each stretch; evictions belong to their step alone."""
         if not self._changes:
             return
-        rows, *changes = np.array(self._changes, np.int64).reshape(-1, 6).T
+        rows, *changes = np.array(self._changes, np.int64).reshape(-1, 7).T
         rows = rows + np.repeat(begin, np.array(self._changed))
-        for name, amounts in zip(("held", "cached", "rounding", "internal", "evicted"), changes, strict=True):
+        names = ("held", "cached", "rounding", "internal", "evicted", "live")
+        for name, amounts in zip(names, changes, strict=True):
             change = np.zeros(len(which), np.int64)
             change[rows] = amounts
             if name != "evicted":

@@ -3,7 +3,8 @@
 Where blocks are alike, all that happens to a sequence while it decodes is that it takes one whenever the last
 one is full: in the steps whose number leaves the same remainder when divided by `block_size`.  A page for each
 remainder lists who takes one then, and is written to only when a sequence comes or goes.  So many steps are a
-walk over pages, whoever decodes.
+walk over pages, whoever decodes.  A sliding window is as regular: what it leaves behind is given back in
+steps of another remainder.
 
 A prefix cache changes that only for sequences that are entangled with others, whose full blocks it must
 hear of at once; of the others it is enough that it knows how long they are.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.engine.decoding import enter
+from sim.engine.decoding import enter, in_order
 from sim.engine.growing import NO_CHANGE, NO_STRETCH, NOTHING, Noting, Stretch
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class Cycle(Noting):
         """Sequences that take a block in the step that ends at a clock of this remainder, in running order."""
         self._remembers = bool(allocator.notice)
         """Whether it matters to the allocator which blocks are full."""
+        self._window = allocator.leaves_behind
+        self._sharing = 0
+        """Sequences that may leave behind blocks that are not their own; the allocator must be asked for those, too."""
         self._fresh: list[Sequence] = []
         """Those whose last block may be shared or have a twin on the host, in running order.
 
@@ -48,7 +52,10 @@ class Cycle(Noting):
         if sequence.slots < used:  # it may hold its last block already, from a step that was given up
             sequence.due = used - period + 1 - sequence.start
         enter(self._pages[(1 - sequence.start) % period], sequence)
-        if owner.samples > 1 or owner.swapped_blocks or self.allocator.free_preemption:
+        if self._window is not None:
+            self._sharing += owner.samples > 1
+        behind = self._window is not None and owner.computed >= self._window + period
+        if behind or owner.samples > 1 or owner.swapped_blocks or self.allocator.free_preemption:
             enter(self._fresh, sequence)
 
     def leave(self, sequence: Sequence) -> None:
@@ -56,6 +63,8 @@ class Cycle(Noting):
         sequence.slots = int(self.allocator.table.slots[sequence.row])
         super().leave(sequence)
         self._pages[(1 - sequence.start) % self._period].remove(sequence)
+        if self._window is not None:
+            self._sharing -= sequence.owner.samples > 1
         if self._fresh and sequence in self._fresh:
             self._fresh.remove(sequence)
 
@@ -67,13 +76,17 @@ class Cycle(Noting):
             enter(self._pages[(2 - sequence.start) % period], sequence)
             sequence.due += 1
 
+    def tell(self, sequences: Several[Sequence]) -> None:
+        """See `Growing.tell`.  It knows them if it remembers."""
+        if not self._remembers:
+            super().tell(sequences)
+
     def grow(self, first: int, last: int) -> tuple[int, Growth]:
         """See `Growing.grow`."""
-        allocator, members, step = self.allocator, self.decoding.members, self.decoding.clock + 1
+        members, step = self.decoding.members, self.decoding.clock + 1
         filling = self._filling(step)
         page, place, growth = self._page(first, last, step, filling), last, NOTHING
-        granted = min(self._plain(page, filling), allocator.room)
-        allocator.append([each.row for each in page[:granted]])
+        granted = self._give(page[: self._plain(page, filling)], step)
         if granted < len(page):  # the next one is not plain, or hears why it gets nothing
             growth = self._ask(page[granted:], step)
             granted += growth.granted
@@ -96,9 +109,33 @@ class Cycle(Noting):
 
     def _plain(self, page: list[Sequence], filling: list[Sequence]) -> int:
         """Count those at the beginning of a page who take a block and nothing else; others are mostly the newest."""
-        if not self._fresh and not filling:
+        if not self._fresh and not filling and not self._sharing:
             return len(page)
-        return next((place for place, each in enumerate(page) if each in filling or each in self._fresh), len(page))
+        for place, each in enumerate(page):
+            if each in filling or each in self._fresh or (self._sharing and each.owner.samples > 1):
+                return place
+        return len(page)
+
+    def _changing(self, step: int) -> list[Sequence]:
+        """List those who take a block in the step that ends at clock `step`, or leave one behind."""
+        taking = self._pages[step % self._period]
+        if self._window is None or not (leaving := self._leaving(step, self._window)):
+            return taking
+        return sorted({*taking, *leaving}, key=in_order)
+
+    def _leaving(self, step: int, window: int) -> list[Sequence]:
+        """List those who leave a block behind in the step that ends at clock `step`."""
+        period = self._period
+        return [each for each in self._pages[(step - window) % period] if step + each.start > window + period]
+
+    def _give(self, page: Several[Sequence], step: int) -> int:
+        """Let sequences take and leave what they do in a step; returns how many of them can."""
+        rows = [each.row for each in page]
+        if self._window is not None:
+            return self.allocator.shift(rows, [step + each.start for each in page])
+        granted = min(len(rows), self.allocator.room)
+        self.allocator.append(rows[:granted])
+        return granted
 
     def _note(self, first: int, last: int, steps: int) -> None:
         """Tell the allocator how long the sequences `[first, last)` are when they have grown by `steps` tokens."""
@@ -108,7 +145,7 @@ class Cycle(Noting):
 
     def _page(self, first: int, last: int, step: int, filling: list[Sequence]) -> list[Sequence]:
         """List those of the sequences `[first, last)` that the allocator must be asked for, or give a block."""
-        page, members = self._pages[step % self._period], self.decoding.members
+        page, members = self._changing(step), self.decoding.members
         if self._fresh or filling:
             page = list(page)
             for sequence in (*self._fresh, *filling):
@@ -121,8 +158,10 @@ class Cycle(Noting):
 
     def stretch(self, steps: int) -> Stretch:
         """See `Growing.stretch`."""
-        if self._fresh:
+        if self._fresh or self._sharing:
             return NO_STRETCH
+        if self._window is not None:
+            return self._sliding_stretch(steps, self._window)
         pages, period, clock = self._pages, self._period, self.decoding.clock
         room, done, useless = self.allocator.room, steps, 0
         entangled = self.allocator.entangled
@@ -139,7 +178,7 @@ class Cycle(Noting):
             rows += [sequence.row for sequence in page]
             spare = self._useless(page, step)
             useless += spare
-            changes += (step - clock - 1, len(page) * period, 0, 0, spare, 0)
+            changes += (step - clock - 1, len(page) * period, 0, 0, spare, 0, 0)
         evicted = self.allocator.append(rows)
         if self._remembers and done:
             self._note(0, len(self.decoding), done)
@@ -147,7 +186,35 @@ class Cycle(Noting):
             changes = self._with_evictions(changes, evicted)
         self.internal += useless
         lost = sum(evicted)
-        return Stretch(done, changes, (0, len(rows) * period, -lost * period, 0, useless, lost))
+        return Stretch(done, changes, (0, len(rows) * period, -lost * period, 0, useless, lost, 0))
+
+    def _sliding_stretch(self, steps: int, window: int) -> Stretch:
+        """Do `stretch` where blocks are left behind, too."""
+        period, clock, room = self._period, self.decoding.clock, self.allocator.room
+        rows: list[int] = []
+        lengths: list[int] = []
+        changes: list[int] = []
+        done, taken, left, useless = steps, 0, 0, 0
+        for step in range(clock + 1, clock + 1 + steps):
+            takers, leaving = self._pages[step % period], self._leaving(step, window)
+            if len(takers) > room + left - taken:  # it may still do, if others leave theirs in time
+                done = step - clock - 1
+                break
+            if not takers and not leaving:
+                continue
+            page = sorted({*takers, *leaving}, key=in_order) if leaving else takers
+            after = [step + each.start for each in page]
+            rows += [each.row for each in page]
+            lengths += after
+            spare = self._useless(page, step)
+            taken, left, useless = taken + len(takers), left + len(leaving), useless + spare
+            held = (len(takers) - len(leaving)) * period
+            changes += (step - clock - 1, held, 0, 0, spare, 0, -len(leaving) * period)
+        self.allocator.shift(rows, lengths)
+        if done:
+            self._note(0, len(self.decoding), done)
+        self.internal += useless
+        return Stretch(done, changes, (0, (taken - left) * period, 0, 0, useless, 0, -left * period))
 
     def _with_evictions(self, changes: list[int], evicted: Several[int]) -> list[int]:
         """Add to changes how many cached blocks were evicted to take each block."""

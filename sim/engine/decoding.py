@@ -52,7 +52,7 @@ class Sequence:
 
 MOST = 1 << 20
 """Sequences of one job, at most."""
-_order = attrgetter("order")
+in_order = attrgetter("order")
 
 
 def enter(page: list[Sequence], sequence: Sequence) -> None:
@@ -60,7 +60,7 @@ def enter(page: list[Sequence], sequence: Sequence) -> None:
     if not page or page[-1].order < sequence.order:
         page.append(sequence)
     else:
-        insort(page, sequence, key=_order)
+        insort(page, sequence, key=in_order)
 
 
 class Decoding:

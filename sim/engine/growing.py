@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 NOTHING = Growth(0)
 
 
-Change: TypeAlias = tuple[int, int, int, int, int, int]
-"""What changes with one step of a leap: the step, from 0; held, cached, rounding and internal token slots more; and
-blocks evicted."""
+Change: TypeAlias = tuple[int, int, int, int, int, int, int]
+"""What changes with one step of a leap: the step, from 0; held, cached, rounding and internal token slots more; blocks
+evicted; and live token slots more, besides one for each sequence."""
 
 
 class Stretch(NamedTuple):
@@ -41,7 +41,7 @@ class Stretch(NamedTuple):
     copied: int = 0
 
 
-NO_CHANGE: Change = (0, 0, 0, 0, 0, 0)
+NO_CHANGE: Change = (0, 0, 0, 0, 0, 0, 0)
 NO_STRETCH = Stretch(0, (), NO_CHANGE)
 
 
@@ -185,14 +185,14 @@ class Calendar(Noting):
                 usage, room = allocator.usage(), allocator.room
                 internal = self._grown(due[0][1], clock + done)[1]
                 held, cached, rounding = (now - then for now, then in zip(usage[:3], before[:3], strict=True))
-                changes += (done - 1, held, cached, rounding, internal, allocator.evictions() - evictions)
+                changes += (done - 1, held, cached, rounding, internal, allocator.evictions() - evictions, 0)
             elif due:
                 sequences = [each for _, page in due for each in page]
                 lengths = [clock + step + 1 + each.start for step, page in due for each in page]
                 allocator.grow(_rows(sequences), np.array(lengths, np.int64))
                 for step, page in due:
                     held, internal = self._grown(page, clock + step + 1)
-                    changes += (step, held, 0, 0, internal, 0)
+                    changes += (step, held, 0, 0, internal, 0, 0)
         return Stretch(done, changes, _total(changes))
 
     def _grown(self, page: Several[Sequence], step: int) -> tuple[int, int]:
@@ -292,6 +292,7 @@ class Roll(Growing):
                 none if done.rounding is None else np.diff(done.rounding, prepend=usage.rounding),
                 internal * self.allocator.token_slots,
                 none if done.evicted is None else done.evicted,
+                none,
             ]
         )
         changes = columns.T[columns[1:].any(axis=0)].ravel().tolist()
@@ -310,8 +311,8 @@ class Roll(Growing):
 
 
 def _total(changes: Several[int]) -> Change:
-    held, cached, rounding, internal, evicted = (sum(changes[field::6]) for field in range(1, 6))
-    return 0, held, cached, rounding, internal, evicted
+    held, cached, rounding, internal, evicted, live = (sum(changes[field::7]) for field in range(1, 7))
+    return 0, held, cached, rounding, internal, evicted, live
 
 
 def _rows(sequences: Several[Sequence]) -> Ints:

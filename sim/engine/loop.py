@@ -311,7 +311,7 @@ class Engine:
         allocator = serving.allocator
         live, internal, external, usage = serving.shares()
         evicted, self._evicted = allocator.evictions() - self._evicted, allocator.evictions()
-        _, held, cached, rounding, useless, lost = since
+        _, held, cached, rounding, useless, lost, written = since
         return Step(
             self.steps,
             now,
@@ -321,7 +321,7 @@ class Engine:
             decodes,
             gap,
             gap_tokens,
-            live,
+            live - written,
             usage.held - held,
             usage.cached - cached,
             usage.rounding - rounding,
