@@ -334,7 +334,7 @@ class Allocator(ABC):
 
     @property
     def leaves_behind(self) -> int | None:
-        """Tokens `n` such that a row gives back its k-th block when it grows from `n + k x block_size`; None for no row.
+        """Tokens `n` such that a row gives back its k-th block when it grows from `n + k x block_size`; None for none.
 
         If the allocator is `regular`, `shift` then stands for `grow`.
         """
