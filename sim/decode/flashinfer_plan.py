@@ -6,8 +6,8 @@ is given, sends lists to the device that are there already, and looks for the lo
 with a Python loop over a tensor, which together takes a few times as long as the call itself.
 For a wrapper of padded steps nothing but the lengths ever changes, so here the call is made alone,
 as `plan` of FlashInfer 0.5.3 makes it.  Whether the FlashInfer that is installed does the same is
-tried out on the first plan of each wrapper: both ways must leave the same bytes, or else the
-wrapper's own is used ever after.
+tried out before the first plan of each wrapper, on sequences of many lengths: both ways must leave
+the same bytes, or else the wrapper's own is used ever after.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Planner:
         That of padded steps is copied to the device from pinned memory: it must have been, before the next plan.
         """
         if self.direct is None:
-            self.direct = bool(self.padded) and self._agree(planned)
+            self.direct = bool(self.padded) and self._agree(varied(planned, self.block_size))
         if self.direct:
             self.wrapper._plan_info = self._lay_out(planned)  # noqa: SLF001  see above
         else:
@@ -135,3 +135,15 @@ class Planner:
     @property
     def _left(self) -> int:
         return -1 if self.window is None else self.window - 1
+
+
+def varied(planned: Planned, block_size: int) -> Planned:
+    """Return as many sequences with as many new tokens, but of other lengths: up to two pages more than is new."""
+    news = planned.queries.diff()
+    lengths = news + torch.arange(len(news), dtype=torch.int32) * 37 % (2 * block_size)
+    lengths = lengths.clamp(min=1)
+    counts = (lengths + block_size - 1) // block_size
+    offsets = torch.zeros_like(planned.queries)
+    offsets[1:] = counts.cumsum(0)
+    pages = planned.pages.new_zeros(int(offsets[-1]))
+    return Planned(planned.queries, offsets, pages, (lengths - 1) % block_size + 1, lengths)

@@ -22,10 +22,11 @@ from workloads.loader import load
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
 CHROMIUM = "/usr/bin/chromium"
-WIDTH, HEIGHT = 1100, 380
+WIDTH, HEIGHT = 1100, 640
 RATES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 COLOURS = {"Orca (Max)": "#c0504d", "Orca (Pow2)": "#e08b3e", "Orca (Oracle)": "#7f7f7f", "vLLM": "#2c7fb8"}
 KERNELS = {"naive": "#c0504d", "flash": "#2c7fb8"}
+WAYS = {"recomputed": "#e08b3e", "cached": "#2c7fb8"}
 
 
 def results(name: str) -> dict[str, Any]:
@@ -48,10 +49,15 @@ def simulated() -> dict[float, list[dict[str, Any]]]:
 
 
 def draw(timed: dict[str, Any], curves: dict[str, Any]) -> go.Figure:
-    """Draw three panels: the paper's figures 12 and 13, and naive against flash attention."""
+    """Draw the paper's figures 12 and 13, naive against flash attention, and a token with and without a K/V cache."""
     entries = simulated()
-    titles = ("OPT-13B: latency (Fig. 12)", "mean batch at 6 requests/s (Fig. 13)", "one layer's attention, prefill")
-    picture = make_subplots(1, 3, subplot_titles=titles, horizontal_spacing=0.075)
+    titles = (
+        "OPT-13B: latency (Fig. 12)",
+        "OPT-13B: mean batch at 6 requests/s (Fig. 13)",
+        "OPT-13B: attention of one layer, prefill",
+        "GPT-2, one sequence: time of a token, with and without a K/V cache",
+    )
+    picture = make_subplots(2, 2, subplot_titles=titles, horizontal_spacing=0.08, vertical_spacing=0.18)
     measured = [
         (run["label"], float(name.rpartition(" ")[2]), run["measured"])
         for name, piece in timed["pieces"].items()
@@ -84,29 +90,43 @@ def draw(timed: dict[str, Any], curves: dict[str, Any]) -> go.Figure:
         )
     for kernel, colour in KERNELS.items():
         rows = [row for row in curves["attention"]["rows"] if (row["phase"], row["kernel"]) == ("prefill", kernel)]
-        lengths = [row["tokens"] for row in rows]
-        model, real = ([1e3 * row[which] for row in rows] for which in ("simulated_s", "measured_s"))
-        mark = {"color": colour, "size": 8, "symbol": "circle-open", "line": {"width": 2}}
-        picture.add_scatter(
-            x=lengths, y=model, name=kernel, mode="lines", line={"color": colour, "width": 1.5}, row=1, col=3
-        )
-        picture.add_scatter(x=lengths, y=real, mode="markers", marker=mark, showlegend=False, row=1, col=3)
+        add_curve(picture, rows, kernel, colour, 1)
+    for way, colour in WAYS.items():
+        add_curve(picture, [row for row in curves["cache"]["rows"] if row["way"] == way], way, colour, 2)
     picture.update_xaxes(title="requests a second", row=1, col=1)
     picture.update_xaxes(tickangle=0, tickfont={"size": 10}, row=1, col=2)
-    picture.update_yaxes(title="ms per output token, mean", type="log", dtick=1, row=1, col=1)
+    ticks = [10, 20, 50, 100, 200, 500]
+    picture.update_yaxes(title="ms per output token, mean", type="log", tickvals=ticks, row=1, col=1)
     picture.update_yaxes(title="sequences", range=[0, 13], row=1, col=2)
-    picture.update_xaxes(title="tokens", type="log", dtick=1, row=1, col=3)
-    picture.update_yaxes(title="ms", type="log", dtick=1, row=1, col=3)
+    for column in (1, 2):
+        picture.update_xaxes(title="tokens", type="log", dtick=1, row=2, col=column)
+        picture.update_yaxes(title="ms", type="log", dtick=1, row=2, col=column)
     picture.update_layout(
         width=WIDTH,
         height=HEIGHT,
         template="plotly_white",
         margin={"l": 60, "r": 12, "t": 36, "b": 84},
-        legend={"orientation": "h", "y": -0.24, "title": {"text": "lines and bars: simulated; circles: measured   "}},
+        legend={
+            "orientation": "h",
+            "x": -0.04,
+            "y": -0.13,
+            "font": {"size": 11},
+            "title": {"text": "lines and bars: simulated; circles: measured", "font": {"size": 11}},
+        },
         font={"family": "DejaVu Sans, sans-serif", "size": 12},
     )
     picture.update_annotations(selector={"yref": "paper"}, font_size=13)
     return picture
+
+
+def add_curve(picture: go.Figure, rows: list[dict[str, Any]], name: str, colour: str, column: int) -> None:
+    """Add a curve against length to the second row: simulated as a line, measured as circles."""
+    lengths = [row["tokens"] for row in rows]
+    model, real = ([1e3 * row[which] for row in rows] for which in ("simulated_s", "measured_s"))
+    mark = {"color": colour, "size": 8, "symbol": "circle-open", "line": {"width": 2}}
+    line = {"color": colour, "width": 1.5}
+    picture.add_scatter(x=lengths, y=model, name=name, mode="lines", line=line, row=2, col=column)
+    picture.add_scatter(x=lengths, y=real, mode="markers", marker=mark, showlegend=False, row=2, col=column)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sim.decode.flashinfer_plan import Planned, Planner
+from sim.decode.flashinfer_plan import Planned, Planner, varied
 from sim.models.geometry import resolve_model
 
 
@@ -55,6 +55,18 @@ def step(*contexts: int, chunks: bool) -> Planned:
     queries = torch.arange(len(contexts) + 1) * (3 if chunks else 1)
     offsets = torch.cat([torch.zeros(1), counts.cumsum(0)])
     return Planned(queries.to(torch.int32), offsets.to(torch.int32), torch.zeros(1), (lengths - 1) % 16 + 1, lengths)
+
+
+@pytest.mark.parametrize("chunks", [False, True])
+def test_it_is_tried_out_on_sequences_of_many_lengths(chunks: bool) -> None:
+    blank = step(*(1,) * 20, chunks=chunks)
+    tried = varied(blank, 16)
+    assert torch.equal(tried.queries, blank.queries)
+    assert len(set(tried.lengths.tolist())) == 20
+    assert (tried.lengths >= blank.queries.diff()).all()
+    assert torch.equal((tried.offsets.diff() - 1) * 16 + tried.last, tried.lengths)
+    assert {each.dtype for each in (tried.offsets, tried.last, tried.lengths)} == {torch.int32}
+    assert len(tried.pages) == tried.offsets[-1]
 
 
 @pytest.mark.parametrize("chunks", [False, True])
