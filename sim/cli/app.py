@@ -7,6 +7,7 @@ reads the output any more.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -116,6 +117,7 @@ def settle() -> None:
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # NumPy's, so that either reuses what the other frees
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looked for in the metadata of all that is installed
     gc.set_threshold(1_000_000, 20, 100)  # what we drop is free of cycles: looking for them takes a tenth of a run
+    atexit.register(gc.freeze)  # nor need anything be looked through when all of it goes
 
 
 def _run(arguments: Sequence[str] | None, program: str) -> int:
