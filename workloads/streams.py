@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-import numpy as np
+from numpy.random import PCG64, Generator, SeedSequence  # NumPy loads them late: an interrupt then would be lost
 
 
-def stream(seed: int, name: str, repeat: int = 0) -> np.random.Generator:
+def stream(seed: int, name: str, repeat: int = 0) -> Generator:
     """Return the generator of `name` for replication `repeat`; the same three give the same draws.
 
     Args:
@@ -22,4 +22,4 @@ def stream(seed: int, name: str, repeat: int = 0) -> np.random.Generator:
 
     """
     key = int.from_bytes(sha256(name.encode()).digest()[:8], "little")
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(key, repeat))))
+    return Generator(PCG64(SeedSequence(seed, spawn_key=(key, repeat))))

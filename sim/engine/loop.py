@@ -124,12 +124,15 @@ class Engine:
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
         """Serve everything, write the telemetry, and say what came of it.
 
-        What an executor raises ends the run; the telemetry up to then is written all the same.
+        What an executor raises ends the run; the telemetry up to then is written all the same.  That of an
+        interrupted run is not: the interrupt may have come in the middle of a row.
         """
         try:
             self.env.run(until=self.env.process(self._serve(progress)))
-        finally:
+        except Exception:
             self._write()
+            raise
+        self._write()
         return Outcome(**self.request_log.counts, steps=self.steps, end_s=self.now / 1e9)
 
     def _write(self) -> None:
