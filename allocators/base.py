@@ -341,6 +341,11 @@ class Allocator(ABC):
         return None
 
     @property
+    def rounds_up(self) -> bool:
+        """True if a row's slots are its tokens, and what it holds beyond them is rounding."""
+        return False
+
+    @property
     def entangled(self) -> AbstractSet[int]:
         """Rows of a `regular` allocator that must be named in `grow` when a block of theirs becomes full, too."""
         return NO_ROWS
@@ -477,6 +482,13 @@ class Allocator(ABC):
 
         """
         raise AllocatorError(f"{self.kind} leaves nothing behind")
+
+    def calls(self, rows: Sequence[int]) -> Mappings | None:
+        """Count the pages that `append` with the same rows would map and unmap, or None if that is not certain.
+
+        Changes nothing.
+        """
+        return NO_MAPPINGS
 
     def note(self, rows: Ints, lengths: Ints) -> None:
         """Learn how long rows have become within the slots they have, where `append` has stood for `grow`."""

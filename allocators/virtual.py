@@ -21,13 +21,14 @@ are not in its published code, nor here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 
 import numpy as np
 
 from allocators.base import (
+    NO_MAPPINGS,
     Allocator,
     AllocatorError,
     Ask,
@@ -95,6 +96,26 @@ class VirtualAllocator(Allocator):
         self._idle: list[list[int]] = []
         """Ranges without a sequence, oldest first: their groups, the last of which lies lowest in the range."""
         self._in_use = 0
+
+    @property
+    def notice(self) -> int:
+        """See `Allocator.notice`: it counts tokens."""
+        return 1
+
+    @property
+    def regular(self) -> bool:
+        """See `Allocator.regular`: a row reaches one group of pages after the other."""
+        return True
+
+    @property
+    def rounds_up(self) -> bool:
+        """See `Allocator.rounds_up`."""
+        return True
+
+    @property
+    def room(self) -> int:
+        """See `Allocator.room`: what no sequence has reached can be had."""
+        return self.num_blocks - self._in_use
 
     @property
     def page_bytes(self) -> int:
@@ -171,6 +192,33 @@ class VirtualAllocator(Allocator):
             self._reach(row, length, ahead=ahead)
         self.table.length[rows] = self.table.slots[rows] = lengths
         return Growth(granted, refusal)
+
+    def append(self, rows: Sequence[int]) -> Sequence[int]:
+        """See `Allocator.append`.  A row reaches the next group of its range, which may have to be mapped first."""
+        table, size = self.table, self.block_size
+        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        for row in rows:
+            have, there = count[row], self._ahead[row]
+            cells[row, have] = there.pop() if there else self._map(1, ahead=self._overlap)[0]
+            count[row] = have + 1
+            length[row] = slots[row] = have * size + 1
+        self._in_use += len(rows)
+        return ()
+
+    def calls(self, rows: Sequence[int]) -> Mappings | None:
+        """See `Allocator.calls`.  It is not certain which are unmapped if ranges in use must give up groups."""
+        groups = sum(not self._ahead[row] for row in rows)
+        if not groups:
+            return NO_MAPPINGS
+        short = max(0, groups - len(self._unmapped))
+        if short and short > sum(map(len, self._idle)):
+            return None
+        mapped, unmapped = groups * self._pages_a_group, short * self._pages_a_group
+        return Mappings(mapped, unmapped, mapped * self._overlap, unmapped * self._overlap)
+
+    def note(self, rows: Ints, lengths: Ints) -> None:
+        """See `Allocator.note`."""
+        self.table.length[rows] = self.table.slots[rows] = lengths
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """Whether groups and context suffice."""

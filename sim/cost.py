@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from allocators.base import Mappings
     from sim.devices import Device
     from sim.models.geometry import Geometry
 
@@ -284,6 +285,17 @@ class CostModel:
         exposed = self._mapping(load, max)
         total = load.mapped_pages * self._map + load.unmapped_pages * self._unmap
         return round((total - exposed) * 1e9), round(exposed * 1e9)
+
+    def hidden_ns(self, calls: Mappings, before_ns: int) -> int | None:
+        """Nanoseconds of calls for pages if a step that takes `before_ns` hides all of them; None if it does not."""
+        load = Load(
+            mapped_pages=calls.mapped,
+            unmapped_pages=calls.unmapped,
+            mapped_ahead=calls.mapped_ahead,
+            unmapped_ahead=calls.unmapped_ahead,
+            before_ns=before_ns,
+        )
+        return None if self._mapping(load, max) else self.mapping_ns(load)[0]
 
     def explain(self) -> list[tuple[str, str]]:
         """What is assumed, as (what, how much) rows: the model, the device, every coefficient."""

@@ -67,7 +67,9 @@ class Step(NamedTuple):
     blocked: int
     """Index in `BLOCKED`."""
     grows: int
-    """Tokens more that are live after each further step."""
+    """Token slots more that are live after each further step ..."""
+    rounds: int = 0
+    """... and those of them that were rounding before."""
     mapped_pages: int = 0
     mapping_hidden: int = 0
     mapping_exposed: int = 0
@@ -92,6 +94,8 @@ class StepLog:
         self._durations = array("q")
         self._changes, self._changed = array("q"), array("q")
         """The fields of every `Change`, and how many of them each stretch has."""
+        self._calls = array("q")
+        """Where pages were mapped in a stretch: the row, how many, and nanoseconds hidden."""
 
     def add(self, step: Step, duration: int) -> None:
         """Append one row."""
@@ -102,11 +106,15 @@ class StepLog:
         if len(self._durations) >= self._most:
             self.flush()
 
-    def stretch(self, first: Step, durations: Ints, changes: Sequence[int]) -> None:
-        """Append a row for each of `durations`; `changes` (see `sim.engine.growing.Stretch`) add to what `first` says.
+    def stretch(self, first: Step, durations: Ints, changes: Sequence[int], calls: Sequence[int] = ()) -> None:
+        """Append a row for each of `durations`; `changes` and `calls` (see `Stretch`) add to what `first` says.
 
         A change in the first step does so too: `first` is what was true before it.
         """
+        if calls:
+            begin = len(self._durations)
+            for place in range(0, len(calls), 3):
+                self._calls.extend((begin + calls[place], calls[place + 1], calls[place + 2]))
         self._changes.extend(changes)
         self._changed.append(len(changes) // 7)
         self._firsts.extend(first)
@@ -128,6 +136,10 @@ class StepLog:
         columns["start"] += passed - passed[begin][which]
         columns["gap"] = np.where((nth == 0) | (columns["gap_tokens"] == 0), columns["gap"], durations)
         columns["live"] += nth * columns.pop("grows")
+        columns["rounding"] -= nth * columns.pop("rounds")
+        rows, pages, hidden = np.array(self._calls, np.int64).reshape(-1, 3).T
+        columns["mapped_pages"][rows] += pages
+        columns["mapping_hidden"][rows] += hidden
         free = columns["held"] + columns["cached"]
         self._apply_changes(columns, begin, which)
         held = columns.pop("held")

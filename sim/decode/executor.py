@@ -77,9 +77,9 @@ class TorchExecutor:
         periods = {} if padded is None else padded.periods
         self._pace = Pace(decoder.device, ahead=padded is not None and watcher is None, periods=periods)
 
-    def foresee(self, serving: Serving, steps: int) -> Ints | None:
+    def foresee(self, serving: Serving, steps: int) -> None:
         """No step's time is known before it has run."""
-        return None
+        return
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """Carry out one step; returns the nanoseconds it took (`sim.decode.pace` says what is measured).

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from allocators.base import NO_MAPPINGS
 from sim.engine.decoding import enter, in_order
 from sim.engine.growing import NO_CHANGE, NO_STRETCH, NOTHING, Noting, Stretch
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from allocators.base import Allocator, Growth
     from sim.engine.decoding import Decoding, Sequence
+    from sim.engine.growing import Hides
 
 
 class Cycle(Noting):
@@ -156,12 +158,14 @@ class Cycle(Noting):
             page = [each for each in page if low <= each.order <= high]
         return page
 
-    def stretch(self, steps: int) -> Stretch:
+    def stretch(self, steps: int, hides: Hides) -> Stretch:
         """See `Growing.stretch`."""
         if self._fresh or self._sharing:
             return NO_STRETCH
         if self._window is not None:
             return self._sliding_stretch(steps, self._window)
+        if self.allocator.rounds_up:
+            return self._mapping_stretch(steps, hides)
         pages, period, clock = self._pages, self._period, self.decoding.clock
         room, done, useless = self.allocator.room, steps, 0
         entangled = self.allocator.entangled
@@ -216,6 +220,32 @@ class Cycle(Noting):
         self.internal += useless
         return Stretch(done, changes, (0, (taken - left) * period, 0, 0, useless, 0, -left * period))
 
+    def _mapping_stretch(self, steps: int, hides: Hides) -> Stretch:
+        """Do `stretch` where blocks are groups of pages, which may have to be mapped, and what is empty is rounding."""
+        allocator, period, clock, room = self.allocator, self._period, self.decoding.clock, self.allocator.room
+        changes: list[int] = []
+        told: list[int] = []
+        done, taken = 0, 0
+        while done < steps:
+            rows = [each.row for each in self._pages[(clock + 1 + done) % period]]
+            if rows:
+                calls = allocator.calls(rows) if len(rows) <= room - taken else None
+                hidden = 0 if calls == NO_MAPPINGS else None if calls is None else hides(done, calls)
+                if calls is None or hidden is None:
+                    break
+                if calls.mapped:
+                    told += (done, calls.mapped, hidden)
+                allocator.append(rows)
+                taken += len(rows)
+                held = len(rows) * period
+                changes += (done, held, 0, held, 0, 0, 0)
+            done += 1
+        if not done:
+            return NO_STRETCH
+        self._note(0, len(self.decoding), done)
+        held, filled = taken * period, len(self.decoding) * (done - 1)  # what is filled is rounding no more
+        return Stretch(done, changes, (0, held, 0, held - filled, 0, 0, 0), calls=told)
+
     def _with_evictions(self, changes: list[int], evicted: Several[int]) -> list[int]:
         """Add to changes how many cached blocks were evicted to take each block."""
         period, taken = self._period, 0
@@ -229,7 +259,7 @@ class Cycle(Noting):
     def _useless(self, page: Several[Sequence], step: int) -> int:
         """Count the slots of blocks just taken that will never be used: none but in a last block."""
         useless = 0
-        for sequence in page if self._period > 1 else ():
+        for sequence in page if self._period > 1 and not self.allocator.rounds_up else ():
             if sequence.due == step:
                 useless += -sequence.final % self._period
         return useless

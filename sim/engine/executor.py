@@ -7,7 +7,7 @@ engine may leap over them; an executor that must really run each step cannot say
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,22 @@ from sim.cost import CostModel, Load
 from sim.engine.plan import Chunk, MoveKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from allocators.base import Mappings
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
 
     Ints = npt.NDArray[np.int64]
+
+
+class Foresight(NamedTuple):
+    """What is known of steps to come in which all that decode advance and nothing else runs."""
+
+    durations: Ints
+    """int64[steps]: nanoseconds of each."""
+    hides: Callable[[Mappings, int], int | None]
+    """Says how many nanoseconds of calls for pages a step hides that takes so many, or None if the next one waits."""
 
 
 class Executor(Protocol):
@@ -28,8 +40,8 @@ class Executor(Protocol):
     def run(self, plan: Plan, serving: Serving) -> int:
         """Carry out one step and return its duration in nanoseconds, at least 1."""
 
-    def foresee(self, serving: Serving, steps: int) -> Ints | None:
-        """Nanoseconds of each of the next `steps` steps if all that decode advance and nothing else runs; or None."""
+    def foresee(self, serving: Serving, steps: int) -> Foresight | None:
+        """Foresee the next `steps` steps, or not."""
 
 
 class Simulated:
@@ -81,8 +93,11 @@ class Simulated:
             )
         return load
 
-    def foresee(self, serving: Serving, steps: int) -> Ints | None:
+    def foresee(self, serving: Serving, steps: int) -> Foresight:
         """Say how long pure-decode steps take."""
+        return Foresight(self._durations(serving, steps), self._cost.hidden_ns)
+
+    def _durations(self, serving: Serving, steps: int) -> Ints:
         count, known = len(serving.decoding), serving.context
         if not (self._recomputes or self._window or serving.allocator.concatenates):
             return self._cost.decode_ns(count, np.arange(known + count, known + count * steps + 1, count))

@@ -18,7 +18,9 @@ from allocators.base import Growth
 from sim.engine.decoding import enter
 
 if TYPE_CHECKING:
-    from allocators.base import Allocator, Copy, Ints
+    from collections.abc import Callable
+
+    from allocators.base import Allocator, Copy, Ints, Mappings
     from sim.engine.decoding import Decoding, Sequence
 
 NOTHING = Growth(0)
@@ -39,8 +41,12 @@ class Stretch(NamedTuple):
     """The sum of them."""
     copies: Several[Copy] = ()
     copied: int = 0
+    calls: Several[int] = ()
+    """Where pages are mapped: the step, from 0; how many; and the nanoseconds that the step before hides."""
 
 
+Hides: TypeAlias = "Callable[[int, Mappings], int | None]"
+"""Says how many nanoseconds of calls that are due before a step of a leap the step before hides; None if not all."""
 NO_CHANGE: Change = (0, 0, 0, 0, 0, 0, 0)
 NO_STRETCH = Stretch(0, (), NO_CHANGE)
 
@@ -76,7 +82,7 @@ class Growing(ABC):
         """Find the next slot of each of the sequences `[first, last)`; returns how far it came, and the answer."""
 
     @abstractmethod
-    def stretch(self, steps: int) -> Stretch:
+    def stretch(self, steps: int, hides: Hides) -> Stretch:
         """Find memory for all sequences for up to `steps` steps, none of which is refused or takes extra time."""
 
 
@@ -156,7 +162,7 @@ class Calendar(Noting):
             self._grown(page, step)
         return place, growth
 
-    def stretch(self, steps: int) -> Stretch:
+    def stretch(self, steps: int, hides: Hides) -> Stretch:
         """See `Growing.stretch`.
 
         Every sequence comes up once in `block_size` steps.  As long as nothing is cached that could be evicted,
@@ -273,7 +279,7 @@ class Roll(Growing):
             self._hold(rows[changed], slots[changed])
         return first + growth.granted, growth
 
-    def stretch(self, steps: int) -> Stretch:
+    def stretch(self, steps: int, hides: Hides) -> Stretch:
         """See `Growing.stretch`."""
         decoding, usage = self.decoding, self.allocator.usage()
         rows = decoding.column(decoding.ROW)

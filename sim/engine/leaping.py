@@ -24,13 +24,16 @@ LONGEST = 4096
 """Steps a leap; bounds its arrays."""
 
 
-def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArray[np.int64], int, Stretch] | None:
+def leap(
+    serving: Serving, executor: Executor, until: float, before: int
+) -> tuple[npt.NDArray[np.int64], int, Stretch] | None:
     """Find times and memory for as many pure-decode steps as are certain.
 
     Args:
         serving: nothing prefills, and the queue cannot move.
         executor: foresees durations.
         until: nanoseconds from now after which no step may start.
+        before: nanoseconds of the step before, less those for which it waited for pages.
 
     Returns:
         int64[steps], the nanoseconds of each, their sum, and the memory found for them.  None if the executor cannot
@@ -38,13 +41,16 @@ def leap(serving: Serving, executor: Executor, until: float) -> tuple[npt.NDArra
 
     """
     decoding = serving.decoding
-    durations = executor.foresee(serving, min(decoding.soonest(), LONGEST))
-    if durations is None:
+    foresight = executor.foresee(serving, min(decoding.soonest(), LONGEST))
+    if foresight is None:
         return None
+    durations = foresight.durations
     steps, ends = len(durations), durations.cumsum()
     if steps > 1 and ends[-2] >= until:
         steps = 1 + int(ends.searchsorted(until, side="left"))
-    done = serving.growing.stretch(steps)
+    done = serving.growing.stretch(
+        steps, lambda step, calls: foresight.hides(calls, int(durations[step - 1]) if step else before)
+    )
     if not done.steps:
         return None
     durations = durations[: done.steps]

@@ -337,6 +337,7 @@ class Engine:
             evicted - lost,
             PLACE[serving.blocked],
             0 if allocator.recomputes else decodes * allocator.token_slots,
+            decodes if allocator.rounds_up else 0,
         )
 
     def _gaps(self, decodes: int, end: int) -> tuple[int, int]:
@@ -432,14 +433,16 @@ class Engine:
         """Do as many pure-decode steps as are certain and write their rows; returns their number and duration."""
         serving, now = self.serving, self.now
         until = min(self.arrivals.soonest, self._horizon, self.block_log.due) - now
-        leapt = leap(serving, self.executor, until)
+        leapt = leap(serving, self.executor, until, self._pace - self._exposed)
         if leapt is None:
             return None
         durations, total, found = leapt
         steps, count = len(durations), len(serving.decoding)
         gap = now + int(durations[0]) - serving.decoding.emitted
         serving.tokens += count  # those of the first step
-        self.log.stretch(self._row(now, 0, count, gap, count, 0, found.total), durations, found.changes)
+        self.log.stretch(self._row(now, 0, count, gap, count, 0, found.total), durations, found.changes, found.calls)
+        if found.calls:
+            self._mapped = serving.allocator.mappings()
         serving.tokens += count * (steps - 1)
         self.steps += steps
         self._pace, self._decoded_alone, self._exposed = int(durations[-1]), True, 0

@@ -7,7 +7,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from allocators.base import MISS, Allocator, AllocatorError, Ask, Grant, Ints, Reason, Refusal
+from allocators.base import MISS, NO_MAPPINGS, Allocator, AllocatorError, Ask, Grant, Ints, Reason, Refusal
 from allocators.content import Segments
 from tests.conformance.cases import CONTEXT, Case, admitted, ask, audit, fill, ints, state, supports, withheld
 
@@ -197,26 +197,49 @@ def test_growing_many_equals_growing_one_after_the_other(case: Case) -> None:
             break
 
 
-def test_appending_equals_growing_by_a_token_beyond_the_slots(case: Case) -> None:
+def test_what_stands_for_growing_by_a_token_equals_it(case: Case) -> None:
     growing = case.make()
     if not growing.regular:
         pytest.skip("rows grow in more ways than by a block")
     rows = fill(growing, 6, most=2)[0]
+    appending = deepcopy(growing)
+    for length in range(7, CONTEXT + 1):
+        for row in rows:
+            who, reach = ints([row]), ints([length])
+            if growing.grow(who, reach).refusal is not None:
+                break
+            full = appending.table.count[row] * appending.block_size == length - 1
+            foreseen, before = appending.calls([row]) if full else NO_MAPPINGS, appending.mappings()
+            if row in appending.entangled:
+                appending.grow(who, reach)
+            elif appending.leaves_behind is not None:
+                assert appending.shift([row], [length]) == 1
+            elif full:
+                appending.append([row])
+            else:
+                appending.note(who, reach)
+            assert foreseen in (None, appending.mappings().since(before))
+    assert state(appending) == state(growing)
+    assert appending.mappings() == growing.mappings()
+    audit(appending)
+
+
+def test_blocks_for_many_rows_are_those_for_one_after_the_other(case: Case) -> None:
+    growing = case.make(slots=600, context=200)
+    if not growing.regular or growing.leaves_behind is not None or growing.oracle:
+        pytest.skip("rows grow in more ways than by a block")
+    rows = fill(growing, 3, most=4)[0]
     while growing.entangled:
         named = ints(growing.entangled)
-        assert growing.grow(named, growing.table.length[named] + 1).refusal is None
+        growing.grow(named, growing.table.length[named] + 1)
     for row in rows:
-        growing.grow(ints([row]), growing.table.slots[[row]])
+        growing.grow(ints([row]), growing.table.count[[row]] * growing.block_size)
     appending = deepcopy(growing)
-    turns = [
-        row
-        for row in (rows[0], rows[-1], rows[0])
-        if growing.grow(ints([row]), ints([growing.table.slots[row] + 1])).granted
-    ]
-    assert turns
+    turns = (rows * 40)[: min(110, growing.room)]
+    for row in turns:
+        growing.append([row])
     appending.append(turns)
     assert state(appending) == state(growing)
-    audit(appending)
 
 
 def test_can_grow_changes_nothing(case: Case) -> None:

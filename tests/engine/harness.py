@@ -14,6 +14,7 @@ from allocators import registry
 from allocators.content import Segments
 from allocators.options import Value, resolve
 from analysis.rundir import LEDGER
+from sim.engine.executor import Foresight
 from sim.engine.loop import Engine, Outcome
 from sim.reference import ReferenceEngine
 from sim.schedulers import SCHEDULERS, Limits
@@ -22,7 +23,7 @@ from workloads.requests import Requests
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from allocators.base import Allocator, Ints, Measure
+    from allocators.base import Allocator, Mappings, Measure
     from sim.engine.executor import Executor
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
@@ -74,7 +75,7 @@ class Clock:
     swapped: int = 0
     """For each block moved over PCIe."""
     mapped: int = 0
-    """For each page mapped; a tenth of it for each page unmapped; as many as fit into a hundred-thousandth of the step
+    """For each page mapped; a tenth of it for each page unmapped; as many as fit into a thousandth of the step
     before are free if they were foreseen."""
     behind: int = 0
     """For a step with chunks right after one of decodes alone, and for each microsecond of that one."""
@@ -89,20 +90,26 @@ class Clock:
         moves = plan.copied_tokens * self.copied + plan.swapped_blocks * self.swapped
         calls = plan.mappings
         ahead = calls.mapped_ahead * self.mapped + calls.unmapped_ahead * self.mapped // 10
-        plan.hidden = min(ahead, plan.before // 10**5)
+        plan.hidden = min(ahead, plan.before // 10**3)
         plan.exposed = calls.mapped * self.mapped + calls.unmapped * self.mapped // 10 - plan.hidden
         moves += plan.exposed
         if plan.behind and plan.chunks:
             moves += self.behind * (1 + plan.behind // 1000)
         return self.step * MS + tokens * self.token + known * self.context + done * self.prompt + moves
 
-    def foresee(self, serving: Serving, steps: int) -> Ints | None:
+    def foresee(self, serving: Serving, steps: int) -> Foresight | None:
         if not self.foresees:
             return None
         count = len(serving.decoding)
         known = serving.context + count * np.arange(1, steps + 1)
         copied = known - count if serving.allocator.concatenates else 0
-        return self.step * MS + count * self.token + known * self.context + copied * self.copied
+        durations = self.step * MS + count * self.token + known * self.context + copied * self.copied
+        return Foresight(durations, self.hides)
+
+    def hides(self, calls: Mappings, before: int) -> int | None:
+        ahead = calls.mapped_ahead * self.mapped + calls.unmapped_ahead * self.mapped // 10
+        every = calls.mapped * self.mapped + calls.unmapped * self.mapped // 10
+        return ahead if every == ahead <= before // 10**3 else None
 
 
 def blocks(measure: Measure, slots: int) -> int:
