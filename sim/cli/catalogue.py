@@ -23,7 +23,7 @@ from sim.models.shipped import shipped_models
 from sim.schedulers import SCHEDULERS
 from workloads.loader import load, presets
 from workloads.schema import PRESETS, Trace
-from workloads.traces import FORMATS
+from workloads.traces import FORMATS, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -230,7 +230,7 @@ def _head(text: str) -> str:
 
 def traces() -> list[Row]:
     """List formats of traces."""
-    return [{"format": form.name, "what": form.about} for form in FORMATS]
+    return [{"format": form.name, "what": form.about} for form in map(find, FORMATS)]
 
 
 def metrics() -> list[Row]:

@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["workloads"]):
     from workloads.traces import FORMATS, read
 
 FILE = Path(tempfile.mkdtemp()) / "fuzz"
-NAMES = ["auto", *(form.name for form in FORMATS)]
+NAMES = ["auto", *FORMATS]
 MOST = 10_000
 """Requests that a fuzzed workload may ask for: drawing millions is slow, not wrong."""
 

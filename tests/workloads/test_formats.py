@@ -129,7 +129,8 @@ def test_other_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path, na
 
 
 def test_every_format_has_a_file_here() -> None:
-    assert {form.name for form in FORMATS} == {*FILES, "parquet"}
+    assert {*FORMATS} == {*FILES, "parquet"}
+    assert all(find(name).name == name for name in FORMATS)
 
 
 def test_unknown_names_and_contents(tmp_path: Path) -> None:

@@ -5,22 +5,10 @@ read(Trace(trace="AzureLLMInferenceTrace_conv.csv.gz"), rng)  ->  Requests
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from workloads.errors import WorkloadError, meant
-from workloads.traces import (
-    aiperf,
-    azure,
-    burstgpt,
-    conversations,
-    hashed,
-    plain,
-    ragpulse,
-    splitwise,
-    vidur,
-    vllm,
-    weka,
-)
 from workloads.traces.base import Format, Options
 from workloads.traces.files import TraceFile
 from workloads.traces.rows import Rows, requests_of
@@ -31,27 +19,27 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
     from workloads.schema import Trace
 
-FORMATS: tuple[Format, ...] = (
-    plain.PARQUET,
-    azure.FORMAT,
-    burstgpt.FORMAT,
-    vidur.FORMAT,
-    vidur.LENGTHS,
-    splitwise.FORMAT,
-    conversations.TURNS,
-    conversations.SHAREGPT,
-    weka.FORMAT,
-    hashed.BAILIAN,
-    ragpulse.FORMAT,
-    aiperf.FORMAT,
-    hashed.AIPERF,
-    hashed.MOONCAKE,
-    hashed.GUIDELLM,
-    vllm.DATASET,
-    vllm.RESULT,
-    plain.CSV,
-)
-"""In the order in which they are tried: the more particular before the more general."""
+FORMATS = {
+    "parquet": "plain:PARQUET",
+    "azure": "azure:FORMAT",
+    "burstgpt": "burstgpt:FORMAT",
+    "vidur": "vidur:FORMAT",
+    "vidur-lengths": "vidur:LENGTHS",
+    "splitwise": "splitwise:FORMAT",
+    "turns": "conversations:TURNS",
+    "sharegpt": "conversations:SHAREGPT",
+    "weka": "weka:FORMAT",
+    "bailian": "hashed:BAILIAN",
+    "ragpulse": "ragpulse:FORMAT",
+    "aiperf-text": "aiperf:FORMAT",
+    "aiperf": "hashed:AIPERF",
+    "mooncake": "hashed:MOONCAKE",
+    "guidellm": "hashed:GUIDELLM",
+    "vllm-dataset": "vllm:DATASET",
+    "vllm-result": "vllm:RESULT",
+    "csv": "plain:CSV",
+}
+"""Where each is, imported when it is named or tried; in that order: the more particular before the more general."""
 
 
 def detect(file: TraceFile) -> Format:
@@ -65,10 +53,10 @@ def detect(file: TraceFile) -> Format:
         raise WorkloadError(f"{file.name}: UTF-16 text; save it as UTF-8")
     if not file.data.strip():
         raise WorkloadError(f"{file.name}: the file is empty")
-    for form in FORMATS:
+    for form in map(find, FORMATS):
         if form.matches(file):
             return form
-    names = ", ".join(form.name for form in FORMATS)
+    names = ", ".join(FORMATS)
     begins = file.head.lstrip().split("\n", 1)[0][:80]
     raise WorkloadError(
         f"{file.name}: of no known format ({names}); it begins {begins!r}. A CSV of one's own has a line of names "
@@ -83,11 +71,11 @@ def find(name: str) -> Format:
         WorkloadError: there is none of that name.
 
     """
-    for form in FORMATS:
-        if form.name == name:
-            return form
-    known = [form.name for form in FORMATS]
-    raise WorkloadError(f"unknown trace format {name}{meant(name, known)}; known: {', '.join(known)}")
+    if name not in FORMATS:
+        raise WorkloadError(f"unknown trace format {name}{meant(name, FORMATS)}; known: {', '.join(FORMATS)}")
+    module, _, attribute = FORMATS[name].partition(":")
+    form: Format = getattr(import_module(f"workloads.traces.{module}"), attribute)
+    return form
 
 
 def rows(trace: Trace) -> tuple[Rows, Format]:
