@@ -107,7 +107,8 @@ def fit(points: Sequence[Point], geometry: Geometry, device: Device, *, captured
 
 def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) -> Coefficients:
     """Start from overheads that are not more than the shortest steps."""
-    shortest = min(point.measured_s for point in points if point.spread <= STEADY)
+    steady = [point for point in points if point.spread <= STEADY] or points
+    shortest = min(point.measured_s for point in steady)
     if points[0].route != "blocks":
         return replace(before, separate_launch_layer_s=shortest / 2 / geometry.layers, sequence_launch_layer_s=1e-6)
     launched = [point for point in points if point.load.prefill_tokens > before.captured_tokens]

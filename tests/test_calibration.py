@@ -104,6 +104,12 @@ def test_a_point_that_was_not_steady_does_not_start_the_search() -> None:
     assert np.median(np.abs(np.array(found.seconds) / clean - 1)) < 0.01
 
 
+def test_where_nothing_was_steady_what_there_is_must_do() -> None:
+    wild = [point._replace(spread=0.9) for point in points()]
+    found = fit(wild, LLAMA, H100)
+    assert np.median(np.abs(np.array(found.seconds) / [point.measured_s for point in wild] - 1)) < 0.01
+
+
 @pytest.mark.parametrize("outliers", [0, 3])
 def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
     found = fit(points(outliers=outliers), LLAMA, H100)
