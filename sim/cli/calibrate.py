@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from sim.calibration import Calibration, load_calibration, save_calibration
+from sim.calibration import SECONDS, Calibration, load_calibration, save_calibration
 from sim.cli.output import AsJson, Terminal, add, emit, lay_out, listing, terminal
 from sim.cli.progress import bars
 from sim.decode import demand_extras
@@ -19,7 +19,7 @@ def calibrate(
     device: str = "auto",
     backend: Literal["torch", "flashinfer"] | None = None,
     out: Path | None = None,
-    seconds: float = 60.0,
+    seconds: float = SECONDS,
     refit: Path | None = None,
     quiet: bool = False,
     json: AsJson = False,
@@ -34,7 +34,7 @@ def calibrate(
         device: auto, cpu, cuda or cuda:N.
         backend: Attention; FlashInfer where it can be used if not given.
         out: File to write; DEVICE-MODEL.toml if not given.
-        seconds: What the measurements may take, without loading and warming up.
+        seconds: What the measurements may take, without loading, warming up and the least number of repeats.
         refit: Measure nothing; fit the steps of an earlier calibration file anew, and write it.
         quiet: Show no progress.
         json: Print one JSON document in place of the table.

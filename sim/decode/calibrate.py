@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sim.calibration import Calibration, Point
+from sim.calibration import SECONDS, Calibration, Point
 from sim.decode.device import demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.grid import Extent, block_scenes, separate_scenes
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 EXTENTS = {"cuda": Extent(seats=256, tokens=8192, longest=4096), "cpu": Extent(seats=8, tokens=64, longest=128)}
 """How far the grid reaches, by type of device."""
-SECONDS = 60.0
-"""What the grid may take in all; a step is repeated less often where that would not do."""
 UTILIZATION = 0.85
 """Share of a GPU's memory for weights, activations and K/V."""
 HOST_GIB = 1.0
