@@ -75,6 +75,12 @@ class Observed:
             held += self.steps[name]
         return held
 
+    @cached_property
+    def blocked(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Steps during which each cause that occurs kept the head of the queue waiting."""
+        causes = self.steps["blocked"]
+        return {str(word): causes == word for word in sorted(set(causes.tolist())) if word}
+
     def mean(self, values: Column) -> float:
         """Time-weighted mean of a column of steps; NaN for an empty run."""
         return float(np.dot(values, self.durations)) / self.duration_s if self.duration_s else np.nan
@@ -247,16 +253,15 @@ def fragmentation_external_index(run: Observed) -> float:
     """`1 - largest hole / free slots`: time-weighted mean over the time in which slots are free."""
     free = np.asarray(run.steps["free"] + run.steps["external"], np.float64)
     some = free > 0
-    time = float(run.durations[some].sum())
+    durations = run.durations[some]
+    time = float(durations.sum())
     index = 1 - run.steps["largest_hole"][some] / free[some]
-    return float(np.dot(index, run.durations[some])) / time if time else np.nan
+    return float(np.dot(index, durations)) / time if time else np.nan
 
 
 def blocked_by(run: Observed) -> dict[str, float]:
     """Share of the time in which each cause kept the head of the queue waiting."""
-    blocked = run.steps["blocked"]
-    causes = sorted({str(word) for word in set(blocked.tolist()) if word})
-    return {word: run.rate(float(run.durations[blocked == word].sum())) for word in causes}
+    return {word: run.rate(float(run.durations[steps].sum())) for word, steps in run.blocked.items()}
 
 
 PER_RUN: tuple[Callable[[Observed], float | dict[str, float] | None], ...] = (

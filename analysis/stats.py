@@ -57,8 +57,10 @@ def weighted_percentiles(values: Array, weights: Array, quantiles: Sequence[floa
         float64[len(quantiles)], NaN if the multiset is empty.
 
     """
+    values, weights = np.asarray(values, np.float64), np.asarray(weights, np.int64)
     present = weights > 0
-    values, weights = np.asarray(values[present], np.float64), np.asarray(weights[present], np.int64)
+    if not present.all():
+        values, weights = values[present], weights[present]
     if not len(values):
         return np.full(len(quantiles), np.nan)
     total = int(weights.sum())

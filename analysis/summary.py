@@ -115,14 +115,17 @@ def ledger(seen: Observed, slot_bytes: float) -> dict[str, Mapping[str, float]]:
 
 def judge(seen: Observed) -> stats.Verdict:
     """Tell whether the load fits."""
-    blocked = seen.steps["blocked"]
     kept = seen.requests["status"] != "refused"
+    stood = np.zeros(len(seen.durations), np.bool_)
+    for cause in ("memory", "seats", "order"):
+        if cause in seen.blocked:
+            stood |= seen.blocked[cause]
     return stats.verdict(
         seen.requests["arrival_s"][kept],
         seen.steps["start_s"],
         seen.durations,
         seen.steps["waiting"],
-        np.isin(blocked, ("memory", "seats", "order")),
+        stood,
     )
 
 
