@@ -129,17 +129,18 @@ class StepLog:
         begin = counts.cumsum() - counts
         which = np.repeat(np.arange(len(counts)), counts)
         nth = np.arange(len(durations)) - begin[which]
-        firsts = np.array(self._firsts, np.int64).reshape(-1, len(Step._fields)).T
-        columns: dict[str, Ints] = {name: values[which] for name, values in zip(Step._fields, firsts, strict=True)}
+        firsts = np.array(self._firsts, np.int64).reshape(-1, len(Step._fields))
+        rows = np.repeat(np.ascontiguousarray(firsts.T), counts, axis=1)
+        columns: dict[str, Ints] = dict(zip(Step._fields, rows, strict=True))
         passed = durations.cumsum() - durations
         columns["step"] += nth
         columns["start"] += passed - passed[begin][which]
         columns["gap"] = np.where((nth == 0) | (columns["gap_tokens"] == 0), columns["gap"], durations)
         columns["live"] += nth * columns.pop("grows")
         columns["rounding"] -= nth * columns.pop("rounds")
-        rows, pages, hidden = np.array(self._calls, np.int64).reshape(-1, 3).T
-        columns["mapped_pages"][rows] += pages
-        columns["mapping_hidden"][rows] += hidden
+        calls, pages, hidden = np.array(self._calls, np.int64).reshape(-1, 3).T
+        columns["mapped_pages"][calls] += pages
+        columns["mapping_hidden"][calls] += hidden
         free = columns["held"] + columns["cached"]
         self._apply_changes(columns, begin, which)
         held = columns.pop("held")
