@@ -199,6 +199,22 @@ class Measure(NamedTuple):
     """Whether the states of recurrent layers lie in blocks too, so that no memory is set aside for them."""
 
 
+class Portion(NamedTuple):
+    """What a row of a `regular` allocator takes at a time, and what it leaves behind; in slots of the pool."""
+
+    tokens: int
+    """Tokens that a portion is the room for."""
+    held: int
+    """What a row holds more with each."""
+    rounding: int = 0
+    """Part of it that is rounding."""
+    left_held: int = 0
+    """What it holds less with each that its windows leave behind ..."""
+    left_rounding: int = 0
+    left_live: int = 0
+    """... and how much of that was live."""
+
+
 class Mappings(NamedTuple):
     """Calls to the driver, for allocators that map physical pages into virtual ranges; never decreasing."""
 
@@ -327,14 +343,20 @@ class Allocator(ABC):
     def regular(self) -> bool:
         """Whether `append` may stand for `grow`.
 
-        True if a row that runs out of slots gets one block, and nothing else ever happens to a row that decodes,
-        once it has grown after a fork or a swap, and while it is not `entangled`.
+        True if a row that runs out of slots gets one portion, of a block or some, and nothing else ever happens to
+        a row that decodes, once it has grown after a fork or a swap, and while it is not `entangled`.
         """
         return False
 
     @property
+    def portion(self) -> Portion:
+        """What a row takes when it runs out of slots, if the allocator is `regular`."""
+        size = self.block_size
+        return Portion(size, size, size if self.rounds_up else 0, left_held=size, left_live=size)
+
+    @property
     def leaves_behind(self) -> int | None:
-        """Tokens `n` such that a row gives back its k-th block when it grows from `n + k x block_size`; None for none.
+        """Tokens `n` such that a row gives back its k-th portion when it grows from `n` and k portions; None for none.
 
         If the allocator is `regular`, `shift` then stands for `grow`.
         """
@@ -457,11 +479,11 @@ class Allocator(ABC):
         """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
 
     def append(self, rows: Sequence[int]) -> Sequence[int]:
-        """Give rows, in the order given, one more block whose first slot is used: `grow` where that is all it does.
+        """Give rows, in the order given, one more portion whose first slot is used: `grow` where that is all it does.
 
         Args:
             rows: open rows of an allocator that is `regular`, all of whose slots are used; a row that is named
-                again gets another block, as if the one before had been used up meanwhile.  There must be `room`.
+                again gets another one, as if the one before had been used up meanwhile.  There must be `room`.
 
         Returns:
             How many cached blocks were evicted to take each block; nothing if none was.

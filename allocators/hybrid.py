@@ -34,7 +34,7 @@ from allocators.base import (
     Reason,
     Refusal,
 )
-from allocators.grouprows import GroupRows
+from allocators.groupcycle import RegularGroups
 from allocators.groups import PAGINGS, Cut, cut, parse
 from allocators.options import Option, Value, resolve
 from allocators.pieces import PiecePool
@@ -52,7 +52,7 @@ class Turn(NamedTuple):
     """By group: pieces taken for further tokens."""
 
 
-class HybridAllocator(GroupRows):
+class HybridAllocator(RegularGroups):
     """A pool of pages from which every group of layers takes what it needs."""
 
     kind: ClassVar[str] = "hybrid"
@@ -121,9 +121,9 @@ class HybridAllocator(GroupRows):
     @property
     def notice(self) -> int | None:
         """See `Allocator.notice`."""
-        if self.cut.tokens < LARGE or self.windows or self.states:
-            return None
-        return int(self.prefix_cache)
+        if self.regular:
+            return int(bool(self.windows))
+        return None if self.cut.tokens < LARGE or self.windows or self.states else int(self.prefix_cache)
 
     @classmethod
     def from_options(
@@ -292,11 +292,6 @@ class HybridAllocator(GroupRows):
             copied += self._finish(row, length, turn, copies)
         self.table.length[rows] = lengths
         return Growth(len(rows), None, copies, copied)
-
-    @property
-    def room(self) -> int:
-        """See `Allocator.room`.  None takes more than a page for each group."""
-        return len(self.pool.queue) // len(self.pieces)
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """See `Allocator.can_grow`.  Where it may be tight, the turns are tried on a copy of the pool's books."""

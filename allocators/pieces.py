@@ -22,7 +22,7 @@ from allocators.freequeue import FreeQueue
 from allocators.prefix import PrefixCache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from allocators.groups import Piece
 
@@ -124,6 +124,25 @@ class PiecePool:
         self.group[pages], self.inside[pages] = group, 1
         first: Ints = (pages - 1) * self.page_blocks + 1
         return first
+
+    def take_in_turn(self, groups: Sequence[int], times: int) -> Ints:
+        """Give a piece of each of some groups one holder, and that some times over, where pages are pieces of a block.
+
+        None of them may be cached, and there must be enough.
+        """
+        pages = self.queue.take(times * len(groups))
+        self.references[pages] = self.inside[pages] = 1
+        self.group[pages] = np.tile(np.array(groups, np.int64), times)
+        for group in groups:
+            self.held[group] += times
+        return pages
+
+    def own(self, owners: Mapping[int, int]) -> None:
+        """Note which group holds each of some pieces that are pages of a block, or that none does any more (-1)."""
+        pages = np.fromiter(owners.keys(), np.int64, len(owners))
+        groups = np.fromiter(owners.values(), np.int64, len(owners))
+        self.group[pages] = groups
+        self.references[pages] = self.inside[pages] = groups >= 0
 
     def _take_parts(self, group: int, need: int) -> Ints:
         """Take pieces of pages in use as long as there are any, else open pages."""

@@ -27,7 +27,10 @@ class PrefixCache:
         """Know nothing about the blocks 1 to `num_blocks`."""
         self.key = np.zeros(num_blocks + 1, np.int64)
         """int64[num_blocks + 1]: each block's key, 0 if it has none."""
-        self._blocks: dict[int, list[int]] = {}
+        self._oldest: dict[int, int] = {}
+        """Key -> its block, or the oldest of several ..."""
+        self._younger: dict[int, list[int]] = {}
+        """... and the others, if there are any, by age."""
 
     def __len__(self) -> int:
         """Blocks that have a key."""
@@ -36,12 +39,11 @@ class PrefixCache:
     @property
     def empty(self) -> bool:
         """Whether no block has a key."""
-        return not self._blocks
+        return not self._oldest
 
     def find(self, key: int) -> int:
         """Return the oldest block with this key, or 0."""
-        blocks = self._blocks.get(key)
-        return blocks[0] if blocks else 0
+        return self._oldest.get(key, 0)
 
     def carries(self, block: int, key: int) -> bool:
         """Whether a block has this key."""
@@ -49,20 +51,20 @@ class PrefixCache:
 
     def sole(self, key: int) -> bool:
         """Whether just one block has this key."""
-        return len(self._blocks.get(key, ())) == 1
+        return key in self._oldest and key not in self._younger
 
     def lacks(self, keys: Iterable[int]) -> bool:
         """Whether none of these keys is known."""
-        return self._blocks.keys().isdisjoint(keys)
+        return self._oldest.keys().isdisjoint(keys)
 
     def run(self, keys: Sequence[int]) -> list[int]:
         """Return the blocks of the longest prefix of `keys` that is cached."""
         found: list[int] = []
         for key in keys:
-            blocks = self._blocks.get(key)
-            if not blocks:
+            block = self._oldest.get(key)
+            if block is None:
                 break
-            found.append(blocks[0])
+            found.append(block)
         return found
 
     def window(self, keys: Sequence[int], enough: int) -> list[int]:
@@ -84,31 +86,54 @@ class PrefixCache:
     def enter(self, keys: Sequence[int], blocks: Ints) -> None:
         """Give each block its key; the blocks must have none.  Later ones are younger."""
         self.key[blocks] = keys
+        if self.lacks(keys) and len(set(keys)) == len(keys):
+            self._oldest.update(zip(keys, blocks.tolist(), strict=True))
+            return
         for key, block in zip(keys, blocks.tolist(), strict=True):
-            self._blocks.setdefault(key, []).append(block)
+            if key in self._oldest:
+                self._younger.setdefault(key, []).append(block)
+            else:
+                self._oldest[key] = block
 
     def forget(self, blocks: Ints) -> None:
         """Take their keys from blocks that have one."""
-        for key, block in zip(self.key[blocks].tolist(), blocks.tolist(), strict=True):
-            same = self._blocks[key]
-            same.remove(block)
-            if not same:
-                del self._blocks[key]
+        keys = self.key[blocks].tolist()
+        if self._younger.keys().isdisjoint(keys):
+            for key in keys:
+                del self._oldest[key]
+        else:
+            for key, block in zip(keys, blocks.tolist(), strict=True):
+                self._forget_one(key, block)
         self.key[blocks] = 0
+
+    def _forget_one(self, key: int, block: int) -> None:
+        younger = self._younger.get(key)
+        if younger is None:
+            del self._oldest[key]
+            return
+        if self._oldest[key] == block:
+            self._oldest[key] = younger.pop(0)
+        else:
+            younger.remove(block)
+        if not younger:
+            del self._younger[key]
 
     def clear(self) -> None:
         """Forget every key."""
         self.key[:] = 0
-        self._blocks.clear()
+        self._oldest.clear()
+        self._younger.clear()
 
     def check(self) -> None:
         """Raise `CorruptionError` unless both directions say the same."""
-        for key, blocks in self._blocks.items():
-            if not blocks:
-                raise CorruptionError(f"key {key} is listed without a block")
+        if not self._younger.keys() <= self._oldest.keys() or not all(self._younger.values()):
+            raise CorruptionError("a key is listed without a block")
+        listed = []
+        for key, oldest in self._oldest.items():
+            blocks = [oldest, *self._younger.get(key, ())]
             for block in blocks:
                 if self.key[block] != key:
                     raise CorruptionError(f"block {block} is listed under key {key} but carries {self.key[block]}")
-        listed = [block for blocks in self._blocks.values() for block in blocks]
+            listed += blocks
         if len(set(listed)) != len(listed) or len(listed) != len(self):
             raise CorruptionError(f"{len(self)} blocks carry a key, {len(listed)} are listed under one")

@@ -79,13 +79,13 @@ def early_key(allocator: PagedAllocator) -> None:
 
 
 def orphan_key(allocator: PagedAllocator) -> None:
-    allocator.pool.cache._blocks[12345] = []
+    allocator.pool.cache._younger[12345] = []
 
 
 def key_twice(allocator: PagedAllocator) -> None:
     cache = allocator.pool.cache
     block = int(allocator.table.held(0)[0])
-    cache._blocks[int(cache.key[block])].append(block)
+    cache._younger.setdefault(int(cache.key[block]), []).append(block)
 
 
 def private_tail(allocator: PagedAllocator) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from allocators.base import Allocator, Growth
     from sim.engine.decoding import Decoding, Sequence
-    from sim.engine.growing import Hides
+    from sim.engine.growing import Change, Hides
 
 
 class Cycle(Noting):
@@ -32,7 +32,10 @@ class Cycle(Noting):
     def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
         """Grow the sequences in `decoding`."""
         super().__init__(allocator, decoding)
-        self._period = allocator.block_size
+        self._portion = allocator.portion
+        self._period = self._portion.tokens
+        self._each = 1 if allocator.rounds_up else allocator.token_slots
+        """Slots of the pool that a token takes."""
         self._pages: list[list[Sequence]] = [[] for _ in range(self._period)]
         """Sequences that take a block in the step that ends at a clock of this remainder, in running order."""
         self._remembers = bool(allocator.notice)
@@ -166,11 +169,12 @@ class Cycle(Noting):
             return self._sliding_stretch(steps, self._window)
         if self.allocator.rounds_up:
             return self._mapping_stretch(steps, hides)
-        pages, period, clock = self._pages, self._period, self.decoding.clock
+        pages, period, clock, portion = self._pages, self._period, self.decoding.clock, self._portion
         room, done, useless = self.allocator.room, steps, 0
         entangled = self.allocator.entangled
         rows: list[int] = []
         changes: list[int] = []
+        rows_of: dict[int, list[int]] = {}
         for step in range(clock + 1, clock + 1 + steps):
             page = pages[step % period]
             room -= len(page)
@@ -179,10 +183,13 @@ class Cycle(Noting):
                 break
             if not page:
                 continue
-            rows += [sequence.row for sequence in page]
+            if (named := rows_of.get(step % period)) is None:
+                rows_of[step % period] = named = [sequence.row for sequence in page]
+            rows += named
             spare = self._useless(page, step)
             useless += spare
-            changes += (step - clock - 1, len(page) * period, 0, 0, spare, 0, 0)
+            count = len(page)
+            changes += (step - clock - 1, count * portion.held, 0, count * portion.rounding, spare * self._each, 0, 0)
         evicted = self.allocator.append(rows)
         if self._remembers and done:
             self._note(0, len(self.decoding), done)
@@ -190,18 +197,21 @@ class Cycle(Noting):
             changes = self._with_evictions(changes, evicted)
         self.internal += useless
         lost = sum(evicted)
-        return Stretch(done, changes, (0, len(rows) * period, -lost * period, 0, useless, lost, 0))
+        held, rounding = len(rows) * portion.held, len(rows) * portion.rounding
+        return Stretch(done, changes, (0, held, -lost * portion.held, rounding, useless * self._each, lost, 0))
 
     def _sliding_stretch(self, steps: int, window: int) -> Stretch:
         """Do `stretch` where blocks are left behind, too."""
-        period, clock, room = self._period, self.decoding.clock, self.allocator.room
+        period, clock, portion = self._period, self.decoding.clock, self._portion
+        room = self.allocator.room * portion.held
         rows: list[int] = []
         lengths: list[int] = []
         changes: list[int] = []
         done, taken, left, useless = steps, 0, 0, 0
         for step in range(clock + 1, clock + 1 + steps):
             takers, leaving = self._pages[step % period], self._leaving(step, window)
-            if len(takers) > room + left - taken:  # it may still do, if others leave theirs in time
+            held = len(takers) * portion.held
+            if held > room:  # it may still do, if others leave theirs in time
                 done = step - clock - 1
                 break
             if not takers and not leaving:
@@ -212,13 +222,21 @@ class Cycle(Noting):
             lengths += after
             spare = self._useless(page, step)
             taken, left, useless = taken + len(takers), left + len(leaving), useless + spare
-            held = (len(takers) - len(leaving)) * period
-            changes += (step - clock - 1, held, 0, 0, spare, 0, -len(leaving) * period)
+            change = self._shifted(len(takers), len(leaving), spare)
+            room -= change[1]
+            changes += (step - clock - 1, *change[1:])
         self.allocator.shift(rows, lengths)
         if done:
             self._note(0, len(self.decoding), done)
         self.internal += useless
-        return Stretch(done, changes, (0, (taken - left) * period, 0, 0, useless, 0, -left * period))
+        return Stretch(done, changes, self._shifted(taken, left, useless))
+
+    def _shifted(self, taken: int, left: int, useless: int) -> Change:
+        """Say what changes when so many portions are taken, and left behind."""
+        portion = self._portion
+        rounding = taken * portion.rounding - left * portion.left_rounding
+        held = taken * portion.held - left * portion.left_held
+        return 0, held, 0, rounding, useless * self._each, 0, -left * portion.left_live
 
     def _mapping_stretch(self, steps: int, hides: Hides) -> Stretch:
         """Do `stretch` where blocks are groups of pages, which may have to be mapped, and what is empty is rounding."""
@@ -237,22 +255,22 @@ class Cycle(Noting):
                     told += (done, calls.mapped, hidden)
                 allocator.append(rows)
                 taken += len(rows)
-                held = len(rows) * period
+                held = len(rows) * self._portion.held
                 changes += (done, held, 0, held, 0, 0, 0)
             done += 1
         if not done:
             return NO_STRETCH
         self._note(0, len(self.decoding), done)
-        held, filled = taken * period, len(self.decoding) * (done - 1)  # what is filled is rounding no more
+        held, filled = taken * self._portion.held, len(self.decoding) * (done - 1)  # what is filled is rounding no more
         return Stretch(done, changes, (0, held, 0, held - filled, 0, 0, 0), calls=told)
 
     def _with_evictions(self, changes: list[int], evicted: Several[int]) -> list[int]:
         """Add to changes how many cached blocks were evicted to take each block."""
-        period, taken = self._period, 0
+        held, taken = self._portion.held, 0
         for change in range(0, len(changes), len(NO_CHANGE)):
-            upto = taken + changes[change + 1] // period
+            upto = taken + changes[change + 1] // held
             lost = sum(evicted[taken:upto])
-            changes[change + 2], changes[change + 5] = -lost * period, lost
+            changes[change + 2], changes[change + 5] = -lost * held, lost
             taken = upto
         return changes
 

@@ -208,7 +208,7 @@ def test_what_stands_for_growing_by_a_token_equals_it(case: Case) -> None:
             who, reach = ints([row]), ints([length])
             if growing.grow(who, reach).refusal is not None:
                 break
-            full = appending.table.count[row] * appending.block_size == length - 1
+            full = (length - 1) % appending.portion.tokens == 0
             foreseen, before = appending.calls([row]) if full else NO_MAPPINGS, appending.mappings()
             if row in appending.entangled:
                 appending.grow(who, reach)
@@ -228,12 +228,12 @@ def test_blocks_for_many_rows_are_those_for_one_after_the_other(case: Case) -> N
     growing = case.make(slots=600, context=200)
     if not growing.regular or growing.leaves_behind is not None or growing.oracle:
         pytest.skip("rows grow in more ways than by a block")
-    rows = fill(growing, 3, most=4)[0]
+    rows, portion = fill(growing, 3, most=4)[0], growing.portion.tokens
     while growing.entangled:
         named = ints(growing.entangled)
         growing.grow(named, growing.table.length[named] + 1)
     for row in rows:
-        growing.grow(ints([row]), growing.table.count[[row]] * growing.block_size)
+        growing.grow(ints([row]), -(-growing.table.length[[row]] // portion) * portion)
     appending = deepcopy(growing)
     turns = (rows * 40)[: min(110, growing.room)]
     for row in turns:
