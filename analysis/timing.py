@@ -66,6 +66,10 @@ class Timed:
             if value and np.isfinite(value) and np.isfinite(self.simulated[name])
         }
 
+    def scatter(self, name: str) -> str:
+        """Say how far the repeats of the real run lie apart in a figure, if it was repeated."""
+        return f" (repeats within {self.spread[name]:.1%} of their middle)" if name in self.spread else ""
+
     def as_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {
@@ -118,7 +122,7 @@ class Timing:
                 faults.append(f"{where}: {run.finished[0]} requests finished, {run.finished[1]} in the simulation")
             faults += [
                 f"{where}: {name}: {run.simulated[name]:.4g} against {run.measured[name]:.4g} measured, "
-                f"off by {run.errors[name]:+.1%}, {most:.0%} allowed"
+                f"off by {run.errors[name]:+.1%}, {most:.0%} allowed{run.scatter(name)}"
                 for name, most in IN_EACH.items()
                 if abs(run.errors.get(name, 0.0)) > most
             ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from analysis.timing import IN_EACH, IN_MEDIAN, Timed, Timing, gathered
+from analysis.timing import IN_EACH, IN_MEDIAN, Timed, Timing, gathered, repeated
 
 NAMES = (*IN_MEDIAN, *IN_EACH, "ttft_s.p50", "makespan_s")
 
@@ -56,3 +57,15 @@ def test_what_is_written_can_be_gathered_again() -> None:
     assert (both.calibration, both.passed, len(both.runs)) == ("a, b", True, 2)
     assert both.medians == pytest.approx(first.medians)
     assert gathered([*written, Timing(None, [run()]).as_json()]).judged is False
+
+
+def test_of_repeats_the_middle_counts_and_their_spread_is_told() -> None:
+    slow = replace(run(), measured=dict.fromkeys(NAMES, 2.6), finished=(4, 5))
+    fast = replace(run(), measured=dict.fromkeys(NAMES, 1.8))
+    once = Timing("c", [run(ttft_s_p99=0.2)])
+    timing = repeated([once, Timing("c", [slow]), Timing("c", [fast])])
+    (middle,) = gathered([json.loads(json.dumps(timing.as_json()))]).runs
+    assert (middle.repeats, middle.measured["ttft_s.p99"], middle.finished) == (3, 2.0, (4, 5))
+    assert middle.spread["ttft_s.p99"] == pytest.approx(0.2)
+    assert timing.faults[1].endswith("off by +20.0%, 8% allowed (repeats within 20.0% of their middle)")
+    assert repeated([once]).runs[0].measured == once.runs[0].measured
