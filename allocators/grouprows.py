@@ -164,6 +164,11 @@ class GroupRows(Allocator):
             *(cells[self.first_column[group] :: self.stride] for group in self.attention),
         ]
 
+    def cells_from(self, row: int, group: int, place: int) -> Ints:
+        """List the pieces of one attention group in a row from a place on."""
+        first = self.first_column[group] + place * self.stride
+        return self.table.blocks[row, first : self.table.count[row] : self.stride].astype(np.int64)
+
     def write(self, table: BlockTable, row: int, column: int, pieces: Ints, group: int) -> None:
         """Write consecutive pieces of a group into a row of either table, the first at `column`."""
         step = self.stride if group in self.attention else 1
@@ -222,9 +227,9 @@ class GroupRows(Allocator):
         """See `Allocator.cached_blocks`."""
         return self.pool.cached_blocks()
 
-    def keys(self, group: int, content: Content, count: int) -> list[int]:
-        """Keys of the first full blocks, or states behind them, of one group."""
-        return [hash((key, group)) or 1 for key in content.keys(self.cut.tokens, count)[:count]]
+    def keys(self, group: int, content: Content, count: int, start: int = 0) -> list[int]:
+        """Keys of the first `count` full blocks, or states behind them, of one group, from block `start` on."""
+        return [hash((key, group)) or 1 for key in content.keys(self.cut.tokens, count)[start:count]]
 
     def check(self) -> None:
         """See `Allocator.check`."""

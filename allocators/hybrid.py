@@ -265,7 +265,7 @@ class HybridAllocator(RegularGroups):
                 raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
             found.append(column)
         for group in self.states if places else ():
-            states.append(self.pool.cache.find(self.keys(group, content, places)[-1]))
+            states.append(self.pool.cache.find(self.keys(group, content, places, places - 1)[0]))
             if not states[-1]:
                 raise AllocatorError("the prefix hit is stale: its state was taken since the look-up")
         return found, states
@@ -371,19 +371,24 @@ class HybridAllocator(RegularGroups):
         needs = [*(0 for _ in self.states), *(new for _ in self.attention)]
         for group, _, _ in copying:
             needs[group] += 1
-        if not pool.fits(needs):
+        if not any(needs):
+            taken = [np.zeros(0, np.int64)] * len(needs)
+        elif pool.fits(needs):
+            taken = pool.take(needs)
+        else:
             return self._short_of(self.blocks_of(needs), 0, pool)
-        taken = pool.take(needs)
         copies = []
         for group, column, source in copying:
             pool.let_go(group, np.array([source]))
             copies.append((group, column, source, int(taken[group][0])))
             taken[group] = taken[group][1:]
-        if row in self.contents:
-            first, last = now // self.cut.tokens, length // self.cut.tokens
+        first, last = now // self.cut.tokens, length // self.cut.tokens
+        if row in self.contents and (last > first or self.states):
             cells = [
-                np.concatenate([held[first:], more])[: last - first] if group in self.attention else held[:0]
-                for group, (held, more) in enumerate(zip(self.cells_of(row), taken, strict=True))
+                np.concatenate([self.cells_from(row, group, first), more])[: last - first]
+                if group in self.attention
+                else more[:0]
+                for group, more in enumerate(taken)
             ]
             for group, _, source, target in copies:  # a copied last block may be full by now
                 if group in self.attention and len(cells[group]) and cells[group][0] == source:
@@ -418,7 +423,8 @@ class HybridAllocator(RegularGroups):
             self.host.part([int(cells[group][-1]) for group in written])
             self.forked.discard(row)
         for group in self.attention:
-            self.write(self.table, row, self.first_column[group] + held * self.stride, turn.new[group], group)
+            if len(turn.new[group]):
+                self.write(self.table, row, self.first_column[group] + held * self.stride, turn.new[group], group)
         self._set_length(row, length)
         return -(-copied // self.token_slots)
 
@@ -427,13 +433,14 @@ class HybridAllocator(RegularGroups):
         content, tokens = self.contents[row], self.cut.tokens
         first, last = now // tokens, length // tokens
         for group in self.attention if last > first else ():
-            pool.enter(self.keys(group, content, last)[first:], cells[group][: last - first])
+            pool.enter(self.keys(group, content, last, first), cells[group][: last - first])
         for end in range(now // self.checkpoint + 1, length // self.checkpoint + 1) if self.states else ():
             needs = [1 if group in self.states else 0 for group in range(len(self.pieces))]
             if not pool.fits(needs):
                 return
             for group, state in enumerate(pool.take(needs)[: len(self.states)]):
-                pool.enter(self.keys(group, content, end * self.checkpoint // tokens)[-1:], state)
+                place = end * self.checkpoint // tokens
+                pool.enter(self.keys(group, content, place, place - 1), state)
                 pool.let_go(group, state)
 
     def stranded(self, need: int) -> int:
