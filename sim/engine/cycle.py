@@ -169,12 +169,12 @@ class Cycle(Noting):
             return self._sliding_stretch(steps, self._window)
         if self.allocator.rounds_up:
             return self._mapping_stretch(steps, hides)
-        pages, period, clock, portion = self._pages, self._period, self.decoding.clock, self._portion
+        pages, period, clock, each = self._pages, self._period, self.decoding.clock, self._each
         room, done, useless = self.allocator.room, steps, 0
-        entangled = self.allocator.entangled
+        held, rounding, entangled = self._portion.held, self._portion.rounding, self.allocator.entangled
         rows: list[int] = []
         changes: list[int] = []
-        rows_of: dict[int, list[int]] = {}
+        seen: dict[int, tuple[list[int], set[int]]] = {}
         for step in range(clock + 1, clock + 1 + steps):
             page = pages[step % period]
             room -= len(page)
@@ -183,13 +183,14 @@ class Cycle(Noting):
                 break
             if not page:
                 continue
-            if (named := rows_of.get(step % period)) is None:
-                rows_of[step % period] = named = [sequence.row for sequence in page]
+            if step % period not in seen:
+                seen[step % period] = [sequence.row for sequence in page], {sequence.due for sequence in page}
+            named, due = seen[step % period]
             rows += named
-            spare = self._useless(page, step)
+            spare = self._useless(page, step) if step in due else 0
             useless += spare
             count = len(page)
-            changes += (step - clock - 1, count * portion.held, 0, count * portion.rounding, spare * self._each, 0, 0)
+            changes += (step - clock - 1, count * held, 0, count * rounding, spare * each, 0, 0)
         evicted = self.allocator.append(rows)
         if self._remembers and done:
             self._note(0, len(self.decoding), done)
@@ -197,8 +198,8 @@ class Cycle(Noting):
             changes = self._with_evictions(changes, evicted)
         self.internal += useless
         lost = sum(evicted)
-        held, rounding = len(rows) * portion.held, len(rows) * portion.rounding
-        return Stretch(done, changes, (0, held, -lost * portion.held, rounding, useless * self._each, lost, 0))
+        taken = len(rows)
+        return Stretch(done, changes, (0, taken * held, -lost * held, taken * rounding, useless * each, lost, 0))
 
     def _sliding_stretch(self, steps: int, window: int) -> Stretch:
         """Do `stretch` where blocks are left behind, too."""
