@@ -37,6 +37,7 @@ ALLOCATORS = (
     *("audit", "base", "blockpool", "content", "freequeue", "host", "leap", "ledger", "lockstep", "options"),
     *("paged", "prefix", "rows", "table", "window"),
     *("buddy", "contiguous", "holes", "nocache", "placement", "preallocated", "reserving"),
+    *("grouphost", "grouprows", "groups", "growing", "hybrid", "pieces", "radix", "tensors"),
 )
 GROUP = (
     *(f"allocators/{name}.py" for name in ALLOCATORS),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocators.base import AllocatorError, Copy, CorruptionError, Ints, Reason, Refusal, Swap
+from allocators.compiled import mypyc_attr
 from allocators.pieces import PiecePool
 from allocators.table import BlockTable
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from allocators.grouprows import GroupRows
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class GroupHost:
     """Pages on the host, cut like those of the device, and the rows that hold their pieces."""
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allocators.base import Allocator, AllocatorError, CorruptionError, Grant, Ints, Refusal, Swap, Usage
+from allocators.compiled import mypyc_attr
 from allocators.grouphost import GroupHost
 from allocators.pieces import PiecePool
 from allocators.table import BlockTable, Columns
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from allocators.groups import Cut
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class GroupRows(Allocator):
     """The part of a hybrid allocator that keeps the books."""
 

@@ -31,12 +31,14 @@ from allocators.base import (
     Refusal,
     Usage,
 )
+from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.lockstep import lockstep, most_steps
 from allocators.options import Option
 from allocators.tensors import Footprints, PlacedTensors
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class GrowingAllocator(Allocator):
     """Tensors that are exactly as long as their sequence."""
 

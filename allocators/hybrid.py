@@ -34,6 +34,7 @@ from allocators.base import (
     Reason,
     Refusal,
 )
+from allocators.compiled import mypyc_attr
 from allocators.groupcycle import RegularGroups
 from allocators.groups import PAGINGS, Cut, cut, parse
 from allocators.options import Option, Value, resolve
@@ -52,6 +53,7 @@ class Turn(NamedTuple):
     """By group: pieces taken for further tokens."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class HybridAllocator(RegularGroups):
     """A pool of pages from which every group of layers takes what it needs."""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from allocators.base import CorruptionError, Ints
+from allocators.compiled import mypyc_attr
 from allocators.freequeue import FreeQueue
 from allocators.prefix import PrefixCache
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from allocators.groups import Piece
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PiecePool:
     """Pages with reference counts for each piece.  A piece is known by the first of its blocks, 1 to `num_blocks`."""
 
@@ -346,6 +348,7 @@ class _Books(NamedTuple):
         self.kept.update(used & cached)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class _Marks(PrefixCache):
     """Which pieces have keys, without knowing whose they are."""
 

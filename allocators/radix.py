@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from allocators.base import AllocatorError, CorruptionError, Ints
+from allocators.compiled import mypyc_attr
 from allocators.content import Content, Segments
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Run(NamedTuple):
 NOTHING = Run(Segments((), 0), 1, 0, 0)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Node:
     """A run of pages that begins where its parent's ends."""
 
@@ -102,6 +104,7 @@ class Node:
         return [block for node in [*self.ancestry()][::-1] for block in node.blocks.tolist()]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RadixTree:
     """Prefixes of pages, shared, locked and evicted leaf by leaf."""
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from allocators.base import CorruptionError, Ints
+from allocators.compiled import mypyc_attr
 from allocators.cuda_caching import (
     MIN_BLOCK,
     MIN_LARGE,
@@ -49,6 +50,7 @@ SEGMENTS = Overhead(small=1.036, large=1.078, rest=107_500, huge=1.179)
 EXPANDABLE = Overhead(small=1.018, large=1.007, rest=88_200)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Footprints:
     """What the tensors of all rows take on average, overhead included, and one copy.
 
@@ -119,6 +121,7 @@ class Footprints:
             raise CorruptionError(f"{self.held(lengths)} bytes are held of {self.capacity}")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PlacedTensors:
     """Every tensor of every row at its address, made and freed in the order of a forward pass."""
 

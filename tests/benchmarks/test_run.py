@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from allocators import registry
+from allocators import compiled, registry
 from analysis.reading import open_directory
 from sim.engine.loop import Engine
 from sim.serve import contents, simulated
@@ -33,7 +34,8 @@ from tests.benchmarks.stages import STAGES
 from workloads.generate import requests as make_requests
 from workloads.loader import load
 
-SHARED = Path(os.environ.get("KVSIM_SHARED", Path(__file__).parents[2].parent / "shared"))
+ROOT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("KVSIM_SHARED", ROOT.parent / "shared"))
 PEER = os.environ.get("KVSIM_PEER")
 RATES = (2, 20)
 WORKLOAD = """\
@@ -60,9 +62,9 @@ class Cost(NamedTuple):
     status: int
 
 
-def cost(command: list[str]) -> Cost:
+def cost(command: list[str], **more: str) -> Cost:
     """Run a command to its end, where Python keeps what it has compiled, as it does for whoever installs us."""
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir(), "kvsim-benchmarks"))}
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir(), "kvsim-benchmarks")), **more}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     begin = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
@@ -113,6 +115,25 @@ def test_ten_thousand_requests(benchmark: Any, rate: int, tmp_path: Path) -> Non
         benchmark.extra_info["peer / ours"] = round(
             min(each.wall_s for each in theirs) / min(each.wall_s for each in ours), 2
         )
+
+
+@pytest.mark.skipif(not compiled.active(), reason="nothing is compiled; python hatch_build.py does it")
+@pytest.mark.parametrize("rate", RATES)
+def test_compiled_against_plain(benchmark: Any, rate: int, tmp_path: Path) -> None:
+    """CPU seconds of ten thousand requests compiled, and in plain Python, by turns."""
+    for room in ("allocators", "analysis", "sim", "workloads"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.so", "*.pyd", "compiled.txt"))
+    count = 10_000 if benchmark.enabled else 300
+    python, *line = run_command(tmp_path, f"{{trace: {bench(rate)}, format: vidur, count: {count}}}")
+    pairs: list[list[Cost]] = []
+
+    def both() -> None:
+        pairs.append([cost([python, "-P", *line], PYTHONPATH=str(folder)) for folder in (ROOT, tmp_path)])
+
+    benchmark.pedantic(both, rounds=3)
+    assert {each.status for pair in pairs for each in pair} == {0}
+    ours, plain = (min(each.cpu_s for each in column) for column in zip(*pairs, strict=True))
+    benchmark.extra_info["CPU s"], benchmark.extra_info["plain / compiled"] = round(ours, 2), round(plain / ours, 2)
 
 
 def test_generated_requests(benchmark: Any, tmp_path: Path) -> None:
@@ -175,7 +196,7 @@ def test_stages_cover_a_run(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     ).stderr
     spent = {line[:30].strip(): int(line.split()[-2]) for line in told.splitlines() if line.endswith(" ms")}
     assert set(STAGES) < set(spent)
