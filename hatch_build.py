@@ -37,7 +37,7 @@ ALLOCATORS = (
     *("audit", "base", "blockpool", "content", "freequeue", "host", "leap", "ledger", "lockstep", "options"),
     *("paged", "prefix", "rows", "table", "window"),
     *("buddy", "contiguous", "holes", "nocache", "placement", "preallocated", "reserving"),
-    *("grouphost", "grouprows", "groups", "growing", "hybrid", "pieces", "radix", "tensors"),
+    *("groupcycle", "grouphost", "grouprows", "groups", "growing", "hybrid", "pieces", "radix", "tensors"),
 )
 GROUP = (
     *(f"allocators/{name}.py" for name in ALLOCATORS),
@@ -83,6 +83,12 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
             self._folder.cleanup()
 
 
+def sources() -> list[str]:
+    """List what is compiled, as paths from the root."""
+    paths = (path for pattern in GROUP for path in ROOT.glob(pattern))
+    return sorted(path.relative_to(ROOT).as_posix() for path in paths if path.name != "__init__.py")
+
+
 def build(target: Path) -> None:
     """Compile the group; the extension modules, and the record of what they were made from, go to `target`.
 
@@ -99,15 +105,9 @@ def build(target: Path) -> None:
         from setuptools.command.build_ext import build_ext  # noqa: PLC0415  (likewise)
     except ModuleNotFoundError as error:
         raise NoCompilerError(f"{error.name} is not installed; compiling takes {', '.join(NEEDS)}") from error
-    sources = sorted(
-        path.relative_to(ROOT).as_posix()
-        for pattern in GROUP
-        for path in ROOT.glob(pattern)
-        if path.name != "__init__.py"
-    )
     with TemporaryDirectory() as folder, chdir(ROOT):
         modules = mypycify(
-            ["--config-file=", "--cache-dir=/dev/null", "--ignore-missing-imports", *sources],
+            ["--config-file=", "--cache-dir=/dev/null", "--ignore-missing-imports", *sources()],
             group_name=LIBRARY,
             target_dir=folder,
             multi_file=True,
@@ -118,7 +118,7 @@ def build(target: Path) -> None:
         command.ensure_finalized()
         record = target / RECORD
         record.parent.mkdir(exist_ok=True)
-        run_path(str(ROOT / "allocators" / "compiled.py"))["write_record"](sources, record)
+        run_path(str(ROOT / "allocators" / "compiled.py"))["write_record"](sources(), record)
         command.run()
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocators.base import Portion
+from allocators.compiled import mypyc_attr
 from allocators.grouprows import GroupRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RegularGroups(GroupRows):
     """The part of a hybrid allocator that grows by portions."""
 

@@ -6,19 +6,24 @@ processes compiles once.
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import zipfile
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+BUILD = run_path(str(ROOT / "hatch_build.py"))
 ROOMS = ("allocators", "workloads", "sim", "analysis")
 WORKLOAD = """
 name: compiled
@@ -76,6 +81,22 @@ def missing() -> str:
     if not shutil.which(compiler):
         return f"there is no C compiler ({compiler})"
     return next((f"{name} is not installed" for name in ("mypyc", "setuptools") if find_spec(name) is None), "")
+
+
+@pytest.mark.parametrize("path", BUILD["sources"]())
+def test_fields_of_tuples_have_types_that_are_there_at_run_time(path: str) -> None:
+    """Compiled modules look them up: names that only a type checker imports would end the import with a KeyError."""
+    module = import_module(path.removesuffix(".py").replace("/", "."))
+    for cls in vars(module).values():
+        if isinstance(cls, type) and hasattr(cls, "_fields") and cls.__module__ == module.__name__:
+            names = {re.split(r"\W", str(_word(kind)))[0] for kind in cls.__annotations__.values()}
+            assert names <= {*vars(module), *vars(builtins)}
+
+
+def _word(kind: object) -> str:
+    """A type as it is written, if it is one class; a union is not looked up, nor is a callable."""
+    word = getattr(kind, "__forward_arg__", kind)
+    return word if isinstance(word, str) and "|" not in word and not word.startswith("Callable") else "object"
 
 
 @pytest.mark.skipif(bool(missing()), reason=missing() or "everything is there")

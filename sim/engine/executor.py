@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from allocators.base import Ints
 from sim.cost import CostModel, Load
 from sim.engine.plan import Chunk, MoveKind
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from allocators.base import Mappings
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
-
-    Ints = npt.NDArray[np.int64]
 
 
 class Foresight(NamedTuple):

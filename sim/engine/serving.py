@@ -143,7 +143,7 @@ class Serving:
 
     def slots(self, job: Job) -> int:
         """Token slots the rows of a job hold, shared ones once a row."""
-        return int(self.allocator.table.slots[list(job.rows)].sum())
+        return sum(self.allocator.table.slots[list(job.rows)].tolist())
 
     # -- running ---------------------------------------------------------------------------
 
