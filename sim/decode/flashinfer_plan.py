@@ -58,12 +58,12 @@ class Planner:
 
         That of padded steps is copied to the device from pinned memory: it must have been, before the next plan.
         """
-        if self.direct is None:
-            self.direct = bool(self.padded) and self._agree(varied(planned, self.block_size))
         if self.direct:
             self.wrapper._plan_info = self._lay_out(planned)  # noqa: SLF001  see above
-        else:
-            self._at_length(planned)
+            return
+        if self.direct is None:
+            self.direct = bool(self.padded) and self._agree(varied(planned, self.block_size))
+        self._at_length(planned)  # sends the lists, which those that were tried out have overwritten
 
     def _at_length(self, planned: Planned) -> None:
         """Plan as FlashInfer documents it."""
