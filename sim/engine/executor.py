@@ -7,18 +7,16 @@ engine may leap over them; an executor that must really run each step cannot say
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from allocators.base import Ints
+from allocators.base import Ints, Mappings
 from sim.cost import CostModel, Load
 from sim.engine.plan import Chunk, MoveKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from allocators.base import Mappings
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
 

@@ -47,10 +47,27 @@ requests: {requests}
 allocators: [{allocator}]
 """
 GENERATED = """\
-{{count: {count}, arrivals: {{kind: poisson, rate: 20}}, lengths: {{kind: lognormal,
+{{count: {count}, arrivals: {{kind: poisson, rate: {rate}}}, lengths: {{kind: lognormal,
   prompt: {{mean: 161.3, sigma: 1.1, min: 4, max: 1024}}, output: {{mean: 338, sigma: 0.8, min: 4, max: 1536}}}}}}"""
 """Requests like those of the files: their rate and the distributions of their lengths."""
 PAGED = "{kind: paged, block_size: 16}"
+VARIANTS = (
+    "growing, expandable_segments: true",
+    "contiguous, reserve: oracle, placement: best-fit",
+    "virtual, page_kib: 64",
+    "virtual, page_kib: 64, overlap: false",
+    "virtual, page_kib: 64, deferred: false",
+    "paged, block_size: 1",
+    "paged, prefix_cache: true",
+    "paged, block_size: 1, prefix_cache: true",
+    "paged, sliding_window: 128",
+    "paged, sliding_window: 128, prefix_cache: true",
+    "radix, block_size: 16",
+    "ideal, prefix_cache: true",
+    "hybrid, block_size: 1",
+    "hybrid, prefix_cache: true",
+)
+"""Options that change what an allocator does at every step."""
 
 
 class Cost(NamedTuple):
@@ -139,7 +156,7 @@ def test_compiled_against_plain(benchmark: Any, rate: int, tmp_path: Path) -> No
 def test_generated_requests(benchmark: Any, tmp_path: Path) -> None:
     """As many as KVSIM_REQUESTS says (a million, say): cost a request should not depend on it."""
     count = int(os.environ.get("KVSIM_REQUESTS", "200"))
-    costs = timed(benchmark, run_command(tmp_path, GENERATED.format(count=count)), rounds=1)
+    costs = timed(benchmark, run_command(tmp_path, GENERATED.format(count=count, rate=20)), rounds=1)
     (entry,) = open_directory(tmp_path / "out").summary()
     assert entry["requests"]["finished"] == count
     benchmark.extra_info["CPU us a request"] = round(1e6 * costs[0].cpu_s / count)
@@ -149,10 +166,12 @@ def test_start_up(benchmark: Any) -> None:
     timed(benchmark, [sys.executable, "-m", "sim", "--help"], rounds=5)
 
 
-def engine_cpu_s(folder: Path, allocator: str, count: int) -> tuple[float, int]:
+def engine_cpu_s(folder: Path, allocator: str, count: int, rate: int) -> tuple[float, int]:
     """Run the engine alone; returns CPU seconds and the requests that finished."""
     path = folder / "engine.yaml"
-    path.write_text(WORKLOAD.format(requests=GENERATED.format(count=count), allocator=allocator), encoding="utf-8")
+    path.write_text(
+        WORKLOAD.format(requests=GENERATED.format(count=count, rate=rate), allocator=allocator), encoding="utf-8"
+    )
     setup = prepare(load(path))
     requests = make_requests(setup.workload)
     (case,) = setup.cases
@@ -171,15 +190,16 @@ class Nowhere:
         """Drop the rows."""
 
 
-@pytest.mark.parametrize("kind", registry.names())
-def test_a_family_against_paged(benchmark: Any, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("kind", [*registry.names(), *VARIANTS])
+def test_a_family_against_paged(benchmark: Any, kind: str, rate: int, tmp_path: Path) -> None:
     """CPU seconds of the engine beside those of the paged allocator, one after the other in each round."""
     count = int(os.environ.get("KVSIM_FAMILY_REQUESTS", "60"))
     pairs: list[tuple[float, float]] = []
 
     def both() -> None:
-        paged, _ = engine_cpu_s(tmp_path, PAGED, count)
-        other, finished = engine_cpu_s(tmp_path, f"{{kind: {kind}}}", count)
+        paged, _ = engine_cpu_s(tmp_path, PAGED, count, rate)
+        other, finished = engine_cpu_s(tmp_path, f"{{kind: {kind}}}", count, rate)
         assert finished == count
         pairs.append((paged, other))
 
@@ -190,7 +210,7 @@ def test_a_family_against_paged(benchmark: Any, kind: str, tmp_path: Path) -> No
 
 def test_stages_cover_a_run(tmp_path: Path) -> None:
     """The table of stages accounts for the process; the table itself is for people."""
-    command = run_command(tmp_path, GENERATED.format(count=200))
+    command = run_command(tmp_path, GENERATED.format(count=200, rate=20))
     told = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.stages", command[4]],
         capture_output=True,
