@@ -147,6 +147,11 @@ class GrowingAllocator(Allocator):
             self.tensors.concatenate(rows[longer].tolist(), lengths[longer].tolist())
         return Growth(granted, refusal, copied=copied)
 
+    @property
+    def rounds_up(self) -> bool:
+        """See `Allocator.rounds_up`."""
+        return True
+
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """Whether every row and the copy fit."""
         more, room = self._growth(rows, lengths)

@@ -287,22 +287,29 @@ class Roll(Growing):
         if not done.steps:
             return NO_STRETCH
         none = np.zeros(done.steps, np.int64)
-        internal = none.copy()
-        if len(done.who):
+        internal, cached, evicted = none.copy(), _more(done.cached, usage.cached), done.evicted
+        rounding = none.copy() if done.rounding is None else _more(done.rounding, usage.rounding)
+        filled = 0
+        if self.allocator.rounds_up:  # no slot is useless, and what is filled is rounding no more, as every row says
+            self._known[0, rows] = self.allocator.table.slots[rows]
+            filled = len(rows) * (done.steps - 1)
+            rounding[1:] += len(rows)
+        elif len(done.who):
             np.add.at(internal, done.when, self._hold(rows[done.who], done.slots))
         columns = np.array(
             [
                 np.arange(done.steps),
-                np.diff(done.held, prepend=usage.held),
-                np.diff(done.cached, prepend=usage.cached),
-                none if done.rounding is None else np.diff(done.rounding, prepend=usage.rounding),
+                _more(done.held, usage.held),
+                cached,
+                rounding,
                 internal * self.allocator.token_slots,
-                none if done.evicted is None else done.evicted,
+                none if evicted is None else evicted,
                 none,
             ]
         )
         changes = columns.T[columns[1:].any(axis=0)].ravel().tolist()
-        return Stretch(done.steps, changes, _total(changes), done.copies, done.copied)
+        total = _total(changes)
+        return Stretch(done.steps, changes, (*total[:3], total[3] - filled, *total[4:]), done.copies, done.copied)
 
     def _hold(self, rows: Ints, slots: Ints) -> Ints:
         """Take over what rows hold, one that grew several times the last; returns how many slots more are useless.
@@ -314,6 +321,14 @@ class Roll(Growing):
         self._known[0, rows] = slots
         self.internal += int(useless.sum())
         return useless
+
+
+def _more(values: Ints, before: int) -> Ints:
+    """Return by how much each value is more than the one before it."""
+    more = values.copy()
+    more[1:] -= values[:-1]
+    more[0] -= before
+    return more
 
 
 def _total(changes: Several[int]) -> Change:
