@@ -37,7 +37,8 @@ ALLOCATORS = (
     *("audit", "base", "blockpool", "content", "freequeue", "host", "leap", "ledger", "lockstep", "options"),
     *("paged", "prefix", "rows", "table", "window"),
     *("buddy", "contiguous", "holes", "nocache", "placement", "preallocated", "reserving"),
-    *("groupcycle", "grouphost", "grouprows", "groups", "growing", "hybrid", "pieces", "radix", "tensors"),
+    *("groupcycle", "grouphost", "grouprows", "groups", "growing", "hybrid", "pieces"),
+    *("radix", "radixpaged", "tensors", "virtual"),
 )
 GROUP = (
     *(f"allocators/{name}.py" for name in ALLOCATORS),

@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
 from allocators.base import Ask, CorruptionError, Grant, Ints, Refusal
 from allocators.blockpool import BlockPool
+from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.leap import spread
 from allocators.options import Option
@@ -30,6 +31,7 @@ from allocators.radix import NOTHING, Node, RadixTree, Run
 from allocators.rows import Bools, Naming, last_of_each
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Pages(PrefixCache):
     """Which blocks are pages of the tree (`key` is 1); what key they have, the tree knows."""
 
@@ -50,6 +52,7 @@ class Pages(PrefixCache):
         """Do nothing: `RadixPool.check` compares it with the tree."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RadixPool(BlockPool):
     """Blocks whose cached ones are the pages of a tree."""
 
@@ -118,6 +121,7 @@ class RadixPool(BlockPool):
             raise CorruptionError("the tree does not hold just the blocks that count as its pages")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RadixAllocator(PagedAllocator):
     """A pool whose cached blocks are the pages of a radix tree."""
 
@@ -126,11 +130,12 @@ class RadixAllocator(PagedAllocator):
         {"block_size": Option(int, 1, "token slots a page", minimum=1, maximum=1024)}
     )
     pool_type: ClassVar[type[BlockPool]] = RadixPool
-    pool: RadixPool
 
     def __init__(self, num_blocks: int, block_size: int, max_model_len: int, max_rows: int = 256) -> None:
         """Make an empty pool; arguments as for every `Allocator`."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows, prefix_cache=True)
+        self.radix = cast("RadixPool", self.pool)
+        """The pool, which is one."""
         self.nodes: dict[int, Node] = {}
         """Where each row's tokens end in the tree: what its lock protects."""
         self._begin: Node | None = None
@@ -148,13 +153,13 @@ class RadixAllocator(PagedAllocator):
         self.demand_open(row)
         self.rejoin(row)
         self._begin = self.nodes[row]
-        self.pool.tree.lock(self._begin)
+        self.radix.tree.lock(self._begin)
         return super().fork(row, output, content)
 
     def open_row(self, blocks: Ints, length: int) -> int:
         """See `SharingRows.open_row`."""
         row = super().open_row(blocks, length)
-        self.nodes[row], self._begin = self._begin or self.pool.tree.root, None
+        self.nodes[row], self._begin = self._begin or self.radix.tree.root, None
         return row
 
     def is_fresh(self, content: Content, blocks: Ints) -> bool:
@@ -164,9 +169,9 @@ class RadixAllocator(PagedAllocator):
     def take_part(self, content: Content, blocks: Ints) -> None:
         """See `PagedAllocator.take_part`.  The path is used, and locked until the row is closed."""
         super().take_part(content, blocks)
-        self._begin = self.pool.tree.ending(self._run(content, 0, len(blocks)))
-        self.pool.tree.touch(self._begin)
-        self.pool.tree.lock(self._begin)
+        self._begin = self.radix.tree.ending(self._run(content, 0, len(blocks)))
+        self.radix.tree.touch(self._begin)
+        self.radix.tree.lock(self._begin)
 
     def _run(self, content: Content, start: int, stop: int) -> Run:
         return Run(content, self.block_size, start, stop)
@@ -175,8 +180,8 @@ class RadixAllocator(PagedAllocator):
         """See `SharingRows.close_row`.  The end of a sequence is a use of its path."""
         super().close_row(row)
         node = self.nodes.pop(row)
-        self.pool.tree.touch(node)
-        self.pool.tree.unlock(node)
+        self.radix.tree.touch(node)
+        self.radix.tree.unlock(node)
 
     def enter(self, naming: Naming) -> None:
         """See `SharingRows.enter`."""
@@ -205,11 +210,11 @@ class RadixAllocator(PagedAllocator):
 
     def find(self, content: Content, count: int) -> list[int]:
         """See `PagedAllocator.find`."""
-        return self.pool.tree.find(self._run(content, 0, count))
+        return self.radix.tree.find(self._run(content, 0, count))
 
     def _enter_in_order(self, naming: Naming) -> None:
         """Do `enter` page by page: who fills one that is there takes part in that one."""
-        pool, nodes, cells = self.pool, self.nodes, self.table.blocks.data
+        pool, nodes, cells = self.radix, self.nodes, self.table.blocks.data
         for _, row, column in zip(*naming, strict=True):
             own = np.array([cells[row, column]], np.int64)
             nodes[row], is_new = pool.tree.follow(nodes[row], self._run(self.contents[row], column, column + 1), own)
@@ -232,8 +237,8 @@ class RadixAllocator(PagedAllocator):
     def _add(self, row: int, run: Run) -> None:
         """Go on from where a row ends in the tree by pages that are not there."""
         blocks = self.table.blocks[row, run.start : run.stop].astype(np.int64)
-        self.nodes[row], _ = self.pool.tree.follow(self.nodes[row], run, blocks)
-        self.pool.add(blocks)
+        self.nodes[row], _ = self.radix.tree.follow(self.nodes[row], run, blocks)
+        self.radix.add(blocks)
 
     def _may_part(self, row: int, key: int, entered: int) -> None:
         """Let a row part if nobody else uses, or goes on from, the node that it ends in with the page of `key`."""
@@ -255,7 +260,7 @@ class RadixAllocator(PagedAllocator):
             columns = np.arange(self.table.length[row] // size, length // size)
             keys = self.name(np.full(len(columns), row), columns).keys
             run = self._run(self.contents[row], int(columns[0]), int(columns[0]) + len(keys)) if keys else NOTHING
-            there = self.pool.tree.find(run, self.nodes[row])
+            there = self.radix.tree.find(run, self.nodes[row])
             held = {key for key, block in zip(keys, there, strict=False) if self.pool.references[block]}
             free -= blocks - sum(key in shared or key in held for key in keys)
             shared.update(keys)
@@ -286,9 +291,9 @@ class RadixAllocator(PagedAllocator):
         if self.nodes.keys() != set(self.table.rows()):
             raise CorruptionError("a row that is not open has a place in the tree, or one that is has none")
         locks = Counter(id(node) for end in self.nodes.values() for node in end.ancestry())
-        if any(node.locks != locks[id(node)] for node in self.pool.tree):
+        if any(node.locks != locks[id(node)] for node in self.radix.tree):
             raise CorruptionError("a node is not locked just by the rows whose path goes through it")
-        if self.pool.tree.evictable != self.pool.cached:
+        if self.radix.tree.evictable != self.pool.cached:
             raise CorruptionError("a page that nobody holds is locked, or one that is held is not")
         for row, content in self.contents.items():
             pages = int(self.table.length[row]) // self.block_size

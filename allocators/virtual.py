@@ -42,6 +42,7 @@ from allocators.base import (
     Refusal,
     Usage,
 )
+from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.lockstep import lockstep, most_steps
 from allocators.options import Option, Value
@@ -49,6 +50,7 @@ from allocators.options import Option, Value
 KIB = 1 << 10
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class VirtualAllocator(Allocator):
     """Page groups mapped into ranges; row `r` of the table lists those that its sequence has reached."""
 
