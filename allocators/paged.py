@@ -208,6 +208,7 @@ class PagedAllocator(SharingRows):
             needs = self._needs(named, reach)
             if needs is not None:
                 return self._grow_few(named, reach, needs)
+        self.gather(rows.tolist())
         due, need, copying = self._demand(rows, lengths)
         turns = self.turns(rows, lengths)
         if turns is not None:
@@ -327,6 +328,7 @@ class PagedAllocator(SharingRows):
         self._demand(rows, lengths)
         if (lengths != self.table.length[rows]).any():
             raise AllocatorError("a leap starts from the lengths that the rows have")
+        self.gather(rows.tolist())
         if self.windowed or not self.tails.isdisjoint(rows.tolist()):
             return super().advance(rows, lengths, steps)
         return leap(self, rows, lengths, steps)

@@ -250,6 +250,7 @@ class RadixAllocator(PagedAllocator):
         """See `Allocator.can_grow`.  A page that somebody else holds already costs its block for a moment only."""
         if super().can_grow(rows, lengths):
             return True
+        self.gather(rows.tolist())
         if lengths.max() > self.max_model_len or self.turns(rows, lengths) is None:
             return False
         due, need, _ = self._demand(rows, lengths)

@@ -307,6 +307,12 @@ class SharingRows(Allocator):
         keys = self.contents[row].keys(self.block_size, stop)[start:stop]
         self.pool.cache.enter(keys, self.table.blocks[row, start:stop].astype(np.int64))
 
+    def gather(self, rows: Sequence[int]) -> None:
+        """Let rows that are to grow at once rejoin if one of them is entangled: what it fills may be another's last."""
+        if self.apart and not self.entangled.isdisjoint(rows):
+            for row in rows:
+                self.rejoin(row)
+
     def meet(self, keys: Sequence[int]) -> None:
         """Let rows that are apart catch up if one of `keys`, to be entered or shared, is that of their last block."""
         if self.tips and not self.tips.keys().isdisjoint(keys):

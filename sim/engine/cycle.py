@@ -93,6 +93,8 @@ class Cycle(Noting):
         page, place, growth = self._page(first, last, step, filling), last, NOTHING
         granted = self._give(page[: self._plain(page, filling)], step)
         if granted < len(page):  # the next one is not plain, or hears why it gets nothing
+            if self._remembers:  # who it meets may have filled a block just now
+                self._note(first, members.index(page[granted], first), 1)
             growth = self._ask(page[granted:], step)
             granted += growth.granted
             if self._fresh:
@@ -108,9 +110,16 @@ class Cycle(Noting):
         return place, growth
 
     def _filling(self, step: int) -> list[Sequence]:
-        """List entangled ones that fill a block in the step that ends at clock `step`: they take one in the next."""
-        entangled = self.allocator.entangled
-        return [each for each in self._pages[(step + 1) % self._period] if each.row in entangled] if entangled else []
+        """List those who fill a block in the step that ends at clock `step`, from the first entangled one on.
+
+        They take one in the next step.  What the entangled one fills may entangle those behind it.
+        """
+        if entangled := self.allocator.entangled:
+            page = self._pages[(step + 1) % self._period]
+            for place, each in enumerate(page):
+                if each.row in entangled:
+                    return page[place:]
+        return []
 
     def _plain(self, page: list[Sequence], filling: list[Sequence]) -> int:
         """Count those at the beginning of a page who take a block and nothing else; others are mostly the newest."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from sim.schedulers import Limits
 from tests.engine.harness import Setup, ask, audit, differences
 from tests.engine.strategies import every, requests, setups
+from workloads.requests import Prefixes
 
 EXAMPLES = int(os.environ.get("KVSIM_EXAMPLES", "12"))
 """Workloads for each allocator under each scheduler."""
@@ -50,3 +52,19 @@ def test_the_last_block_of_a_beam_may_come_from_a_step_that_was_given_up() -> No
     reference = setup.run(asked, reference=True)[1]
     assert "swap_out" in reference.tables["events"]["event"]
     assert not differences(reference, setup.run(asked)[1])
+
+
+def test_a_sequence_whose_last_block_another_one_fills_enters_what_it_fills_in_the_same_step() -> None:
+    """Two outputs go on alike, one a block ahead of the other, and both end with a full block."""
+    limits = Limits(max_num_seqs=12, max_num_batched_tokens=8, max_model_len=40, chunked_prefill=False)
+    prefixes = Prefixes(
+        np.ones(10, np.int64),
+        np.array([4, 4, 4, 4, 2, 4, 4, 4, 4, 4]),
+        np.array([0, 1, 2, 3, 5, 6, 7, 8, 9, 10]),
+        np.array([100, 101, 1, 103, 104, 105, 106, 107, 108]),
+    )
+    asked = ask(*((0, 6 if name == 3 else 4, 3 if name in (2, 3) else 1) for name in range(9)))
+    for kind, options in (("paged", {"block_size": 2, "prefix_cache": True}), ("radix", {"block_size": 2})):
+        setup = Setup("vllm-v0", replace(limits, full_prompt_gate=False), kind, 40, options)
+        shared = replace(asked, prefixes=prefixes)
+        assert not differences(setup.run(shared, reference=True)[1], setup.run(shared)[1])
