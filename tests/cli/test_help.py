@@ -9,6 +9,7 @@ from importlib.metadata import entry_points, version
 
 import pytest
 
+from allocators.compiled import active
 from sim.cli import main
 from sim.cli.app import COMMANDS, FAULT, make_app
 
@@ -96,7 +97,7 @@ def test_the_installed_script_is_the_same_program() -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.strip() == version("kvsim")
+    assert capsys.readouterr().out.strip() == version("kvsim") + " (compiled)" * active()
 
 
 @pytest.mark.parametrize(
