@@ -1,6 +1,6 @@
 """Whether these modules run compiled, and if so from the sources that stand here.
 
-`hatch_build.py` can compile what every step of a run touches (with mypyc), and puts each extension module
+`sim/native.py` can compile what every step of a run touches (with mypyc), and puts each extension module
 beside its source, which Python then passes over.  So that nobody runs what he no longer reads, the build
 leaves a record of the sources it has seen, and whoever imports this package has them compared with it.
 """
@@ -48,8 +48,8 @@ def demand_current() -> None:
         known, source = line.split(maxsplit=1)
         if _checksum(source) != known:
             raise ImportError(
-                f"{source} has changed since it was compiled; compile again with `python hatch_build.py`, "
-                "or go back to plain Python with `python hatch_build.py clean`",
+                f"{source} has changed since it was compiled; compile again with `python -m sim.native`, "
+                "or go back to plain Python with `python -m sim.native clean`",
                 name="allocators",
             )
 

@@ -23,7 +23,7 @@ from runpy import run_path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BUILD = run_path(str(ROOT / "hatch_build.py"))
+BUILD = run_path(str(ROOT / "sim" / "native.py"))
 ROOMS = ("allocators", "workloads", "sim", "analysis")
 WORKLOAD = """
 name: compiled
@@ -53,7 +53,7 @@ def copied(folder: Path) -> Path:
     unbuilt = shutil.ignore_patterns("*.so", "*.pyd", "compiled.txt", "__pycache__", "results", "recorded")
     for room in (*ROOMS, "tests"):
         shutil.copytree(ROOT / room, folder / room, ignore=unbuilt)
-    for file in ("hatch_build.py", "pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+    for file in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / file, folder)
     return folder
 
@@ -133,14 +133,14 @@ def test_compiled_it_does_the_same_and_never_runs_sources_that_have_changed(tmp_
         assert done.stderr.startswith(f"{HOT} has changed since it was compiled; compile again with `python hatch_bui")
         assert done.stderr.count("\n") == 1
     assert python(compiled, "-c", "import allocators").stderr.splitlines()[-1].startswith(f"ImportError: {HOT} has ch")
-    assert python(compiled, "hatch_build.py", "clean").returncode == 0
+    assert python(compiled, "-m", "sim.native", "clean").returncode == 0
     assert "(compiled)" not in python(compiled, "-m", "sim", "--version").stdout
     assert not list(compiled.rglob("*.so"))
 
 
 def test_without_a_compiler_one_line_says_so(tmp_path: Path) -> None:
     checkout = copied(tmp_path / "checkout")
-    done = python(checkout, "hatch_build.py", CC="no-such-compiler")
+    done = python(checkout, "-m", "sim.native", CC="no-such-compiler")
     assert done.returncode == 1
     assert done.stderr == "there is no C compiler (no-such-compiler); kvsim runs without being compiled, too\n"
     line = ["-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]

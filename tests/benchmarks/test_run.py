@@ -134,7 +134,7 @@ def test_ten_thousand_requests(benchmark: Any, rate: int, tmp_path: Path) -> Non
         )
 
 
-@pytest.mark.skipif(not compiled.active(), reason="nothing is compiled; python hatch_build.py does it")
+@pytest.mark.skipif(not compiled.active(), reason="nothing is compiled; python -m sim.native does it")
 @pytest.mark.parametrize("rate", RATES)
 def test_compiled_against_plain(benchmark: Any, rate: int, tmp_path: Path) -> None:
     """CPU seconds of ten thousand requests compiled, and in plain Python, by turns."""

@@ -2,8 +2,8 @@
 
     KVSIM_COMPILE=1 python -m pip install .        the wheel holds the extension modules
     KVSIM_COMPILE=1 python -m pip install -e .     each lies beside its source
-    python hatch_build.py                          the same in a checkout, whatever is installed
-    python hatch_build.py clean                    takes them away again, as an editable install that does not ask does
+    python -m sim.native                           the same in a checkout, whatever is installed
+    python -m sim.native clean                     takes them away again, as an editable install that does not ask does
 
 If nobody asks, the sources are what runs: ordinary Python, with the same results.  Compiled modules call each other
 without Python in between, so they are one group; who is not in it is called, and calls, as ever.
@@ -24,9 +24,9 @@ from typing import Any
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 except ModuleNotFoundError:  # it is there when pip builds, and need not be when we are run by hand
-    BuildHookInterface = object
+    BuildHookInterface = object  # type: ignore[assignment, misc]  # a class, not a type that may be assigned
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 ASKED = "KVSIM_COMPILE"
 NEEDS = ("mypy>=1.18", "setuptools>=77", "numpy>=2.1", "simpy>=4.1")
 """What compiling takes; of the last two the types."""
@@ -50,7 +50,7 @@ class NoCompilerError(Exception):
     """The message says what is missing."""
 
 
-class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg, misc]
+class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # of any configuration
     """Lets pip compile, if `KVSIM_COMPILE` is set."""
 
     def dependencies(self) -> list[str]:
@@ -140,7 +140,7 @@ def _asked() -> bool:
 
 if __name__ == "__main__":
     if sys.argv[1:] not in ([], ["clean"]):
-        sys.exit("usage: python hatch_build.py [clean]")
+        sys.exit("usage: python -m sim.native [clean]")
     clean()
     if not sys.argv[1:]:
         try:
