@@ -130,7 +130,7 @@ def test_compiled_it_does_the_same_and_never_runs_sources_that_have_changed(tmp_
     for command in (["run", "workload.yaml"], ["check", "workload.yaml"], ["list", "allocators"], ["--version"]):
         done = python(compiled, "-m", "sim", *command)
         assert done.returncode == 2, command
-        assert done.stderr.startswith(f"{HOT} has changed since it was compiled; compile again with `python hatch_bui")
+        assert done.stderr.startswith(f"{HOT} has changed since it was compiled; compile again with `python -m sim.")
         assert done.stderr.count("\n") == 1
     assert python(compiled, "-c", "import allocators").stderr.splitlines()[-1].startswith(f"ImportError: {HOT} has ch")
     assert python(compiled, "-m", "sim.native", "clean").returncode == 0
