@@ -156,7 +156,7 @@ def test_a_checkout_that_was_never_installed_sweeps_too(workload: Path, monkeypa
     def unknown(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("sim.versions.version", unknown)
+    monkeypatch.setattr("importlib.metadata.version", unknown)
     assert main(["sweep", str(workload), "--out", "x", "--quiet"]) == 0
     assert json.loads(Path("x/manifest.json").read_text())["kvsim"].endswith("+checkout")
 
