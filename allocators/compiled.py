@@ -58,7 +58,7 @@ def copied_whole(cls: type) -> None:
     """Let copies of instances keep what a class in Python adds to the compiled one that it extends."""
     fields: tuple[str, ...] = getattr(cls, "__mypyc_attrs__", ())
     if fields and "__dict__" not in fields:
-        cls.__mypyc_attrs__ = (*fields, "__dict__")  # type: ignore[attr-defined]
+        cls.__mypyc_attrs__ = (*fields, "__dict__")  # type: ignore[attr-defined]  # only compiled classes have it
 
 
 def _recorded() -> list[str]:
