@@ -17,10 +17,15 @@ import numpy as np
 
 from sim.coefficients import Coefficients
 from sim.cost import Load
+from sim.devices import resolve_device
 from sim.errors import UserError, suggest
+from sim.shapes import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sim.devices import Device
+    from sim.models.geometry import Geometry
 
 SCHEMA = 1
 CALIBRATIONS = Path(__file__).parent / "data" / "calibrations"
@@ -68,6 +73,10 @@ class Calibration:
     points: tuple[Point, ...] = field(default=(), repr=False)
     fitted_s: tuple[float, ...] = field(default=(), repr=False)
     """What the cost model says with these coefficients, for each point."""
+    parameters: int = 0
+    """Weights of the model, by which it is known again."""
+    captured: Mapping[Shape, float] = field(default_factory=dict, repr=False)
+    """Seconds that a step of each shape took that is replayed from a CUDA graph, its lanes empty."""
 
     @property
     def name(self) -> str:
@@ -123,6 +132,26 @@ def load_coefficients(path: Path) -> Coefficients:
     return Coefficients().changed(_read(path)["coefficients"], str(path))
 
 
+def load_captured(path: Path, geometry: Geometry, device: Device) -> dict[Shape, float]:
+    """Read how long captured steps take, in seconds by shape; nothing of another model or device.  Raises UserError."""
+    content = _read(path)
+    try:
+        table = content["captured"]
+        measured = content["model"], content["dtype"], content["dtype"], table["parameters"], 1
+        served = geometry.name, geometry.model.dtype, geometry.kv_dtype, geometry.parameters, geometry.tensor_parallel
+        where = resolve_device(content.get("peaks") or {"name": content["device"]})
+        alike = measured == served and (where.bandwidth, where.flops) == (device.bandwidth, device.flops)
+        return _shapes(table) if alike else {}
+    except KeyError:  # nothing was captured
+        return {}
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: captured: {error}") from None
+
+
+def _shapes(table: Mapping[str, Any]) -> dict[Shape, float]:
+    return {Shape(decodes, tokens, chunks): float(seconds) for decodes, tokens, chunks, seconds in table["steps"]}
+
+
 def fitted_in(path: Path) -> tuple[str, ...]:
     """Read which coefficients of a calibration its measurements determine.  Raises UserError."""
     return tuple(_read(path).get("fitted", ()))
@@ -144,8 +173,10 @@ def load_calibration(path: Path) -> Calibration:
             fitted=tuple(content["fitted"]),
             points=tuple(points),
             fitted_s=tuple(row["fitted_s"] for row in rows),
+            parameters=content.get("captured", {}).get("parameters", 0),
+            captured=_shapes(content["captured"]) if "captured" in content else {},
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a whole calibration: {error}") from None
 
 
@@ -209,7 +240,20 @@ def text_of(calibration: Calibration) -> str:
             "load": load,
         }
         lines.append(f"  {_value(row)},")
-    return "\n".join([*lines, "]", ""])
+    lines.append("]")
+    if calibration.captured:
+        lines += [
+            "",
+            "[captured]",
+            "# Padded steps as replayed from CUDA graphs, their lanes empty, so that attention has nothing to read.",
+            "# For this model on this device they take the place of what the coefficients say of products.",
+            f"parameters = {calibration.parameters}",
+            "# [decodes, tokens of chunks, chunks, seconds]",
+            "steps = [",
+            *(f"  {_value([*shape, seconds])}," for shape, seconds in sorted(calibration.captured.items())),
+            "]",
+        ]
+    return "\n".join([*lines, ""])
 
 
 def _value(value: object) -> str:

@@ -17,6 +17,20 @@ from sim.errors import UserError, suggest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+PRODUCTS = frozenset(
+    {
+        "memory_efficiency",
+        "compute_efficiency",
+        "overlap_loss",
+        "step_overhead_s",
+        "layer_overhead_s",
+        "prefill_layer_s",
+        "sequence_overhead_s",
+    }
+)
+"""Coefficients of all that a step does but attention and moves.  Where a calibration has measured how long a captured
+step takes, these do not count, so whoever sets one does without that (`sim.shapes`)."""
+
 
 def _coefficient(default: float, meaning: str, source: str) -> float:
     value: float = field(default=default, metadata={"is": meaning, "from": source})

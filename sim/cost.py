@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from allocators.base import Mappings
     from sim.devices import Device
     from sim.models.geometry import Geometry
+    from sim.shapes import Replays
 
     Ints = npt.NDArray[np.int64]
     Maximum = Callable[[Any, Any], Any]
@@ -134,6 +135,7 @@ class CostModel:
         separate: bool = False,
         block_size: int = USUAL_BLOCK,
         page_bytes: int = LARGE_PAGE,
+        replays: Replays | None = None,
     ) -> None:
         """Turn sizes, rates and coefficients into seconds for each unit of load.
 
@@ -146,6 +148,8 @@ class CostModel:
             block_size: token slots of one of its blocks.
             separate: whether attention goes sequence by sequence (`separate_launch_layer_s` applies).
             page_bytes: size of the physical pages that are mapped on demand, if any are.
+            replays: how long captured steps take but for attention, where that has been measured; else the roofline
+                says so.
 
         """
         self.geometry, self.device, self.attention = geometry, device, attention
@@ -162,6 +166,7 @@ class CostModel:
         self._separate = separate
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
         self._captured = c.captured_tokens
+        self._replays = replays
         self._host = c.prefill_host_s
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
         self._launch_sequence = layers * c.sequence_launch_layer_s if separate else 0.0
@@ -217,15 +222,21 @@ class CostModel:
 
     def step_ns(self, load: Load) -> int:
         """Nanoseconds of one step."""
+        launched = load.prefill_tokens > self._captured or self._separate
         if load.prefill_tokens or load.prefill_seqs or load.samples != load.decode_seqs:
-            seconds = self._products(load, max, self._experts_read)
+            replay = self._replay(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
+            if replay is None:
+                seconds = self._products(load, max, self._experts_read)
+                launched = launched or (load.prefill_tokens > 0 and self._replays is not None)
+            else:
+                seconds = replay
         else:
             seconds = self._alone(load.decode_seqs)
         if load.decode_seqs:
             seconds += self._decode(load, max)
         if load.prefill_tokens:
             seconds += self._prefill(load, max)
-        if load.prefill_tokens > self._captured or self._separate:
+        if launched:
             seconds = max(seconds, self._floor(load))
         elif self._host and load.prefill_tokens:
             seconds += self._waiting(load, max)
@@ -249,11 +260,16 @@ class CostModel:
             seconds = self._products(load, np.maximum, self._experts_read_each)
         else:
             seconds = self._products(load, max, self._experts_read)
+        replay = None if self._replays is None else self._replay_each(*counts[:3])
+        if replay is not None:
+            seconds = np.where(np.isnan(replay), seconds, replay)
         seconds = seconds + self._decode(load, np.maximum)
         if not _absent(load.prefill_tokens):
             seconds = seconds + self._prefill(load, np.maximum)
         if self._separate or not _absent(load.prefill_tokens):
             launched = True if self._separate else np.greater(load.prefill_tokens, self._captured)
+            if replay is not None:
+                launched = launched | np.isnan(replay) & np.greater(load.prefill_tokens, 0)
             replayed = np.logical_not(launched) & np.greater(load.prefill_tokens, 0)
             seconds = np.maximum(seconds, launched * self._floor(load)) + replayed * self._waiting(load, np.maximum)
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
@@ -306,9 +322,21 @@ class CostModel:
         """Seconds of a step of `seqs` decodes and nothing else, but for attention."""
         seconds = self._decodes_alone.get(seqs)
         if seconds is None:
-            load = Load(decode_seqs=seqs, samples=seqs)
-            seconds = self._decodes_alone[seqs] = self._products(load, max, self._experts_read)
+            seconds = self._replay(seqs, 0, 0)
+            if seconds is None:
+                seconds = self._products(Load(decode_seqs=seqs, samples=seqs), max, self._experts_read)
+            self._decodes_alone[seqs] = seconds
         return seconds
+
+    def _replay(self, decodes: int, tokens: int, chunks: int) -> float | None:
+        """Seconds of a captured step but for attention; None if it is not known to be one."""
+        return None if self._replays is None else self._replays.seconds(decodes, tokens, chunks)
+
+    def _replay_each(self, tokens: Any, decodes: Any, chunks: Any) -> npt.NDArray[np.float64]:
+        """Return the same of each of several steps, NaN where it is None."""
+        each = zip(*(np.ravel(counts).tolist() for counts in np.broadcast_arrays(decodes, tokens, chunks)), strict=True)
+        found = [self._replay(*counts) for counts in each]
+        return np.array([np.nan if seconds is None else seconds for seconds in found])
 
     def _experts_read(self, tokens: int) -> float:
         """Expected share of the experts that `tokens` tokens reach, each sent to its few at random."""

@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sim.calibration import Point
 from sim.coefficients import Coefficients
-from sim.cost import CostModel
+from sim.cost import CostModel, Load
+from sim.shapes import Replays, Shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from sim.calibration import Point
     from sim.devices import Device
     from sim.models.geometry import Geometry
+    from sim.shapes import Shape
 
     Floats = npt.NDArray[np.float64]
 
@@ -69,6 +72,14 @@ HELD = {"layer_overhead_s": 0.0, "paged_attention_overhead": 0.0}
 """Coefficients that others carry (see above)."""
 
 
+class Evidence(NamedTuple):
+    """Measured steps."""
+
+    points: Sequence[Point]
+    replays: Replays | None
+    """How long those of them take that are captured, but for attention; None to let the roofline say so."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """The outcome."""
@@ -80,7 +91,14 @@ class Fit:
     """What the cost model says of each point."""
 
 
-def fit(points: Sequence[Point], geometry: Geometry, device: Device, *, captured_tokens: float = 0.0) -> Fit:
+def fit(
+    points: Sequence[Point],
+    geometry: Geometry,
+    device: Device,
+    *,
+    captured_tokens: float = 0.0,
+    captured: Mapping[Shape, float] = MappingProxyType({}),
+) -> Fit:
     """Fit the cost model's coefficients to measured steps.
 
     Args:
@@ -88,6 +106,8 @@ def fit(points: Sequence[Point], geometry: Geometry, device: Device, *, captured
         geometry: of the model.
         device: whose peaks the efficiencies are shares of.
         captured_tokens: the coefficient of that name, which is a fact and not fitted.
+        captured: seconds that a step of each captured shape takes, its lanes empty.  Attention is fitted to what is
+            left of the points, and products to these steps themselves: for a model or a device that is not the same.
 
     Raises:
         ValueError: there are no points.
@@ -98,11 +118,29 @@ def fit(points: Sequence[Point], geometry: Geometry, device: Device, *, captured
     together = [point for point in points if point.route == "blocks"]
     apart = [point for point in points if point.route != "blocks"]
     found, names = replace(Coefficients(), **HELD, captured_tokens=captured_tokens), []
+    replays = _replays(captured)
     for part, wanted in ((together, TOGETHER), (apart, APART)):
         if part:
-            found, fitted = _search(part, wanted, _guess(part, geometry, found), geometry, device)
+            evidence = [Evidence(part, replays)]
+            if captured and part is together:
+                evidence.append(Evidence([_bare(*each) for each in captured.items()], None))
+            found, fitted = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
             names += fitted
-    return Fit(found, tuple(names), tuple(seconds(points, geometry, device, found).tolist()))
+    return Fit(found, tuple(names), tuple(seconds(points, geometry, device, found, replays).tolist()))
+
+
+def _replays(captured: Mapping[Shape, float]) -> Replays | None:
+    """Look captured steps up in an engine as large as they reach."""
+    if not captured:
+        return None
+    decodes, tokens = (max(sizes) for sizes in zip(*((shape.decodes, shape.tokens) for shape in captured), strict=True))
+    return Replays(Shapes(decodes, tokens), captured)
+
+
+def _bare(shape: Shape, took: float) -> Point:
+    """Describe a captured step with empty lanes."""
+    decodes, tokens, chunks = shape
+    return Point(str(shape), Load(tokens, prefill_seqs=chunks, decode_seqs=decodes, samples=shape.rows), took)
 
 
 def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) -> Coefficients:
@@ -120,16 +158,17 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
 
 
 def _search(
-    points: Sequence[Point], wanted: Sequence[str], start: Coefficients, geometry: Geometry, device: Device
+    evidence: Sequence[Evidence], wanted: Sequence[str], start: Coefficients, geometry: Geometry, device: Device
 ) -> tuple[Coefficients, list[str]]:
-    """Fit those of the coefficients `wanted` that matter to `points`; the others stay as in `start`."""
+    """Fit those of the coefficients `wanted` that matter to `evidence`; the others stay as in `start`."""
     from scipy.optimize import least_squares  # noqa: PLC0415  takes half a second, and only fitting needs it
 
+    points = [point for part in evidence for point in part.points]
     measured = np.array([point.measured_s for point in points])
     trust = 1 / np.hypot(1, np.array([point.spread for point in points]) / NOISE)
 
     def predicted(coefficients: Coefficients) -> Floats:
-        return seconds(points, geometry, device, coefficients)
+        return np.concatenate([seconds(some, geometry, device, coefficients, replays) for some, replays in evidence])
 
     names = [name for name in wanted if _matters(name, start, predicted)]
     low, high = np.array([_bounds(name, device) for name in names]).T
@@ -158,13 +197,23 @@ def _search(
     return replace(best, **{name: 0.0 for name in names if getattr(best, name) < 5 * NOTHING}), names
 
 
-def seconds(points: Sequence[Point], geometry: Geometry, device: Device, coefficients: Coefficients) -> Floats:
+def seconds(
+    points: Sequence[Point],
+    geometry: Geometry,
+    device: Device,
+    coefficients: Coefficients,
+    replays: Replays | None = None,
+) -> Floats:
     """Say what the cost model makes of each point: float64[points], seconds."""
-    models = {
-        separate: CostModel(geometry, device, coefficients, separate=separate)
-        for separate in {point.route != "blocks" for point in points}
-    }
-    return np.array([models[point.route != "blocks"].step_ns(point.load) / 1e9 for point in points])
+    found, separate = np.empty(len(points)), np.array([point.route != "blocks" for point in points])
+    for apart in {*separate.tolist()}:
+        model = CostModel(geometry, device, coefficients, separate=apart, replays=None if apart else replays)
+        some = separate == apart
+        loads = np.array(
+            [point.load for point, is_apart in zip(points, separate, strict=True) if is_apart == apart], np.int64
+        )
+        found[some] = model.leap_ns(Load(), **dict(zip(Load._fields, loads.T, strict=True))) / 1e9
+    return found
 
 
 def _matters(name: str, start: Coefficients, predicted: Callable[[Coefficients], Floats]) -> bool:

@@ -6,7 +6,7 @@ first request arrives: unknown models, weights that do not fit, two runs of one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +14,22 @@ from allocators.base import Allocator, AllocatorError
 from allocators.groups import Group
 from allocators.registry import create, measure
 from analysis.published import faults
-from sim.calibration import find_calibration, load_coefficients
-from sim.coefficients import Coefficients
+from sim.calibration import find_calibration, load_captured, load_coefficients
+from sim.coefficients import PRODUCTS, Coefficients
 from sim.cost import LARGE_PAGE, USUAL_BLOCK, CostModel
 from sim.devices import Device, resolve_device
 from sim.errors import UserError
 from sim.models.geometry import Geometry, resolve_model
 from sim.pool import Pool, make_pool
 from sim.schedulers import SCHEDULERS, Limits, Scheduler
+from sim.shapes import Replays, shapes_for
 from workloads.labels import labels as label_all
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from allocators.options import Value
+    from sim.shapes import Shape
     from workloads.allocator import AllocatorSpec
     from workloads.schema import Workload
 
@@ -80,9 +84,12 @@ class Setup:
     device: Device
     coefficients: Coefficients
     cases: tuple[Case, ...]
+    captured: Mapping[Shape, float] = field(default_factory=dict)
+    """Seconds that captured steps take, by shape, where the calibration has measured this model on this device."""
 
     def cost(self, allocator: Allocator) -> CostModel:
         """Make the cost model of this model on this device, reading K/V where `allocator` puts it."""
+        separate = allocator.concatenates or allocator.recomputes
         return CostModel(
             self.geometry,
             self.device,
@@ -91,8 +98,9 @@ class Setup:
             paged=allocator.scattered,
             # The bound has the step times of what it bounds, although its blocks are single slots.
             block_size=USUAL_BLOCK if allocator.free_preemption else allocator.block_size,
-            separate=allocator.concatenates or allocator.recomputes,
+            separate=separate,
             page_bytes=allocator.page_bytes or LARGE_PAGE,
+            replays=None if separate or not self.captured else Replays(shapes_for(self.cases[0].limits), self.captured),
         )
 
 
@@ -111,9 +119,12 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     geometry = resolve_model(model, base or Path())
     device = resolve_device(workload.device.model_dump(exclude_none=True))
     engine = workload.engine
-    coefficients = Coefficients()
+    coefficients, captured = Coefficients(), {}
     if workload.costs.calibration is not None:
-        coefficients = load_coefficients(find_calibration(workload.costs.calibration))
+        path = find_calibration(workload.costs.calibration)
+        coefficients = load_coefficients(path)
+        if engine.attention == "flash" and not PRODUCTS & workload.costs.factors.keys():
+            captured = load_captured(path, geometry, device)
     coefficients = coefficients.changed(workload.costs.factors, "costs")
     labels = label_all(workload.allocators)
     if wrong := faults(labels, workload.model_dump(mode="json")["expect"]):
@@ -149,7 +160,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
         facts["host_blocks"] = int(engine.swap_space_gib * GIB) // pool.block_bytes
         preemption = spec.preemption or engine.preemption
         cases.append(Case(label, spec, scheduler, preemption, limits, pool, facts))
-    return Setup(workload, geometry, device, coefficients, tuple(cases))
+    return Setup(workload, geometry, device, coefficients, tuple(cases), captured)
 
 
 def _watermark(scheduler: str, kind: str) -> float:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from sim.decode.device import moved
-from sim.decode.lanes import Ints, Lanes, Sequences, Shape, Shapes, make_lanes
+from sim.decode.lanes import Ints, Lanes, Sequences, make_lanes
+from sim.shapes import Shape, Shapes
 
 if TYPE_CHECKING:
     from sim.decode.transcript import Transcript

@@ -11,7 +11,6 @@ from sim.calibration import SECONDS, Calibration, Point
 from sim.decode.device import demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.grid import Extent, block_scenes, separate_scenes
-from sim.decode.lanes import MIXED_TOKENS
 from sim.decode.model import load, supported
 from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.rehearsal import prefill_host_s
@@ -22,6 +21,7 @@ from sim.devices import GIB, Device, resolve_device
 from sim.fit_costs import fit
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
+from sim.shapes import MIXED_TOKENS
 from workloads.schema import Workload
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.decode.model import Decoder
-    from sim.setup import Setup
+    from sim.shapes import Shape
 
     Report = Callable[["Progress"], None]
 
@@ -93,13 +93,18 @@ def calibrate(
     demand_memory(where, sizes)
     decoder = load(model, geometry, where, base=base, seed=0)
     points: list[Point] = []
+    shapes: dict[Shape, float] = {}
     for number, setup in enumerate(setups):
-        points += _measure(decoder, setup, attends, extent, seconds * (0.2 if number else 0.6), progress)
+        release(decoder.device)
+        stage = Stage(decoder, setup, backend=attends, longest=extent.longest, seats=extent.seats)
+        points += _measure(stage, extent, seconds * (0.2 if number else 0.6), progress)
+        shapes |= stage.captured()
+        del stage
     captured = host = 0.0
     if where.type == "cuda" and attends == "flashinfer":
         captured = float(MIXED_TOKENS[-1])
         host = prefill_host_s(decoder, _rehearsal(setups[0].workload), attends)
-    found = fit(points, geometry, resolve_device(words), captured_tokens=captured)
+    found = fit(points, geometry, resolve_device(words), captured_tokens=captured, captured=shapes)
     return Calibration(
         model=geometry.name,
         dtype=geometry.model.dtype,
@@ -113,6 +118,8 @@ def calibrate(
         fitted=found.fitted,
         points=tuple(points),
         fitted_s=found.seconds,
+        parameters=geometry.parameters,
+        captured=shapes,
     )
 
 
@@ -121,7 +128,8 @@ def fit_again(calibration: Calibration) -> Calibration:
     device = resolve_device(dict(calibration.peaks) or {"name": calibration.device})
     geometry = resolve_model({"name": calibration.model, "dtype": calibration.dtype})
     before = calibration.coefficients
-    found = fit(calibration.points, geometry, device, captured_tokens=before.captured_tokens)
+    tokens, captured = before.captured_tokens, calibration.captured
+    found = fit(calibration.points, geometry, device, captured_tokens=tokens, captured=captured)
     coefficients = replace(found.coefficients, prefill_host_s=before.prefill_host_s)
     return replace(calibration, coefficients=coefficients, fitted=found.fitted, fitted_s=found.seconds)
 
@@ -147,12 +155,8 @@ def stage_for(decoder: Decoder, kind: str, extent: Extent, backend: str, device:
     return Stage(decoder, setup, backend=backend, longest=extent.longest, seats=extent.seats)
 
 
-def _measure(
-    decoder: Decoder, setup: Setup, backend: str, extent: Extent, seconds: float, report: Report | None
-) -> Iterator[Point]:
+def _measure(stage: Stage, extent: Extent, seconds: float, report: Report | None) -> Iterator[Point]:
     """Measure the steps of one allocator."""
-    release(decoder.device)
-    stage = Stage(decoder, setup, backend=backend, longest=extent.longest, seats=extent.seats)
     scenes = (
         block_scenes(extent)
         if stage.route == "blocks"

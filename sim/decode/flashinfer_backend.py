@@ -24,9 +24,10 @@ from sim.errors import UserError
 
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
-    from sim.decode.lanes import Ints32, Lanes, Pages, Shapes
+    from sim.decode.lanes import Ints32, Lanes, Pages
     from sim.decode.store import KVStore
     from sim.models.geometry import Geometry
+    from sim.shapes import Shapes
 
 WORKSPACE_BYTES = 128 << 20
 """For partial results of split sequences, as FlashInfer recommends; what a padded step needs may be more."""

@@ -9,18 +9,28 @@ memory and without waiting.  Where there are no graphs the same step runs kernel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from sim.decode.device import finish
-from sim.decode.lanes import Lanes, Shape, Shapes, blank
+from sim.decode.lanes import Lanes, blank
+from sim.shapes import Shape, Shapes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sim.decode.model import Decoder
     from sim.decode.paged import PagedBackend
     from sim.decode.transcript import Transcript
+
+BEFORE = 8
+"""Decodes of the steps that stand before one which is clocked."""
+SLACK = 2
+"""Such steps while which the host is at work on the one that is clocked."""
+REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,26 @@ class PaddedSteps:
         """Nanoseconds that a step of each captured shape takes at least."""
         return {shape: captured.period for shape, captured in self._captured.items()}
 
+    def clock(self) -> dict[Shape, float]:
+        """Measure the seconds that a step of each captured shape takes, its lanes empty, the middle of a few.
+
+        As in service it comes behind decodes, so that the host has told the device all about it by then.
+        """
+        size, spare = self._backend.store.block_size, self._transcript.spare
+        before = min(self._captured, key=lambda shape: (bool(shape.chunks), abs(shape.decodes - BEFORE)), default=None)
+        if before is None:
+            return {}
+        rest, took = blank(before, size, spare), {}
+        for shape in self._captured:
+            lanes, times = blank(shape, size, spare), []
+            for _ in range(REPEATS):
+                self.run(rest)
+                for _ in range(SLACK):
+                    self._captured[before].graph.replay()
+                times.append(_timed(partial(self.run, lanes)))
+            took[shape] = float(np.median(times))
+        return took
+
     def capture(self) -> None:
         """Capture a graph for each shape, the largest first, all in one pool of memory, if the backend allows."""
         if not self._backend.capturable:
@@ -108,10 +138,15 @@ class PaddedSteps:
 
 def _tried(graph: torch.cuda.CUDAGraph) -> int:
     """Replay a graph twice; returns the nanoseconds that the second took on the device."""
+    graph.replay()
+    return round(_timed(graph.replay) * 1e9)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Return the seconds that the device spends on some work."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]  # PyTorch's
-    graph.replay()
     begin.record()
-    graph.replay()
+    work()
     end.record()
     end.synchronize()
-    return round(float(begin.elapsed_time(end)) * 1e6)
+    return float(begin.elapsed_time(end)) / 1e3

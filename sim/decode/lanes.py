@@ -1,115 +1,24 @@
 """Steps of a shape that comes again and again: most steps of a busy engine.
 
-A step has some sequences that say one token each and some chunks of prompts.  The number of
-either and the tokens of the chunks are its shape, and that is padded to one of a few, so that
-a CUDA graph captured for each can run them all.  Everything the device must be told is laid
-out here, on the host, from the allocator's own block table: three numbers a token, two a
-sequence, and the list of its blocks.  What stands empty reads and writes the null block.
+A step is padded to one of a few shapes (`sim.shapes`), so that a CUDA graph captured for each can
+run them all.  Everything the device must be told is laid out here, on the host, from the
+allocator's own block table: three numbers a token, two a sequence, and the list of its blocks.
+What stands empty reads and writes the null block.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import product
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from sim.shapes import Shape
 
 Ints = npt.NDArray[np.int64]
 Ints32 = npt.NDArray[np.int32]
-
-CHUNKS = 8
-"""Most chunks of a padded step; hardly any has more."""
-MIXED_DECODES = (0, 16, 32, 64, 96, 128, 192, 256)
-"""Decodes of a padded step with chunks; as many as an engine allows are added."""
-MIXED_TOKENS = (*range(32, 256, 32), *range(256, 512, 64), *range(512, 1025, 128))
-"""Tokens of its chunks.  Beyond, the device computes longer than the host needs to launch kernel by kernel."""
-
-WORTHWHILE = 0.03
-"""Share of a step's time that a larger shape must save."""
-
-
-class Shape(NamedTuple):
-    """What a padded step has room for."""
-
-    decodes: int
-    """Sequences that say one token."""
-    tokens: int = 0
-    """Tokens of chunks ..."""
-    chunks: int = 0
-    """... and chunks."""
-
-    @property
-    def width(self) -> int:
-        """Tokens in all, those of decodes first."""
-        return self.decodes + self.tokens
-
-    @property
-    def rows(self) -> int:
-        """Sequences in all."""
-        return self.decodes + self.chunks
-
-
-def padded_sizes(most: int) -> tuple[int, ...]:
-    """Sizes that steps of 1 to `most` decodes are padded to: finer where a lane costs relatively more."""
-    sizes = [1, 2, 4, *range(8, 128, 8), *range(128, 256, 16), *range(256, most, 32)]
-    return (*(size for size in sizes if size < most), most)
-
-
-class Shapes:
-    """The shapes that steps of one engine are padded to."""
-
-    def __init__(self, most: int, tokens: int, periods: Mapping[Shape, int] = MappingProxyType({})) -> None:
-        """Choose them.
-
-        Args:
-            most: sequences at once.
-            tokens: of chunks in one step, at most.
-            periods: nanoseconds that a step of each takes, where that is known.
-
-        """
-        self._most, self._longest = most, tokens
-        self._decodes = padded_sizes(most)
-        self._beside = (*(size for size in MIXED_DECODES if size < most), most)
-        self._tokens = tuple(size for size in MIXED_TOKENS if size <= tokens)
-        self._better = {shape: _fastest(shape, periods) for shape in periods}
-
-    def timed(self, periods: Mapping[Shape, int]) -> Shapes:
-        """Return the same shapes, each standing back for a larger one that is faster."""
-        return Shapes(self._most, self._longest, periods)
-
-    @property
-    def all(self) -> tuple[Shape, ...]:
-        """Every shape, the largest first."""
-        mixed = [Shape(decodes, tokens, CHUNKS) for decodes, tokens in product(self._beside, self._tokens)]
-        return tuple(sorted([*map(Shape, self._decodes), *mixed], key=lambda shape: shape.width, reverse=True))
-
-    def fit(self, decodes: int, tokens: int = 0, chunks: int = 0) -> Shape | None:
-        """Return the smallest shape that has room, or a larger one that is known to be faster, or None."""
-        shape = self._smallest(decodes, tokens, chunks)
-        return None if shape is None else self._better.get(shape, shape)
-
-    def _smallest(self, decodes: int, tokens: int, chunks: int) -> Shape | None:
-        if not chunks:
-            at = bisect_left(self._decodes, decodes)
-            return Shape(self._decodes[at]) if at < len(self._decodes) else None
-        at, long = bisect_left(self._beside, decodes), bisect_left(self._tokens, tokens)
-        if chunks > CHUNKS or at == len(self._beside) or long == len(self._tokens):
-            return None
-        return Shape(self._beside[at], self._tokens[long], CHUNKS)
-
-
-def _fastest(shape: Shape, periods: Mapping[Shape, int]) -> Shape:
-    """Return the shape to use where `shape` would do: matrix products of some sizes take longer than larger ones."""
-    roomy = [each for each in periods if each.decodes >= shape.decodes and each.tokens >= shape.tokens]
-    fastest = min((each for each in roomy if bool(each.chunks) == bool(shape.chunks)), key=periods.__getitem__)
-    return fastest if periods[fastest] < (1 - WORTHWHILE) * periods[shape] else shape
 
 
 class Pages(NamedTuple):

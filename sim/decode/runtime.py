@@ -16,7 +16,6 @@ from sim.decode.executor import TorchExecutor
 from sim.decode.flashinfer_backend import FlashInferBackend, obstacle
 from sim.decode.graphs import PaddedSteps
 from sim.decode.groups import GroupedBackend, PooledStore
-from sim.decode.lanes import CHUNKS, Shapes
 from sim.decode.memory import BlockMemory, PagedMemory
 from sim.decode.store import KVStore
 from sim.decode.torch_backend import TorchBackend
@@ -24,6 +23,7 @@ from sim.decode.transcript import Transcript
 from sim.decode.warm import warm_up
 from sim.errors import UserError, suggest
 from sim.serve import contents
+from sim.shapes import shapes_for
 
 if TYPE_CHECKING:
     from allocators.base import Allocator
@@ -51,6 +51,8 @@ class Runtime:
     """The blocks, for allocators that have some."""
     meter: Meter | None
     """Counts what growing tensors take, on a GPU."""
+    padded: PaddedSteps | None
+    """Runs padded steps."""
 
 
 def choose_backend(name: str | None, geometry: Geometry, device: torch.device) -> str:
@@ -114,8 +116,7 @@ def assemble(
     store: BlockStore | None = None
     meter = steps = None
     limits = case.limits
-    longest = limits.max_model_len  # a scheduler without a budget of tokens computes whole prompts
-    shapes = Shapes(limits.max_num_seqs, min(max(limits.max_num_batched_tokens, longest), CHUNKS * longest))
+    shapes = shapes_for(limits)
     if has_blocks(allocator):
         pool, dtype = case.pool, DTYPES[geometry.kv_dtype]
         host_blocks = allocator.host.pool.num_blocks if swap and isinstance(allocator, SharingRows | GroupRows) else 0
@@ -150,4 +151,4 @@ def assemble(
         ) from error
     batcher = Batcher(transcript, device, recomputes=allocator.recomputes, shapes=None if steps is None else shapes)
     executor = TorchExecutor(decoder, attends, memory, batcher, transcript, steps, watcher)
-    return Runtime(executor, transcript, attends.name, store, meter)
+    return Runtime(executor, transcript, attends.name, store, meter, steps)

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 
 from allocators.base import MISS, Copy
 from allocators.content import Segments
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sim.cost import Load
     from sim.decode.model import Decoder
     from sim.setup import Setup
+    from sim.shapes import Shape
 
 
 GROUPS = 3
@@ -106,7 +108,7 @@ class Stage:
         if runtime.store is not None:  # real K/V is not zeros
             runtime.store.blocks.normal_()
         self.backend = runtime.backend
-        self._executor, self._transcript = runtime.executor, runtime.transcript
+        self._executor, self._transcript, self._padded = runtime.executor, runtime.transcript, runtime.padded
         self._serving = Serving(self.allocator)
         block_bytes, recomputes = case.pool.block_bytes, self.allocator.recomputes
         self._counter = Simulated(setup.cost(self.allocator), recomputes=recomputes, block_bytes=block_bytes)
@@ -122,6 +124,13 @@ class Stage:
     def host_blocks(self) -> int:
         """Blocks on the host."""
         return self.allocator.host.pool.num_blocks if isinstance(self.allocator, SharingRows) else 0
+
+    def captured(self) -> dict[Shape, float]:
+        """Measure the seconds that a step of each captured shape takes, its lanes empty; none if none is captured."""
+        if self._padded is None:
+            return {}
+        with torch.inference_mode():
+            return self._padded.clock()
 
     def fits(self, scene: Scene) -> bool:
         """Whether there is room for a scene and its repeats."""

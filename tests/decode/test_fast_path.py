@@ -12,10 +12,11 @@ import torch
 from sim.decode.elementwise import Angles, HeadNorms, rotate, rotate_and_store
 from sim.decode.flashinfer_backend import workspace_bytes
 from sim.decode.fused import fusible
-from sim.decode.lanes import CHUNKS, Sequences, Shape, Shapes, blank, make_lanes, padded_sizes, pages_of
+from sim.decode.lanes import Sequences, blank, make_lanes, pages_of
 from sim.decode.model import load
 from sim.decode.pace import Pace
 from sim.models.geometry import resolve_model
+from sim.shapes import CHUNKS, Shape, Shapes, padded_sizes
 from tests.decode.room import CONFIGS, CPU, config, decode, workload
 
 if TYPE_CHECKING:
