@@ -162,6 +162,12 @@ class FlashInferBackend(PagedBackend):
         self._decodes, self._chunks = (Buffers(count, lane_blocks, device) for count in lanes)
         self._copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
 
+    @property
+    def planning(self) -> str:
+        """How padded steps are planned, in words: see `sim.decode.flashinfer_plan`."""
+        ways = [planner.direct for planner in self._planners.values() if planner.padded]
+        return f"{sum(way is True for way in ways)} of {len(ways)} wrappers are planned directly"
+
     def plan(self, batch: Batch) -> None:
         """List the pages of every sequence, one after the other."""
         size, contexts = self.store.block_size, batch.contexts

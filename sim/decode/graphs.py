@@ -90,6 +90,11 @@ class PaddedSteps:
         """Nanoseconds that a step of each captured shape takes at least."""
         return {shape: captured.period for shape, captured in self._captured.items()}
 
+    @property
+    def planning(self) -> str:
+        """How attention is planned, in words."""
+        return self._backend.planning
+
     def clock(self) -> dict[Shape, float]:
         """Measure the seconds that a step of each captured shape takes, its lanes empty, the middle of a few.
 

@@ -37,6 +37,11 @@ class PagedBackend(ABC):
         self.slots = torch.zeros(0, dtype=torch.int64)
         """int64[t]: where this step's K/V goes, block id x block_size + offset."""
 
+    @property
+    def planning(self) -> str:
+        """How padded steps are planned, in words."""
+        return "nothing is planned"
+
     @abstractmethod
     def plan(self, batch: Batch) -> None:
         """Prepare for a step; called once, before any layer attends."""

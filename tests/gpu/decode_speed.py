@@ -30,7 +30,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -136,8 +136,19 @@ def describe(model: str, requests: int, prompt: int, output: int, seqs: int) -> 
     )
 
 
-def serve(decoder: Decoder, work: Workload, wrap: Callable[[Executor], Executor]) -> tuple[float, float, float]:
-    """Serve a workload; returns seconds of wall time, seconds on the engine's clock, and seconds to get ready."""
+class Served(NamedTuple):
+    """How a workload was served."""
+
+    wall_s: float
+    engine_clock_s: float
+    ready_s: float
+    """What it took to get ready."""
+    planning: str
+    """How attention was planned."""
+
+
+def serve(decoder: Decoder, work: Workload, wrap: Callable[[Executor], Executor]) -> Served:
+    """Serve a workload."""
     setup = prepare(work)
     case, requests = setup.cases[0], make_requests(work, 0)
     allocator = case.allocator()
@@ -155,7 +166,7 @@ def serve(decoder: Decoder, work: Workload, wrap: Callable[[Executor], Executor]
     wall = time.perf_counter() - began
     if outcome.finished != len(requests):
         raise RuntimeError(f"{outcome.finished} of {len(requests)} requests finished")
-    return wall, outcome.end_s, ready
+    return Served(wall, outcome.end_s, ready, runtime.padded.planning if runtime.padded else "steps are not padded")
 
 
 def bandwidth(device: torch.device) -> float:
@@ -191,7 +202,7 @@ def floor(decoder: Decoder, batch: int, speed: float) -> dict[str, Any]:
         watched.append(Watched(executor, batch, decoder.device))
         return watched[0]
 
-    _, _, ready = serve(decoder, work, wrap)
+    served = serve(decoder, work, wrap)
     seen = watched[0]
     step = (seen.ended - seen.began) / seen.steps / 1e9
     context = seen.context / seen.steps / batch
@@ -208,7 +219,8 @@ def floor(decoder: Decoder, batch: int, speed: float) -> dict[str, Any]:
         "floor_ms": bytes_read / speed * 1e3,
         "share_of_floor": bytes_read / speed / step,
         "output_tps": batch / step,
-        "ready_s": ready,
+        "ready_s": served.ready_s,
+        "planning": served.planning,
     }
 
 
@@ -237,13 +249,11 @@ def ours(decoder: Decoder) -> dict[str, Any]:
     """Serve the job with the engine."""
     work = describe(decoder.geometry.name, REQUESTS, PROMPT, OUTPUT, REQUESTS)
     serve(decoder, work, lambda executor: executor)
-    wall, told, ready = serve(decoder, work, lambda executor: executor)
+    served = serve(decoder, work, lambda executor: executor)
     return {
-        "wall_s": wall,
-        "engine_clock_s": told,
-        "ready_s": ready,
+        **served._asdict(),
         "output_tokens": REQUESTS * OUTPUT,
-        "output_tps": REQUESTS * OUTPUT / wall,
+        "output_tps": REQUESTS * OUTPUT / served.wall_s,
     }
 
 
