@@ -14,23 +14,11 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from allocators.base import (
-    Allocator,
-    AllocatorError,
-    Ask,
-    CorruptionError,
-    Grant,
-    Growth,
-    Hit,
-    Ints,
-    Leap,
-    Mappings,
-    Reason,
-    Refusal,
-    Swap,
-    Usage,
-)
+from allocators.answers import Ask, Grant, Growth, Hit, Leap, Mappings, Reason, Refusal, Swap, Usage
+from allocators.base import Allocator
 from allocators.content import Content
+from allocators.errors import AllocatorError, CorruptionError
+from allocators.table import Ints
 
 P = ParamSpec("P")
 R = TypeVar("R")

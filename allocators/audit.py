@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.base import CorruptionError, Ints
-from allocators.table import BlockTable
+from allocators.errors import CorruptionError
+from allocators.table import BlockTable, Ints
 
 if TYPE_CHECKING:
     from allocators.rows import SharingRows

@@ -1,4 +1,4 @@
-"""What every allocator answers to, and the words it answers with.
+"""What every allocator answers to: its verbs, and what may be asked about it.
 
 An allocator owns a pool of physical blocks and hands them to sequences.  It is a
 pure data structure: no clock, no queue, no framework; a simulator and a real engine
@@ -10,233 +10,45 @@ call the same methods.  Three rules keep it honest:
   `oracle` is true.
 * Physical block ids run from 1 to `num_blocks`.  Block 0 is the *null block*: never
   handed out, always readable, so that a table row can be padded with it.
+
+The words that are asked and answered are in `answers.py`, how an engine may grow rows
+without asking for every token in `regular.py`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from enum import StrEnum
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple, Self, TypeAlias
+from typing import ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from allocators.answers import (
+    MISS,
+    NO_MAPPINGS,
+    Ask,
+    Grant,
+    Growth,
+    Hit,
+    Leap,
+    Mappings,
+    Measure,
+    Reason,
+    Refusal,
+    Swap,
+    Usage,
+)
 from allocators.compiled import copied_whole, mypyc_attr
 from allocators.content import Content
-from allocators.options import Option, Value, resolve
-from allocators.table import BlockTable, Columns
-
-Ints: TypeAlias = npt.NDArray[np.int64]
-
-BLOCK_SIZE = Option(int, 16, "token slots a block", minimum=1, maximum=1024)
-LARGE = 4
-"""Slots a block from which on it pays to name only rows that run out; in smaller ones most rows do."""
-NO_ROWS: frozenset[int] = frozenset()
-
-
-class AllocatorError(Exception):
-    """A verb was called in a way that no correct engine would; nothing was changed."""
-
-
-class CorruptionError(AllocatorError):
-    """`Allocator.check` found an invariant broken."""
-
-
-class Reason(StrEnum):
-    """Why an allocator refuses."""
-
-    BLOCKS = "too few free blocks"
-    HOLE = "no hole is large enough"
-    ROWS = "no free row"
-    HOST = "too little room on the host"
-    NEVER = "larger than the whole pool"
-    LENGTH = "longer than max_model_len"
-
-
-class Refusal(NamedTuple):
-    """The answer no.  The allocator is as it was before the call."""
-
-    reason: Reason
-    need: int
-    """Blocks asked for; for a contiguous allocator, the length of the hole asked for."""
-    shortfall: int
-    """Blocks missing: how many more must become free before the same call can succeed."""
-
-
-class Hit(NamedTuple):
-    """A prefix found in the cache.  Valid until the allocator next changes."""
-
-    tokens: int = 0
-    blocks: tuple[int, ...] = ()
-    """Physical ids in logical order; 0 where a sliding window has left a block behind."""
-
-
-MISS = Hit()
-
-
-class Ask(NamedTuple):
-    """What a sequence wants on admission."""
-
-    content: Content
-    """What its tokens are, for the prefix cache; not its length."""
-    prompt: int
-    """Prompt tokens."""
-    tokens: int
-    """Token slots to take now, the hit included."""
-    hit: Hit = MISS
-    """What `lookup` just answered."""
-    whole: int = 0
-    """Token slots that must fit now even though only `tokens` are taken."""
-    spare: int = 0
-    """Blocks that must still be free afterwards (the watermark)."""
-    output: int | None = None
-    """True output length in tokens; set for allocators whose `oracle` is true only."""
-    samples: int = 1
-    """Sequences that are to hold these tokens at once, each to be continued on its own: `never` and `admit` answer
-    for all of them, but `admit` opens one row, and is asked again for what sharing does not spare."""
-
-
-class Grant(NamedTuple):
-    """The answer yes to one sequence."""
-
-    row: int
-    """Its row in `Allocator.table`."""
-    slots: int
-    """Token slots it may use before it must ask again; placement rounding not counted."""
-    copied: int = 0
-    """Tokens whose K/V must be copied because of this grant."""
-
-
-class Copy(NamedTuple):
-    """K/V of one whole block to be copied before the step runs (copy-on-write, or a move)."""
-
-    source: int
-    target: int
-
-
-class Growth(NamedTuple):
-    """The answer to `grow`: the first `granted` rows got what they asked for, in order."""
-
-    granted: int
-    refusal: Refusal | None = None
-    """Why row number `granted` did not, when not all did."""
-    copies: Sequence[Copy] = ()
-    """Block copies due before the step."""
-    copied: int = 0
-    """Tokens whose K/V is copied because of this call (a `Copy` counts its filled slots)."""
-
-
-class Leap(NamedTuple):
-    """The answer to `advance`: what `steps` equal calls of `grow` would have changed."""
-
-    steps: int
-    """Steps done; 0 if the very first would be refused, or takes time of its own (it maps pages: see `mappings`)."""
-    when: Ints
-    """For each time a row came to hold more: the step, 0-based, ascending."""
-    who: Ints
-    """... the row's index in the `rows` argument."""
-    slots: Ints
-    """... and the slots that row holds from then on."""
-    held: Ints
-    """int64[steps]: `Usage.held` after each step."""
-    cached: Ints
-    """int64[steps]: `Usage.cached` after each step."""
-    copies: Sequence[Copy] = ()
-    """Block copies due before the step; a leap that copies is one step long."""
-    copied: int = 0
-    """Tokens whose K/V is copied before the first step; `concatenates` says that each step copies all it had."""
-    rounding: Ints | None = None
-    """int64[steps]: `Usage.rounding` after each step; None if it stays as it is."""
-    evicted: Ints | None = None
-    """int64[steps]: cached blocks evicted by each step; None if none was."""
-
-
-class Swap(NamedTuple):
-    """A sequence moved between device and host."""
-
-    row: int
-    """Its row in the table of the side it is now on."""
-    slots: int
-    """Token slots it holds there."""
-    moves: Sequence[Copy]
-    """Block moves, device id and host id; blocks shared by several sequences move once."""
-
-
-class Usage(NamedTuple):
-    """How much of the pool is taken, in token slots.  `capacity - held - cached` is free."""
-
-    held: int
-    """In blocks that a running sequence holds, a shared block once."""
-    cached: int = 0
-    """In blocks that nobody holds, kept for reuse and evictable."""
-    rounding: int = 0
-    """Part of `held` that exists only because placement rounds up."""
-    saved: int = 0
-    """Filled slots that sharing avoids: sum over blocks of (references - 1) x filled."""
-    dropped: int = 0
-    """Tokens of running sequences that hold no slot any more (left of a sliding window)."""
-    swapped: int = 0
-    """On the host."""
-    states: int = 0
-    """In states of running sequences, which do not grow with tokens; a shared one once for each holder."""
-
-
-class Measure(NamedTuple):
-    """In what the pool of an allocator is counted."""
-
-    block_size: int
-    """Token slots a block."""
-    slot_bytes: int = 0
-    """Bytes of a slot; 0 where it is the K/V of one token over all layers."""
-    token_slots: int = 1
-    """Slots that one token takes."""
-    multiple: int = 1
-    """The pool is a whole number of so many blocks."""
-    states: bool = False
-    """Whether the states of recurrent layers lie in blocks too, so that no memory is set aside for them."""
-
-
-class Portion(NamedTuple):
-    """What a row of a `regular` allocator takes at a time, and what it leaves behind; in slots of the pool."""
-
-    tokens: int
-    """Tokens that a portion is the room for."""
-    held: int
-    """What a row holds more with each."""
-    rounding: int = 0
-    """Part of it that is rounding."""
-    left_held: int = 0
-    """What it holds less with each that its windows leave behind ..."""
-    left_rounding: int = 0
-    left_live: int = 0
-    """... and how much of that was live."""
-
-
-class Mappings(NamedTuple):
-    """Calls to the driver, for allocators that map physical pages into virtual ranges; never decreasing."""
-
-    mapped: int = 0
-    """Pages mapped so far."""
-    unmapped: int = 0
-    """Pages unmapped so far."""
-    mapped_ahead: int = 0
-    """Of the mapped pages, those of tokens that were foreseen, so that the calls run while the step before computes."""
-    unmapped_ahead: int = 0
-    """Of the unmapped pages, those that had to make way for them."""
-
-    def since(self, before: Mappings) -> Mappings:
-        """Return the calls made since it was `before`."""
-        return Mappings(*(now - then for now, then in zip(self, before, strict=True)))
-
-
-NO_MAPPINGS = Mappings()
+from allocators.errors import AllocatorError
+from allocators.options import BLOCK_SIZE, Option, Value, resolve
+from allocators.regular import RegularGrowth
+from allocators.table import BlockTable, Columns, Ints
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class Allocator(ABC):
+class Allocator(RegularGrowth):
     """A pool of `num_blocks` blocks of `block_size` token slots, and who holds them.
 
     `table` is the only record of who holds what that an executor needs: row `r` of
@@ -328,49 +140,6 @@ class Allocator(ABC):
     def oracle(self) -> bool:
         """True if `Ask.output` may be read; depends on the options for some classes."""
         return False
-
-    @property
-    def notice(self) -> int | None:
-        """How many of its slots a row still has when it must next be named in `grow`.
-
-        0 if only a row that runs out must be, 1 if one that becomes full must be too; None if every row must be,
-        with every token.  Until then `table.length` lags behind.  `grow` with the length that a row has by now
-        puts it right, as `fork` and `swap_out` want it.
-        """
-        return None
-
-    @property
-    def regular(self) -> bool:
-        """Whether `append` may stand for `grow`.
-
-        True if a row that runs out of slots gets one portion, of a block or some, and nothing else ever happens to
-        a row that decodes, once it has grown after a fork or a swap, and while it is not `entangled`.
-        """
-        return False
-
-    @property
-    def portion(self) -> Portion:
-        """What a row takes when it runs out of slots, if the allocator is `regular`."""
-        size = self.block_size
-        return Portion(size, size, size if self.rounds_up else 0, left_held=size, left_live=size)
-
-    @property
-    def leaves_behind(self) -> int | None:
-        """Tokens `n` such that a row gives back its k-th portion when it grows from `n` and k portions; None for none.
-
-        If the allocator is `regular`, `shift` then stands for `grow`.
-        """
-        return None
-
-    @property
-    def rounds_up(self) -> bool:
-        """True if a row's slots are its tokens, and what it holds beyond them is rounding."""
-        return False
-
-    @property
-    def entangled(self) -> AbstractSet[int]:
-        """Rows of a `regular` allocator that must be named in `grow` when a block of theirs becomes full, too."""
-        return NO_ROWS
 
     @property
     def settled(self) -> bool:
@@ -477,49 +246,6 @@ class Allocator(ABC):
     @abstractmethod
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
-
-    def append(self, rows: Sequence[int]) -> Sequence[int]:
-        """Give rows, in the order given, one more portion whose first slot is used: `grow` where that is all it does.
-
-        Args:
-            rows: open rows of an allocator that is `regular`, all of whose slots are used; a row that is named
-                again gets another one, as if the one before had been used up meanwhile.  There must be `room`.
-
-        Returns:
-            How many cached blocks were evicted to take each block; nothing if none was.
-
-        """
-        raise AllocatorError(f"{self.kind} grows in more ways than by a block")
-
-    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> int:
-        """Do `append` where rows also leave blocks behind, as far as there is room.
-
-        Args:
-            rows: open rows of an allocator that is `regular` and `leaves_behind`, who take a block, or give back one
-                that is their own, or both; those of a later step may follow.
-            lengths: tokens that each comes to have, one more than before.
-
-        Returns:
-            how many were granted; those after them have not changed.
-
-        """
-        raise AllocatorError(f"{self.kind} leaves nothing behind")
-
-    def calls(self, rows: Sequence[int]) -> Mappings | None:
-        """Count the pages that `append` with the same rows would map and unmap, or None if that is not certain.
-
-        Changes nothing.
-        """
-        return NO_MAPPINGS
-
-    def note(self, rows: Ints, lengths: Ints) -> None:
-        """Learn how long rows have become within the slots they have, where `append` has stood for `grow`."""
-        self.table.length[rows] = lengths
-
-    @property
-    def room(self) -> int:
-        """Rows that can certainly grow by a token beyond their slots now, one after the other."""
-        return 0
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
         """Count the free blocks that `grow` with the same arguments takes for each row, at most.  Changes nothing."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import CorruptionError, Ints
 from allocators.compiled import copied_whole, mypyc_attr
+from allocators.errors import CorruptionError
 from allocators.freequeue import FreeQueue
 from allocators.prefix import PrefixCache
+from allocators.table import Ints
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)

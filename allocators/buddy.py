@@ -15,8 +15,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from typing import TYPE_CHECKING
 
-from allocators.base import CorruptionError
 from allocators.compiled import mypyc_attr
+from allocators.errors import CorruptionError
 from allocators.placement import Placement, Span
 
 if TYPE_CHECKING:

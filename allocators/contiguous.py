@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from allocators.base import BLOCK_SIZE
 from allocators.buddy import Buddy
 from allocators.compiled import mypyc_attr
 from allocators.holes import BestFit, FirstFit
-from allocators.options import Option
+from allocators.options import BLOCK_SIZE, Option
 from allocators.reserving import RunAllocator
 
 Reserve: TypeAlias = Literal["max", "pow2", "oracle"]

@@ -26,7 +26,7 @@ from bisect import bisect_left, insort
 from copy import copy
 from typing import NamedTuple, Self
 
-from allocators.base import AllocatorError, CorruptionError
+from allocators.errors import AllocatorError, CorruptionError
 
 MIN_BLOCK = 512
 SMALL_SIZE = 1 << 20

@@ -11,8 +11,8 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from typing import TYPE_CHECKING
 
-from allocators.base import CorruptionError
 from allocators.cuda_caching import LARGE_SEGMENT, MIN_BLOCK, SMALL_SEGMENT, CudaCachingAllocator, Driver, Pool
+from allocators.errors import CorruptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

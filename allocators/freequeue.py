@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import CorruptionError, Ints
 from allocators.compiled import mypyc_attr
+from allocators.errors import CorruptionError
+from allocators.table import Ints
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)

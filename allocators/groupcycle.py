@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.base import Portion
+from allocators.answers import Portion
 from allocators.compiled import mypyc_attr
 from allocators.grouprows import GroupRows
 

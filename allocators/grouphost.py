@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.base import AllocatorError, Copy, CorruptionError, Ints, Reason, Refusal, Swap
+from allocators.answers import Copy, Reason, Refusal, Swap
 from allocators.compiled import mypyc_attr
+from allocators.errors import AllocatorError, CorruptionError
 from allocators.pieces import PiecePool
-from allocators.table import BlockTable
+from allocators.table import BlockTable, Ints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

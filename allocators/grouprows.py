@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from allocators.base import Allocator, AllocatorError, CorruptionError, Grant, Ints, Refusal, Swap, Usage
+from allocators.answers import Grant, Refusal, Swap, Usage
+from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
+from allocators.errors import AllocatorError, CorruptionError
 from allocators.grouphost import GroupHost
 from allocators.pieces import PiecePool
-from allocators.table import BlockTable, Columns
+from allocators.table import BlockTable, Columns, Ints
 from allocators.window import Window
 
 if TYPE_CHECKING:

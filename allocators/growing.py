@@ -17,24 +17,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from allocators.base import (
-    BLOCK_SIZE,
-    Allocator,
-    AllocatorError,
-    Ask,
-    CorruptionError,
-    Grant,
-    Growth,
-    Ints,
-    Leap,
-    Reason,
-    Refusal,
-    Usage,
-)
+from allocators.answers import Ask, Grant, Growth, Leap, Reason, Refusal, Usage
+from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
+from allocators.errors import AllocatorError, CorruptionError
 from allocators.lockstep import lockstep, most_steps
-from allocators.options import Option
+from allocators.options import BLOCK_SIZE, Option
+from allocators.table import Ints
 from allocators.tensors import Footprints, PlacedTensors
 
 

@@ -11,8 +11,8 @@ from bisect import bisect_left
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from allocators.base import CorruptionError
 from allocators.compiled import mypyc_attr
+from allocators.errors import CorruptionError
 from allocators.placement import Placement, Span
 
 if TYPE_CHECKING:

@@ -19,26 +19,15 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from allocators.base import (
-    BLOCK_SIZE,
-    LARGE,
-    MISS,
-    AllocatorError,
-    Ask,
-    Copy,
-    Grant,
-    Growth,
-    Hit,
-    Ints,
-    Measure,
-    Reason,
-    Refusal,
-)
+from allocators.answers import MISS, Ask, Copy, Grant, Growth, Hit, Measure, Reason, Refusal
 from allocators.compiled import mypyc_attr
+from allocators.errors import AllocatorError
 from allocators.groupcycle import RegularGroups
 from allocators.groups import PAGINGS, Cut, cut, parse
-from allocators.options import Option, Value, resolve
+from allocators.options import BLOCK_SIZE, Option, Value, resolve
 from allocators.pieces import PiecePool
+from allocators.regular import LARGE
+from allocators.table import Ints
 
 if TYPE_CHECKING:
     from allocators.content import Content

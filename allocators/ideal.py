@@ -17,15 +17,18 @@ from types import MappingProxyType
 
 import numpy as np
 
-from allocators.base import BLOCK_SIZE, Allocator, AllocatorError, Ints, Measure, Refusal, Swap
+from allocators.answers import Measure, Refusal, Swap
+from allocators.base import Allocator
 from allocators.blockpool import BlockPool
+from allocators.errors import AllocatorError
 from allocators.freequeue import FreeQueue
 from allocators.groups import cut, parse
 from allocators.hybrid import HybridAllocator
-from allocators.options import Option, Value, resolve
+from allocators.options import BLOCK_SIZE, Option, Value, resolve
 from allocators.paged import PagedAllocator
 from allocators.pieces import PiecePool
 from allocators.prefix import PrefixCache
+from allocators.table import Ints
 
 
 class EndlessPool(BlockPool):

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from allocators.base import Allocator, Ints, Leap
+from allocators.answers import Leap
+from allocators.base import Allocator
+from allocators.table import Ints
 
 if TYPE_CHECKING:
     from allocators.rows import SharingRows

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from allocators.base import Usage
+from allocators.answers import Usage
 
 
 class Ledger(NamedTuple):

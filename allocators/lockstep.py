@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from allocators.base import Ints, Leap
+from allocators.answers import Leap
+from allocators.table import Ints
 
 CELLS = 1 << 16
 """Most changes, rows times steps, that one leap lists."""

@@ -7,9 +7,10 @@ activations, not to the pool.
 
 from __future__ import annotations
 
-from allocators.base import AllocatorError, Ask, CorruptionError, Grant, Refusal, Usage
+from allocators.answers import Ask, Grant, Refusal, Usage
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
+from allocators.errors import AllocatorError, CorruptionError
 from allocators.reserving import ReservingAllocator
 
 

@@ -61,6 +61,10 @@ class Option(NamedTuple):
         return _out_of_range(value, self.minimum, self.maximum) if isinstance(value, int | float) else None
 
 
+BLOCK_SIZE = Option(int, 16, "token slots a block", minimum=1, maximum=1024)
+"""The one that nearly every allocator has."""
+
+
 def _out_of_range(value: float, minimum: float | None, maximum: float | None) -> str | None:
     if not isfinite(value):
         return "must be a finite number"

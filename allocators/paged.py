@@ -22,25 +22,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from allocators.base import (
-    BLOCK_SIZE,
-    MISS,
-    AllocatorError,
-    Ask,
-    Copy,
-    Grant,
-    Growth,
-    Hit,
-    Ints,
-    Leap,
-    Reason,
-    Refusal,
-)
+from allocators.answers import MISS, Ask, Copy, Grant, Growth, Hit, Leap, Reason, Refusal
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
+from allocators.errors import AllocatorError
 from allocators.leap import leap, spread
-from allocators.options import Option
+from allocators.options import BLOCK_SIZE, Option
 from allocators.rows import Bools, SharingRows
+from allocators.table import Ints
 
 FEW = 24
 """Rows up to which Python beats NumPy."""

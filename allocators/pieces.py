@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from allocators.base import CorruptionError, Ints
 from allocators.compiled import mypyc_attr
+from allocators.errors import CorruptionError
 from allocators.freequeue import FreeQueue
 from allocators.prefix import PrefixCache
+from allocators.table import Ints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

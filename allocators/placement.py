@@ -11,8 +11,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
-from allocators.base import CorruptionError
 from allocators.compiled import mypyc_attr
+from allocators.errors import CorruptionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

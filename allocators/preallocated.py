@@ -10,8 +10,8 @@ from heapq import heapify, heappop, heappush
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from allocators.base import BLOCK_SIZE
 from allocators.compiled import mypyc_attr
+from allocators.options import BLOCK_SIZE
 from allocators.placement import Placement, Span
 from allocators.reserving import RunAllocator
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.base import CorruptionError, Ints
 from allocators.compiled import mypyc_attr
+from allocators.errors import CorruptionError
+from allocators.table import Ints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from allocators.base import AllocatorError, CorruptionError, Ints
 from allocators.compiled import mypyc_attr
 from allocators.content import Content, Segments
+from allocators.errors import AllocatorError, CorruptionError
+from allocators.table import Ints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

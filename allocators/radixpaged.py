@@ -19,16 +19,18 @@ from typing import ClassVar, cast
 
 import numpy as np
 
-from allocators.base import Ask, CorruptionError, Grant, Ints, Refusal
+from allocators.answers import Ask, Grant, Refusal
 from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
+from allocators.errors import CorruptionError
 from allocators.leap import spread
 from allocators.options import Option
 from allocators.paged import PagedAllocator
 from allocators.prefix import PrefixCache
 from allocators.radix import NOTHING, Node, RadixTree, Run
 from allocators.rows import Bools, Naming, last_of_each
+from allocators.table import Ints
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)

@@ -24,7 +24,9 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 
-from allocators.base import Allocator, AllocatorError, Measure
+from allocators.answers import Measure
+from allocators.base import Allocator
+from allocators.errors import AllocatorError
 from allocators.options import Option, Value, meant, resolve
 
 GROUP = "kvsim.allocators"

@@ -11,23 +11,14 @@ from abc import abstractmethod
 
 import numpy as np
 
-from allocators.base import (
-    Allocator,
-    AllocatorError,
-    Ask,
-    CorruptionError,
-    Grant,
-    Growth,
-    Ints,
-    Leap,
-    Reason,
-    Refusal,
-    Usage,
-)
+from allocators.answers import Ask, Grant, Growth, Leap, Reason, Refusal, Usage
+from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
+from allocators.errors import AllocatorError, CorruptionError
 from allocators.leap import spread
 from allocators.placement import Placement, Span
+from allocators.table import Ints
 
 NONE = np.zeros(0, np.int64)
 NONE.flags.writeable = False

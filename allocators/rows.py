@@ -18,12 +18,14 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from allocators.answers import Copy, Grant, Refusal, Swap, Usage
 from allocators.audit import audit
-from allocators.base import Allocator, Copy, Grant, Ints, Refusal, Swap, Usage
+from allocators.base import Allocator
 from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.host import HostPool
+from allocators.table import Ints
 from allocators.window import Window
 
 Bools = npt.NDArray[np.bool_]

@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from allocators.base import CorruptionError, Ints
 from allocators.compiled import mypyc_attr
 from allocators.cuda_caching import (
     MIN_BLOCK,
@@ -31,6 +30,8 @@ from allocators.cuda_caching import (
     segment_size,
 )
 from allocators.cuda_expandable import expandable
+from allocators.errors import CorruptionError
+from allocators.table import Ints
 
 
 class Overhead(NamedTuple):

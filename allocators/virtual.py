@@ -27,25 +27,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from allocators.base import (
-    NO_MAPPINGS,
-    Allocator,
-    AllocatorError,
-    Ask,
-    CorruptionError,
-    Grant,
-    Growth,
-    Ints,
-    Leap,
-    Mappings,
-    Reason,
-    Refusal,
-    Usage,
-)
+from allocators.answers import NO_MAPPINGS, Ask, Grant, Growth, Leap, Mappings, Reason, Refusal, Usage
+from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
+from allocators.errors import AllocatorError, CorruptionError
 from allocators.lockstep import lockstep, most_steps
 from allocators.options import Option, Value
+from allocators.table import Ints
 
 KIB = 1 << 10
 

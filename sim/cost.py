@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from allocators.base import Mappings
+    from allocators.answers import Mappings
     from sim.devices import Device
     from sim.models.geometry import Geometry
     from sim.shapes import Replays

@@ -34,8 +34,8 @@ LIBRARY = "kvsim"
 """The whole group is in one extension module, `kvsim__mypyc`; those beside the sources only lead there."""
 RECORD = "allocators/compiled.txt"
 ALLOCATORS = (
-    *("audit", "base", "blockpool", "content", "freequeue", "host", "leap", "ledger", "lockstep", "options"),
-    *("paged", "prefix", "rows", "table", "window"),
+    *("answers", "audit", "base", "blockpool", "content", "errors", "freequeue", "host", "leap", "ledger"),
+    *("lockstep", "options", "paged", "prefix", "regular", "rows", "table", "window"),
     *("buddy", "contiguous", "holes", "nocache", "placement", "preallocated", "reserving"),
     *("groupcycle", "grouphost", "grouprows", "groups", "growing", "hybrid", "pieces"),
     *("radix", "radixpaged", "tensors", "virtual"),

@@ -18,7 +18,7 @@ from sim.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from allocators.base import Measure
+    from allocators.answers import Measure
     from sim.devices import Device
     from sim.models.geometry import Geometry
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from allocators.base import Allocator, AllocatorError
+from allocators.base import Allocator
+from allocators.errors import AllocatorError
 from allocators.groups import Group
 from allocators.registry import create, measure
 from analysis.published import faults

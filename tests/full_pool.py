@@ -17,7 +17,7 @@ from allocators.cuda_expandable import expandable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from allocators.base import Ints
+    from allocators.table import Ints
 
 
 class Case(NamedTuple):

@@ -9,8 +9,9 @@ import pytest
 
 from allocators import registry
 from allocators.adaptors import CheckingAdaptor, Event, LimitingAdaptor, RecordingAdaptor
-from allocators.base import AllocatorError, Ask, CorruptionError, Grant, Reason, Refusal
+from allocators.answers import Ask, Grant, Reason, Refusal
 from allocators.content import Segments
+from allocators.errors import AllocatorError, CorruptionError
 from tests.conformance.cases import FACTS, ask, audit, ints
 
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocators.base import AllocatorError, CorruptionError
 from allocators.cuda_caching import MIN_BLOCK, CudaCachingAllocator, Driver, OutOfMemory, round_size, segment_size
 from allocators.cuda_expandable import expandable
+from allocators.errors import AllocatorError, CorruptionError
 
 MIB = 1 << 20
 

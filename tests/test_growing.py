@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from allocators.base import Ask, CorruptionError, Grant, Reason, Refusal
+from allocators.answers import Ask, Grant, Reason, Refusal
 from allocators.content import Segments
+from allocators.errors import CorruptionError
 from allocators.growing import GrowingAllocator
 from allocators.tensors import SEGMENTS, Footprints
 from tests.full_pool import Case, FullPool, Requests
@@ -17,7 +18,7 @@ from tests.full_pool import Case, FullPool, Requests
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from allocators.base import Ints
+    from allocators.table import Ints
 
 MIB = 1 << 20
 CONTENT = Segments([], 1)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from allocators import registry
-from allocators.base import Allocator, Ask, Grant, Ints, Reason, Refusal
+from allocators.answers import Ask, Grant, Reason, Refusal
+from allocators.base import Allocator
 from allocators.content import Segments
 from allocators.groups import PAGINGS, Group, cut, parse
 from allocators.hybrid import HybridAllocator
 from allocators.ideal import GroupedIdeal, IdealAllocator
+from allocators.table import Ints
 from sim.models.geometry import resolve_model
 from sim.setup import facts_of
 from tests.conformance.cases import audit

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from allocators.base import Ask, Refusal
+from allocators.answers import Ask, Refusal
 from allocators.content import Tokens
 from allocators.groups import PAGINGS, cut, parse
 from allocators.hybrid import HybridAllocator

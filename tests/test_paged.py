@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allocators.base import AllocatorError, Ask, Copy, Grant, Hit, Ints, Reason, Refusal, Swap
+from allocators.answers import Ask, Copy, Grant, Hit, Reason, Refusal, Swap
 from allocators.content import Content, Segments
+from allocators.errors import AllocatorError
 from allocators.paged import PagedAllocator
+from allocators.table import Ints
 
 _names = count(1)
 

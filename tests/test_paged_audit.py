@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allocators.base import Ask, CorruptionError, Grant, Refusal
+from allocators.answers import Ask, Grant, Refusal
 from allocators.content import Segments
+from allocators.errors import CorruptionError
 from allocators.paged import PagedAllocator
 
 

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from allocators.base import AllocatorError, Ask, Copy, Reason, Refusal
+from allocators.answers import Ask, Copy, Reason, Refusal
 from allocators.content import Tokens
+from allocators.errors import AllocatorError
 from allocators.paged import PagedAllocator
 from tests.paged_model import Model, Sequence
 

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from allocators.base import CorruptionError
 from allocators.buddy import Buddy
+from allocators.errors import CorruptionError
 from allocators.holes import BestFit, FirstFit
 from allocators.placement import Span
 from allocators.preallocated import Slots

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocators.base import Measure
+from allocators.answers import Measure
 from sim.devices import GIB, resolve_device
 from sim.errors import UserError
 from sim.models.geometry import resolve_model

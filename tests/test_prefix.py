@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocators.base import MISS, Ask, Grant, Reason, Refusal
+from allocators.answers import MISS, Ask, Grant, Reason, Refusal
 from allocators.content import Content, Media, Segments, Tokens
 from allocators.paged import PagedAllocator
 from allocators.prefix import PrefixCache

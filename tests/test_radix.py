@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocators.base import AllocatorError, CorruptionError, Ints
 from allocators.content import Tokens
+from allocators.errors import AllocatorError, CorruptionError
 from allocators.radix import Node, RadixTree, Run
+from allocators.table import Ints
 
 
 def key(*tokens: int) -> Run:

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from allocators.base import Ask, CorruptionError, Grant, Refusal
+from allocators.answers import Ask, Grant, Refusal
 from allocators.content import Tokens
+from allocators.errors import CorruptionError
 from allocators.radix import Node
 from allocators.radixpaged import RadixAllocator
 

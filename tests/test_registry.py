@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from allocators import compiled, registry
-from allocators.base import BLOCK_SIZE, Allocator, AllocatorError
+from allocators.base import Allocator
 from allocators.docs import class_doc, module_doc
-from allocators.options import Option, meant, resolve
+from allocators.errors import AllocatorError
+from allocators.options import BLOCK_SIZE, Option, meant, resolve
 
 
 class Stranger(registry.find("paged")):  # type: ignore[misc] # a class looked up by name

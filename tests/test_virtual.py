@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from allocators import registry
-from allocators.base import CorruptionError, Grant, Mappings
+from allocators.answers import Grant, Mappings
+from allocators.errors import CorruptionError
 from allocators.virtual import VirtualAllocator
 from analysis.figures import group, page_calls
 from sim.runner import run

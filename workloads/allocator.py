@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from allocators.base import AllocatorError
+from allocators.errors import AllocatorError
 from allocators.options import Value, meant
 from allocators.registry import BUILT_IN, find
 from workloads.spec import Spec

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from allocators.base import Measure
+from allocators.answers import Measure
 from analysis.reading import open_directory
 from analysis.walkthrough import SCENES, Attention, Geometry, write_walkthrough
 from sim.cli.output import AsJson, emit, terminal

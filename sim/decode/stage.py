@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from allocators.base import MISS, Copy
+from allocators.answers import MISS, Copy
 from allocators.content import Segments
 from allocators.rows import SharingRows
 from sim.calibration import Point

@@ -19,7 +19,7 @@ from sim.engine.executor import Foresight
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from allocators.base import Mappings, Usage
+    from allocators.answers import Mappings, Usage
     from sim.engine.executor import Executor
     from sim.engine.loop import Engine
     from sim.engine.plan import Plan

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from allocators.base import NO_MAPPINGS
+from allocators.answers import NO_MAPPINGS
 from sim.engine.decoding import enter, in_order
 from sim.engine.growing import NO_CHANGE, NO_STRETCH, NOTHING, Noting, Stretch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
 
-    from allocators.base import Allocator, Growth
+    from allocators.answers import Growth
+    from allocators.base import Allocator
     from sim.engine.decoding import Decoding, Sequence
     from sim.engine.growing import Change, Hides
 

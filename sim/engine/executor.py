@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from allocators.base import Ints, Mappings
+from allocators.answers import Mappings
+from allocators.table import Ints
 from sim.cost import CostModel, Load
 from sim.engine.plan import Chunk, MoveKind
 

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from allocators.base import Growth
+from allocators.answers import Growth
 from sim.engine.decoding import enter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from allocators.base import Allocator, Copy, Ints, Mappings
+    from allocators.answers import Copy, Mappings
+    from allocators.base import Allocator
+    from allocators.table import Ints
     from sim.engine.decoding import Decoding, Sequence
 
 NOTHING = Growth(0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import simpy
 
-from allocators.base import Ask, Mappings, Reason
+from allocators.answers import Ask, Mappings, Reason
 from allocators.compiled import mypyc_attr
 from sim.blockmap import BlockLog
 from sim.engine.arrivals import Arrivals

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from allocators.base import NO_MAPPINGS, Mappings, Reason
+from allocators.answers import NO_MAPPINGS, Mappings, Reason
 from sim.engine.jobs import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from allocators.base import Copy, Refusal
+    from allocators.answers import Copy, Refusal
 
 
 class Chunk(NamedTuple):

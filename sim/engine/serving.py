@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.base import MISS, Allocator, Ask, Hit, Reason, Refusal, Swap, Usage
+from allocators.answers import MISS, Ask, Hit, Reason, Refusal, Swap, Usage
+from allocators.base import Allocator
 from allocators.ledger import Ledger, split
 from sim.engine.cycle import Cycle
 from sim.engine.decoding import Decoding
@@ -24,7 +25,7 @@ from sim.engine.plan import Loss, MoveKind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from allocators.base import Ints
+    from allocators.table import Ints
     from sim.engine.decoding import Sequence as Stream
     from sim.engine.plan import Plan
 

@@ -6,7 +6,7 @@ from bisect import insort
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-from allocators.base import Mappings, Reason
+from allocators.answers import Mappings, Reason
 from sim.engine.beams import parents
 from sim.engine.jobs import NEVER
 from sim.engine.loop import Outcome

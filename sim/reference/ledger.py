@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from allocators.base import Allocator, Reason, Refusal
+from allocators.answers import Reason, Refusal
+from allocators.base import Allocator
 from allocators.ledger import Ledger
 
 if TYPE_CHECKING:

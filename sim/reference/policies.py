@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from sim.reference.room import Step
 
 if TYPE_CHECKING:
-    from allocators.base import Refusal
+    from allocators.answers import Refusal
     from sim.reference.requests import Request
     from sim.reference.room import Room
     from sim.schedulers import Limits

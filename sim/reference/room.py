@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.base import MISS, Allocator, Ask, Hit, Mappings, Refusal
+from allocators.answers import MISS, Ask, Hit, Mappings, Refusal
+from allocators.base import Allocator
 from sim.engine.plan import Move, MoveKind
 from sim.engine.serving import StalledError
 from sim.reference.requests import Request, Sequence
@@ -15,7 +16,7 @@ from sim.reference.requests import Request, Sequence
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from allocators.base import Copy
+    from allocators.answers import Copy
 
 
 @dataclass(slots=True)

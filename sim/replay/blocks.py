@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from allocators.base import MISS, Ask, Refusal
+from allocators.answers import MISS, Ask, Refusal
 from allocators.content import Media, Tokens
 from allocators.paged import PagedAllocator
 from sim.replay.recording import Line, Recording, Replay

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from allocators.base import Ask, Refusal, Swap
+from allocators.answers import Ask, Refusal, Swap
 from allocators.content import Segments
 from allocators.paged import PagedAllocator
 from allocators.table import BlockTable

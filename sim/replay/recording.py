@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from allocators.base import AllocatorError
+from allocators.errors import AllocatorError
 from sim.errors import UserError
 
 Line = Mapping[str, Any]

@@ -16,7 +16,7 @@ from sim.engine.plan import Chunk, MoveKind, Plan
 from sim.engine.serving import Blocked, Serving
 
 if TYPE_CHECKING:
-    from allocators.base import Hit, Refusal
+    from allocators.answers import Hit, Refusal
     from sim.engine.jobs import Job
 
 

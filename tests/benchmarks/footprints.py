@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from rich.console import Console
 
-from allocators.base import Ints
 from allocators.cuda_caching import MIN_LARGE, SMALL_SIZE
+from allocators.table import Ints
 from allocators.tensors import Footprints
 from tests.full_pool import Case, FullPool, states
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allocators.base import Ask, Grant, Ints
+from allocators.answers import Ask, Grant
 from allocators.content import Segments, Tokens
 from allocators.paged import PagedAllocator
+from allocators.table import Ints
 
 SEQUENCES, PROMPT, APPENDS, BLOCKS, SIZE = 256, 128, 480, 10_000, 16
 

@@ -18,9 +18,11 @@ import numpy as np
 
 from allocators import registry
 from allocators.adaptors import Adaptor, CheckingAdaptor, LimitingAdaptor, RecordingAdaptor
-from allocators.base import Allocator, Ask, Grant, Ints, Refusal
+from allocators.answers import Ask, Grant, Refusal
+from allocators.base import Allocator
 from allocators.content import Segments
 from allocators.options import Value
+from allocators.table import Ints
 
 CONTEXT = 24
 SLOTS = 96

@@ -6,7 +6,8 @@ from copy import deepcopy
 
 import pytest
 
-from allocators.base import Allocator, Ints
+from allocators.base import Allocator
+from allocators.table import Ints
 from tests.conformance.cases import Case, audit, fill, ints, state
 
 

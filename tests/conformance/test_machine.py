@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from allocators.base import Ask, Refusal
+from allocators.answers import Ask, Refusal
 from allocators.content import Segments
 from tests.conformance.cases import CONTEXT, Case, audit, cases, ints, state, supports
 

@@ -7,8 +7,11 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from allocators.base import MISS, NO_MAPPINGS, Allocator, AllocatorError, Ask, Grant, Ints, Reason, Refusal
+from allocators.answers import MISS, NO_MAPPINGS, Ask, Grant, Reason, Refusal
+from allocators.base import Allocator
 from allocators.content import Segments
+from allocators.errors import AllocatorError
+from allocators.table import Ints
 from tests.conformance.cases import CONTEXT, Case, admitted, ask, audit, fill, ints, state, supports, withheld
 
 

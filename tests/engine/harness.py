@@ -23,7 +23,8 @@ from workloads.requests import Requests
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from allocators.base import Allocator, Mappings, Measure
+    from allocators.answers import Mappings, Measure
+    from allocators.base import Allocator
     from sim.engine.executor import Executor
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving

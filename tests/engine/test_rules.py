@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocators.base import Allocator, Ask, Refusal
+from allocators.answers import Ask, Refusal
+from allocators.base import Allocator
 from allocators.paged import PagedAllocator
 from allocators.preallocated import PreallocatedAllocator
 from analysis.reading import open_directory

@@ -3,9 +3,8 @@
 from math import ceil
 from typing import ClassVar
 
-from allocators.base import BLOCK_SIZE
 from allocators.holes import FirstFit
-from allocators.options import Option
+from allocators.options import BLOCK_SIZE, Option
 from allocators.reserving import RunAllocator
 
 
