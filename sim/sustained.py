@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from sim.setup import Case, Setup
     from workloads.published import Sustained
-    from workloads.schema import Generated, Trace, Workload
+    from workloads.schema import Generated, Workload
+    from workloads.trace import Trace
 
 STRIDE = 1.4
 """Factor between two rates while none has reached the limit."""

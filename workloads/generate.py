@@ -17,8 +17,9 @@ from workloads.arrivals import Batch, Closed, Process
 from workloads.errors import WorkloadError
 from workloads.lengths import tokens
 from workloads.requests import Requests
-from workloads.schema import MOST, NOMINAL_TOKEN_S, Generated, Trace, Workload
+from workloads.schema import MOST, NOMINAL_TOKEN_S, Generated, Workload
 from workloads.streams import stream
+from workloads.trace import Trace
 from workloads.units import Scene, Single, Units
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from workloads.published import Expectations, Sustained, Variant
 from workloads.replies import Replies
 from workloads.sessions import Turns
 from workloads.sharing import Part
-from workloads.spec import CalibrationName, Count, DataPath, ModelName, NotNegative, Positive, Share, Spec
+from workloads.spec import CalibrationName, Count, ModelName, NotNegative, Positive, Share, Spec
+from workloads.trace import Trace
 from workloads.trees import Tree
 
 NOMINAL_TOKEN_S = 0.02
@@ -137,33 +138,6 @@ class Generated(Spec):
         if self.arrivals.kind == "closed" and self.session is not None and self.session.loop == "open":
             raise ValueError("users in a closed loop wait for every answer: session.loop must be closed")
         return self
-
-
-class Trace(Spec):
-    """Requests replayed from a recorded trace."""
-
-    trace: DataPath
-    """The file; gzip'd or not."""
-    format: str = "auto"
-    """Name of the format (`sim list traces`), or auto to tell it from the content."""
-    rate_scale: Positive = 1.0
-    """Arrival rate as a multiple of the recorded one: every gap is divided by it."""
-    count: Count | None = None
-    """Only the first so many requests."""
-    arrivals: Arrivals | None = None
-    """Arrival times in place of the recorded ones, in the same order; needed to pace a file without times."""
-    spread: bool = True
-    """Whether arrivals are spread evenly at random inside the ticks of a coarse clock (Mooncake: 3 s)."""
-    on_bad_rows: Literal["error", "skip"] = "error"
-    """Whether rows that make no sense are an error or are left out with a note."""
-    block_size: Count | None = None
-    """Tokens that one block hash names, where it is not the format's usual number."""
-    only_model: str | None = None
-    """Only requests of this model (BurstGPT)."""
-    turns: Literal["first", "all"] = "first"
-    """Of conversations without times: first exchanges by vLLM's filter, or every answer with its history."""
-    tokenizer: DataPath | None = None
-    """A Hugging Face tokenizer.json to count the tokens of text; an estimate of 4 bytes a token without."""
 
 
 def _request_kind(value: Any) -> str:

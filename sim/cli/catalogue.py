@@ -22,7 +22,8 @@ from sim.models.geometry import resolve_model
 from sim.models.shipped import shipped_models
 from sim.schedulers import SCHEDULERS
 from workloads.loader import load, presets
-from workloads.schema import PRESETS, Trace
+from workloads.schema import PRESETS
+from workloads.trace import Trace
 from workloads.traces import FORMATS, find
 
 if TYPE_CHECKING:

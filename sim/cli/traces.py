@@ -16,8 +16,8 @@ from sim.errors import UserError
 from workloads.fit import check
 from workloads.fit import fit as fit_generator
 from workloads.fit_plot import page as fit_page
-from workloads.schema import Trace
 from workloads.streams import stream
+from workloads.trace import Trace
 from workloads.traces import read
 from workloads.traces.convert import Target
 from workloads.traces.convert import convert as convert_trace

@@ -17,8 +17,8 @@ with atheris.instrument_imports(include=["workloads"]):
     from workloads.errors import WorkloadError
     from workloads.generate import requests
     from workloads.loader import parse
-    from workloads.schema import Trace
     from workloads.streams import stream
+    from workloads.trace import Trace
     from workloads.traces import FORMATS, read
 
 FILE = Path(tempfile.mkdtemp()) / "fuzz"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from workloads.errors import WorkloadError
 from workloads.requests import Requests
-from workloads.schema import Trace
 from workloads.streams import stream
+from workloads.trace import Trace
 from workloads.traces import FORMATS, read
 
 HEADER = "arrived_at,num_prefill_tokens,num_decode_tokens\n"

@@ -19,8 +19,9 @@ from workloads.generate import requests as make
 from workloads.loader import load
 from workloads.requests import Requests
 from workloads.reuse import ideal_hits
-from workloads.schema import Trace, Workload
+from workloads.schema import Workload
 from workloads.streams import stream
+from workloads.trace import Trace
 from workloads.traces import read
 from workloads.traces.convert import block_hashes, convert
 from workloads.traces.describe import describe

@@ -14,8 +14,9 @@ from pyarrow import parquet
 from workloads.errors import WorkloadError
 from workloads.generate import requests as make
 from workloads.requests import Requests
-from workloads.schema import Trace, Workload
+from workloads.schema import Workload
 from workloads.streams import stream
+from workloads.trace import Trace
 from workloads.traces import FORMATS, detect, find, read
 from workloads.traces.files import TraceFile
 

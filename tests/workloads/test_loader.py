@@ -9,7 +9,8 @@ from ruamel.yaml import YAML
 
 from workloads.errors import WorkloadError
 from workloads.loader import load, presets
-from workloads.schema import Generated, Trace, Workload
+from workloads.schema import Generated, Workload
+from workloads.trace import Trace
 
 Small: TypeAlias = Callable[..., Workload]
 

@@ -9,8 +9,8 @@ import pytest
 
 from workloads.requests import Requests
 from workloads.reuse import full_block_hits, ideal_hits, lru_hits
-from workloads.schema import Trace
 from workloads.streams import stream
+from workloads.trace import Trace
 from workloads.traces import read
 from workloads.traces.describe import describe
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from workloads.requests import Requests
-    from workloads.schema import Trace
+    from workloads.trace import Trace
 
 FORMATS = {
     "parquet": "plain:PARQUET",

@@ -14,7 +14,7 @@ from workloads.traces.rows import requests_of
 
 if TYPE_CHECKING:
     from workloads.requests import Floats, Ints, Requests
-    from workloads.schema import Trace
+    from workloads.trace import Trace
 
 
 @dataclass(frozen=True)

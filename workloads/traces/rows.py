@@ -20,7 +20,7 @@ from workloads.requests import Floats, Ints, Prefixes, Requests
 from workloads.traces.files import MOST_FAULTS
 
 if TYPE_CHECKING:
-    from workloads.schema import Trace
+    from workloads.trace import Trace
 
 Fault: TypeAlias = tuple[int, str]
 """Line number (1-based) and what is wrong there."""
