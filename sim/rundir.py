@@ -29,6 +29,8 @@ NUMBERS = {
     pa.int64(): np.int64,
     pa.float64(): np.float64,
 }
+RESULTS = ("summary.json", "results.parquet", "report.html")
+"""What is made from all runs of a directory, and means nothing beside others."""
 SCHEMAS = {"requests": REQUESTS, "steps": STEPS, "blocks": BLOCKS, "events": EVENTS}
 COUNTERS = {
     name: {field.name: "DELTA_BINARY_PACKED" for field in schema if pa.types.is_integer(field.type)}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.reading import SUSTAINED, open_directory
 from analysis.rundir import SCHEMA_VERSION
 from sim.errors import UserError
-from sim.rundir import ParquetSink, write_json
+from sim.rundir import RESULTS, SCHEMAS, ParquetSink, write_json
 from sim.serve import Progress, serve
 from sim.setup import Case, Setup, prepare
 from sim.sustained import Search
@@ -182,16 +182,24 @@ def _manifest(setup: Setup) -> dict[str, Any]:
 
 
 def _claim(out: Path, manifest: dict[str, Any], *, resume: bool) -> bool:
-    """Make sure that `out` may be written; returns whether finished runs in it may be kept."""
+    """Make sure that `out` may be written; returns whether finished runs in it may be kept.
+
+    What may not is cleared away: runs of an earlier file would look finished to whoever resumes.
+    """
     path = out / "manifest.json"
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a directory")
     if out.is_dir() and any(out.iterdir()) and not path.exists():
         raise UserError(f"{out}: holds other files and no manifest.json; give an empty or a new directory")
     out.mkdir(parents=True, exist_ok=True)
-    if not (resume and path.exists()):
+    if not path.exists():
         return False
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = _said(path)
+    if question := before.get("question"):
+        raise UserError(f"{out}: holds a {question}, not a run; give another --out")
+    if not resume:
+        _clear(out, before)
+        return False
     now = json.loads(json.dumps(manifest))
     for said in (before, now):
         for words in WORDS:
@@ -202,3 +210,27 @@ def _claim(out: Path, manifest: dict[str, Any], *, resume: bool) -> bool:
                 f"{out}: holds a run of another workload ({key} differs); give another --out, or leave out --resume"
             )
     return True
+
+
+def _said(path: Path) -> dict[str, Any]:
+    """Read the manifest of what a directory holds."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not readable as JSON; give another --out")
+    return content
+
+
+def _clear(out: Path, before: Mapping[str, Any]) -> None:
+    """Remove the results that a manifest speaks of, and folders that are empty then; what else is there stays."""
+    for name in RESULTS:
+        (out / name).unlink(missing_ok=True)
+    runs = before.get("runs", ())
+    for folder in sorted((out / str(run["dir"]) for run in runs), reverse=True):  # a folder after those inside it
+        if folder.is_dir():
+            for name in (*(f"{table}.parquet" for table in SCHEMAS), SUSTAINED):
+                (folder / name).unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.planner.reading import CELLS, SCHEMA_VERSION
 from sim.errors import UserError
-from sim.rundir import write_json
+from sim.rundir import RESULTS, write_json
 from sim.versions import own
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Store:
         elif before is not None:
             for cell in self._cells.glob("*.json"):
                 cell.unlink()
+        for name in RESULTS:  # of all cells together, so not of what is asked now
+            (folder / name).unlink(missing_ok=True)
         self._cells.mkdir(parents=True, exist_ok=True)
         self.describe({})
 

@@ -187,6 +187,45 @@ def test_an_interrupted_run_says_what_it_keeps_and_goes_on(
     assert len(json.loads(Path("x/summary.json").read_text(encoding="utf-8"))["runs"]) == 4
 
 
+def test_what_an_earlier_file_left_is_no_part_of_an_interrupted_run(
+    workload: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def impatient(*_: object, **__: object) -> Iterator[Callable[[Progress], None]]:
+        def interrupt(progress: Progress) -> None:
+            if progress.label == "paged":
+                raise KeyboardInterrupt
+
+        yield interrupt
+
+    assert main(["run", str(workload), "--out", "x", "--quiet", "--repeat", "2"]) == 0
+    Path("x/paged/notes.txt").touch()
+    other = ["run", str(workload), "--out", "x", "--seed", "5"]
+    with monkeypatch.context() as patched:
+        patched.setattr("sim.cli.run.shown", impatient)
+        assert main(other) == INTERRUPTED
+    assert "1 of 2 runs are complete" in capsys.readouterr().err
+    assert {str(path) for path in Path("x").rglob("*") if path.is_file()} == {
+        *("x/manifest.json", "x/paged/notes.txt"),
+        *(f"x/preallocated/{table}.parquet" for table in ("requests", "steps", "blocks", "events")),
+    }
+    assert main([*other, "--resume"]) == 0
+    assert main([*other[:2], "--out", "y", "--seed", "5"]) == 0
+    assert Path("x/summary.json").read_bytes() == Path("y/summary.json").read_bytes()
+
+
+def test_a_run_takes_no_directory_of_a_sweep(workload: Path, capsys: Capture) -> None:
+    assert main(["sweep", str(workload), "--out", "x", "--quiet"]) == 0
+    before = {path: path.read_bytes() for path in Path("x").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert main(["run", str(workload), "--out", "x"]) == FAULT
+    assert capsys.readouterr().err == "x: holds a sweep, not a run; give another --out\n"
+    assert {path: path.read_bytes() for path in Path("x").rglob("*") if path.is_file()} == before
+    Path("x/manifest.json").write_text("{", encoding="utf-8")
+    assert main(["run", str(workload), "--out", "x"]) == FAULT
+    assert capsys.readouterr().err == "x/manifest.json: not readable as JSON; give another --out\n"
+
+
 @pytest.mark.usefixtures("heeding_interrupts")
 def test_control_c_ends_a_run_with_the_usual_status(workload: Path) -> None:
     line = [sys.executable, "-m", "sim", "run", str(workload), "--out", "x", "--set", "requests.count=100000"]

@@ -186,6 +186,7 @@ def test_an_interrupted_sweep_keeps_what_finished(base: Base, capsys: Capture, m
         if step.done == 5:
             raise KeyboardInterrupt
 
+    sweep(base, base.axes(["seed=1,2"]), Path("x"), make())  # an earlier one, whose results are not of this
     with pytest.raises(KeyboardInterrupt):
         sweep(base, base.axes(GRID), Path("x"), make(), progress=impatient)
     assert len(list(Path("x/cells").iterdir())) == 5
