@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from allocators.answers import Grant, Refusal, Swap, Usage
+from allocators.answers import Grant, Usage
 from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
-from allocators.errors import AllocatorError, CorruptionError
+from allocators.errors import AllocatorError
 from allocators.grouphost import GroupHost
 from allocators.pieces import PiecePool
 from allocators.table import BlockTable, Columns, Ints
 from allocators.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from allocators.content import Content
     from allocators.groups import Cut
 
@@ -143,20 +141,6 @@ class GroupRows(Allocator):
 
     # -- rows ------------------------------------------------------------------------------
 
-    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """See `Allocator.swap_out_group`."""
-        for row in rows:
-            self.demand_open(row)
-        self.demand_each_once(rows)
-        return self.host.swap_out(self, rows)
-
-    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """See `Allocator.swap_in_group`."""
-        for row in rows:
-            self.host.demand_open(row)
-        self.demand_each_once(rows)
-        return self.host.swap_in(self, rows, spare)
-
     def cells_of(self, row: int, table: BlockTable | None = None) -> list[Ints]:
         """By group: the pieces a row lists, in logical order, 0 where a window has left one behind.
 
@@ -234,60 +218,3 @@ class GroupRows(Allocator):
     def keys(self, group: int, content: Content, count: int, start: int = 0) -> list[int]:
         """Keys of the first `count` full blocks, or states behind them, of one group, from block `start` on."""
         return [hash((key, group)) or 1 for key in content.keys(self.cut.tokens, count)[start:count]]
-
-    def check(self) -> None:
-        """See `Allocator.check`."""
-        _audit(self)
-
-
-def _audit(rows: GroupRows) -> None:
-    """Raise `CorruptionError` at the first invariant that does not hold.  Changes nothing."""
-    table, stride = rows.table, rows.stride
-    unused = np.arange(table.width) >= table.count[:, None]
-    closed = np.setdiff1d(np.arange(len(table.count)), table.rows())
-    if table.blocks[unused].any() or (table.count + table.length + table.slots)[closed].any():
-        raise CorruptionError("a table entry that no row uses is not empty")
-    references, left = np.zeros(rows.num_blocks + 1, np.int64), 0
-    for row in table.rows():
-        length, places = int(table.length[row]), rows.places_for(int(table.length[row]))
-        if length < 1 or table.slots[row] != places * rows.cut.tokens or table.count[row] != rows.blocks_for(length):
-            raise CorruptionError(f"row {row} of {length} tokens lists {table.count[row]} blocks")
-        for group, cells in enumerate(rows.cells_of(row)):
-            held, piece = cells[cells > 0], rows.pieces[group]
-            behind = rows.windows[group].behind(length) if group in rows.windows else 0
-            if not cells[behind:].all() or (np.diff(np.sign(cells)) < 0).any() or len(np.unique(held)) < len(held):
-                raise CorruptionError(f"row {row} lacks a block of group {group}, or lists one twice")
-            if (rows.pool.group[rows.pool.page(held)] != group).any():
-                raise CorruptionError(f"row {row} lists a block of another group as one of group {group}")
-            for block in range(piece.blocks):
-                column, step = rows.first_column[group] + block, stride if group in rows.attention else table.width
-                if (table.blocks[row, column : table.count[row] : step] != np.where(cells > 0, cells + block, 0)).any():
-                    raise CorruptionError(f"row {row} lists a piece of group {group} in part")
-            references[held] += 1
-            left += int(np.count_nonzero(cells == 0)) * piece.full
-    if left != rows.left:
-        raise CorruptionError(f"{left} slots are left behind, counted {rows.left}")
-    rows.pool.check(references)
-    rows.host.check(rows)
-    _audit_writers(rows, references)
-
-
-def _audit_writers(rows: GroupRows, references: Ints) -> None:
-    """What a row may write into is its own, or it knows better; full blocks have the keys of their tokens."""
-    table, tokens = rows.table, rows.cut.tokens
-    if not rows.forked <= set(table.rows()) or not rows.contents.keys() <= set(table.rows()):
-        raise CorruptionError("a row that is not open has tokens, or a twin")
-    for row in table.rows():
-        length = int(table.length[row])
-        for group, cells in enumerate(rows.cells_of(row)):
-            written = cells[-1:] if group in rows.states or length % tokens else cells[:0]
-            shared = (references[written] > 1).any() or not rows.host.of_device.keys().isdisjoint(written.tolist())
-            if shared and row not in rows.forked:
-                raise CorruptionError(f"row {row} would write into a block of group {group} without copying it")
-            if (rows.pool.cache.key[written] != 0).any():
-                raise CorruptionError(f"a block of row {row} has a key before it is full")
-            if row in rows.contents and group in rows.attention:
-                full = cells[: length // tokens]
-                keys = np.array(rows.keys(group, rows.contents[row], len(full)), np.int64)
-                if (rows.pool.cache.key[full[full > 0]] != keys[full > 0]).any():
-                    raise CorruptionError(f"a block of row {row} has not the key of its tokens")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.answers import Copy, Reason, Refusal, Swap
+from allocators.answers import Copy
 from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError, CorruptionError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from allocators.content import Content
-    from allocators.rows import SharingRows
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -39,21 +38,27 @@ class HostPool:
         self.of_host = np.zeros(num_blocks + 1, np.int64)
         """int64[num_blocks + 1]: the other way round."""
 
-    def swap_out(self, device: SharingRows, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """Move open device rows here, all or none."""
-        new = _lone(device.table, rows, self.of_device)
-        if new > self.pool.free:
-            return Refusal(Reason.HOST, new, new - self.pool.free)
-        return [self._out(device, row) for row in rows]
+    def lacking(self, device: BlockTable, rows: Sequence[int]) -> int:
+        """Count the blocks of some device rows that have no twin here."""
+        return _lone(device, rows, self.of_device)
 
-    def swap_in(self, device: SharingRows, rows: Sequence[int], spare: int) -> list[Swap] | Refusal:
-        """Move rows back to the device, all or none; leave `spare` blocks free there."""
-        for row in rows:
-            self.demand_open(row)
-        new = _lone(self.table, rows, self.of_host)
-        if new + spare > device.pool.free:
-            return Refusal(Reason.BLOCKS, new, new + spare - device.pool.free)
-        return [self._in(device, row) for row in rows]
+    def missing(self, rows: Sequence[int]) -> int:
+        """Count the blocks of some rows here that have no twin on the device."""
+        return _lone(self.table, rows, self.of_host)
+
+    def receive(self, cells: Ints) -> list[Copy]:
+        """Give each block of a device row one more holder here, its twin; returns the moves that takes."""
+        blocks, targets = _cross(cells, self.of_device, self.pool)
+        if len(self.of_host) <= self.pool.num_blocks:  # the pool has grown
+            self.of_host = np.concatenate([self.of_host, np.zeros(self.pool.num_blocks + 1, np.int64)])
+        self.of_host[targets] = blocks
+        return _moves(blocks, targets)
+
+    def send(self, cells: Ints, device: BlockPool) -> list[Copy]:
+        """Give each block of a row here one more holder on the device, its twin; returns the moves that takes."""
+        blocks, targets = _cross(cells, self.of_host, device)
+        self.of_device[targets] = blocks
+        return _moves(blocks, targets)
 
     def demand_open(self, row: int) -> None:
         """Raise `AllocatorError` unless `row` is a row of the host's table."""
@@ -82,36 +87,6 @@ class HostPool:
         for block, twin in zip(paired.tolist(), self.of_device[paired].tolist(), strict=True):
             if not on_device[block] or not here[twin]:
                 raise CorruptionError(f"device block {block} and host block {twin} are twins, but one of them is free")
-
-    def _out(self, device: SharingRows, row: int) -> Swap:
-        cells, length = device.table.row(row).astype(np.int64), int(device.table.length[row])
-        slots = len(cells) * device.block_size
-        blocks, targets = _cross(cells, self.of_device, self.pool)
-        if len(self.of_host) <= self.pool.num_blocks:  # the pool has grown
-            self.of_host = np.concatenate([self.of_host, np.zeros(self.pool.num_blocks + 1, np.int64)])
-        self.of_host[targets] = blocks
-        target = self.table.open()
-        self.table.fill(target, self.of_device[cells], length, slots)
-        if row in device.contents:
-            self.contents[target] = device.contents[row]
-        device.close_row(row)
-        return Swap(target, slots, _moves(blocks, targets))
-
-    def _in(self, device: SharingRows, row: int) -> Swap:
-        cells, length = self.table.row(row).astype(np.int64), int(self.table.length[row])
-        slots = len(cells) * device.block_size
-        blocks, targets = _cross(cells, self.of_host, device.pool)
-        self.of_device[targets] = blocks
-        target = device.open_row(self.of_host[cells], length)
-        if length < slots:
-            device.tails.add(target)
-        if row in self.contents:
-            device.know(target, self.contents[row])
-            named = device.table.blocks[target, : length // device.block_size]
-            nameless = np.flatnonzero((named > 0) & (device.pool.cache.key[named] == 0))  # moved now, or by a fork
-            device.enter(device.name(np.full(len(nameless), target), nameless))
-        self.close(row)
-        return Swap(target, slots, _moves(blocks, targets))
 
 
 def _lone(table: BlockTable, rows: Sequence[int], twins: Ints) -> int:

@@ -13,17 +13,19 @@ free, and if nothing is, there is none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from allocators.answers import MISS, Ask, Copy, Grant, Growth, Hit, Measure, Reason, Refusal
+from allocators.answers import MISS, Ask, Copy, Grant, Growth, Hit, Measure, Reason, Refusal, Swap
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
+from allocators.groupaudit import audit
 from allocators.groupcycle import RegularGroups
 from allocators.groups import PAGINGS, Cut, cut, parse
+from allocators.groupswapping import swap_in, swap_out
 from allocators.options import BLOCK_SIZE, Option, Value, resolve
 from allocators.pieces import PiecePool
 from allocators.regular import LARGE
@@ -141,6 +143,18 @@ class HybridAllocator(RegularGroups):
         """See `Allocator.measure`: slots are the units of `allocators.groups.Cut`."""
         made = _cut(values)
         return Measure(made.block_slots, made.slot_bytes, made.token_slots, made.page_blocks, states=True)
+
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """See `Allocator.swap_out_group`."""
+        return swap_out(self, rows)
+
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """See `Allocator.swap_in_group`."""
+        return swap_in(self, rows, spare)
+
+    def check(self) -> None:
+        """See `Allocator.check`."""
+        audit(self)
 
     # -- admission -------------------------------------------------------------------------
 

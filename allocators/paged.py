@@ -8,7 +8,7 @@ blocks are alike, sequences share what they have in common:
   blocks, even after those who computed them are gone (`allocators.prefix`);
 * a *fork*: parallel samples and beams hold the same blocks until one writes into a shared
   last block, which is copied first (copy-on-write, `allocators.rows`);
-* a *swap*: what is shared crosses to the host and back once (`allocators.host`).
+* a *swap*: what is shared crosses to the host and back once (`allocators.swapping`).
 
 Which block is taken when is vLLM's policy, in `allocators.blockpool`.
 """
@@ -22,13 +22,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from allocators.answers import MISS, Ask, Copy, Grant, Growth, Hit, Leap, Reason, Refusal
+from allocators.answers import MISS, Ask, Copy, Grant, Growth, Hit, Leap, Reason, Refusal, Swap
+from allocators.audit import audit
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.errors import AllocatorError
 from allocators.leap import leap, spread
 from allocators.options import BLOCK_SIZE, Option
 from allocators.rows import Bools, SharingRows
+from allocators.swapping import swap_in, swap_out
 from allocators.table import Ints
 
 FEW = 24
@@ -112,6 +114,18 @@ class PagedAllocator(SharingRows):
     def settled(self) -> bool:
         """See `Allocator.settled`."""
         return not self.prefix_cache and not self.windowed
+
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """See `Allocator.swap_out_group`."""
+        return swap_out(self, rows)
+
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """See `Allocator.swap_in_group`."""
+        return swap_in(self, rows, spare)
+
+    def check(self) -> None:
+        """See `Allocator.check`."""
+        audit(self)
 
     # -- admission -------------------------------------------------------------------------
 

@@ -18,8 +18,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from allocators.answers import Copy, Grant, Refusal, Swap, Usage
-from allocators.audit import audit
+from allocators.answers import Copy, Grant, Usage
 from allocators.base import Allocator
 from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
@@ -109,22 +108,6 @@ class SharingRows(Allocator):
         self.demand_open(row)
         self.close_row(row)
 
-    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """See `Allocator.swap_out_group`."""
-        for row in rows:
-            self.demand_open(row)
-        self.demand_each_once(rows)
-        for row in rows:
-            self.rejoin(row)
-        return self.host.swap_out(self, rows)
-
-    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """See `Allocator.swap_in_group`."""
-        for row in rows:
-            self.host.demand_open(row)
-        self.demand_each_once(rows)
-        return self.host.swap_in(self, rows, spare)
-
     def discard(self, row: int) -> None:
         """Close a row of the host's table: its sequence will not come back."""
         self.host.demand_open(row)
@@ -149,10 +132,6 @@ class SharingRows(Allocator):
     def cached_blocks(self) -> Ints:
         """See `Allocator.cached_blocks`."""
         return self.pool.cached_blocks()
-
-    def check(self) -> None:
-        """See `Allocator.check`."""
-        audit(self)
 
     def open_row(self, blocks: Ints, length: int) -> int:
         """Open a row that lists `blocks`, for which the pool counts it already."""

@@ -35,9 +35,9 @@ LIBRARY = "kvsim"
 RECORD = "allocators/compiled.txt"
 ALLOCATORS = (
     *("answers", "audit", "base", "blockpool", "content", "errors", "freequeue", "host", "leap", "ledger"),
-    *("lockstep", "options", "paged", "prefix", "regular", "rows", "table", "window"),
+    *("lockstep", "options", "paged", "prefix", "regular", "rows", "swapping", "table", "window"),
     *("buddy", "contiguous", "holes", "nocache", "placement", "preallocated", "reserving"),
-    *("groupcycle", "grouphost", "grouprows", "groups", "growing", "hybrid", "pieces"),
+    *("groupaudit", "groupcycle", "grouphost", "grouprows", "groups", "groupswapping", "growing", "hybrid", "pieces"),
     *("radix", "radixpaged", "tensors", "virtual"),
 )
 GROUP = (
