@@ -22,90 +22,88 @@ SCHEMA_VERSION = 1
 
 _word = pa.dictionary(pa.int8(), pa.string())
 
+
+def _field(name: str, kind: pa.DataType, what: str) -> pa.Field:
+    """Make a column that is never null: so nothing is written, or read, to say which rows are."""
+    return pa.field(name, kind, nullable=False, metadata={"is": what})
+
+
 REQUESTS = pa.schema(
     [
-        pa.field("request_id", pa.int64(), metadata={"is": "position in the workload, from 0"}),
-        pa.field("arrival_s", pa.float64(), metadata={"is": "arrival"}),
-        pa.field("prompt_tokens", pa.int32(), metadata={"is": "prompt length"}),
-        pa.field("output_tokens", pa.int32(), metadata={"is": "output length wanted"}),
-        pa.field("samples", pa.int16(), metadata={"is": "parallel samples or beams"}),
-        pa.field("status", _word, metadata={"is": "finished, refused or unfinished"}),
-        pa.field("reason", _word, metadata={"is": "why refused, or how the output was cut; else empty"}),
-        pa.field("generated_tokens", pa.int32(), metadata={"is": "output tokens produced, of one sample"}),
-        pa.field("scheduled_s", pa.float64(), metadata={"is": "start of the first step that ran it; NaN if none"}),
-        pa.field("first_token_s", pa.float64(), metadata={"is": "first output token; NaN if none"}),
-        pa.field("finish_s", pa.float64(), metadata={"is": "last output token delivered; NaN if unfinished"}),
-        pa.field(
-            "cached_tokens", pa.int32(), metadata={"is": "prompt tokens found in the prefix cache at first admission"}
-        ),
-        pa.field("recomputed_tokens", pa.int32(), metadata={"is": "tokens computed again after preemptions"}),
-        pa.field("swapped_blocks", pa.int32(), metadata={"is": "blocks moved to the host and back"}),
-        pa.field("preemptions", pa.int32(), metadata={"is": "times it lost its memory"}),
-        pa.field(
-            "prefix_group", pa.int32(), metadata={"is": "the same where prompts begin alike; -1 if no other one does"}
-        ),
-        pa.field(
+        _field("request_id", pa.int64(), "position in the workload, from 0"),
+        _field("arrival_s", pa.float64(), "arrival"),
+        _field("prompt_tokens", pa.int32(), "prompt length"),
+        _field("output_tokens", pa.int32(), "output length wanted"),
+        _field("samples", pa.int16(), "parallel samples or beams"),
+        _field("status", _word, "finished, refused or unfinished"),
+        _field("reason", _word, "why refused, or how the output was cut; else empty"),
+        _field("generated_tokens", pa.int32(), "output tokens produced, of one sample"),
+        _field("scheduled_s", pa.float64(), "start of the first step that ran it; NaN if none"),
+        _field("first_token_s", pa.float64(), "first output token; NaN if none"),
+        _field("finish_s", pa.float64(), "last output token delivered; NaN if unfinished"),
+        _field("cached_tokens", pa.int32(), "prompt tokens found in the prefix cache at first admission"),
+        _field("recomputed_tokens", pa.int32(), "tokens computed again after preemptions"),
+        _field("swapped_blocks", pa.int32(), "blocks moved to the host and back"),
+        _field("preemptions", pa.int32(), "times it lost its memory"),
+        _field("prefix_group", pa.int32(), "the same where prompts begin alike; -1 if no other one does"),
+        _field(
             "stall_s",
             pa.list_(pa.float64()),
-            metadata={"is": "gaps between its tokens that are not the `gap_s` of their step"},
+            "gaps between its tokens that are not the `gap_s` of their step",
         ),
     ]
 )
 STEPS = pa.schema(
     [
-        pa.field("step", pa.int64(), metadata={"is": "step number; an idle gap repeats the number before it"}),
-        pa.field("start_s", pa.float64(), metadata={"is": "start"}),
-        pa.field("duration_s", pa.float64(), metadata={"is": "length; rows tile the time axis"}),
-        pa.field("running", pa.int32(), metadata={"is": "sequences holding memory during the step; 0 in an idle gap"}),
-        pa.field("waiting", pa.int32(), metadata={"is": "requests queued during the step, preempted ones included"}),
-        pa.field("prefill_tokens", pa.int32(), metadata={"is": "prompt tokens computed (recomputation included)"}),
-        pa.field("decode_tokens", pa.int32(), metadata={"is": "sequences that decoded one token"}),
-        pa.field("gap_s", pa.float64(), metadata={"is": "time since the previous token, of most that decoded"}),
-        pa.field("gap_tokens", pa.int32(), metadata={"is": "how many of them; the others are in stall_s"}),
-        pa.field("live", pa.int64(), metadata={"is": "ledger, token slots"}),
-        pa.field("reserved", pa.int64(), metadata={"is": "ledger, token slots"}),
-        pa.field("internal", pa.int64(), metadata={"is": "ledger, token slots"}),
-        pa.field("rounding", pa.int64(), metadata={"is": "ledger, token slots"}),
-        pa.field("cached", pa.int64(), metadata={"is": "ledger, token slots"}),
-        pa.field("external", pa.int64(), metadata={"is": "ledger, token slots"}),
-        pa.field("free", pa.int64(), metadata={"is": "ledger, token slots"}),
-        pa.field("shared_savings", pa.int64(), metadata={"is": "token slots that sharing avoids"}),
-        pa.field("swapped", pa.int64(), metadata={"is": "token slots on the host"}),
-        pa.field("largest_hole", pa.int64(), metadata={"is": "token slots in the longest free run"}),
-        pa.field(
-            "preemptions", pa.int32(), metadata={"is": "sequences that lost their memory when the step was planned"}
-        ),
-        pa.field("evicted", pa.int32(), metadata={"is": "cached blocks evicted for the step, their room being needed"}),
-        pa.field("mapped_pages", pa.int64(), metadata={"is": "physical pages mapped for the step"}),
-        pa.field(
-            "mapping_hidden_s", pa.float64(), metadata={"is": "driver calls for pages while the step before computed"}
-        ),
-        pa.field("mapping_exposed_s", pa.float64(), metadata={"is": "driver calls for pages that the step waited for"}),
-        pa.field(
+        _field("step", pa.int64(), "step number; an idle gap repeats the number before it"),
+        _field("start_s", pa.float64(), "start"),
+        _field("duration_s", pa.float64(), "length; rows tile the time axis"),
+        _field("running", pa.int32(), "sequences holding memory during the step; 0 in an idle gap"),
+        _field("waiting", pa.int32(), "requests queued during the step, preempted ones included"),
+        _field("prefill_tokens", pa.int32(), "prompt tokens computed (recomputation included)"),
+        _field("decode_tokens", pa.int32(), "sequences that decoded one token"),
+        _field("gap_s", pa.float64(), "time since the previous token, of most that decoded"),
+        _field("gap_tokens", pa.int32(), "how many of them; the others are in stall_s"),
+        _field("live", pa.int64(), "ledger, token slots"),
+        _field("reserved", pa.int64(), "ledger, token slots"),
+        _field("internal", pa.int64(), "ledger, token slots"),
+        _field("rounding", pa.int64(), "ledger, token slots"),
+        _field("cached", pa.int64(), "ledger, token slots"),
+        _field("external", pa.int64(), "ledger, token slots"),
+        _field("free", pa.int64(), "ledger, token slots"),
+        _field("shared_savings", pa.int64(), "token slots that sharing avoids"),
+        _field("swapped", pa.int64(), "token slots on the host"),
+        _field("largest_hole", pa.int64(), "token slots in the longest free run"),
+        _field("preemptions", pa.int32(), "sequences that lost their memory when the step was planned"),
+        _field("evicted", pa.int32(), "cached blocks evicted for the step, their room being needed"),
+        _field("mapped_pages", pa.int64(), "physical pages mapped for the step"),
+        _field("mapping_hidden_s", pa.float64(), "driver calls for pages while the step before computed"),
+        _field("mapping_exposed_s", pa.float64(), "driver calls for pages that the step waited for"),
+        _field(
             "blocked",
             _word,
-            metadata={"is": "what keeps the head of the queue waiting: memory, seats, budget; else empty"},
+            "what keeps the head of the queue waiting: memory, seats, budget; else empty",
         ),
     ]
 )
 BLOCKS = pa.schema(
     [
-        pa.field("time_s", pa.float64(), metadata={"is": "instant of the snapshot"}),
-        pa.field("block", pa.int32(), metadata={"is": "first physical block of a run of blocks alike"}),
-        pa.field("count", pa.int32(), metadata={"is": "blocks in the run"}),
-        pa.field("request_id", pa.int64(), metadata={"is": "owner; the lowest id of several; -1 if only cached"}),
-        pa.field("references", pa.int32(), metadata={"is": "sequences that hold it; 0 if cached or padding"}),
-        pa.field("slack", pa.int32(), metadata={"is": "empty slots in the run"}),
+        _field("time_s", pa.float64(), "instant of the snapshot"),
+        _field("block", pa.int32(), "first physical block of a run of blocks alike"),
+        _field("count", pa.int32(), "blocks in the run"),
+        _field("request_id", pa.int64(), "owner; the lowest id of several; -1 if only cached"),
+        _field("references", pa.int32(), "sequences that hold it; 0 if cached or padding"),
+        _field("slack", pa.int32(), "empty slots in the run"),
     ]
 )
 EVENTS = pa.schema(
     [
-        pa.field("time_s", pa.float64(), metadata={"is": "instant; rows are in the order of the steps"}),
-        pa.field("request_id", pa.int64(), metadata={"is": "whom it happened to"}),
-        pa.field("event", _word, metadata={"is": "preempt, resume, recomputed, swap_out, swap_in or refuse"}),
-        pa.field("slots", pa.int64(), metadata={"is": "token slots it lost, got back, or would need in the end"}),
-        pa.field("cause", pa.int64(), metadata={"is": "request whose growth took its memory; -1 if none"}),
-        pa.field("reason", _word, metadata={"is": "why refused, or what that growth lacked; empty if it came back"}),
+        _field("time_s", pa.float64(), "instant; rows are in the order of the steps"),
+        _field("request_id", pa.int64(), "whom it happened to"),
+        _field("event", _word, "preempt, resume, recomputed, swap_out, swap_in or refuse"),
+        _field("slots", pa.int64(), "token slots it lost, got back, or would need in the end"),
+        _field("cause", pa.int64(), "request whose growth took its memory; -1 if none"),
+        _field("reason", _word, "why refused, or what that growth lacked; empty if it came back"),
     ]
 )
 """Where events.parquet is missing, reports look for memory events in the block map, to the nearest snapshot."""
