@@ -278,9 +278,10 @@ class CostModel:
         steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
         return steps
 
-    def decode_ns(self, seqs: int, contexts: Ints) -> Ints:
+    def decode_ns(self, seqs: int, contexts: npt.NDArray[np.float64]) -> Ints:
         """Nanoseconds of each of several pure decode steps of `seqs` sequences, `contexts[i]` K/V tokens in step i.
 
+        (Whole numbers, but given as what they are multiplied as.)
         Equal to `leap_ns`: of two products with one number the longer is that with the larger factor, rounded or not.
         """
         if self._windowed or self._separate:

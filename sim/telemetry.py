@@ -93,12 +93,12 @@ class StepLog:
         self._firsts, self._counts = array("q"), array("q")
         self._durations = array("q")
         self._changes, self._changed = array("q"), array("q")
-        """The fields of every `Change`, and how many of them each stretch has."""
+        """All `Stretch.changes`, and how many of them each stretch has."""
         self._calls = array("q")
         """Where pages were mapped in a stretch: the row, how many, and nanoseconds hidden."""
 
-    def add(self, step: Step, duration: int) -> None:
-        """Append one row."""
+    def add(self, step: Sequence[int], duration: int) -> None:
+        """Append one row; `step` has the fields of a `Step`."""
         self._firsts.extend(step)
         self._counts.append(1)
         self._changed.append(0)
@@ -106,7 +106,7 @@ class StepLog:
         if len(self._durations) >= self._most:
             self.flush()
 
-    def stretch(self, first: Step, durations: Ints, changes: Sequence[int], calls: Sequence[int] = ()) -> None:
+    def stretch(self, first: Sequence[int], durations: Ints, changes: Sequence[int], calls: Sequence[int] = ()) -> None:
         """Append a row for each of `durations`; `changes` and `calls` (see `Stretch`) add to what `first` says.
 
         A change in the first step does so too: `first` is what was true before it.
@@ -116,7 +116,7 @@ class StepLog:
             for place in range(0, len(calls), 3):
                 self._calls.extend((begin + calls[place], calls[place + 1], calls[place + 2]))
         self._changes.extend(changes)
-        self._changed.append(len(changes) // 7)
+        self._changed.append(len(changes) // 3)
         self._firsts.extend(first)
         self._counts.append(len(durations))
         self._durations.frombytes(durations.tobytes())
@@ -155,12 +155,14 @@ class StepLog:
         """Add up changes over each stretch; evictions belong to their step alone."""
         if not self._changes:
             return
-        rows, *changes = np.array(self._changes, np.int64).reshape(-1, 7).T
+        rows, fields, amounts = np.array(self._changes, np.int64).reshape(-1, 3).T
         rows = rows + np.repeat(begin, np.array(self._changed))
-        names = ("held", "cached", "rounding", "internal", "evicted", "live")
-        for name, amounts in zip(names, changes, strict=True):
+        for field, name in enumerate(("held", "cached", "rounding", "internal", "evicted", "live")):
+            some = (fields == field).nonzero()[0]
+            if not len(some):
+                continue
             change = np.zeros(len(which), np.int64)
-            change[rows] = amounts
+            change[rows[some]] = amounts[some]
             if name != "evicted":
                 total = change.cumsum()
                 change = total - (total - change)[begin][which]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from allocators.answers import NO_MAPPINGS
 from sim.engine.decoding import enter, in_order
-from sim.engine.growing import NO_CHANGE, NO_STRETCH, NOTHING, Noting, Stretch
+from sim.engine.growing import CACHED, EVICTED, HELD, INTERNAL, NO_STRETCH, NOTHING, ROUNDING, Noting, Stretch, noted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
@@ -39,6 +39,10 @@ class Cycle(Noting):
         """Slots of the pool that a token takes."""
         self._pages: list[list[Sequence]] = [[] for _ in range(self._period)]
         """Sequences that take a block in the step that ends at a clock of this remainder, in running order."""
+        self._rows: dict[int, list[int]] = {}
+        """Rows of the sequences on a page, if they have been listed since it was last written to."""
+        self._partly: dict[int, int] = {}
+        """Slots that will never be used of the last blocks taken in the step that ends at each clock to come."""
         self._remembers = bool(allocator.notice)
         """Whether it matters to the allocator which blocks are full."""
         self._window = allocator.leaves_behind
@@ -57,7 +61,9 @@ class Cycle(Noting):
         used = -(-sequence.final // period) * period
         if sequence.slots < used:  # it may hold its last block already, from a step that was given up
             sequence.due = used - period + 1 - sequence.start
+            self._expect(sequence, 1)
         enter(self._pages[(1 - sequence.start) % period], sequence)
+        self._rows.pop((1 - sequence.start) % period, None)
         if self._window is not None:
             self._sharing += owner.samples > 1
         behind = self._window is not None and owner.computed >= self._window + period
@@ -69,6 +75,8 @@ class Cycle(Noting):
         sequence.slots = int(self.allocator.table.slots[sequence.row])
         super().leave(sequence)
         self._pages[(1 - sequence.start) % self._period].remove(sequence)
+        self._rows.pop((1 - sequence.start) % self._period, None)
+        self._expect(sequence, -1)
         if self._window is not None:
             self._sharing -= sequence.owner.samples > 1
         if self._fresh and sequence in self._fresh:
@@ -77,10 +85,20 @@ class Cycle(Noting):
     def stay(self, sequences: Several[Sequence]) -> None:
         """See `Growing.stay`."""
         period = self._period
+        self._rows.clear()
         for sequence in sequences:
             self._pages[(1 - sequence.start) % period].remove(sequence)
             enter(self._pages[(2 - sequence.start) % period], sequence)
+            self._expect(sequence, -1)
             sequence.due += 1
+            self._expect(sequence, 1)
+
+    def _expect(self, sequence: Sequence, more: int) -> None:
+        """Count in the last block that a sequence is to take, or with -1 leave it out, if it is not full in the end."""
+        if sequence.due <= self.decoding.clock:
+            self._partly.pop(sequence.due, None)  # it has taken that block
+        elif (empty := -sequence.final % self._period) and not self.allocator.rounds_up:
+            self._partly[sequence.due] = self._partly.get(sequence.due, 0) + more * empty
 
     def tell(self, sequences: Several[Sequence]) -> None:
         """See `Growing.tell`.  It knows them if it remembers."""
@@ -181,35 +199,30 @@ class Cycle(Noting):
             return self._mapping_stretch(steps, hides)
         pages, period, clock, each = self._pages, self._period, self.decoding.clock, self._each
         room, done, useless = self.allocator.room, steps, 0
-        held, rounding, entangled = self._portion.held, self._portion.rounding, self.allocator.entangled
+        held, entangled, partly = self._portion.held, self.allocator.entangled, self._partly
         rows: list[int] = []
         changes: list[int] = []
-        seen: dict[int, tuple[list[int], set[int]]] = {}
-        for step in range(clock + 1, clock + 1 + steps):
-            page = pages[step % period]
-            room -= len(page)
-            if room < 0 or (entangled and self._filling(step)):
-                done = step - clock - 1
+        for step in range(steps):
+            end = clock + 1 + step
+            count = len(pages[end % period])
+            if count > room or (entangled and self._filling(end)):
+                done = step
                 break
-            if not page:
-                continue
-            if step % period not in seen:
-                seen[step % period] = [sequence.row for sequence in page], {sequence.due for sequence in page}
-            named, due = seen[step % period]
-            rows += named
-            spare = self._useless(page, step) if step in due else 0
-            useless += spare
-            count = len(page)
-            changes += (step - clock - 1, count * held, 0, count * rounding, spare * each, 0, 0)
+            if count:
+                room -= count
+                rows += self._rows.get(end % period) or self._list(end % period)
+                changes += (step, HELD, count * held)
+            if end in partly:
+                useless += partly[end]
+                changes += (step, INTERNAL, partly[end] * each)
         evicted = self.allocator.append(rows)
         if self._remembers and done:
             self._note(0, len(self.decoding), done)
         if evicted:
-            changes = self._with_evictions(changes, evicted)
+            changes += self._evicting(changes, evicted)
         self.internal += useless
         lost = sum(evicted)
-        taken = len(rows)
-        return Stretch(done, changes, (0, taken * held, -lost * held, taken * rounding, useless * each, lost, 0))
+        return Stretch(done, changes, (len(rows) * held, -lost * held, 0, useless * each, lost, 0))
 
     def _sliding_stretch(self, steps: int, window: int) -> Stretch:
         """Do `stretch` where blocks are left behind, too."""
@@ -234,8 +247,8 @@ class Cycle(Noting):
             spare = self._useless(page, step)
             taken, left, useless = taken + len(takers), left + len(leaving), useless + spare
             change = self._shifted(len(takers), len(leaving), spare)
-            room -= change[1]
-            changes += (step - clock - 1, *change[1:])
+            room -= change[HELD]
+            changes += noted(step - clock - 1, change)
         self.allocator.shift(rows, lengths)
         if done:
             self._note(0, len(self.decoding), done)
@@ -247,7 +260,7 @@ class Cycle(Noting):
         portion = self._portion
         rounding = taken * portion.rounding - left * portion.left_rounding
         held = taken * portion.held - left * portion.left_held
-        return 0, held, 0, rounding, useless * self._each, 0, -left * portion.left_live
+        return held, 0, rounding, useless * self._each, 0, -left * portion.left_live
 
     def _mapping_stretch(self, steps: int, hides: Hides) -> Stretch:
         """Do `stretch` where blocks are groups of pages, which may have to be mapped, and what is empty is rounding."""
@@ -256,8 +269,8 @@ class Cycle(Noting):
         told: list[int] = []
         done, taken = 0, 0
         while done < steps:
-            rows = [each.row for each in self._pages[(clock + 1 + done) % period]]
-            if rows:
+            if self._pages[(clock + 1 + done) % period]:
+                rows = self._list((clock + 1 + done) % period)
                 calls = allocator.calls(rows) if len(rows) <= room - taken else None
                 hidden = 0 if calls == NO_MAPPINGS else None if calls is None else hides(done, calls)
                 if calls is None or hidden is None:
@@ -267,28 +280,33 @@ class Cycle(Noting):
                 allocator.append(rows)
                 taken += len(rows)
                 held = len(rows) * self._portion.held
-                changes += (done, held, 0, held, 0, 0, 0)
+                changes += (done, HELD, held, done, ROUNDING, held)
             done += 1
         if not done:
             return NO_STRETCH
         self._note(0, len(self.decoding), done)
         held, filled = taken * self._portion.held, len(self.decoding) * (done - 1)  # what is filled is rounding no more
-        return Stretch(done, changes, (0, held, 0, held - filled, 0, 0, 0), calls=told)
+        return Stretch(done, changes, (held, 0, held - filled, 0, 0, 0), calls=told)
 
-    def _with_evictions(self, changes: list[int], evicted: Several[int]) -> list[int]:
-        """Add to changes how many cached blocks were evicted to take each block."""
+    def _list(self, remainder: int) -> list[int]:
+        """List the rows of the sequences on a page."""
+        rows = self._rows[remainder] = [each.row for each in self._pages[remainder]]
+        return rows
+
+    def _evicting(self, changes: Several[int], evicted: Several[int]) -> list[int]:
+        """Say what else changes if so many cached blocks were evicted to take each of the blocks in `changes`."""
         held, taken = self._portion.held, 0
-        for change in range(0, len(changes), len(NO_CHANGE)):
-            upto = taken + changes[change + 1] // held
-            lost = sum(evicted[taken:upto])
-            changes[change + 2], changes[change + 5] = -lost * held, lost
-            taken = upto
-        return changes
+        more: list[int] = []
+        for step, field, slots in zip(changes[::3], changes[1::3], changes[2::3], strict=True):
+            if field == HELD:
+                upto = taken + slots // held
+                if lost := sum(evicted[taken:upto]):
+                    more += (step, CACHED, -lost * held, step, EVICTED, lost)
+                taken = upto
+        return more
 
     def _useless(self, page: Several[Sequence], step: int) -> int:
         """Count the slots of blocks just taken that will never be used: none but in a last block."""
-        useless = 0
-        for sequence in page if self._period > 1 and not self.allocator.rounds_up else ():
-            if sequence.due == step:
-                useless += -sequence.final % self._period
-        return useless
+        if step not in self._partly:
+            return 0
+        return sum(-each.final % self._period for each in page if each.due == step)

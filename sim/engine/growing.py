@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 NOTHING = Growth(0)
 
 
-Change: TypeAlias = tuple[int, int, int, int, int, int, int]
-"""What changes with one step of a leap: the step, from 0; held, cached, rounding and internal token slots more; blocks
-evicted; and live token slots more, besides one for each sequence."""
+HELD, CACHED, ROUNDING, INTERNAL, EVICTED, LIVE = range(6)
+Change: TypeAlias = tuple[int, int, int, int, int, int]
+"""What changes with a step, or several: held, cached, rounding and internal token slots more; blocks evicted; and live
+token slots more, besides one for each sequence."""
 
 
 class Stretch(NamedTuple):
@@ -38,7 +39,7 @@ class Stretch(NamedTuple):
 
     steps: int
     changes: Several[int]
-    """The fields of each `Change`, in order of steps, one after the other."""
+    """What changes with single steps, three numbers each: the step, from 0; the field of `Change`; and how much."""
     total: Change
     """The sum of them."""
     copies: Several[Copy] = ()
@@ -49,8 +50,13 @@ class Stretch(NamedTuple):
 
 Hides: TypeAlias = "Callable[[int, Mappings], int | None]"
 """Says how many nanoseconds of calls that are due before a step of a leap the step before hides; None if not all."""
-NO_CHANGE: Change = (0, 0, 0, 0, 0, 0, 0)
+NO_CHANGE: Change = (0, 0, 0, 0, 0, 0)
 NO_STRETCH = Stretch(0, (), NO_CHANGE)
+
+
+def noted(step: int, change: Change) -> list[int]:
+    """Write down what changes with a step, as in `Stretch.changes`."""
+    return [number for field, more in enumerate(change) if more for number in (step, field, more)]
 
 
 class Growing(ABC):
@@ -193,14 +199,17 @@ class Calendar(Noting):
                 usage, room = allocator.usage(), allocator.room
                 internal = self._grown(due[0][1], clock + done)[1]
                 held, cached, rounding = (now - then for now, then in zip(usage[:3], before[:3], strict=True))
-                changes += (done - 1, held, cached, rounding, internal, allocator.evictions() - evictions, 0)
+                lost = allocator.evictions() - evictions
+                changes += noted(done - 1, (held, cached, rounding, internal, lost, 0))
             elif due:
                 sequences = [each for _, page in due for each in page]
                 lengths = [clock + step + 1 + each.start for step, page in due for each in page]
                 allocator.grow(_rows(sequences), np.array(lengths, np.int64))
                 for step, page in due:
                     held, internal = self._grown(page, clock + step + 1)
-                    changes += (step, held, 0, 0, internal, 0, 0)
+                    changes += (step, HELD, held)
+                    if internal:
+                        changes += (step, INTERNAL, internal)
         return Stretch(done, changes, _total(changes))
 
     def _grown(self, page: Several[Sequence], step: int) -> tuple[int, int]:
@@ -300,7 +309,6 @@ class Roll(Growing):
             np.add.at(internal, done.when, self._hold(rows[done.who], done.slots))
         columns = np.array(
             [
-                np.arange(done.steps),
                 _more(done.held, usage.held),
                 cached,
                 rounding,
@@ -309,9 +317,10 @@ class Roll(Growing):
                 none,
             ]
         )
-        changes = columns.T[columns[1:].any(axis=0)].ravel().tolist()
+        field, when = columns.nonzero()
+        changes = np.stack([when, field, columns[field, when]], axis=1).ravel().tolist()
         total = _total(changes)
-        return Stretch(done.steps, changes, (*total[:3], total[3] - filled, *total[4:]), done.copies, done.copied)
+        return Stretch(done.steps, changes, (*total[:2], total[2] - filled, *total[3:]), done.copies, done.copied)
 
     def _hold(self, rows: Ints, slots: Ints) -> Ints:
         """Take over what rows hold, one that grew several times the last; returns how many slots more are useless.
@@ -334,8 +343,11 @@ def _more(values: Ints, before: int) -> Ints:
 
 
 def _total(changes: Several[int]) -> Change:
-    held, cached, rounding, internal, evicted, live = (sum(changes[field::7]) for field in range(1, 7))
-    return 0, held, cached, rounding, internal, evicted, live
+    total = [0] * len(NO_CHANGE)
+    for field, more in zip(changes[1::3], changes[2::3], strict=True):
+        total[field] += more
+    held, cached, rounding, internal, evicted, live = total
+    return held, cached, rounding, internal, evicted, live
 
 
 def _rows(sequences: Several[Sequence]) -> Ints:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sim.engine.plan import MoveKind, Plan
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from sim.engine.executor import Executor
@@ -45,8 +46,8 @@ def leap(
     if foresight is None:
         return None
     durations = foresight.durations
-    steps, ends = len(durations), durations.cumsum()
-    if steps > 1 and ends[-2] >= until:
+    steps, ends = len(durations), np.add.accumulate(durations)
+    if steps > 1 and int(ends[-2]) >= until:
         steps = 1 + int(ends.searchsorted(until, side="left"))
     done = serving.growing.stretch(
         steps, lambda step, calls: foresight.hides(calls, int(durations[step - 1]) if step else before)

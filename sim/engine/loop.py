@@ -3,6 +3,9 @@
 The engine asks the scheduler for a plan, an executor how long it takes, advances the clock
 and books what the step produced.  When the next plans are certain (every running sequence
 decodes, nothing can be let in) it leaps over them (`sim.engine.leaping`).
+
+As long as it is busy nobody can interrupt it, so it is ahead of SimPy's clock, which it
+waits for when it has nothing to do.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from sim.engine.growing import NO_CHANGE
 from sim.engine.jobs import NEVER, Job
 from sim.engine.leaping import leap
 from sim.engine.serving import Blocked, Serving, StalledError
-from sim.telemetry import PLACE, EventLog, RequestLog, Sink, Step, StepLog
+from sim.telemetry import PLACE, EventLog, RequestLog, Sink, StepLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -91,6 +94,8 @@ class Engine:
 
         """
         self.env = simpy.Environment(initial_time=0)
+        self.now = 0
+        """The clock, in nanoseconds."""
         self.requests = requests
         self.content = content
         self.scheduler = scheduler
@@ -145,12 +150,6 @@ class Engine:
         self.event_log.flush()
         self.request_log.flush(self._sink, self.requests.prefix_groups())
         self.block_log.flush(self._sink)
-
-    @property
-    def now(self) -> int:
-        """The clock, in nanoseconds."""
-        now: int = self.env.now  # type: ignore[assignment]  # we never wait for parts of a nanosecond
-        return now
 
     def _settle(self, job: Job) -> None:
         if job.rows and job.ticket not in self.serving.prefilling:
@@ -210,7 +209,7 @@ class Engine:
     def _serve(self, progress: Callable[[int], None] | None) -> Generator[simpy.Event, object, None]:
         env, serving, scheduler, arrivals = self.env, self.serving, self.scheduler, self.arrivals
         while True:
-            now = env.now
+            now = self.now
             if arrivals.soonest <= now:
                 self._let_arrive()
             if now >= self._horizon:
@@ -218,19 +217,20 @@ class Engine:
             if not serving.running and not serving.waiting:
                 if not arrivals.pending:
                     return
-                yield env.timeout(self._idle())
+                self.now += self._idle()
+                yield env.timeout(self.now - env.now)
                 continue
             if self._certain() and self._pays() and (leapt := self._leap()):
                 steps, duration = leapt
-                yield env.timeout(duration)
+                self.now += duration
                 self._book_decodes(steps)
             else:
                 plan = scheduler.plan(serving)
                 if plan.empty:
                     self._stalled(plan)
-                yield env.timeout(self._start(plan))
+                self.now += self._start(plan)
                 self._book(plan)
-            if env.now >= self.block_log.due:
+            if self.now >= self.block_log.due:
                 self.block_log.take(self.now, serving)
             if progress is not None:
                 progress(self.request_log.counts["finished"])
@@ -293,8 +293,7 @@ class Engine:
         gap, gap_tokens = self._gaps(plan.decodes, now + duration)
         row = self._row(now, prefill, plan.decodes, gap, gap_tokens, len(plan.preempted))
         if any(plan.mappings):
-            calls = {"mapping_hidden": plan.hidden, "mapping_exposed": plan.exposed}
-            row = row._replace(mapped_pages=plan.mappings.mapped, **calls)
+            row = (*row[:-3], plan.mappings.mapped, plan.hidden, plan.exposed)
         self.log.add(row, duration)
         self.steps += 1
         return duration
@@ -308,14 +307,17 @@ class Engine:
         gap_tokens: int,
         preemptions: int,
         since: Change = NO_CHANGE,
-    ) -> Step:
-        """Say what is true while a step runs; what memory has changed `since` (a sum of `Change`) is taken back."""
+    ) -> tuple[int, ...]:
+        """Fill in a `Step`: what is true while one runs; what memory has changed `since` is taken back.
+
+        Its last three fields, about pages that are mapped, are 0.
+        """
         serving = self.serving
         allocator = serving.allocator
         live, internal, external, usage = serving.shares()
         evicted, self._evicted = allocator.evictions() - self._evicted, allocator.evictions()
-        _, held, cached, rounding, useless, lost, written = since
-        return Step(
+        held, cached, rounding, useless, lost, written = since
+        return (
             self.steps,
             now,
             serving.seats,
@@ -338,6 +340,9 @@ class Engine:
             PLACE[serving.blocked],
             0 if allocator.recomputes else decodes * allocator.token_slots,
             decodes if allocator.rounds_up else 0,
+            0,
+            0,
+            0,
         )
 
     def _gaps(self, decodes: int, end: int) -> tuple[int, int]:
