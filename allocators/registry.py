@@ -12,8 +12,9 @@ builds its models from them.  A third party adds a kind under the entry-point gr
     [project.entry-points."kvsim.allocators"]
     slab = "my_package:SlabAllocator"
 
-Modules are imported only when asked for.  A plug-in that is broken is left out of `kinds()`
-with a one-line warning, and is an error only for those who name it.
+Modules are imported only when asked for.  A plug-in that is broken, or takes the name of a
+built-in kind, is left out of `kinds()` with a one-line warning, and is an error only for those
+who name it.  For a built-in kind no plug-ins are looked for: it takes as long as some runs.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from allocators.answers import Measure
 from allocators.base import Allocator
 from allocators.errors import AllocatorError
 from allocators.options import Option, Value, meant, resolve
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "kvsim.allocators"
 REQUIRED = ("admit", "can_grow", "check", "grow", "never", "release", "usage")
@@ -100,12 +104,11 @@ def find(kind: str) -> type[Allocator]:
         AllocatorError: there is no such kind, or its plug-in is broken.
 
     """
-    points = _plugins().get(kind)
-    if points:
+    if kind in BUILT_IN:
+        return BUILT_IN[kind]
+    if points := _plugins().get(kind):
         return _load(kind, points)
-    if kind not in BUILT_IN:
-        raise AllocatorError(f"unknown allocator {kind}{meant(kind, names())}; known: {', '.join(names())}")
-    return BUILT_IN[kind]
+    raise AllocatorError(f"unknown allocator {kind}{meant(kind, names())}; known: {', '.join(names())}")
 
 
 def measure(kind: str, options: Mapping[str, Value], facts: Mapping[str, Value] = MappingProxyType({})) -> Measure:
@@ -151,6 +154,8 @@ def create(
 
 def _plugins() -> dict[str, list[EntryPoint]]:
     """Group installed entry points by kind; the same one seen twice on the path counts once."""
+    from importlib.metadata import entry_points  # noqa: PLC0415  (start-up time of runs without plug-ins)
+
     found: dict[str, list[EntryPoint]] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         same = found.setdefault(point.name, [])

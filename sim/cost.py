@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from sim.shapes import Replays
 
     Ints = npt.NDArray[np.int64]
+    Floats = npt.NDArray[np.float64]
     Maximum = Callable[[Any, Any], Any]
 
 Amount: TypeAlias = Any
@@ -245,7 +246,7 @@ class CostModel:
         nanoseconds: int = round(seconds * 1e9)
         return nanoseconds
 
-    def leap_ns(self, load: Load, **changing: Ints) -> Ints:
+    def leap_ns(self, load: Load, **changing: Ints | Floats) -> Ints:
         """Nanoseconds of each of several steps, equal to `step_ns` of every one of them.
 
         Args:
@@ -278,7 +279,7 @@ class CostModel:
         steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
         return steps
 
-    def decode_ns(self, seqs: int, contexts: npt.NDArray[np.float64]) -> Ints:
+    def decode_ns(self, seqs: int, contexts: Floats) -> Ints:
         """Nanoseconds of each of several pure decode steps of `seqs` sequences, `contexts[i]` K/V tokens in step i.
 
         (Whole numbers, but given as what they are multiplied as.)
@@ -333,7 +334,7 @@ class CostModel:
         """Seconds of a captured step but for attention; None if it is not known to be one."""
         return None if self._replays is None else self._replays.seconds(decodes, tokens, chunks)
 
-    def _replay_each(self, tokens: Any, decodes: Any, chunks: Any) -> npt.NDArray[np.float64]:
+    def _replay_each(self, tokens: Any, decodes: Any, chunks: Any) -> Floats:
         """Return the same of each of several steps, NaN where it is None."""
         each = zip(*(np.ravel(counts).tolist() for counts in np.broadcast_arrays(decodes, tokens, chunks)), strict=True)
         found = [self._replay(*counts) for counts in each]

@@ -14,7 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from allocators.errors import AllocatorError
 from allocators.options import Value, meant
-from allocators.registry import BUILT_IN, find
+from allocators.registry import find
 from workloads.spec import Spec
 
 Fault: TypeAlias = tuple[Literal["bad_option", "unknown_option"], str, Any, str]
@@ -50,8 +50,7 @@ class AllocatorSpec(Spec):
         if not isinstance(given, Mapping) or not isinstance(kind := given.get("kind"), str):
             return given
         try:
-            # Looking for plug-ins costs 4 ms each time; a built-in kind needs none.
-            options = (BUILT_IN.get(kind) or find(kind)).options
+            options = find(kind).options
         except AllocatorError as error:
             raise _error([("bad_option", "kind", kind, str(error))]) from None
         faults: list[Fault] = []

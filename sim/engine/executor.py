@@ -97,7 +97,7 @@ class Simulated:
     def _durations(self, serving: Serving, steps: int) -> Ints:
         count, known = len(serving.decoding), serving.context
         if not (self._recomputes or self._window or serving.allocator.concatenates):
-            contexts = np.arange(known + count, known + count * steps + 1, count, np.float64)
+            contexts = np.arange(known + count, known + count * steps + 1, count, dtype=np.float64)
             return self._cost.decode_ns(count, contexts)
         ahead = np.arange(1, steps + 1)
         load = self._with_decodes(Load(samples=count), serving, count, ahead)
