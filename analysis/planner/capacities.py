@@ -20,6 +20,9 @@ GOODPUT = ("goodput", "Requests within the SLO", "%", 100)
 CURVES = (*FIGURES[3:10], GOODPUT, *(one for one in FIGURES if one[0] in ("throughput_rps", "batch_size")))
 """Figures of a curve: latencies, goodput, throughput, batch."""
 
+FAILED = "failed: "
+"""How `limited_by` begins where a run could not be done."""
+
 
 def curve_figures(aims: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, float]]:
     """Return the figures of curves, those of the objectives first."""
@@ -46,7 +49,10 @@ def summarise(
 
     """
     kinds = {row["allocator"]: row["kind"] for row in rows}
-    told = [{**answer, **_capacity(answer), "kind": kinds.get(answer["allocator"], "")} for answer in answers]
+    told = [
+        {**answer, **_capacity(answer), "stays": _stays(rows, answer), "kind": kinds.get(answer["allocator"], "")}
+        for answer in answers
+    ]
     return {
         "schema": SCHEMA_VERSION,
         "unit": unit,
@@ -60,7 +66,7 @@ def summarise(
 
 def _capacity(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Mean and interval; a replication that sustains no rate counts as 0, one without an end as `at_least`."""
-    searches = [one for one in answer["searches"] if not one["limited_by"].startswith("failed")]
+    searches = [one for one in answer["searches"] if not one["limited_by"].startswith(FAILED)]
     values = np.array([one["sustained"] or 0.0 for one in searches])
     return {
         "n": len(values),
@@ -68,6 +74,24 @@ def _capacity(answer: Mapping[str, Any]) -> dict[str, Any]:
         "none": sum(one["sustained"] is None for one in searches),
         "at_least": any(one["not_sustained"] is None and one["sustained"] is not None for one in searches),
     }
+
+
+def _stays(rows: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> float | None:
+    """For how many times as long as a request stays do requests arrive, at the rate that is sustained.
+
+    Where that is little a run is all start and end, and its figures are not those of the rate.  Mean over
+    replications; None if none sustains a rate, or all its requests arrive at once.
+    """
+    best = {one["repeat"]: one["sustained"] for one in answer["searches"] if one["sustained"]}
+    found = [
+        (row["requests.total"] - row["requests.refused"]) / row["offered_rps"] / row["e2e_s"]
+        for row in rows
+        if (row["cell"], row["allocator"]) == (answer["point"], answer["allocator"])
+        and row["rate"] == best.get(row["repeat"])
+        and row["offered_rps"]
+        and row["e2e_s"]
+    ]
+    return float(np.mean(found)) if found else None
 
 
 def reference(answers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

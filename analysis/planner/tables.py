@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.numbers import short
+from analysis.planner.capacities import FAILED
 from analysis.stats import Verdict
 from analysis.table import STYLES
 from analysis.terminal import plain, stiff
@@ -97,9 +98,12 @@ def sustained(answer: Mapping[str, Any]) -> str:
 
 
 def broken(answer: Mapping[str, Any]) -> str:
-    """Say what does not hold just above the capacity: the objectives, or the queue, of all replications."""
-    found = [word for one in answer["searches"] for word in one["limited_by"].split(", ") if word]
-    return ", ".join(dict.fromkeys(found))
+    """Say what does not hold just above the capacity: the objectives, or the queue, of all replications.
+
+    Why a run could not be done is said by `failures`.
+    """
+    reasons = ["failed" if one["limited_by"].startswith(FAILED) else one["limited_by"] for one in answer["searches"]]
+    return ", ".join(dict.fromkeys(word for reason in reasons for word in reason.split(", ") if word))
 
 
 def times(ratio: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from analysis.planner.tables import capacity_table
+from analysis.planner.words import capacity_findings
 from sim.cli.output import AsJson
 from sim.cli.planning import answered, hands, interrupted
 from sim.cli.progress import counted
@@ -88,5 +89,6 @@ def capacity(
             )
     except KeyboardInterrupt:
         return interrupted(folder)
-    answered(summary, folder, capacity_table(summary, [axis.key for axis in over]), as_json=json)
+    warnings = [one.text for one in capacity_findings(summary) if one.tone == "warning"]
+    answered(summary, folder, capacity_table(summary, [axis.key for axis in over]), warnings, as_json=json)
     return None

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from analysis.planner.page import write_page
 from analysis.planner.reading import CELLS
 from analysis.planner.tables import failures
@@ -14,7 +16,7 @@ from sim.cli.output import WIDTH, emit, lay_out, terminal
 from sim.planner.backends import make
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -42,7 +44,9 @@ def interrupted(folder: Path) -> int:
     return INTERRUPTED
 
 
-def answered(summary: Mapping[str, Any], folder: Path, table: Table, *, as_json: bool) -> None:
+def answered(
+    summary: Mapping[str, Any], folder: Path, table: Table, warnings: Iterable[str] = (), *, as_json: bool
+) -> None:
     """Write the page, and print what was found: a document, or the table and what else there is to say."""
     page = write_page(folder)
     if as_json:
@@ -50,6 +54,8 @@ def answered(summary: Mapping[str, Any], folder: Path, table: Table, *, as_json:
         return
     console = terminal(at_least=WIDTH)
     lay_out(console, table)
+    for line in warnings:
+        console.print(Text(line))
     told(console, summary["failed"], folder, page)
 
 

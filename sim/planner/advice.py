@@ -11,7 +11,7 @@ The budget counts simulations, so that an answer does not depend on how fast the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -57,22 +57,42 @@ class Tried(NamedTuple):
     """Compared with the file as it is."""
 
 
+class Source(NamedTuple):
+    """What the requests of a workload are like."""
+
+    drawn: bool
+    """Whether replications differ: a trace is the same every time."""
+    shared: bool
+    """Whether prompts may begin alike."""
+
+    @classmethod
+    def of(cls, workload: Workload) -> Self:
+        """Look at two replications."""
+        first, second = (make_requests(workload, repeat) for repeat in (0, 1))
+        alike = np.array_equal(first.arrival_s, second.arrival_s) and np.array_equal(
+            first.prompt_tokens, second.prompt_tokens
+        )
+        return cls(not alike, first.prefixes is not None)
+
+
 class Adviser:
     """One question and what has been tried for it."""
 
     def __init__(
-        self, base: Base, place: int, aims: Sequence[Objective], executor: Executor, repeats: int, budget: int
+        self,
+        base: Base,
+        place: int,
+        aims: Sequence[Objective],
+        executor: Executor,
+        source: Source,
+        repeats: int,
+        budget: int,
     ) -> None:
         """Ask about the allocator at `place`."""
         self.base, self.place, self.aims, self.executor = base, place, aims, executor
         self.limits = _as_slo(aims)
-        first, second = (make_requests(base.workload, repeat) for repeat in (0, 1))
-        self.drawn = not np.array_equal(first.arrival_s, second.arrival_s) or not np.array_equal(
-            first.prompt_tokens, second.prompt_tokens
-        )
-        """Whether replications differ: a trace is the same every time."""
-        self.shared = first.prefixes is not None
-        self.repeats = repeats if self.drawn else 1
+        self.source = source
+        self.repeats = repeats
         self.left = budget
         self.tried: list[Tried] = []
         self.rows: list[dict[str, Any]] = []
@@ -157,19 +177,21 @@ def advise(
         UserError: the file cannot run, the budget is too small, or `out` holds something else.
 
     """
+    setup, source = prepare(base.workload), Source.of(base.workload)
+    repeats = repeats if source.drawn else 1
+    if budget < (1 + LEAST) * repeats:
+        raise UserError(f"--budget {budget}: give at least {(1 + LEAST) * repeats} simulations")
     store = Store(out, "advice", base.workload, resume=resume)
     store.describe({"vary": [], "slo": [one.text for one in aims], "allocator": base.labels[place], "budget": budget})
-    ask = Adviser(base, place, aims, Executor(store, backend, progress), repeats, budget)
-    if budget < (1 + LEAST) * ask.repeats:
-        raise UserError(f"--budget {budget}: give at least {(1 + LEAST) * ask.repeats} simulations")
+    ask = Adviser(base, place, aims, Executor(store, backend, progress), source, repeats, budget)
     (before,) = ask.run([()])
     if before is None:
         raise UserError(f"the file cannot run as it is: {ask.failure(())}")
     alone = ask.jobs(())[0].workload
-    offered, left_out = changes(prepare(base.workload), place, shared=ask.shared)
+    offered, left_out = changes(setup, place, shared=source.shared)
     what = limits(prepare(alone))
     unlike = [*_by_relevance(offered, bound(what)["name"])]
-    machine = hardware(prepare(base.workload), place)
+    machine = hardware(setup, place)
     room = ask.left // ask.repeats - len(machine)
     if len(unlike) > room:
         left_out += [f"{one.text}: beyond the budget" for one in unlike[max(room, 0) :]]
@@ -235,7 +257,7 @@ def _together(ask: Adviser, start: Tried, singles: Sequence[Tried], before: list
         if not best.changes:
             best = one
             continue
-        if ask.left < ask.repeats * (2 if ask.drawn else 1):
+        if ask.left < ask.repeats * (2 if ask.source.drawn else 1):
             break
         some = (*best.changes, *one.changes)
         (records,) = ask.run([some])
@@ -246,7 +268,7 @@ def _together(ask: Adviser, start: Tried, singles: Sequence[Tried], before: list
 
 def _confirm(ask: Adviser, best: Tried) -> dict[str, Any] | None:
     """Measure the choice on replications that had no part in it; None where there are none, or nothing was chosen."""
-    if not best.changes or not ask.drawn or ask.repeats < 2 or ask.left < 2 * ask.repeats:
+    if not best.changes or not ask.source.drawn or ask.repeats < 2 or ask.left < 2 * ask.repeats:
         return None
     before, after = ask.run([(), best.changes], begin=ask.repeats)
     if before is None or after is None:

@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from analysis.planner.capacities import summarise
+from analysis.planner.capacities import FAILED, summarise
 from analysis.planner.rows import row
+from sim.errors import UserError
 from sim.planner.execute import Executor
 from sim.planner.rates import Rate, rate_of
 from sim.planner.slo import share_good
 from sim.planner.store import Store
-from sim.planner.sweep import write_rows
-from sim.planner.vary import Axis, shown
+from sim.planner.sweep import failures, write_rows
+from sim.planner.vary import Axis
 from sim.rundir import write_json
 
 if TYPE_CHECKING:
@@ -61,9 +62,14 @@ class Search:
     tried: dict[Fraction, Record] = field(default_factory=dict)
 
     @property
+    def failed(self) -> bool:
+        """Whether a run could not be done."""
+        return self.why.startswith(FAILED)
+
+    @property
     def next(self) -> Fraction | None:
         """The rate to try next; None if the search is over."""
-        if self.why.startswith("failed"):
+        if self.failed:
             return None
         if self.low is None and self.high is None:
             return Fraction(0)
@@ -122,7 +128,7 @@ class Searching:
             if job.key in records:
                 search.learn(exponent, records[job.key], self.aims)
             else:
-                search.why = f"failed: {self.executor.failures[job.key].why}"
+                search.why = f"{FAILED}{self.executor.failures[job.key].why}"
 
     def bisect(self) -> None:
         """Take all searches to their end."""
@@ -183,7 +189,7 @@ def capacity(
         the summary.
 
     Raises:
-        UserError: the workload has no rate, or `out` holds something else.
+        UserError: the workload has no rate, `out` holds something else, or nothing could be run.
 
     """
     points = list(base.points(over))
@@ -207,14 +213,20 @@ def capacity(
     if curves:
         at_work.curves()
     rows = [_row(at_work, search, exponent) for search in searches for exponent in sorted(search.tried)]
-    if rows:
-        write_rows(out, rows)
+    failed = failures(
+        (one.point, points[one.point].settings, base.labels[one.place], one.repeat, one.why.removeprefix(FAILED))
+        for one in searches
+        if one.failed
+    )
+    if not rows:
+        raise UserError(f"every search failed; the first: {failed[0]['why']}")
+    write_rows(out, rows)
     summary = summarise(
         rows,
         [_answer(at_work, group) for group in at_work.grouped()],
         [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
         rates[0].unit,
-        [_failure(at_work, search) for search in searches if search.why.startswith("failed")],
+        failed,
     )
     write_json(out / "summary.json", summary)
     return summary
@@ -248,9 +260,3 @@ def _answer(at_work: Searching, group: Sequence[Search]) -> dict[str, Any]:
             for one in group
         ],
     }
-
-
-def _failure(at_work: Searching, search: Search) -> dict[str, Any]:
-    settings, label = dict(at_work.points[search.point].settings), at_work.base.labels[search.place]
-    where = ", ".join(filter(None, [shown(settings), label, f"replication {search.repeat + 1}"]))
-    return {"settings": settings, "allocator": label, "where": where, "why": search.why.removeprefix("failed: ")}

@@ -12,6 +12,7 @@ from sim.errors import UserError
 from sim.planner.job import Job, digest
 from sim.planner.vary import MOST, Axis, axes
 from sim.setup import prepare
+from workloads.labels import labels as label_all
 from workloads.labels import named
 from workloads.loader import open_document, parse
 from workloads.schema import Telemetry
@@ -41,13 +42,13 @@ class Base:
         """Read `file`, a workload file or preset, with `--set` settings.
 
         Raises:
-            WorkloadError, UserError: the file cannot run as it is.
+            WorkloadError: there is no such file, or something in it is wrong.
 
         """
         self._document, folder = open_document(file, settings)
         self._folder = folder.resolve()
         self.workload = parse(self._document, self._folder)
-        self.labels = tuple(case.label for case in prepare(self.workload).cases)
+        self.labels = tuple(label_all(self.workload.allocators))
         """Of the allocators: what they are called whatever is varied about them."""
         self._digests: dict[str, str] = {}
 
@@ -55,10 +56,12 @@ class Base:
         """Read `--vary` settings, and check each value by itself.
 
         Raises:
-            UserError, WorkloadError: one line for each fault.
+            UserError, WorkloadError: one line for each fault; or nothing is varied and the file cannot run as it is.
 
         """
         found = axes(vary, named(self.workload.allocators))
+        if not found:  # what is varied may be what is at fault: a model that needs several GPUs
+            prepare(self.workload)
         if (size := prod(len(axis.values) for axis in found)) > MOST:
             raise UserError(f"--vary: {size:,} combinations; at most {MOST:,}")
         for axis in found:

@@ -11,7 +11,6 @@ from analysis.planner.rows import row
 from analysis.planner.sweeps import summarise
 from sim.errors import UserError
 from sim.planner.execute import Executor
-from sim.planner.job import Failed
 from sim.planner.sample import seconds_per_request
 from sim.planner.store import Store
 from sim.planner.vary import shown
@@ -19,7 +18,7 @@ from sim.rundir import write_json
 from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from sim.planner.backends import Backend
@@ -82,12 +81,12 @@ def sweep(
         for job in cell.jobs
         if job.key in records
     ]
-    failed = [
-        failure(cell, job, executor.failures[job.key])
+    failed = failures(
+        (cell.number, cell.point.settings, job.label, job.repeat, executor.failures[job.key].why)
         for cell in grid
         for job in cell.jobs
         if job.key in executor.failures
-    ]
+    )
     if not rows:
         raise UserError(f"every cell failed; the first: {failed[0]['why']}")
     write_rows(out, rows)
@@ -101,11 +100,23 @@ def _as(job: Job, record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "entry": {**record["entry"], "repeat": job.repeat}}
 
 
-def failure(cell: Cell, job: Job, failed: Failed) -> dict[str, Any]:
-    """Say which job failed, and why."""
-    settings = dict(cell.point.settings)
-    where = ", ".join(filter(None, [shown(settings), job.label, f"replication {job.repeat + 1}"]))
-    return {"cell": cell.number, "settings": settings, "allocator": job.label, "where": where, "why": failed.why}
+def failures(found: Iterable[tuple[int, Mapping[str, Any], str, int, str]]) -> list[dict[str, Any]]:
+    """Say which simulations failed, and why; replications that failed for one reason together.
+
+    Args:
+        found: cell, settings, label of the allocator, replication from 0, and why, in that order.
+
+    """
+    alike: dict[tuple[int, str, str], tuple[Mapping[str, Any], list[int]]] = {}
+    for cell, settings, label, repeat, why in found:
+        alike.setdefault((cell, label, why), (settings, []))[1].append(repeat)
+    told = []
+    for (cell, label, why), (settings, repeats) in alike.items():
+        number = ", ".join(str(repeat + 1) for repeat in repeats)
+        of = f"replication{'s' if len(repeats) > 1 else ''} {number}"
+        where = ", ".join(filter(None, [shown(settings), label, of]))
+        told.append({"cell": cell, "settings": dict(settings), "allocator": label, "where": where, "why": why})
+    return told
 
 
 def write_rows(out: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -181,6 +181,7 @@ def test_the_command_says_what_limits_and_what_helps(
         (["--budget", "3"], "--budget 3: give at least 12 simulations"),
         (["--allocator", "pagd"], "no allocator has the label or kind pagd (did you mean paged?); there are: paged"),
         (["--slo", "tfft_s=1"], "unknown figure"),
+        (["--set", "model.tensor_parallel=3"], "cannot be divided over tensor_parallel 3"),
     ],
 )
 def test_a_question_that_makes_no_sense_is_one_line(
@@ -192,3 +193,4 @@ def test_a_question_that_makes_no_sense_is_one_line(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+    assert not Path("runs").exists()  # or what is there is lost

@@ -283,6 +283,37 @@ def test_an_interrupted_search_keeps_what_finished(
     assert not Path("x/summary.json").exists()
 
 
+def test_searches_that_cannot_run_are_said_once_and_if_none_can_that_is_an_error(
+    workload: Path, capsys: Capture
+) -> None:
+    line = ["capacity", str(workload), "--quiet", "--no-curves", "--precision", "1", "--repeat", "2"]
+    assert main([*line, "--vary", "device.kv_memory_gib=0.0000001,0.0005"]) == 0
+    out = capsys.readouterr().out
+    for label in ("preallocated", "paged"):
+        assert f"failed: kv_memory_gib=1e-07, {label}, replications 1, 2: " in out
+    assert out.count("failed: ") == 2
+    assert main([*line, "--vary", "device.kv_memory_gib=0.0000001", "--out", "z"]) == FAULT
+    said = capsys.readouterr().err
+    assert said.startswith("every search failed; the first: ")
+    assert said.count("\n") == 1
+
+
+def test_a_run_too_short_for_a_rate_is_said(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--quiet", "--no-curves", "--precision", "1", "--set", "slo={e2e_s: 0.05}"]
+    told = {}
+    for count in (30, 3000):
+        assert main([*line, "--set", f"requests.count={count}", "--out", f"x{count}", "--json"]) == 0
+        (told[count],) = [one for one in json.loads(capsys.readouterr().out)["answers"] if one["allocator"] == "paged"]
+        assert main([*line, "--set", f"requests.count={count}", "--out", f"x{count}", "--resume"]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        few = f"requests arrive for only {told[count]['stays']:.1f} times as long as one stays"
+        assert (f"paged: at that rate {few}" in said) == (count == 30)
+    rows = pq.read_table("x3000/results.parquet").to_pandas()
+    rows = rows[rows["sustained"] & (rows["allocator"] == "paged")]
+    best = rows.loc[rows.groupby("repeat")["rate"].idxmax()]
+    assert told[3000]["stays"] == pytest.approx((3000 / best["offered_rps"] / best["e2e_s"]).mean())
+
+
 def test_the_papers_order_holds_for_opt_13b() -> None:
     """At 1.5 requests a second figure 12 has vLLM alone below 0.2 s a token (here: 400 s of it)."""
     assert load_workload("sosp23_sharegpt").slo.normalized_latency_s == 0.2

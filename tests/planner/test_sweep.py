@@ -143,6 +143,19 @@ def test_a_cell_that_fails_is_reported_and_stops_no_other(workload: Path, capsys
     assert capsys.readouterr().err.startswith("every cell failed; the first: ")
 
 
+def test_what_is_varied_may_be_what_keeps_the_file_from_running(workload: Path, capsys: Capture) -> None:
+    line = ["sweep", str(workload), "--set", "model=llama-3.1-70b", "--set", "device=h100-80gb", "--quiet"]
+    assert main(line) == FAULT
+    assert capsys.readouterr().err.startswith("llama-3.1-70b does not fit on h100-80gb: ")
+    assert not Path("runs").exists()
+    assert main([*line, "--vary", "model.tensor_parallel=1,4", "--repeat", "2", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert [cell["settings"] for cell in summary["cells"]] == [{"model.tensor_parallel": 4}] * 2
+    assert [one["where"] for one in summary["failed"]] == [
+        f"tensor_parallel=1, {label}, replications 1, 2" for label in ("preallocated", "paged")
+    ]
+
+
 def test_a_bug_in_a_cell_is_a_line_of_the_report(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by nothing")
