@@ -19,7 +19,7 @@ from sim.coefficients import Coefficients
 from sim.cost import Load
 from sim.devices import resolve_device
 from sim.errors import UserError, suggest
-from sim.shapes import Shape
+from sim.replays import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,8 +75,8 @@ class Calibration:
     """What the cost model says with these coefficients, for each point."""
     parameters: int = 0
     """Weights of the model, by which it is known again."""
-    captured: Mapping[Shape, float] = field(default_factory=dict, repr=False)
-    """Seconds that a step of each shape took that is replayed from a CUDA graph, its lanes empty."""
+    captured: tuple[Replay, ...] = field(default=(), repr=False)
+    """Steps of captured shapes."""
 
     @property
     def name(self) -> str:
@@ -132,8 +132,8 @@ def load_coefficients(path: Path) -> Coefficients:
     return Coefficients().changed(_read(path)["coefficients"], str(path))
 
 
-def load_captured(path: Path, geometry: Geometry, device: Device) -> dict[Shape, float]:
-    """Read how long captured steps take, in seconds by shape; nothing of another model or device.  Raises UserError."""
+def load_captured(path: Path, geometry: Geometry, device: Device) -> tuple[Replay, ...]:
+    """Read how long captured steps take; nothing of another model or device.  Raises UserError."""
     content = _read(path)
     try:
         table = content["captured"]
@@ -141,15 +141,16 @@ def load_captured(path: Path, geometry: Geometry, device: Device) -> dict[Shape,
         served = geometry.name, geometry.model.dtype, geometry.kv_dtype, geometry.parameters, geometry.tensor_parallel
         where = resolve_device(content.get("peaks") or {"name": content["device"]})
         alike = measured == served and (where.bandwidth, where.flops) == (device.bandwidth, device.flops)
-        return _shapes(table) if alike else {}
+        return _replays(table) if alike else ()
     except KeyError:  # nothing was captured
-        return {}
+        return ()
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: captured: {error}") from None
 
 
-def _shapes(table: Mapping[str, Any]) -> dict[Shape, float]:
-    return {Shape(decodes, tokens, chunks): float(seconds) for decodes, tokens, chunks, seconds in table["steps"]}
+def _replays(table: Mapping[str, Any]) -> tuple[Replay, ...]:
+    rows = table["steps"]
+    return tuple(Replay(int(n), int(t), int(c), int(read), float(seconds)) for n, t, c, read, seconds in rows)
 
 
 def fitted_in(path: Path) -> tuple[str, ...]:
@@ -174,7 +175,7 @@ def load_calibration(path: Path) -> Calibration:
             points=tuple(points),
             fitted_s=tuple(row["fitted_s"] for row in rows),
             parameters=content.get("captured", {}).get("parameters", 0),
-            captured=_shapes(content["captured"]) if "captured" in content else {},
+            captured=_replays(content["captured"]) if "captured" in content else (),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a whole calibration: {error}") from None
@@ -245,12 +246,12 @@ def text_of(calibration: Calibration) -> str:
         lines += [
             "",
             "[captured]",
-            "# Padded steps as replayed from CUDA graphs, their lanes empty, so that attention has nothing to read.",
+            "# Padded steps as replayed from CUDA graphs: all lanes of decodes taken, chunks at the start of prompts.",
             "# For this model on this device they take the place of what the coefficients say of products.",
             f"parameters = {calibration.parameters}",
-            "# [decodes, tokens of chunks, chunks, seconds]",
+            "# [decodes, tokens of chunks, chunks, K/V tokens that the decodes attend to, seconds]",
             "steps = [",
-            *(f"  {_value([*shape, seconds])}," for shape, seconds in sorted(calibration.captured.items())),
+            *(f"  {_value(replay)}," for replay in sorted(calibration.captured)),
             "]",
         ]
     return "\n".join([*lines, ""])

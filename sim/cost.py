@@ -22,6 +22,8 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
                 each doubling from 64 KiB on, and small_page_unmap_s.  Those that were foreseen count as far as they
                 take longer than the step before, which they run beside
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
+    replays     a step of a captured shape takes what it was measured to take (`sim.replays`), where a calibration knows
+                that, and only what chunks attend to before their own tokens, moves and waiting are added
     launches    a step that prefills more than captured_tokens takes at least step_overhead_s + launch_layer_s x
                 layers, moves aside, less run_ahead x the step before it if that ran decodes alone; where attention
                 goes sequence by sequence, any step at least step_overhead_s + (separate_launch_layer_s +
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from allocators.answers import Mappings
     from sim.devices import Device
     from sim.models.geometry import Geometry
-    from sim.shapes import Replays
+    from sim.replays import Replays
 
     Ints = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
@@ -149,8 +151,7 @@ class CostModel:
             block_size: token slots of one of its blocks.
             separate: whether attention goes sequence by sequence (`separate_launch_layer_s` applies).
             page_bytes: size of the physical pages that are mapped on demand, if any are.
-            replays: how long captured steps take but for attention, where that has been measured; else the roofline
-                says so.
+            replays: how long captured steps take, where that has been measured; else the roofline says so.
 
         """
         self.geometry, self.device, self.attention = geometry, device, attention
@@ -166,7 +167,7 @@ class CostModel:
         self._prefilling = layers * c.prefill_layer_s
         self._separate = separate
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
-        self._captured = c.captured_tokens
+        self._captured = c.captured_tokens if replays is None else 0.0  # what is not among them is launched
         self._replays = replays
         self._host = c.prefill_host_s
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
@@ -223,24 +224,8 @@ class CostModel:
 
     def step_ns(self, load: Load) -> int:
         """Nanoseconds of one step."""
-        launched = load.prefill_tokens > self._captured or self._separate
-        if load.prefill_tokens or load.prefill_seqs or load.samples != load.decode_seqs:
-            replay = self._replay(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
-            if replay is None:
-                seconds = self._products(load, max, self._experts_read)
-                launched = launched or (load.prefill_tokens > 0 and self._replays is not None)
-            else:
-                seconds = replay
-        else:
-            seconds = self._alone(load.decode_seqs)
-        if load.decode_seqs:
-            seconds += self._decode(load, max)
-        if load.prefill_tokens:
-            seconds += self._prefill(load, max)
-        if launched:
-            seconds = max(seconds, self._floor(load))
-        elif self._host and load.prefill_tokens:
-            seconds += self._waiting(load, max)
+        replayed = None if self._replays is None else self._replayed(self._replays, load)
+        seconds = self._roofline(load) if replayed is None else replayed
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
             seconds += self._moves(load, max)
         nanoseconds: int = round(seconds * 1e9)
@@ -256,21 +241,20 @@ class CostModel:
         """
         if changing:
             load = load._replace(**changing)
+        if self._replays is not None:
+            fields = np.broadcast_arrays(*load)
+            each = zip(*(field.ravel().tolist() for field in fields), strict=True)
+            return np.array([self.step_ns(Load(*values)) for values in each], np.int64).reshape(fields[0].shape)
         counts = load.prefill_tokens, load.decode_seqs, load.prefill_seqs, load.samples
         if any(isinstance(count, np.ndarray) for count in counts):
             seconds = self._products(load, np.maximum, self._experts_read_each)
         else:
             seconds = self._products(load, max, self._experts_read)
-        replay = None if self._replays is None else self._replay_each(*counts[:3])
-        if replay is not None:
-            seconds = np.where(np.isnan(replay), seconds, replay)
         seconds = seconds + self._decode(load, np.maximum)
         if not _absent(load.prefill_tokens):
             seconds = seconds + self._prefill(load, np.maximum)
         if self._separate or not _absent(load.prefill_tokens):
             launched = True if self._separate else np.greater(load.prefill_tokens, self._captured)
-            if replay is not None:
-                launched = launched | np.isnan(replay) & np.greater(load.prefill_tokens, 0)
             replayed = np.logical_not(launched) & np.greater(load.prefill_tokens, 0)
             seconds = np.maximum(seconds, launched * self._floor(load)) + replayed * self._waiting(load, np.maximum)
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
@@ -287,8 +271,12 @@ class CostModel:
         """
         if self._windowed or self._separate:
             return self.leap_ns(Load(decode_seqs=seqs, samples=seqs), decode_context=contexts)
-        seconds = contexts * max(self._full.decode_memory, self._full.decode_compute)
-        seconds += self._alone(seqs)
+        curve = None if self._replays is None else self._replays.decoding(seqs)
+        if curve is None:
+            seconds = contexts * max(self._full.decode_memory, self._full.decode_compute)
+            seconds += self._alone(seqs)
+        else:
+            seconds = curve.at_each(contexts)
         seconds *= 1e9
         steps: Ints = np.rint(seconds, out=seconds).astype(np.int64)
         return steps
@@ -324,21 +312,41 @@ class CostModel:
         """Seconds of a step of `seqs` decodes and nothing else, but for attention."""
         seconds = self._decodes_alone.get(seqs)
         if seconds is None:
-            seconds = self._replay(seqs, 0, 0)
-            if seconds is None:
-                seconds = self._products(Load(decode_seqs=seqs, samples=seqs), max, self._experts_read)
-            self._decodes_alone[seqs] = seconds
+            load = Load(decode_seqs=seqs, samples=seqs)
+            seconds = self._decodes_alone[seqs] = self._products(load, max, self._experts_read)
         return seconds
 
-    def _replay(self, decodes: int, tokens: int, chunks: int) -> float | None:
-        """Seconds of a captured step but for attention; None if it is not known to be one."""
-        return None if self._replays is None else self._replays.seconds(decodes, tokens, chunks)
+    def _roofline(self, load: Load) -> float:
+        """Seconds of a step but for moves, by what it computes and reads."""
+        seconds: float
+        if load.prefill_tokens or load.prefill_seqs or load.samples != load.decode_seqs:
+            seconds = self._products(load, max, self._experts_read)
+        else:
+            seconds = self._alone(load.decode_seqs)
+        if load.decode_seqs:
+            seconds += self._decode(load, max)
+        if load.prefill_tokens:
+            seconds += self._prefill(load, max)
+        if load.prefill_tokens > self._captured or self._separate:
+            seconds = max(seconds, self._floor(load))
+        elif self._host and load.prefill_tokens:
+            seconds += self._waiting(load, max)
+        return seconds
 
-    def _replay_each(self, tokens: Any, decodes: Any, chunks: Any) -> Floats:
-        """Return the same of each of several steps, NaN where it is None."""
-        each = zip(*(np.ravel(counts).tolist() for counts in np.broadcast_arrays(decodes, tokens, chunks)), strict=True)
-        found = [self._replay(*counts) for counts in each]
-        return np.array([np.nan if seconds is None else seconds for seconds in found])
+    def _replayed(self, replays: Replays, load: Load) -> float | None:
+        """Seconds of a captured step but for moves, as measured; None if it is none."""
+        decodes, context, tokens = load.decode_seqs, load.decode_context, load.prefill_tokens
+        if not tokens:
+            curve = replays.decoding(decodes)
+            return None if curve is None else curve.at(context)
+        chunks = max(1, load.prefill_seqs)
+        seconds = replays.mixed(decodes, context, tokens, chunks, load.prefill_context)
+        if seconds is None:
+            return None
+        earlier = load.prefill_context - tokens
+        if earlier:  # the tokens of a chunk attend to those before it, of chunks that are taken to be alike
+            seconds += self._chunks(self._full, 0, tokens * earlier / chunks, earlier, max)
+        return seconds + self._waiting(load, max) if self._host else seconds
 
     def _experts_read(self, tokens: int) -> float:
         """Expected share of the experts that `tokens` tokens reach, each sent to its few at random."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,16 +17,16 @@ import numpy as np
 from sim.calibration import Point
 from sim.coefficients import Coefficients
 from sim.cost import CostModel, Load
-from sim.shapes import Replays, Shapes
+from sim.replays import Replay, Replays
+from sim.shapes import Shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
     from sim.devices import Device
     from sim.models.geometry import Geometry
-    from sim.shapes import Shape
 
     Floats = npt.NDArray[np.float64]
 
@@ -77,7 +76,7 @@ class Evidence(NamedTuple):
 
     points: Sequence[Point]
     replays: Replays | None
-    """How long those of them take that are captured, but for attention; None to let the roofline say so."""
+    """How long those of them take that are captured; None to let the roofline say so."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def fit(
     device: Device,
     *,
     captured_tokens: float = 0.0,
-    captured: Mapping[Shape, float] = MappingProxyType({}),
+    captured: Sequence[Replay] = (),
 ) -> Fit:
     """Fit the cost model's coefficients to measured steps.
 
@@ -106,8 +105,8 @@ def fit(
         geometry: of the model.
         device: whose peaks the efficiencies are shares of.
         captured_tokens: the coefficient of that name, which is a fact and not fitted.
-        captured: seconds that a step of each captured shape takes, its lanes empty.  Attention is fitted to what is
-            left of the points, and products to these steps themselves: for a model or a device that is not the same.
+        captured: steps of captured shapes.  Points that are such steps tell nothing but what these leave open; the
+            roofline is fitted to them themselves, for a model or a device that is not the same.
 
     Raises:
         ValueError: there are no points.
@@ -123,24 +122,25 @@ def fit(
         if part:
             evidence = [Evidence(part, replays)]
             if captured and part is together:
-                evidence.append(Evidence([_bare(*each) for each in captured.items()], None))
+                evidence.append(Evidence([_point(replay) for replay in captured], None))
             found, fitted = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
             names += fitted
     return Fit(found, tuple(names), tuple(seconds(points, geometry, device, found, replays).tolist()))
 
 
-def _replays(captured: Mapping[Shape, float]) -> Replays | None:
+def _replays(captured: Sequence[Replay]) -> Replays | None:
     """Look captured steps up in an engine as large as they reach."""
     if not captured:
         return None
-    decodes, tokens = (max(sizes) for sizes in zip(*((shape.decodes, shape.tokens) for shape in captured), strict=True))
-    return Replays(Shapes(decodes, tokens), captured)
+    most, tokens = max(replay.decodes for replay in captured), max(replay.tokens for replay in captured)
+    return Replays(Shapes(most, tokens), captured)
 
 
-def _bare(shape: Shape, took: float) -> Point:
-    """Describe a captured step with empty lanes."""
-    decodes, tokens, chunks = shape
-    return Point(str(shape), Load(tokens, prefill_seqs=chunks, decode_seqs=decodes, samples=shape.rows), took)
+def _point(replay: Replay) -> Point:
+    """Describe a captured step as any other."""
+    decodes, tokens, chunks, context, took = replay
+    pairs = tokens * (tokens // max(1, chunks) + 1) // 2
+    return Point("captured", Load(tokens, pairs, tokens, chunks, decodes, context, decodes + chunks), took)
 
 
 def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) -> Coefficients:

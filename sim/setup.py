@@ -6,7 +6,7 @@ first request arrives: unknown models, weights that do not fit, two runs of one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,15 +22,14 @@ from sim.devices import Device, resolve_device
 from sim.errors import UserError
 from sim.models.geometry import Geometry, resolve_model
 from sim.pool import Pool, make_pool
+from sim.replays import Replays
 from sim.schedulers import SCHEDULERS, Limits, Scheduler
-from sim.shapes import Replays, shapes_for
+from sim.shapes import shapes_for
 from workloads.labels import labels as label_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from allocators.options import Value
-    from sim.shapes import Shape
+    from sim.replays import Replay
     from workloads.allocator import AllocatorSpec
     from workloads.schema import Workload
 
@@ -85,8 +84,8 @@ class Setup:
     device: Device
     coefficients: Coefficients
     cases: tuple[Case, ...]
-    captured: Mapping[Shape, float] = field(default_factory=dict)
-    """Seconds that captured steps take, by shape, where the calibration has measured this model on this device."""
+    captured: tuple[Replay, ...] = ()
+    """Captured steps that the calibration has measured, if it is one of this model on this device."""
 
     def cost(self, allocator: Allocator) -> CostModel:
         """Make the cost model of this model on this device, reading K/V where `allocator` puts it."""
@@ -120,11 +119,12 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     geometry = resolve_model(model, base or Path())
     device = resolve_device(workload.device.model_dump(exclude_none=True))
     engine = workload.engine
-    coefficients, captured = Coefficients(), {}
+    coefficients = Coefficients()
+    captured: tuple[Replay, ...] = ()
     if workload.costs.calibration is not None:
         path = find_calibration(workload.costs.calibration)
         coefficients = load_coefficients(path)
-        if engine.attention == "flash" and not PRODUCTS & workload.costs.factors.keys():
+        if engine.attention == "flash" and geometry.window is None and not PRODUCTS & workload.costs.factors.keys():
             captured = load_captured(path, geometry, device)
     coefficients = coefficients.changed(workload.costs.factors, "costs")
     labels = label_all(workload.allocators)

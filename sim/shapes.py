@@ -2,8 +2,7 @@
 
 A step has some sequences that say one token each and some chunks of prompts.  The number of
 either and the tokens of the chunks are its shape.  Real steps are padded to one of a few, and so
-is what the cost model says of them where it has been measured how long each takes: products
-of 400 and of 640 rows can take equally long, which no share of a peak explains.
+is what the cost model says of them where it has been measured how long each takes (`sim.replays`).
 """
 
 from __future__ import annotations
@@ -99,43 +98,10 @@ class Shapes:
         return Shape(self._beside[at], self._tokens[long], CHUNKS)
 
 
-class Replays:
-    """How long padded steps take that an engine replays from CUDA graphs, whatever lies in their lanes."""
-
-    def __init__(self, shapes: Shapes, measured: Mapping[Shape, float]) -> None:
-        """Look up the shapes of an engine among those that have been measured.
-
-        Args:
-            shapes: of the engine.
-            measured: seconds that a step of each shape takes, its lanes empty.  One that is not there takes as long
-                as the next larger one that is.
-
-        """
-        found = {shape: _at_least(shape, measured) for shape in shapes.all}
-        self._seconds = {shape: seconds for shape, seconds in found.items() if seconds is not None}
-        self._shapes = shapes.timed({shape: round(seconds * 1e9) for shape, seconds in self._seconds.items()})
-
-    def seconds(self, decodes: int, tokens: int = 0, chunks: int = 0) -> float | None:
-        """Return how long the shape takes that such a step is padded to; None if there is none."""
-        if not decodes and not tokens:
-            return None
-        shape = self._shapes.fit(decodes, tokens, chunks)
-        return None if shape is None else self._seconds.get(shape)
-
-
 def shapes_for(limits: Limits) -> Shapes:
     """Choose shapes for an engine."""
     longest = limits.max_model_len  # a scheduler without a budget of tokens computes whole prompts
     return Shapes(limits.max_num_seqs, min(max(limits.max_num_batched_tokens, longest), CHUNKS * longest))
-
-
-def _at_least(shape: Shape, measured: Mapping[Shape, float]) -> float | None:
-    if shape in measured:
-        return measured[shape]
-    roomy = [each for each in measured if each.decodes >= shape.decodes and each.tokens >= shape.tokens]
-    alike = (each for each in roomy if bool(each.chunks) == bool(shape.chunks))
-    larger = min(alike, key=lambda each: each.width, default=None)
-    return None if larger is None else measured[larger]
 
 
 def _fastest(shape: Shape, periods: Mapping[Shape, int]) -> Shape:

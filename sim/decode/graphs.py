@@ -17,11 +17,13 @@ import torch
 
 from sim.decode.device import finish
 from sim.decode.lanes import Lanes, blank
+from sim.replays import Replay
 from sim.shapes import Shape, Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sim.decode.lanes import Ints
     from sim.decode.model import Decoder
     from sim.decode.paged import PagedBackend
     from sim.decode.transcript import Transcript
@@ -31,6 +33,8 @@ BEFORE = 8
 SLACK = 2
 """Such steps while which the host is at work on the one that is clocked."""
 REPEATS = 3
+READS = (32, 8, 2)
+"""Parts of the longest sequence that decodes read on average."""
 
 
 @dataclass(frozen=True)
@@ -95,25 +99,42 @@ class PaddedSteps:
         """How attention is planned, in words."""
         return self._backend.planning
 
-    def clock(self) -> dict[Shape, float]:
-        """Measure the seconds that a step of each captured shape takes, its lanes empty, the middle of a few.
+    def clock(self, longest: int, num_blocks: int) -> list[Replay]:
+        """Measure a step of each captured shape, the middle of a few: decodes by what they read, chunks one and many.
 
         As in service it comes behind decodes, so that the host has told the device all about it by then.
+
+        Args:
+            longest: tokens of the longest sequence.
+            num_blocks: of the cache, which decodes read one after the other.
+
         """
+        alone = [shape for shape in self._captured if not shape.chunks]
+        if not alone:
+            return []
         size, spare = self._backend.store.block_size, self._transcript.spare
-        before = min(self._captured, key=lambda shape: (bool(shape.chunks), abs(shape.decodes - BEFORE)), default=None)
-        if before is None:
-            return {}
-        rest, took = blank(before, size, spare), {}
-        for shape in self._captured:
-            lanes, times = blank(shape, size, spare), []
-            for _ in range(REPEATS):
-                self.run(rest)
-                for _ in range(SLACK):
-                    self._captured[before].graph.replay()
-                times.append(_timed(partial(self.run, lanes)))
-            took[shape] = float(np.median(times))
-        return took
+        before = blank(min(alone, key=lambda shape: abs(shape.decodes - BEFORE)), size, spare)
+        found = []
+        for shape in alone:
+            for contexts in reads(shape.decodes, longest):
+                lanes = blank(shape, size, spare, contexts=contexts, blocks=num_blocks)
+                found.append(Replay(shape.decodes, 0, 0, int(contexts.sum()), self._clocked(lanes, before)))
+        for shape in (shape for shape in self._captured if shape.chunks):
+            for chunks in (1, shape.chunks):
+                lanes = blank(shape, size, spare, chunks=chunks)
+                seconds = self._clocked(lanes, before)
+                found.append(Replay(shape.decodes, shape.tokens, chunks, shape.decodes, seconds))
+        return found
+
+    def _clocked(self, lanes: Lanes, before: Lanes) -> float:
+        """Return the seconds that a step takes behind some of others."""
+        took = []
+        for _ in range(REPEATS):
+            self.run(before)
+            for _ in range(SLACK):
+                self._captured[before.shape].graph.replay()
+            took.append(_timed(partial(self.run, lanes)))
+        return float(np.median(took))
 
     def capture(self) -> None:
         """Capture a graph for each shape, the largest first, all in one pool of memory, if the backend allows."""
@@ -155,3 +176,14 @@ def _timed(work: Callable[[], object]) -> float:
     end.record()
     end.synchronize()
     return float(begin.elapsed_time(end)) / 1e3
+
+
+def reads(count: int, longest: int) -> list[Ints]:
+    """Return tokens that each of some decodes reads: its own alone, then more and more, of lengths as in service.
+
+    Most sequences are short and a few long (exponential), which takes attention longer than as many alike.
+    """
+    shares = -np.log1p(-(np.arange(count) + 0.5) / count)
+    shares /= shares.mean()
+    means = [longest // part for part in READS]
+    return [np.ones(count, np.int64), *(np.clip(shares * mean, 1, longest).astype(np.int64) for mean in means)]

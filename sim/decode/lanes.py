@@ -150,13 +150,38 @@ def make_lanes(
     )
 
 
-def blank(shape: Shape, block_size: int, spare: int) -> Lanes:
-    """Lay out a step that fills its shape and touches the null block alone."""
+def blank(
+    shape: Shape,
+    block_size: int,
+    spare: int,
+    *,
+    contexts: Ints | None = None,
+    chunks: int | None = None,
+    blocks: int = 1,
+) -> Lanes:
+    """Lay out a step of nobody's, which fills its shape and writes to the null block alone.
+
+    Args:
+        shape: of the step.
+        block_size: tokens a block.
+        spare: a place in the transcript that belongs to no sequence.
+        contexts: int64[shape.decodes], tokens that each decode reads; its own alone if not given.
+        chunks: how many share the shape's tokens, equally; all that there is room for if not given.
+        blocks: of the cache, which are read one after the other; if that is 1, the null block.
+
+    """
     none = np.zeros(0, np.int64)
     nobody = Sequences(none, none, none, none, none, none.astype(np.bool_))
     lanes = make_lanes(np.zeros((1, 1), np.int32), block_size, shape, nobody, None, spare)
-    queries = np.arange(shape.chunks + 1, dtype=np.int32) * shape.tokens // max(1, shape.chunks)
+    reads = np.ones(shape.decodes, np.int64) if contexts is None else contexts
+    lanes.inputs[1, : shape.decodes] = reads - 1
+    width = -(-int(reads.max(initial=1)) // block_size)
+    places = np.arange(shape.decodes * width).reshape(shape.decodes, width) % blocks
+    decodes = pages_of(places.astype(np.int32), np.arange(shape.decodes), reads, block_size, shape.decodes)
+    used = shape.chunks if chunks is None else chunks
+    queries = np.full(shape.chunks + 1, shape.tokens, np.int32)
+    queries[: used + 1] = np.arange(used + 1) * shape.tokens // max(1, used)
     counts = np.diff(queries).astype(np.int64)
     table = np.zeros((1, -(-int(counts.max(initial=1)) // block_size)), np.int32)
-    chunks = pages_of(table, np.zeros(shape.chunks, np.int64), counts, block_size, shape.chunks)
-    return Lanes(shape, lanes.inputs, lanes.outputs, lanes.decodes, chunks, queries, none, none)
+    pages = pages_of(table, np.zeros(shape.chunks, np.int64), np.maximum(counts, 1), block_size, shape.chunks)
+    return Lanes(shape, lanes.inputs, lanes.outputs, decodes, pages, queries, none, none)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from sim.calibration import Route
     from sim.cost import Load
     from sim.decode.model import Decoder
+    from sim.replays import Replay
     from sim.setup import Setup
-    from sim.shapes import Shape
 
 
 GROUPS = 3
@@ -125,12 +125,12 @@ class Stage:
         """Blocks on the host."""
         return self.allocator.host.pool.num_blocks if isinstance(self.allocator, SharingRows) else 0
 
-    def captured(self) -> dict[Shape, float]:
-        """Measure the seconds that a step of each captured shape takes, its lanes empty; none if none is captured."""
+    def captured(self, longest: int) -> list[Replay]:
+        """Measure steps of every captured shape, of sequences of up to `longest` tokens; none if none is captured."""
         if self._padded is None:
-            return {}
+            return []
         with torch.inference_mode():
-            return self._padded.clock()
+            return self._padded.clock(longest, self.allocator.num_blocks)
 
     def fits(self, scene: Scene) -> bool:
         """Whether there is room for a scene and its repeats."""

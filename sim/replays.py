@@ -1,0 +1,135 @@
+"""How long padded steps take that an engine replays from CUDA graphs: looked up in what a calibration has measured.
+
+Matrix products take a staircase of times over their rows, which no share of a peak follows, and
+attention over a few long sequences is further from memory bandwidth than over many.  A
+calibration therefore replays every shape (`sim.shapes`), its decodes reading more and more, its chunks
+one or many.  Between contexts that were measured times are interpolated; what a chunk attends to before
+its own tokens is left to the roofline.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sim.shapes import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy.typing as npt
+
+    from sim.shapes import Shapes
+
+    Floats = npt.NDArray[np.float64]
+    Ints = npt.NDArray[np.int64]
+
+SPLIT = 128
+"""K/V tokens beyond which a chunk's attention may be split among the device's units, whose results are then merged: the
+least part that FlashInfer makes."""
+
+
+class Replay(NamedTuple):
+    """One measured step of a captured shape."""
+
+    decodes: int
+    """Lanes of decodes, all of them taken."""
+    tokens: int
+    """Tokens of chunks, from the beginning of their prompts ..."""
+    chunks: int
+    """... shared equally by so many chunks."""
+    context: int
+    """K/V tokens that the decodes attend to, their own included, all together."""
+    seconds: float
+
+
+class Curve(NamedTuple):
+    """Seconds of a step over the K/V tokens that its decodes attend to: straight lines between measured points."""
+
+    contexts: Sequence[int]
+    """Ascending."""
+    seconds: Sequence[float]
+    slopes: Sequence[float]
+    """From each point on, seconds a token."""
+
+    def at(self, context: int) -> float:
+        """Return the seconds at one context."""
+        part = max(0, bisect_right(self.contexts, context) - 1)
+        return self.seconds[part] + max(0, context - self.contexts[part]) * self.slopes[part]
+
+    def at_each(self, contexts: Ints | Floats) -> Floats:
+        """Return the same for each of several, to the last bit."""
+        part = np.maximum(0, np.searchsorted(self.contexts, contexts, side="right") - 1)
+        beyond = np.maximum(0, contexts - np.array(self.contexts)[part])
+        seconds: Floats = np.array(self.seconds)[part] + beyond * np.array(self.slopes)[part]
+        return seconds
+
+
+class Replays:
+    """Times of the shapes of one engine."""
+
+    def __init__(self, shapes: Shapes, measured: Iterable[Replay]) -> None:
+        """Look the shapes of an engine up.
+
+        Args:
+            shapes: of the engine.
+            measured: where one of its shapes is missing, the next larger one stands in.
+
+        """
+        points = sorted(measured)
+        decodes = {point.decodes for point in points if not point.tokens}
+        curves = {size: _curve([p for p in points if p.decodes == size and not p.tokens]) for size in decodes}
+        self._curves = {
+            shape.decodes: curves[size]
+            for shape in shapes.all
+            if not shape.chunks and (size := min((size for size in decodes if size >= shape.decodes), default=0))
+        }
+        one = {(point.decodes, point.tokens): point.seconds for point in points if point.chunks == 1}
+        many = one | {(point.decodes, point.tokens): point.seconds for point in points if point.chunks > 1}
+        self._one, self._many = (
+            {shape: seconds for shape in shapes.all if (seconds := _at_least(shape, times)) is not None}
+            for times in (one, many)
+        )
+        periods = {Shape(size): curve.seconds[0] for size, curve in self._curves.items()} | self._many
+        self._shapes = shapes.timed({shape: round(seconds * 1e9) for shape, seconds in periods.items()})
+
+    def decoding(self, decodes: int) -> Curve | None:
+        """Return how long a step of so many decodes takes; None if it is not captured."""
+        shape = self._shapes.fit(decodes) if decodes else None
+        return None if shape is None else self._curves.get(shape.decodes)
+
+    def mixed(self, decodes: int, context: int, tokens: int, chunks: int, attended: int) -> float | None:
+        """Return how long a step with chunks takes, in seconds; None if it is not captured.
+
+        Args:
+            decodes: sequences that decode.
+            context: K/V tokens that they attend to.
+            tokens: of the chunks.
+            chunks: how many.
+            attended: K/V tokens that these attend to; how long it takes beyond their own is not in the answer.
+
+        """
+        shape = self._shapes.fit(decodes, tokens, chunks)
+        if shape is None or shape not in self._one:
+            return None
+        seconds = self._one[shape] if attended > SPLIT * chunks else self._many[shape]
+        curve = self._curves.get(shape.decodes)
+        return seconds if curve is None else seconds + (curve.at(context) - curve.seconds[0])
+
+
+def _curve(points: list[Replay]) -> Curve:
+    """Join points of one shape, in order of their contexts, by lines; beyond the last the line before goes on."""
+    last = {point.context: point.seconds for point in points}
+    contexts, seconds = [*last], np.maximum.accumulate([*last.values()]).tolist()
+    spans = zip(pairwise(contexts), pairwise(seconds), strict=True)
+    slopes = [(after - before) / (end - begin) for (begin, end), (before, after) in spans]
+    return Curve(contexts, seconds, [*slopes, slopes[-1] if slopes else 0.0])
+
+
+def _at_least(shape: Shape, measured: dict[tuple[int, int], float]) -> float | None:
+    """Return the time of a shape with chunks, or of the next wider one that has room for it."""
+    roomy = [each for each in measured if each[0] >= shape.decodes and each[1] >= shape.tokens]
+    return measured[min(roomy, key=sum)] if roomy and shape.chunks else None

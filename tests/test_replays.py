@@ -1,0 +1,136 @@
+"""Captured steps, looked up: shapes, lines between contexts, one chunk and many, and what costs come of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sim.coefficients import Coefficients
+from sim.cost import CostModel, Load
+from sim.devices import resolve_device
+from sim.models.geometry import resolve_model
+from sim.replays import Replay, Replays
+from sim.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, padded_sizes
+
+LLAMA = resolve_model("llama-3.1-8b")
+H100 = resolve_device("h100-80gb")
+MS = 1e-3
+
+
+def measured(most: int = 64) -> list[Replay]:
+    """Steps of every shape: 5 ms, a tenth for each ten lanes and each hundred tokens, and 1 us for each K/V token."""
+    points = [
+        Replay(size, 0, 0, size * each, (5 + size / 100) * MS + size * (each - 1) * 1e-6)
+        for size in padded_sizes(most)
+        for each in (1, 100, 1000)
+    ]
+    return points + [
+        Replay(size, tokens, chunks, size, (5 + size / 100 + tokens / 1000 + (chunks == 1 and tokens > 128)) * MS)
+        for size in (*(size for size in MIXED_DECODES if size < most), most)
+        for tokens in MIXED_TOKENS
+        for chunks in (1, 8)
+    ]
+
+
+def made(most: int = 64, tokens: int = 1024) -> Replays:
+    return Replays(Shapes(most, tokens), measured(most))
+
+
+def test_decodes_are_padded_and_times_between_contexts_lie_on_a_line() -> None:
+    curve = made().decoding(10)
+    assert curve is not None
+    assert curve is made().decoding(16) or curve == made().decoding(16)
+    assert curve.at(16) == curve.at(3) == pytest.approx(5.16 * MS)  # empty lanes read a token each
+    assert curve.at(5000) == pytest.approx(5.16 * MS + 4984e-6)
+    assert curve.at(50_000) == pytest.approx(5.16 * MS + 49_984e-6)  # beyond the last point on the last line
+    assert made().decoding(65) is made().decoding(0) is None
+
+
+@pytest.mark.parametrize("decodes", [1, 3, 24, 64])
+def test_many_contexts_at_once_give_the_same_to_the_last_bit(decodes: int) -> None:
+    curve = made().decoding(decodes)
+    assert curve is not None
+    contexts = np.random.default_rng(0).integers(1, 200_000, 500)
+    assert curve.at_each(contexts).tolist() == [curve.at(context) for context in contexts.tolist()]
+
+
+def test_a_dip_of_a_measurement_is_evened_out() -> None:
+    points = [Replay(4, 0, 0, 4, 5 * MS), Replay(4, 0, 0, 400, 4 * MS), Replay(4, 0, 0, 4000, 6 * MS)]
+    curve = Replays(Shapes(4, 32), points).decoding(4)
+    assert curve is not None
+    assert [curve.at(context) / MS for context in (4, 400, 2200, 4000)] == pytest.approx([5, 5, 5.5, 6])
+
+
+def test_one_chunk_is_told_from_many_where_attention_may_split_it() -> None:
+    replays = made()
+    assert replays.mixed(0, 0, 400, 1, 400) == pytest.approx((5 + 0.448 + 1) * MS)
+    assert replays.mixed(0, 0, 400, 4, 400) == pytest.approx((5 + 0.448) * MS)
+    assert replays.mixed(0, 0, 400, 4, 4000) == pytest.approx((5 + 0.448 + 1) * MS)
+    assert replays.mixed(10, 16, 100, 1, 100) == pytest.approx((5.16 + 0.128) * MS)
+    assert replays.mixed(10, 1016, 100, 1, 100) == pytest.approx((5.16 + 0.128 + 1) * MS)
+    assert replays.mixed(10, 16, 2000, 1, 2000) is None
+    assert replays.mixed(10, 16, 400, 9, 400) is None
+
+
+def test_a_shape_that_was_not_measured_takes_as_long_as_the_next_larger_one() -> None:
+    replays = Replays(Shapes(48, 256), measured(64))  # beside chunks this engine pads to 48
+    assert replays.mixed(40, 48, 200, 2, 200) == pytest.approx((5.64 + 0.224) * MS)
+    few = [point for point in measured() if point.decodes != 24 or point.tokens]
+    curve = Replays(Shapes(64, 32), few).decoding(20)
+    assert curve is not None
+    assert curve.at(1) == pytest.approx(5.32 * MS)
+
+
+LOADS = [
+    Load(decode_seqs=3, decode_context=900, samples=3),
+    Load(decode_seqs=70, decode_context=900, samples=70),
+    Load(200, 20_100, 200, 1, 5, 800, 6),
+    Load(200, 20_100 + 200 * 50, 250, 1, 5, 800, 6, before_ns=10_000),
+    Load(3000, 4_501_500, 3000, 1, 5, 800, 6, behind_ns=5_000_000),
+    Load(decode_seqs=8, decode_context=100, samples=8, copied_tokens=16, swapped_bytes=1 << 20, transfers=4),
+    Load(copied_tokens=16),
+]
+COEFFICIENTS = Coefficients(prefill_host_s=1e-3, launch_layer_s=0.4e-3, captured_tokens=1024)
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_a_leap_says_what_single_steps_do(load: Load) -> None:
+    model = CostModel(LLAMA, H100, COEFFICIENTS, replays=made())
+    together = {name: np.array([getattr(each, name) for each in (load, LOADS[0])]) for name in Load._fields}
+    assert model.leap_ns(Load(), **together).tolist() == [model.step_ns(load), model.step_ns(LOADS[0])]
+
+
+def test_decodes_leap_over_a_curve_as_they_step() -> None:
+    model = CostModel(LLAMA, H100, COEFFICIENTS, replays=made())
+    for seqs in (3, 64, 65):
+        contexts = np.arange(seqs * 100, seqs * 1500, seqs)
+        steps = [model.step_ns(Load(decode_seqs=seqs, decode_context=each, samples=seqs)) for each in contexts.tolist()]
+        assert model.decode_ns(seqs, contexts).tolist() == steps
+
+
+def test_the_cost_model_looks_captured_steps_up_and_computes_all_others() -> None:
+    plain, looked = CostModel(LLAMA, H100, COEFFICIENTS), CostModel(LLAMA, H100, COEFFICIENTS, replays=made())
+    assert looked.step_ns(LOADS[0]) == round((5.04 * MS + 896e-6) * 1e9)
+    assert looked.step_ns(LOADS[2]) == round((5.16 * MS + 0.224 * MS + MS + 784e-6 + MS) * 1e9)  # and the host, a ms
+    assert looked.step_ns(LOADS[1]) == plain.step_ns(LOADS[1])
+    assert looked.step_ns(LOADS[4]) == plain.step_ns(LOADS[4])
+    moved = LOADS[5]
+    bare = moved._replace(copied_tokens=0, swapped_bytes=0, transfers=0)
+    costs = [model.step_ns(moved) - model.step_ns(bare) for model in (plain, looked)]
+    assert costs[0] == pytest.approx(costs[1], abs=1)
+
+
+def test_a_chunk_that_has_more_chunks_than_are_captured_is_launched_kernel_by_kernel() -> None:
+    model = CostModel(LLAMA, H100, replace(COEFFICIENTS, launch_layer_s=1.0), replays=made())
+    assert model.step_ns(Load(90, 450, 90, 9, samples=9)) >= LLAMA.layers * 1e9
+    assert model.step_ns(Load(80, 400, 80, 8, samples=8)) < 1e9
+
+
+def test_what_a_chunk_attends_to_before_its_own_tokens_is_added() -> None:
+    model = CostModel(LLAMA, H100, Coefficients(), replays=made())
+    alone = model.step_ns(Load(200, 20_100, 200, 1, samples=1))
+    later = model.step_ns(Load(200, 20_100 + 200 * 3000, 3200, 1, samples=1))
+    flops = 200 * 3000 * LLAMA.layers * 4 * LLAMA.heads * LLAMA.head_dim
+    assert later - alone == pytest.approx(flops / (H100.peak("bf16") * 0.5) * 1e9, rel=1e-3)
