@@ -3,7 +3,8 @@
 Each group does as `allocators.paged` would for its layers alone.  Attention takes blocks as its
 sequences grow, and gives back those that its window has left behind; a recurrent group has one
 state a sequence.  What the pieces of the groups are and how a page is cut into them is said
-in `allocators.groups`, who holds them in `allocators.pieces`, how a row lists them in `allocators.grouprows`.
+in `allocators.groups`, who holds them in `allocators.pieces`, how a row lists them in `allocators.grouprows`,
+and how it grows in `allocators.groupturns`.
 
 A *prefix hit* is the longest that all groups agree on: one with a window needs the last blocks
 before its end only, a recurrent one the very state at its end.  Such states are kept, as
@@ -15,19 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from allocators.answers import MISS, Ask, Copy, Grant, Growth, Hit, Measure, Reason, Refusal, Swap
+from allocators.answers import MISS, Ask, Grant, Hit, Measure, Reason, Refusal, Swap
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
 from allocators.groupaudit import audit
-from allocators.groupcycle import RegularGroups
 from allocators.groups import PAGINGS, Cut, cut, parse
 from allocators.groupswapping import swap_in, swap_out
+from allocators.groupturns import GroupTurns
 from allocators.options import BLOCK_SIZE, Option, Value, resolve
-from allocators.pieces import PiecePool
 from allocators.regular import LARGE
 from allocators.table import Ints
 
@@ -35,17 +35,8 @@ if TYPE_CHECKING:
     from allocators.content import Content
 
 
-class Turn(NamedTuple):
-    """What one row's growth has changed in the pool, to be written into its row."""
-
-    copies: list[tuple[int, int, int, int]]
-    """(group, column, source, target) of pieces that are written but shared."""
-    new: list[Ints]
-    """By group: pieces taken for further tokens."""
-
-
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class HybridAllocator(RegularGroups):
+class HybridAllocator(GroupTurns):
     """A pool of pages from which every group of layers takes what it needs."""
 
     kind: ClassVar[str] = "hybrid"
@@ -282,181 +273,9 @@ class HybridAllocator(RegularGroups):
         self.pool.forget()
         return None
 
-    # -- growth ----------------------------------------------------------------------------
-
-    def grow(self, rows: Ints, lengths: Ints) -> Growth:
-        """See `Allocator.grow`.  Rows that need nothing are only counted; the others take their turns."""
-        copies: list[Copy] = []
-        copied = 0
-        for index in self._due(rows, lengths).tolist():
-            row, length = int(rows[index]), int(lengths[index])
-            turn = self._turn(self.pool, row, length, self._leave_behind(self.pool, row, real=True))
-            if isinstance(turn, Refusal):
-                self.table.length[rows[:index]] = lengths[:index]
-                return Growth(index, turn, copies, copied)
-            copied += self._finish(row, length, turn, copies)
-        self.table.length[rows] = lengths
-        return Growth(len(rows), None, copies, copied)
-
-    def can_grow(self, rows: Ints, lengths: Ints) -> bool:
-        """See `Allocator.can_grow`.  Where it may be tight, the turns are tried on a copy of the pool's books."""
-        due = self._due(rows, lengths)
-        if len(due) and lengths.max() > self.max_model_len:
-            return False
-        most = (self._places_more(rows, lengths)[due] + 1).sum() * len(self.pieces) if len(due) else 0
-        if most <= len(self.pool.queue):
-            return True
-        pool = self.pool.trial()
-        return not any(
-            isinstance(self._turn(pool, row, length, self._leave_behind(pool, row, real=False)), Refusal)
-            for row, length in zip(rows[due].tolist(), lengths[due].tolist(), strict=True)
-        )
-
-    def demand(self, rows: Ints, lengths: Ints) -> Ints:
-        """See `Allocator.demand`.  Counts copies too, but not what windows will leave behind."""
-        more = np.zeros(len(rows), np.int64)
-        for index in self._due(rows, lengths).tolist():
-            row, length = int(rows[index]), int(lengths[index])
-            new = max(0, self.places_for(length) - self._held_places(row))
-            copying = self._copying(self.pool, row, length)
-            more[index] = new * self.stride + sum(self.pieces[group].blocks for group, _, _ in copying)
-        return more
-
-    def _places_more(self, rows: Ints, lengths: Ints) -> Ints:
-        more: Ints = -(-lengths // self.cut.tokens) - self.table.slots[rows] // self.cut.tokens
-        return more.clip(min=0)
-
-    def _due(self, rows: Ints, lengths: Ints) -> Ints:
-        """Return which rows take, copy, keep or leave anything by growing to `lengths`."""
-        table, tokens = self.table, self.cut.tokens
-        try:
-            now = table.length[rows]
-        except IndexError as error:
-            raise AllocatorError(f"no such row: {error}") from error
-        if not now.all():
-            raise AllocatorError(f"row {int(rows[now == 0][0])} is not open")
-        if (lengths < now).any():
-            row = int(rows[np.flatnonzero(lengths < now)[0]])
-            raise AllocatorError(f"row {row} is {table.length[row]} tokens long and cannot shrink")
-        if len(set(rows.tolist())) < len(rows):
-            raise AllocatorError(f"a row is named twice: {rows.tolist()}")
-        due = (lengths > table.slots[rows]) | (lengths > self.max_model_len)
-        if self.contents:
-            due |= lengths // tokens > now // tokens
-        if self.forked:
-            due |= np.isin(rows, list(self.forked)) & (lengths > now)
-        for group, window in self.windows.items():
-            behind = np.maximum(0, now - window.tokens + 1) // tokens
-            column = self.first_column[group] + (behind - 1) * self.stride
-            due |= (behind > 0) & (table.blocks[rows, column] != 0)
-        return np.flatnonzero(due)
-
-    def _leave_behind(self, pool: PiecePool, row: int, *, real: bool) -> int:
-        """Let go of what windows have left behind, even if growth is then refused; returns the row's length."""
-        length = int(self.table.length[row])
-        for group, window in self.windows.items():
-            behind = window.behind(length)
-            start = self.first_column[group]
-            cells = self.table.blocks[row, start : start + behind * self.stride : self.stride]
-            left = cells[cells > 0].astype(np.int64)
-            idle = pool.let_go(group, left[::-1])
-            if real and len(left):
-                self.host.part(idle)
-                for block in range(self.pieces[group].blocks):
-                    self.table.blocks[row, start + block : start + behind * self.stride : self.stride] = 0
-                self.left += len(left) * self.pieces[group].full
-        return length
-
-    def _turn(self, pool: PiecePool, row: int, length: int, now: int) -> Turn | Refusal:
-        """Take from `pool` what one row needs to grow; on refusal nothing is taken."""
-        if length > self.max_model_len:
-            return self.too_long(length)
-        copying = self._copying(pool, row, length)
-        new = max(0, self.places_for(length) - self._held_places(row))
-        needs = [*(0 for _ in self.states), *(new for _ in self.attention)]
-        for group, _, _ in copying:
-            needs[group] += 1
-        if not any(needs):
-            taken = [np.zeros(0, np.int64)] * len(needs)
-        elif pool.fits(needs):
-            taken = pool.take(needs)
-        else:
-            return self._short_of(self.blocks_of(needs), 0, pool)
-        copies = []
-        for group, column, source in copying:
-            pool.let_go(group, np.array([source]))
-            copies.append((group, column, source, int(taken[group][0])))
-            taken[group] = taken[group][1:]
-        first, last = now // self.cut.tokens, length // self.cut.tokens
-        if row in self.contents and (last > first or self.states):
-            cells = [
-                np.concatenate([self.cells_from(row, group, first), more])[: last - first]
-                if group in self.attention
-                else more[:0]
-                for group, more in enumerate(taken)
-            ]
-            for group, _, source, target in copies:  # a copied last block may be full by now
-                if group in self.attention and len(cells[group]) and cells[group][0] == source:
-                    cells[group][0] = target
-            self._keep(pool, row, now, length, cells)
-        return Turn(copies, taken)
-
-    def _copying(self, pool: PiecePool, row: int, length: int) -> list[tuple[int, int, int]]:
-        """List (group, column, piece) of what a row that grows must copy first: last blocks and states, if shared."""
-        now = int(self.table.length[row])
-        if row not in self.forked or length == now:
-            return []
-        last = (self._held_places(row) - 1) * self.stride
-        columns = [(group, self.first_column[group]) for group in self.states]
-        if now < int(self.table.slots[row]):
-            columns += [(group, self.first_column[group] + last) for group in self.attention]
-        cells = [(group, column, int(self.table.blocks[row, column])) for group, column in columns]
-        return [(group, column, piece) for group, column, piece in cells if pool.references[piece] > 1]
-
-    def _finish(self, row: int, length: int, turn: Turn, copies: list[Copy]) -> int:
-        """Write a turn into its row; returns the tokens whose K/V is copied, at least in part."""
-        now, held = int(self.table.length[row]), self._held_places(row)
-        copied = 0
-        for group, column, source, target in turn.copies:
-            piece = self.pieces[group]
-            self.write(self.table, row, column, np.array([target]), group)
-            copies += [Copy(source + block, target + block) for block in range(piece.blocks)]
-            copied += piece.slots * (now % self.cut.tokens if piece.tokens else 1)
-        if length > now and row in self.forked:  # what it writes now is the twin of nothing any more
-            written = range(len(self.pieces)) if now < held * self.cut.tokens else self.states
-            cells = self.cells_of(row)
-            self.host.part([int(cells[group][-1]) for group in written])
-            self.forked.discard(row)
-        for group in self.attention:
-            if len(turn.new[group]):
-                self.write(self.table, row, self.first_column[group] + held * self.stride, turn.new[group], group)
-        self._set_length(row, length)
-        return -(-copied // self.token_slots)
-
-    def _keep(self, pool: PiecePool, row: int, now: int, length: int, cells: list[Ints]) -> None:
-        """Enter the pieces in `cells` that have become full, and keep states where tokens pass a checkpoint."""
-        content, tokens = self.contents[row], self.cut.tokens
-        first, last = now // tokens, length // tokens
-        for group in self.attention if last > first else ():
-            pool.enter(self.keys(group, content, last, first), cells[group][: last - first])
-        for end in range(now // self.checkpoint + 1, length // self.checkpoint + 1) if self.states else ():
-            needs = [1 if group in self.states else 0 for group in range(len(self.pieces))]
-            if not pool.fits(needs):
-                return
-            for group, state in enumerate(pool.take(needs)[: len(self.states)]):
-                place = end * self.checkpoint // tokens
-                pool.enter(self.keys(group, content, place, place - 1), state)
-                pool.let_go(group, state)
-
     def stranded(self, need: int) -> int:
         """See `Allocator.stranded`: what is free in pages that other groups have."""
         return self.pool.blocks_blank * self.block_size
-
-    def _short_of(self, need: int, spare: int, pool: PiecePool | None = None) -> Refusal:
-        missing = need + spare - (pool or self.pool).blocks_free
-        if need > self.num_blocks:
-            return Refusal(Reason.NEVER, need, missing)
-        return Refusal(Reason.BLOCKS if missing > 0 else Reason.HOLE, need, max(missing, 1))
 
 
 def _cut(values: Mapping[str, Value]) -> Cut:

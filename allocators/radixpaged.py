@@ -280,7 +280,7 @@ class RadixAllocator(PagedAllocator):
         return None
 
     def turns(self, rows: Ints, lengths: Ints) -> Bools | None:
-        """See `PagedAllocator.turns`."""
+        """See `OnDemandRows.turns`."""
         if self.entangled.isdisjoint(rows.tolist()):
             return None
         full = self.table.length[rows] // self.block_size

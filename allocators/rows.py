@@ -62,7 +62,20 @@ class SharingRows(Allocator):
         sliding_window: int | None = None,
         host_blocks: int = 0,
     ) -> None:
-        """Make an empty pool; for the arguments see `allocators.paged.PagedAllocator`."""
+        """Make an empty pool.
+
+        Args:
+            num_blocks: physical blocks that can be handed out.
+            block_size: token slots a block.
+            max_model_len: the longest sequence, in token slots.
+            max_rows: sequences expected at once.
+            prefix_cache: whether full blocks are kept for sequences that begin alike.
+            sliding_window: tokens a token attends to, itself included; None for all, 1 leaves nothing to cache.
+                A block that no later token attends to is given back when its sequence next
+                grows, even if that growth is then refused.
+            host_blocks: blocks on the host for sequences that are swapped out.
+
+        """
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
         self.pool = self.pool_type(num_blocks)
         self.host = HostPool(host_blocks, max_rows, self.table.width, num_blocks)

@@ -35,10 +35,10 @@ LIBRARY = "kvsim"
 RECORD = "allocators/compiled.txt"
 ALLOCATORS = (
     *("answers", "audit", "base", "blockpool", "content", "errors", "freequeue", "host", "leap", "ledger"),
-    *("lockstep", "options", "paged", "prefix", "regular", "rows", "swapping", "table", "window"),
+    *("lockstep", "ondemand", "options", "paged", "prefix", "regular", "rows", "swapping", "table", "window"),
     *("buddy", "contiguous", "holes", "nocache", "placement", "preallocated", "reserving"),
-    *("groupaudit", "groupcycle", "grouphost", "grouprows", "groups", "groupswapping", "growing", "hybrid", "pieces"),
-    *("radix", "radixpaged", "tensors", "virtual"),
+    *("groupaudit", "groupcycle", "grouphost", "grouprows", "groups", "groupswapping", "groupturns"),
+    *("growing", "hybrid", "pieces", "radix", "radixpaged", "tensors", "virtual"),
 )
 GROUP = (
     *(f"allocators/{name}.py" for name in ALLOCATORS),

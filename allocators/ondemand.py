@@ -1,0 +1,282 @@
+"""Blocks on demand: how rows that share blocks grow.
+
+A row takes a block when its last one is full.  If that one is not, but another row relies on what is in it, it is
+copied first (copy-on-write).  What a sliding window has left behind is given back before anything is taken.
+
+Everybody grows in every step, so this is where a simulation spends its time in an allocator.  Many rows are done
+by a few NumPy calls, few rows one after the other, and `append` and `shift` only what is known to be all there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from allocators.answers import Copy, Growth, Leap, Reason, Refusal
+from allocators.compiled import mypyc_attr
+from allocators.errors import AllocatorError
+from allocators.leap import leap, spread
+from allocators.rows import Bools, SharingRows
+from allocators.table import Ints
+
+FEW = 24
+"""Rows up to which Python beats NumPy."""
+MANY = 96
+"""Blocks up to which it does where no more is done than to list them."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class OnDemandRows(SharingRows):
+    """The part of a paged allocator that lets its rows grow."""
+
+    @property
+    def notice(self) -> int | None:
+        """See `Allocator.notice`."""
+        return int(self.prefix_cache or self.windowed) if self.regular else None
+
+    @property
+    def regular(self) -> bool:
+        """See `Allocator.regular`."""
+        return not self.windowed or not self.prefix_cache
+
+    @property
+    def leaves_behind(self) -> int | None:
+        """See `Allocator.leaves_behind`."""
+        return self.window.tokens - 1 if self.windowed else None
+
+    def grow(self, rows: Ints, lengths: Ints) -> Growth:
+        """See `Allocator.grow`.  A few NumPy calls, and work only for rows that run out of slots or fill a block."""
+        if len(rows) <= FEW and not self.windowed:
+            named, reach = rows.tolist(), lengths.tolist()
+            needs = self._needs(named, reach)
+            if needs is not None:
+                return self._grow_few(named, reach, needs)
+        self.gather(rows.tolist())
+        due, need, copying = self._demand(rows, lengths)
+        turns = self.turns(rows, lengths)
+        if turns is not None:
+            return self._grow_in_turns(rows, lengths, turns)
+        if not len(due):
+            self.table.length[rows] = lengths
+            return Growth(len(rows))
+        total = need.cumsum()
+        fits, granted, refusal = int(np.searchsorted(total, self.pool.free, "right")), len(rows), None
+        long = np.flatnonzero(lengths[due] > self.max_model_len)
+        if len(long) and long[0] <= fits:
+            fits = int(long[0])
+            granted, refusal = int(due[fits]), self.too_long(int(lengths[due[fits]]))
+        elif fits < len(due):
+            granted, refusal = int(due[fits]), self._short_of(int(need[fits]), int(total[fits] - need[fits]))
+        due = due[:fits]
+        copies, copied = self._extend(rows[due], lengths[due], need[:fits], copying[:fits])
+        self.table.length[rows[:granted]] = lengths[:granted]
+        return Growth(granted, refusal, copies, copied)
+
+    def append(self, rows: Sequence[int]) -> Sequence[int]:
+        """See `Allocator.append`."""
+        if not rows:
+            return ()
+        table, size, evicted = self.table, self.block_size, self.pool.evicted
+        blocks, lost = self.pool.take(len(rows))
+        if len(rows) > MANY:
+            self._append_many(rows, blocks)
+        else:
+            length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+            for row, block in zip(rows, blocks.tolist(), strict=True):
+                have = count[row]
+                cells[row, have] = block
+                length[row] = have * size + 1
+                count[row] = have = have + 1
+                slots[row] = have * size
+        return lost.tolist() if self.pool.evicted > evicted else ()
+
+    def _append_many(self, named: Sequence[int], blocks: Ints) -> None:
+        """List blocks in the rows they were taken for, where a row may be named several times."""
+        table, size, rows = self.table, self.block_size, np.array(named, np.int64)
+        columns = table.count[rows]
+        if len(set(named)) < len(named):
+            order = rows.argsort(kind="stable")
+            rows, blocks, columns = rows[order], blocks[order], columns[order]
+            place = np.arange(len(rows))
+            begins = np.append(True, rows[1:] != rows[:-1])
+            columns += place - np.maximum.accumulate(np.where(begins, place, 0))
+        table.blocks[rows, columns] = blocks
+        columns += 1
+        table.count[rows] = columns  # of a row that is here several times, the last one stays
+        table.slots[rows] = slots = columns * size
+        table.length[rows] = slots - size + 1
+
+    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> int:
+        """See `Allocator.shift`.  What is given back is taken next."""
+        table, size, first = self.table, self.block_size, self.window.tokens - 1 + self.block_size
+        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        takers = sum(after % size == 1 % size for after in lengths)
+        fresh, _ = self.pool.take(min(takers, self.pool.free))
+        fresh = fresh[::-1].tolist()  # the last one is taken next ...
+        given: list[int] = []  # ... unless something has been given back meanwhile
+        left: list[int] = []
+        granted = 0
+        for row, after in zip(rows, lengths, strict=True):
+            before = after - 1
+            if before >= first and (before - first) % size == 0:
+                column = (before - first) // size
+                if block := cells[row, column]:  # else it left it when it was last refused
+                    cells[row, column] = 0
+                    given.append(block)
+                    left.append(block)
+            if before % size == 0:
+                if not given and not fresh:
+                    break
+                have = count[row]
+                cells[row, have] = (given or fresh).pop()
+                count[row], slots[row] = have + 1, (have + 1) * size
+            length[row] = after
+            granted += 1
+        self.left += len(left)
+        self.host.part(np.array(left, np.int64))
+        self.pool.let_go(np.array(given[::-1] + fresh[::-1], np.int64))
+        return granted
+
+    @property
+    def room(self) -> int:
+        """See `Allocator.room`.  None takes more than a block."""
+        return self.pool.free
+
+    def can_grow(self, rows: Ints, lengths: Ints) -> bool:
+        """See `Allocator.can_grow`."""
+        due, need, _ = self._demand(rows, lengths)
+        free, total = self.pool.free, int(need.sum())
+        if len(due) and lengths.max() > self.max_model_len:
+            return False
+        if not self.windowed or total <= free:
+            return total <= free
+        holders, needs = self.pool.references.copy(), dict(zip(due.tolist(), need.tolist(), strict=True))
+        for index, row in enumerate(rows.tolist()):
+            behind = self.behind(row)
+            holders[behind] -= 1
+            free += int(np.count_nonzero(holders[behind] == 0)) - needs.get(index, 0)
+            if free < 0:
+                return False
+        return True
+
+    def demand(self, rows: Ints, lengths: Ints) -> Ints:
+        """See `Allocator.demand`.  Counts copies too, but not what a window will leave behind."""
+        due, need, _ = self._demand(rows, lengths)
+        more = np.zeros(len(rows), np.int64)
+        more[due] = need
+        return more
+
+    def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
+        """See `Allocator.advance`.  A few NumPy calls, and O(1) for each block taken or filled."""
+        self._demand(rows, lengths)
+        if (lengths != self.table.length[rows]).any():
+            raise AllocatorError("a leap starts from the lengths that the rows have")
+        self.gather(rows.tolist())
+        if self.windowed or not self.tails.isdisjoint(rows.tolist()):
+            return super().advance(rows, lengths, steps)
+        return leap(self, rows, lengths, steps)
+
+    def _demand(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints, Bools]:
+        """Return which rows need work to reach `lengths`, the blocks each takes, and whether the first is a copy."""
+        table = self.table
+        try:
+            now = table.length[rows]
+        except IndexError as error:
+            raise AllocatorError(f"no such row: {error}") from error
+        if (lengths < now).any():
+            row = int(rows[np.flatnonzero(lengths < now)[0]])
+            raise AllocatorError(f"row {row} is {table.length[row]} tokens long and cannot shrink")
+        reach = (np.greater_equal if self.prefix_cache else np.greater)(lengths, table.slots[rows])
+        if self.tails:
+            reach |= np.isin(rows, list(self.tails)) & (lengths > now)
+        if len(rows) and lengths.max() > self.max_model_len:
+            reach |= lengths > self.max_model_len
+        due = np.flatnonzero(reach)
+        if not len(due):
+            return due, due, reach[due]
+        who = rows[due]
+        if not table.count[who].all():
+            raise AllocatorError(f"row {int(who[table.count[who] == 0][0])} is not open")
+        self.demand_each_once(who.tolist())
+        copying = self.copying(who)
+        return due, -(-lengths[due] // self.block_size) - table.count[who] + copying, copying
+
+    def _extend(self, rows: Ints, lengths: Ints, need: Ints, copying: Bools) -> tuple[list[Copy], int]:
+        """Give each row the blocks it needs, the first of them in place of a shared last block if it is copying."""
+        table, size = self.table, self.block_size
+        full = table.length[rows] // size
+        who, nth = spread(lengths // size - full)
+        naming = self.name(rows[who], full[who] + nth)
+        taken, _ = self.pool.take(int(need.sum()))
+        targets = taken[(need.cumsum() - need)[copying]]
+        copies, copied = self.part_tails(rows, copying, targets) if self.tails else ([], 0)
+        who, nth = spread(need)
+        table.blocks[rows[who], (table.count[rows] - copying)[who] + nth] = taken
+        table.count[rows] += need - copying
+        table.slots[rows] = table.count[rows] * size
+        self.enter(naming)
+        return copies, copied
+
+    def turns(self, rows: Ints, lengths: Ints) -> Bools | None:
+        """Say which of `rows` change, by growing, what those after them may take; None if none does.
+
+        These are rows that first give back what their window has left behind.
+        """
+        leaving = self.leaving(rows) if self.windowed else None
+        return leaving if leaving is not None and leaving.any() else None
+
+    def _grow_in_turns(self, rows: Ints, lengths: Ints, turns: Bools) -> Growth:
+        """Grow in order, in as few pieces as `turns` allows."""
+        copies: list[Copy] = []
+        copied = 0
+        for start, end in pairwise([0, *np.flatnonzero(turns).tolist(), len(rows)]):
+            if start < end and turns[start]:
+                self.leave_behind(int(rows[start]))
+            growth = self.grow(rows[start:end], lengths[start:end])
+            copies += growth.copies
+            copied += growth.copied
+            if growth.refusal is not None:
+                return Growth(start + growth.granted, growth.refusal, copies, copied)
+        return Growth(len(rows), None, copies, copied)
+
+    def _needs(self, rows: list[int], lengths: list[int]) -> list[int] | None:
+        """Count the blocks that each row needs, if all are plain cases: no fork, none named twice, none too long."""
+        table, size, longest = self.table, self.block_size, self.max_model_len
+        named = set(rows)
+        if len(named) < len(rows) or not table.open_all(named) or not self.tails.isdisjoint(named):
+            return None
+        now, count = table.length.data, table.count.data
+        needs = []
+        for row, length in zip(rows, lengths, strict=True):
+            if not now[row] <= length <= longest:
+                return None
+            needs.append(-(-length // size) - count[row])
+        return needs
+
+    def _grow_few(self, rows: list[int], lengths: list[int], needs: list[int]) -> Growth:
+        """Do for a few rows what `_extend` does for many, one after the other, without its forty array operations."""
+        table, size = self.table, self.block_size
+        now, count = table.length.data, table.count.data
+        slots, cells = table.slots.data, table.blocks.data
+        at_once = not self.entangled and sum(needs) <= self.pool.free
+        taken = iter(self.pool.take(sum(needs))[0].tolist() if at_once else ())
+        for place, (row, length, need) in enumerate(zip(rows, lengths, needs, strict=True)):
+            if need:
+                if not at_once:
+                    if need > self.pool.free:
+                        return Growth(place, self._short_of(need, 0))
+                    taken = iter(self.pool.take(need)[0].tolist())
+                have = count[row]
+                for column in range(have, have + need):
+                    cells[row, column] = next(taken)
+                count[row], slots[row] = have + need, (have + need) * size
+            if row in self.entangled and (full := range(now[row] // size, length // size)):
+                self.enter_row(row, full.start, full.stop)
+            now[row] = length
+        return Growth(len(rows))
+
+    def _short_of(self, need: int, spare: int) -> Refusal:
+        reason = Reason.NEVER if need > self.num_blocks else Reason.BLOCKS
+        return Refusal(reason, need, need + spare - self.pool.free)
