@@ -122,7 +122,8 @@ def fit(
         if part:
             evidence = [Evidence(part, replays)]
             if captured and part is together:
-                evidence.append(Evidence([_point(replay) for replay in captured], None))
+                plain = [replay for replay in captured if replay.chunks != 1]  # merging what was split is no roofline's
+                evidence.append(Evidence([_point(replay) for replay in plain], None))
             found, fitted = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
             names += fitted
     return Fit(found, tuple(names), tuple(seconds(points, geometry, device, found, replays).tolist()))

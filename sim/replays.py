@@ -115,7 +115,11 @@ class Replays:
         shape = self._shapes.fit(decodes, tokens, chunks)
         if shape is None or shape not in self._one:
             return None
-        seconds = self._one[shape] if attended > SPLIT * chunks else self._many[shape]
+        seconds = self._many[shape]
+        if attended > SPLIT * chunks:
+            seconds += (self._one[shape] - seconds) * (
+                tokens / shape.tokens
+            ) ** 2  # as many queries and keys are padding
         curve = self._curves.get(shape.decodes)
         return seconds if curve is None else seconds + (curve.at(context) - curve.seconds[0])
 

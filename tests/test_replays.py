@@ -65,9 +65,10 @@ def test_a_dip_of_a_measurement_is_evened_out() -> None:
 
 def test_one_chunk_is_told_from_many_where_attention_may_split_it() -> None:
     replays = made()
-    assert replays.mixed(0, 0, 400, 1, 400) == pytest.approx((5 + 0.448 + 1) * MS)
+    assert replays.mixed(0, 0, 448, 1, 448) == pytest.approx((5 + 0.448 + 1) * MS)
+    assert replays.mixed(0, 0, 400, 1, 400) == pytest.approx((5 + 0.448 + (400 / 448) ** 2) * MS)
     assert replays.mixed(0, 0, 400, 4, 400) == pytest.approx((5 + 0.448) * MS)
-    assert replays.mixed(0, 0, 400, 4, 4000) == pytest.approx((5 + 0.448 + 1) * MS)
+    assert replays.mixed(0, 0, 448, 4, 4000) == pytest.approx((5 + 0.448 + 1) * MS)
     assert replays.mixed(10, 16, 100, 1, 100) == pytest.approx((5.16 + 0.128) * MS)
     assert replays.mixed(10, 1016, 100, 1, 100) == pytest.approx((5.16 + 0.128 + 1) * MS)
     assert replays.mixed(10, 16, 2000, 1, 2000) is None
@@ -113,7 +114,9 @@ def test_decodes_leap_over_a_curve_as_they_step() -> None:
 def test_the_cost_model_looks_captured_steps_up_and_computes_all_others() -> None:
     plain, looked = CostModel(LLAMA, H100, COEFFICIENTS), CostModel(LLAMA, H100, COEFFICIENTS, replays=made())
     assert looked.step_ns(LOADS[0]) == round((5.04 * MS + 896e-6) * 1e9)
-    assert looked.step_ns(LOADS[2]) == round((5.16 * MS + 0.224 * MS + MS + 784e-6 + MS) * 1e9)  # and the host, a ms
+    assert looked.step_ns(LOADS[2]) == round(
+        (5.16 * MS + 0.224 * MS + MS * (200 / 224) ** 2 + 784e-6 + MS) * 1e9
+    )  # and the host, a ms
     assert looked.step_ns(LOADS[1]) == plain.step_ns(LOADS[1])
     assert looked.step_ns(LOADS[4]) == plain.step_ns(LOADS[4])
     moved = LOADS[5]
