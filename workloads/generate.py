@@ -63,15 +63,18 @@ def _stream(seed: int, repeat: int, name: str) -> np.random.Generator:
 
 def _replayed(trace: Trace, streams: Streams) -> Requests:
     """Read a trace, and pace it anew if asked to."""
-    from workloads.traces import read  # noqa: PLC0415  (start-up time of what is drawn)
+    from workloads.traces import rows  # noqa: PLC0415  (start-up time of what is drawn)
+    from workloads.traces.rows import requests_of  # noqa: PLC0415  (ditto)
 
-    made = read(trace, streams("spread"))
+    raw, form = rows(trace)
+    made = requests_of(raw, trace, streams("spread"))
+    notes = (*made.notes, f"read as {form.name}: {form.about}")
     if trace.arrivals is None:
-        return made
+        return replace(made, notes=notes)
     count = len(made)
     none, rest = np.full(count, -1), np.zeros(count)
     units = Units(np.arange(count), rest, made.prompt_tokens, made.output_tokens, none, rest, made.prefixes)
-    return replace(_pace(units, trace.arrivals, None, NOMINAL_TOKEN_S, streams), notes=made.notes)
+    return replace(_pace(units, trace.arrivals, None, NOMINAL_TOKEN_S, streams), notes=notes)
 
 
 def _draw(arrivals: Process | Batch | Closed, streams: Streams, count: int) -> Floats:

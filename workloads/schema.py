@@ -142,11 +142,11 @@ class Generated(Spec):
 
 def _request_kind(value: Any) -> str:
     trace = "trace" in value if isinstance(value, dict) else isinstance(value, Trace)
-    return "trace" if trace else "generated"
+    return "a trace" if trace else "generated"  # no key of either, or a fault's path would be taken to lead through it
 
 
 RequestSource: TypeAlias = Annotated[
-    Annotated[Generated, Tag("generated")] | Annotated[Trace, Tag("trace")], Discriminator(_request_kind)
+    Annotated[Generated, Tag("generated")] | Annotated[Trace, Tag("a trace")], Discriminator(_request_kind)
 ]
 
 

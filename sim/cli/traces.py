@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.errors import UserError
+from workloads.docs import field_docs
 from workloads.fit import check
 from workloads.fit import fit as fit_generator
 from workloads.fit_plot import page as fit_page
@@ -117,7 +118,10 @@ def fit(
         emit({"requests": fitted.block, "notes": fitted.notes, "checks": rows, "page": page and str(page)})
     else:
         sys.stdout.write(fitted.yaml())
-        lay_out(terminal(stderr=True), _checks(checks))
+        console = terminal(stderr=True)
+        lay_out(console, _checks(checks))
+        for words in requests.notes:
+            console.print(words, style="dim", markup=False, soft_wrap=True)
 
 
 @trace.command
@@ -137,20 +141,21 @@ def convert(file: str, out: Path, /, *, to: Target = "csv", reading: Reading = R
     requests = read(reading.block(file), stream(0, "spread"))
     lost = convert_trace(requests, out, to)
     if json:
-        emit({"written": str(out), "requests": len(requests), "lost": lost})
+        emit({"written": str(out), "requests": len(requests), "notes": list(requests.notes), "lost": lost})
         return
     console = terminal()
     console.print(f"Written: {out}, {len(requests):,} requests", markup=False, soft_wrap=True)
-    for words in lost:
-        console.print(f"not kept: {words}", style="dim", markup=False, soft_wrap=True)
+    for words in (*requests.notes, *(f"not kept: {words}" for words in lost)):
+        console.print(words, style="dim", markup=False, soft_wrap=True)
 
 
 def _facts(found: Description) -> Table:
     """Everything that is one number."""
-    table = listing({"what": "", "is": ""}, {"is"}, title=f"{found.format} trace")
+    table = listing({"what": "", "is": "", "means": ""}, {"is"}, title=f"{found.format} trace")
+    told = field_docs(type(found))
     for name, value in asdict(found).items():
         if isinstance(value, int | float):
-            add(table, name, f"{value:,}" if isinstance(value, int) else f"{value:,.4g}")
+            add(table, name, f"{value:,}" if isinstance(value, int) else f"{value:,.4g}", told[name])
     return table
 
 

@@ -100,6 +100,9 @@ FILES = {
     "vllm-result": '{"completed":2,"duration":6.0,"input_lens":[374,396],"output_lens":[44,109],'
     '"start_times":[100.0,104.3],"ttfts":[0.05,0.06],"generated_texts":["secret","text"]}',
     "csv": "id,arrival,prompt_len,output_len\n7,0.5,10,20\n8,1.5,11,21\n",
+    "jsonl": lines([
+        {"arrival": 0.5, "prompt_len": 10, "output_len": 20}, {"output_len": 21, "prompt_len": 11, "arrival": 1.5},
+    ]),
 }  # fmt: skip
 
 
@@ -143,6 +146,13 @@ def test_unknown_names_and_contents(tmp_path: Path) -> None:
         load(tmp_path, "a,b\n1,2\n")
     with pytest.raises(WorkloadError, match="the file is empty"):
         load(tmp_path, " \n")
+    with pytest.raises(
+        WorkloadError, match=r"trace:1: no column prompt_tokens \(did you mean promt_tokens\?\); columns: "
+    ):
+        load(tmp_path, "arrival_s,promt_tokens,output_tokens\n1,2,3\n")
+    for mark, shown in ((";", "';'"), ("\t", r"'\\t'")):
+        with pytest.raises(WorkloadError, match=f"trace:1: columns set apart by {shown}; a CSV has commas"):
+            load(tmp_path, "arrival_s,prompt_tokens,output_tokens\n1,2,3\n".replace(",", mark))
     with pytest.raises(WorkloadError, match="UTF-16 text; save it as UTF-8"):
         load(tmp_path, FILES["vidur"].encode("utf-16"))
     with pytest.raises(WorkloadError, match="cannot be read: No such file"):
@@ -348,6 +358,32 @@ class TestTables:
         )
         assert made.arrival_s.tolist() == [0, 2]
 
+    def test_json_lines_of_one_s_own(self, tmp_path: Path) -> None:
+        made = load(tmp_path, FILES["jsonl"])
+        assert made.arrival_s.tolist() == [0, 1]
+        assert (made.prompt_tokens.tolist(), made.output_tokens.tolist()) == ([10, 11], [20, 21])
+        row = {"input_tokens": 5, "output_tokens": 6}
+        assert "no arrival times" in load(tmp_path, lines([row])).notes[0]
+        dated = [{"time": f"2026-11-01T10:00:0{second}Z", **row} for second in (0, 2)]
+        assert load(tmp_path, lines(dated)).arrival_s.tolist() == [0, 2]
+        for bad in (7, "soon"):
+            with pytest.raises(WorkloadError, match=rf"trace:3: time: not a date and time: '?{bad}"):
+                load(tmp_path, lines([*dated, {"time": bad, **row}]))
+
+    @pytest.mark.parametrize(("column", "first", "unit"), [
+        ("arrival_ms", 5, 1e-3), ("timestamp_us", 5, 1e-6), ("time_ns", 5, 1e-9),
+        ("timestamp", 1_700_000_000_000, 1e-3), ("timestamp", 1_700_000_000_000_000, 1e-6),
+        ("timestamp", 1_700_000_000_000_000_000, 1e-9), ("timestamp", 1_700_000_000, 1),
+    ])  # fmt: skip
+    def test_units_of_time_are_told_by_name_or_by_size(
+        self, tmp_path: Path, column: str, first: int, unit: float
+    ) -> None:
+        rows = [(first, 5, 6), (first + round(1.5 / unit), 5, 6)] if unit < 1 else [(first, 5, 6), (first + 1.5, 5, 6)]
+        made = load(tmp_path, f"{column},prompt_tokens,output_tokens\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
+        assert made.arrival_s == pytest.approx([0, 1.5], abs=1e-6)
+        told = [note for note in made.notes if "too large for seconds since 1970, read as" in note]
+        assert len(told) == (first > 1e11)
+
     @pytest.mark.parametrize("dated", [False, True])
     def test_parquet(self, tmp_path: Path, dated: bool) -> None:
         times = pa.array([10**18, 10**18 + 1_500_000_000], pa.timestamp("ns")) if dated else pa.array([3.0, 4.5])
@@ -373,6 +409,9 @@ class TestReplay:
 
     def test_count_takes_the_first(self, tmp_path: Path) -> None:
         assert len(load(tmp_path, FILES["mooncake"], count=2)) == 2
+        more = load(tmp_path, FILES["mooncake"], count=5)
+        assert len(more) == 3
+        assert more.notes == ("5 requests are asked for, the trace has 3",)
 
     def test_shuffled_rows_are_sorted_with_their_blocks(self, tmp_path: Path) -> None:
         made = load(tmp_path, lines([MOONCAKE[2], MOONCAKE[0], MOONCAKE[1]]))

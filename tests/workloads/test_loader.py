@@ -92,6 +92,8 @@ def test_a_fault_is_one_line_with_its_place(tmp_path: Path, line: str, message: 
 @pytest.mark.parametrize(
     ("requests", "message"),
     [
+        ("{trace: w.yaml, rate_scale: -1}", "w.yaml:4:39: requests.rate_scale: must be greater than 0, got -1"),
+        ("{trace: w.yaml, rate_scal: 1}", "w.yaml:4:27: requests.rate_scal: unknown key (did you mean rate_scale?)"),
         ("{trace: nowhere.csv}", "w.yaml:4:19: requests.trace: no such file: nowhere.csv"),
         ("{lengths: {kind: fixed, prompt: 1, output: 1}, count: 1}", "w.yaml:4:11: requests.arrivals: missing"),
         (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from workloads.errors import WorkloadError, meant
 from workloads.traces.base import Format, Options
 from workloads.traces.files import TraceFile
+from workloads.traces.plain import CSV
 from workloads.traces.rows import Rows, requests_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ FORMATS = {
     "vllm-dataset": "vllm:DATASET",
     "vllm-result": "vllm:RESULT",
     "csv": "plain:CSV",
+    "jsonl": "plain:JSONL",
 }
 """Where each is, imported when it is named or tried; in that order: the more particular before the more general."""
 
@@ -56,6 +58,8 @@ def detect(file: TraceFile) -> Format:
     for form in map(find, FORMATS):
         if form.matches(file):
             return form
+    if CSV.resembles(file):
+        return CSV  # which says what it lacks
     names = ", ".join(FORMATS)
     begins = file.head.lstrip().split("\n", 1)[0][:80]
     raise WorkloadError(

@@ -68,10 +68,11 @@ def read_csv(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
         WorkloadError: the file cannot be read or lacks a column.  Bad rows are no error here: see `Columns.faults`.
 
     """
+    free = [cell for cell in file.header if cell not in wanted]
     for name in wanted:
         if name not in file.header:
             raise WorkloadError(
-                f"{file.name}:1: no column {name}{meant(name, file.header)}; columns: {', '.join(file.header[:20])}"
+                f"{file.name}:1: no column {name}{meant(name, free)}; columns: {', '.join(file.header[:20])}"
             )
     return _at_once(file, wanted) or _one_by_one(file, wanted)
 
@@ -197,7 +198,7 @@ _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _instant(cell: str) -> int:
+def instant(cell: str) -> int:
     """Parse a date and time with up to 9 digits of fraction (fromisoformat drops the 7th) to nanoseconds."""
     match = _INSTANT.fullmatch(cell)
     if not match:
@@ -213,4 +214,4 @@ def _instant(cell: str) -> int:
     return nanoseconds
 
 
-_PARSERS: Mapping[Kind, Callable[[str], Any]] = {"number": _number, "time": _instant, "text": str}
+_PARSERS: Mapping[Kind, Callable[[str], Any]] = {"number": _number, "time": instant, "text": str}

@@ -51,7 +51,7 @@ class Description:
     gap_cv: float
     """Coefficient of variation of the gaps between arrivals, coarse clocks spread; 1 is Poisson, 0: no gap."""
     recorded_gap_cv: float
-    """... as recorded."""
+    """The same without that spreading: as recorded."""
     peak_minute_rps: float
     """Arrivals a second in the busiest minute, minutes counted from the first arrival."""
     prompt_tokens: Spread
@@ -63,7 +63,7 @@ class Description:
     ideal_hit_rate: float
     """Share of prompt tokens that earlier prompts began with: the hit rate of an infinite cache of prompts."""
     ideal_hit_rate_with_outputs: float
-    """... of an infinite cache of prompts and answers."""
+    """The same of an infinite cache of prompts and answers."""
     notes: tuple[str, ...]
     """What was left out or assumed."""
 

@@ -1,4 +1,4 @@
-"""kvsim's own columns, as CSV or parquet: the plainest table of requests, and what `convert` writes.
+"""kvsim's own columns, as CSV, JSON lines or parquet: the plainest table of requests, and what `convert` writes.
 
 The words of other tools are understood too: a column of arrival times, one of prompt
 lengths and one of output lengths are enough.
@@ -7,21 +7,29 @@ lengths and one of output lengths are enough.
 from __future__ import annotations
 
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from workloads.errors import WorkloadError, first_line
 from workloads.traces.base import Options
 from workloads.traces.columns import Kind, read_csv, seconds
+from workloads.traces.records import FieldKind, read_records
 from workloads.traces.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from workloads.requests import Floats, Ints
     from workloads.traces.files import TraceFile
+    from workloads.traces.rows import Fault
 
-ARRIVAL = ("arrival_s", "arrival_time_s", "arrival_time", "arrival", "timestamp_s", "timestamp", "time_s", "time")
+UNITS = {"_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
+"""Seconds in the unit that a column of times ends in; without one it is seconds."""
+ARRIVAL = (
+    "arrival_s", "arrival_time_s", "arrival_time", "arrival", "timestamp_s", "timestamp", "time_s", "time",
+    *(f"{word}{unit}" for word in ("arrival", "arrival_time", "timestamp", "time") for unit in UNITS),
+)  # fmt: skip
 PROMPT = (
     "prompt_tokens", "input_tokens", "context_tokens", "prompt_length", "input_length", "prompt_len", "input_len",
     "prompt", "input",
@@ -29,13 +37,49 @@ PROMPT = (
 OUTPUT = (
     "output_tokens", "completion_tokens", "generated_tokens", "output_length", "output_len", "completion", "output",
 )  # fmt: skip
-"""Names a column may have, in the order of preference; times are seconds."""
+"""Names a column may have, in the order of preference."""
+SINCE_1970 = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
+RECENT = 1e11
+"""Seconds since 1970 that are beyond the year 5000: what is as large counts something smaller."""
 
 
-def pick(header: Sequence[str], names: Sequence[str]) -> str | None:
+def pick(header: Iterable[str], names: Sequence[str]) -> str | None:
     """Return the first of the names that the header has, whatever its case."""
-    found = {cell.lower(): cell for cell in reversed(header)}
+    found = {cell.lower(): cell for cell in reversed([*header])}
     return next((found[name] for name in names if name in found), None)
+
+
+def as_rows(
+    column: str | None,
+    times: Floats,
+    prompts: Floats,
+    outputs: Floats,
+    lines: Callable[[Ints], Sequence[int]],
+    faults: Sequence[Fault] = (),
+) -> Rows:
+    """Make rows of columns; times are in the unit of their column's name, or what their size tells.
+
+    Args:
+        column: what arrival times are called; None if there are none.
+        times: float64[n]; not looked at if there are none.
+        prompts: float64[n], tokens.
+        outputs: float64[n], tokens.
+        lines: as in `Rows`.
+        faults: as in `Rows`.
+
+    """
+    if column is None:
+        notes = ["no arrival times: all requests arrive at once unless arrivals are given"]
+        return Rows(np.zeros(len(prompts)), prompts, outputs, lines, faults, notes=notes)
+    scale, notes = UNITS.get(column[-3:].lower(), 1.0), []
+    finite = times[np.isfinite(times)]
+    if scale == 1.0 and len(finite) and finite.min() >= RECENT:
+        unit = next((unit for unit, size in SINCE_1970.items() if finite.min() * size < RECENT), "nanoseconds")
+        scale = SINCE_1970[unit]
+        notes = [f"{column}: too large for seconds since 1970, read as {unit}"]
+    if scale != 1.0:
+        times = (times - (finite[0] if len(finite) else 0.0)) * scale  # first the difference, which is exact
+    return Rows(times, prompts, outputs, lines, faults, notes=notes)
 
 
 class PlainCsv:
@@ -48,23 +92,23 @@ class PlainCsv:
         """Say whether the header has a prompt's and an output's length."""
         return bool(pick(file.header, PROMPT) and pick(file.header, OUTPUT))
 
+    def resembles(self, file: TraceFile) -> bool:
+        """Say whether the header has at least one of the columns, however its cells are set apart."""
+        cells = [cell.strip('"') for mark in ",;\t" for cell in ",".join(file.header).split(mark)]
+        return any(pick(cells, names) for names in (ARRIVAL, PROMPT, OUTPUT))
+
     def read(self, file: TraceFile, options: Options) -> Rows:
         """Read the columns."""
         arrival, prompt, output = (pick(file.header, names) for names in (ARRIVAL, PROMPT, OUTPUT))
-        wanted: dict[str, Kind] = {prompt or PROMPT[0]: "number", output or OUTPUT[0]: "number"}
+        prompt, output = prompt or PROMPT[0], output or OUTPUT[0]
+        if len(file.header) == 1 and (mark := next((mark for mark in ";\t" if mark in file.header[0]), "")):
+            raise WorkloadError(f"{file.name}:1: columns set apart by {mark!r}; a CSV has commas")
+        wanted: dict[str, Kind] = {prompt: "number", output: "number"}
         if arrival is not None:
             wanted[arrival] = "time" if _dated(file, arrival) else "number"
         columns = read_csv(file, wanted)
-        count = len(columns[prompt or PROMPT[0]])
-        notes = [] if arrival else ["no arrival times: all requests arrive at once unless arrivals are given"]
-        return Rows(
-            columns[arrival] if arrival else np.zeros(count),
-            columns[prompt or PROMPT[0]],
-            columns[output or OUTPUT[0]],
-            columns.lines,
-            columns.faults,
-            notes=notes,
-        )
+        times = columns[arrival or prompt]
+        return as_rows(arrival, times, columns[prompt], columns[output], columns.lines, columns.faults)
 
 
 def _dated(file: TraceFile, column: str) -> bool:
@@ -73,6 +117,35 @@ def _dated(file: TraceFile, column: str) -> bool:
     cells = lines[1].split(",") if len(lines) > 1 else []
     where = file.header.index(column)
     return where < len(cells) and cells[where].strip().strip('"')[:5].rstrip("-").isdigit() and "-" in cells[where][4:6]
+
+
+class JsonLines:
+    """JSON lines of one's own."""
+
+    name = "jsonl"
+    about = "JSON lines of one's own, with the fields of csv"
+
+    def matches(self, file: TraceFile) -> bool:
+        """Say whether the first record has a prompt's and an output's length, as numbers."""
+        first = self._first(file)
+        names = pick(first, PROMPT), pick(first, OUTPUT)
+        return all(name is not None and isinstance(first[name], int | float) for name in names)
+
+    def read(self, file: TraceFile, options: Options) -> Rows:
+        """Read the fields; times may be numbers or dates."""
+        first = self._first(file)
+        arrival, prompt, output = (pick(first, names) for names in (ARRIVAL, PROMPT, OUTPUT))
+        prompt, output = prompt or PROMPT[0], output or OUTPUT[0]
+        wanted: dict[str, FieldKind] = {prompt: "number", output: "number"}
+        if arrival is not None:
+            clock: Literal["time", "number"] = "time" if isinstance(first[arrival], str) else "number"
+            wanted[arrival] = clock
+        records = read_records(file, wanted)
+        times = records[arrival or prompt]
+        return as_rows(arrival, times, records[prompt], records[output], records.lines, records.faults)
+
+    def _first(self, file: TraceFile) -> dict[str, Any]:
+        return file.records[0] if file.records and isinstance(file.records[0], dict) else {}
 
 
 class Parquet:
@@ -86,7 +159,7 @@ class Parquet:
         return file.data.startswith(b"PAR1")
 
     def read(self, file: TraceFile, options: Options) -> Rows:
-        """Read the columns; times may be numbers (seconds) or timestamps."""
+        """Read the columns; times may be numbers or timestamps."""
         import pyarrow as pa  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
         from pyarrow import parquet  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
 
@@ -110,9 +183,9 @@ class Parquet:
             prompts, outputs = (table[name].cast(pa.float64()).to_numpy() for name in (prompt, output))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise WorkloadError(f"{file.name}: cannot be read as parquet: {first_line(error)}") from None
-        notes = [] if arrival else ["no arrival times: all requests arrive at once unless arrivals are given"]
-        return Rows(times, prompts, outputs, lambda rows: (rows + 1).tolist(), notes=notes)
+        return as_rows(arrival, times, prompts, outputs, lambda some: (some + 1).tolist())
 
 
 CSV = PlainCsv()
+JSONL = JsonLines()
 PARQUET = Parquet()

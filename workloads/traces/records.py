@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from workloads.errors import first_line, shown
 from workloads.requests import Ints
+from workloads.traces.columns import instant, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from workloads.traces.files import TraceFile
     from workloads.traces.rows import Fault
 
-FieldKind: TypeAlias = Literal["number", "text", "ids"]
-"""`number` float64, NaN where missing; `text` object array of str, empty where missing; `ids` a ragged int64 list."""
+FieldKind: TypeAlias = Literal["number", "time", "text", "ids"]
+"""`number` float64, NaN where missing; `time` float64 seconds after the first row's, of dates; `text` object array of
+str, empty where missing; `ids` a ragged int64 list."""
 
 
 class BadRow(ValueError):  # noqa: N818 - a row is bad, the program is not in error
@@ -87,6 +89,8 @@ def read_records(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records:
         if kind == "ids":
             flat = np.fromiter(chain.from_iterable(parsed[name]), np.int64)
             lists[name] = Ragged(flat, np.cumsum([0, *map(len, parsed[name])], dtype=np.int64))
+        elif kind == "time":
+            values[name] = seconds(np.array(parsed[name], np.int64))
         else:
             values[name] = np.array(parsed[name], object if kind == "text" else np.float64)
     return Records(values, lists, np.array(numbers, np.int64), faults)
@@ -125,11 +129,26 @@ def _fields(record: object, wanted: Mapping[str, FieldKind]) -> list[Any]:
         value = record.get(name)
         if kind == "number":
             row.append(number(value, name))
+        elif kind == "time":
+            row.append(_date(value, name))
         elif kind == "text":
             row.append("" if value is None else str(value))
         else:
             row.append(ids(value, name))
     return row
+
+
+def _date(value: object, name: str) -> int:
+    """Return a date and time in nanoseconds since 1970.
+
+    Raises:
+        BadRow: it is none.
+
+    """
+    try:
+        return instant(value if isinstance(value, str) else shown(value))
+    except ValueError as error:
+        raise BadRow(f"{name}: {error}") from None
 
 
 def number(value: object, name: str) -> float:

@@ -108,6 +108,8 @@ def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator) -> Reques
         keep = keep[np.argsort(arrival, kind="stable")]
         arrival = rows.arrival_s[keep]
     if trace.count is not None:
+        if trace.count > len(keep):
+            notes.append(f"{trace.count:,} requests are asked for, the trace has {len(keep):,}")
         keep, arrival = keep[: trace.count], arrival[: trace.count]
     arrival = arrival - arrival[0]
     if trace.spread and (tick := coarse_clock(arrival)):
