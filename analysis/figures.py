@@ -110,6 +110,17 @@ class Allocator:
         return sum(int(entry["requests"][name]) for entry in self.entries)
 
     @property
+    def cut(self) -> int:
+        """Finished requests whose output ended early, at the model's context."""
+        return sum(int(entry["requests"].get("cut", 0)) for entry in self.entries)
+
+    @property
+    def offered(self) -> float:
+        """Requests that arrive a second, refused ones included; NaN if all arrive at once."""
+        rates = [entry["requests"].get("offered_rps") for entry in self.entries]
+        return float(np.mean(rates)) if None not in rates else float("nan")
+
+    @property
     def refusals(self) -> dict[str, int]:
         """Refused requests by reason, over all replications."""
         total: dict[str, int] = {}
@@ -160,6 +171,24 @@ def _pairs(first: Allocator, second: Allocator, name: str) -> tuple[np.ndarray[A
     theirs = {entry.get("repeat", 0): figure(entry, name) for entry in second.entries}
     both = [repeat for repeat in mine if repeat in theirs and not np.isnan(mine[repeat] + theirs[repeat])]
     return np.array([mine[repeat] for repeat in both]), np.array([theirs[repeat] for repeat in both])
+
+
+def shortfalls(allocators: Sequence[Allocator]) -> list[str]:
+    """Say which requests were refused, left unfinished or cut short, allocators that share a fate in one line."""
+    told: dict[str, list[str]] = {}
+    for one in allocators:
+        total = one.count("total")
+        if refused := one.count("refused"):
+            reasons = "; ".join(f"{number:,} {reason}" for reason, number in one.refusals.items())
+            told.setdefault(f"{refused:,} of {total:,} requests refused ({reasons})", []).append(one.label)
+        if unfinished := one.count("unfinished"):
+            what = f"{unfinished:,} of {total:,} requests unfinished when the run ended"
+            told.setdefault(what, []).append(one.label)
+        if one.cut:
+            what = f"{one.cut:,} of {total:,} outputs cut short where prompt and output reach max_model_len"
+            told.setdefault(what, []).append(one.label)
+    everyone = len(allocators) if len(allocators) > 1 else 0
+    return [f"{'all' if len(who) == everyone else listed(who)}: {what}" for what, who in told.items()]
 
 
 def above_bound(allocators: Sequence[Allocator]) -> list[str]:

@@ -89,14 +89,18 @@ def gaps(seen: Observed) -> dict[str, Any]:
 
 
 def count(seen: Observed) -> dict[str, Any]:
-    """How many requests there were and what became of them; refusals by reason."""
+    """How many requests there were, how fast they came, and what became of them; refusals by reason."""
     status = Counter(seen.requests["status"].tolist())
-    refused = seen.requests["status"] == "refused"
+    refused, finished = (seen.requests["status"] == word for word in ("refused", "finished"))
+    arrivals = seen.requests["arrival_s"]
+    span = float(arrivals[-1] - arrivals[0]) if len(arrivals) else 0.0
     return {
         "total": len(seen.requests["status"]),
+        "offered_rps": (len(arrivals) - 1) / span if span else None,
         "finished": status["finished"],
         "refused": status["refused"],
         "unfinished": status["unfinished"],
+        "cut": int(np.count_nonzero(finished & (seen.requests["reason"] != ""))),
         "refusals": dict(sorted(Counter(seen.requests["reason"][refused].tolist()).items())),
     }
 

@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from analysis.figures import SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of
+from analysis.figures import SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of, shortfalls
 from analysis.metrics import SHARES
 from analysis.numbers import short
 from analysis.published import HEADINGS as PUBLISHED
@@ -58,7 +58,7 @@ def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], cons
     expected = manifest.get("expect")
     if expected:
         show_published(rows(allocators, expected), manifest.get("remarks") or (), console)
-    for note in notes(allocators):
+    for note in (*notes(allocators), *(manifest.get("notes") or ())):
         console.print(Text(note), style="dim")
 
 
@@ -108,7 +108,7 @@ def show_published(found: Sequence[Row], remarks: Iterable[str], console: Consol
 def speed(allocators: Sequence[Allocator]) -> Table:
     """Verdict, batch, throughput and preemptions, a row an allocator."""
     ideal = bound(allocators)
-    table = plain("Speed", "batch: sequences running, mean over time")
+    table = plain("Speed", f"batch: sequences running, mean over time{_offered(allocators)}")
     table.add_column("allocator", overflow="fold", min_width=12)
     table.add_column("verdict", no_wrap=True)
     for heading in ("batch\nmean", "batch\npeak", *(["batch\n% ideal"] if ideal else [])):
@@ -127,6 +127,14 @@ def speed(allocators: Sequence[Allocator]) -> Table:
         cells += [f"{one.count('finished')}/{one.count('total')}", short(one.mean("preemptions"), 0)]
         table.add_row(*cells)
     return table
+
+
+def _offered(allocators: Sequence[Allocator]) -> str:
+    """Say how many requests come a second: fewer than that are finished in a run that waits for its last."""
+    rates = {short(one.offered) for one in allocators if math.isfinite(one.offered)}
+    if len(rates) != 1:  # in a closed loop they come as fast as they are served
+        return ""
+    return f"\nreq/s: finished, over the whole run, until the last is done; {rates.pop()} arrive a second"
 
 
 def latency(allocators: Sequence[Allocator]) -> Table:
@@ -185,15 +193,9 @@ def published(found: Sequence[Row]) -> Table:
 
 
 def notes(allocators: Sequence[Allocator]) -> list[str]:
-    """What a reader of the tables must know: refused and unfinished requests, and overload."""
-    lines = []
+    """What a reader of the tables must know: requests not served whole, and overload."""
+    lines = shortfalls(allocators)
     for one in allocators:
-        total, refused, unfinished = (one.count(name) for name in ("total", "refused", "unfinished"))
-        if refused:
-            reasons = "; ".join(f"{number} {reason}" for reason, number in one.refusals.items())
-            lines.append(f"{one.label}: {refused} of {total} requests refused ({reasons})")
-        if unfinished:
-            lines.append(f"{one.label}: {unfinished} of {total} requests unfinished when the run ended")
         if one.verdict is Verdict.OVERLOADED:
             lines.append(f"{one.label}: OVERLOADED, so its latencies grow with the length of the run")
         if lost := [entry for entry in one.entries if (entry.get("little") or {"gap": 0})["gap"] > ROUNDING]:

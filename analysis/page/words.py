@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from analysis.figures import Allocator, above_bound, page_calls, ratio
+from analysis.figures import Allocator, above_bound, page_calls, ratio, shortfalls
 from analysis.numbers import listed, short
 from analysis.stats import Verdict
 
@@ -79,13 +79,7 @@ def findings(
                 "tell how long the run was, not how fast the system is.",
             )
         )
-    for one in allocators:
-        refused, unfinished, total = (one.count(name) for name in ("refused", "unfinished", "total"))
-        if refused:
-            why = "; ".join(f"{number} {reason}" for reason, number in one.refusals.items())
-            said.append(Finding("warning", f"{one.label} refused {refused} of {total} requests ({why})."))
-        if unfinished:
-            said.append(Finding("warning", f"{one.label} left {unfinished} of {total} requests unfinished."))
+    said += [Finding("warning", f"{text}.") for text in shortfalls(allocators)]
     said += [Finding("result", f"{text}.") for text in page_calls(allocators)]
     said += [Finding("warning", text) for text in above_bound(allocators)]
     return said

@@ -157,11 +157,21 @@ def test_counts(entry: dict[str, Any]) -> None:
     assert metrics["mapping_exposed_s"] == pytest.approx(0.6)
     assert entry["requests"] == {
         "total": 3,
+        "offered_rps": pytest.approx(1.0),
         "finished": 1,
+        "cut": 0,
         "refused": 1,
         "unfinished": 1,
         "refusals": {"larger than the whole pool": 1},
     }
+
+
+def test_an_output_that_was_cut_is_counted(case: Case) -> None:
+    requests, steps = case
+    requests["reason"][0] = "output cut at the model's context"
+    assert summarise(requests, steps, RUN)["requests"]["cut"] == 1
+    requests["arrival_s"][:] = 2.0
+    assert summarise(requests, steps, RUN)["requests"]["offered_rps"] is None
 
 
 def test_external_fragmentation_looks_at_all_that_is_free(entry: dict[str, Any]) -> None:

@@ -56,12 +56,22 @@ def test_a_run_that_can_serve_nothing_says_so(workload: Path, capsys: Capture) -
     assert main(["run", str(workload), "--out", "x", "--set", "requests.lengths.prompt=256"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"paged +REFUSED .* 0/40 ", out)
-    assert "paged: 40 of 40 requests refused (40 longer than max_model_len)" in out
+    assert "all: 40 of 40 requests refused (40 longer than max_model_len)" in out
     assert "STABLE" not in out
     page = Path("x/report.html").read_text(encoding="utf-8")
     assert "REFUSED" in page
     assert "could not serve a single request." in page
     assert "Its pool stayed empty." in page
+
+
+def test_what_was_assumed_and_cut_stands_under_the_tables(workload: Path, capsys: Capture) -> None:
+    Path("t.csv").write_text("arrival_ms,prompt_tokens,output_tokens\n0,200,9\n500,200,99\n", encoding="utf-8")
+    assert main(["run", str(workload), "--out", "x", "--quiet", "--set", "requests={trace: t.csv}"]) == 0
+    out = capsys.readouterr().out
+    assert "all: 1 of 2 outputs cut short where prompt and output reach max_model_len\n" in out
+    assert "until the last is done; 2 arrive a second" in " ".join(out.split())
+    assert "read as csv: " in out
+    assert "cut short" in Path("x/report.html").read_text(encoding="utf-8")
 
 
 def test_tables_too_large_for_this_machine_are_one_line(workload: Path, capsys: Capture) -> None:
