@@ -4,7 +4,8 @@ Each watches or narrows what goes through it and passes everything on, so they s
 
     allocator = CheckingAdaptor(LimitingAdaptor(create("paged", ...), blocks=512))
 
-Their kind and traits are those of the allocator inside, and so is the table.
+Their kind and traits are those of the allocator inside, and so is the table.  What it promises of regular growth
+is not passed on, so that every growth goes through `grow`.
 """
 
 from __future__ import annotations
@@ -161,8 +162,9 @@ class Event(NamedTuple):
     """One verb, as `RecordingAdaptor` saw it."""
 
     time: float
-    """What the clock said when it was called."""
+    """What the clock said when it was called, in its own unit."""
     verb: str
+    """Name of the method."""
     arguments: tuple[Any, ...]
     """Copies, where they were arrays."""
     answer: Any
@@ -281,8 +283,7 @@ class LimitingAdaptor(Adaptor):
                 high = middle - 1
         if low:
             return self.around(self.inner.advance, rows, lengths, low)
-        none = np.zeros(0, np.int64)
-        return Leap(0, none, none, none, none, none)
+        return Leap.none()
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """See `Allocator.fork`; a fork that takes too much room is undone."""

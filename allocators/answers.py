@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+import numpy as np
+
 from allocators.content import Content
 from allocators.table import Ints
 
@@ -83,7 +85,9 @@ class Copy(NamedTuple):
     """K/V of one whole block to be copied before the step runs (copy-on-write, or a move)."""
 
     source: int
+    """Physical id of the block that is read; where it crosses to or from the host, an id on its own side."""
     target: int
+    """... of the block that is written."""
 
 
 class Growth(NamedTuple):
@@ -121,6 +125,12 @@ class Leap(NamedTuple):
     """int64[steps]: `Usage.rounding` after each step; None if it stays as it is."""
     evicted: Ints | None = None
     """int64[steps]: cached blocks evicted by each step; None if none was."""
+
+    @classmethod
+    def none(cls) -> Leap:
+        """Return the leap of no step."""
+        nothing = np.zeros(0, np.int64)
+        return cls(0, nothing, nothing, nothing, nothing, nothing)
 
 
 class Swap(NamedTuple):

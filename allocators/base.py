@@ -233,8 +233,7 @@ class Allocator(RegularGrowth):
         """
         before, evictions = self.table.slots[rows], self.evictions()
         if not self.can_grow(rows, lengths + 1):
-            none = np.zeros(0, np.int64)
-            return Leap(0, none, none, none, none, none)
+            return Leap.none()
         growth = self.grow(rows, lengths + 1)
         after = self.table.slots[rows]
         who = np.flatnonzero(after != before)

@@ -37,8 +37,11 @@ class Media(NamedTuple):
     """An image or the like, whose placeholder tokens are `[offset, offset + length)`."""
 
     hash: int
+    """What it is: equal hashes, equal items."""
     offset: int
+    """Tokens of the sequence before it."""
     length: int
+    """Tokens."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)

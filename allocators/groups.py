@@ -76,12 +76,17 @@ class Cut(NamedTuple):
     """How the pool is cut."""
 
     slot_bytes: int
+    """Bytes of a slot of the ledger."""
     block_slots: int
+    """Slots a block."""
     page_blocks: int
+    """Blocks a page."""
     tokens: int
     """Tokens a piece of attention holds."""
     states: tuple[Piece, ...]
+    """What each recurrent group takes ..."""
     attention: tuple[Piece, ...]
+    """... and each group of attention, in the order of the groups."""
 
     @property
     def token_slots(self) -> int:

@@ -23,7 +23,7 @@ from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.errors import AllocatorError, CorruptionError
 from allocators.lockstep import lockstep, most_steps
-from allocators.options import BLOCK_SIZE, Option
+from allocators.options import BLOCK_SIZE, KV_TENSORS, TENSOR_TOKEN_BYTES, Option
 from allocators.table import Ints
 from allocators.tensors import Footprints, PlacedTensors
 
@@ -41,12 +41,8 @@ class GrowingAllocator(Allocator):
                 bool, False, "PyTorch's expandable segments, which waste no end of a segment"
             ),
             "trace_tensors": Option(bool, False, "also place every tensor, for exact peaks of memory (slow)"),
-            "kv_tensors": Option(
-                int, 64, "K and V tensors of a sequence, over all layers", minimum=1, fact="kv_tensors"
-            ),
-            "tensor_token_bytes": Option(
-                int, 2048, "bytes of a token in one of them", minimum=1, fact="tensor_token_bytes"
-            ),
+            "kv_tensors": KV_TENSORS,
+            "tensor_token_bytes": TENSOR_TOKEN_BYTES,
         }
     )
 

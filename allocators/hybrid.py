@@ -27,12 +27,14 @@ from allocators.groupaudit import audit
 from allocators.groups import PAGINGS, Cut, cut, parse
 from allocators.groupswapping import swap_in, swap_out
 from allocators.groupturns import GroupTurns
-from allocators.options import BLOCK_SIZE, Option, Value, resolve
-from allocators.regular import LARGE
+from allocators.options import BLOCK_SIZE, HOST_BLOCKS, Option, Value, resolve
 from allocators.table import Ints
 
 if TYPE_CHECKING:
     from allocators.content import Content
+
+LARGE = 4
+"""Tokens a block from which on it pays to name only rows that run out; in smaller ones most rows do."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -51,9 +53,7 @@ class HybridAllocator(GroupTurns):
             ),
             "prefix_cache": Option(bool, False, "keep full blocks, and states, for sequences that begin alike"),
             "checkpoint": Option(int, 512, "tokens between states kept for the prefix cache", minimum=1),
-            "host_blocks": Option(
-                int, 0, "blocks on the host for sequences swapped out", minimum=0, fact="host_blocks"
-            ),
+            "host_blocks": HOST_BLOCKS,
             "groups": Option(
                 str, "full 2x2048, sliding 2x2048/1024", "layers x bytes / window of each group", fact="kv_groups"
             ),

@@ -62,7 +62,10 @@ class Option(NamedTuple):
 
 
 BLOCK_SIZE = Option(int, 16, "token slots a block", minimum=1, maximum=1024)
-"""The one that nearly every allocator has."""
+"""The one that nearly every allocator has; the others are of several, too."""
+HOST_BLOCKS = Option(int, 0, "blocks on the host for sequences swapped out", minimum=0, fact="host_blocks")
+KV_TENSORS = Option(int, 64, "K and V tensors of a sequence, over all layers", minimum=1, fact="kv_tensors")
+TENSOR_TOKEN_BYTES = Option(int, 2048, "bytes of a token in one of them", minimum=1, fact="tensor_token_bytes")
 
 
 def _out_of_range(value: float, minimum: float | None, maximum: float | None) -> str | None:
@@ -79,11 +82,13 @@ NAMES: Mapping[type, str] = {bool: "true or false", int: "a whole number", float
 
 
 def meant(word: object, known: Iterable[object]) -> str:
-    """Return ` (did you mean X?)` for the nearest of the known words, or nothing."""
+    """Return ` (did you mean X or Y?)` for the known words that begin with `word`, or the nearest; or nothing."""
     from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
 
-    near = get_close_matches(str(word), [str(name) for name in known], n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    names = {str(name).lower(): str(name) for name in known}
+    asked = str(word).lower()
+    near = [name for name in names if asked and name.startswith(asked)] or get_close_matches(asked, names, n=1)
+    return f" (did you mean {' or '.join(names[name] for name in near[:3])}?)" if near else ""
 
 
 def resolve(

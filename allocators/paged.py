@@ -27,7 +27,7 @@ from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.errors import AllocatorError
 from allocators.ondemand import OnDemandRows
-from allocators.options import BLOCK_SIZE, Option
+from allocators.options import BLOCK_SIZE, HOST_BLOCKS, Option
 from allocators.swapping import swap_in, swap_out
 from allocators.table import Ints
 
@@ -44,9 +44,7 @@ class PagedAllocator(OnDemandRows):
             "sliding_window": Option(
                 int, None, "tokens a token attends to; unset for all of them", minimum=1, fact="sliding_window"
             ),
-            "host_blocks": Option(
-                int, 0, "blocks on the host for sequences swapped out", minimum=0, fact="host_blocks"
-            ),
+            "host_blocks": HOST_BLOCKS,
         }
     )
     shares: ClassVar[bool] = True
@@ -106,7 +104,7 @@ class PagedAllocator(OnDemandRows):
         whole = max(ask.tokens, ask.whole)
         if whole > self.max_model_len:
             return self.too_long(whole)
-        if not self.prefix_cache:
+        if not self.prefix_cache:  # the same with fewer arrays: nothing to share, nothing to enter
             last = -(-whole // size)
             if last + ask.spare > self.pool.free:
                 return self._short_of(last, ask.spare)

@@ -32,7 +32,9 @@ class Run(NamedTuple):
     size: int
     """Tokens a page."""
     start: int
+    """First page, counted from the beginning of the content."""
     stop: int
+    """The page after the last."""
 
     @property
     def pages(self) -> int:
@@ -78,14 +80,15 @@ class Node:
         """Make an unlocked node without children."""
         self.run = run
         self.blocks = blocks
-        """int64[run.pages]"""
+        """int64[run.pages]: physical ids of the pages."""
         self.parent = parent
         """None for the root, and for a node that was evicted."""
         self.children: dict[int, Node] = {}
         """By the key of their first page."""
         self.locks = 0
+        """How many paths in use go through it."""
         self.used = used
-        """Time of last use."""
+        """Time of last use, in uses of the tree."""
         self.growing = False
         """Whether it is the end of a sequence that may still grow, and has never had a child: then it grows too."""
 

@@ -25,7 +25,7 @@ from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.errors import CorruptionError
 from allocators.leap import spread
-from allocators.options import Option
+from allocators.options import BLOCK_SIZE, Option
 from allocators.paged import PagedAllocator
 from allocators.prefix import PrefixCache
 from allocators.radix import NOTHING, Node, RadixTree, Run
@@ -129,7 +129,7 @@ class RadixAllocator(PagedAllocator):
 
     kind: ClassVar[str] = "radix"
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
-        {"block_size": Option(int, 1, "token slots a page", minimum=1, maximum=1024)}
+        {"block_size": BLOCK_SIZE._replace(default=1, doc="token slots a page")}
     )
     pool_type: ClassVar[type[BlockPool]] = RadixPool
 

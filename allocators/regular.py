@@ -18,8 +18,6 @@ from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
 from allocators.table import BlockTable, Ints
 
-LARGE = 4
-"""Slots a block from which on it pays to name only rows that run out; in smaller ones most rows do."""
 NO_ROWS: frozenset[int] = frozenset()
 
 

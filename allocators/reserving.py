@@ -57,11 +57,11 @@ class ReservingAllocator(Allocator):
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
         """Leap as far as the fullest row has room: no step takes a block."""
-        steps = int(min(steps, (self.table.slots[rows] - lengths).min(initial=steps)))
-        if steps > 0:
+        steps = int((self.table.slots[rows] - lengths).min(initial=steps))
+        if steps:
             self.grow(rows, lengths + steps)
         usage = self.usage()
-        return Leap(max(steps, 0), NONE, NONE, NONE, np.full(steps, usage.held), np.full(steps, usage.cached))
+        return Leap(steps, NONE, NONE, NONE, np.full(steps, usage.held), np.full(steps, usage.cached))
 
     def _beyond(self, row: int, length: int) -> Refusal:
         """Refuse to let a row outgrow its reservation, which cannot be extended in place."""

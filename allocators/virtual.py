@@ -33,7 +33,7 @@ from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.errors import AllocatorError, CorruptionError
 from allocators.lockstep import lockstep, most_steps
-from allocators.options import Option, Value
+from allocators.options import KV_TENSORS, TENSOR_TOKEN_BYTES, Option, Value
 from allocators.table import Ints
 
 KIB = 1 << 10
@@ -51,12 +51,8 @@ class VirtualAllocator(Allocator):
             "overlap": Option(
                 bool, True, "the pages that decodes will reach are mapped while the step before computes"
             ),
-            "kv_tensors": Option(
-                int, 64, "K and V tensors of a sequence, over all layers", minimum=1, fact="kv_tensors"
-            ),
-            "tensor_token_bytes": Option(
-                int, 2048, "bytes of a token in one of them", minimum=1, fact="tensor_token_bytes"
-            ),
+            "kv_tensors": KV_TENSORS,
+            "tensor_token_bytes": TENSOR_TOKEN_BYTES,
         }
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workloads.errors import meant as suggest
+from allocators.options import meant as suggest
 
 __all__ = ["UserError", "suggest"]
 

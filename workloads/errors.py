@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class WorkloadError(Exception):
@@ -16,16 +12,6 @@ class WorkloadError(Exception):
         """Keep the lines; at least one."""
         super().__init__("\n".join(lines))
         self.lines = lines
-
-
-def meant(word: object, known: Iterable[object]) -> str:
-    """Return ` (did you mean X or Y?)` for the known words that begin with `word`, or the nearest; or nothing."""
-    from difflib import get_close_matches  # noqa: PLC0415  (only where something is wrong)
-
-    names = {str(name).lower(): str(name) for name in known}
-    asked = str(word).lower()
-    near = [name for name in names if asked and name.startswith(asked)] or get_close_matches(asked, names, n=1)
-    return f" (did you mean {' or '.join(names[name] for name in near[:3])}?)" if near else ""
 
 
 def shown(value: object) -> str:

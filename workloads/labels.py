@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
+from allocators.options import meant
 from allocators.registry import find
 from workloads.allocator import AllocatorSpec
-from workloads.errors import WorkloadError, meant
+from workloads.errors import WorkloadError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,7 +17,8 @@ from workloads.distributions import Distribution, GammaShape, LognormalShape, Qu
 from workloads.requests import Floats, Ints
 from workloads.spec import SHIPPED, Count, DataPath, Positive, Spec
 
-Outputs: TypeAlias = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=10_000, strict=False)]
+Sample: TypeAlias = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=10_000, strict=False)]
+"""Equally likely lengths, tokens."""
 
 
 def tokens(values: Floats) -> Ints:
@@ -142,9 +143,9 @@ class Joint(Spec):
     """A measured joint distribution, as `trace fit` writes it: prompts, and outputs given the prompt."""
 
     kind: Literal["joint"]
-    prompt: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=10_000, strict=False)]
+    prompt: Sample
     """Equally likely prompt lengths, tokens, ascending."""
-    output: Annotated[tuple[Outputs, ...], Field(min_length=1, max_length=10_000, strict=False)]
+    output: Annotated[tuple[Sample, ...], Field(min_length=1, max_length=10_000, strict=False)]
     """For each of as many equal parts of the prompts, in order: equally likely output lengths, tokens."""
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:

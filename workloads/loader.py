@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from allocators.options import meant
 from workloads.document import Document, Place, Step, read
-from workloads.errors import WorkloadError, meant, shown
+from workloads.errors import WorkloadError, shown
 from workloads.labels import named, places, steps
 from workloads.schema import PRESETS, Workload
 from workloads.variants import vary

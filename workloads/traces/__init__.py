@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from workloads.errors import WorkloadError, meant
+from allocators.options import meant
+from workloads.errors import WorkloadError
 from workloads.traces.base import Format, Options
 from workloads.traces.files import TraceFile
 from workloads.traces.plain import CSV

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from workloads.errors import WorkloadError, meant, shown
+from allocators.options import meant
+from workloads.errors import WorkloadError, shown
 from workloads.requests import Floats, Ints
 from workloads.traces.files import HEAD
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from workloads.errors import WorkloadError, meant
+from allocators.options import meant
+from workloads.errors import WorkloadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
