@@ -1,12 +1,10 @@
-"""How much of its prompts a workload could take from a prefix cache: with room for everything, and with less.
+"""How much of its prompts a workload could take from a prefix cache with room for everything.
 
-The counts are upper bounds that know no allocator: prompts are entered on arrival, in order
-of arrival.  A finite cache of prompt blocks cannot hit more than the infinite one.
+The count is an upper bound that knows no allocator: prompts are entered on arrival, in order of arrival.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -54,54 +52,6 @@ def ideal_hits(requests: Requests, *, outputs: bool = False) -> Ints:
             name, length = answers[request], lengths[request]
             longest[node, name] = max(length, longest.get((node, name), 0))
             children.setdefault((node, name, length), len(children) + 1)
-    return hits
-
-
-def full_block_hits(requests: Requests, block_size: int) -> Ints:
-    """Count the hits of an infinite cache of full blocks that never covers a whole prompt, as vLLM's look-up.
-
-    At most floor((prompt - 1) / block_size) blocks.
-
-    Returns:
-        int64[n], tokens.
-
-    """
-    blocks = np.minimum(ideal_hits(requests), requests.prompt_tokens - 1) // block_size
-    return blocks * block_size
-
-
-def lru_hits(requests: Requests, block_size: int, capacity: int) -> Ints:
-    """Count the hits of a cache of `capacity` blocks that forgets the block used longest ago.
-
-    A prompt hits the longest run of its first blocks that are cached; then all of its blocks
-    are entered or used again, its deeper blocks counting as older.  Pieces are cut into blocks each by
-    itself, so blocks of a trace stay whole; a last, shorter block counts its own tokens.
-
-    Returns:
-        int64[n], tokens.
-
-    """
-    hits = np.zeros(len(requests), np.int64)
-    if requests.prefixes is None:
-        return hits
-    children: dict[tuple[int, int, int], int] = {}
-    cache: OrderedDict[int, None] = OrderedDict()
-    for request, pieces in enumerate(_pieces(requests.prefixes)):
-        node, hit, shared = 0, 0, True
-        path = []
-        for name, length in pieces:
-            for offset in range(0, length, block_size):
-                node = children.setdefault((node, name, offset), len(children) + 1)
-                path.append(node)
-                shared = shared and node in cache
-                if shared:
-                    hit += min(block_size, length - offset)
-        hits[request] = hit
-        for block in reversed(path):
-            cache[block] = None
-            cache.move_to_end(block)
-        while len(cache) > capacity:
-            cache.popitem(last=False)
     return hits
 
 
