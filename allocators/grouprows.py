@@ -1,6 +1,6 @@
 """Rows of a table that several groups of layers share: what a sequence holds of each, and how it is counted.
 
-The groups' block tables are strided views of one array: a row begins with
+The groups' block tables are strided views of one array (`GroupRows.tables`): a row begins with
 the blocks of its states; then follow the first block of tokens of each group, the second of
 each, and so on.  A piece of several blocks stands there with all of them.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from allocators.answers import Grant, Usage
 from allocators.base import Allocator
@@ -81,6 +82,15 @@ class GroupRows(Allocator):
         columns = np.array([*lead, *((at * cut.tokens, *column) for at in places for column in place)], np.int64)
         start, tokens, slots, before = columns.T.copy()
         return Columns(start, tokens, slots, before, len(lead))
+
+    @property
+    def tables(self) -> list[npt.NDArray[np.int32]]:
+        """By group, recurrent ones first: its block table, int32[rows, places], a view of its pieces' first blocks."""
+        cells = self.table.blocks
+        return [
+            *(cells[:, self.first_column[group] : self.first_column[group] + 1] for group in self.states),
+            *(cells[:, self.first_column[group] :: self.stride] for group in self.attention),
+        ]
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks that hold `tokens` tokens in all groups, none left behind, and the states."""
