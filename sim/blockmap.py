@@ -68,32 +68,39 @@ def block_runs(serving: Serving) -> Runs:
     extents = allocator.extents(rows)
     if extents is not None:
         return _of_spans(allocator, rows, lengths, owners, extents).astype(np.int32)
-    width = int(counts.max(initial=0))
-    blocks = allocator.table.blocks[rows, :width][np.arange(width) < counts[:, None]].astype(np.int64)
+    blocks = _listed(allocator, rows, counts)
     padded, padding = allocator.padding()
     cached = allocator.cached_blocks()
-    last = max(2, *(int(each.max(initial=0)) for each in (blocks, padding, cached)))  # who comes after owns nothing
+    last = max(int(each.max(initial=0)) for each in (blocks, padding, cached))
 
-    owner = np.full(last + 1, NOBODY, np.int32)
+    owner = np.full(last + 2, NOBODY, np.int32)  # who comes after the last one owns nothing, as does the null block
     owner[cached] = CACHE
     owner[blocks] = np.repeat(owners.astype(np.int32), counts)
-    references = np.bincount(blocks, minlength=last + 1)
+    references = np.bincount(blocks, minlength=last + 2)
     if len(padding):
         owners_of = np.full(len(allocator.table.count), NOBODY, np.int32)
         owners_of[rows] = owners
         owner[padding] = owners_of[padded]
     owner[0], references[0] = NOBODY, 0  # the null block stands where a window has left one behind
-    differ = (owner[2:] != owner[1:-1]) | (references[2:] != references[1:-1])
-    start = np.append(1, differ.nonzero()[0] + 2)
+    ends = ((owner[1:] != owner[:-1]) | (references[1:] != references[:-1])).nonzero()[0]
+    before, after = owner.take(ends), owner.take(ends + 1)
+    start = ends.take((after != NOBODY).nonzero()[0]) + 1  # quicker than a mask
     where, empty = _partly_empty(allocator, rows, counts, lengths, shared=int(references.max()) > 1)
     slack = np.zeros(len(start), np.int64)
     np.add.at(slack, start.searchsorted(where, "right") - 1, empty)
     np.add.at(slack, start.searchsorted(padding, "right") - 1, allocator.block_size)
-    count = np.append(start[1:], last + 1) - start
     runs = np.empty((5, len(start)), np.int32)
-    runs[0], runs[1], runs[2], runs[3], runs[4] = start, count, owner[start], references[start], slack
-    held: Runs = runs.take((runs[2] != NOBODY).nonzero()[0], axis=1)  # quicker than a mask
-    return held
+    runs[0], runs[1] = start, ends.take((before != NOBODY).nonzero()[0]) + 1 - start
+    runs[2], runs[3], runs[4] = owner.take(start), references.take(start), slack
+    return runs
+
+
+def _listed(allocator: Allocator, rows: Ints, counts: Ints) -> Ints:
+    """Blocks of rows, those of one after those of the other."""
+    cells, upto = allocator.table.blocks, counts.cumsum()
+    place = np.repeat(rows * cells.shape[1] - upto + counts, counts)
+    place += np.arange(len(place))
+    return cells.reshape(-1).take(place).astype(np.int64)
 
 
 def _partly_empty(allocator: Allocator, rows: Ints, counts: Ints, lengths: Ints, *, shared: bool) -> tuple[Ints, Ints]:
@@ -137,9 +144,9 @@ def _held(serving: Serving) -> tuple[Ints, Ints, Ints]:
     apart = [job for job in (*serving.prefilling.values(), *serving.lingering) if job.rows]
     # Room of samples to come is empty: they fork when the first token is out.
     lengths = [job.computed if row == job.rows[0] or job.generated > 1 else 0 for job in apart for row in job.rows]
+    ids = [job.index for job in apart for _ in job.rows]
     rows = np.append(decoding.column(decoding.ROW), np.array([row for job in apart for row in job.rows], np.int64))
-    owners = [sequence.owner.index for sequence in decoding.members]
-    owners += [job.index for job in apart for _ in job.rows]
-    order = np.argsort(-np.array(owners, np.int64), kind="stable")
     tokens = np.append(decoding.column(decoding.LENGTH), np.array(lengths, np.int64))
-    return rows[order], tokens[order], np.array(owners, np.int64)[order]
+    owners = np.append(decoding.column(decoding.REQUEST), np.array(ids, np.int64))
+    order = np.argsort(-owners, kind="stable")
+    return rows[order], tokens[order], owners[order]

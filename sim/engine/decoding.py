@@ -69,6 +69,7 @@ class Decoding:
     ROW = 0
     LENGTH = 1
     TICKET = 2
+    REQUEST = 3
 
     def __init__(self) -> None:
         """Start empty."""
@@ -84,8 +85,8 @@ class Decoding:
         self._ends: dict[int, list[Sequence]] = {}
         self._soonest: list[int] = []
         """The keys of `_ends` as a heap, and perhaps some that are gone."""
-        self._data: Ints = np.zeros((3, 64), np.int64)
-        """Rows, starts and tickets, for those who look at all sequences at once."""
+        self._data: Ints = np.zeros((4, 64), np.int64)
+        """Rows, starts, tickets and requests, for those who look at all sequences at once."""
 
     def __len__(self) -> int:
         """Sequences that decode."""
@@ -97,7 +98,7 @@ class Decoding:
         return [sequence.owner for sequence in self.members]
 
     def column(self, which: int) -> Ints:
-        """Rows, tokens in the cache or tickets of all sequences; not to be written to."""
+        """Rows, tokens in the cache, tickets or requests of all sequences; not to be written to."""
         column = self._data[which, : len(self.members)]
         return column + self.clock if which == self.LENGTH else column
 
@@ -129,6 +130,7 @@ class Decoding:
         if place < count:
             data[:, place + 1 : count + 1] = data[:, place:count]
         data[0, place], data[1, place], data[2, place] = row, sequence.start, owner.ticket
+        data[3, place] = owner.index
         self._enter(sequence)
         return sequence
 
