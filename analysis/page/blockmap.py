@@ -84,40 +84,34 @@ def block_map(blocks: Columns, num_blocks: int, block_size: int, cells: int) -> 
     for begin in range(0, len(instants), some):
         drawn = slice(begin, begin + some)
         part = slice(until[begin], until[min(begin + some, len(instants))])
-        which = _runs_of_rows(block[part], count[part], lengths[drawn], rows, stride)
-        where = which.nonzero()
-        run = which[where] - 1
-        owner[drawn][where] = codes[part][run]
-        references[drawn][where] = holders[part][run]
-        partly = (slack[part][run] > 0).nonzero()[0]
-        run, row = run[partly], where[1][partly]
-        filled = (count[part][run] - row * stride - 1 + block[part][run]) * block_size - slack[part][run]
-        empty[drawn][where[0][partly], row] = 255 - np.clip(filled, 0, block_size) * 255 // block_size
+        run, cell = _cells(block[part], count[part], lengths[drawn], rows, stride)
+        owner[drawn].reshape(-1)[cell] = codes[part].take(run)
+        references[drawn].reshape(-1)[cell] = holders[part].take(run)
+        partly = (slack[part].take(run) > 0).nonzero()[0]
+        run, cell = run[partly], cell[partly]
+        filled = (count[part][run] - cell % rows * stride - 1 + block[part][run]) * block_size - slack[part][run]
+        empty[drawn].reshape(-1)[cell] = 255 - np.clip(filled, 0, block_size) * 255 // block_size
     return BlockMap(instants, owners, owner.T, references.T, empty.T, stride, snapshots)
 
 
-def _runs_of_rows(block: Ints, count: Ints, lengths: Ints, rows: int, stride: int) -> Ints:
-    """Say in which run the block of each row is at some snapshots.
+def _cells(block: Ints, count: Ints, lengths: Ints, rows: int, stride: int) -> tuple[Ints, Ints]:
+    """List the cells to draw of some snapshots: the run that each is in, and where it is, snapshot by snapshot.
 
     Args:
-        block: int32[runs], first block of each run, ascending within a snapshot.
+        block: int32[runs], first block of each run.
         count: int32[runs], its blocks.
         lengths: int64[snapshots], runs of each snapshot.
         rows: rows to draw.
         stride: a row stands for one block in so many.
 
-    Returns:
-        int32[snapshots, rows], 1 for the first run and so on, 0 where the block is in none.
-
     """
     low, high = -(-(block - 1) // stride), (block + count - 2) // stride  # rows whose block is in the run
-    column = np.repeat(np.arange(len(lengths)), lengths)
     drawn = (high >= low).nonzero()[0]
-    which = np.zeros((len(lengths), rows), np.int32)
-    which[column[drawn], low[drawn]] = drawn + 1
-    np.maximum.accumulate(which, axis=1, out=which)  # a run goes on until another one begins, or it ends
-    which[np.append(-1, high)[which] < np.arange(rows)] = 0
-    return which
+    first = np.repeat(np.arange(len(lengths)) * rows, lengths).take(drawn) + low.take(drawn)
+    many = (high - low).take(drawn) + 1
+    cell = np.repeat(first - many.cumsum() + many, many)
+    cell += np.arange(len(cell))
+    return np.repeat(drawn, many), cell
 
 
 def blocks_held(blocks: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
