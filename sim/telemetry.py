@@ -9,6 +9,7 @@ they leave.  What happens to their memory besides is one row an event.  (The blo
 from __future__ import annotations
 
 from array import array
+from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -75,6 +76,10 @@ class Step(NamedTuple):
     mapping_exposed: int = 0
 
 
+_pack = Struct(f"={len(Step._fields)}q").pack
+"""Makes one record of the fields of a step, sooner than an array takes them one by one."""
+
+
 class StepLog:
     """The rows of steps.parquet, in order of time.
 
@@ -90,8 +95,9 @@ class StepLog:
         self._clear()
 
     def _clear(self) -> None:
-        self._firsts, self._counts = array("q"), array("q")
-        self._durations = array("q")
+        self._firsts = bytearray()
+        """Records of a `Step`."""
+        self._counts, self._durations = array("q"), array("q")
         self._changes, self._changed = array("q"), array("q")
         """All `Stretch.changes`, and how many of them each stretch has."""
         self._calls = array("q")
@@ -99,7 +105,7 @@ class StepLog:
 
     def add(self, step: Sequence[int], duration: int) -> None:
         """Append one row; `step` has the fields of a `Step`."""
-        self._firsts.extend(step)
+        self._firsts += _pack(*step)
         self._counts.append(1)
         self._changed.append(0)
         self._durations.append(duration)
@@ -117,7 +123,7 @@ class StepLog:
                 self._calls.extend((begin + calls[place], calls[place + 1], calls[place + 2]))
         self._changes.extend(changes)
         self._changed.append(len(changes) // 3)
-        self._firsts.extend(first)
+        self._firsts += _pack(*first)
         self._counts.append(len(durations))
         self._durations.frombytes(durations.tobytes())
         if len(self._durations) >= self._most:
@@ -129,7 +135,7 @@ class StepLog:
         begin = counts.cumsum() - counts
         which = np.repeat(np.arange(len(counts)), counts)
         nth = np.arange(len(durations)) - begin[which]
-        firsts = np.array(self._firsts, np.int64).reshape(-1, len(Step._fields))
+        firsts = np.frombuffer(self._firsts, np.int64).reshape(-1, len(Step._fields))
         rows = np.repeat(np.ascontiguousarray(firsts.T), counts, axis=1)
         columns: dict[str, Ints] = dict(zip(Step._fields, rows, strict=True))
         passed = durations.cumsum() - durations

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 INFINITY = float("inf")
 WORTHWHILE = 2
 """Steps that cost about as much one by one as in a leap."""
+REPORTS = 256
+"""Times that progress is reported, at most: a bar shows no more."""
 
 
 def _spacing(requests: Requests, instants: int) -> int:
@@ -125,6 +127,9 @@ class Engine:
         """Whether it ran decodes and nothing else."""
         self._exposed = 0
         """Nanoseconds that it waited for its pages."""
+        self._progress: Callable[[int], None] | None = None
+        self._often = -(-len(requests) // REPORTS)
+        """Requests that finish until progress is reported again."""
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
         """Serve everything, write the telemetry, and say what came of it.
@@ -132,13 +137,20 @@ class Engine:
         What an executor raises ends the run; the telemetry up to then is written all the same.  That of an
         interrupted run is not: the interrupt may have come in the middle of a row.
         """
+        self._progress = progress
+        self._tell()
         try:
-            self.env.run(until=self.env.process(self._serve(progress)))
+            self.env.run(until=self.env.process(self._serve()))
         except Exception:
             self._write()
             raise
         self._write()
+        self._tell()
         return Outcome(**self.request_log.counts, steps=self.steps, end_s=self.now / 1e9)
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(self.request_log.counts["finished"])
 
     def _write(self) -> None:
         """Write the telemetry; what has not finished is unfinished."""
@@ -206,7 +218,7 @@ class Engine:
 
     # -- the loop --------------------------------------------------------------------------
 
-    def _serve(self, progress: Callable[[int], None] | None) -> Generator[simpy.Event, object, None]:
+    def _serve(self) -> Generator[simpy.Event, object, None]:
         env, serving, scheduler, arrivals = self.env, self.serving, self.scheduler, self.arrivals
         while True:
             now = self.now
@@ -232,8 +244,6 @@ class Engine:
                 self._book(plan)
             if self.now >= self.block_log.due:
                 self.block_log.take(self.now, serving)
-            if progress is not None:
-                progress(self.request_log.counts["finished"])
 
     def _certain(self) -> bool:
         """Whether the scheduler could only let every decoding sequence advance, for several steps, and nothing else."""
@@ -419,6 +429,8 @@ class Engine:
     def _finish(self, job: Job) -> None:
         job.finished = self.now
         self.request_log.add(job, "finished")
+        if self.request_log.counts["finished"] % self._often == 0:
+            self._tell()
         self.arrivals.release(job.index, job.finished)
         if self.scheduler.holds_finished:
             self.serving.linger(job)

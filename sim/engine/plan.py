@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from allocators.answers import NO_MAPPINGS, Mappings, Reason
+from allocators.answers import NO_MAPPINGS, Reason
 from sim.engine.jobs import Job
 
 if TYPE_CHECKING:
@@ -58,40 +57,59 @@ class Move(NamedTuple):
     """Device block; host block if the move is out."""
 
 
-@dataclass(slots=True)
 class Plan:
     """One step: the first `decodes` decoding sequences in running order advance by a token, and `chunks` prefill."""
 
-    decodes: int = 0
-    chunks: list[Chunk] = field(default_factory=list)
-    admitted: list[Job] = field(default_factory=list)
-    """Jobs taken from the queue, resumed ones included, in order."""
-    preempted: list[Job] = field(default_factory=list)
-    """Jobs that lost their memory, in order."""
-    losses: list[Loss] = field(default_factory=list)
-    """... and what each of them lost."""
-    restored: list[Job] = field(default_factory=list)
-    """Those of the admitted jobs that came back from the host."""
-    refusal: Refusal | None = None
-    """Why the last of them had to give up its own memory, if it did."""
-    moves: list[Move] = field(default_factory=list)
-    """Block moves due before the step, in this order: a block swapped out may be the target of the next copy."""
-    copied_tokens: int = 0
-    """Tokens whose K/V is copied on the device, by those copies or by moving a whole sequence."""
-    swapped_blocks: int = 0
-    """Blocks moved over PCIe, both ways."""
-    mappings: Mappings = NO_MAPPINGS
-    """Physical pages mapped and unmapped since the step before began."""
-    behind: int = 0
-    """Nanoseconds of the step before if it ran decodes alone, else 0: an engine's host can be at work on this step
-    meanwhile."""
-    before: int = 0
-    """Nanoseconds of the step before after it had its pages: while it runs, those of this one can be mapped, and the
-    host can be at work on it."""
-    hidden: int = 0
-    """Nanoseconds of calls for pages that ran meanwhile; the executor says so."""
-    exposed: int = 0
-    """... and of those that this step has to wait for."""
+    __slots__ = (
+        "admitted",
+        "before",
+        "behind",
+        "chunks",
+        "copied_tokens",
+        "decodes",
+        "exposed",
+        "hidden",
+        "losses",
+        "mappings",
+        "moves",
+        "preempted",
+        "refusal",
+        "restored",
+        "swapped_blocks",
+    )
+
+    def __init__(self, decodes: int = 0, chunks: list[Chunk] | None = None, *, copied_tokens: int = 0) -> None:
+        """Make a plan for nothing else."""
+        self.decodes = decodes
+        self.chunks: list[Chunk] = [] if chunks is None else chunks
+        self.admitted: list[Job] = []
+        """Jobs taken from the queue, resumed ones included, in order."""
+        self.preempted: list[Job] = []
+        """Jobs that lost their memory, in order."""
+        self.losses: list[Loss] = []
+        """... and what each of them lost."""
+        self.restored: list[Job] = []
+        """Those of the admitted jobs that came back from the host."""
+        self.refusal: Refusal | None = None
+        """Why the last of them had to give up its own memory, if it did."""
+        self.moves: list[Move] = []
+        """Block moves due before the step, in this order: a block swapped out may be the target of the next copy."""
+        self.copied_tokens = copied_tokens
+        """Tokens whose K/V is copied on the device, by those copies or by moving a whole sequence."""
+        self.swapped_blocks = 0
+        """Blocks moved over PCIe, both ways."""
+        self.mappings = NO_MAPPINGS
+        """Physical pages mapped and unmapped since the step before began."""
+        self.behind = 0
+        """Nanoseconds of the step before if it ran decodes alone, else 0: an engine's host can be at work on this step
+        meanwhile."""
+        self.before = 0
+        """Nanoseconds of the step before after it had its pages: while it runs, those of this one can be mapped, and
+        the host can be at work on it."""
+        self.hidden = 0
+        """Nanoseconds of calls for pages that ran meanwhile; the executor says so."""
+        self.exposed = 0
+        """... and of those that this step has to wait for."""
 
     def move(self, kind: MoveKind, blocks: Iterable[Copy]) -> None:
         """Add block moves of one kind."""

@@ -17,16 +17,11 @@ def as_plan(step: Step) -> Plan:
     """Word a step as the executor reads it: the first so many of the decoding sequences, and chunks."""
     decodes = sum(len(request.sequences) for request in step.work if request.decoding)
     chunks = [Chunk(as_job(each), each.computed, tokens) for each, tokens in step.work.items() if not each.decoding]
-    return Plan(
-        decodes,
-        chunks,
-        [as_job(each) for each in step.admitted],
-        [as_job(each) for each in step.preempted],
-        moves=step.moves,
-        copied_tokens=step.copied_tokens,
-        swapped_blocks=step.swapped_blocks,
-        mappings=step.mappings,
-    )
+    plan = Plan(decodes, chunks, copied_tokens=step.copied_tokens)
+    plan.admitted = [as_job(each) for each in step.admitted]
+    plan.preempted = [as_job(each) for each in step.preempted]
+    plan.moves, plan.swapped_blocks, plan.mappings = step.moves, step.swapped_blocks, step.mappings
+    return plan
 
 
 def as_serving(room: Room) -> Serving:
