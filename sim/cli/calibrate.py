@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +43,10 @@ def calibrate(
     """
     if (model is None) == (refit is None):
         raise UserError("calibrate: give either --model, to measure, or --refit, to fit an earlier file anew")
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"--seconds {seconds:g}: give seconds to measure, at least 0")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)  # or fail before anything is measured
     demand_extras()
     from sim.decode.calibrate import fit_again  # noqa: PLC0415  torch takes seconds, and may be missing
 

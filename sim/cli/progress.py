@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def bars(console: Terminal, *more: ProgressColumn, quiet: bool = False) -> Bars:
-    """Make bars that vanish when the work is done: what, how far, since when, and `more`."""
+    """Make bars that vanish when the work is done: what, how far, since when, and `more`; none without a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415  (start-up)
     from rich.progress import Progress as Bars  # noqa: PLC0415  (ditto)
 
     what = TextColumn("{task.description}", markup=False)
     columns = what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *more
-    return Bars(*columns, console=console, transient=True, disable=quiet)
+    return Bars(*columns, console=console, transient=True, disable=quiet or not console.is_terminal)
 
 
 @contextmanager
@@ -59,35 +59,38 @@ def counted(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
 
             def show(step: Step) -> None:
                 failed = f", {step.failed} failed" if step.failed else ""
-                rows.update(task, completed=step.done + step.failed, total=step.total, description=step.what + failed)
+                what = f"{step.what}, round {step.round}" if step.round else step.what
+                rows.update(task, completed=step.done + step.failed, total=step.total, description=what + failed)
 
             yield show
 
 
 class _Counts:
-    """A line each time another twentieth is done, with the time left, for logs."""
+    """A line each time another twentieth is done, with the time left where that can be known, for logs."""
 
     PARTS = 20
 
     def __init__(self, console: Terminal) -> None:
         self._console = console
-        self._total = self._before = self._said = 0
+        self._total = self._before = self._said = self._round = 0
         self._started = 0.0
 
     def __call__(self, step: Step) -> None:
         done = step.done + step.failed
-        if step.total != self._total or done < self._said:
+        search = f"round {step.round} of the search: " if step.round else ""
+        if step.total != self._total or done < self._said or step.round != self._round:
             self._total, self._before, self._said, self._started = step.total, done, done, time.perf_counter()
+            self._round = step.round
             if done:
-                self._say(f"{done:,} of {step.total:,} simulations are there already")
+                self._say(f"{search}{done:,} of {step.total:,} simulations are there already")
             return
         if (done - self._said) * self.PARTS < step.total and done < step.total:
             return
         self._said = done
         each = (time.perf_counter() - self._started) / max(1, done - self._before)
-        left = f", about {_time(each * (step.total - done))} left" if done < step.total else ""
+        left = f", about {_time(each * (step.total - done))} left" if done < step.total and not step.round else ""
         failed = f", {step.failed} failed" if step.failed else ""
-        self._say(f"{done:,} of {step.total:,} simulations{failed}{left}")
+        self._say(f"{search}{done:,} of {step.total:,} simulations{failed}{left}")
 
     def _say(self, words: str) -> None:
         self._console.print(words, markup=False, soft_wrap=True)

@@ -28,6 +28,13 @@ def show(result: Validation, console: Console) -> None:
         console.print(f"{label}: not run: {why}", markup=False, soft_wrap=True)
     if result.timing is not None:
         show_timing(result.timing, console)
+        if not result.timing.judged:
+            console.print(
+                f"simulated times are those of the workload's device, not of {result.device}: `calibrate --model "
+                "MODEL` measures this one, and `--calibration FILE` simulates and judges with what it wrote",
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 def _show_exact(result: Validation, console: Console) -> None:

@@ -208,7 +208,7 @@ def capacity(
         for place in range(len(base.labels))
         for repeat in range(repeats)
     ]
-    at_work = Searching(base, points, rates, Executor(store, backend, progress), aims, searches)
+    at_work = Searching(base, points, rates, Executor(store, backend, progress, searches=True), aims, searches)
     at_work.bisect()
     if curves:
         at_work.curves()

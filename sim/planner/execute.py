@@ -25,6 +25,8 @@ class Step(NamedTuple):
     failed: int
     what: str
     """The job that came back last, or what begins."""
+    round: int = 0
+    """Which batch of a search it is, from 1: nobody knows how many will follow.  0 if it is the only one."""
 
 
 @dataclass
@@ -34,6 +36,10 @@ class Executor:
     store: Store
     backend: Backend
     progress: Callable[[Step], None] | None = None
+    searches: bool = False
+    """Whether batch follows on batch."""
+    rounds: int = 0
+    """Batches so far, of a search."""
     failures: dict[str, Failed] = field(default_factory=dict)
     """By key: jobs that failed in this session; they are not tried again in it."""
 
@@ -42,6 +48,7 @@ class Executor:
 
         Jobs that fail are missing from it and stand in `failures`.
         """
+        self.rounds += self.searches
         wanted = {job.key: job for job in jobs}
         found = {key: record for key, job in wanted.items() if (record := self.store.get(job)) is not None}
         rest = [job for key, job in wanted.items() if key not in found and key not in self.failures]
@@ -60,4 +67,4 @@ class Executor:
 
     def _tell(self, done: int, total: int, failed: int, what: str) -> None:
         if self.progress is not None:
-            self.progress(Step(done, total, failed, what))
+            self.progress(Step(done, total, failed, what, self.rounds))

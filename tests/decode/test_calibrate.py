@@ -11,6 +11,7 @@ import torch
 from allocators.content import Segments
 from sim.calibration import load_calibration
 from sim.cli import main
+from sim.cli.app import FAULT
 from sim.cost import Load
 from sim.decode import calibrate as module
 from sim.decode.grid import Extent, block_scenes
@@ -39,6 +40,10 @@ def test_a_calibration_is_measured_written_shown_and_used(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    assert main(["calibrate", "--model", "tiny-llama", "--device", "cpu", "--seconds", "-1"]) == FAULT
+    assert capsys.readouterr().err == "--seconds -1: give seconds to measure, at least 0\n"
+    assert main(["calibrate", "--model", "tiny-lama", "--device", "cpu"]) == FAULT
+    assert capsys.readouterr().err.startswith("model: 'tiny-lama' is neither shipped nor ")  # and no empty line before
     assert main(["calibrate", "--model", "tiny-llama", "--device", "cpu", "--seconds", "0", "--out", "c.toml"]) == 0
     shown = capsys.readouterr().out
     found = load_calibration(Path("c.toml"))

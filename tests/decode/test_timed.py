@@ -128,6 +128,7 @@ def test_without_a_calibration_nothing_is_judged(monkeypatch: pytest.MonkeyPatch
     status, text, timing = validated(monkeypatch, tmp_path / "out", 3.0, None, "paged")
     assert status == 0
     assert "not judged" in text
+    assert "`calibrate --model MODEL` measures this one" in text
     assert (timing["judged"], timing["passed"], timing["faults"] != []) == (False, True, True)
 
 

@@ -266,6 +266,15 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_page(workload: Pa
     assert page.read_bytes() == before
 
 
+def test_progress_of_a_search_promises_no_time(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--no-curves"]
+    assert main(line) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "round 1 of the search: 1 of 2 simulations"
+    assert said[2].startswith("round 2 of the search: ")
+    assert not any("left" in one for one in said)
+
+
 def test_an_interrupted_search_keeps_what_finished(
     workload: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
