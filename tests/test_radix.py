@@ -217,15 +217,29 @@ def leaf(tree: RadixTree) -> Node:
     return next(node for node in tree if not node.children)
 
 
-CORRUPTIONS: dict[str, Callable[[RadixTree], Any]] = {
-    "pages miscounted": lambda t: setattr(t, "evictable", 7),
-    "locked pages miscounted": lambda t: setattr(t, "protected", 7),
-    "nodes miscounted": lambda t: setattr(t, "_nodes", 7),
-    "a page without a block": lambda t: setattr(leaf(t), "blocks", leaf(t).blocks[1:]),
-    "a child under another key": lambda t: setattr(leaf(t), "run", leaf(t).run._replace(content=Tokens([8] * 9))),
-    "a child of nobody": lambda t: setattr(leaf(t), "parent", None),
-    "a lock below no lock": lambda t: setattr(leaf(t), "locks", 3),
-    "a leaf that is never evicted": lambda t: t._heap.clear(),
+def locked_alone(tree: RadixTree) -> None:
+    """A child is locked twice below a parent that is locked once; its pages are counted as they should."""
+    child = next(node for node in tree if node.run.start == 2)
+    child.locks = 2
+    tree.evictable -= child.run.pages
+    tree.protected += child.run.pages
+
+
+CORRUPTIONS: dict[str, tuple[Callable[[RadixTree], Any], str]] = {
+    "pages miscounted": (lambda t: setattr(t, "evictable", 7), "counted .7, 2."),
+    "locked pages miscounted": (lambda t: setattr(t, "protected", 7), "counted .4, 7."),
+    "nodes miscounted": (lambda t: setattr(t, "_nodes", 7), "the tree has 4 nodes, counted 7"),
+    "a page without a block": (
+        lambda t: setattr(leaf(t), "blocks", leaf(t).blocks[1:]),
+        "a node has 2 pages in 1 blocks",
+    ),
+    "a child under another key": (
+        lambda t: setattr(leaf(t), "run", leaf(t).run._replace(content=Tokens([8] * 9))),
+        "is not where it belongs",
+    ),
+    "a child of nobody": (lambda t: setattr(leaf(t), "parent", None), "is not where it belongs"),
+    "a lock below no lock": (locked_alone, "locked more often than its parent"),
+    "a leaf that is never evicted": (lambda t: t._heap.clear(), "could be evicted, but would never be"),
 }
 
 
@@ -236,6 +250,7 @@ def test_check_finds_it(case: str) -> None:
         tree.insert(key(*path), at(*path))
     tree.lock(tree.match(key(1, 2)))
     tree.check()
-    CORRUPTIONS[case](tree)
-    with pytest.raises(CorruptionError):
+    corrupt, words = CORRUPTIONS[case]
+    corrupt(tree)
+    with pytest.raises(CorruptionError, match=words):
         tree.check()

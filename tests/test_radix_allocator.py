@@ -286,21 +286,38 @@ def relabel(node: Node) -> None:
     node.run = node.run._replace(content=Tokens([8] * 9))
 
 
-CORRUPTIONS: dict[str, Callable[[RadixAllocator], Any]] = {
-    "a page that is in the queue too": lambda a: a.pool.queue.give_back(a.pool.cached_blocks()),
-    "a page that lost its key": lambda a: a.pool.cache.forget(a.pool.cached_blocks()),
-    "a page of other tokens": lambda a: relabel(next(iter(a.pool.tree))),
-    "a path that nobody has locked": lambda a: a.pool.tree.unlock(a.nodes[0]),
-    "a lock that nobody has": lambda a: a.pool.tree.lock(next(n for n in a.pool.tree if not n.locks)),
-    "a row at another place": lambda a: a.nodes.update({0: a.nodes[1], 1: a.nodes[0]}),
-    "a row without a place": lambda a: a.nodes.pop(0),
-    "cached pages miscounted": lambda a: setattr(a.pool, "cached", 7),
+CORRUPTIONS: dict[str, tuple[Callable[[RadixAllocator], Any], str]] = {
+    "a page that is in the queue too": (
+        lambda a: a.pool.queue.give_back(a.pool.cached_blocks()),
+        "the free queue does not hold just",
+    ),
+    "a page that lost its key": (
+        lambda a: a.pool.cache.forget(a.pool.cached_blocks()),
+        "the free queue does not hold just",
+    ),
+    "a page of other tokens": (lambda a: relabel(next(iter(a.pool.tree))), "is not where it belongs"),
+    "a path that nobody has locked": (
+        lambda a: a.pool.tree.unlock(a.nodes[0]),
+        "a node is not locked just by the rows",
+    ),
+    "a lock that nobody has": (
+        lambda a: a.pool.tree.lock(next(n for n in a.pool.tree if not n.locks)),
+        "a node is not locked just by the rows",
+    ),
+    "a row at another place": (
+        lambda a: a.nodes.update({0: a.nodes[1], 1: a.nodes[0]}),
+        "the place of row 0 in the tree",
+    ),
+    "a row without a place": (lambda a: a.nodes.pop(0), "or one that is has none"),
+    "a page that the tree does not hold": (lambda a: a.pool.add(a.table.row(1)[-1:]), "the tree does not hold just"),
+    "cached pages miscounted": (lambda a: setattr(a.pool, "cached", 7), "1 blocks are cached, counted 7"),
 }
 
 
 @pytest.mark.parametrize("case", CORRUPTIONS)
 def test_check_finds_it(case: str) -> None:
     allocator = busy()
-    CORRUPTIONS[case](allocator)
-    with pytest.raises(CorruptionError):
+    corrupt, words = CORRUPTIONS[case]
+    corrupt(allocator)
+    with pytest.raises(CorruptionError, match=words):
         allocator.check()
