@@ -9,11 +9,12 @@
                                                  calibration or a change of the cost model
 
 Each piece is one allocator or a few on one workload, served for real (`--repeats` times, of which the
-medians count) and simulated with the shipped calibration.  A repeat while which a process that does
-nothing but look at the clock was held up for more than 1 % of the time is made again, up to twice as
-many in all.  A result is written to `analysis/results/timed_<device>.json` (or into `--out`) after every
-piece, and what is there already is not run again, so pieces can be spread over several machines.  Exit
-status 1 if what is judged is further off than the tolerances in the file.
+medians count) and simulated with the shipped calibration.  It is served from the core of the machine on
+which others are at work least; a repeat while which they held it up, or one beside it, for more than 1 %
+of the time is made again, up to twice as many in all (`sim.decode.quiet`).  A result is written to
+`analysis/results/timed_<device>.json` (or into `--out`) after every piece, and what is there already is
+not run again, so pieces can be spread over several machines.  Exit status 1 if what is judged is further
+off than the tolerances in the file.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from analysis.reading import open_directory
 from analysis.timing import Timing, figures, gathered, repeated
 from sim.decode.device import name_of, release, resolve
 from sim.decode.model import Decoder, load
-from sim.decode.quiet import Witness, Witnessed
+from sim.decode.quiet import Witness, pinned, quietest, stolen_s
 from sim.decode.runtime import choose_backend
 from sim.decode.show import show_timing
 from sim.decode.timed import calibration_of, compare, serve, simulate
@@ -103,9 +104,13 @@ class Bench:
         self.device = device
         self._calibration = calibration
         self._decoder: Decoder | None = None
+        self._cores = (*quietest()[:2], None, None)[:2]
 
-    def run(self, workload: Workload, folder: Path, repeats: int) -> tuple[Timing, list[Witnessed]]:
-        """Serve a workload for real a number of times and simulate it; returns also how the machine was meanwhile."""
+    def run(self, workload: Workload, folder: Path, repeats: int) -> tuple[Timing, list[float]]:
+        """Serve a workload for real a number of times and simulate it.
+
+        Returns also the share of each real run in which others held up the core, or one beside it.
+        """
         geometry = prepare(workload).geometry
         backend = choose_backend(None, geometry, self.device)
         if self._decoder is None or self._decoder.geometry != geometry:
@@ -115,14 +120,18 @@ class Bench:
         calibration = calibration_of(workload, name_of(self.device), geometry.model.dtype, self._calibration)
         simulate(workload, folder / "simulated", calibration, None)
         facts = {"executor": {"device": name_of(self.device), "versions": versions()}}
-        timings: list[tuple[Timing, Witnessed]] = []
-        while sum(seen.share <= QUIET for _, seen in timings) < repeats and len(timings) < 2 * repeats:
+        ours, other = self._cores
+        timings: list[tuple[Timing, float]] = []
+        while sum(share <= QUIET for _, share in timings) < repeats and len(timings) < 2 * repeats:
             measured = folder / f"measured-{len(timings) + 1}"
-            with Witness() as witness:
+            stolen = 0.0 if ours is None else stolen_s(ours)
+            with Witness(other) as witness, pinned(ours):
                 serve(self._decoder, workload, measured, backend=backend, facts=facts)
-            timings.append((compare(measured, folder / "simulated", calibration), witness.seen))
-        quiet = [timing for timing, seen in timings if seen.share <= QUIET]
-        return repeated(quiet or [timing for timing, _ in timings]), [seen for _, seen in timings]
+            stolen = 0.0 if ours is None else stolen_s(ours) - stolen
+            share = max(witness.seen.share, stolen / witness.seen.seconds)
+            timings.append((compare(measured, folder / "simulated", calibration), share))
+        quiet = [timing for timing, share in timings if share <= QUIET]
+        return repeated(quiet or [timing for timing, _ in timings]), [share for _, share in timings]
 
 
 def main() -> int:
@@ -211,7 +220,7 @@ def attempt(bench: Bench, piece: Piece, options: argparse.Namespace, console: Co
         return None
     show_timing(timing, console)
     seconds = round(time.perf_counter() - clock, 1)
-    held_up = [round(each.share, 5) for each in seen]
+    held_up = [round(share, 5) for share in seen]
     shares = ", ".join(f"{share:.1%}" for share in held_up)
     console.print(f"{seconds} s; others held the machine up for {shares} of each run")
     date = datetime.now(UTC).isoformat(timespec="seconds")
