@@ -123,8 +123,8 @@ function readout() {
     const foot = el("tfoot", {}, el("tr", {}, ...["pool", sum === null ? "-" : sum.toLocaleString("en-US"), sum === null ? "-" : percent(sum), "100.0 %", "", ""].map((text) => el("td", {}, text))));
     card.append(el("table", {}, el("thead", {}, head), body, foot));
     const outside = [];
-    if (about.ledger.peak.shared_savings) outside.push(`sharing saves ${live ? `${steps.shared_savings[cursor].toLocaleString("en-US")} slots now, ` : ""}${short(about.ledger.mean.shared_savings)} on average`);
-    if (about.ledger.peak.swapped) outside.push(`on the host ${live ? `${steps.swapped[cursor].toLocaleString("en-US")} slots now, ` : ""}${short(about.ledger.mean.swapped)} on average`);
+    if (about.ledger.peak.shared_savings) outside.push(`sharing saves ${live ? `${steps.shared_savings[cursor].toLocaleString("en-US")} slots now, ` : ""}${short(about.ledger.mean.shared_savings)} ${live ? "" : "slots "}on average`);
+    if (about.ledger.peak.swapped) outside.push(`on the host ${live ? `${steps.swapped[cursor].toLocaleString("en-US")} slots now, ` : ""}${short(about.ledger.mean.swapped)} ${live ? "" : "slots "}on average`);
     if (outside.length) card.append(el("p", {}, `Outside the sum: ${outside.join("; ")}.`));
     box.append(card);
   }

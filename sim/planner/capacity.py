@@ -194,6 +194,7 @@ def capacity(
     """
     points = list(base.points(over))
     rates = [rate_of(point.workload) for point in points]
+    base.demand(points)
     store = Store(out, "capacity", base.workload, resume=resume)
     store.describe(
         {

@@ -18,7 +18,7 @@ from workloads.loader import open_document, parse
 from workloads.schema import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from workloads.document import Document
     from workloads.schema import Workload
@@ -86,6 +86,24 @@ class Base:
         for values in product(*(axis.values for axis in over)):
             chosen = dict(zip(over, values, strict=True))
             yield Point({axis.key: value for axis, value in chosen.items()}, chosen, self.varied(chosen))
+
+    def demand(self, points: Iterable[Point]) -> None:
+        """Make sure that at least one of some points can run, before what a directory holds gives way to them.
+
+        Raises:
+            UserError: none can; says why the first cannot.
+
+        """
+        first = None
+        for point in points:
+            try:
+                prepare(point.workload)
+            except UserError as error:
+                first = first or error
+            else:
+                return
+        if first is not None:
+            raise UserError(f"nothing of it can run; the first: {str(first).splitlines()[0]}")
 
     def job(self, workload: Workload, place: int, repeat: int) -> Job:
         """Make the job of one allocator of a workload, once."""

@@ -71,6 +71,7 @@ def sweep(
 
     """
     grid = cells(base, over)
+    base.demand(cell.point for cell in grid)
     store = Store(out, "sweep", base.workload, resume=resume)
     store.describe({"vary": [{"key": axis.key, "values": list(axis.values)} for axis in over]})
     executor = Executor(store, backend, progress)

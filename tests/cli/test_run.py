@@ -71,7 +71,9 @@ def test_what_was_assumed_and_cut_stands_under_the_tables(workload: Path, capsys
     assert "all: 1 of 2 outputs cut short where prompt and output reach max_model_len\n" in out
     assert "until the last is done; 2 arrive a second" in " ".join(out.split())
     assert "read as csv: " in out
-    assert "cut short" in Path("x/report.html").read_text(encoding="utf-8")
+    page = Path("x/report.html").read_text(encoding="utf-8")
+    assert "outputs cut short" in page
+    assert "Of the requests: read as csv: " in page
 
 
 def test_tables_too_large_for_this_machine_are_one_line(workload: Path, capsys: Capture) -> None:

@@ -303,8 +303,9 @@ def test_searches_that_cannot_run_are_said_once_and_if_none_can_that_is_an_error
     assert out.count("failed: ") == 2
     assert main([*line, "--vary", "device.kv_memory_gib=0.0000001", "--out", "z"]) == FAULT
     said = capsys.readouterr().err
-    assert said.startswith("every search failed; the first: ")
+    assert said.startswith("nothing of it can run; the first: ")
     assert said.count("\n") == 1
+    assert not Path("z").exists()
 
 
 def test_a_run_too_short_for_a_rate_is_said(workload: Path, capsys: Capture) -> None:
