@@ -9,7 +9,10 @@ function drawEffects(id, name, scale, sign) {
   const zero = { type: "line", yref: "paper", x0: 0, x1: 0, y0: 0, y1: 1, line: { color: css("--muted"), width: 1 } };
   const ends = of.flatMap(({ mean, low, high }) => [mean, low, high].filter((value) => value !== null).map((value) => scale * value)).concat(0);
   const [least, most] = [Math.min(...ends), Math.max(...ends)], room = 0.06 * (most - least || 1);
-  const left = narrow() ? 150 : 235, letters = Math.floor(left / 6.2), cut = (text) => (text.length > letters ? `${text.slice(0, letters - 1)}…` : text);
+  const left = narrow() ? 150 : 235, letters = Math.floor(left / 6.2), cut = (text) => {
+    const value = text.slice(text.lastIndexOf(" ")); // what tells changes of one setting apart
+    return text.length > letters && value.length < letters ? `${text.slice(0, letters - 1 - value.length)}…${value}` : text;
+  };
   return chart(byId(id), [trace], { range: [least - room, most + room] }, { tickmode: "array", tickvals: rows.map((_, at) => at), ticktext: names.map(cut), range: [rows.length - 0.4, -0.6], showgrid: false },
     { shapes: [zero, ...bars], height: 60 + 24 * rows.length, left });
 }

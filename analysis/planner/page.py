@@ -13,7 +13,7 @@ from analysis.planner.capacities import curve_figures
 from analysis.planner.reading import Planned, open_planned
 from analysis.planner.rows import plain
 from analysis.planner.sweeps import FIGURES
-from analysis.planner.tables import COLUMNS, broken, interval, last_words, resolution, sustained
+from analysis.planner.tables import COLUMNS, GPUS, a_gpu, broken, interval, last_words, resolution, sustained
 from analysis.planner.words import capacity_findings, sweep_findings
 from analysis.report import asset, embed, environment, plotly_js
 
@@ -103,9 +103,7 @@ def _sweep(planned: Planned) -> str:
                 "at": [values[key].index(cell["settings"][key]) for key in keys],
                 "verdict": cell["verdict"],
                 "front": cell["front"],
-                "figures": {
-                    name: [cell["figures"][name][part] for part in ("mean", "low", "high")] for name, *_ in figures
-                },
+                "figures": {name: _parts(cell["figures"][name], unit) for name, _, unit, _ in figures},
             }
             for cell in cells
         ],
@@ -173,10 +171,7 @@ def _capacity(planned: Planned) -> str:
                     {
                         "rate": point["rate"],
                         "kept_up": point["kept_up"],
-                        "figures": {
-                            name: [point["figures"][name][part] for part in ("mean", "low", "high")]
-                            for name, *_ in figures
-                        },
+                        "figures": {name: _parts(point["figures"][name], unit) for name, _, unit, _ in figures},
                     }
                     for point in curve["points"]
                 ],
@@ -200,6 +195,7 @@ def _capacity(planned: Planned) -> str:
                 "allocator": one["allocator"],
                 "settings": [one["settings"][key] for key in keys],
                 "sustained": sustained(one),
+                "a_gpu": a_gpu(one),
                 "broken": broken(one),
                 "ratio": times,
             }
@@ -214,10 +210,19 @@ def _capacity(planned: Planned) -> str:
         subtitle,
         keys=last_words(keys),
         unit=summary["unit"],
+        gpus=GPUS in keys,
         repeated=repeats > 1,
         rows=rows,
         best=best,
     )
+
+
+def _parts(figure: Mapping[str, float | None], unit: str) -> list[float | None]:
+    """Mean and ends of an interval; Student's is not kept from going beyond what a share can be, so it is cut there."""
+    mean, low, high = (figure[part] for part in ("mean", "low", "high"))
+    if unit != "%" or low is None or high is None:
+        return [mean, low, high]
+    return [mean, max(low, 0.0), min(high, 1.0)]
 
 
 def _present(point: Mapping[str, Any]) -> list[str]:

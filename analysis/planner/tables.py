@@ -17,6 +17,8 @@ from analysis.terminal import plain, stiff
 
 MOST = 60
 """Rows of a table; the parquet file has all."""
+GPUS = "model.tensor_parallel"
+"""The key that says how many GPUs serve together."""
 COLUMNS: tuple[tuple[str, str, float], ...] = (
     ("batch", "batch_size", 1),
     ("req/s", "throughput_rps", 1),
@@ -63,13 +65,17 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     for key in [*last_words(keys), "allocator"]:
         made.add_column(key, no_wrap=True)
     made.add_column("sustained", justify="right", no_wrap=True)
+    if GPUS in keys:
+        made.add_column("a GPU", justify="right", no_wrap=True)
     made.add_column("above it breaks", no_wrap=True)
     if summary["ratios"]:
         made.add_column("ratio", no_wrap=True)
     ratios = {(one["point"], one["over"]): one for one in summary["ratios"]}
     for answer in summary["answers"]:
         words = [Text(str(answer["settings"][key])) for key in keys]
-        cells: list[str | Text] = [*words, Text(answer["allocator"]), sustained(answer), Text(broken(answer))]
+        cells: list[str | Text] = [*words, Text(answer["allocator"]), sustained(answer)]
+        cells += [a_gpu(answer)] if GPUS in keys else []
+        cells.append(Text(broken(answer)))
         ratio = ratios.get((answer["point"], answer["allocator"]))
         if summary["ratios"]:
             cells.append(Text(times(ratio) if ratio else ""))
@@ -95,6 +101,12 @@ def sustained(answer: Mapping[str, Any]) -> str:
     if answer["none"] == answer["n"]:
         return "none"
     return f"{'over ' if answer['at_least'] else ''}{interval(answer['capacity'])}"
+
+
+def a_gpu(answer: Mapping[str, Any]) -> str:
+    """Write a capacity divided by the GPUs that share the model, where their number is varied."""
+    gpus, mean = answer["settings"].get(GPUS), answer["capacity"]["mean"]
+    return "-" if gpus is None or mean is None else short(mean / gpus)
 
 
 def broken(answer: Mapping[str, Any]) -> str:

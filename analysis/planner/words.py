@@ -59,7 +59,7 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
             f"(95 % interval {ratio['low']:.2f} to {ratio['high']:.2f})."
         )
         said.append(Finding("result", text))
-    if not summary["ratios"] and len(answers) > 1:
+    if not summary["ratios"] and len({one["allocator"] for one in answers}) > 1:
         said.append(Finding("limit", "No ratios: they need at least two replications that sustain some rate."))
     for one in answers:
         if one["none"]:

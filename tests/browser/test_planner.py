@@ -87,3 +87,10 @@ def test_a_capacity_is_marked_where_the_table_has_it(opened: Opened, pages: dict
     shown = page.locator("#h-capacity ~ .scroll tbody tr td:nth-child(2)").all_inner_texts()
     numbers = [float(text.split("±")[0].replace(",", "")) for text in shown]
     assert stars == pytest.approx(numbers, rel=0.01)
+
+
+@pytest.mark.parametrize("opened", WIDTHS, indirect=True, ids=str)
+def test_changes_of_one_setting_are_told_apart_however_narrow(opened: Opened, pages: dict[str, Path]) -> None:
+    page = opened.go(pages["advice"])
+    names = page.evaluate("document.getElementById('latency').layout.yaxis.ticktext")
+    assert len(set(names)) == len(names) > 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.metrics import Observed
+from analysis.numbers import short
 from analysis.planner.observe import batches, load
+from analysis.planner.page import _parts
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
 from sim.errors import UserError
@@ -273,6 +276,28 @@ def test_progress_of_a_search_promises_no_time(workload: Path, capsys: Capture) 
     assert said[0] == "round 1 of the search: 1 of 2 simulations"
     assert said[2].startswith("round 2 of the search: ")
     assert not any("left" in one for one in said)
+
+
+def test_where_gpus_are_varied_a_capacity_is_also_given_for_each_one(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
+    line += ["--set", "allocators=[{kind: paged}]", "--vary", "model.tensor_parallel=1,2", "--out", "x"]
+    assert main([*line, "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    assert main([*line, "--resume"]) == 0
+    shown = capsys.readouterr().out
+    page = Path("x/report.html").read_text(encoding="utf-8")
+    for answer in answers:
+        each = short(answer["capacity"]["mean"] / answer["settings"]["model.tensor_parallel"])
+        assert re.search(rf"paged +\S+ +{each} ", shown)
+        assert f'data-head="requests/s a GPU">{each}<' in page
+    assert "No ratios" not in page  # of one allocator there are none to be had
+
+
+def test_an_interval_of_a_share_ends_where_shares_do() -> None:
+    wide = {"mean": 0.9, "low": -0.2, "high": 1.3}
+    assert _parts(wide, "%") == [0.9, 0.0, 1.0]
+    assert _parts(wide, "s") == [0.9, -0.2, 1.3]
+    assert _parts({"mean": None, "low": None, "high": None}, "%") == [None, None, None]
 
 
 def test_an_interrupted_search_keeps_what_finished(
