@@ -10,6 +10,7 @@ is in `sim.engine.growing`.)
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from heapq import heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -177,6 +178,32 @@ class Decoding:
         while soonest[0] not in self._ends:
             heappop(soonest)
         return soonest[0] - self.clock
+
+    def gap(self, decodes: int, end: int) -> tuple[int, int]:
+        """Return the time since the last token of most of the first `decodes` sequences, and of how many.
+
+        Others stall: their jobs note how long.
+
+        Args:
+            decodes: sequences that get a token in this step.
+            end: when it ends, nanoseconds.
+
+        """
+        usual = end - self.emitted
+        if not decodes:
+            return 0, 0
+        if not self.apart:
+            return usual, decodes
+        members = self.members[:decodes]
+        apart = {each: end - each.last for each in self.apart if each.order <= members[-1].order}
+        counts = Counter(apart.values())
+        counts[usual] += decodes - len(apart)
+        gap = min(counts, key=lambda gap: (-counts[gap], gap))
+        for sequence in apart if gap == usual else members:
+            own = apart.get(sequence, usual)
+            if own != gap:
+                sequence.owner.stalls.append(own)
+        return gap, counts[gap]
 
     def advance(self, steps: int, now: int, staying: Several[Sequence] = ()) -> list[Sequence]:
         """Let `steps` steps pass, the last of them ending `now`, but not for those `staying` behind.

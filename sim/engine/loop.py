@@ -10,17 +10,17 @@ waits for when it has nothing to do.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import simpy
 
-from allocators.answers import Ask, Mappings, Reason
+from allocators.answers import Mappings
 from allocators.compiled import mypyc_attr
 from sim.blockmap import BlockLog
 from sim.engine.arrivals import Arrivals
 from sim.engine.beams import parents
 from sim.engine.growing import NO_CHANGE
+from sim.engine.intake import job_of, never_runs
 from sim.engine.jobs import NEVER, Job
 from sim.engine.leaping import leap
 from sim.engine.serving import Blocked, Serving, StalledError
@@ -176,8 +176,8 @@ class Engine:
         arrivals, serving, now = self.arrivals, self.serving, self.now
         while arrivals.soonest <= now:
             arrival, index = arrivals.take()
-            job = self._job(index, arrival)
-            refusal = self._never(job)
+            job = job_of(self.requests, index, arrival, self.content(index))
+            refusal = never_runs(job, self.scheduler, serving.allocator)
             if refusal:
                 job.reason = refusal
                 self.request_log.add(job, "refused")
@@ -187,34 +187,6 @@ class Engine:
                 if not serving.waiting:
                     serving.unblock()
                 serving.waiting.append(job)
-
-    def _job(self, index: int, arrival: int) -> Job:
-        """Make the job of a request."""
-        requests = self.requests
-        samples = int(requests.samples[index]) if len(requests.samples) else 1
-        prompt, output = int(requests.prompt_tokens[index]), int(requests.output_tokens[index])
-        return Job(index, arrival, prompt, output, samples, self.content(index))
-
-    def _never(self, job: Job) -> str:
-        """Say why a request can never run, or nothing; cut its output to the model's context."""
-        limits = self.scheduler.limits
-        budget = limits.max_num_batched_tokens if self.scheduler.has_budget else INFINITY
-        if job.prompt >= limits.max_model_len:
-            return Reason.LENGTH.value
-        if not limits.chunked_prefill and job.prompt > budget:
-            return "longer than a step's token budget"
-        if job.samples > limits.max_num_seqs:
-            return "more samples than seats"
-        if job.samples > budget:
-            return "more samples than a step's token budget"
-        if job.prompt + job.output > limits.max_model_len:
-            job.output = limits.max_model_len - job.prompt
-            job.reason = "output cut at the model's context"
-        allocator = self.serving.allocator
-        output = job.output if allocator.oracle else None
-        ask = Ask(job.content, job.prompt, job.prompt, output=output, samples=job.samples)
-        refusal = allocator.never(ask, job.final)
-        return refusal.reason.value if refusal else ""
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -300,7 +272,7 @@ class Engine:
         for chunk in plan.chunks:
             prefill += chunk.tokens
         serving.tokens += plan.decodes + prefill
-        gap, gap_tokens = self._gaps(plan.decodes, now + duration)
+        gap, gap_tokens = serving.decoding.gap(plan.decodes, now + duration)
         row = self._row(now, prefill, plan.decodes, gap, gap_tokens, len(plan.preempted))
         if any(plan.mappings):
             row = (*row[:-3], plan.mappings.mapped, plan.hidden, plan.exposed)
@@ -354,25 +326,6 @@ class Engine:
             0,
             0,
         )
-
-    def _gaps(self, decodes: int, end: int) -> tuple[int, int]:
-        """Time since the last token of most of the first `decodes` sequences, and of how many; others stall."""
-        decoding = self.serving.decoding
-        usual = end - decoding.emitted
-        if not decodes:
-            return 0, 0
-        if not decoding.apart:
-            return usual, decodes
-        members = decoding.members[:decodes]
-        apart = {each: end - each.last for each in decoding.apart if each.order <= members[-1].order}
-        counts = Counter(apart.values())
-        counts[usual] += decodes - len(apart)
-        gap = min(counts, key=lambda gap: (-counts[gap], gap))
-        for sequence in apart if gap == usual else members:
-            own = apart.get(sequence, usual)
-            if own != gap:
-                sequence.owner.stalls.append(own)
-        return gap, counts[gap]
 
     def _book(self, plan: Plan) -> None:
         """Enter what a step produced, now that it has ended; then those that ended leave, in running order."""

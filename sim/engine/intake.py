@@ -1,0 +1,42 @@
+"""Intake: a request that arrives becomes a job, or is refused at once because it could never run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from allocators.answers import Ask, Reason
+from sim.engine.jobs import Job
+
+if TYPE_CHECKING:
+    from allocators.base import Allocator
+    from allocators.content import Content
+    from sim.schedulers import Scheduler
+    from workloads.requests import Requests
+
+
+def job_of(requests: Requests, index: int, arrival: int, content: Content) -> Job:
+    """Make the job of request `index`, which comes at `arrival` nanoseconds."""
+    samples = int(requests.samples[index]) if len(requests.samples) else 1
+    prompt, output = int(requests.prompt_tokens[index]), int(requests.output_tokens[index])
+    return Job(index, arrival, prompt, output, samples, content)
+
+
+def never_runs(job: Job, scheduler: Scheduler, allocator: Allocator) -> str:
+    """Say why a job can never run, or nothing; cut its output to the model's context."""
+    limits = scheduler.limits
+    budget = limits.max_num_batched_tokens if scheduler.has_budget else float("inf")
+    if job.prompt >= limits.max_model_len:
+        return Reason.LENGTH.value
+    if not limits.chunked_prefill and job.prompt > budget:
+        return "longer than a step's token budget"
+    if job.samples > limits.max_num_seqs:
+        return "more samples than seats"
+    if job.samples > budget:
+        return "more samples than a step's token budget"
+    if job.prompt + job.output > limits.max_model_len:
+        job.output = limits.max_model_len - job.prompt
+        job.reason = "output cut at the model's context"
+    output = job.output if allocator.oracle else None
+    ask = Ask(job.content, job.prompt, job.prompt, output=output, samples=job.samples)
+    refusal = allocator.never(ask, job.final)
+    return refusal.reason.value if refusal else ""
