@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from allocators.options import meant as suggest
+from typing import TYPE_CHECKING
 
-__all__ = ["UserError", "suggest"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class UserError(Exception):
     """Something the user can put right.  Its text is one line; the command line prints it and exits with status 2."""
+
+
+def suggest(word: object, known: Iterable[object]) -> str:
+    """Return ` (did you mean X or Y?)` for the known words that come near, or nothing."""
+    from allocators.options import meant  # noqa: PLC0415  (`allocators` may refuse to be imported, which `main` tells)
+
+    return meant(word, known)

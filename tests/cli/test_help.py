@@ -30,6 +30,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert not {name.partition(".")[0] for name in done.stderr.split()} & HEAVY
 
 
+def test_the_command_line_is_there_before_the_allocators_are() -> None:
+    """They refuse to be imported if they have changed since they were compiled; `main` says so in one line."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, sim.cli; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert "allocators" not in done.stdout.split()
+
+
 def test_help_takes_at_most_three_tenths_of_a_second_of_processor_time() -> None:
     def spent() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
