@@ -247,7 +247,10 @@ class Allocator(RegularGrowth):
         """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
-        """Count the free blocks that `grow` with the same arguments takes for each row, at most.  Changes nothing."""
+        """Return int64[n]: free blocks that `grow` with the same arguments takes for each row, at most.
+
+        Changes nothing.
+        """
         size = self.block_size
         more: Ints = -(-lengths // size) - -(-self.table.slots[rows] // size)
         return more.clip(min=0)
@@ -305,15 +308,23 @@ class Allocator(RegularGrowth):
         return 0
 
     def cached_blocks(self) -> Ints:
-        """Physical ids of the blocks that nobody holds and that are kept for reuse, in any order."""
+        """Return int64[k]: physical ids of the blocks that nobody holds and that are kept for reuse, in any order."""
         return np.zeros(0, np.int64)
 
     def padding(self) -> tuple[Ints, Ints]:
-        """Rows, and the blocks each holds beyond its table only because placement rounds up, in any order."""
+        """Return int64[k] rows and int64[k] blocks that they hold beyond their tables only because placement rounds up.
+
+        In any order; a row stands there once for each such block.
+        """
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
 
     def extents(self, rows: Ints) -> Ints | None:
-        """Count the blocks that each of `rows` holds, `padding` included, if their ids follow one another; or None."""
+        """Return int64[n]: blocks that each row holds, `padding` included, if their ids follow one another; or None.
+
+        Args:
+            rows: int64[n], open rows.
+
+        """
         return None
 
     def largest_hole(self) -> int:

@@ -19,7 +19,10 @@ from allocators.table import Ints
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class BlockPool:
-    """Blocks 1 to `num_blocks` with reference counts, a free queue and a prefix cache."""
+    """Blocks 1 to `num_blocks` with reference counts, a free queue and a prefix cache.
+
+    Where several blocks are named, or answered, they are int64[k] of physical ids.
+    """
 
     def __init_subclass__(cls) -> None:
         """See `allocators.compiled`."""
@@ -60,7 +63,7 @@ class BlockPool:
         """Give `count` free blocks one holder each; there must be that many.
 
         Returns:
-            The blocks, and how many cached blocks were evicted to take each.
+            The blocks, and int64[count], how many cached blocks were evicted to take each.
 
         """
         blocks = self.queue.take(count)
@@ -124,7 +127,12 @@ class BlockPool:
         self.cached = 0
 
     def check(self, references: Ints) -> None:
-        """Raise `CorruptionError` unless the pool agrees with itself and with `references`, counted from the tables."""
+        """Raise `CorruptionError` unless the pool agrees with itself and with `references`, counted from the tables.
+
+        Args:
+            references: int64[num_blocks + 1], rows that hold each block.
+
+        """
         wrong = np.flatnonzero(references != self.references)
         if len(wrong):
             block = int(wrong[0])

@@ -17,7 +17,10 @@ from allocators.table import Ints
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class FreeQueue:
-    """A double-ended queue of block ids with removal from the middle; each id is in it at most once."""
+    """A double-ended queue of block ids with removal from the middle; each id is in it at most once.
+
+    Several at a time are int64[k].
+    """
 
     def __init__(self, num_blocks: int) -> None:
         """Hold the ids 1 to `num_blocks`, ascending."""

@@ -142,7 +142,7 @@ class GroupRows(Allocator):
         self.table.close(row)
 
     def cells_of(self, row: int, table: BlockTable | None = None) -> list[Ints]:
-        """By group: the pieces a row lists, in logical order, 0 where a window has left one behind.
+        """By group: the pieces a row lists, int64[places] in logical order, 0 where a window has left one behind.
 
         `table` is the device's, if it is not given.
         """

@@ -34,7 +34,7 @@ class Strikes(NamedTuple):
 
 
 def spread(counts: Ints) -> tuple[Ints, Ints]:
-    """Return, for `counts[i]` items of each i in order, each item's i and its number within i."""
+    """Return, for `counts[i]` items of each i in order, each item's i and its number within i: int64[sum of counts]."""
     who = np.repeat(np.arange(len(counts)), counts)
     return who, np.arange(len(who)) - np.repeat(counts.cumsum() - counts, counts)
 

@@ -220,7 +220,7 @@ class OnDemandRows(SharingRows):
         return copies, copied
 
     def turns(self, rows: Ints, lengths: Ints) -> Bools | None:
-        """Say which of `rows` change, by growing, what those after them may take; None if none does.
+        """Return bool[n]: which of `rows` change, by growing, what those after them may take; None if none does.
 
         These are rows that first give back what their window has left behind.
         """

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PiecePool:
-    """Pages with reference counts for each piece.  A piece is known by the first of its blocks, 1 to `num_blocks`."""
+    """Pages with reference counts for each piece.  A piece is known by the first of its blocks, 1 to `num_blocks`.
+
+    Where several pieces of a group are named, or answered, they are int64[k] of such first blocks.
+    """
 
     def __init__(self, num_blocks: int, page_blocks: int, pieces: Sequence[Piece], ample: int) -> None:
         """Make a pool of empty pages.
@@ -105,7 +108,7 @@ class PiecePool:
         return pages >= 0
 
     def page(self, blocks: Ints) -> Ints:
-        """Return the pages that blocks lie in."""
+        """Return int64[k]: the pages, from 1, that blocks lie in."""
         return (blocks - 1) // self.page_blocks + 1
 
     def take(self, needs: Sequence[int]) -> list[Ints]:
@@ -298,7 +301,12 @@ class PiecePool:
         return np.repeat(first - sizes.cumsum() + sizes, sizes) + np.arange(sizes.sum())
 
     def check(self, references: Ints) -> None:
-        """Raise `CorruptionError` unless the pool agrees with itself and with `references`, counted from the table."""
+        """Raise `CorruptionError` unless the pool agrees with itself and with `references`, counted from the table.
+
+        Args:
+            references: int64[num_blocks + 1], rows that hold the piece which starts at each block.
+
+        """
         wrong = np.flatnonzero(references != self.references)
         if len(wrong):
             block = int(wrong[0])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PrefixCache:
-    """Key -> blocks, and block -> key."""
+    """Key -> blocks, and block -> key.  Keys come as lists of n numbers, their blocks as int64[n] of physical ids."""
 
     def __init__(self, num_blocks: int) -> None:
         """Know nothing about the blocks 1 to `num_blocks`."""

@@ -107,7 +107,13 @@ class RegularGrowth(ABC):
         return NO_MAPPINGS
 
     def note(self, rows: Ints, lengths: Ints) -> None:
-        """Learn how long rows have become within the slots they have, where `append` has stood for `grow`."""
+        """Learn how long rows have become within the slots they have, where `append` has stood for `grow`.
+
+        Args:
+            rows: int64[n], open rows.
+            lengths: int64[n], tokens of each.
+
+        """
         self.table.length[rows] = lengths
 
     @property

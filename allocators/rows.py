@@ -147,7 +147,7 @@ class SharingRows(Allocator):
         return self.pool.cached_blocks()
 
     def open_row(self, blocks: Ints, length: int) -> int:
-        """Open a row that lists `blocks`, for which the pool counts it already."""
+        """Open a row that lists `blocks`, int64[count] in logical order, for which the pool counts it already."""
         row, slots = self.table.open(), len(blocks) * self.block_size
         self.table.fill(row, blocks, length, slots)
         if self.windowed:
@@ -173,14 +173,14 @@ class SharingRows(Allocator):
         table.close(row)
 
     def leaving(self, rows: Ints) -> Bools:
-        """Say which of `rows` hold blocks that their windows have left behind."""
+        """Return bool[n]: which of `rows` hold blocks that their windows have left behind."""
         table, size = self.table, self.block_size
         behind = np.maximum(0, table.length[rows] - self.window.tokens + 1) // size
         held: Bools = table.blocks[rows, behind - 1] != 0
         return held & (behind > 0)
 
     def behind(self, row: int) -> Ints:
-        """Blocks that a row still holds though its window has left them behind, from right to left."""
+        """Return int64[k]: blocks that a row still holds though its window has left them behind, from right to left."""
         cells = self.table.blocks[row, : self.window.behind(int(self.table.length[row]))]
         return cells[cells > 0][::-1].astype(np.int64)
 
@@ -192,7 +192,7 @@ class SharingRows(Allocator):
         self.host.part(self.pool.let_go(blocks))
 
     def copying(self, rows: Ints) -> Bools:
-        """Say which of `rows`, if they all write now in this order, must copy a shared last block first."""
+        """Return bool[n]: which of `rows`, if they all write now in this order, must copy a shared last block first."""
         result = np.zeros(len(rows), np.bool_)
         writers: dict[int, int] = {}
         for index, row in enumerate(rows.tolist() if self.tails else ()):

@@ -96,16 +96,16 @@ class BlockTable:
         return sorted(self._open)
 
     def row(self, row: int) -> npt.NDArray[np.int32]:
-        """Block ids of a row in logical order, as a view."""
+        """Return int32[count]: block ids of a row in logical order, as a view."""
         return self.blocks[row, : self.count[row]]
 
     def held(self, row: int) -> npt.NDArray[np.int64]:
-        """Block ids of a row in logical order without the null block, as a copy."""
+        """Return int64[k]: block ids of a row in logical order without the null block, as a copy."""
         blocks = self.row(row).astype(np.int64)
         return blocks if blocks.all() else blocks[blocks > 0]
 
     def fill(self, row: int, blocks: npt.NDArray[np.int64], length: int, slots: int) -> None:
-        """Write the block ids of a row that is empty, its tokens and its slots."""
+        """Write the block ids of a row that is empty, int64[count] in logical order, its tokens and its slots."""
         self.count[row] = len(blocks)
         self.blocks[row, : len(blocks)] = blocks
         self.length[row], self.slots[row] = length, slots

@@ -23,7 +23,7 @@ Cv: TypeAlias = Annotated[float, Field(ge=0.01, le=100)]
 
 
 def unit_gaps(rng: np.random.Generator, count: int, cv: float) -> Floats:
-    """Draw Gamma gaps of mean one and coefficient of variation `cv`; exponential where it is 1."""
+    """Draw float64[count]: Gamma gaps of mean one and coefficient of variation `cv`; exponential where it is 1."""
     if cv == 1:
         return rng.standard_exponential(count)
     return rng.standard_gamma(cv**-2, count) * cv**2
@@ -34,7 +34,7 @@ class Process(Spec):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
-        """Draw the first `count` arrival times, seconds, ascending; the first ones do not depend on `count`."""
+        """Draw float64[count]: the first arrival times, seconds, ascending; the first ones do not depend on `count`."""
 
     @abstractmethod
     def mean_rate(self) -> float:

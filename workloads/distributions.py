@@ -37,11 +37,11 @@ class Distribution(Spec):
         return self
 
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
-        """Draw `count` values; the first ones are the same however many are drawn."""
+        """Draw float64[count]; the first ones are the same however many are drawn."""
         return np.clip(self.sample(rng, count), self.min, self.max)
 
     def from_normal(self, normal: Floats) -> Floats:
-        """Turn standard normals into draws, larger into larger (the inverse CDF after the normal's CDF)."""
+        """Turn standard normals, float64[n], into draws, larger into larger (the inverse CDF of the normal's CDF)."""
         return np.clip(self.transform(normal), self.min, self.max)
 
     @abstractmethod

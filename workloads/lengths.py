@@ -38,7 +38,7 @@ class Pair(Spec):
         """The distributions of prompt and output."""
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
-        """Draw `count` pairs; the first ones are the same however many are drawn."""
+        """Draw prompt and output tokens, int64[count] each; the first ones are the same however many are drawn."""
         first, second = rng.spawn(2)
         prompt, output = self.sides
         if not self.correlation:

@@ -61,6 +61,10 @@ def draw_distinct(rng: np.random.Generator, count: int, part: Part) -> Ints:
 
     Repeats within a prompt are drawn again, which is drawing without replacement.  A prompt for which
     that takes long (it wants most of a skewed pool) takes the most popular members still missing.
+
+    Returns:
+        int64[count, draws], or as many columns as the pool has members: numbers from 0.
+
     """
     take = min(part.draws, part.pool)
     if part.pool == 1:

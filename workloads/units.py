@@ -26,7 +26,7 @@ class PairSource(Protocol):
     """Where prompt and output lengths come from (`workloads.lengths`)."""
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
-        """Draw `count` pairs."""
+        """Draw prompt and output tokens, int64[count] each."""
 
 
 @dataclass(frozen=True)
