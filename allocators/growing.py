@@ -71,6 +71,8 @@ class GrowingAllocator(Allocator):
             else None
         )
         """Where each tensor lies, if that is traced."""
+        self._usage: Usage | None = None
+        """What `usage` has found since lengths last changed: it is asked more than once a step."""
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """Refuse what exceeds the context, or the pool together with its copy."""
@@ -102,15 +104,14 @@ class GrowingAllocator(Allocator):
         if missing > 0:
             return Refusal(Reason.BLOCKS, self._blocks(need), self._blocks(missing))
         row = table.open()
-        table.length[row] = table.slots[row] = tokens
-        memory.change(np.array([0]), np.array([tokens]))
+        self._enter(np.array([row]), np.array([tokens]))
         if self.tensors:
             self.tensors.add(row, tokens)
         return Grant(row, tokens)
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """Concatenate; what a row held before is copied."""
-        table, memory = self.table, self._memory
+        table = self.table
         granted, refusal = len(rows), None
         more, room = self._growth(rows, lengths)
         fits = (more <= room) & (lengths <= self.max_model_len)
@@ -127,8 +128,7 @@ class GrowingAllocator(Allocator):
         before = table.length[rows]
         longer = lengths > before
         copied = int(before[longer].sum())
-        memory.change(before, lengths)
-        table.length[rows] = table.slots[rows] = lengths
+        self._enter(rows, lengths)
         if self.tensors:
             self.tensors.concatenate(rows[longer].tolist(), lengths[longer].tolist())
         return Growth(granted, refusal, copied=copied)
@@ -152,7 +152,7 @@ class GrowingAllocator(Allocator):
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
         """Leap as far as memory and context reach, and a table of moderate size."""
         table, memory = self.table, self._memory
-        self._growth(rows, lengths)
+        self._demand_longer(rows, lengths)
         count = len(rows)
         steps = min(steps, most_steps(lengths, self.max_model_len))
         held = memory.foresee(rows, steps, table.length)
@@ -161,8 +161,7 @@ class GrowingAllocator(Allocator):
         tokens = int(table.length.sum()) + count * np.arange(1, steps + 1)
         copied = int(lengths.sum()) if steps else 0
         if steps:
-            memory.change(lengths, lengths + steps)
-            table.length[rows] = table.slots[rows] = lengths + steps
+            self._enter(rows, lengths + steps)
         if self.tensors:
             for step in range(1, steps + 1):
                 self.tensors.concatenate(rows.tolist(), (lengths + step).tolist())
@@ -171,27 +170,39 @@ class GrowingAllocator(Allocator):
     def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, int]:
         """Bytes that are held in addition after each row has grown, and bytes that there are."""
         table, memory = self.table, self._memory
-        before = table.length[rows]
+        self._demand_longer(rows, lengths)
+        known = np.minimum(lengths, self.max_model_len)
+        return memory.growth(rows, known, table.length), memory.capacity - memory.held(table.length)
+
+    def _enter(self, rows: Ints, lengths: Ints) -> None:
+        """Enter the new lengths of rows, 0 for one that is about to be closed."""
+        self._memory.change(self.table.length[rows], lengths)
+        self.table.length[rows] = self.table.slots[rows] = lengths
+        self._usage = None
+
+    def _demand_longer(self, rows: Ints, lengths: Ints) -> None:
+        """Raise `AllocatorError` unless rows are open and no longer than `lengths`."""
+        before = self.table.length[rows]
         if not before.all():
             raise AllocatorError(f"{self.kind}: row {int(rows[before == 0][0])} is not open")
         if (lengths < before).any():
             raise AllocatorError(f"{self.kind}: a sequence cannot shrink")
-        known = np.minimum(lengths, self.max_model_len)
-        return memory.growth(rows, known, table.length), memory.capacity - memory.held(table.length)
 
     def release(self, row: int) -> None:
         """Free the tensors."""
         self.demand_open(row)
-        self._memory.change(self.table.length[[row]], np.array([0]))
+        self._enter(np.array([row]), np.array([0]))
         if self.tensors:
             self.tensors.drop(row)
         self.table.close(row)
 
     def usage(self) -> Usage:
         """Count the tensors, and the copy that every step makes of one; what is not tokens is rounding."""
-        length = self.table.length
-        held = -(-self._memory.held(length) // self._slot_bytes)
-        return Usage(held, rounding=held - int(length.sum()))
+        if self._usage is None:
+            length = self.table.length
+            held = -(-self._memory.held(length) // self._slot_bytes)
+            self._usage = Usage(held, rounding=held - int(length.sum()))
+        return self._usage
 
     def check(self) -> None:
         """Shares add up, rows list no blocks, and traced tensors are sound."""

@@ -253,8 +253,10 @@ class CostModel:
         seconds = seconds + self._decode(load, np.maximum)
         if not _absent(load.prefill_tokens):
             seconds = seconds + self._prefill(load, np.maximum)
-        if self._separate or not _absent(load.prefill_tokens):
-            launched = True if self._separate else np.greater(load.prefill_tokens, self._captured)
+        if self._separate:
+            seconds = np.maximum(seconds, self._floor(load))
+        elif not _absent(load.prefill_tokens):
+            launched = np.greater(load.prefill_tokens, self._captured)
             replayed = np.logical_not(launched) & np.greater(load.prefill_tokens, 0)
             seconds = np.maximum(seconds, launched * self._floor(load)) + replayed * self._waiting(load, np.maximum)
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages

@@ -298,29 +298,30 @@ class Roll(Growing):
         if not done.steps:
             return NO_STRETCH
         none = np.zeros(done.steps, np.int64)
-        internal, cached, evicted = none.copy(), _more(done.cached, usage.cached), done.evicted
-        rounding = none.copy() if done.rounding is None else _more(done.rounding, usage.rounding)
+        useless, cached = none.copy(), _more(done.cached, usage.cached)
+        filling = none.copy() if done.rounding is None else _more(done.rounding, usage.rounding)
         filled = 0
         if self.allocator.rounds_up:  # no slot is useless, and what is filled is rounding no more, as every row says
             self._known[0, rows] = self.allocator.table.slots[rows]
             filled = len(rows) * (done.steps - 1)
-            rounding[1:] += len(rows)
+            filling[1:] += len(rows)
         elif len(done.who):
-            np.add.at(internal, done.when, self._hold(rows[done.who], done.slots))
+            np.add.at(useless, done.when, self._hold(rows[done.who], done.slots))
         columns = np.array(
             [
                 _more(done.held, usage.held),
                 cached,
-                rounding,
-                internal * self.allocator.token_slots,
-                none if evicted is None else evicted,
+                filling,
+                useless * self.allocator.token_slots,
+                none if done.evicted is None else done.evicted,
                 none,
             ]
         )
         field, when = columns.nonzero()
-        changes = np.stack([when, field, columns[field, when]], axis=1).ravel().tolist()
-        total = _total(changes)
-        return Stretch(done.steps, changes, (*total[:2], total[2] - filled, *total[3:]), done.copies, done.copied)
+        changes = np.array([when, field, columns[field, when]]).T.ravel().tolist()
+        held, cached, rounding, internal, evicted, live = columns.sum(axis=1).tolist()
+        total = held, cached, rounding - filled, internal, evicted, live
+        return Stretch(done.steps, changes, total, done.copies, done.copied)
 
     def _hold(self, rows: Ints, slots: Ints) -> Ints:
         """Take over what rows hold, one that grew several times the last; returns how many slots more are useless.
