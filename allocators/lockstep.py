@@ -29,6 +29,6 @@ def lockstep(lengths: Ints, steps: int, held: Ints, rounding: Ints, copied: int 
     """
     count = len(lengths)
     when = np.repeat(np.arange(steps), count)
-    who = np.broadcast_to(np.arange(count), (steps, count)).ravel()
+    who = np.arange(steps * count) % count
     slots = (lengths + np.arange(1, steps + 1)[:, None]).ravel()
     return Leap(steps, when, who, slots, held, np.zeros(steps, np.int64), (), copied, rounding)

@@ -111,7 +111,7 @@ class Footprints:
 
     def change(self, before: Ints, after: Ints) -> None:
         """Enter rows whose lengths were `before` and are `after`, 0 standing for closed ones."""
-        self.taken += int(self.footprints[after].sum() - self.footprints[before].sum())
+        self.taken += int((self.footprints[after] - self.footprints[before]).sum())
 
     def check(self, lengths: Ints) -> None:
         """Raise `CorruptionError` unless the shares add up, within the capacity."""
