@@ -118,7 +118,11 @@ class Segments(Content):
 
     def keys(self, block_size: int, count: int) -> list[int]:
         """See `Content.keys`.  Blocks inside one segment, which are nearly all, need no look-up of it each."""
-        keys = self._keys.setdefault(block_size, [])
+        keys = self._keys.get(block_size)
+        if keys is None:
+            keys = self._keys[block_size] = []
+        elif len(keys) >= count:
+            return keys
         last = len(self._ids) - 1
         while (known := len(keys)) < count:
             start = known * block_size

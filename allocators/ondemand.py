@@ -23,7 +23,7 @@ from allocators.table import Ints
 
 FEW = 24
 """Rows up to which Python beats NumPy."""
-MANY = 96
+MANY = 48
 """Blocks up to which it does where no more is done than to list them."""
 
 
@@ -95,13 +95,7 @@ class OnDemandRows(SharingRows):
     def _append_many(self, named: Sequence[int], blocks: Ints) -> None:
         """List blocks in the rows they were taken for, where a row may be named several times."""
         table, size, rows = self.table, self.block_size, np.array(named, np.int64)
-        columns = table.count[rows]
-        if len(set(named)) < len(named):
-            order = rows.argsort(kind="stable")
-            rows, blocks, columns = rows[order], blocks[order], columns[order]
-            place = np.arange(len(rows))
-            begins = np.append(True, rows[1:] != rows[:-1])
-            columns += place - np.maximum.accumulate(np.where(begins, place, 0))
+        columns = table.count[rows] + _nth(named)
         table.blocks[rows, columns] = blocks
         columns += 1
         table.count[rows] = columns  # of a row that is here several times, the last one stays
@@ -280,3 +274,16 @@ class OnDemandRows(SharingRows):
     def _short_of(self, need: int, spare: int) -> Refusal:
         reason = Reason.NEVER if need > self.num_blocks else Reason.BLOCKS
         return Refusal(reason, need, need + spare - self.pool.free)
+
+
+def _nth(named: Sequence[int]) -> Ints:
+    """Say how often each row has been named before; mostly all are named in turn, again and again."""
+    turn = len(set(named))
+    if named[turn:] == named[: len(named) - turn]:
+        return np.arange(len(named)) // turn
+    order = np.argsort(named, kind="stable")
+    rows, place = np.array(named, np.int64)[order], np.arange(len(named))
+    begins = np.append(True, rows[1:] != rows[:-1])
+    nth = np.empty_like(place)
+    nth[order] = place - np.maximum.accumulate(np.where(begins, place, 0))
+    return nth
