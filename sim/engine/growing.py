@@ -285,6 +285,9 @@ class Roll(Growing):
         growth = self.allocator.grow(rows, decoding.column(decoding.LENGTH)[first:last] + 1)
         rows = rows[: growth.granted]
         slots = self.allocator.table.slots[rows]
+        if self.allocator.rounds_up:  # no slot is useless
+            self._known[0, rows] = slots
+            return first + growth.granted, growth
         changed = (slots != self._known[0, rows]).nonzero()[0]
         if len(changed):
             self._hold(rows[changed], slots[changed])
@@ -297,29 +300,27 @@ class Roll(Growing):
         done = self.allocator.advance(rows, decoding.column(decoding.LENGTH), steps)
         if not done.steps:
             return NO_STRETCH
-        none = np.zeros(done.steps, np.int64)
-        useless, cached = none.copy(), _more(done.cached, usage.cached)
-        filling = none.copy() if done.rounding is None else _more(done.rounding, usage.rounding)
+        changing = {HELD: _more(done.held, usage.held)}
+        if usage.cached or done.cached.any():
+            changing[CACHED] = _more(done.cached, usage.cached)
+        if done.rounding is not None:
+            changing[ROUNDING] = _more(done.rounding, usage.rounding)
+        if done.evicted is not None:
+            changing[EVICTED] = done.evicted
         filled = 0
         if self.allocator.rounds_up:  # no slot is useless, and what is filled is rounding no more, as every row says
             self._known[0, rows] = self.allocator.table.slots[rows]
             filled = len(rows) * (done.steps - 1)
-            filling[1:] += len(rows)
+            changing.setdefault(ROUNDING, np.zeros(done.steps, np.int64))[1:] += len(rows)
         elif len(done.who):
+            useless = np.zeros(done.steps, np.int64)
             np.add.at(useless, done.when, self._hold(rows[done.who], done.slots))
-        columns = np.array(
-            [
-                _more(done.held, usage.held),
-                cached,
-                filling,
-                useless * self.allocator.token_slots,
-                none if done.evicted is None else done.evicted,
-                none,
-            ]
-        )
-        field, when = columns.nonzero()
-        changes = np.array([when, field, columns[field, when]]).T.ravel().tolist()
-        held, cached, rounding, internal, evicted, live = columns.sum(axis=1).tolist()
+            changing[INTERNAL] = useless * self.allocator.token_slots
+        columns = np.array(list(changing.values()))
+        which, when = columns.nonzero()
+        changes = np.array([when, np.array(list(changing))[which], columns[which, when]]).T.ravel().tolist()
+        more = dict(zip(changing, columns.sum(axis=1).tolist(), strict=True))
+        held, cached, rounding, internal, evicted, live = (more.get(field, 0) for field in range(len(NO_CHANGE)))
         total = held, cached, rounding - filled, internal, evicted, live
         return Stretch(done.steps, changes, total, done.copies, done.copied)
 
