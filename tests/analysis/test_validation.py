@@ -102,6 +102,11 @@ def test_times_stand_beside_those_measured() -> None:
     assert "throughput_rps: off by 5.0%" in said
     assert "10 simulated 9.5" in said
     assert 'title="paged, held-out: -5.0 %"' in page
+    said = words(render(CONTENT | {"timing": timing | {"judged": False, "calibration": None}}))
+    assert "told but not judged; `calibrate` makes one" in said
+    assert "median 5.0 %" in said
+    assert "% allowed" not in said
+    assert "off by" not in said
 
 
 def test_report_finds_out_what_a_directory_is(tmp_path: Path) -> None:
