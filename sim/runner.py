@@ -71,7 +71,7 @@ def run(
     write_json(out / "manifest.json", manifest)
     for repeat in range(workload.repeat):
         requests = make_requests(workload, repeat)
-        manifest["notes"] = list(requests.notes)
+        manifest["notes"] = [*setup.geometry.model.notes, *requests.notes]
         for case in setup.cases:
             folder = out / _folder(case.label, repeat)
             if not (keep and (folder / "requests.parquet").exists()):

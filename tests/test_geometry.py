@@ -367,6 +367,7 @@ def test_what_is_assumed_is_told(tmp_path: Path) -> None:
         ({**LLAMA, "layer_types": ["full_attention", "rnn"]}, "config.json: layer_types: 'rnn' is none of"),
         ({**LLAMA, "layer_types": ["mamba", "attention"]}, "config.json: has recurrent layers, but neither"),
         ({**LLAMA, "layer_types": ["sliding_attention"] * 2}, "config.json: sliding_window is missing"),
+        ({**LLAMA, "is_encoder_decoder": True}, "config.json: an encoder-decoder, which also keeps K/V of what it was"),
         ({**LLAMA, "attention_bias": "no"}, "config.json: attention_bias: 'no' is neither true nor false"),
     ],
 )

@@ -130,6 +130,8 @@ def read(values: Mapping[str, Any], where: str) -> Architecture:
     """
     config = Config(values, where, DEFAULTS)
     family = FAMILIES.get(config.model_type, LLAMA)
+    if config.flag("is_encoder_decoder", default=False):
+        raise config.error("an encoder-decoder, which also keeps K/V of what it was given; only decoders are simulated")
     hidden, layers, length = config.number("hidden"), config.number("layers"), config.number("length")
     norm = family.norm * hidden
     norms = norm * _norms(config, family)

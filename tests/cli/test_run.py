@@ -19,6 +19,7 @@ import pytest
 
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
+from sim.models.shipped import read_config
 from sim.serve import Progress
 
 Capture = pytest.CaptureFixture[str]
@@ -66,14 +67,18 @@ def test_a_run_that_can_serve_nothing_says_so(workload: Path, capsys: Capture) -
 
 def test_what_was_assumed_and_cut_stands_under_the_tables(workload: Path, capsys: Capture) -> None:
     Path("t.csv").write_text("arrival_ms,prompt_tokens,output_tokens\n0,200,9\n500,200,99\n", encoding="utf-8")
-    assert main(["run", str(workload), "--out", "x", "--quiet", "--set", "requests={trace: t.csv}"]) == 0
+    config = {**read_config("tiny-llama")[1], "model_type": "llama9"}
+    Path("config.json").write_text(json.dumps(config), encoding="utf-8")
+    settings = ["--set", "requests={trace: t.csv}", "--set", "model=config.json"]
+    assert main(["run", str(workload), "--out", "x", "--quiet", *settings]) == 0
     out = capsys.readouterr().out
     assert "all: 1 of 2 outputs cut short where prompt and output reach max_model_len\n" in out
     assert "until the last is done; 2 arrive a second" in " ".join(out.split())
+    assert "model type llama9 is not listed: read as a Llama-like decoder" in out
     assert "read as csv: " in out
     page = Path("x/report.html").read_text(encoding="utf-8")
     assert "outputs cut short" in page
-    assert "Of the requests: read as csv: " in page
+    assert "Taken for granted: model type llama9 is not listed" in page
 
 
 def test_tables_too_large_for_this_machine_are_one_line(workload: Path, capsys: Capture) -> None:
