@@ -1,7 +1,8 @@
 """Two run directories beside each other: runs matched by label, differences, intervals.
 
 With replications a difference is the mean of paired differences with Student's 95 %
-interval.  Without, latencies of the same requests are still paired one by one, with a block
+interval, or, where the two did not serve the same requests, the difference of means with
+Welch's.  Without, latencies of the same requests are still paired one by one, with a block
 bootstrap; a figure of the whole run then has no interval, and none is invented.
 """
 
@@ -50,7 +51,7 @@ class Difference:
     change: Interval
     """`second - first`; infinite bounds where nothing independent was repeated."""
     basis: str
-    """What the interval stands on: "replications", "requests" or ""."""
+    """What the interval stands on: "replications" in pairs, "draws" that are not in pairs, "requests" or ""."""
 
     @property
     def percent(self) -> float:
@@ -152,6 +153,11 @@ def _difference(one: Allocator, two: Allocator, name: str, pairs: list[tuple[Run
             return Difference(
                 one.label, name, first, second, Interval(float(apart.mean()), low, high, len(apart)), "requests"
             )
+    if not pairs and none.n > 1:
+        before, after = (side.values(name) for side in (one, two))
+        change = stats.unpaired_difference(before[~np.isnan(before)], after[~np.isnan(after)])
+        if math.isfinite(change.low):
+            return Difference(one.label, name, first, second, change, "draws")
     return Difference(one.label, name, first, second, none, "")
 
 

@@ -4,8 +4,8 @@
   neighbours in a queue are alike, so blocks of consecutive requests are resampled, not
   single ones (Kuensch 1989).
 * MSER-5: where the warm-up ends (White 1997, White, Cobb & Spratt 2000).
-* Paired differences and ratios under common random numbers, with Student's t (Law,
-  *Simulation Modeling and Analysis*, section 10.2).
+* Paired differences and ratios under common random numbers, with Student's t, and differences
+  of independent groups with Welch's (Law, *Simulation Modeling and Analysis*, section 10.2).
 * A verdict on saturation, and Little's law as a check that no request was lost.
 
 Everything is a pure function of arrays; random choices take a seed.
@@ -220,6 +220,27 @@ def t_interval(observations: Array) -> Interval:
 def paired_difference(first: Array, second: Array) -> Interval:
     """Mean of `second - first` over replications that shared their random numbers."""
     return t_interval(np.asarray(second, np.float64) - np.asarray(first, np.float64))
+
+
+def unpaired_difference(first: Array, second: Array) -> Interval:
+    """Difference of the means of two independent groups, whatever their variances, with Welch's 95 % interval.
+
+    Infinitely wide unless both have at least 2 observations.  Where they have random numbers in common
+    after all it is wider than need be.
+    """
+    one, two = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    change, fewest = float(np.mean(two) - np.mean(one)), min(len(one), len(two))
+    if fewest < 2:
+        return Interval(change, float("-inf"), float("inf"), fewest)
+    from scipy.special import stdtrit  # noqa: PLC0415  (only needed where there are replications)
+
+    parts = np.array([np.var(group, ddof=1) / len(group) for group in (one, two)])
+    total = float(parts.sum())
+    if not total:
+        return Interval(change, change, change, fewest)
+    freedom = total**2 / float((parts**2 / np.array([len(one) - 1, len(two) - 1])).sum())
+    half = float(stdtrit(freedom, 0.975)) * total**0.5
+    return Interval(change, change - half, change + half, fewest)
 
 
 def paired_ratio(first: Array, second: Array) -> Interval:

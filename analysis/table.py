@@ -247,7 +247,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
             short(one.change.value),
             interval,
             f"{one.percent:+.1f}" if math.isfinite(one.percent) else "-",
-            {"replications": "runs"}.get(one.basis, one.basis),
+            {"replications": "runs", "draws": "-"}.get(one.basis, one.basis),
             style="bold red" if one in worse else "",
         )
     console.print(table)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from pymser.pymser import MSERm_index, calculate_MSEm
+from scipy import stats as scipy_stats
 
 from analysis import stats
 from analysis.stats import Verdict
@@ -89,6 +90,20 @@ def test_t_interval_by_hand() -> None:
     assert interval == pytest.approx((2.0, 2 - half, 2 + half, 3))
     assert not interval.clear
     assert stats.t_interval(np.array([5.0])).low == -np.inf
+
+
+def test_welch_agrees_with_scipy_and_holds_the_truth_about_95_times_of_100() -> None:
+    draw = np.random.default_rng(7)
+    hits = 0
+    for _ in range(400):
+        one, two = draw.normal(3, 1, 5), draw.normal(4, 3, 9)
+        found = stats.unpaired_difference(one, two)
+        theirs = scipy_stats.ttest_ind(two, one, equal_var=False).confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+        hits += found.low <= 1 <= found.high
+    assert 0.92 < hits / 400 < 0.98
+    assert stats.unpaired_difference(np.array([1.0, 1.0]), np.array([3.0, 3.0])) == (2, 2, 2, 2)
+    assert stats.unpaired_difference(np.array([1.0]), np.array([3.0, 3.0])) == (2, -np.inf, np.inf, 1)
 
 
 def test_pairing_removes_what_is_common() -> None:

@@ -173,3 +173,13 @@ def test_other_draws_are_not_paired(toy: Path, tmp_path: Path) -> None:
     assert all(not one.basis for one in comparison.differences)
     assert any("did not serve the same requests" in note for note in comparison.notes)
     assert any("preallocated: only in" in note for note in comparison.notes)
+
+
+def test_replications_of_other_draws_have_an_interval_all_the_same(repeated: Path, tmp_path: Path) -> None:
+    other = write_directory(tmp_path / "other", count=40, rate=5, seed=1, repeats=3)
+    comparison = compare(repeated, other)
+    assert {one.basis for one in comparison.differences} == {"draws"}
+    for one in comparison.differences:
+        assert one.change.value == pytest.approx(one.second - one.first)
+        assert one.change.low <= one.change.value <= one.change.high
+    assert any("did not serve the same requests" in note for note in comparison.notes)
