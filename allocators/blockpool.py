@@ -59,22 +59,20 @@ class BlockPool:
             return np.zeros(0, np.int64)
         return np.flatnonzero((self.cache.key != 0) & (self.references == 0))
 
-    def take(self, count: int) -> tuple[Ints, Ints]:
+    def take(self, count: int) -> tuple[Ints, Ints | None]:
         """Give `count` free blocks one holder each; there must be that many.
 
         Returns:
-            The blocks, and int64[count], how many cached blocks were evicted to take each.
+            The blocks, and int64[count], how many cached blocks were evicted to take each; None if none was.
 
         """
         blocks = self.queue.take(count)
         self.references[blocks] = 1
-        if not self.cached:
-            return blocks, np.zeros(count, np.int64)
-        evicted = self.cache.key[blocks] != 0
-        if evicted.any():
-            self.cache.forget(blocks[evicted])
-            self.cached -= (lost := int(np.count_nonzero(evicted)))
-            self.evicted += lost
+        if not self.cached or not (evicted := self.cache.key[blocks] != 0).any():
+            return blocks, None
+        self.cache.forget(blocks[evicted])
+        self.cached -= (lost := int(np.count_nonzero(evicted)))
+        self.evicted += lost
         return blocks, evicted.astype(np.int64)
 
     def revived(self, blocks: Ints) -> int:

@@ -39,7 +39,7 @@ class EndlessPool(BlockPool):
         """More than anyone can ask for."""
         return 1 << 60
 
-    def take(self, count: int) -> tuple[Ints, Ints]:
+    def take(self, count: int) -> tuple[Ints, Ints | None]:
         """Give `count` blocks one holder each."""
         while count > len(self.queue):
             self._double()

@@ -78,7 +78,7 @@ class OnDemandRows(SharingRows):
         """See `Allocator.append`."""
         if not rows:
             return ()
-        table, size, evicted = self.table, self.block_size, self.pool.evicted
+        table, size = self.table, self.block_size
         blocks, lost = self.pool.take(len(rows))
         if len(rows) > MANY:
             self._append_many(rows, blocks)
@@ -90,7 +90,7 @@ class OnDemandRows(SharingRows):
                 length[row] = have * size + 1
                 count[row] = have = have + 1
                 slots[row] = have * size
-        return lost.tolist() if self.pool.evicted > evicted else ()
+        return () if lost is None else lost.tolist()
 
     def _append_many(self, named: Sequence[int], blocks: Ints) -> None:
         """List blocks in the rows they were taken for, where a row may be named several times."""

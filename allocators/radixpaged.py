@@ -74,10 +74,11 @@ class RadixPool(BlockPool):
         """Blocks that some sequence holds."""
         return self.num_blocks - len(self.queue) - self.cached
 
-    def take(self, count: int) -> tuple[Ints, Ints]:
+    def take(self, count: int) -> tuple[Ints, Ints | None]:
         """See `BlockPool.take`; leaves are evicted, whole, when the queue is empty."""
-        place, evicted = len(self.queue), np.zeros(count, np.int64)
-        if count > place:
+        evicted = None
+        if count > len(self.queue):
+            evicted = np.zeros(count, np.int64)
             self._make_room(count, evicted)
         blocks = self.queue.take(count)
         self.references[blocks] = 1

@@ -252,11 +252,11 @@ def prefix_hit_rate(run: Observed) -> float:
 def fragmentation_external_index(run: Observed) -> float:
     """`1 - largest hole / free slots`: time-weighted mean over the time in which slots are free."""
     free = np.asarray(run.steps["free"] + run.steps["external"], np.float64)
-    some = free > 0
-    durations = run.durations[some]
+    hole, durations = run.steps["largest_hole"], run.durations
+    if not (some := free > 0).all():
+        free, hole, durations = free[some], hole[some], durations[some]
     time = float(durations.sum())
-    index = 1 - run.steps["largest_hole"][some] / free[some]
-    return float(np.dot(index, durations)) / time if time else np.nan
+    return float(np.dot(1 - hole / free, durations)) / time if time else np.nan
 
 
 def blocked_by(run: Observed) -> dict[str, float]:

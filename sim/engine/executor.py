@@ -120,8 +120,9 @@ class Simulated:
             computed += tokens
             pairs += tokens * start + tokens * (tokens + 1) // 2
             context += end
-        since = {"before_ns": plan.before, "behind_ns": plan.behind}
-        load = Load(computed, pairs, context, len(chunks), seqs, attended, samples, **since)
+        load = Load(
+            computed, pairs, context, len(chunks), seqs, attended, samples, before_ns=plan.before, behind_ns=plan.behind
+        )
         window = self._window
         if window is None:
             return load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from allocators.answers import Ask, Reason
+from allocators.answers import MISS, Ask, Reason
 from sim.engine.jobs import Job
 
 if TYPE_CHECKING:
@@ -37,6 +37,6 @@ def never_runs(job: Job, scheduler: Scheduler, allocator: Allocator) -> str:
         job.output = limits.max_model_len - job.prompt
         job.reason = "output cut at the model's context"
     output = job.output if allocator.oracle else None
-    ask = Ask(job.content, job.prompt, job.prompt, output=output, samples=job.samples)
+    ask = Ask(job.content, job.prompt, job.prompt, MISS, 0, 0, output, job.samples)
     refusal = allocator.never(ask, job.final)
     return refusal.reason.value if refusal else ""
