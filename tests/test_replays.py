@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from allocators.paged import PagedAllocator
+from sim.calibration import Calibration, Point, load_calibration, load_captured, save_calibration
 from sim.coefficients import Coefficients
 from sim.cost import CostModel, Load
 from sim.devices import resolve_device
+from sim.errors import UserError
 from sim.models.geometry import resolve_model
 from sim.replays import Replay, Replays
+from sim.runner import run_case
+from sim.setup import prepare
 from sim.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, padded_sizes
+from workloads.generate import requests as make_requests
+from workloads.schema import Workload
 
 LLAMA = resolve_model("llama-3.1-8b")
 H100 = resolve_device("h100-80gb")
@@ -137,3 +147,102 @@ def test_what_a_chunk_attends_to_before_its_own_tokens_is_added() -> None:
     later = model.step_ns(Load(200, 20_100 + 200 * 3000, 3200, 1, samples=1))
     flops = 200 * 3000 * LLAMA.layers * 4 * LLAMA.heads * LLAMA.head_dim
     assert later - alone == pytest.approx(flops / (H100.peak("bf16") * 0.5) * 1e9, rel=1e-3)
+
+
+def calibrated(path: Path, **changes: Any) -> Path:
+    """Write a calibration of the 8B whose captured steps take 5 ms and more."""
+    facts: dict[str, Any] = {"parameters": LLAMA.parameters, "captured": tuple(measured(256))} | changes
+    point = Point("decode 1 x 8", Load(decode_seqs=1, decode_context=8, samples=1), 5 * MS)
+    found = Calibration(
+        model="llama-3.1-8b",
+        dtype="bf16",
+        device="h100-80gb",
+        peaks={},
+        measured_on="a device",
+        backend="flashinfer",
+        versions={},
+        date="2026-01-02",
+        coefficients=COEFFICIENTS,
+        fitted=(),
+        points=(point,),
+        fitted_s=(5 * MS,),
+        **facts,
+    )
+    save_calibration(found, path)
+    return path
+
+
+def workload(path: Path, **changes: Any) -> Workload:
+    return Workload.model_validate(
+        {
+            "name": "w",
+            "model": "llama-3.1-8b",
+            "device": {"name": "h100-80gb", "kv_memory_gib": 2},
+            "engine": {"max_num_seqs": 64, "max_model_len": 2048},
+            "requests": {
+                "count": 40,
+                "arrivals": {"kind": "poisson", "rate": 50},
+                "lengths": {"kind": "uniform", "prompt": {"min": 20, "max": 400}, "output": {"min": 5, "max": 60}},
+            },
+            "allocators": [{"kind": "paged"}],
+            "costs": {"calibration": str(path)},
+        }
+        | changes
+    )
+
+
+def test_a_file_keeps_captured_steps(tmp_path: Path) -> None:
+    path = calibrated(tmp_path / "one.toml")
+    again = load_calibration(path)
+    assert [replay[:4] for replay in again.captured] == [replay[:4] for replay in sorted(measured(256))]
+    seconds = [[replay.seconds for replay in replays] for replays in (again.captured, sorted(measured(256)))]
+    assert seconds[0] == pytest.approx(seconds[1], rel=1e-5)
+    assert again.parameters == LLAMA.parameters
+    path.write_text(path.read_text().replace("  [1, 0, 0, 1,", "  [1, 0, 0,"))
+    for read in (load_calibration, lambda file: load_captured(file, LLAMA, H100)):
+        with pytest.raises(UserError, match=r"one\.toml: "):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, True),
+        ({"device": {"name": "h100-80gb", "kv_memory_gib": 4}}, True),
+        ({"device": {"name": "h100-80gb", "bandwidth_tbps": 4}}, False),
+        ({"device": "h200"}, False),
+        ({"model": "mistral-7b"}, False),
+        ({"model": {"name": "llama-3.1-8b", "kv_heads": 32}}, False),
+        ({"model": {"name": "llama-3.1-8b", "kv_dtype": "fp8"}}, False),
+        ({"model": {"name": "llama-3.1-8b", "tensor_parallel": 2}}, False),
+        ({"engine": {"attention": "naive", "max_model_len": 2048}}, False),
+    ],
+)
+def test_captured_steps_are_of_one_model_on_one_device(tmp_path: Path, changes: dict[str, Any], found: bool) -> None:
+    assert bool(prepare(workload(calibrated(tmp_path / "one.toml"), **changes)).captured) == found
+
+
+def test_who_changes_what_they_stand_in_for_does_without_them(tmp_path: Path) -> None:
+    path = str(calibrated(tmp_path / "one.toml"))
+    for name, found in (("memory_efficiency", False), ("step_overhead_s", False), ("pcie_efficiency", True)):
+        costs = {"calibration": path, name: 0.5}
+        assert bool(prepare(workload(Path(path), costs=costs)).captured) == found
+    assert prepare(workload(Path(path))).cost(PagedAllocator(64, 16, 64)).step_ns(LOADS[0]) == 5_936_000
+    assert prepare(workload(calibrated(tmp_path / "two.toml", captured=()))).captured == ()
+
+
+def test_a_run_with_captured_steps_is_the_same_leapt_over_and_step_by_step(tmp_path: Path) -> None:
+    setup = prepare(workload(calibrated(tmp_path / "one.toml")))
+    requests = make_requests(setup.workload, 0)
+    tables = []
+    for leaps in (True, False):
+        folder = tmp_path / str(leaps)
+        run_case(setup, setup.cases[0], requests, folder, leaps=leaps)
+        tables.append({path.name: pq.read_table(path) for path in sorted(folder.glob("*.parquet"))})
+    assert {*tables[0]} >= {"steps.parquet", "requests.parquet"}
+    assert all(tables[0][name].equals(tables[1][name]) for name in tables[0])
+    decodes = tables[0]["steps.parquet"].to_pandas()
+    alone = decodes[(decodes.decode_tokens == 8) & (decodes.prefill_tokens == 0)]
+    assert len(alone) > 5
+    seconds = 5.08 * MS + (alone.live - 8).clip(lower=0) * 1e-6
+    assert alone.duration_s.to_numpy() == pytest.approx(seconds.to_numpy(), abs=1e-9)

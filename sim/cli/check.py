@@ -70,6 +70,7 @@ def document(setup: Setup, requests: Requests) -> dict[str, Any]:
             for case in setup.cases
         ],
         "costs": asdict(setup.coefficients),
+        "captured_steps": len(setup.captured),
     }
 
 
@@ -126,6 +127,11 @@ def _costs(setup: Setup) -> Table:
     """Every coefficient of the cost model, and where its value comes from."""
     columns = {"coefficient": "coefficient", "value": "value", "is": "what it is", "from": "source"}
     made = listing(columns, {"value"}, title="Assumed costs")
+    if setup.captured:
+        made.caption = (
+            f"Steps of captured shapes are looked up among {len(setup.captured)} that the calibration has measured; "
+            "what is said here of products, overheads and attention of decodes counts for all others."
+        )
     for entry in fields(Coefficients):
         value = getattr(setup.coefficients, entry.name)
         source = entry.metadata["from"] if value == entry.default else "this workload"

@@ -1,9 +1,10 @@
-"""What else a machine does while something is measured on it: a process that only looks at the clock notices.
+"""What else a machine does while something is measured on it: a process that does the same again and again notices.
 
 Whatever holds up a host for milliseconds - another process on its core, another virtual machine on
-its hardware - shows in a run whose steps take two, and no simulation foresees it.  So before a
-run every core is watched for a few seconds and the quietest is taken for it, and while it runs a
-process spins beside it and adds up the time that it was not running itself.
+its hardware, a kernel that looks who uses which memory - shows in a run whose steps take two, and no
+simulation foresees it.  So before a run every core is watched for a few seconds and the quietest is
+taken for it, and while it runs a process beside it writes to some memory, over and over, and adds
+up the time that this took longer than it should.
 
     python -m sim.decode.quiet [CPU SECONDS]    looks until its standard input ends, or as long as is said
 """
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GAP = 500_000
-"""Nanoseconds between two looks at the clock that count: a look takes a hundred."""
+"""Nanoseconds between two looks at the clock that count; in between each of the pages is written to, in some 20,000."""
+PAGES, PAGE = 4096, 4096
 LOOK = 20_000_000
 """Nanoseconds after which it looks whether it is still wanted."""
 STEAL = 7
@@ -39,7 +41,7 @@ class Witnessed(NamedTuple):
     seconds: float
     """It was there for."""
     held_up_s: float
-    """Of these it was not running, a gap at a time."""
+    """Of these it was held up, a gap at a time."""
     gaps: int
     longest_s: float
 
@@ -102,7 +104,9 @@ def look(seconds: float | None = None) -> Witnessed:
     """Look at the clock for some time, or until standard input ends."""
     began = last = time.perf_counter_ns()
     following, held, gaps, longest = began + LOOK, 0, 0, 0
+    memory, written = bytearray(PAGES * PAGE), bytes(PAGES)
     while True:
+        memory[::PAGE] = written
         now = time.perf_counter_ns()
         gap, last = now - last, now
         if gap > GAP:

@@ -103,6 +103,7 @@ class Bench:
         """Load nothing yet; judge with `calibration`, if one is named, in place of the shipped ones."""
         self.device = device
         self._calibration = calibration
+        torch.set_num_threads(1)  # as engines do: a pinned thread shares its core with those that it starts
         self._decoder: Decoder | None = None
         self._cores = (*quietest()[:2], None, None)[:2]
 
