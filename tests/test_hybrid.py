@@ -41,6 +41,10 @@ def test_groups_are_read_as_they_are_spelled() -> None:
     assert parse(", ".join(map(str, groups))) == groups
 
 
+def test_the_smallest_window_is_of_two_tokens() -> None:
+    assert parse("sliding 2x8/2") == (Group("sliding", 2, 8, 2),)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -48,6 +52,7 @@ def test_groups_are_read_as_they_are_spelled() -> None:
         ("full 8", "'full 8' is not like full 8x8192"),
         ("full 0x8", "'full 0x8': layers and bytes are at least 1"),
         ("sliding 2x8", "'sliding 2x8': a window, of at least 2 tokens, is what sliding attention has"),
+        ("sliding 2x8/1", "'sliding 2x8/1': a window, of at least 2 tokens, is what sliding attention has"),
         ("full 2x8/4", "'full 2x8/4': a window, of at least 2 tokens, is what sliding attention has"),
         ("state 2x8", "no group is attention"),
     ],
@@ -125,6 +130,20 @@ def test_blocks_are_those_of_vllm_s_example() -> None:
     row = grown(allocator, 112)
     assert [int(np.count_nonzero(table[row])) for table in allocator.tables] == [7, 2, 2]
     assert allocator.usage().held == 11 * allocator.block_size
+
+
+def test_layers_that_do_not_divide_evenly_make_a_last_group_of_fewer() -> None:
+    pieces = cut(parse("full 5x64, sliding 2x64/32"), 16, "even").attention
+    assert [(piece.group.kind, piece.group.layers) for piece in pieces] == [
+        ("full", 2), ("full", 2), ("full", 1), ("sliding", 2)
+    ]  # fmt: skip
+    assert [piece.padding for piece in pieces] == [0, 0, 16, 0]  # slots of 64 bytes: one layer's of two
+
+
+def test_a_block_of_the_largest_attention_is_no_smaller_than_the_largest_state() -> None:
+    """300 bytes take five blocks of 4 tokens of 16 bytes; by the smaller attention they would take ten."""
+    made = cut(parse("full 1x8, sliding 2x8/7, state 1x100, state 3x100"), 4, "uniform")
+    assert (made.tokens, made.block_slots * made.slot_bytes) == (20, 320)
 
 
 def test_a_page_of_jenga_s_is_the_least_common_multiple() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocators.answers import MISS, Ask, Grant, Reason, Refusal
-from allocators.content import Content, Media, Segments, Tokens
+from allocators.content import Content, Media, Segments, Tokens, _mixed
 from allocators.paged import PagedAllocator
 from allocators.prefix import PrefixCache
 
@@ -116,6 +116,38 @@ def test_an_image_counts_in_the_blocks_its_placeholders_touch(
 ) -> None:
     ours, theirs = (Tokens([0] * 12, media=media).keys(4, 3) for media in (first, second))
     assert [one == other for one, other in zip(ours, theirs, strict=True)] == alike
+
+
+def test_an_image_that_ends_where_a_block_begins_is_not_in_it() -> None:
+    tokens = list(range(8))
+    assert Tokens(tokens, media=[Media(5, 0, 4)]).piece(4, 8) == Tokens(tokens).piece(4, 8)
+    assert Tokens(tokens, media=[Media(5, 0, 5)]).piece(4, 8) != Tokens(tokens).piece(4, 8)
+
+
+def test_keys_inside_a_segment_are_scrambled_as_published() -> None:
+    """The first numbers of SplitMix64 from the seed 1234567."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert [key % 2**64 for key in _mixed(1234567, 0, 4)] == published
+    assert [key % 2**64 for key in _mixed(1234567 - 2**64, 2, 4)] == published[2:]
+
+
+# -- the index -----------------------------------------------------------------------------------------
+
+
+def test_the_oldest_of_several_blocks_answers_until_it_is_forgotten() -> None:
+    cache = PrefixCache(8)
+    cache.enter([7, 7, 9], np.array([1, 2, 3]))
+    cache.enter([7], np.array([4]))
+    cache.check()
+    assert (cache.find(7), cache.sole(7), cache.sole(9), cache.sole(5), len(cache)) == (1, False, True, False, 4)
+    cache.forget(np.array([2]))  # one that is neither the oldest nor the youngest
+    assert cache.find(7) == 1
+    cache.forget(np.array([1, 3]))
+    assert (cache.find(7), cache.find(9), cache.sole(7), len(cache)) == (4, 0, True, 1)
+    cache.check()
+    cache.forget(np.array([4]))
+    assert cache.empty
+    cache.check()
 
 
 # -- look-ups ----------------------------------------------------------------------------------------

@@ -140,6 +140,8 @@ def test_options_take_facts_of_the_model_where_nothing_is_said() -> None:
         (Option(int, 1, ""), True, "must be a whole number"),
         (Option(int, 1, "", minimum=1, maximum=9), 0, "must be at least 1"),
         (Option(int, 1, "", minimum=1, maximum=9), 10, "must be at most 9"),
+        (Option(int, 1, "", minimum=1, maximum=9), 9, None),
+        (Option(int, 1, "", minimum=1, maximum=9), 1, None),
         (Option(float, 1.0, ""), 2, None),
         (Option(float, 1.0, ""), float("nan"), "must be a finite number"),
         (Option(float, 1.0, ""), "2", "must be a number"),
@@ -160,6 +162,12 @@ def test_values_are_checked_against_their_option(option: Option, value: object, 
 
 def test_nothing_is_guessed_where_nothing_is_near() -> None:
     assert meant("zzz", ["paged"]) == ""
+
+
+def test_what_begins_so_is_guessed_before_what_looks_alike() -> None:
+    known = ["page_kib", "pages", "paged", "paging", "cage"]
+    assert meant("PAGE", known) == " (did you mean page_kib or pages or paged?)"
+    assert meant("pagng", known) == " (did you mean paging?)"
 
 
 def test_every_built_in_kind_says_what_it_is() -> None:
