@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sim.shapes import Shapes
 
     Floats = npt.NDArray[np.float64]
-    Ints = npt.NDArray[np.int64]
 
 SPLIT = 128
 """K/V tokens beyond which a chunk's attention may be split among the device's units, whose results are then merged: the
@@ -55,17 +54,28 @@ class Curve(NamedTuple):
     slopes: Sequence[float]
     """From each point on, seconds a token."""
 
-    def at(self, context: int) -> float:
+    def at(self, context: float) -> float:
         """Return the seconds at one context."""
-        part = max(0, bisect_right(self.contexts, context) - 1)
+        part = self._part(context)
         return self.seconds[part] + max(0, context - self.contexts[part]) * self.slopes[part]
 
-    def at_each(self, contexts: Ints | Floats) -> Floats:
-        """Return the same for each of several, to the last bit."""
-        part = np.maximum(0, np.searchsorted(self.contexts, contexts, side="right") - 1)
-        beyond = np.maximum(0, contexts - np.array(self.contexts)[part])
-        seconds: Floats = np.array(self.seconds)[part] + beyond * np.array(self.slopes)[part]
-        return seconds
+    def at_each(self, contexts: Floats) -> Floats:
+        """Return the same for each of several, to the last bit.
+
+        Args:
+            contexts: whole numbers, ascending, at least one.
+
+        """
+        first, last = self._part(contexts[0]), self._part(contexts[-1])
+        if first == last and contexts[0] >= self.contexts[first]:  # nearly always: a leap is short
+            seconds: Floats = contexts - self.contexts[first]
+            seconds *= self.slopes[first]
+            seconds += self.seconds[first]
+            return seconds
+        return np.array([self.at(context) for context in contexts.tolist()])
+
+    def _part(self, context: float) -> int:
+        return max(0, bisect_right(self.contexts, context) - 1)
 
 
 class Replays:

@@ -62,8 +62,9 @@ def test_decodes_are_padded_and_times_between_contexts_lie_on_a_line() -> None:
 def test_many_contexts_at_once_give_the_same_to_the_last_bit(decodes: int) -> None:
     curve = made().decoding(decodes)
     assert curve is not None
-    contexts = np.random.default_rng(0).integers(1, 200_000, 500)
-    assert curve.at_each(contexts).tolist() == [curve.at(context) for context in contexts.tolist()]
+    contexts = np.sort(np.random.default_rng(0).integers(1, 200_000, 500)).astype(np.float64)
+    for some in (contexts, contexts[:9], contexts[200:210], contexts[-3:], contexts[:1]):
+        assert curve.at_each(some).tolist() == [curve.at(int(context)) for context in some]
 
 
 def test_a_dip_of_a_measurement_is_evened_out() -> None:
@@ -116,9 +117,10 @@ def test_a_leap_says_what_single_steps_do(load: Load) -> None:
 def test_decodes_leap_over_a_curve_as_they_step() -> None:
     model = CostModel(LLAMA, H100, COEFFICIENTS, replays=made())
     for seqs in (3, 64, 65):
-        contexts = np.arange(seqs * 100, seqs * 1500, seqs)
+        contexts = np.arange(seqs * 10, seqs * 1500, seqs)
         steps = [model.step_ns(Load(decode_seqs=seqs, decode_context=each, samples=seqs)) for each in contexts.tolist()]
-        assert model.decode_ns(seqs, contexts).tolist() == steps
+        assert model.decode_ns(seqs, contexts.astype(np.float64)).tolist() == steps
+        assert model.decode_ns(seqs, contexts[200:220].astype(np.float64)).tolist() == steps[200:220]
 
 
 def test_the_cost_model_looks_captured_steps_up_and_computes_all_others() -> None:
