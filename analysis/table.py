@@ -18,7 +18,7 @@ from rich.text import Text
 
 from analysis.figures import SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of, shortfalls
 from analysis.metrics import SHARES
-from analysis.numbers import short
+from analysis.numbers import listed, short
 from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row, cells_of, rows
 from analysis.stats import Verdict
@@ -195,9 +195,9 @@ def published(found: Sequence[Row]) -> Table:
 def notes(allocators: Sequence[Allocator]) -> list[str]:
     """What a reader of the tables must know: requests not served whole, and overload."""
     lines = shortfalls(allocators)
+    if overloaded := [one.label for one in allocators if one.verdict is Verdict.OVERLOADED]:
+        lines.append(f"{listed(overloaded)}: OVERLOADED, so latencies grow with the length of the run")
     for one in allocators:
-        if one.verdict is Verdict.OVERLOADED:
-            lines.append(f"{one.label}: OVERLOADED, so its latencies grow with the length of the run")
         if lost := [entry for entry in one.entries if (entry.get("little") or {"gap": 0})["gap"] > ROUNDING]:
             lines.append(
                 f"{one.label}: steps and requests disagree by {100 * lost[0]['little']['gap']:.3g} % on how many "
