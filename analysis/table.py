@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 NAME = 18
 """Columns of an allocator's name."""
+FIGURE = len("share.external+")
+"""Columns of a figure's name, if it can be broken."""
 ROUNDING = 1e-6
 """Relative gap that rounding may leave in Little's law."""
 STYLES = {
@@ -185,11 +187,22 @@ def published(found: Sequence[Row]) -> Table:
             heading.replace(" % ", " %\n"),
             justify="right" if number else "left",
             overflow="fold",
-            min_width=len("share.external+") if heading == "figure" else None,  # it breaks before `rounding`
+            no_wrap=heading == "figure",  # broken already; a least width would push others off the edge
         )
     for row in found:
-        table.add_row(*([Text(row.variant)] if variants else []), *map(Text, cells_of(row)))
+        label, figure, *rest = cells_of(row)
+        table.add_row(*([Text(row.variant)] if variants else []), *map(Text, (label, _figure_name(figure), *rest)))
     return table
+
+
+def _figure_name(name: str) -> str:
+    """Write the name of a figure; a long one is broken behind a plus or between words, never inside one."""
+    pieces = name.replace("+", "+ ").split(" ") if len(name) > FIGURE else [name]
+    lines = [""]
+    for piece in pieces:
+        joined = f"{lines[-1]} {piece}".strip()
+        lines[-1:] = [joined] if len(joined) <= FIGURE or not lines[-1] else [lines[-1], piece]
+    return "\n".join(lines)
 
 
 def notes(allocators: Sequence[Allocator]) -> list[str]:

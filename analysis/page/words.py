@@ -108,6 +108,12 @@ def _batches(worst: Allocator, best: Allocator, opening: str) -> str:
     if worst is best:
         text = f"{best.label} runs {short(best.mean('batch_size'))} sequences at once on average"
         return f"{text} and finishes {short(best.mean('throughput_rps'))} requests a second."
+    figures = [[short(one.mean(name)) for name in ("batch_size", "throughput_rps")] for one in (worst, best)]
+    if figures[0] == figures[1]:
+        batch, rate = figures[0]
+        return (
+            f"{opening}{best.label} and {worst.label} alike run {batch} sequences at once and finish {rate} a second."
+        )
     text = (
         f"{opening}{best.label} runs {short(best.mean('batch_size'))} sequences at once and finishes "
         f"{short(best.mean('throughput_rps'))} requests a second; {worst.label} runs "

@@ -345,6 +345,13 @@ def test_findings_do_not_praise_a_pool_that_refuses_everything(tmp_path: Path) -
     assert "nan" not in " ".join(said.values())
 
 
+def test_two_that_do_the_same_are_not_set_against_each_other(toy: Path) -> None:
+    entries = open_directory(toy).summary()
+    same = [entry | {"metrics": entries[1]["metrics"]} for entry in entries]
+    (headline,) = [one.text for one in findings(group(same))[:1]]
+    assert headline.startswith("From the same pool, paged and preallocated alike run ")
+
+
 def test_what_refuses_everything_is_not_contrasted_with_what_serves(toy: Path) -> None:
     entries = open_directory(toy).summary()
     assert [one.label for one in contrast(group(entries))] == ["preallocated", "paged"]

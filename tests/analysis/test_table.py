@@ -57,6 +57,19 @@ def test_names_of_figures_stay_in_one_piece_on_a_hundred_columns(toy: Path) -> N
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_nothing_of_published_figures_is_cut_at_the_edge(toy: Path) -> None:
+    shares = ("share.live", "share.reserved", "share.external+rounding")
+    expect: dict[str, dict[str, object]] = {
+        "preallocated": {
+            "batch_size": {"value": 7, "source": "fig. 13, fitted"},
+            "throughput_rps": {"low": 0.125, "high": 0.37, "over": "paged", "source": "fig. 12: 2.7 to 8 times"},
+            **{name: {"value": 17.9, "source": "fig. 2, external and others"} for name in shares},
+        }
+    }
+    narrow, wide = (shown(toy, width, expect).partition("Published beside")[2] for width in (100, 200))
+    assert sorted(narrow.replace("─", "").split()) == sorted(wide.replace("─", "").split())
+
+
 def test_refused_and_unfinished_requests_are_told(tmp_path: Path) -> None:
     path = write_directory(tmp_path / "run", count=40, num_blocks=16, kinds=("paged",), until=30.0)
     text = shown(path)
