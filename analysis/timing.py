@@ -93,6 +93,8 @@ class Timing:
     calibration: str | None
     """What the simulation's step times come from; None if nobody named any for this device."""
     runs: list[Timed] = field(default_factory=list)
+    held_up: tuple[float, ...] = ()
+    """Share of the time in which others held up the host of each real run, where that was watched."""
 
     @property
     def judged(self) -> bool:
@@ -142,6 +144,7 @@ class Timing:
             "tolerances": {"median_over_runs": IN_MEDIAN, "each_run": IN_EACH},
             "medians": {name: round(size, 5) for name, size in self.medians.items()},
             "faults": self.faults,
+            "held_up": [round(share, 5) for share in self.held_up],
             "runs": [run.as_json() for run in self.runs],
         }
 
@@ -175,7 +178,8 @@ def _pair(workload: str, measured: Mapping[str, Any], simulated: Mapping[str, An
 
 def repeated(timings: Sequence[Timing]) -> Timing:
     """Make one of several timings whose real runs are repeats of each other: medians, and their spread."""
-    return replace(timings[0], runs=[_median(runs) for runs in zip(*(each.runs for each in timings), strict=True)])
+    runs = [_median(runs) for runs in zip(*(each.runs for each in timings), strict=True)]
+    return replace(timings[0], runs=runs, held_up=tuple(share for each in timings for share in each.held_up))
 
 
 def _median(runs: Sequence[Timed]) -> Timed:
@@ -200,7 +204,8 @@ def gathered(parts: Iterable[Mapping[str, Any]]) -> Timing:
     timings = list(parts)
     names = {timing["calibration"] for timing in timings}
     calibration = None if None in names else ", ".join(sorted(names))
-    return Timing(calibration, [_read(run) for timing in timings for run in timing["runs"]])
+    held_up = tuple(share for timing in timings for share in timing.get("held_up", ()))
+    return Timing(calibration, [_read(run) for timing in timings for run in timing["runs"]], held_up)
 
 
 def _read(run: Mapping[str, Any]) -> Timed:

@@ -19,10 +19,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from select import select
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 GAP = 500_000
 """Nanoseconds between two looks at the clock that count; in between each of the pages is written to, in some 20,000."""
@@ -51,53 +51,58 @@ class Witnessed(NamedTuple):
         return self.held_up_s / self.seconds if self.seconds else 0.0
 
 
-class Witness:
-    """Spins beside what is done in a `with` block."""
+class Watch:
+    """What is seen beside one run."""
 
-    def __init__(self, cpu: int | None = None) -> None:
-        """Spin on one core, or wherever there is room."""
-        self._words = [] if cpu is None else [str(cpu)]
-
-    def __enter__(self) -> Self:
-        """Begin to look."""
-        self._process = _start(self._words)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Have it say what it saw."""
-        self.seen = _said(self._process)
+    share = 0.0
+    """Share of the time in which others held up its core, or one beside it; known when the run is over."""
 
 
-def quietest(seconds: float = SECONDS) -> list[int]:
-    """Watch all cores at once; returns them, those first on which a process was held up least.  Empty off Linux."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    watched = {cpu: _start([str(cpu), str(seconds)]) for cpu in sorted(os.sched_getaffinity(0))}
-    shares = {cpu: _said(process).share for cpu, process in watched.items()}
-    return sorted(shares, key=shares.__getitem__)
+class Quiet:
+    """Keeps runs on the core of a machine on which others are at work least, and watches them."""
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        """Watch all cores at once to choose two: one for the runs, one for who watches them."""
+        self.cores: tuple[int, ...] = ()
+        """The two; none off Linux, where threads are not pinned."""
+        if hasattr(os, "sched_getaffinity"):
+            watched = {cpu: _start([str(cpu), str(seconds)]) for cpu in sorted(os.sched_getaffinity(0))}
+            shares = {cpu: _said(process).share for cpu, process in watched.items()}
+            self.cores = tuple(sorted(shares, key=shares.__getitem__)[:2])
+
+    @contextmanager
+    def watched(self) -> Iterator[Watch]:
+        """Keep this thread, and those that it starts, on the core, and watch what others do to it."""
+        watch, began, before = Watch(), time.perf_counter(), self._stolen_s()
+        beside = [] if len(self.cores) == 1 else [_start([str(cpu) for cpu in self.cores[1:]])]  # not on our only core
+        shares = []
+        try:
+            with _pinned(self.cores[:1]):
+                yield watch
+        finally:
+            shares += [_said(witness).share for witness in beside]
+        watch.share = max(*shares, (self._stolen_s() - before) / (time.perf_counter() - began), 0.0)
+
+    def _stolen_s(self) -> float:
+        """Seconds since the start that the hypervisor has not run the core though it wanted to, if it says so."""
+        for line in Path("/proc/stat").read_text(encoding="ascii").splitlines() if self.cores else ():
+            name, *ticks = line.split()
+            if name == f"cpu{self.cores[0]}" and len(ticks) > STEAL:
+                return int(ticks[STEAL]) / os.sysconf("SC_CLK_TCK")
+        return 0.0
 
 
 @contextmanager
-def pinned(cpu: int | None) -> Iterator[None]:
-    """Keep this thread, and those that it starts, on one core."""
-    if cpu is None:
+def _pinned(cores: Collection[int]) -> Iterator[None]:
+    if not cores:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def stolen_s(cpu: int) -> float:
-    """Seconds since the start that the hypervisor has not run a core which wanted to; 0.0 where it does not say so."""
-    for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
-        name, *ticks = line.split()
-        if name == f"cpu{cpu}" and len(ticks) > STEAL:
-            return int(ticks[STEAL]) / os.sysconf("SC_CLK_TCK")
-    return 0.0
 
 
 def look(seconds: float | None = None) -> Witnessed:

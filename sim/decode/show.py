@@ -88,6 +88,9 @@ def show_timing(timing: Timing, console: Console) -> None:
     console.print(table)
     for fault in timing.faults if timing.judged else ():
         console.print(fault, markup=False, soft_wrap=True)
+    if timing.held_up:
+        shares = ", ".join(f"{share:.1%}" for share in timing.held_up)
+        console.print(f"others held up the host of the real runs for {shares} of the time", markup=False)
     basis = f"with {timing.calibration}" if timing.calibration else "with default costs, not judged"
     verdict = "within the tolerances" if timing.passed else "NOT within the tolerances"
     console.print(

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from allocators.registry import find
 from analysis.reading import open_directory
@@ -17,6 +20,7 @@ from analysis.timing import Timing, timed
 from sim.calibration import find_calibration, fitted_in, shipped_for
 from sim.decode.executor import OutOfMemoryError, TorchExecutor
 from sim.decode.peaks import shipped_name
+from sim.decode.quiet import Quiet
 from sim.decode.runtime import assemble
 from sim.runner import run
 from workloads.schema import Costs
@@ -100,13 +104,16 @@ def serve(
         runtime = assemble(
             decoder, case, allocator, requests, seed=workload.seed, backend=backend, swap=swap, metered=False
         )
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as engines do: what the host computes is too little to share
         gc.collect()
-        gc.freeze()  # as engines do: to look through all that is loaded would hold up the host for many steps
+        gc.freeze()  # likewise: to look through all that is loaded would hold up the host for many steps
         try:
             with suppress(OutOfMemoryError):
                 yield runtime.executor
         finally:
             gc.unfreeze()
+            torch.set_num_threads(threads)
 
     run(workload, out, base=base, progress=progress, executing=executing, facts=facts)
 
@@ -151,6 +158,8 @@ def timed_part(
     """
     measured, simulated = out / ("measured" if served else "timed"), out / "predicted"
     simulate(workload, simulated, calibration, base)
-    if not served:
+    if served:
+        return compare(measured, simulated, calibration)
+    with Quiet().watched() as watch:
         serve(decoder, workload, measured, backend=backend, base=base, facts=facts, progress=progress)
-    return compare(measured, simulated, calibration)
+    return replace(compare(measured, simulated, calibration), held_up=(watch.share,))

@@ -37,7 +37,7 @@ from analysis.reading import open_directory
 from analysis.timing import Timing, figures, gathered, repeated
 from sim.decode.device import name_of, release, resolve
 from sim.decode.model import Decoder, load
-from sim.decode.quiet import Witness, pinned, quietest, stolen_s
+from sim.decode.quiet import Quiet
 from sim.decode.runtime import choose_backend
 from sim.decode.show import show_timing
 from sim.decode.timed import calibration_of, compare, serve, simulate
@@ -103,15 +103,11 @@ class Bench:
         """Load nothing yet; judge with `calibration`, if one is named, in place of the shipped ones."""
         self.device = device
         self._calibration = calibration
-        torch.set_num_threads(1)  # as engines do: a pinned thread shares its core with those that it starts
         self._decoder: Decoder | None = None
-        self._cores = (*quietest()[:2], None, None)[:2]
+        self._quiet = Quiet()
 
-    def run(self, workload: Workload, folder: Path, repeats: int) -> tuple[Timing, list[float]]:
-        """Serve a workload for real a number of times and simulate it.
-
-        Returns also the share of each real run in which others held up the core, or one beside it.
-        """
+    def run(self, workload: Workload, folder: Path, repeats: int) -> Timing:
+        """Serve a workload for real a number of times and simulate it."""
         geometry = prepare(workload).geometry
         backend = choose_backend(None, geometry, self.device)
         if self._decoder is None or self._decoder.geometry != geometry:
@@ -121,18 +117,18 @@ class Bench:
         calibration = calibration_of(workload, name_of(self.device), geometry.model.dtype, self._calibration)
         simulate(workload, folder / "simulated", calibration, None)
         facts = {"executor": {"device": name_of(self.device), "versions": versions()}}
-        ours, other = self._cores
-        timings: list[tuple[Timing, float]] = []
-        while sum(share <= QUIET for _, share in timings) < repeats and len(timings) < 2 * repeats:
+        timings: list[Timing] = []
+        while sum(map(undisturbed, timings)) < repeats and len(timings) < 2 * repeats:
             measured = folder / f"measured-{len(timings) + 1}"
-            stolen = 0.0 if ours is None else stolen_s(ours)
-            with Witness(other) as witness, pinned(ours):
+            with self._quiet.watched() as watch:
                 serve(self._decoder, workload, measured, backend=backend, facts=facts)
-            stolen = 0.0 if ours is None else stolen_s(ours) - stolen
-            share = max(witness.seen.share, stolen / witness.seen.seconds)
-            timings.append((compare(measured, folder / "simulated", calibration), share))
-        quiet = [timing for timing, share in timings if share <= QUIET]
-        return repeated(quiet or [timing for timing, _ in timings]), [share for _, share in timings]
+            timings.append(replace(compare(measured, folder / "simulated", calibration), held_up=(watch.share,)))
+        return repeated([*filter(undisturbed, timings)] or timings)
+
+
+def undisturbed(timing: Timing) -> bool:
+    """Whether others left the host of the real runs alone."""
+    return max(timing.held_up) <= QUIET
 
 
 def main() -> int:
@@ -215,17 +211,15 @@ def attempt(bench: Bench, piece: Piece, options: argparse.Namespace, console: Co
     try:
         with TemporaryDirectory() as scratch:
             folder = options.keep / re.sub(r"\W+", "-", piece.name) if options.keep else Path(scratch)
-            timing, seen = bench.run(workload_of(piece, tuple(options.set)), folder, options.repeats)
+            timing = bench.run(workload_of(piece, tuple(options.set)), folder, options.repeats)
     except Exception:  # noqa: BLE001  whatever it is, the other pieces shall still run
         console.print_exception()
         return None
     show_timing(timing, console)
     seconds = round(time.perf_counter() - clock, 1)
-    held_up = [round(share, 5) for share in seen]
-    shares = ", ".join(f"{share:.1%}" for share in held_up)
-    console.print(f"{seconds} s; others held the machine up for {shares} of each run")
+    console.print(f"{seconds} s")
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"preset": piece.preset, "date": date, "seconds": seconds, "held_up": held_up, "timing": timing.as_json()}
+    return {"preset": piece.preset, "date": date, "seconds": seconds, "timing": timing.as_json()}
 
 
 def document(device: str, packages: dict[str, str], done: dict[str, Any]) -> dict[str, Any]:
