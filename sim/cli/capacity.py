@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from analysis.planner.tables import capacity_table
 from analysis.planner.words import capacity_findings
 from sim.cli.output import AsJson
-from sim.cli.planning import answered, hands, interrupted
+from sim.cli.planning import answered, hands, interrupted, without_variants
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes
@@ -71,6 +71,7 @@ def capacity(
         raise UserError(f"--precision {precision:g}: give a share above 0, up to 1; 0.02 is 2 %")
     base = Base(file, changes(settings, seed))
     over = base.axes(vary)
+    without_variants(base.workload)
     aims = objectives(slo, base.workload)
     folder = out or folder_for(base.workload.name, "-capacity")
     try:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sim.planner.backends import Backend, Kind
+    from workloads.schema import Workload
 
 
 @contextmanager
@@ -33,6 +34,13 @@ def hands(kind: Kind, jobs: int, address: str | None) -> Iterator[Backend]:
         yield backend
     finally:
         backend.close()
+
+
+def without_variants(workload: Workload) -> None:
+    """Say on standard error that a file's variants have no part in what is asked."""
+    if count := len(workload.variants):
+        said = f"variants of the file have no part in this: {count} left out"
+        terminal(stderr=True).print(said, markup=False, soft_wrap=True)
 
 
 def interrupted(folder: Path) -> int:

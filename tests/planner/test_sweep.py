@@ -157,6 +157,13 @@ def test_what_is_varied_may_be_what_keeps_the_file_from_running(workload: Path, 
     ]
 
 
+def test_variants_have_no_part_in_a_sweep_and_that_is_said(workload: Path, capsys: Capture) -> None:
+    text = workload.read_text(encoding="utf-8")
+    workload.write_text(f"{text}variants:\n  - {{label: fast, set: {{requests.arrivals.rate: 9}}}}\n", encoding="utf-8")
+    assert main(["sweep", str(workload), "--quiet"]) == 0
+    assert "variants of the file have no part in this: 1 left out" in capsys.readouterr().err
+
+
 def test_a_bug_in_a_cell_is_a_line_of_the_report(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by nothing")
