@@ -11,7 +11,7 @@ def short(value: float, digits: int | None = None) -> str:
     if not math.isfinite(value):
         return "-"
     if digits is not None:
-        return f"{value:.{digits}f}"
+        return f"{value:,.{digits}f}"
     size = abs(value)
     if size >= 100 or value == int(value):
         return f"{value:,.0f}"

@@ -14,6 +14,7 @@ from analysis.pages import write_index, write_page
 from analysis.report import write_joint_report
 from analysis.table import show_comparison
 from sim.cli.output import WIDTH, AsJson, emit, terminal
+from sim.errors import UserError
 from sim.replay import main_replay
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def compare(first: Path, second: Path, /, *, fail_if_worse: float | None = None,
         json: Print one JSON document in place of the table.
 
     """
+    if fail_if_worse is not None and not fail_if_worse >= 0:
+        raise UserError(f"--fail-if-worse {fail_if_worse:g}: give per cent, at least 0")
     comparison = compare_directories(first, second)
     if json:
         emit(comparison.document())

@@ -98,6 +98,9 @@ def test_compare(workload: Path, capsys: Capture) -> None:
     document = json.loads(capsys.readouterr().out)
     assert {row["allocator"] for row in document["rows"]} == {"preallocated", "paged"}
     assert main(["compare", "one", "one", "--fail-if-worse", "5"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "one", "two", "--fail-if-worse", "-5"]) == FAULT
+    assert capsys.readouterr().err == "--fail-if-worse -5: give per cent, at least 0\n"
 
 
 def test_report_is_written_again(run_directory: Path, capsys: Capture) -> None:
