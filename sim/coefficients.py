@@ -140,6 +140,11 @@ class Coefficients:
     pcie_efficiency: float = _coefficient(
         0.8, "share of PCIe bandwidth that a swap reaches", "assumed: 25.6 of 32 GB/s"
     )
+    swap_overhead_s: float = _coefficient(
+        0.0,
+        "a step that swaps, beyond its copies to or from the host",
+        "assumed: copies are asynchronous; `calibrate` measures it",
+    )
     transfer_overhead_s: float = _coefficient(
         3e-6,
         "time of a copy to or from the host beyond its bytes; a swapped block is one for K and one for V a layer",

@@ -17,7 +17,8 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     naive       adds naive_passes x scores x bytes of traffic, and computes the whole square, not half of it
     all-reduce  two a layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
     copies      read and written: 2 x bytes / (B x copy_efficiency)
-    swaps       bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K and V a layer)
+    swaps       swap_overhead_s, bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K
+                and V a layer)
     pages       page_map_s and page_unmap_s each, of 2 MiB; of smaller ones small_page_map_s, small_page_doubling_s for
                 each doubling from 64 KiB on, and small_page_unmap_s.  Those that were foreseen count as far as they
                 take longer than the step before, which they run beside
@@ -195,6 +196,7 @@ class CostModel:
 
         self._copy = 2 * kv_bytes / (device.bandwidth * c.copy_efficiency)
         self._swap = 1 / (device.pcie_bandwidth * c.pcie_efficiency)
+        self._swapping = c.swap_overhead_s
         self._transfer = c.transfer_overhead_s * geometry.kv_tensors
         self._map, self._unmap = c.page_map_s, c.page_unmap_s
         if page_bytes < LARGE_PAGE:
@@ -419,6 +421,7 @@ class CostModel:
         return (
             load.copied_tokens * self._copy
             + load.swapped_bytes * self._swap
+            + (load.transfers > 0) * self._swapping
             + load.transfers * self._transfer
             + self._mapping(load, maximum)
         )

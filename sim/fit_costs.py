@@ -62,6 +62,7 @@ TOGETHER = (
     "launch_layer_s",
     "run_ahead",
     "pcie_efficiency",
+    "swap_overhead_s",
     "transfer_overhead_s",
 )
 """What steps over blocks determine, if they contain such work."""

@@ -44,6 +44,7 @@ TRUE = Coefficients(
     sequence_launch_layer_s=1e-4,
     copy_efficiency=0.6,
     pcie_efficiency=0.7,
+    swap_overhead_s=8e-4,
     transfer_overhead_s=2e-6,
 )
 

@@ -306,6 +306,13 @@ def test_moves_of_memory() -> None:
     assert cost.step_ns(Load(copied_tokens=1000)) == pytest.approx(2 * 1000 * 819_200 / 1.555e12 * 1e9, abs=1)
     assert cost.step_ns(Load(swapped_bytes=10**9)) == pytest.approx(1e9 / 32e9 * 1e9, abs=1)
     assert cost.step_ns(Load(transfers=7)) == 7 * 2 * 40 * 3000
+    once = model("opt-13b", "a100-40gb", coefficients=replace(cost.coefficients, swap_overhead_s=1e-3))
+    assert [once.step_ns(load) - cost.step_ns(load) for load in (Load(transfers=7), Load(copied_tokens=9))] == [
+        10**6,
+        0,
+    ]
+    steps = once.leap_ns(Load(), transfers=np.array([0, 7, 1]))
+    assert steps.tolist() == [once.step_ns(Load(transfers=count)) for count in (0, 7, 1)]
     assert cost.step_ns(Load(mapped_pages=2, unmapped_pages=1)) == 2 * 40_000 + 34_000
 
 
