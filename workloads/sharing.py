@@ -71,16 +71,13 @@ def draw_distinct(rng: np.random.Generator, count: int, part: Part) -> Ints:
         return np.zeros((count, take), np.int64)
     weights: Floats = np.arange(1, part.pool + 1, dtype=np.float64) ** -part.zipf
     cumulative = np.cumsum(weights)
-    cumulative /= cumulative[-1]
+    cumulative /= cumulative[-1]  # the last one is then just 1, and what is drawn less
     which: Ints = np.searchsorted(cumulative, rng.random((count, take)), side="right").astype(np.int64)
-    which = np.minimum(which, part.pool - 1)
     for _ in range(64):
         again = _repeats(which)
         if not again.any():
             return which
-        which[again] = np.minimum(
-            np.searchsorted(cumulative, rng.random(int(again.sum())), side="right"), part.pool - 1
-        )
+        which[again] = np.searchsorted(cumulative, rng.random(int(again.sum())), side="right")
     for row in np.flatnonzero(_repeats(which).any(axis=1)):
         kept = list(dict.fromkeys(which[row].tolist()))
         held = set(kept)

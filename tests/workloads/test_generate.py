@@ -41,6 +41,12 @@ def believable(made: Requests) -> None:
         assert len(prefixes.offsets) == n + 1
         assert (np.add.reduceat(prefixes.lengths, prefixes.offsets[:-1]) == made.prompt_tokens).all()
         assert len(np.unique(prefixes.outputs)) == n
+        author = {name: request for request, name in enumerate(prefixes.outputs.tolist())}
+        for request in range(n):  # an answer is repeated whole, and by those who come after it
+            for name, length in prefixes.pieces(request):
+                before = author.get(name, -1)
+                assert before < request
+                assert before < 0 or length == made.output_tokens[before]
     for follower in np.flatnonzero(made.after >= 0):
         before = made.after[follower]
         assert before < follower
@@ -241,16 +247,16 @@ class TestClosedLoop:
     arrivals=st.sampled_from(
         ["{kind: batch}", "{kind: closed, users: 5}", "{kind: on-off, on_rate: 9, on_s: 1, off_s: 5}"]
     ),
-    shape=st.sampled_from(["turns", "tree"]),
+    shape=st.sampled_from(["turns", "tree", "none"]),
 )
 def test_any_session_is_believable(
     small_file: Small, count: int, seed: int, turns: str, limit: str, arrivals: str, shape: str
 ) -> None:
-    session = (
-        f"{{kind: turns, turns: {turns}, max_tokens: {limit}, think_s: 1}}"
-        if shape == "turns"
-        else "{kind: tree, depth: 2, branches: 3, keep: 2}"
-    )
+    session = {
+        "turns": f"{{kind: turns, turns: {turns}, max_tokens: {limit}, think_s: 1}}",
+        "tree": "{kind: tree, depth: 2, branches: 3, keep: 2}",
+        "none": "null",
+    }[shape]
     changes = {
         "count": count,
         "session": session,
