@@ -132,11 +132,12 @@ def speed(allocators: Sequence[Allocator]) -> Table:
 
 
 def _offered(allocators: Sequence[Allocator]) -> str:
-    """Say how many requests come a second: fewer than that are finished in a run that waits for its last."""
+    """Say how many requests come a second, and what req/s is of: a run that waits for its last finishes fewer."""
     rates = {short(one.offered) for one in allocators if math.isfinite(one.offered)}
     if len(rates) != 1:  # in a closed loop they come as fast as they are served
         return ""
-    return f"\nreq/s: finished, over the whole run, until the last is done; {rates.pop()} arrive a second"
+    until = "" if any(one.count("unfinished") for one in allocators) else ", until the last is done"
+    return f"\nreq/s: finished, over the whole run{until}; {rates.pop()} arrive a second"
 
 
 def latency(allocators: Sequence[Allocator]) -> Table:

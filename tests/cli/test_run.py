@@ -97,6 +97,7 @@ def test_a_run_that_ends_before_its_requests_says_so(workload: Path, capsys: Cap
         assert re.fullmatch(r"(preallocated|paged): \d+ of 40 requests", line)
     assert len(err.splitlines()) == 2
     assert "unfinished" in out
+    assert "the last is done" not in out
 
 
 def test_the_command_line_changes_the_file(workload: Path, capsys: Capture) -> None:
