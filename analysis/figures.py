@@ -110,6 +110,13 @@ class Allocator:
         return sum(int(entry["requests"][name]) for entry in self.entries)
 
     @property
+    def within_slo(self) -> float:
+        """Share of all its requests that finished within the SLO, per cent; NaN without an SLO."""
+        asked = [entry for entry in self.entries if entry["requests"]["total"]]
+        good = [figure(one, "goodput_rps") * one["duration_s"] / one["requests"]["total"] for one in asked]
+        return 100 * float(np.mean(good)) if good else float("nan")
+
+    @property
     def cut(self) -> int:
         """Finished requests whose output ended early, at the model's context."""
         return sum(int(entry["requests"].get("cut", 0)) for entry in self.entries)

@@ -141,7 +141,10 @@ def _offered(allocators: Sequence[Allocator]) -> str:
 
 
 def latency(allocators: Sequence[Allocator]) -> Table:
-    """Normalized latency, TTFT, TPOT and ITL at p50 and p99; OVERLOADED stands beside figures that mean little."""
+    """Normalized latency, TTFT, TPOT and ITL at p50 and p99, and how many requests meet the SLO, if there is one.
+
+    OVERLOADED stands beside figures that mean little.
+    """
     table = plain("Latency", "ms/token: end-to-end latency / output tokens; gap: between two tokens, stalls included")
     table.add_column("allocator", overflow="fold", min_width=12)
     columns = (
@@ -153,6 +156,9 @@ def latency(allocators: Sequence[Allocator]) -> Table:
     for heading, _, _ in columns:
         table.add_column(f"{heading}\np50", justify="right")
         table.add_column("\np99", justify="right")
+    limited = any(math.isfinite(one.within_slo) for one in allocators)
+    if limited:
+        table.add_column("in SLO\n%", justify="right")
     table.add_column("", no_wrap=True)
     for one in allocators:
         overloaded = one.verdict is Verdict.OVERLOADED
@@ -161,20 +167,26 @@ def latency(allocators: Sequence[Allocator]) -> Table:
             for _, name, scale in columns
             for quantile in ("p50", "p99")
         ]
+        cells += [Text(short(one.within_slo, 1))] if limited else []
         table.add_row(_name(one), *cells, Text("OVERLOADED" if overloaded else "", style="bold red"))
     return table
 
 
 def memory(allocators: Sequence[Allocator]) -> Table:
-    """The ledger as percentages of the pool (mean over time), a row an allocator."""
-    table = plain("Memory", "% of the pool, mean over time; live / held: share of held slots with live K/V")
+    """The ledger as percentages of the pool (mean over time), a row an allocator; prefix hits if there are any."""
+    hits = any(one.mean("prefix_hit_rate") > 0 for one in allocators)
+    caption = "% of the pool, mean over time; live / held: share of held slots with live K/V"
+    table = plain("Memory", caption + ("; hits: prompt tokens found in the prefix cache" if hits else ""))
     table.add_column("allocator", overflow="fold", min_width=12)
     for name in SHARES:
         table.add_column(LEDGER.get(name, name), justify="right")
     table.add_column("live /\nheld %", justify="right")
+    if hits:
+        table.add_column("prefix\nhits %", justify="right")
     for one in allocators:
         shares = [short(one.mean(f"share.{name}"), 1) for name in SHARES]
-        table.add_row(_name(one), *shares, short(100 * one.mean("kv_efficiency"), 1))
+        found = [short(100 * one.mean("prefix_hit_rate"), 1)] if hits else []
+        table.add_row(_name(one), *shares, short(100 * one.mean("kv_efficiency"), 1), *found)
     return table
 
 

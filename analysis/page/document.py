@@ -30,11 +30,13 @@ EXTRA_WINDOWS = 4
 BARS: tuple[tuple[str, str, str, float], ...] = (
     ("batch_size", "Batch, mean", "sequences", 1),
     ("throughput_rps", "Throughput", "requests/s", 1),
+    ("goodput_rps", "Goodput, within the SLO", "requests/s", 1),
     ("normalized_latency_s.p50", "Latency per token, p50", "ms", 1e3),
     ("normalized_latency_s.p99", "Latency per token, p99", "ms", 1e3),
     ("ttft_s.p99", "Time to first token, p99", "s", 1),
     ("tpot_s.p50", "Time per output token, p50", "ms", 1e3),
     ("kv_efficiency", "Live / held", "%", 100),
+    ("prefix_hit_rate", "Prefix hits", "%", 100),
     ("preemptions", "Preemptions", "", 1),
 )
 """Figures drawn as bars: name, title, unit, scale."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from sim.cli import main
@@ -79,6 +80,29 @@ def test_what_was_assumed_and_cut_stands_under_the_tables(workload: Path, capsys
     page = Path("x/report.html").read_text(encoding="utf-8")
     assert "outputs cut short" in page
     assert "Taken for granted: model type llama9 is not listed" in page
+
+
+def test_hits_and_the_slo_have_a_column_where_there_are_any(workload: Path, capsys: Capture) -> None:
+    line = ["run", str(workload), "--out", "x", "--quiet", "--set", "allocators=[{kind: paged, prefix_cache: true}]"]
+    assert main(line) == 0
+    out = capsys.readouterr().out
+    assert "in SLO" not in out
+    assert "hits" not in out
+    line += ["--set", "slo={e2e_s: 0.012}", "--set", "requests.shared=[{tokens: 32}]", "--set", "requests.count=100"]
+    assert main(line) == 0
+    out = capsys.readouterr().out
+    columns = pq.read_table("x/paged/requests.parquet").to_pydict()
+    good = [
+        finish - arrival <= 0.012 for finish, arrival in zip(columns["finish_s"], columns["arrival_s"], strict=True)
+    ]
+    assert 0 < sum(good) < 100
+    hits = 100 * sum(columns["cached_tokens"]) / sum(columns["prompt_tokens"])
+    latency, memory = out.partition("Latency")[2].split("Memory")
+    assert re.search(rf"paged .* {sum(good):.1f} *\n", latency)
+    assert re.search(rf"paged .* {hits:.1f} *\n", memory)
+    page = Path("x/report.html").read_text(encoding="utf-8")
+    assert "Goodput, within the SLO" in page
+    assert "Prefix hits" in page
 
 
 def test_tables_too_large_for_this_machine_are_one_line(workload: Path, capsys: Capture) -> None:
