@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.figures import Allocator, bound, group, percent_of
-from analysis.metrics import SHARES, Columns
+from analysis.metrics import SHARES, Columns, Observed, good
 from analysis.page.blockmap import block_map
 from analysis.page.divergence import Divergence, diverge
 from analysis.page.gantt import gantt, select
@@ -124,7 +124,7 @@ def _column(
     size = int(run.facts["block_size"])
     time = timeline(steps, ROW_BUDGET // max(share, 6), windows)
     raster = block_map(blocks, int(run.facts["num_blocks"]), size, CELL_BUDGET // max(share, 4)) if blocks else None
-    bars_of = gantt(requests, chosen, blocks, events, size, slo)
+    bars_of = gantt(requests, chosen, blocks, events, size, misses(requests, steps, slo))
     marks = ticks(steps, requests, events)
     entry = allocator.entries[0]
     return {
@@ -155,6 +155,13 @@ def _column(
             "map": None if raster is None else raster.packed() | _about(raster.owners, requests),
         },
     }
+
+
+def misses(requests: Columns, steps: Columns, slo: Mapping[str, float | None]) -> npt.NDArray[np.bool_]:
+    """Tell which requests missed a limit of the SLO, or never finished although there is one: all but goodput's."""
+    if not any(slo.values()):
+        return np.zeros(len(requests["request_id"]), np.bool_)
+    return ~good(Observed(requests, steps, 1, slo))
 
 
 def _about(owners: npt.NDArray[np.int64], requests: Columns) -> dict[str, Packed]:

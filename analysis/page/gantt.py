@@ -7,13 +7,13 @@ detail, and an even sample of the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from analysis.metrics import PER_REQUEST, Columns, Observed, ttft_s
+from analysis.metrics import Columns, Observed, ttft_s
 from analysis.page.blockmap import blocks_held
 from analysis.page.pack import Packed, pack
 from analysis.phases import losses
@@ -70,7 +70,7 @@ def gantt(
     blocks: Columns | None,
     events: Columns | None,
     block_size: int,
-    slo: Mapping[str, float | None],
+    missed: npt.NDArray[np.bool_],
 ) -> Gantt:
     """Pack the chosen requests of one run.
 
@@ -80,7 +80,7 @@ def gantt(
         blocks: columns of blocks.parquet, for the blocks held.
         events: columns of events.parquet, if recorded.
         block_size: token slots a block.
-        slo: limits in seconds by metric.
+        missed: whether each request of the run missed the SLO.
 
     """
     chosen = chosen[chosen < len(requests["request_id"])]
@@ -97,7 +97,7 @@ def gantt(
     data["status"] = pack(np.array([STATUSES.index(word) for word in rows["status"]], np.uint8))
     data["reason"] = pack(np.array([reasons.index(word) for word in rows["reason"]], np.uint16))
     data["held"] = pack(held)
-    data["miss"] = pack(misses(rows, slo))
+    data["miss"] = pack(missed[chosen].astype(np.uint8))
     place = {request: index for index, request in enumerate(rows["request_id"].tolist())}
     lost = losses(rows, blocks, events)
     data["loss_of"] = pack(np.array([place[one.request_id] for one in lost], np.int64))
@@ -121,16 +121,3 @@ _COUNTS = (
     "prefix_group",
 )
 _TIMES = ("arrival", "scheduled", "first_token", "finish")
-
-
-def misses(rows: Columns, slo: Mapping[str, float | None]) -> npt.NDArray[np.uint8]:
-    """1 where a request missed a limit of the SLO, or never finished although there is one."""
-    limits = {name: limit for name, limit in slo.items() if limit is not None}
-    missed = np.zeros(len(rows["request_id"]), np.bool_)
-    run = Observed(rows, {}, 1)
-    for metric in PER_REQUEST:
-        if metric.__name__ in limits:
-            missed |= metric(run) > limits[metric.__name__]
-    if limits:
-        missed |= rows["status"] != "finished"
-    return missed.astype(np.uint8)

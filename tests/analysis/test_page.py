@@ -17,7 +17,7 @@ from analysis.figures import group
 from analysis.metrics import SHARES
 from analysis.page.blockmap import CACHED, FIRST_OWNER, FREE, block_map, blocks_held
 from analysis.page.divergence import diverge
-from analysis.page.document import document
+from analysis.page.document import document, misses
 from analysis.page.gantt import gantt, select
 from analysis.page.pack import Packed, pack
 from analysis.page.ticks import ticks
@@ -183,7 +183,14 @@ def test_gantt_pairs_losses_with_returns(toy: Path) -> None:
     requests, events = run.requests(), run.events()
     assert events is not None
     assert (events["event"] == "preempt").sum() == requests["preemptions"].sum() > 0
-    packed = gantt(requests, np.arange(len(requests["request_id"])), run.blocks(), events, 16, {"ttft_s": 1.0})
+    packed = gantt(
+        requests,
+        np.arange(len(requests["request_id"])),
+        run.blocks(),
+        events,
+        16,
+        misses(requests, run.steps(), {"ttft_s": 1.0}),
+    )
     assert packed.data["loss_of"]["length"] == requests["preemptions"].sum()
     begin, end = unpack(packed.data["loss_from"]), unpack(packed.data["loss_until"])
     assert (begin < end).all()
@@ -191,10 +198,20 @@ def test_gantt_pairs_losses_with_returns(toy: Path) -> None:
     np.testing.assert_array_equal(unpack(packed.data["miss"]).astype(bool), late)
 
 
+@pytest.mark.parametrize("slo", [{"itl_s": 0.1}, {"ttft_s": 1.0, "tpot_s": 0.05}, {"e2e_s": 4.0, "itl_s": 0.1}])
+def test_requests_are_marked_that_are_no_goodput(toy: Path, slo: dict[str, float]) -> None:
+    run = next(run for run in open_directory(toy).runs if run.label == "paged")
+    entry = run.summarise(slo)
+    goodput = entry["metrics"]["goodput_rps"] * entry["duration_s"]
+    missed = misses(run.requests(), run.lazy_steps(), slo)
+    assert len(missed) - np.count_nonzero(missed) == pytest.approx(goodput)
+    assert 0 < goodput < len(missed)
+
+
 def test_losses_are_found_between_snapshots_where_no_event_was_recorded(toy: Path) -> None:
     run = next(run for run in open_directory(toy).runs if run.label == "paged")
     requests = run.requests()
-    packed = gantt(requests, np.arange(len(requests["request_id"])), run.blocks(), None, 16, {})
+    packed = gantt(requests, np.arange(len(requests["request_id"])), run.blocks(), None, 16, misses(requests, {}, {}))
     lost = set(unpack(packed.data["loss_of"]).tolist())
     assert lost
     assert lost <= set(np.flatnonzero(requests["preemptions"]).tolist())
