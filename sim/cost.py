@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from sim.coefficients import Coefficients
+from sim.shapes import CHUNKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,7 +169,7 @@ class CostModel:
         self._prefilling = layers * c.prefill_layer_s
         self._separate = separate
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
-        self._captured = c.captured_tokens if replays is None else 0.0  # what is not among them is launched
+        self._captured = c.captured_tokens
         self._replays = replays
         self._host = c.prefill_host_s
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
@@ -331,7 +332,8 @@ class CostModel:
             seconds += self._decode(load, max)
         if load.prefill_tokens:
             seconds += self._prefill(load, max)
-        if load.prefill_tokens > self._captured or self._separate:
+        crowded = self._replays is not None and load.prefill_seqs > CHUNKS  # more than a captured shape has room for
+        if load.prefill_tokens > self._captured or self._separate or crowded:
             seconds = max(seconds, self._floor(load))
         elif self._host and load.prefill_tokens:
             seconds += self._waiting(load, max)

@@ -127,9 +127,8 @@ class Replays:
             return None
         seconds = self._many[shape]
         if attended > SPLIT * chunks:
-            seconds += (self._one[shape] - seconds) * (
-                tokens / shape.tokens
-            ) ** 2  # as many queries and keys are padding
+            filled = (tokens / shape.tokens) ** 2  # of the queries times keys that were measured
+            seconds += (self._one[shape] - seconds) * filled
         curve = self._curves.get(shape.decodes)
         return seconds if curve is None else seconds + (curve.at(context) - curve.seconds[0])
 

@@ -143,6 +143,14 @@ def test_a_chunk_that_has_more_chunks_than_are_captured_is_launched_kernel_by_ke
     assert model.step_ns(Load(80, 400, 80, 8, samples=8)) < 1e9
 
 
+def test_a_captured_shape_that_was_not_measured_is_computed_but_not_launched() -> None:
+    slow = replace(COEFFICIENTS, launch_layer_s=1.0)
+    wide = Replays(Shapes(512, 1024), measured())  # up to 64 decodes are known
+    model = CostModel(LLAMA, H100, slow, replays=wide)
+    assert model.step_ns(Load(100, 5050, 100, 1, 300, 3000, 301)) < 1e9
+    assert model.step_ns(Load(3000, 4_501_500, 3000, 1, 300, 3000, 301)) > 1e9
+
+
 def test_what_a_chunk_attends_to_before_its_own_tokens_is_added() -> None:
     model = CostModel(LLAMA, H100, Coefficients(), replays=made())
     alone = model.step_ns(Load(200, 20_100, 200, 1, samples=1))

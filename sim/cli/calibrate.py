@@ -88,6 +88,7 @@ def document(found: Calibration, path: Path) -> dict[str, object]:
         "date": found.date,
         "coefficients": {name: getattr(found.coefficients, name) for name in found.fitted},
         "errors": found.errors(),
+        "captured_steps": len(found.captured),
         "steps": [
             {"name": point.name, "measured_s": point.measured_s, "fitted_s": fit, "spread": point.spread}
             for point, fit in zip(found.points, found.fitted_s, strict=True)
@@ -114,4 +115,11 @@ def show(found: Calibration, path: Path, console: Terminal) -> None:
         f"90 % of them within {errors['p90']:.1%}, all within {errors['largest']:.1%}",
         markup=False,
     )
+    if found.captured:
+        console.print(
+            f"{len(found.captured)} steps of captured shapes besides: for this model on this device these are looked "
+            "up, and coefficients count for all others",
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(f"Written: {path}", markup=False, soft_wrap=True)

@@ -194,6 +194,7 @@ def _calibration(name: str) -> Row:
         "measured_on": found.measured_on,
         "date": found.date[:10],
         "steps": len(found.points),
+        "captured": len(found.captured),
         "error_median": round(found.errors()["median"], 4),
         "error_p90": round(found.errors()["p90"], 4),
     }
@@ -201,7 +202,7 @@ def _calibration(name: str) -> Row:
 
 def _fitted(row: Row) -> list[Row]:
     """Leave out of a calibration what its name tells."""
-    return [{name: value for name, value in row.items() if name != "measured_on"}]
+    return [{name: value for name, value in row.items() if name not in {"measured_on", "model"}}]
 
 
 def shipped_workloads() -> list[Row]:
