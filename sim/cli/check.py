@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 from ruamel.yaml import YAML
@@ -63,6 +64,7 @@ def document(setup: Setup, requests: Requests) -> dict[str, Any]:
             "last_arrival_s": float(requests.arrival_s.max()),
             "prompt_tokens_mean": float(requests.prompt_tokens.mean()),
             "output_tokens_mean": float(requests.output_tokens.mean()),
+            **dict(zip(("refused_as_too_long", "cut_short"), _too_long(setup, requests), strict=True)),
             "notes": list(requests.notes),
         },
         "runs": [
@@ -72,6 +74,14 @@ def document(setup: Setup, requests: Requests) -> dict[str, Any]:
         "costs": asdict(setup.coefficients),
         "captured_steps": len(setup.captured),
     }
+
+
+def _too_long(setup: Setup, requests: Requests) -> tuple[int, int]:
+    """Count the requests whose prompt alone fills max_model_len, and those whose output will be cut there."""
+    limit = setup.cases[0].limits.max_model_len
+    refused = requests.prompt_tokens >= limit
+    cut = ~refused & (requests.prompt_tokens + requests.output_tokens > limit)
+    return int(np.count_nonzero(refused)), int(np.count_nonzero(cut))
 
 
 def _pool(case: Case) -> dict[str, Any]:
@@ -99,8 +109,12 @@ def _arithmetic(setup: Setup, requests: Requests) -> Table:
     facts = [
         ("requests", f"{len(requests):,}, the last arriving at {requests.arrival_s.max():,.1f} s"),
         ("tokens a request", f"{prompt:,.1f} of prompt and {output:,.1f} of output, on average"),
-        *(("note", note) for note in requests.notes),
     ]
+    for count, what in zip(_too_long(setup, requests), ("are refused", "have their output cut short"), strict=True):
+        if count:
+            limit = f"max_model_len, {setup.cases[0].limits.max_model_len:,} tokens"
+            facts.append(("too long", f"{count:,} of {len(requests):,} {what}, because of {limit}"))
+    facts += [("note", note) for note in requests.notes]
     facts += [*setup.geometry.explain(), *setup.device.explain()]
     known = {what for what, _ in facts}
     each = [case.pool.explain() for case in setup.cases]

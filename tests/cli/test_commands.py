@@ -49,6 +49,22 @@ def test_check_counts_the_pool_as_a_run_does(workload: Path, run_directory: Path
     assert document["requests"]["prompt_tokens_mean"] == 24
 
 
+def test_check_counts_what_max_model_len_will_refuse_and_cut_as_a_run_does(workload: Path, capsys: Capture) -> None:
+    lengths = "{kind: uniform, prompt: {min: 1, max: 300}, output: {min: 1, max: 99}}"
+    settings = ["--set", f"requests.lengths={lengths}", "--quiet", "--out", "x"]
+    assert main(["run", str(workload), *settings, "--json"]) == 0
+    (served, _) = json.loads(capsys.readouterr().out)["runs"]
+    assert main(["check", str(workload), *settings[:2], "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["requests"]
+    refused, cut = told["refused_as_too_long"], told["cut_short"]
+    assert (refused, cut) == (served["requests"]["refused"], served["requests"]["cut"])
+    assert min(refused, cut) > 0
+    assert main(["check", str(workload), *settings[:2]]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"too long {refused} of 40 are refused, because of max_model_len, 256 tokens" in shown
+    assert f"too long {cut} of 40 have their output cut short" in shown
+
+
 @pytest.mark.parametrize("command", ["check", "run"])
 @pytest.mark.parametrize(
     ("setting", "message"),
