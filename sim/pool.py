@@ -86,7 +86,9 @@ class Pool:
 
 
 def gib(size: float) -> str:
-    """Format a size, in MiB where it is small."""
+    """Format a size, in MiB where it is small, in bytes where it is tiny."""
+    if abs(size) < 2**20 / 10:
+        return f"{size:,.0f} B"
     return f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:,.2f} MiB"
 
 

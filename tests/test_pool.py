@@ -143,6 +143,7 @@ def test_blocks_fill_the_memory_and_no_more(block_size: int, utilization: float,
             "kv_memory_gib 20.00 GiB are 4.45 GiB more than 100% of its 39.49 GiB; a smaller kv_memory_gib, a larger",
         ),
         ("jamba-v0.1", "l4", "weights 96.06 GiB, recurrent state 2.08 GiB, activations"),
+        ("tiny-llama", {"name": "l4", "kv_memory_gib": 1e-9}, "kv_memory_gib: 1 B is less than one block of 4,096 B"),
         ("opt-13b", {"name": "a100-40gb", "kv_memory_gib": 0.01}, "10.24 MiB is less than one block of 12.50 MiB"),
     ],
 )
