@@ -80,7 +80,7 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
     aims = " and ".join(one["text"] for one in summary["slo"])
     if best["change"]:
         bought = _bought(best["effect"])
-        said.append(Finding("advice", f"Change {best['change']}. {bought}{_holds(best, before, aims)}"))
+        said.append(Finding("advice", f"Change {best['change']}. {bought}{_holds(best, summary, aims)}"))
         again = best["confirmed"]
         if again is not None:
             text = f"On replications that had no part in the choice: {_bought(again)}"
@@ -93,7 +93,7 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
             said.append(Finding("warning", text))
     else:
         text = "Change nothing: no setting that was tried is clearly better than the file as it is."
-        said.append(Finding("advice", f"{text}{_holds(before, before, aims)}"))
+        said.append(Finding("advice", f"{text}{_holds(before, summary, aims)}"))
     if "kv_dtype" in best["knobs"]:
         said.append(Finding("warning", "What an fp8 cache does to the answers themselves is not simulated; test it."))
     for tells, what in (
@@ -190,11 +190,17 @@ def _bought(effect: Mapping[str, Any]) -> str:
     return f"That is {' and '.join(said)}." if said else ""
 
 
-def _holds(one: Mapping[str, Any], before: Mapping[str, Any], aims: str) -> str:
+def _holds(one: Mapping[str, Any], summary: Mapping[str, Any], aims: str) -> str:
+    """Say whether the SLO holds with what is advised, and if not, with what else it does."""
+    before = summary["before"]
     if not aims:
         return ""
     if one["meets"]:
         return f" {aims} holds" + (", as it did before." if before["meets"] and one is not before else ".")
+    if others := [change for change in summary["changes"] if change["meets"]]:
+        chance = "though what that buys cannot be told from chance"
+        more = "; a larger --repeat would tell" if summary["basis"] == "replications" else ""
+        return f" Even so {aims} does not hold. With {_by_knob(others)} it does, {chance}{more}."
     if not one["kept_up"]:
         return f" Even so {BEHIND}, with this or anything that was tried."
     return f" Even so {aims} does not hold, with this or anything that was tried."

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.planner.advising import bound
+from analysis.planner.advising import words as in_words
 from analysis.planner.effects import effect
 from sim.cli import main
 from sim.cli.app import FAULT
@@ -173,6 +174,27 @@ def test_the_command_says_what_limits_and_what_helps(
     assert half["figures"]["good"]["mean"] == pytest.approx(np.mean(shares))
     assert Path("x/report.html").is_file()
     assert main(["report", "x", "--json"]) == 0
+
+
+def test_a_setting_that_holds_the_slo_is_named_even_if_it_may_be_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY, encoding="utf-8")
+    assert main(["advise", "memory.yaml", "--repeat", "2", "--budget", "20", "--quiet", "--out", "x", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    nothing = {**found["before"], "change": "", "knobs": [], "meets": False, "confirmed": None}
+    changes = [{**one, "meets": place < 2} for place, one in enumerate(found["changes"])]
+    told = {**found, "before": nothing, "best": nothing, "changes": changes}
+    advice = next(one.text for one in in_words(told) if one.tone == "advice")
+    for one in found["changes"][:2]:
+        head, _, after = one["change"].rpartition(" -> ")
+        assert head in advice
+        assert after in advice
+    assert "anything that was tried" not in advice
+    assert advice.endswith("cannot be told from chance; a larger --repeat would tell.")
+    never = {**told, "changes": [{**one, "meets": False} for one in changes]}
+    assert "with this or anything that was tried" in next(one.text for one in in_words(never) if one.tone == "advice")
 
 
 @pytest.mark.parametrize(
