@@ -104,7 +104,8 @@ def subtitle(directory: RunDirectory) -> list[str]:
         facts.append(f"KV pool of {sizes[-1] / 2**30:.3g} GiB, {slots[-1]:,} token slots")
     entries = directory.summary()
     if entries:
-        facts.append(f"{entries[0]['requests']['total']:,} requests, the same for every allocator")
+        total = entries[0]["requests"]["total"]
+        facts.append(f"{total:,} request{'s' if total != 1 else ''}, the same for every allocator")
     repeat = int(manifest.get("repeat", 1))
     facts.append(
         f"seed {manifest.get('seed', 0)}"

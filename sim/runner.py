@@ -86,6 +86,18 @@ def run(
     return entries
 
 
+def claim(setup: Setup, out: Path) -> None:
+    """Make `out` the directory of a run to come, which may then be resumed; what an earlier one left gives way.
+
+    Raises:
+        UserError: `out` holds something else.
+
+    """
+    manifest = _manifest(setup)
+    _claim(out, manifest, resume=False)
+    write_json(out / "manifest.json", manifest)
+
+
 def _search(
     setup: Setup, wanted: Sustained, out: Path, *, keep: bool, progress: Callable[[Progress], None] | None
 ) -> None:

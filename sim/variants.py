@@ -12,7 +12,7 @@ from analysis.reading import SCHEMA_VERSION
 from analysis.variants import VARIANTS
 from sim.errors import UserError
 from sim.rundir import write_json
-from sim.runner import folder_name, run
+from sim.runner import claim, folder_name, run
 from sim.setup import prepare
 from workloads.variants import vary
 
@@ -49,8 +49,7 @@ def run_variants(
     folders = {label: folder_name(label) for label in variants}
     if len(set(folders.values())) < len(workload.variants):
         raise UserError("variants: two labels give the same folder name; make them differ in letters or digits")
-    for variant in variants.values():
-        prepare(variant, base)  # what is wrong with the last is told before the first has run
+    setups = {label: prepare(variant, base) for label, variant in variants.items()}
     if out.is_dir() and any(out.iterdir()) and not (out / VARIANTS).exists():
         raise UserError(f"{out}: holds other files and no {VARIANTS}; give an empty or a new directory")
     out.mkdir(parents=True, exist_ok=True)
@@ -63,8 +62,11 @@ def run_variants(
             "variants": [{"label": label, "dir": folder} for label, folder in folders.items()],
         },
     )
+    if not resume:  # all at once: those of an earlier file would look finished to whoever resumes
+        for label, setup in setups.items():
+            claim(setup, out / folders[label])
     for label, variant in variants.items():
-        run(variant, out / folders[label], base=base, progress=_named(label, progress), resume=resume)
+        run(variant, out / folders[label], base=base, progress=_named(label, progress), resume=True)
 
 
 def _named(variant: str, progress: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:

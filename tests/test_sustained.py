@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from analysis.figures import figure, group, ratio
 from analysis.table import show_variants
 from analysis.variants import open_variants
 from sim.cli import main
-from sim.cli.app import FAULT
+from sim.cli.app import FAULT, INTERRUPTED
 from sim.runner import run
+from sim.serve import Progress
 from workloads.loader import load
 
 STEP, TOKENS = 0.01, 100
@@ -100,6 +103,32 @@ def test_variants_leave_a_directory_each_and_one_table(file: Path, capsys: pytes
     assert "sustained" in out.getvalue()
     (short, ideal), _ = (group(directory.summary()) for directory in found.runs.values())
     assert ratio(ideal, short, "sustained_rps").value == pytest.approx(1)
+
+
+def test_interrupted_variants_go_on_with_none_of_an_earlier_seed(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def impatient(*_: object, **__: object) -> Iterator[Callable[[Progress], None]]:
+        def interrupt(progress: Progress) -> None:
+            if progress.label == "short: ideal":
+                raise KeyboardInterrupt
+
+        yield interrupt
+
+    plain = WORKLOAD.partition("sustained:")[0].replace("duration_s: 1200", "duration_s: 20")
+    variants = "variants: [{label: short}, {label: seats, set: {engine.max_num_seqs: 4}}]\n"
+    file.write_text(plain + variants, encoding="utf-8")
+    assert main(["run", str(file), "--quiet", "--out", "x"]) == 0
+    line = ["run", str(file), "--quiet", "--seed", "5", "--out", "x"]
+    with monkeypatch.context() as patched:
+        patched.setattr("sim.cli.run.shown", impatient)
+        assert main(line) == INTERRUPTED
+    assert "1 of 4 runs are complete in x" in capsys.readouterr().err
+    assert main([*line, "--resume"]) == 0
+    assert main([*line[:-1], "y"]) == 0
+    for label in ("short", "seats"):
+        assert Path("x", label, "summary.json").read_bytes() == Path("y", label, "summary.json").read_bytes()
 
 
 @pytest.mark.parametrize(
