@@ -337,7 +337,7 @@ class Engine:
                 serving.growing.stay(staying)
             ended = serving.advance(1, self.now, staying)
             if self.requests.beam:
-                self._select_beams(plan.decodes)
+                self._select_beams(len(serving.decoding) - len(staying))
         ended += [chunk.job for chunk in plan.chunks if self._book_chunk(chunk)]
         for job in sorted(ended, key=lambda job: job.ticket) if len(ended) > 1 else ended:
             self._finish(job)
@@ -346,7 +346,7 @@ class Engine:
         self._end_batch()
 
     def _select_beams(self, decodes: int) -> None:
-        """Let the beams of every search that has just advanced fork and drop."""
+        """Let the beams of every search that has just advanced fork and drop; it is among the first `decodes`."""
         decoding = self.serving.decoding
         for job in dict.fromkeys(decoding.owners[:decodes]):
             if job.samples > 1:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.schedulers import Limits
-from tests.engine.harness import Setup, ask, audit, differences
+from tests.engine.harness import Clock, Setup, ask, audit, differences
 from tests.engine.strategies import every, requests, setups
 from workloads.requests import Prefixes
 
@@ -52,6 +52,16 @@ def test_the_last_block_of_a_beam_may_come_from_a_step_that_was_given_up() -> No
     reference = setup.run(asked, reference=True)[1]
     assert "swap_out" in reference.tables["events"]["event"]
     assert not differences(reference, setup.run(asked)[1])
+
+
+def test_beams_that_a_step_has_passed_by_stay_as_they_are_though_one_before_them_ends() -> None:
+    """A request's samples go together, and the budget has room for two when a sequence before them has its token."""
+    setup = Setup(
+        "vllm-v1", Limits(max_num_batched_tokens=3, max_model_len=40), "contiguous", 400, clock=Clock(copied=300)
+    )
+    rows = (0, 1, 1), (0, 1, 1), (0, 1, 1), (0, 1, 3), (0, 1, 2, 3)
+    asked = replace(ask(*rows), beam=True, after=np.array([-1, 0, 0, 0, 0]), delay_s=np.zeros(5))
+    assert not differences(setup.run(asked, reference=True)[1], setup.run(asked)[1])
 
 
 def test_a_sequence_whose_last_block_another_one_fills_enters_what_it_fills_in_the_same_step() -> None:
