@@ -7,7 +7,11 @@ renamed when complete: what bears its final name is whole, which is what resumin
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -16,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.rundir import BLOCKS, EVENTS, REQUESTS, STEPS
+from sim.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -104,6 +109,33 @@ def _strings(words: Sequence[str]) -> pa.Array:
     letters = [word.encode() for word in words]
     offsets = np.cumsum([0, *map(len, letters)], dtype=np.int32)
     return pa.StringArray.from_buffers(len(words), pa.py_buffer(offsets), pa.py_buffer(b"".join(letters)))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into a folder meanwhile; the system lets go of it whatever ends this one.
+
+    Raises:
+        UserError: another process is at it.
+
+    """
+    if sys.platform == "win32":  # which has no locks on folders
+        yield
+        return
+    import fcntl  # noqa: PLC0415  (there is none on Windows)
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another run is writing into it; give another --out") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):  # file systems that know no locks
+                raise
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.reading import SUSTAINED, open_directory
 from analysis.rundir import SCHEMA_VERSION
 from sim.errors import UserError
-from sim.rundir import RESULTS, SCHEMAS, ParquetSink, write_json
+from sim.rundir import RESULTS, SCHEMAS, ParquetSink, alone, write_json
 from sim.serve import Progress, serve
 from sim.setup import Case, Setup, prepare
 from sim.sustained import Search
@@ -64,9 +64,24 @@ def run(
 
     """
     setup = prepare(workload, base)
-    started, clock = datetime.now(UTC), time.perf_counter()
     manifest = {**_manifest(setup), **(facts or {})}
-    keep = _claim(out, manifest, resume=resume)
+    _make(out)
+    with alone(out):
+        keep = _claim(out, manifest, resume=resume)
+        return _all_runs(setup, out, manifest, keep=keep, progress=progress, executing=executing)
+
+
+def _all_runs(
+    setup: Setup,
+    out: Path,
+    manifest: dict[str, Any],
+    *,
+    keep: bool,
+    progress: Callable[[Progress], None] | None,
+    executing: Executing | None,
+) -> list[dict[str, Any]]:
+    """Do every run that is not kept, then sum all of them up."""
+    workload, started, clock = setup.workload, datetime.now(UTC), time.perf_counter()
     manifest["started"] = started.isoformat(timespec="seconds")
     write_json(out / "manifest.json", manifest)
     for repeat in range(workload.repeat):
@@ -94,8 +109,10 @@ def claim(setup: Setup, out: Path) -> None:
 
     """
     manifest = _manifest(setup)
-    _claim(out, manifest, resume=False)
-    write_json(out / "manifest.json", manifest)
+    _make(out)
+    with alone(out):
+        _claim(out, manifest, resume=False)
+        write_json(out / "manifest.json", manifest)
 
 
 def _search(
@@ -193,17 +210,22 @@ def _manifest(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _claim(out: Path, manifest: dict[str, Any], *, resume: bool) -> bool:
-    """Make sure that `out` may be written; returns whether finished runs in it may be kept.
-
-    What may not is cleared away: runs of an earlier file would look finished to whoever resumes.
-    """
+def _make(out: Path) -> None:
+    """Make a run directory, or make sure that `out` is one."""
     path = out / "manifest.json"
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a directory")
     if out.is_dir() and any(out.iterdir()) and not path.exists():
         raise UserError(f"{out}: holds other files and no manifest.json; give an empty or a new directory")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _claim(out: Path, manifest: dict[str, Any], *, resume: bool) -> bool:
+    """Make sure that `out` may be written; returns whether finished runs in it may be kept.
+
+    What may not is cleared away: runs of an earlier file would look finished to whoever resumes.
+    """
+    path = out / "manifest.json"
     if not path.exists():
         return False
     before = _said(path)

@@ -21,6 +21,7 @@ import pytest
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
 from sim.models.shipped import read_config
+from sim.rundir import alone
 from sim.serve import Progress
 
 Capture = pytest.CaptureFixture[str]
@@ -254,6 +255,18 @@ def test_what_an_earlier_file_left_is_no_part_of_an_interrupted_run(
     assert main([*other, "--resume"]) == 0
     assert main([*other[:2], "--out", "y", "--seed", "5"]) == 0
     assert Path("x/summary.json").read_bytes() == Path("y/summary.json").read_bytes()
+
+
+def test_two_runs_do_not_write_into_one_directory(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
+    before = {path: path.read_bytes() for path in Path("x").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    other = ["run", str(workload), "--out", "x", "--quiet", "--seed", "5"]
+    with alone(Path("x")):
+        assert main(other) == FAULT
+    assert capsys.readouterr().err == "x: another run is writing into it; give another --out\n"
+    assert {path: path.read_bytes() for path in Path("x").rglob("*") if path.is_file()} == before
+    assert main(other) == 0
 
 
 def test_a_run_takes_no_directory_of_a_sweep(workload: Path, capsys: Capture) -> None:
