@@ -8,6 +8,7 @@ well the cost model follows and can fit again.  Those that come with the simulat
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -135,22 +136,40 @@ def load_coefficients(path: Path) -> Coefficients:
 def load_captured(path: Path, geometry: Geometry, device: Device) -> tuple[Replay, ...]:
     """Read how long captured steps take; nothing of another model or device.  Raises UserError."""
     content = _read(path)
-    try:
-        table = content["captured"]
-        measured = content["model"], content["dtype"], content["dtype"], table["parameters"], 1
-        served = geometry.name, geometry.model.dtype, geometry.kv_dtype, geometry.parameters, geometry.tensor_parallel
-        where = resolve_device(content.get("peaks") or {"name": content["device"]})
-        alike = measured == served and (where.bandwidth, where.flops) == (device.bandwidth, device.flops)
-        return _replays(table) if alike else ()
-    except KeyError:  # nothing was captured
+    if "captured" not in content:
         return ()
+    parameters, replays = _captured(path, content["captured"])
+    measured = content.get("model"), content.get("dtype"), content.get("dtype"), parameters, 1
+    served = geometry.name, geometry.model.dtype, geometry.kv_dtype, geometry.parameters, geometry.tensor_parallel
+    if measured != served:
+        return ()
+    where = resolve_device(content.get("peaks") or {"name": content.get("device")})
+    return replays if (where.bandwidth, where.flops) == (device.bandwidth, device.flops) else ()
+
+
+def _captured(path: Path, table: Mapping[str, Any]) -> tuple[int, tuple[Replay, ...]]:
+    """Read the weights of the model and the steps of captured shapes.  Raises UserError."""
+    try:
+        parameters, steps = table["parameters"], tuple(map(_replay, table["steps"]))
+    except KeyError as error:
+        raise UserError(f"{path}: captured: {error.args[0]} is missing") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: captured: {error}") from None
+    if type(parameters) is not int:
+        raise UserError(f"{path}: captured: parameters: {parameters!r} is not a whole number")
+    return parameters, steps
 
 
-def _replays(table: Mapping[str, Any]) -> tuple[Replay, ...]:
-    rows = table["steps"]
-    return tuple(Replay(int(n), int(t), int(c), int(read), float(seconds)) for n, t, c, read, seconds in rows)
+def _replay(row: list[Any]) -> Replay:
+    """Make sure that a row of the file is a step.  Raises ValueError or TypeError."""
+    *counts, seconds = row
+    whole = len(counts) == len(Replay._fields) - 1 and all(type(count) is int and count >= 0 for count in counts)
+    if not whole or type(seconds) not in {int, float} or not 0 < seconds < math.inf:
+        raise ValueError(f"{row!r} is not {', '.join(Replay._fields)}")
+    decodes, tokens, chunks, context = counts
+    if not decodes + tokens or bool(tokens) != bool(chunks):
+        raise ValueError(f"{row!r} is no step: chunks have tokens, and something is computed")
+    return Replay(decodes, tokens, chunks, context, float(seconds))
 
 
 def fitted_in(path: Path) -> tuple[str, ...]:
@@ -161,6 +180,7 @@ def fitted_in(path: Path) -> tuple[str, ...]:
 def load_calibration(path: Path) -> Calibration:
     """Read a whole calibration, measurements and all.  Raises UserError in one line."""
     content = _read(path)
+    parameters, captured = _captured(path, content["captured"]) if "captured" in content else (0, ())
     try:
         rows = content["measured"]["steps"]
         points = [
@@ -174,10 +194,10 @@ def load_calibration(path: Path) -> Calibration:
             fitted=tuple(content["fitted"]),
             points=tuple(points),
             fitted_s=tuple(row["fitted_s"] for row in rows),
-            parameters=content.get("captured", {}).get("parameters", 0),
-            captured=_replays(content["captured"]) if "captured" in content else (),
+            parameters=parameters,
+            captured=captured,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not a whole calibration: {error}") from None
 
 

@@ -17,7 +17,7 @@ from sim.errors import UserError, suggest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PRODUCTS = frozenset(
+REPLAYED = frozenset(
     {
         "memory_efficiency",
         "compute_efficiency",
@@ -26,10 +26,15 @@ PRODUCTS = frozenset(
         "layer_overhead_s",
         "prefill_layer_s",
         "sequence_overhead_s",
+        "captured_tokens",
+        "attention_memory_efficiency",
+        "attention_compute_efficiency",
+        "paged_attention_overhead",
+        "paged_block_overhead",
     }
 )
-"""Coefficients of all that a step does but attention and moves.  Where a calibration has measured how long a captured
-step takes, these do not count, so whoever sets one does without that (`sim.shapes`)."""
+"""Coefficients of what a captured step does.  Where a calibration has measured how long such a step takes, they do not
+count, so whoever sets one does without that (`sim.replays`)."""
 
 
 def _coefficient(default: float, meaning: str, source: str) -> float:

@@ -43,7 +43,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from sim.coefficients import Coefficients
-from sim.shapes import CHUNKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -332,12 +331,17 @@ class CostModel:
             seconds += self._decode(load, max)
         if load.prefill_tokens:
             seconds += self._prefill(load, max)
-        crowded = self._replays is not None and load.prefill_seqs > CHUNKS  # more than a captured shape has room for
-        if load.prefill_tokens > self._captured or self._separate or crowded:
+        if self._separate or self._launches(load):
             seconds = max(seconds, self._floor(load))
         elif self._host and load.prefill_tokens:
             seconds += self._waiting(load, max)
         return seconds
+
+    def _launches(self, load: Load) -> bool:
+        """Whether a step of a paged cache is launched kernel by kernel."""
+        if self._replays is None or not load.prefill_tokens:
+            return bool(load.prefill_tokens > self._captured)
+        return self._replays.launches(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
 
     def _replayed(self, replays: Replays, load: Load) -> float | None:
         """Seconds of a captured step but for moves, as measured; None if it is none."""

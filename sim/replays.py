@@ -105,14 +105,20 @@ class Replays:
         )
         periods = {Shape(size): curve.seconds[0] for size, curve in self._curves.items()} | self._many
         self._shapes = shapes.timed({shape: round(seconds * 1e9) for shape, seconds in periods.items()})
+        fitting = (self._shapes.fit(decodes) for decodes in range(1, max(self._curves, default=0) + 1))
+        self._decoding = (None, *(self._curves.get(shape.decodes) if shape else None for shape in fitting))
+        """By the number of decodes."""
+
+    def launches(self, decodes: int, tokens: int, chunks: int) -> bool:
+        """Say whether no shape has room for a step with chunks, so that it is launched kernel by kernel."""
+        return self._shapes.fit(decodes, tokens, chunks) is None
 
     def decoding(self, decodes: int) -> Curve | None:
-        """Return how long a step of so many decodes takes; None if it is not captured."""
-        shape = self._shapes.fit(decodes) if decodes else None
-        return None if shape is None else self._curves.get(shape.decodes)
+        """Return how long a step of so many decodes takes; None if there are none, or that is not known."""
+        return self._decoding[decodes] if decodes < len(self._decoding) else None
 
     def mixed(self, decodes: int, context: int, tokens: int, chunks: int, attended: int) -> float | None:
-        """Return how long a step with chunks takes, in seconds; None if it is not captured.
+        """Return how long a step with chunks takes, in seconds; None if that is not known.
 
         Args:
             decodes: sequences that decode.

@@ -16,7 +16,7 @@ from allocators.groups import Group
 from allocators.registry import create, measure
 from analysis.published import faults
 from sim.calibration import find_calibration, load_captured, load_coefficients
-from sim.coefficients import PRODUCTS, Coefficients
+from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import LARGE_PAGE, USUAL_BLOCK, CostModel
 from sim.devices import Device, resolve_device
 from sim.errors import UserError
@@ -124,7 +124,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     if workload.costs.calibration is not None:
         path = find_calibration(workload.costs.calibration)
         coefficients = load_coefficients(path)
-        if engine.attention == "flash" and geometry.window is None and not PRODUCTS & workload.costs.factors.keys():
+        if engine.attention == "flash" and geometry.window is None and not REPLAYED & workload.costs.factors.keys():
             captured = load_captured(path, geometry, device)
     coefficients = coefficients.changed(workload.costs.factors, "costs")
     labels = label_all(workload.allocators)

@@ -12,7 +12,7 @@ import pytest
 
 from allocators.paged import PagedAllocator
 from sim.calibration import Calibration, Point, load_calibration, load_captured, save_calibration
-from sim.coefficients import Coefficients
+from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import CostModel, Load
 from sim.devices import resolve_device
 from sim.errors import UserError
@@ -143,6 +143,12 @@ def test_a_chunk_that_has_more_chunks_than_are_captured_is_launched_kernel_by_ke
     assert model.step_ns(Load(80, 400, 80, 8, samples=8)) < 1e9
 
 
+def test_a_chunk_longer_than_the_longest_shape_of_an_engine_is_launched_kernel_by_kernel() -> None:
+    model = CostModel(LLAMA, H100, replace(COEFFICIENTS, launch_layer_s=1.0), replays=made(tokens=1000))
+    assert model.step_ns(Load(900, 405_450, 900, 1, samples=1)) >= LLAMA.layers * 1e9
+    assert model.step_ns(Load(890, 396_495, 890, 1, samples=1)) < 1e9
+
+
 def test_a_captured_shape_that_was_not_measured_is_computed_but_not_launched() -> None:
     slow = replace(COEFFICIENTS, launch_layer_s=1.0)
     wide = Replays(Shapes(512, 1024), measured())  # up to 64 decodes are known
@@ -210,7 +216,48 @@ def test_a_file_keeps_captured_steps(tmp_path: Path) -> None:
     assert again.parameters == LLAMA.parameters
     path.write_text(path.read_text().replace("  [1, 0, 0, 1,", "  [1, 0, 0,"))
     for read in (load_calibration, lambda file: load_captured(file, LLAMA, H100)):
-        with pytest.raises(UserError, match=r"one\.toml: "):
+        with pytest.raises(UserError, match=r"one\.toml: captured: \[1, 0, 0, 0\.005.*\] is not decodes, tokens"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("steps = [[1, 0, 0, 1, nan]]", "is not decodes, tokens, chunks, context, seconds"),
+        ("steps = [[1, 0, 0, 1, inf]]", "is not"),
+        ("steps = [[1, 0, 0, 1, 0.0]]", "is not"),
+        ("steps = [[1, 0, 0, 1, true]]", "is not"),
+        ("steps = [[1, 0, 0, 1, '0.1']]", "is not"),
+        ("steps = [[-1, 0, 0, 1, 0.1]]", "is not"),
+        ("steps = [[1.5, 0, 0, 1, 0.1]]", "is not"),
+        ("steps = [[true, 0, 0, 1, 0.1]]", "is not"),
+        ("steps = ['10015']", "is not"),
+        ("steps = [[1, 32, 0, 1, 0.1]]", "is no step"),
+        ("steps = [[1, 0, 1, 1, 0.1]]", "is no step"),
+        ("steps = [[0, 0, 0, 1, 0.1]]", "is no step"),
+        ("steps = [1]", "int"),
+        ("steps = 1", "int"),
+        ("", "steps is missing"),
+        ("steps = []\nparameters = '8'", "parameters: '8' is not a whole number"),
+        ("steps = []\nparameters = true", "parameters: True is not a whole number"),
+    ],
+)
+def test_captured_steps_that_are_none_are_told_in_one_line(tmp_path: Path, wrong: str, why: str) -> None:
+    path = calibrated(tmp_path / "one.toml")
+    sound = path.read_text().partition("[captured]")[0]
+    parameters = "" if "parameters" in wrong else f"parameters = {LLAMA.parameters}\n"
+    path.write_text(f"{sound}[captured]\n{parameters}{wrong}\n")
+    for read in (load_calibration, lambda file: load_captured(file, LLAMA, H100)):
+        with pytest.raises(UserError, match=f"one.toml: captured: .*{why}") as told:
+            read(path)
+        assert "\n" not in str(told.value)
+
+
+def test_a_table_of_captured_steps_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
+    path = calibrated(tmp_path / "one.toml")
+    path.write_text("captured = 3\n" + path.read_text().partition("[captured]")[0])
+    for read in (load_calibration, lambda file: load_captured(file, LLAMA, H100)):
+        with pytest.raises(UserError, match=r"one\.toml: captured: "):
             read(path)
 
 
@@ -232,11 +279,24 @@ def test_captured_steps_are_of_one_model_on_one_device(tmp_path: Path, changes: 
     assert bool(prepare(workload(calibrated(tmp_path / "one.toml"), **changes)).captured) == found
 
 
+def test_whatever_a_captured_step_depends_on_is_known_to_count() -> None:
+    """Of a decode and a chunk at the start of its prompt, where the host is fast and there is one GPU."""
+    loads = [LOADS[0], Load(200, 20_100, 200, 1, 5, 800, 6)]
+    told = [CostModel(LLAMA, H100).step_ns(load) for load in loads]
+    for name in Coefficients.__dataclass_fields__:
+        value = 2 * getattr(Coefficients(), name) or 0.5
+        changed = CostModel(LLAMA, H100, Coefficients().changed({name: min(value, 1.0)}, "costs"))
+        if [changed.step_ns(load) for load in loads] != told and name not in {"prefill_host_s", "launch_layer_s"}:
+            assert name in REPLAYED, name
+
+
 def test_who_changes_what_they_stand_in_for_does_without_them(tmp_path: Path) -> None:
     path = str(calibrated(tmp_path / "one.toml"))
-    for name, found in (("memory_efficiency", False), ("step_overhead_s", False), ("pcie_efficiency", True)):
-        costs = {"calibration": path, name: 0.5}
-        assert bool(prepare(workload(Path(path), costs=costs)).captured) == found
+    changed = {
+        name: not prepare(workload(Path(path), costs={"calibration": path, name: 0.5})).captured
+        for name in Coefficients.__dataclass_fields__
+    }
+    assert {name for name, without in changed.items() if without} == REPLAYED
     assert prepare(workload(Path(path))).cost(PagedAllocator(64, 16, 64)).step_ns(LOADS[0]) == 5_936_000
     assert prepare(workload(calibrated(tmp_path / "two.toml", captured=()))).captured == ()
 

@@ -195,7 +195,9 @@ def test_what_was_measured_is_judged_anew_with_another_calibration(
 ) -> None:
     timing = validated(monkeypatch, tmp_path / "out", 1.25, calibration, "paged")[2]
     named = {**work("paged").resolved(), "costs": {"calibration": calibration, "step_overhead_s": 0.005}}
+    timing["held_up"] = [0.001, 0.002]
     again = simulated_again(type(work()).model_validate(named), "planted", timing)
+    assert again["held_up"] == timing["held_up"]
     (before,), (after,) = timing["runs"], again["runs"]
     assert after["measured"] == before["measured"]
     assert abs(after["errors"]["tpot_s.p50"]) < 0.02 < abs(before["errors"]["tpot_s.p50"])

@@ -201,8 +201,9 @@ def simulated_again(workload: Workload, device: str, timing: dict[str, Any]) -> 
     with TemporaryDirectory() as folder:
         simulate(workload, Path(folder), calibration, None)
         made = {entry["allocator"]: entry for entry in open_directory(folder).summary()}
-    runs = [replace(run, simulated=figures(made[run.label])) for run in gathered([timing]).runs]
-    return Timing(calibration, runs).as_json()
+    before = gathered([timing])
+    runs = [replace(run, simulated=figures(made[run.label])) for run in before.runs]
+    return replace(before, calibration=calibration, runs=runs).as_json()
 
 
 def attempt(bench: Bench, piece: Piece, options: argparse.Namespace, console: Console) -> dict[str, Any] | None:
