@@ -54,7 +54,7 @@ def test_a_run_is_kept_on_the_quietest_core_and_watched() -> None:
         assert os.sched_getaffinity(0) == {quiet.cores[0]}
         time.sleep(0.1)
     assert os.sched_getaffinity(0) == before
-    assert 0 <= watch.share < 1
+    assert 0 <= watch.share <= 1  # all of it, on a machine that has much else to do
 
 
 @linux
