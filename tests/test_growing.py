@@ -78,12 +78,25 @@ def test_a_sequence_that_leaves_no_room_for_its_copy_can_never_run() -> None:
     refusal = allocator.never(request, 17)
     assert refusal is not None
     assert refusal.reason is Reason.NEVER
+    assert allocator.never(Ask(CONTENT, 16, 16, whole=51), 16) == allocator.too_long(51)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_second_set_takes_what_another_sequence_as_long_would(missing: int) -> None:
+    both = ceil(SEGMENTS.small * (16 + 16) + 4)
+    allocator = GrowingAllocator(both - missing, 1, 50, kv_tensors=4, tensor_token_bytes=32 * 1024)
+    answer = allocator.fork(admit(allocator, 16))
+    assert isinstance(answer, Refusal) if missing else isinstance(answer, Grant) and answer.copied == 16
 
 
 def test_what_lacks_is_told_in_blocks() -> None:
     allocator = GrowingAllocator(32, 1, 50, kv_tensors=4, tensor_token_bytes=32 * 1024)
     admit(allocator, 16)
     assert allocator.admit(Ask(CONTENT, 16, 16)) == Refusal(Reason.BLOCKS, 17, 6)
+    rows = np.array([admit(allocator, 5), admit(allocator, 1)])
+    growth = allocator.grow(rows, np.array([6, 11]))
+    more = SEGMENTS.small * (16 + 6 + 11) + 4 - 32
+    assert (growth.granted, growth.refusal) == (1, Refusal(Reason.BLOCKS, ceil(SEGMENTS.small * 10), ceil(more)))
 
 
 def test_a_leap_stops_where_memory_ends() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from allocators import registry
-from allocators.answers import Grant, Mappings
+from allocators.answers import Grant, Mappings, Reason, Refusal
 from allocators.errors import CorruptionError
 from allocators.virtual import VirtualAllocator
 from analysis.figures import group, page_calls
@@ -93,6 +93,31 @@ def test_a_sequence_starts_in_the_smallest_range_that_has_enough() -> None:
     assert allocator.table.row(admit(allocator, 20)).tolist()[:3] == pages[1], "none has enough: the largest"
     assert allocator.mappings().mapped == 80
     audit(allocator)
+
+
+def test_who_cannot_grow_is_told_what_itself_needs_and_what_lacks() -> None:
+    allocator = make(groups=4)
+    rows = ints([admit(allocator, 4), admit(allocator, 4)])
+    growth = allocator.grow(rows, ints([8, 16]))
+    assert (growth.granted, growth.refusal) == (1, Refusal(Reason.BLOCKS, 3, 2))
+    assert allocator.table.length[rows].tolist() == [8, 4]
+    growth = allocator.grow(rows, ints([41, 5]))
+    assert (growth.granted, growth.refusal) == (0, allocator.too_long(41))
+
+
+def test_calls_are_foretold_as_long_as_idle_ranges_suffice() -> None:
+    allocator = make(groups=4)
+    allocator.release(admit(allocator, 8))
+    row, other = admit(allocator, 4), admit(allocator, 8)
+    assert len(allocator.table.row(row)) == 1, "one more of its range lies ahead"
+    assert allocator.calls([row]) == Mappings(0)
+    assert allocator.calls([other]) is None, "a range in use must give up a group"
+    allocator = make(groups=3)
+    rows = [admit(allocator, 4) for _ in range(3)]
+    allocator.release(rows[0])
+    assert allocator.calls([rows[1]]) == Mappings(10, 10)
+    allocator.append([rows[1]])
+    assert allocator.mappings() == Mappings(40, 10)
 
 
 def test_idle_pages_are_taken_back_when_none_is_left_over() -> None:

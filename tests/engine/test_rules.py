@@ -75,6 +75,18 @@ def test_a_prompt_beyond_the_budget_is_refused_where_there_is_a_budget(
     assert sink.tables["requests"]["reason"] == ["longer than a step's token budget" if refused else ""]
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("samples", [1, 2])
+def test_no_more_sequences_run_at_once_than_there_are_seats(
+    scheduler: str, samples: int, engine: dict[str, bool]
+) -> None:
+    limits = replace(LIMITS, max_num_seqs=3, max_num_batched_tokens=64)
+    setup = replace(POOL, scheduler=scheduler, limits=limits, slots=400)
+    outcome, sink = setup.run(ask(*[(0, 3, 4, samples)] * 5), **engine)
+    assert outcome.finished == 5
+    assert max(sink.tables["steps"]["running"]) == 3 // samples * samples
+
+
 def test_what_has_grown_beyond_the_budget_comes_back_in_a_step_of_its_own(engine: dict[str, bool]) -> None:
     """Two prompts of 14 fill the pool; the newest is preempted with more tokens than a step may compute together."""
     for scheduler in ("vllm-v0", "vllm-v1"):
