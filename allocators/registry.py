@@ -29,11 +29,11 @@ from allocators.answers import Measure
 from allocators.base import Allocator
 from allocators.errors import AllocatorError
 from allocators.options import Option, Value, meant, resolve
+from allocators.plugins import ALLOCATORS, PluginError, declared, described, imported
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-GROUP = "kvsim.allocators"
 REQUIRED = ("admit", "can_grow", "check", "grow", "never", "release", "usage")
 """The verbs that `Allocator` leaves to its subclasses."""
 
@@ -83,15 +83,15 @@ BUILT_IN = BuiltIn(
 
 def names() -> list[str]:
     """Return every kind that is installed, built-in ones first; imports no plug-in."""
-    return [*BUILT_IN, *(name for name in _plugins() if name not in BUILT_IN)]
+    return [*BUILT_IN, *(name for name in declared(ALLOCATORS) if name not in BUILT_IN)]
 
 
 def kinds() -> dict[str, type[Allocator]]:
     """Return every kind that works, built-in ones first.  Imports all plug-ins; warns of broken ones."""
     found = dict(BUILT_IN)
-    for name, points in _plugins().items():
+    for name, points in declared(ALLOCATORS).items():
         try:
-            found[name] = _load(name, points)
+            found[name] = _load(points)
         except AllocatorError as error:
             warnings.warn(str(error), RuntimeWarning, stacklevel=2)
     return found
@@ -106,8 +106,8 @@ def find(kind: str) -> type[Allocator]:
     """
     if kind in BUILT_IN:
         return BUILT_IN[kind]
-    if points := _plugins().get(kind):
-        return _load(kind, points)
+    if points := declared(ALLOCATORS).get(kind):
+        return _load(points)
     raise AllocatorError(f"unknown allocator {kind}{meant(kind, names())}; known: {', '.join(names())}")
 
 
@@ -152,43 +152,18 @@ def create(
     )
 
 
-def _plugins() -> dict[str, list[EntryPoint]]:
-    """Group installed entry points by kind; the same one seen twice on the path counts once."""
-    from importlib.metadata import entry_points  # noqa: PLC0415  (start-up time of runs without plug-ins)
-
-    found: dict[str, list[EntryPoint]] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
-        same = found.setdefault(point.name, [])
-        if all(point.value != other.value for other in same):
-            same.append(point)
-    return found
-
-
-def _load(kind: str, points: list[EntryPoint]) -> type[Allocator]:
+def _load(points: list[EntryPoint]) -> type[Allocator]:
     """Import a plug-in and make sure that it can be used, or say in one line why not."""
-    point = points[0]
-    where = f"allocator plug-in {kind} = {point.value}"
-    if kind in BUILT_IN:
-        raise AllocatorError(f"{where}: the name belongs to a built-in allocator")
-    if len(points) > 1:
-        raise AllocatorError(f"{where}: {points[1].value} takes the same name")
+    where = described(points, "allocator")
     try:
-        cls = point.load()
-    except Exception as error:  # importing a stranger's code can fail in any way
-        raise AllocatorError(f"{where}: cannot be imported: {type(error).__name__}: {_first_line(error)}") from error
-    if not (isinstance(cls, type) and issubclass(cls, Allocator)):
-        raise AllocatorError(f"{where}: is not a subclass of allocators.base.Allocator")
+        cls = imported(points, "allocator", Allocator, BUILT_IN)  # type: ignore[type-abstract]  # never made
+    except PluginError as error:
+        raise AllocatorError(str(error)) from error.__cause__
     if lacking := [verb for verb in REQUIRED if getattr(cls, verb) is getattr(Allocator, verb)]:
         raise AllocatorError(f"{where}: lacks {', '.join(lacking)}")
-    if getattr(cls, "kind", None) != kind:
-        raise AllocatorError(f"{where}: its kind is {getattr(cls, 'kind', 'not set')!r}, not {kind!r}")
     for name, option in cls.options.items():
         if not isinstance(option, Option):
             raise AllocatorError(f"{where}: option {name}: it is no Option")
         if fault := option.fault(option.default):
             raise AllocatorError(f"{where}: option {name}: its default {fault}")
     return cls
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["no message"])[0]

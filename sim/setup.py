@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from allocators.base import Allocator
 from allocators.errors import AllocatorError
 from allocators.groups import Group
+from allocators.plugins import PluginError
 from allocators.registry import create, measure
 from analysis.published import faults
 from sim.calibration import find_calibration, load_captured, load_coefficients
@@ -23,7 +24,7 @@ from sim.errors import UserError
 from sim.models.geometry import Geometry, resolve_model
 from sim.pool import Pool, make_pool
 from sim.replays import Replays
-from sim.schedulers import SCHEDULERS, Limits, Scheduler
+from sim.schedulers import Limits, Scheduler, find_scheduler
 from sim.shapes import shapes_for
 from workloads.labels import labels as label_all
 
@@ -72,7 +73,7 @@ class Case:
 
     def make_scheduler(self) -> Scheduler:
         """Make a fresh scheduler."""
-        return SCHEDULERS[self.scheduler](self.limits)
+        return find_scheduler(self.scheduler)(self.limits)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,11 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     cases = []
     for label, spec in zip(labels, workload.allocators, strict=True):
         scheduler = spec.scheduler or engine.scheduler
-        chunked = scheduler == "vllm-v1" if engine.chunked_prefill is None else engine.chunked_prefill
+        try:
+            chunks = find_scheduler(scheduler).chunks
+        except PluginError as error:
+            raise UserError(f"scheduler: {error}") from error
+        chunked = chunks if engine.chunked_prefill is None else engine.chunked_prefill
         max_model_len = engine.max_model_len or geometry.max_model_len
         limits = Limits(
             max_num_seqs=engine.max_num_seqs,

@@ -1,4 +1,4 @@
-"""A stranger's allocator, from its own wheel: listed, run, its options checked, its conduct too."""
+"""A stranger's allocator and scheduler, from their own wheel: listed, run, options checked, conduct too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +67,51 @@ def test_it_runs_beside_the_others(site: Path, tmp_path: Path) -> None:
     assert internal[0] > internal[1] == 0, "half as much again is reserved, and never used"
 
 
+def median_ttft(path: Path) -> float:
+    """Median seconds to the first token."""
+    table = pq.read_table(path, columns=["arrival_s", "first_token_s"]).to_pandas()
+    return float((table.first_token_s - table.arrival_s).median())
+
+
+def test_a_scheduler_is_listed_and_runs_leaping_as_step_by_step(site: Path, tmp_path: Path) -> None:
+    done = python(site, "-m", "sim", "list", "schedulers", "--json")
+    assert "shortest-first" in done.stdout, done.stderr
+    file = tmp_path / "workload.yaml"
+    file.write_text(
+        WORKLOAD.replace("{kind: worst-fit, headroom: 1.5}", "{kind: paged, scheduler: shortest-first}")
+        .replace("{kind: contiguous, reserve: oracle, placement: best-fit}", "{kind: paged, scheduler: vllm-v1}")
+        .replace("kv_memory_gib: 1", "kv_memory_gib: 0.05")
+        .replace("count: 40", "count: 80")
+    )
+    both = """
+import sys
+from pathlib import Path
+import pyarrow.parquet as pq
+from sim.runner import run_case
+from sim.setup import prepare
+from workloads.generate import requests
+from workloads.loader import load
+setup = prepare(load(sys.argv[1]))
+case, made = setup.cases[0], requests(setup.workload, 0)
+tables = []
+for leaps in (True, False):
+    folder = Path(sys.argv[2]) / str(leaps)
+    run_case(setup, case, made, folder, leaps=leaps)
+    tables.append({path.name: pq.read_table(path) for path in folder.glob("*.parquet")})
+assert tables[0] and all(tables[0][name].equals(tables[1][name]) for name in tables[0])
+"""
+    done = python(site, "-c", both, str(file), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    done = python(site, "-m", "sim", "run", str(file), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    runs = json.loads((tmp_path / "out" / "summary.json").read_text())["runs"]
+    assert [run["scheduler"] for run in runs] == ["shortest-first", "vllm-v1"]
+    assert all(run["requests"]["finished"] == 80 for run in runs)
+    folders = [each["dir"] for each in json.loads((tmp_path / "out" / "manifest.json").read_text())["runs"]]
+    waits = [median_ttft(tmp_path / "out" / folder / "requests.parquet") for folder in folders]
+    assert waits[0] < waits[1], "short ones overtake"
+
+
 def test_its_options_are_checked_like_any_other(site: Path, tmp_path: Path) -> None:
     file = tmp_path / "workload.yaml"
     file.write_text(WORKLOAD.replace("headroom: 1.5", "headroom: 9"))
@@ -86,3 +132,8 @@ def test_without_it_nothing_has_changed(tmp_path: Path) -> None:
     done = python(tmp_path, "-m", "sim", "list", "allocators", "--json")
     assert done.returncode == 0, done.stderr
     assert "worst-fit" not in done.stdout
+    file = tmp_path / "workload.yaml"
+    file.write_text(WORKLOAD.replace("{kind: worst-fit, headroom: 1.5}", "{kind: paged, scheduler: shortest-first}"))
+    done = python(tmp_path, "-m", "sim", "check", str(file))
+    assert done.returncode == 2
+    assert "must be one of static, orca, vllm-v0, vllm-v1, got 'shortest-first'" in done.stderr

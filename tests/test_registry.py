@@ -12,6 +12,11 @@ from allocators.base import Allocator
 from allocators.docs import class_doc, module_doc
 from allocators.errors import AllocatorError
 from allocators.options import BLOCK_SIZE, Option, meant, resolve
+from allocators.plugins import ALLOCATORS, SCHEDULERS, PluginError
+from sim.errors import UserError
+from sim.schedulers import find_scheduler, schedulers
+from sim.setup import prepare
+from workloads.loader import load
 
 
 class Stranger(registry.find("paged")):  # type: ignore[misc] # a class looked up by name
@@ -29,15 +34,15 @@ class A(PagedAllocator): kind, options = "broken", {"x": Option(int, "one", "a n
 class Installer:
     """Puts distributions with entry points where Python finds them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, group: str = ALLOCATORS) -> None:
+        self.folder, self.group = folder, group
 
     def __call__(self, name: str, value: str, code: str = "", package: str = "") -> None:
         package = package or name.replace("-", "_")
         info = self.folder / f"{package}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {value}\n")
+        (info / "entry_points.txt").write_text(f"[{self.group}]\n{name} = {value}\n")
         if code:
             (self.folder / f"{value.partition(':')[0]}.py").write_text(code)
 
@@ -118,6 +123,45 @@ def test_a_plug_in_that_is_installed_twice_counts_once(install: Installer) -> No
     install("stranger", "tests.test_registry:Stranger", package="one")
     install("stranger", "tests.test_registry:Stranger", package="two")
     assert registry.find("stranger").kind == "stranger"
+
+
+@pytest.mark.parametrize(
+    ("value", "code", "words"),
+    [
+        ("kvsim_test_absent:A", "", "cannot be imported: ModuleNotFoundError"),
+        ("tests.test_registry:Stranger", "", r"is not a subclass of sim\.schedulers\.base\.Scheduler"),
+        (
+            "kvsim_test_idle:A",
+            "from sim.schedulers import Scheduler\nclass A(Scheduler): kind = 'broken'",
+            "lacks plan",
+        ),
+        ("sim.schedulers:Orca", "", "its kind is 'orca', not 'broken'"),
+    ],
+)
+def test_a_broken_scheduler_is_one_line_and_troubles_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, code: str, words: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    Installer(tmp_path, SCHEDULERS)("broken", value, code)
+    with pytest.raises(PluginError, match=f"scheduler plug-in broken = {value}: .*{words}"):
+        find_scheduler("broken")
+    with pytest.warns(RuntimeWarning, match=words):
+        found = schedulers()
+    assert [*found] == ["static", "orca", "vllm-v0", "vllm-v1"]
+    text = (
+        "name: w\nmodel: llama-3.2-1b\ndevice: {name: h100-80gb, kv_memory_gib: 1}\nengine: {scheduler: broken}\n"
+        "requests: {count: 1, arrivals: {kind: batch}, lengths: {kind: fixed, prompt: 1, output: 1}}\n"
+        "allocators: [{kind: paged}]\n"
+    )
+    (tmp_path / "w.yaml").write_text(text)
+    with pytest.raises(UserError, match=f"scheduler: scheduler plug-in broken = {value}: .*{words}"):
+        prepare(load(tmp_path / "w.yaml"))
+
+
+def test_a_scheduler_that_nobody_has_is_told_what_was_meant() -> None:
+    with pytest.raises(PluginError, match="unknown scheduler 'vllm-v2'"):
+        find_scheduler("vllm-v2")
+    assert find_scheduler("vllm-v1") is schedulers()["vllm-v1"]
 
 
 def test_an_unknown_kind_is_told_what_was_meant() -> None:

@@ -7,20 +7,39 @@ included); this module only carries those declarations into the schema.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from allocators.errors import AllocatorError
 from allocators.options import Value, meant
+from allocators.plugins import SCHEDULERS as PLUGINS
+from allocators.plugins import declared
 from allocators.registry import find
 from workloads.spec import Spec
 
 Fault: TypeAlias = tuple[Literal["bad_option", "unknown_option"], str, Any, str]
 """What is wrong: the kind of fault, the key, its value, and the message."""
 
-Scheduler: TypeAlias = Literal["static", "orca", "vllm-v0", "vllm-v1"]
+SCHEDULERS = ("static", "orca", "vllm-v0", "vllm-v1")
+"""Those that come with the simulator; other packages may add some."""
+
+
+def _scheduler(name: str) -> str:
+    """Check that there is a scheduler of some name."""
+    if name in SCHEDULERS:
+        return name
+    known = [*SCHEDULERS, *(plugin for plugin in declared(PLUGINS) if plugin not in SCHEDULERS)]
+    if name not in known:
+        why = f"must be one of {', '.join(known)}, got {name!r}{meant(name, known)}"
+        raise PydanticCustomError("unknown_scheduler", "{why}", {"why": why})
+    return name
+
+
+Scheduler: TypeAlias = Annotated[
+    str, AfterValidator(_scheduler), WithJsonSchema({"enum": [*SCHEDULERS], "type": "string"})
+]
 Preemption: TypeAlias = Literal["recompute", "swap"]
 
 

@@ -20,7 +20,7 @@ from sim.coefficients import Coefficients
 from sim.devices import GIB, shipped_devices
 from sim.models.geometry import resolve_model
 from sim.models.shipped import shipped_models
-from sim.schedulers import SCHEDULERS
+from sim.schedulers import schedulers as all_schedulers
 from workloads.loader import load, presets
 from workloads.schema import PRESETS
 from workloads.trace import Trace
@@ -122,7 +122,7 @@ def _described(option: Row) -> Row:
 
 def schedulers() -> list[Row]:
     """List schedulers."""
-    return [{"scheduler": kind, "what": _first_line(class_doc(cls))} for kind, cls in SCHEDULERS.items()]
+    return [{"scheduler": kind, "what": _first_line(class_doc(cls))} for kind, cls in all_schedulers().items()]
 
 
 def models() -> list[Row]:

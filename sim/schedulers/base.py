@@ -47,6 +47,8 @@ class Scheduler(ABC):
     kind: ClassVar[str]
     holds_finished: ClassVar[bool] = False
     """Whether finished jobs keep their memory until the whole batch is done."""
+    chunks: ClassVar[bool] = False
+    """Whether it computes prompts over several steps, if the workload does not say."""
     has_budget: ClassVar[bool] = True
     """Whether `Limits.max_num_batched_tokens` bounds a step."""
 

@@ -25,6 +25,7 @@ class VllmV1(Scheduler):
     """Token budget, chunked prefill, decodes first, preempt the newest."""
 
     kind: ClassVar[str] = "vllm-v1"
+    chunks: ClassVar[bool] = True
 
     def plan(self, serving: Serving) -> Plan:
         """Fill one step within `max_num_batched_tokens`."""

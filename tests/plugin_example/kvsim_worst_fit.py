@@ -1,4 +1,7 @@
-"""Worst fit: reserve a multiple of the true output, and cut it from the longest hole there is."""
+"""Worst fit: reserve a multiple of the true output, and cut it from the longest hole there is.
+
+And a scheduler that lets the shortest prompt in first.
+"""
 
 from math import ceil
 from typing import ClassVar
@@ -6,6 +9,9 @@ from typing import ClassVar
 from allocators.holes import FirstFit
 from allocators.options import BLOCK_SIZE, Option
 from allocators.reserving import RunAllocator
+from sim.engine.plan import Plan
+from sim.engine.serving import Serving
+from sim.schedulers import VllmV1
 
 
 class WorstFit(FirstFit):
@@ -35,3 +41,16 @@ class WorstFitAllocator(RunAllocator):
     def reservation(self, prompt: int, output: int | None) -> int:
         """Token slots for the prompt, and for `headroom` times the output."""
         return min(self.max_model_len, prompt + ceil(self.headroom * self.told(output)) - 1)
+
+
+class ShortestFirst(VllmV1):
+    """vLLM's V1 scheduler, the shortest waiting request before all others."""
+
+    kind: ClassVar[str] = "shortest-first"
+
+    def plan(self, serving: Serving) -> Plan:
+        """Fill one step."""
+        waiting = sorted(serving.waiting, key=lambda job: job.known)
+        serving.waiting.clear()
+        serving.waiting.extend(waiting)
+        return super().plan(serving)
