@@ -19,8 +19,9 @@ from sim.errors import UserError
 from sim.models.geometry import resolve_model
 from sim.replays import Replay, Replays
 from sim.runner import run_case
+from sim.schedulers import Limits
 from sim.setup import prepare
-from sim.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, padded_sizes
+from sim.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, padded_sizes, shapes_for
 from workloads.generate import requests as make_requests
 from workloads.schema import Workload
 
@@ -63,7 +64,8 @@ def test_many_contexts_at_once_give_the_same_to_the_last_bit(decodes: int) -> No
     curve = made().decoding(decodes)
     assert curve is not None
     contexts = np.sort(np.random.default_rng(0).integers(1, 200_000, 500)).astype(np.float64)
-    for some in (contexts, contexts[:9], contexts[200:210], contexts[-3:], contexts[:1]):
+    fewer = np.array([1.0, 2.0])  # than any lanes of the shape, all taken, attend to
+    for some in (contexts, contexts[:9], contexts[200:210], contexts[-3:], contexts[:1], fewer):
         assert curve.at_each(some).tolist() == [curve.at(int(context)) for context in some]
 
 
@@ -84,6 +86,29 @@ def test_one_chunk_is_told_from_many_where_attention_may_split_it() -> None:
     assert replays.mixed(10, 1016, 100, 1, 100) == pytest.approx((5.16 + 0.128 + 1) * MS)
     assert replays.mixed(10, 16, 2000, 1, 2000) is None
     assert replays.mixed(10, 16, 400, 9, 400) is None
+
+
+def test_a_larger_shape_that_is_faster_stands_in() -> None:
+    slow = [
+        replay._replace(seconds=9 * MS)
+        if replay.decodes == 24 or (replay.decodes, replay.tokens) == (16, 64)
+        else replay
+        for replay in measured()
+    ]
+    replays = Replays(Shapes(64, 1024), slow)
+    curve = replays.decoding(20)
+    assert curve is not None
+    assert curve.at(1) == pytest.approx(5.32 * MS)
+    assert replays.mixed(10, 16, 50, 1, 50) == pytest.approx((5.16 + 0.096) * MS)
+
+
+@pytest.mark.parametrize(
+    ("budget", "length", "longest"), [(512, 100, 512), (64, 600, 512), (64, 6000, 1024), (4096, 40, 320)]
+)
+def test_chunks_are_padded_as_far_as_a_budget_or_whole_prompts_reach(budget: int, length: int, longest: int) -> None:
+    shapes = shapes_for(Limits(max_num_seqs=8, max_num_batched_tokens=budget, max_model_len=length))
+    assert max(shape.tokens for shape in shapes.all) == longest
+    assert max(shape.decodes for shape in shapes.all) == 8
 
 
 def test_a_shape_that_was_not_measured_takes_as_long_as_the_next_larger_one() -> None:
