@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from sim.captured import CapturedStep
 from sim.coefficients import Coefficients
 from sim.cost import Load
 from sim.devices import resolve_device
 from sim.errors import UserError, suggest
-from sim.replays import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,7 @@ class Calibration:
     """What the cost model says with these coefficients, for each point."""
     parameters: int = 0
     """Weights of the model, by which it is known again."""
-    captured: tuple[Replay, ...] = field(default=(), repr=False)
+    captured: tuple[CapturedStep, ...] = field(default=(), repr=False)
     """Steps of captured shapes."""
 
     @property
@@ -133,24 +133,24 @@ def load_coefficients(path: Path) -> Coefficients:
     return Coefficients().changed(_read(path)["coefficients"], str(path))
 
 
-def load_captured(path: Path, geometry: Geometry, device: Device) -> tuple[Replay, ...]:
+def load_captured(path: Path, geometry: Geometry, device: Device) -> tuple[CapturedStep, ...]:
     """Read how long captured steps take; nothing of another model or device.  Raises UserError."""
     content = _read(path)
     if "captured" not in content:
         return ()
-    parameters, replays = _captured(path, content["captured"])
+    parameters, steps = _captured(path, content["captured"])
     measured = content.get("model"), content.get("dtype"), content.get("dtype"), parameters, 1
     served = geometry.name, geometry.model.dtype, geometry.kv_dtype, geometry.parameters, geometry.tensor_parallel
     if measured != served:
         return ()
     where = resolve_device(content.get("peaks") or {"name": content.get("device")})
-    return replays if (where.bandwidth, where.flops) == (device.bandwidth, device.flops) else ()
+    return steps if (where.bandwidth, where.flops) == (device.bandwidth, device.flops) else ()
 
 
-def _captured(path: Path, table: Mapping[str, Any]) -> tuple[int, tuple[Replay, ...]]:
+def _captured(path: Path, table: Mapping[str, Any]) -> tuple[int, tuple[CapturedStep, ...]]:
     """Read the weights of the model and the steps of captured shapes.  Raises UserError."""
     try:
-        parameters, steps = table["parameters"], tuple(map(_replay, table["steps"]))
+        parameters, steps = table["parameters"], tuple(map(_step, table["steps"]))
     except KeyError as error:
         raise UserError(f"{path}: captured: {error.args[0]} is missing") from None
     except (TypeError, ValueError) as error:
@@ -160,16 +160,16 @@ def _captured(path: Path, table: Mapping[str, Any]) -> tuple[int, tuple[Replay, 
     return parameters, steps
 
 
-def _replay(row: list[Any]) -> Replay:
+def _step(row: list[Any]) -> CapturedStep:
     """Make sure that a row of the file is a step.  Raises ValueError or TypeError."""
     *counts, seconds = row
-    whole = len(counts) == len(Replay._fields) - 1 and all(type(count) is int and count >= 0 for count in counts)
+    whole = len(counts) == len(CapturedStep._fields) - 1 and all(type(count) is int and count >= 0 for count in counts)
     if not whole or type(seconds) not in {int, float} or not 0 < seconds < math.inf:
-        raise ValueError(f"{row!r} is not {', '.join(Replay._fields)}")
+        raise ValueError(f"{row!r} is not {', '.join(CapturedStep._fields)}")
     decodes, tokens, chunks, context = counts
     if not decodes + tokens or bool(tokens) != bool(chunks):
         raise ValueError(f"{row!r} is no step: chunks have tokens, and something is computed")
-    return Replay(decodes, tokens, chunks, context, float(seconds))
+    return CapturedStep(decodes, tokens, chunks, context, float(seconds))
 
 
 def fitted_in(path: Path) -> tuple[str, ...]:
@@ -271,7 +271,7 @@ def text_of(calibration: Calibration) -> str:
             f"parameters = {calibration.parameters}",
             "# [decodes, tokens of chunks, chunks, K/V tokens that the decodes attend to, seconds]",
             "steps = [",
-            *(f"  {_value(replay)}," for replay in sorted(calibration.captured)),
+            *(f"  {_value(step)}," for step in sorted(calibration.captured)),
             "]",
         ]
     return "\n".join([*lines, ""])

@@ -34,7 +34,7 @@ REPLAYED = frozenset(
     }
 )
 """Coefficients of what a captured step does.  Where a calibration has measured how long such a step takes, they do not
-count, so whoever sets one does without that (`sim.replays`)."""
+count, so whoever sets one does without that (`sim.captured`)."""
 
 
 def _coefficient(default: float, meaning: str, source: str) -> float:

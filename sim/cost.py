@@ -23,8 +23,8 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
                 each doubling from 64 KiB on, and small_page_unmap_s.  Those that were foreseen count as far as they
                 take longer than the step before, which they run beside
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
-    replays     a step of a captured shape takes what it was measured to take (`sim.replays`), where a calibration knows
-                that, and only what chunks attend to before their own tokens, moves and waiting are added
+    captured    where a calibration knows it, a step of a captured shape takes what it was measured to take
+                (`sim.captured`); only what chunks attend to before their own tokens, moves and waiting are added
     launches    a step that prefills more than captured_tokens takes at least step_overhead_s + launch_layer_s x
                 layers, moves aside, less run_ahead x the step before it if that ran decodes alone; where attention
                 goes sequence by sequence, any step at least step_overhead_s + (separate_launch_layer_s +
@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from allocators.answers import Mappings
+    from sim.captured import CapturedSteps
     from sim.devices import Device
     from sim.models.geometry import Geometry
-    from sim.replays import Replays
 
     Ints = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
@@ -139,7 +139,7 @@ class CostModel:
         separate: bool = False,
         block_size: int = USUAL_BLOCK,
         page_bytes: int = LARGE_PAGE,
-        replays: Replays | None = None,
+        captured: CapturedSteps | None = None,
     ) -> None:
         """Turn sizes, rates and coefficients into seconds for each unit of load.
 
@@ -152,7 +152,7 @@ class CostModel:
             block_size: token slots of one of its blocks.
             separate: whether attention goes sequence by sequence (`separate_launch_layer_s` applies).
             page_bytes: size of the physical pages that are mapped on demand, if any are.
-            replays: how long captured steps take, where that has been measured; else the roofline says so.
+            captured: how long captured steps take, where that has been measured; else the roofline says so.
 
         """
         self.geometry, self.device, self.attention = geometry, device, attention
@@ -169,7 +169,7 @@ class CostModel:
         self._separate = separate
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
         self._captured = c.captured_tokens
-        self._replays = replays
+        self._steps = captured
         self._host = c.prefill_host_s
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
         self._launch_sequence = layers * c.sequence_launch_layer_s if separate else 0.0
@@ -226,7 +226,7 @@ class CostModel:
 
     def step_ns(self, load: Load) -> int:
         """Nanoseconds of one step."""
-        replayed = None if self._replays is None else self._replayed(self._replays, load)
+        replayed = None if self._steps is None else self._replayed(self._steps, load)
         seconds = self._roofline(load) if replayed is None else replayed
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
             seconds += self._moves(load, max)
@@ -243,7 +243,7 @@ class CostModel:
         """
         if changing:
             load = load._replace(**changing)
-        if self._replays is not None:
+        if self._steps is not None:
             fields = np.broadcast_arrays(*load)
             each = zip(*(field.ravel().tolist() for field in fields), strict=True)
             return np.array([self.step_ns(Load(*values)) for values in each], np.int64).reshape(fields[0].shape)
@@ -275,7 +275,7 @@ class CostModel:
         """
         if self._windowed or self._separate:
             return self.leap_ns(Load(decode_seqs=seqs, samples=seqs), decode_context=contexts)
-        curve = None if self._replays is None else self._replays.decoding(seqs)
+        curve = None if self._steps is None else self._steps.decoding(seqs)
         if curve is None:
             seconds = contexts * max(self._full.decode_memory, self._full.decode_compute)
             seconds += self._alone(seqs)
@@ -339,18 +339,18 @@ class CostModel:
 
     def _launches(self, load: Load) -> bool:
         """Whether a step of a paged cache is launched kernel by kernel."""
-        if self._replays is None or not load.prefill_tokens:
+        if self._steps is None or not load.prefill_tokens:
             return bool(load.prefill_tokens > self._captured)
-        return self._replays.launches(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
+        return self._steps.launches(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
 
-    def _replayed(self, replays: Replays, load: Load) -> float | None:
+    def _replayed(self, captured: CapturedSteps, load: Load) -> float | None:
         """Seconds of a captured step but for moves, as measured; None if it is none."""
         decodes, context, tokens = load.decode_seqs, load.decode_context, load.prefill_tokens
         if not tokens:
-            curve = replays.decoding(decodes)
+            curve = captured.decoding(decodes)
             return None if curve is None else curve.at(context)
         chunks = max(1, load.prefill_seqs)
-        seconds = replays.mixed(decodes, context, tokens, chunks, load.prefill_context)
+        seconds = captured.mixed(decodes, context, tokens, chunks, load.prefill_context)
         if seconds is None:
             return None
         earlier = load.prefill_context - tokens

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sim.calibration import Point
+from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import Coefficients
 from sim.cost import CostModel, Load
-from sim.replays import Replay, Replays
 from sim.shapes import Shapes
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Evidence(NamedTuple):
     """Measured steps."""
 
     points: Sequence[Point]
-    replays: Replays | None
+    captured: CapturedSteps | None
     """How long those of them take that are captured; None to let the roofline say so."""
 
 
@@ -97,7 +97,7 @@ def fit(
     device: Device,
     *,
     captured_tokens: float = 0.0,
-    captured: Sequence[Replay] = (),
+    captured: Sequence[CapturedStep] = (),
 ) -> Fit:
     """Fit the cost model's coefficients to measured steps.
 
@@ -118,29 +118,29 @@ def fit(
     together = [point for point in points if point.route == "blocks"]
     apart = [point for point in points if point.route != "blocks"]
     found, names = replace(Coefficients(), **HELD, captured_tokens=captured_tokens), []
-    replays = _replays(captured)
+    known = _looked_up(captured)
     for part, wanted in ((together, TOGETHER), (apart, APART)):
         if part:
-            evidence = [Evidence(part, replays)]
+            evidence = [Evidence(part, known)]
             if captured and part is together:
-                plain = [replay for replay in captured if replay.chunks != 1]  # merging what was split is no roofline's
-                evidence.append(Evidence([_point(replay) for replay in plain], None))
+                plain = [step for step in captured if step.chunks != 1]  # merging what was split is no roofline's
+                evidence.append(Evidence([_point(step) for step in plain], None))
             found, fitted = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
             names += fitted
-    return Fit(found, tuple(names), tuple(seconds(points, geometry, device, found, replays).tolist()))
+    return Fit(found, tuple(names), tuple(seconds(points, geometry, device, found, known).tolist()))
 
 
-def _replays(captured: Sequence[Replay]) -> Replays | None:
+def _looked_up(captured: Sequence[CapturedStep]) -> CapturedSteps | None:
     """Look captured steps up in an engine as large as they reach."""
     if not captured:
         return None
-    most, tokens = max(replay.decodes for replay in captured), max(replay.tokens for replay in captured)
-    return Replays(Shapes(most, tokens), captured)
+    most, tokens = max(step.decodes for step in captured), max(step.tokens for step in captured)
+    return CapturedSteps(Shapes(most, tokens), captured)
 
 
-def _point(replay: Replay) -> Point:
+def _point(step: CapturedStep) -> Point:
     """Describe a captured step as any other."""
-    decodes, tokens, chunks, context, took = replay
+    decodes, tokens, chunks, context, took = step
     pairs = tokens * (tokens // max(1, chunks) + 1) // 2
     return Point("captured", Load(tokens, pairs, tokens, chunks, decodes, context, decodes + chunks), took)
 
@@ -170,7 +170,7 @@ def _search(
     trust = 1 / np.hypot(1, np.array([point.spread for point in points]) / NOISE)
 
     def predicted(coefficients: Coefficients) -> Floats:
-        return np.concatenate([seconds(some, geometry, device, coefficients, replays) for some, replays in evidence])
+        return np.concatenate([seconds(some, geometry, device, coefficients, known) for some, known in evidence])
 
     names = [name for name in wanted if _matters(name, start, predicted)]
     low, high = np.array([_bounds(name, device) for name in names]).T
@@ -204,12 +204,12 @@ def seconds(
     geometry: Geometry,
     device: Device,
     coefficients: Coefficients,
-    replays: Replays | None = None,
+    captured: CapturedSteps | None = None,
 ) -> Floats:
     """Say what the cost model makes of each point: float64[points], seconds."""
     found, separate = np.empty(len(points)), np.array([point.route != "blocks" for point in points])
     for apart in {*separate.tolist()}:
-        model = CostModel(geometry, device, coefficients, separate=apart, replays=None if apart else replays)
+        model = CostModel(geometry, device, coefficients, separate=apart, captured=None if apart else captured)
         some = separate == apart
         loads = np.array(
             [point.load for point, is_apart in zip(points, separate, strict=True) if is_apart == apart], np.int64

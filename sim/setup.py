@@ -17,20 +17,20 @@ from allocators.plugins import PluginError
 from allocators.registry import create, measure
 from analysis.published import faults
 from sim.calibration import find_calibration, load_captured, load_coefficients
+from sim.captured import CapturedSteps
 from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import LARGE_PAGE, USUAL_BLOCK, CostModel
 from sim.devices import Device, resolve_device
 from sim.errors import UserError
 from sim.models.geometry import Geometry, resolve_model
 from sim.pool import Pool, make_pool
-from sim.replays import Replays
 from sim.schedulers import Limits, Scheduler, find_scheduler
 from sim.shapes import shapes_for
 from workloads.labels import labels as label_all
 
 if TYPE_CHECKING:
     from allocators.options import Value
-    from sim.replays import Replay
+    from sim.captured import CapturedStep
     from workloads.allocator import AllocatorSpec
     from workloads.schema import Workload
 
@@ -85,7 +85,7 @@ class Setup:
     device: Device
     coefficients: Coefficients
     cases: tuple[Case, ...]
-    captured: tuple[Replay, ...] = ()
+    captured: tuple[CapturedStep, ...] = ()
     """Captured steps that the calibration has measured, if it is one of this model on this device."""
 
     def cost(self, allocator: Allocator) -> CostModel:
@@ -101,7 +101,9 @@ class Setup:
             block_size=USUAL_BLOCK if allocator.free_preemption else allocator.block_size,
             separate=separate,
             page_bytes=allocator.page_bytes or LARGE_PAGE,
-            replays=None if separate or not self.captured else Replays(shapes_for(self.cases[0].limits), self.captured),
+            captured=None
+            if separate or not self.captured
+            else CapturedSteps(shapes_for(self.cases[0].limits), self.captured),
         )
 
 
@@ -121,7 +123,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     device = resolve_device(workload.device.model_dump(exclude_none=True))
     engine = workload.engine
     coefficients = Coefficients()
-    captured: tuple[Replay, ...] = ()
+    captured: tuple[CapturedStep, ...] = ()
     if workload.costs.calibration is not None:
         path = find_calibration(workload.costs.calibration)
         coefficients = load_coefficients(path)

@@ -2,7 +2,7 @@
 
 A step has some sequences that say one token each and some chunks of prompts.  The number of
 either and the tokens of the chunks are its shape.  Real steps are padded to one of a few, and so
-is what the cost model says of them where it has been measured how long each takes (`sim.replays`).
+is what the cost model says of them where it has been measured how long each takes (`sim.captured`).
 """
 
 from __future__ import annotations

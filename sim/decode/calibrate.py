@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from sim.captured import CapturedStep
     from sim.decode.model import Decoder
-    from sim.replays import Replay
 
     Report = Callable[["Progress"], None]
 
@@ -93,19 +93,19 @@ def calibrate(
     demand_memory(where, sizes)
     decoder = load(model, geometry, where, base=base, seed=0)
     points: list[Point] = []
-    replays: list[Replay] = []
+    steps: list[CapturedStep] = []
     for number, setup in enumerate(setups):
         release(decoder.device)
         stage = Stage(decoder, setup, backend=attends, longest=extent.longest, seats=extent.seats)
         points += _measure(stage, extent, seconds * (0.2 if number else 0.6), progress)
         if geometry.window is None:  # what a window reads of a context is not in the tables
-            replays += stage.captured(extent.longest)
+            steps += stage.captured(extent.longest)
         del stage
     captured = host = 0.0
     if where.type == "cuda" and attends == "flashinfer":
         captured = float(MIXED_TOKENS[-1])
         host = prefill_host_s(decoder, _rehearsal(setups[0].workload), attends)
-    found = fit(points, geometry, resolve_device(words), captured_tokens=captured, captured=replays)
+    found = fit(points, geometry, resolve_device(words), captured_tokens=captured, captured=steps)
     return Calibration(
         model=geometry.name,
         dtype=geometry.model.dtype,
@@ -120,7 +120,7 @@ def calibrate(
         points=tuple(points),
         fitted_s=found.seconds,
         parameters=geometry.parameters,
-        captured=tuple(replays),
+        captured=tuple(steps),
     )
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from sim.captured import CapturedStep
 from sim.decode.device import finish
 from sim.decode.lanes import Lanes, blank
-from sim.replays import Replay
 from sim.shapes import Shape, Shapes
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class PaddedSteps:
         """How attention is planned, in words."""
         return self._backend.planning
 
-    def clock(self, longest: int, num_blocks: int) -> list[Replay]:
+    def clock(self, longest: int, num_blocks: int) -> list[CapturedStep]:
         """Measure a step of each captured shape, the middle of a few: decodes by what they read, chunks one and many.
 
         As in service it comes behind decodes, so that the host has told the device all about it by then.
@@ -118,12 +118,12 @@ class PaddedSteps:
         for shape in alone:
             for contexts in reads(shape.decodes, longest):
                 lanes = blank(shape, size, spare, contexts=contexts, blocks=num_blocks)
-                found.append(Replay(shape.decodes, 0, 0, int(contexts.sum()), self._clocked(lanes, before)))
+                found.append(CapturedStep(shape.decodes, 0, 0, int(contexts.sum()), self._clocked(lanes, before)))
         for shape in (shape for shape in self._captured if shape.chunks):
             for chunks in (1, shape.chunks):
                 lanes = blank(shape, size, spare, chunks=chunks)
                 seconds = self._clocked(lanes, before)
-                found.append(Replay(shape.decodes, shape.tokens, chunks, shape.decodes, seconds))
+                found.append(CapturedStep(shape.decodes, shape.tokens, chunks, shape.decodes, seconds))
         return found
 
     def _clocked(self, lanes: Lanes, before: Lanes) -> float:
@@ -163,7 +163,7 @@ class PaddedSteps:
 
 
 def _tried(graph: torch.cuda.CUDAGraph) -> int:
-    """Replay a graph twice; returns the nanoseconds that the second took on the device."""
+    """CapturedStep a graph twice; returns the nanoseconds that the second took on the device."""
     graph.replay()
     return round(_timed(graph.replay) * 1e9)
 

@@ -26,9 +26,9 @@ from workloads.requests import Requests
 
 if TYPE_CHECKING:
     from sim.calibration import Route
+    from sim.captured import CapturedStep
     from sim.cost import Load
     from sim.decode.model import Decoder
-    from sim.replays import Replay
     from sim.setup import Setup
 
 
@@ -125,7 +125,7 @@ class Stage:
         """Blocks on the host."""
         return self.allocator.host.pool.num_blocks if isinstance(self.allocator, SharingRows) else 0
 
-    def captured(self, longest: int) -> list[Replay]:
+    def captured(self, longest: int) -> list[CapturedStep]:
         """Measure steps of every captured shape, of sequences of up to `longest` tokens; none if none is captured."""
         if self._padded is None:
             return []

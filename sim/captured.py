@@ -31,7 +31,7 @@ SPLIT = 128
 least part that FlashInfer makes."""
 
 
-class Replay(NamedTuple):
+class CapturedStep(NamedTuple):
     """One measured step of a captured shape."""
 
     decodes: int
@@ -78,10 +78,10 @@ class Curve(NamedTuple):
         return max(0, bisect_right(self.contexts, context) - 1)
 
 
-class Replays:
+class CapturedSteps:
     """Times of the shapes of one engine."""
 
-    def __init__(self, shapes: Shapes, measured: Iterable[Replay]) -> None:
+    def __init__(self, shapes: Shapes, measured: Iterable[CapturedStep]) -> None:
         """Look the shapes of an engine up.
 
         Args:
@@ -139,7 +139,7 @@ class Replays:
         return seconds if curve is None else seconds + (curve.at(context) - curve.seconds[0])
 
 
-def _curve(points: list[Replay]) -> Curve:
+def _curve(points: list[CapturedStep]) -> Curve:
     """Join points of one shape, in order of their contexts, by lines; beyond the last the line before goes on."""
     last = {point.context: point.seconds for point in points}
     contexts, seconds = [*last], np.maximum.accumulate([*last.values()]).tolist()

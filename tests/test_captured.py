@@ -12,12 +12,12 @@ import pytest
 
 from allocators.paged import PagedAllocator
 from sim.calibration import Calibration, Point, load_calibration, load_captured, save_calibration
+from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import CostModel, Load
 from sim.devices import resolve_device
 from sim.errors import UserError
 from sim.models.geometry import resolve_model
-from sim.replays import Replay, Replays
 from sim.runner import run_case
 from sim.schedulers import Limits
 from sim.setup import prepare
@@ -30,23 +30,23 @@ H100 = resolve_device("h100-80gb")
 MS = 1e-3
 
 
-def measured(most: int = 64) -> list[Replay]:
+def measured(most: int = 64) -> list[CapturedStep]:
     """Steps of every shape: 5 ms, a tenth for each ten lanes and each hundred tokens, and 1 us for each K/V token."""
     points = [
-        Replay(size, 0, 0, size * each, (5 + size / 100) * MS + size * (each - 1) * 1e-6)
+        CapturedStep(size, 0, 0, size * each, (5 + size / 100) * MS + size * (each - 1) * 1e-6)
         for size in padded_sizes(most)
         for each in (1, 100, 1000)
     ]
     return points + [
-        Replay(size, tokens, chunks, size, (5 + size / 100 + tokens / 1000 + (chunks == 1 and tokens > 128)) * MS)
+        CapturedStep(size, tokens, chunks, size, (5 + size / 100 + tokens / 1000 + (chunks == 1 and tokens > 128)) * MS)
         for size in (*(size for size in MIXED_DECODES if size < most), most)
         for tokens in MIXED_TOKENS
         for chunks in (1, 8)
     ]
 
 
-def made(most: int = 64, tokens: int = 1024) -> Replays:
-    return Replays(Shapes(most, tokens), measured(most))
+def made(most: int = 64, tokens: int = 1024) -> CapturedSteps:
+    return CapturedSteps(Shapes(most, tokens), measured(most))
 
 
 def test_decodes_are_padded_and_times_between_contexts_lie_on_a_line() -> None:
@@ -70,36 +70,34 @@ def test_many_contexts_at_once_give_the_same_to_the_last_bit(decodes: int) -> No
 
 
 def test_a_dip_of_a_measurement_is_evened_out() -> None:
-    points = [Replay(4, 0, 0, 4, 5 * MS), Replay(4, 0, 0, 400, 4 * MS), Replay(4, 0, 0, 4000, 6 * MS)]
-    curve = Replays(Shapes(4, 32), points).decoding(4)
+    points = [CapturedStep(4, 0, 0, 4, 5 * MS), CapturedStep(4, 0, 0, 400, 4 * MS), CapturedStep(4, 0, 0, 4000, 6 * MS)]
+    curve = CapturedSteps(Shapes(4, 32), points).decoding(4)
     assert curve is not None
     assert [curve.at(context) / MS for context in (4, 400, 2200, 4000)] == pytest.approx([5, 5, 5.5, 6])
 
 
 def test_one_chunk_is_told_from_many_where_attention_may_split_it() -> None:
-    replays = made()
-    assert replays.mixed(0, 0, 448, 1, 448) == pytest.approx((5 + 0.448 + 1) * MS)
-    assert replays.mixed(0, 0, 400, 1, 400) == pytest.approx((5 + 0.448 + (400 / 448) ** 2) * MS)
-    assert replays.mixed(0, 0, 400, 4, 400) == pytest.approx((5 + 0.448) * MS)
-    assert replays.mixed(0, 0, 448, 4, 4000) == pytest.approx((5 + 0.448 + 1) * MS)
-    assert replays.mixed(10, 16, 100, 1, 100) == pytest.approx((5.16 + 0.128) * MS)
-    assert replays.mixed(10, 1016, 100, 1, 100) == pytest.approx((5.16 + 0.128 + 1) * MS)
-    assert replays.mixed(10, 16, 2000, 1, 2000) is None
-    assert replays.mixed(10, 16, 400, 9, 400) is None
+    steps = made()
+    assert steps.mixed(0, 0, 448, 1, 448) == pytest.approx((5 + 0.448 + 1) * MS)
+    assert steps.mixed(0, 0, 400, 1, 400) == pytest.approx((5 + 0.448 + (400 / 448) ** 2) * MS)
+    assert steps.mixed(0, 0, 400, 4, 400) == pytest.approx((5 + 0.448) * MS)
+    assert steps.mixed(0, 0, 448, 4, 4000) == pytest.approx((5 + 0.448 + 1) * MS)
+    assert steps.mixed(10, 16, 100, 1, 100) == pytest.approx((5.16 + 0.128) * MS)
+    assert steps.mixed(10, 1016, 100, 1, 100) == pytest.approx((5.16 + 0.128 + 1) * MS)
+    assert steps.mixed(10, 16, 2000, 1, 2000) is None
+    assert steps.mixed(10, 16, 400, 9, 400) is None
 
 
 def test_a_larger_shape_that_is_faster_stands_in() -> None:
     slow = [
-        replay._replace(seconds=9 * MS)
-        if replay.decodes == 24 or (replay.decodes, replay.tokens) == (16, 64)
-        else replay
-        for replay in measured()
+        step._replace(seconds=9 * MS) if step.decodes == 24 or (step.decodes, step.tokens) == (16, 64) else step
+        for step in measured()
     ]
-    replays = Replays(Shapes(64, 1024), slow)
-    curve = replays.decoding(20)
+    steps = CapturedSteps(Shapes(64, 1024), slow)
+    curve = steps.decoding(20)
     assert curve is not None
     assert curve.at(1) == pytest.approx(5.32 * MS)
-    assert replays.mixed(10, 16, 50, 1, 50) == pytest.approx((5.16 + 0.096) * MS)
+    assert steps.mixed(10, 16, 50, 1, 50) == pytest.approx((5.16 + 0.096) * MS)
 
 
 @pytest.mark.parametrize(
@@ -112,10 +110,10 @@ def test_chunks_are_padded_as_far_as_a_budget_or_whole_prompts_reach(budget: int
 
 
 def test_a_shape_that_was_not_measured_takes_as_long_as_the_next_larger_one() -> None:
-    replays = Replays(Shapes(48, 256), measured(64))  # beside chunks this engine pads to 48
-    assert replays.mixed(40, 48, 200, 2, 200) == pytest.approx((5.64 + 0.224) * MS)
+    steps = CapturedSteps(Shapes(48, 256), measured(64))  # beside chunks this engine pads to 48
+    assert steps.mixed(40, 48, 200, 2, 200) == pytest.approx((5.64 + 0.224) * MS)
     few = [point for point in measured() if point.decodes != 24 or point.tokens]
-    curve = Replays(Shapes(64, 32), few).decoding(20)
+    curve = CapturedSteps(Shapes(64, 32), few).decoding(20)
     assert curve is not None
     assert curve.at(1) == pytest.approx(5.32 * MS)
 
@@ -134,13 +132,13 @@ COEFFICIENTS = Coefficients(prefill_host_s=1e-3, launch_layer_s=0.4e-3, captured
 
 @pytest.mark.parametrize("load", LOADS)
 def test_a_leap_says_what_single_steps_do(load: Load) -> None:
-    model = CostModel(LLAMA, H100, COEFFICIENTS, replays=made())
+    model = CostModel(LLAMA, H100, COEFFICIENTS, captured=made())
     together = {name: np.array([getattr(each, name) for each in (load, LOADS[0])]) for name in Load._fields}
     assert model.leap_ns(Load(), **together).tolist() == [model.step_ns(load), model.step_ns(LOADS[0])]
 
 
 def test_decodes_leap_over_a_curve_as_they_step() -> None:
-    model = CostModel(LLAMA, H100, COEFFICIENTS, replays=made())
+    model = CostModel(LLAMA, H100, COEFFICIENTS, captured=made())
     for seqs in (3, 64, 65):
         contexts = np.arange(seqs * 10, seqs * 1500, seqs)
         steps = [model.step_ns(Load(decode_seqs=seqs, decode_context=each, samples=seqs)) for each in contexts.tolist()]
@@ -149,7 +147,7 @@ def test_decodes_leap_over_a_curve_as_they_step() -> None:
 
 
 def test_the_cost_model_looks_captured_steps_up_and_computes_all_others() -> None:
-    plain, looked = CostModel(LLAMA, H100, COEFFICIENTS), CostModel(LLAMA, H100, COEFFICIENTS, replays=made())
+    plain, looked = CostModel(LLAMA, H100, COEFFICIENTS), CostModel(LLAMA, H100, COEFFICIENTS, captured=made())
     assert looked.step_ns(LOADS[0]) == round((5.04 * MS + 896e-6) * 1e9)
     assert looked.step_ns(LOADS[2]) == round(
         (5.16 * MS + 0.224 * MS + MS * (200 / 224) ** 2 + 784e-6 + MS) * 1e9
@@ -163,27 +161,27 @@ def test_the_cost_model_looks_captured_steps_up_and_computes_all_others() -> Non
 
 
 def test_a_chunk_that_has_more_chunks_than_are_captured_is_launched_kernel_by_kernel() -> None:
-    model = CostModel(LLAMA, H100, replace(COEFFICIENTS, launch_layer_s=1.0), replays=made())
+    model = CostModel(LLAMA, H100, replace(COEFFICIENTS, launch_layer_s=1.0), captured=made())
     assert model.step_ns(Load(90, 450, 90, 9, samples=9)) >= LLAMA.layers * 1e9
     assert model.step_ns(Load(80, 400, 80, 8, samples=8)) < 1e9
 
 
 def test_a_chunk_longer_than_the_longest_shape_of_an_engine_is_launched_kernel_by_kernel() -> None:
-    model = CostModel(LLAMA, H100, replace(COEFFICIENTS, launch_layer_s=1.0), replays=made(tokens=1000))
+    model = CostModel(LLAMA, H100, replace(COEFFICIENTS, launch_layer_s=1.0), captured=made(tokens=1000))
     assert model.step_ns(Load(900, 405_450, 900, 1, samples=1)) >= LLAMA.layers * 1e9
     assert model.step_ns(Load(890, 396_495, 890, 1, samples=1)) < 1e9
 
 
 def test_a_captured_shape_that_was_not_measured_is_computed_but_not_launched() -> None:
     slow = replace(COEFFICIENTS, launch_layer_s=1.0)
-    wide = Replays(Shapes(512, 1024), measured())  # up to 64 decodes are known
-    model = CostModel(LLAMA, H100, slow, replays=wide)
+    wide = CapturedSteps(Shapes(512, 1024), measured())  # up to 64 decodes are known
+    model = CostModel(LLAMA, H100, slow, captured=wide)
     assert model.step_ns(Load(100, 5050, 100, 1, 300, 3000, 301)) < 1e9
     assert model.step_ns(Load(3000, 4_501_500, 3000, 1, 300, 3000, 301)) > 1e9
 
 
 def test_what_a_chunk_attends_to_before_its_own_tokens_is_added() -> None:
-    model = CostModel(LLAMA, H100, Coefficients(), replays=made())
+    model = CostModel(LLAMA, H100, Coefficients(), captured=made())
     alone = model.step_ns(Load(200, 20_100, 200, 1, samples=1))
     later = model.step_ns(Load(200, 20_100 + 200 * 3000, 3200, 1, samples=1))
     flops = 200 * 3000 * LLAMA.layers * 4 * LLAMA.heads * LLAMA.head_dim
@@ -235,8 +233,8 @@ def workload(path: Path, **changes: Any) -> Workload:
 def test_a_file_keeps_captured_steps(tmp_path: Path) -> None:
     path = calibrated(tmp_path / "one.toml")
     again = load_calibration(path)
-    assert [replay[:4] for replay in again.captured] == [replay[:4] for replay in sorted(measured(256))]
-    seconds = [[replay.seconds for replay in replays] for replays in (again.captured, sorted(measured(256)))]
+    assert [step[:4] for step in again.captured] == [step[:4] for step in sorted(measured(256))]
+    seconds = [[step.seconds for step in steps] for steps in (again.captured, sorted(measured(256)))]
     assert seconds[0] == pytest.approx(seconds[1], rel=1e-5)
     assert again.parameters == LLAMA.parameters
     path.write_text(path.read_text().replace("  [1, 0, 0, 1,", "  [1, 0, 0,"))
