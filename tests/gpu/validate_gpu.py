@@ -199,6 +199,7 @@ def attempt(job: Job, device: str, console: Console) -> dict[str, Any]:
     try:
         with TemporaryDirectory() as folder:
             result = run(job, device, Path(folder))
+            found: dict[str, Any] = json.loads(json.dumps(result.as_json()).replace(f"{folder}/", ""))
     except UserError as error:
         console.print(f"not run: {error}", markup=False)
         return {"passed": False, "error": str(error)}
@@ -209,7 +210,7 @@ def attempt(job: Job, device: str, console: Console) -> dict[str, Any]:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     show(result, console)
-    return result.as_json()
+    return found
 
 
 if __name__ == "__main__":
