@@ -32,6 +32,8 @@ NAME = 18
 """Columns of an allocator's name."""
 FIGURE = len("share.external+")
 """Columns of a figure's name, if it can be broken."""
+MARK = "*"
+"""Stands beside figures that mean little."""
 ROUNDING = 1e-6
 """Relative gap that rounding may leave in Little's law."""
 STYLES = {
@@ -143,9 +145,11 @@ def _offered(allocators: Sequence[Allocator]) -> str:
 def latency(allocators: Sequence[Allocator]) -> Table:
     """Normalized latency, TTFT, TPOT and ITL at p50 and p99, and how many requests meet the SLO, if there is one.
 
-    OVERLOADED stands beside figures that mean little.
+    Figures of a run that is OVERLOADED mean little, and are marked.
     """
-    table = plain("Latency", "ms/token: end-to-end latency / output tokens; gap: between two tokens, stalls included")
+    caption = "ms/token: end-to-end latency / output tokens; gap: between two tokens, stalls included"
+    marks = [one.verdict is Verdict.OVERLOADED for one in allocators]
+    table = plain("Latency", caption + (f"\n{MARK} OVERLOADED: grows with the length of the run" if any(marks) else ""))
     table.add_column("allocator", overflow="fold", min_width=12)
     columns = (
         ("ms/token", "normalized_latency_s", 1e3),
@@ -159,16 +163,17 @@ def latency(allocators: Sequence[Allocator]) -> Table:
     limited = any(math.isfinite(one.within_slo) for one in allocators)
     if limited:
         table.add_column("in SLO\n%", justify="right")
-    table.add_column("", no_wrap=True)
-    for one in allocators:
-        overloaded = one.verdict is Verdict.OVERLOADED
+    if any(marks):
+        table.add_column("", no_wrap=True)
+    for one, overloaded in zip(allocators, marks, strict=True):
         cells = [
             Text(short(scale * one.mean(f"{name}.{quantile}")), style="dim" if overloaded else "")
             for _, name, scale in columns
             for quantile in ("p50", "p99")
         ]
         cells += [Text(short(one.within_slo, 1))] if limited else []
-        table.add_row(_name(one), *cells, Text("OVERLOADED" if overloaded else "", style="bold red"))
+        cells += [Text(MARK if overloaded else "", style="bold red")] if any(marks) else []
+        table.add_row(_name(one), *cells)
     return table
 
 

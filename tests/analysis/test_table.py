@@ -33,7 +33,8 @@ def test_the_tables_fit_and_name_everything(toy: Path, width: int) -> None:
 def test_overload_stands_beside_the_latencies(toy: Path) -> None:
     latency = shown(toy).split("Latency")[1].split("Memory")[0]
     row = next(line for line in latency.splitlines() if line.strip().startswith("prealloc"))
-    assert "OVERLOADED" in row
+    assert row.rstrip().endswith("*")
+    assert "* OVERLOADED" in latency
 
 
 def test_published_figures_stand_beside_simulated_ones(toy: Path) -> None:
