@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 CALIBRATIONS = Path(__file__).parent / "data" / "calibrations"
-SECONDS = 30.0
+SECONDS = 20.0
 """What measuring takes in all, if nobody says otherwise; a step is repeated less often where that would not do."""
 WANTED = f"wanted a TOML file with schema = {SCHEMA} and a table [coefficients]"
 
