@@ -10,8 +10,8 @@ import pytest
 
 from allocators.answers import Ask, Grant, Refusal
 from allocators.content import Segments
-from allocators.errors import CorruptionError
 from allocators.hybrid import HybridAllocator
+from tests.audited import changes_nothing, finds
 
 FULL, SLIDING = 1, 2
 """Groups; group 0 keeps states."""
@@ -113,17 +113,8 @@ CORRUPTIONS: dict[str, tuple[Callable[[HybridAllocator], Any], str]] = {
 
 @pytest.mark.parametrize("case", CORRUPTIONS)
 def test_check_finds_it(case: str) -> None:
-    allocator = busy()
-    corrupt, words = CORRUPTIONS[case]
-    corrupt(allocator)
-    with pytest.raises(CorruptionError, match=words):
-        allocator.check()
+    finds(busy(), *CORRUPTIONS[case])
 
 
 def test_check_changes_nothing() -> None:
-    allocator = busy()
-    before = (allocator.table.blocks.copy(), allocator.pool.queue.order(), allocator.usage())
-    allocator.check()
-    assert (allocator.table.blocks == before[0]).all()
-    assert (allocator.pool.queue.order() == before[1]).all()
-    assert allocator.usage() == before[2]
+    changes_nothing(busy())

@@ -46,12 +46,14 @@ def contrast(allocators: Sequence[Allocator]) -> tuple[Allocator, Allocator]:
 
 
 def _slowness(one: Allocator) -> float:
-    value = one.mean("normalized_latency_s.p50")
-    return value if value == value else 0.0  # noqa: PLR0124  (NaN sorts as 0)
+    return _sortable(one.mean("normalized_latency_s.p50"))
 
 
 def _batch(one: Allocator) -> float:
-    value = one.mean("batch_size")
+    return _sortable(one.mean("batch_size"))
+
+
+def _sortable(value: float) -> float:
     return value if value == value else 0.0  # noqa: PLR0124  (NaN sorts as 0)
 
 
