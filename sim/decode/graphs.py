@@ -149,6 +149,13 @@ class PaddedSteps:
                 logits = self._step(shape)
             self._captured[shape] = Captured(graph, logits, _tried(graph))
 
+    def rehearse(self) -> None:
+        """Run every captured shape as in service, so that none of it is new to the host, nor the device at rest."""
+        with torch.inference_mode():
+            for shape in self._captured:
+                self.run(blank(shape, self._backend.store.block_size, self._transcript.spare))
+        finish(self._decoder.device)
+
     def _step(self, shape: Shape) -> torch.Tensor:
         told, tokens = self._told(shape), self._transcript.tokens
         keep = told.last if shape.tokens else None
@@ -163,7 +170,7 @@ class PaddedSteps:
 
 
 def _tried(graph: torch.cuda.CUDAGraph) -> int:
-    """CapturedStep a graph twice; returns the nanoseconds that the second took on the device."""
+    """Replay a graph twice; returns the nanoseconds that the second took on the device."""
     graph.replay()
     return round(_timed(graph.replay) * 1e9)
 

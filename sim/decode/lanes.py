@@ -83,16 +83,16 @@ class Lanes:
 
 def pages_of(table: Ints32, rows: Ints, contexts: Ints, block_size: int, size: int) -> Pages:
     """List the blocks of `rows` that hold their first `contexts` tokens; lanes up to `size` have the null block."""
+    many, width = len(rows), table.shape[1]
     counts = np.ones(size, np.int64)
-    counts[: len(rows)] = -(-contexts // block_size)
+    counts[:many] = -(-contexts // block_size)
     offsets = np.zeros(size + 1, np.int32)
     counts.cumsum(out=offsets[1:])
-    width = int(counts.max(initial=0))
     blocks = np.zeros(int(offsets[-1]), np.int32)
-    used = np.arange(width) < counts[: len(rows), None]
-    blocks[: int(offsets[len(rows)])] = table[rows, :width][used]
+    places = np.arange(offsets[many]) + np.repeat(rows * width - offsets[:many], counts[:many])
+    table.reshape(-1).take(places, out=blocks[: offsets[many]], mode="clip")  # none is outside: only quicker
     last = np.ones(size, np.int32)
-    last[: len(rows)] = (contexts - 1) % block_size + 1
+    last[:many] = (contexts - 1) % block_size + 1
     return Pages(offsets, blocks, last)
 
 

@@ -21,8 +21,6 @@ from pathlib import Path
 from select import select
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sim.decode.numa import left_alone
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -79,7 +77,7 @@ class Quiet:
         beside = [] if len(self.cores) == 1 else [_start([str(cpu) for cpu in self.cores[1:]])]  # not on our only core
         shares = []
         try:
-            with _pinned(self.cores[:1]), left_alone():
+            with _pinned(self.cores[:1]):
                 yield watch
         finally:
             shares += [_said(witness).share for witness in beside]

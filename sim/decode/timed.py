@@ -108,6 +108,8 @@ def serve(
         torch.set_num_threads(1)  # as engines do: what the host computes is too little to share
         gc.collect()
         gc.freeze()  # likewise: to look through all that is loaded would hold up the host for many steps
+        if runtime.padded is not None:
+            runtime.padded.rehearse()
         try:
             with suppress(OutOfMemoryError):
                 yield runtime.executor
@@ -115,7 +117,8 @@ def serve(
             gc.unfreeze()
             torch.set_num_threads(threads)
 
-    run(workload, out, base=base, progress=progress, executing=executing, facts=facts)
+    unseen = {"telemetry": workload.telemetry.model_copy(update={"blocks": "off"})}  # looking takes the host a while
+    run(workload.model_copy(update=unseen), out, base=base, progress=progress, executing=executing, facts=facts)
 
 
 def compare(measured: Path, simulated: Path, calibration: str | None) -> Timing:

@@ -37,7 +37,7 @@ class Transcript:
     def __init__(
         self, requests: Requests, content: Callable[[int], Content], vocab: int, seed: int, device: torch.device
     ) -> None:
-        """Make room for all tokens; none is drawn yet."""
+        """Write the prompts, as an engine gets them in tokens, but for those that repeat what another request says."""
         self.prompt: Ints = requests.prompt_tokens.astype(np.int64)
         self.output: Ints = requests.output_tokens.astype(np.int64)
         self.samples: Ints = requests.samples.astype(np.int64) if len(requests.samples) else np.ones_like(self.prompt)
@@ -46,7 +46,6 @@ class Transcript:
         """Where each request's tokens begin: sample k of request i at `base[i] + k * stride[i]`."""
         self.spare = int(self.base[-1])
         """A place behind all others, for tokens that nobody will read."""
-        self.tokens = torch.zeros(self.spare + 1, dtype=torch.int64, device=device)
         self._content = content
         self._vocab = vocab
         self._seed = seed
@@ -55,6 +54,8 @@ class Transcript:
         prefixes = requests.prefixes
         self._speaker = {} if prefixes is None else {int(name): i for i, name in enumerate(prefixes.outputs)}
         """The request whose output a content id names."""
+        self.tokens = moved(self._written(), device)
+        """int64[spare + 1]"""
         self._known = np.zeros(self.spare, np.bool_)
         """bool[tokens]: outputs that are final, said or forced."""
         self.forced: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
@@ -71,15 +72,14 @@ class Transcript:
         return tokens
 
     def open(self, job: Job) -> None:
-        """Write a job's prompt, once, before its first step."""
+        """Write a job's prompt before its first step, if that has not been done."""
         index = job.index
         if index in self._ready:
             return
         self._ready.add(index)
-        prompt = self._prompt(index)
-        for sample in range(int(self.samples[index])):
-            start = self.at(index, sample)
-            self.tokens[start : start + len(prompt)] = moved(prompt, self.tokens.device)
+        prompt = moved(self._prompt(index, self._parts(index)), self.tokens.device)
+        for part in self._places(index):
+            self.tokens[part] = prompt
 
     def aim(self, targets: Ints) -> Ints:
         """Where to write the tokens that are about to be said: at these places, or nowhere if others are forced."""
@@ -90,11 +90,31 @@ class Transcript:
         """Write generated tokens, except where others are forced."""
         self.tokens[moved(self.aim(targets), tokens.device)] = tokens
 
-    def _prompt(self, index: int) -> Ints:
-        content, length = self._content(index), int(self.prompt[index])
+    def _written(self) -> Ints:
+        """Return all tokens, with the prompts that can be known before anything is said."""
+        tokens = np.zeros(self.spare + 1, np.int64)
+        for index in range(len(self.prompt)):
+            parts = self._parts(index)
+            if self._speaker.keys().isdisjoint(parts[::3]):
+                self._ready.add(index)
+                prompt = self._prompt(index, parts)
+                for place in self._places(index):
+                    tokens[place] = prompt
+        return tokens
+
+    def _places(self, index: int) -> list[slice]:
+        """Where a request's prompt is written."""
+        starts = (self.at(index, sample) for sample in range(int(self.samples[index])))
+        return [slice(start, start + int(self.prompt[index])) for start in starts]
+
+    def _parts(self, index: int) -> tuple[int, ...]:
+        """What a prompt is made of: a piece's name, where it begins in it and how many tokens, again and again."""
+        content = self._content(index)
         if not isinstance(content, Segments):
             raise TypeError(f"prompts are made of segments, got {type(content).__name__}")
-        parts = content.piece(0, length)
+        return content.piece(0, int(self.prompt[index]))
+
+    def _prompt(self, index: int, parts: tuple[int, ...]) -> Ints:
         pieces = []
         for name, offset, tokens in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
             speaker = self._speaker.get(name, index)

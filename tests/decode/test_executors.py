@@ -149,6 +149,18 @@ def test_equal_pieces_are_equal_tokens_wherever_they_stand() -> None:
     assert len(set(one[:8] + other[:2])) > 5
 
 
+def test_prompts_are_there_before_they_are_opened_but_for_what_is_yet_to_be_said() -> None:
+    requests = pieces([(1, 3)], [(1, 3), (10, 4)], [(5, 2)], outputs=[10, 11, 12])
+    transcript = transcript_of(requests)
+    before = [transcript.sequence(index, 0) for index in range(3)]
+    assert before[1] == [0] * 11
+    for index in range(3):
+        transcript.open(Opened(index))
+    opened = [transcript.sequence(index, 0) for index in range(3)]
+    assert opened[0][:3] == opened[1][:3] == before[0][:3] != [0] * 3
+    assert opened[2] == before[2] != [0] * 6
+
+
 def test_a_later_prompt_repeats_what_was_said() -> None:
     transcript = transcript_of(pieces([(1, 3)], [(1, 3), (10, 4), (2, 2)], outputs=[10, 11]))
     transcript.open(Opened(0))

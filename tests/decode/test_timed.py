@@ -53,6 +53,7 @@ class Planted:
 @dataclass
 class Assembled:
     executor: Planted
+    padded: None = None
 
 
 @pytest.fixture
