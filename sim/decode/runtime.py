@@ -140,7 +140,7 @@ def assemble(
         meter = Meter(device) if metered and device.type == "cuda" else None
         attends = memory = Growing(transcript, meter)
     try:
-        warm_up(decoder, attends if store is not None else Recomputing(), allocator.table.width)
+        warm_up(decoder, attends if store is not None else Recomputing(), allocator.table.width, limits.max_model_len)
         if steps is not None:
             steps.capture()
             shapes = shapes.timed(steps.periods)

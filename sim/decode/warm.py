@@ -1,6 +1,7 @@
 """The first step is not like the others: kernels are built and chosen, libraries wake up.
 
-A few steps over the null block before the clock starts keep that out of the measured times.
+A few steps over the null block before the clock starts keep that out of the measured times: short
+ones, and such as are launched kernel by kernel because no CUDA graph is captured for as many tokens.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 
 from sim.decode.batch import Batch
 from sim.decode.device import finish
+from sim.shapes import MIXED_TOKENS
 
 if TYPE_CHECKING:
     from sim.decode.attention import AttentionBackend
@@ -19,12 +21,23 @@ if TYPE_CHECKING:
 
 PROMPT = 8
 """Tokens of the prefill; the null block takes them all, one upon the other."""
+LONGER = tuple(MIXED_TOKENS[-1] * share // 4 for share in (5, 6, 8))
+"""Tokens of prefills that no graph is captured for: others begin with other kernels."""
 
 
-def warm_up(decoder: Decoder, backend: AttentionBackend, width: int) -> None:
-    """Run a prefill and two decodes whose K/V goes to the null block, on a block table `width` wide."""
+def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, longest: int) -> None:
+    """Run prefills and two decodes whose K/V goes to the null block.
+
+    Args:
+        decoder: the model.
+        backend: attends.
+        width: of the block table.
+        longest: tokens of the longest sequence.
+
+    """
+    longer = [count for count in LONGER if count <= longest and decoder.device.type == "cuda"]
     with torch.inference_mode():
-        for start, count in ((0, PROMPT), (PROMPT, 1), (PROMPT + 1, 1)):
+        for start, count in ((0, PROMPT), (PROMPT, 1), (PROMPT + 1, 1), *((0, count) for count in longer)):
             decoder.logits(null_batch(decoder.device, start, count, width), backend)
     finish(decoder.device)
 
