@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from sim.decode.device import moved
-from sim.decode.lanes import Ints, Lanes, Sequences, make_lanes
+from sim.decode.lanes import Ints, Ints32, Lanes, Sequences, make_lanes
 from sim.shapes import Shape, Shapes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sim.decode.transcript import Transcript
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
@@ -59,9 +61,9 @@ class Batch:
     picks: Ints
     """int64[m]: for each token to be said, the row of the logits it is taken from."""
     ranks: Ints
-    """int64[m]: 0 for the likeliest token, k for the k-th after it."""
+    """int64[m]: see `Said`."""
     targets: Ints
-    """int64[m]: where in the transcript it goes."""
+    """int64[m]"""
     ids: torch.Tensor
     """int64[t]: token ids."""
     positions: torch.Tensor
@@ -82,6 +84,69 @@ class Batch:
     def contexts(self) -> Ints:
         """int64[s]: tokens of each sequence after the step."""
         return self.starts + self.counts
+
+
+class Members(NamedTuple):
+    """s sequences that take part in a step: int64[s] each, see `Batch`."""
+
+    rows: Ints
+    names: Ints
+    starts: Ints
+    counts: Ints
+
+
+class Said(NamedTuple):
+    """m tokens to be said: int64[m] each."""
+
+    places: Ints
+    """Which of the sequences says it."""
+    ranks: Ints
+    """0 for the likeliest token, k for the k-th after it."""
+    targets: Ints
+    """Where in the transcript it goes."""
+
+
+def packed(
+    table: Ints32, block_size: int, tokens: torch.Tensor, members: Members, said: Said, forks: Iterable[Fork] = ()
+) -> Batch:
+    """Make a batch.
+
+    Args:
+        table: int32[rows, width], the block table.
+        block_size: tokens a block.
+        tokens: int64[n], on the device: those of every sequence, as in a transcript.
+        members: the sequences.
+        said: what they say.
+        forks: copies that are due before the step.
+
+    """
+    device = tokens.device
+    rows, names, starts, counts = members
+    offsets = np.concatenate([[0], counts.cumsum()])
+    owner = np.repeat(np.arange(len(rows)), counts)
+    positions = np.arange(offsets[-1]) - (offsets[:-1] - starts)[owner]
+    keep, picks = np.unique(said.places, return_inverse=True)
+    ends = offsets[1:][keep] - 1
+    told = moved(np.concatenate([positions, names[owner] + positions, rows[owner], ends]), device)
+    at, ids, row_of, wanted = told.tensor_split([len(positions) * part for part in (1, 2, 3)])
+    there = moved(table, device)
+    blocks = there[row_of, at // block_size].to(torch.int64)
+    return Batch(
+        rows=rows,
+        names=names,
+        starts=starts,
+        counts=counts,
+        offsets=offsets,
+        forks=tuple(forks),
+        picks=picks,
+        ranks=said.ranks,
+        targets=said.targets,
+        ids=tokens[ids],
+        positions=at,
+        keep=wanted,
+        table=there,
+        slots=blocks * block_size + at % block_size,
+    )
 
 
 class Batcher:
@@ -148,39 +213,16 @@ class Batcher:
         return Sequences(rows, names, starts, counts, said, says)
 
     def _batch(self, plan: Plan, serving: Serving, forks: list[Fork]) -> Batch:
-        table, size = serving.allocator.table, serving.allocator.block_size
-        rows, starts, counts, picks, ranks, targets = self._columns(plan, serving)
-        names = self._names[rows]
+        allocator = serving.allocator
+        members, said = self._members(plan, serving)
         if self._recomputes:
-            starts, counts = np.zeros_like(starts), starts + counts
-        offsets = np.concatenate([[0], counts.cumsum()])
-        owner = np.repeat(np.arange(len(rows)), counts)
-        positions = np.arange(offsets[-1]) - (offsets[:-1] - starts)[owner]
-        keep, picks = np.unique(picks, return_inverse=True)
-        ends = offsets[1:][keep] - 1
-        told = moved(np.concatenate([positions, names[owner] + positions, rows[owner], ends]), self._device)
-        at, ids, row_of, wanted = told.tensor_split([len(positions) * part for part in (1, 2, 3)])
-        block_table = moved(table.blocks, self._device)
-        blocks = block_table[row_of, at // size].to(torch.int64)
-        return Batch(
-            rows=rows,
-            names=names,
-            starts=starts,
-            counts=counts,
-            offsets=offsets,
-            forks=tuple(forks),
-            picks=picks,
-            ranks=ranks,
-            targets=targets,
-            ids=self._transcript.tokens[ids],
-            positions=at,
-            keep=wanted,
-            table=block_table,
-            slots=blocks * size + at % size,
-        )
+            starts, counts = members.starts, members.counts
+            members = members._replace(starts=np.zeros_like(starts), counts=starts + counts)
+        table, tokens = allocator.table.blocks, self._transcript.tokens
+        return packed(table, allocator.block_size, tokens, members, said, forks)
 
-    def _columns(self, plan: Plan, serving: Serving) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints]:
-        """Rows, tokens cached, new tokens; then sequence, rank and target of each token to be said."""
+    def _members(self, plan: Plan, serving: Serving) -> tuple[Members, Said]:
+        """Find who takes part in a step, the decodes first, and what they say."""
         decoding, transcript, n = serving.decoding, self._transcript, plan.decodes
         rows = decoding.column(decoding.ROW)[:n]
         starts = decoding.column(decoding.LENGTH)[:n]
@@ -194,15 +236,9 @@ class Batcher:
                 said.append((np.full(job.samples, place), samples, target))
         chunks = np.array([(job.rows[0], start, tokens) for job, start, tokens in plan.chunks], np.int64)
         more_rows, more_starts, counts = chunks.reshape(-1, 3).T
-        which, ranks, targets = map(np.concatenate, zip(*said, strict=True))
-        return (
-            np.concatenate([rows, more_rows]),
-            np.concatenate([starts, more_starts]),
-            np.concatenate([np.ones(n, np.int64), counts]),
-            which,
-            ranks,
-            targets,
-        )
+        rows, starts = np.concatenate([rows, more_rows]), np.concatenate([starts, more_starts])
+        members = Members(rows, self._names[rows], starts, np.concatenate([np.ones(n, np.int64), counts]))
+        return members, Said(*map(np.concatenate, zip(*said, strict=True)))
 
     def _seat_decodes(self, plan: Plan, serving: Serving) -> list[Fork]:
         """Find out which sequences are in rows not seen before; returns those that begin as copies."""

@@ -112,6 +112,7 @@ class PaddedSteps:
         alone = [shape for shape in self._captured if not shape.chunks]
         if not alone:
             return []
+        self.rehearse()
         size, spare = self._backend.store.block_size, self._transcript.spare
         before = blank(min(alone, key=lambda shape: abs(shape.decodes - BEFORE)), size, spare)
         found = []

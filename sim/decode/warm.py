@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sim.decode.batch import Batch
-from sim.decode.device import finish
+from sim.decode.batch import Members, Said, packed
+from sim.decode.device import finish, moved
+from sim.decode.executor import chosen
 from sim.shapes import MIXED_TOKENS
 
 if TYPE_CHECKING:
     from sim.decode.attention import AttentionBackend
+    from sim.decode.batch import Batch
+    from sim.decode.lanes import Ints
     from sim.decode.model import Decoder
 
 PROMPT = 8
@@ -26,7 +29,7 @@ LONGER = tuple(MIXED_TOKENS[-1] * share // 4 for share in (5, 6, 8))
 
 
 def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, longest: int) -> None:
-    """Run prefills and two decodes whose K/V goes to the null block.
+    """Run some steps as any other, but that all their K/V goes to the null block.
 
     Args:
         decoder: the model.
@@ -35,29 +38,28 @@ def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, longest: in
         longest: tokens of the longest sequence.
 
     """
+    alone = [([0], [PROMPT]), ([PROMPT], [1]), ([PROMPT + 1], [1])]
     longer = [count for count in LONGER if count <= longest and decoder.device.type == "cuda"]
+    beside = [([PROMPT, 0], [1, count]) for count in longer]
+    tokens = torch.zeros(max([PROMPT, *longer]) + 2, dtype=torch.int64, device=decoder.device)
     with torch.inference_mode():
-        for start, count in ((0, PROMPT), (PROMPT, 1), (PROMPT + 1, 1), *((0, count) for count in longer)):
-            decoder.logits(null_batch(decoder.device, start, count, width), backend)
+        for starts, counts in [*alone, *beside]:
+            batch = null_batch(np.array(starts), np.array(counts), width, tokens)
+            logits = decoder.logits(batch, backend)
+            tokens[moved(batch.targets, tokens.device)] = chosen(logits, batch)
     finish(decoder.device)
 
 
-def null_batch(device: torch.device, start: int, count: int, width: int) -> Batch:
-    """Make a step of one sequence, `start` tokens long, that holds nothing but the null block."""
-    positions = torch.arange(start, start + count, device=device)
-    return Batch(
-        rows=np.zeros(1, np.int64),
-        names=np.full(1, -1, np.int64),
-        starts=np.array([start]),
-        counts=np.array([count]),
-        offsets=np.array([0, count]),
-        forks=(),
-        picks=np.zeros(0, np.int64),
-        ranks=np.zeros(0, np.int64),
-        targets=np.zeros(0, np.int64),
-        ids=torch.zeros_like(positions),
-        positions=positions,
-        keep=torch.zeros(1, dtype=torch.int64, device=device),
-        table=torch.zeros((1, max(width, start + count)), dtype=torch.int32, device=device),
-        slots=torch.zeros(count, dtype=torch.int64, device=device),
-    )
+def null_batch(starts: Ints, counts: Ints, width: int, tokens: torch.Tensor) -> Batch:
+    """Make a step of some sequences that hold nothing but the null block and all say the same.
+
+    Args:
+        starts: int64[s], tokens of each in the cache.
+        counts: int64[s], new ones.
+        width: of the block table.
+        tokens: int64[n], more than the longest of them has.
+
+    """
+    none = np.zeros_like(starts)
+    table = np.zeros((1, max(width, int((starts + counts).max()))), np.int32)
+    return packed(table, 1, tokens, Members(none, none, starts, counts), Said(np.arange(len(starts)), none, none))
