@@ -78,6 +78,8 @@ class Calibration:
     """Weights of the model, by which it is known again."""
     captured: tuple[CapturedStep, ...] = field(default=(), repr=False)
     """Steps of captured shapes."""
+    uncertain: tuple[float, ...] = ()
+    """Relative standard error of each fitted coefficient (`sim.fit_costs`); empty in files from before it was told."""
 
     @property
     def name(self) -> str:
@@ -96,10 +98,22 @@ class Calibration:
             "largest": float(sizes.max()),
         }
 
+    def how_fitted(self, name: str) -> str:
+        """Say in words whether a coefficient is fitted, and how well the measurements determine it."""
+        if name not in self.fitted:
+            return "not fitted"
+        error = dict(zip(self.fitted, self.uncertain, strict=False)).get(name)
+        return "fitted" if error is None else f"fitted, {sureness(error)}"
+
     @property
     def residuals(self) -> list[float]:
         """(fitted - measured) / measured, for each point."""
         return [fit / point.measured_s - 1 for fit, point in zip(self.fitted_s, self.points, strict=True)]
+
+
+def sureness(error: float) -> str:
+    """Say a relative standard error in words."""
+    return f"± {error:.1%}" if error < 1 else "hardly determined"
 
 
 def shipped_calibrations() -> tuple[str, ...]:
@@ -196,6 +210,7 @@ def load_calibration(path: Path) -> Calibration:
             fitted_s=tuple(row["fitted_s"] for row in rows),
             parameters=parameters,
             captured=captured,
+            uncertain=tuple(content.get("uncertain", ())),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not a whole calibration: {error}") from None
@@ -234,13 +249,14 @@ def text_of(calibration: Calibration) -> str:
         f"{name} = {_value(getattr(calibration, name))}"
         for name in ("model", "dtype", "device", "measured_on", "backend", "date", "versions", "fitted")
     ]
+    if calibration.uncertain:
+        lines.append(f"uncertain = {_value(calibration.uncertain)}")
     if calibration.peaks:
         lines += ["", "# The device as a workload describes it.", f"peaks = {_value(dict(calibration.peaks))}"]
     lines += ["", "[coefficients]"]
     for entry in fields(Coefficients):
-        fitted = "fitted" if entry.name in calibration.fitted else "not fitted"
         lines += [
-            f"# {entry.metadata['is']} ({fitted})",
+            f"# {entry.metadata['is']} ({calibration.how_fitted(entry.name)})",
             f"{entry.name} = {_value(getattr(calibration.coefficients, entry.name))}",
         ]
     lines += [

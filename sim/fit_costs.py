@@ -1,9 +1,10 @@
 """Fitting the cost model to measured steps: robust least squares on the relative error.
 
-What the measurements do not determine is not fitted.  On one model an overhead a layer cannot
+What the measurements cannot tell is not fitted.  On one model an overhead a layer cannot
 be told from one a step, so `layer_overhead_s` is 0 and `step_overhead_s` carries both; attention
 through a block table is what is measured, so there is nothing on top of it; and a coefficient
-that changes no measured step (swaps where none was measured) keeps its default.
+that changes no measured step (swaps where none was measured) keeps its default.  Of what is fitted
+it is said how uncertain it is: some change few steps, or little but together with others.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ class Fit:
     coefficients: Coefficients
     fitted: tuple[str, ...]
     """Names of those that the points determine."""
+    uncertain: tuple[float, ...]
+    """Relative standard error of each of these, to first order: beyond 1 the points hardly determine it."""
     seconds: tuple[float, ...]
     """What the cost model says of each point."""
 
@@ -117,7 +120,8 @@ def fit(
         raise ValueError("no points to fit")
     together = [point for point in points if point.route == "blocks"]
     apart = [point for point in points if point.route != "blocks"]
-    found, names = replace(Coefficients(), **HELD, captured_tokens=captured_tokens), []
+    found = replace(Coefficients(), **HELD, captured_tokens=captured_tokens)
+    uncertain: dict[str, float] = {}
     known = _looked_up(captured)
     for part, wanted in ((together, TOGETHER), (apart, APART)):
         if part:
@@ -125,9 +129,14 @@ def fit(
             if captured and part is together:
                 plain = [step for step in captured if step.chunks != 1]  # merging what was split is no roofline's
                 evidence.append(Evidence([_point(step) for step in plain], None))
-            found, fitted = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
-            names += fitted
-    return Fit(found, tuple(names), tuple(seconds(points, geometry, device, found, known).tolist()))
+            found, errors = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
+            uncertain |= errors
+    return Fit(
+        found,
+        tuple(uncertain),
+        tuple(uncertain.values()),
+        tuple(seconds(points, geometry, device, found, known).tolist()),
+    )
 
 
 def _looked_up(captured: Sequence[CapturedStep]) -> CapturedSteps | None:
@@ -161,8 +170,11 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
 
 def _search(
     evidence: Sequence[Evidence], wanted: Sequence[str], start: Coefficients, geometry: Geometry, device: Device
-) -> tuple[Coefficients, list[str]]:
-    """Fit those of the coefficients `wanted` that matter to `evidence`; the others stay as in `start`."""
+) -> tuple[Coefficients, dict[str, float]]:
+    """Fit those of the coefficients `wanted` that matter to `evidence`, and say how uncertain each is.
+
+    The others stay as in `start`.
+    """
     from scipy.optimize import least_squares  # noqa: PLC0415  takes half a second, and only fitting needs it
 
     points = [point for part in evidence for point in part.points]
@@ -195,8 +207,28 @@ def _search(
         x0 = np.clip(x0, low + 1e-9, high - 1e-9)
         options = {"loss": "soft_l1", "f_scale": NOISE, "jac": slopes, "max_nfev": TRIES}
         found.append(least_squares(errors, x0, bounds=(low, high), **options))
-    best = coefficients(min(found, key=lambda result: float(result.cost)).x)
-    return replace(best, **{name: 0.0 for name in names if getattr(best, name) < 5 * NOTHING}), names
+    nearest = min(found, key=lambda result: float(result.cost))
+    best, errors_of = coefficients(nearest.x), _standard_errors(nearest.jac, 2 * nearest.cost)
+    nothing = {name: 0.0 for name in names if getattr(best, name) < 5 * NOTHING}
+    return replace(best, **nothing), dict(zip(names, errors_of, strict=True))
+
+
+def _standard_errors(slopes: Floats, squares: float) -> list[float]:
+    """Return the standard error of each of k parameters of a least-squares fit (Gauss-Newton; see any textbook).
+
+    Args:
+        slopes: float64[n, k], of the weighted residuals by the parameters.
+        squares: sum of the squared residuals.
+
+    """
+    count, parameters = slopes.shape
+    scale = np.linalg.norm(slopes, axis=0)
+    free = scale <= NUDGE * scale.max()  # nothing changes with it here
+    scaled = slopes[:, ~free] / scale[~free]
+    variance = squares / max(1, count - parameters)
+    found = np.full(parameters, math.inf)
+    found[~free] = np.sqrt(variance * np.diag(np.linalg.pinv(scaled.T @ scaled))) / scale[~free]
+    return [float(error) for error in found]
 
 
 def seconds(

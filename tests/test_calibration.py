@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,8 +78,8 @@ def loads() -> dict[str, Load]:
     return found
 
 
-def points(true: Coefficients = TRUE, noise: float = 0.005, outliers: int = 0) -> list[Point]:
-    rng = np.random.default_rng(1)
+def points(true: Coefficients = TRUE, noise: float = 0.005, outliers: int = 0, seed: int = 1) -> list[Point]:
+    rng = np.random.default_rng(seed)
     bare = [
         Point(name, load, 1.0, route="tensors" if name.startswith("concatenate") else "blocks")
         for name, load in loads().items()
@@ -127,6 +128,25 @@ def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
     assert errors.max() < 0.03
 
 
+def test_how_uncertain_coefficients_are_said_to_be_is_how_far_off_they_are() -> None:
+    strays = []
+    for seed in range(6):
+        found = fit(points(noise=0.01, seed=seed), LLAMA, H100)
+        for name, error in zip(found.fitted, found.uncertain, strict=True):
+            if name.endswith("_efficiency") and error < 0.2:
+                strays.append(np.log(getattr(found.coefficients, name) / getattr(TRUE, name)) / error)
+    assert len(strays) >= 18
+    assert 0.3 < np.sqrt(np.mean(np.square(strays))) < 2.0
+
+
+def test_a_floor_that_no_step_touches_is_hardly_determined() -> None:
+    never = replace(TRUE, launch_layer_s=1e-5)  # shorter than every step with a prefill
+    found = fit(points(never), LLAMA, H100)
+    errors = dict(zip(found.fitted, found.uncertain, strict=True))
+    assert errors["launch_layer_s"] > 1
+    assert errors["compute_efficiency"] < 0.05
+
+
 def test_what_was_not_measured_keeps_its_default() -> None:
     decodes = [point for point in points() if point.name.startswith("decode")]
     found = fit(decodes, LLAMA, H100)
@@ -149,7 +169,8 @@ def made() -> Calibration:
         versions={"python": "3.12", "flashinfer-python": "0.5.3"},
         date="2026-01-02T03:04:05+00:00",
         coefficients=TRUE,
-        fitted=("memory_efficiency",),
+        fitted=("memory_efficiency", "run_ahead", "copy_efficiency"),
+        uncertain=(0.0123, math.inf, 0.5),
         points=measured,
         fitted_s=tuple(seconds(measured, LLAMA, H100, TRUE).tolist()),
     )
@@ -164,7 +185,13 @@ def test_a_file_keeps_everything(tmp_path: Path) -> None:
     assert [point.load for point in again.points] == [point.load for point in made().points]
     assert again.residuals == pytest.approx(made().residuals, abs=1e-4)
     assert replace(again, points=(), fitted_s=()) == replace(made(), points=(), fitted_s=())
-    assert "# share of memory bandwidth that matrix products reach (fitted)" in path.read_text()
+    text = path.read_text(encoding="utf-8")
+    assert "# share of memory bandwidth that matrix products reach (fitted, ± 1.2%)" in text
+    assert "(fitted, hardly determined)\nrun_ahead = " in text
+    path.write_text(text.replace("uncertain = ", "# before it was told: "), encoding="utf-8")
+    older = load_calibration(path)
+    assert older.uncertain == ()
+    assert older.how_fitted("run_ahead") == "fitted"
     errors = again.errors()
     assert 0 < errors["median"] < errors["p90"] < errors["largest"] < 0.02
 

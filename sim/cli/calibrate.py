@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from sim.calibration import SECONDS, Calibration, load_calibration, save_calibration
+from sim.calibration import SECONDS, Calibration, load_calibration, save_calibration, sureness
 from sim.cli.output import AsJson, Terminal, add, emit, lay_out, listing, terminal
 from sim.cli.progress import bars
 from sim.decode import demand_extras
@@ -87,6 +87,10 @@ def document(found: Calibration, path: Path) -> dict[str, object]:
         "measured_on": found.measured_on,
         "date": found.date,
         "coefficients": {name: getattr(found.coefficients, name) for name in found.fitted},
+        "uncertain": {
+            name: error if math.isfinite(error) else None
+            for name, error in zip(found.fitted, found.uncertain, strict=True)
+        },
         "errors": found.errors(),
         "captured_steps": len(found.captured),
         "steps": [
@@ -104,9 +108,11 @@ def show(found: Calibration, path: Path, console: Terminal) -> None:
         cells = f"{point.measured_s * 1e3:.3f}", f"{point.spread:.1%}", f"{fit * 1e3:.3f}", f"{residual:+.1%}"
         add(steps, point.name, *cells)
     lay_out(console, steps)
-    values = listing({"coefficient": "coefficient", "value": "value", "is": "what it is"}, {"value"})
-    for name in found.fitted:
-        add(values, name, f"{getattr(found.coefficients, name):.4g}", found.coefficients.meaning(name))
+    columns = {"coefficient": "coefficient", "value": "value", "sure": "standard error", "is": "what it is"}
+    values = listing(columns, {"value"})
+    for name, error in zip(found.fitted, found.uncertain, strict=True):
+        value = f"{getattr(found.coefficients, name):.4g}"
+        add(values, name, value, sureness(error), found.coefficients.meaning(name))
     lay_out(console, values)
     errors = found.errors()
     console.print(

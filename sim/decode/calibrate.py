@@ -121,6 +121,7 @@ def calibrate(
         fitted_s=found.seconds,
         parameters=geometry.parameters,
         captured=tuple(steps),
+        uncertain=found.uncertain,
     )
 
 
@@ -132,7 +133,13 @@ def fit_again(calibration: Calibration) -> Calibration:
     tokens, captured = before.captured_tokens, calibration.captured
     found = fit(calibration.points, geometry, device, captured_tokens=tokens, captured=captured)
     coefficients = replace(found.coefficients, prefill_host_s=before.prefill_host_s)
-    return replace(calibration, coefficients=coefficients, fitted=found.fitted, fitted_s=found.seconds)
+    return replace(
+        calibration,
+        coefficients=coefficients,
+        fitted=found.fitted,
+        uncertain=found.uncertain,
+        fitted_s=found.seconds,
+    )
 
 
 def stage_for(decoder: Decoder, kind: str, extent: Extent, backend: str, device: Device) -> Stage:
