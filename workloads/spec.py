@@ -25,6 +25,8 @@ from workloads.docs import field_docs
 
 SHIPPED = Path(__file__).parent / "data"
 """Data files that come with kvsim; a file name that is not found beside the workload is looked up here."""
+FEW = 4
+"""Files of a folder that are named to who named the folder."""
 
 
 class Spec(BaseModel):
@@ -70,6 +72,10 @@ def _resolve(name: str, info: ValidationInfo) -> str:
     for path in (folder / name, SHIPPED / name):
         if path.is_file():
             return str(path)
+    if (folder / name).is_dir():
+        files = sorted(path.name for path in (folder / name).iterdir() if path.is_file())
+        there = ", ".join(files[:FEW]) + (", ..." if len(files) > FEW else "") or "no files"
+        raise ValueError(f"{name} is a folder, with {there} in it: name one file")
     raise ValueError(f"no such file: {name} (looked in {folder.resolve()} and among the shipped data)")
 
 

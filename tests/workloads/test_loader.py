@@ -89,6 +89,17 @@ def test_a_fault_is_one_line_with_its_place(tmp_path: Path, line: str, message: 
     assert faults(tmp_path, f"{HEAD}{REQUESTS}{ALLOCATORS}{line}\n") == [message]
 
 
+def test_who_names_a_folder_is_told_what_is_in_it(tmp_path: Path) -> None:
+    traces = tmp_path / "traces"
+    (traces / "older").mkdir(parents=True)
+    where = "w.yaml:4:19: requests.trace: traces is a folder, with "
+    text = f"{HEAD}requests: {{trace: traces}}\n{ALLOCATORS}"
+    assert faults(tmp_path, text) == [f"{where}no files in it: name one file"]
+    for name in "edcba":
+        (traces / f"{name}.csv").touch()
+    assert faults(tmp_path, text) == [f"{where}a.csv, b.csv, c.csv, d.csv, ... in it: name one file"]
+
+
 @pytest.mark.parametrize(
     ("requests", "message"),
     [
