@@ -8,6 +8,7 @@ What is cached outlives its sequence, until its block is taken for something els
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,10 @@ from allocators.errors import CorruptionError
 from allocators.table import Ints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+
+FIRST = 16
+"""Keys that are looked up at first."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -54,19 +58,14 @@ class PrefixCache:
         """Whether just one block has this key."""
         return key in self._oldest and key not in self._younger
 
-    def lacks(self, keys: Iterable[int]) -> bool:
-        """Whether none of these keys is known."""
-        return self._oldest.keys().isdisjoint(keys)
-
     def run(self, keys: Sequence[int]) -> list[int]:
         """Return the blocks of the longest prefix of `keys` that is cached."""
-        found: list[int] = []
-        for key in keys:
-            block = self._oldest.get(key)
-            if block is None:
-                break
-            found.append(block)
-        return found
+        look_up, count = self._oldest.get, FIRST
+        found = list(map(look_up, keys[:count]))
+        while None not in found and count < len(keys):  # ever more at once: mostly few are there, or very many
+            found += map(look_up, keys[count : 4 * count])
+            count *= 4
+        return found[: found.index(None)] if None in found else found  # type: ignore[return-value]  # none is None
 
     def window(self, keys: Sequence[int], enough: int) -> list[int]:
         """Return the longest prefix of `keys` of which the last `enough` are cached, 0 standing for those before.
@@ -87,21 +86,18 @@ class PrefixCache:
     def enter(self, keys: Sequence[int], blocks: Ints) -> None:
         """Give each block its key; the blocks must have none.  Later ones are younger."""
         self.key[blocks] = keys
-        if self.lacks(keys) and len(set(keys)) == len(keys):
-            self._oldest.update(zip(keys, blocks.tolist(), strict=True))
-            return
-        for key, block in zip(keys, blocks.tolist(), strict=True):
-            if key in self._oldest:
-                self._younger.setdefault(key, []).append(block)
-            else:
-                self._oldest[key] = block
+        given = blocks.tolist()
+        oldest = list(map(self._oldest.setdefault, keys, given))
+        if oldest != given:
+            for key, old, block in zip(keys, oldest, given, strict=True):
+                if old != block:
+                    self._younger.setdefault(key, []).append(block)
 
     def forget(self, blocks: Ints) -> None:
         """Take their keys from blocks that have one."""
         keys = self.key[blocks].tolist()
         if self._younger.keys().isdisjoint(keys):
-            for key in keys:
-                del self._oldest[key]
+            deque(map(self._oldest.pop, keys), 0)
         else:
             for key, block in zip(keys, blocks.tolist(), strict=True):
                 self._forget_one(key, block)
