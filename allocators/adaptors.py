@@ -125,6 +125,10 @@ class Adaptor(Allocator):
         """See `Allocator.usage`."""
         return self.inner.usage()
 
+    def repeated(self, aside: Sequence[int] = ()) -> int:
+        """See `Allocator.repeated`."""
+        return self.inner.repeated(aside)
+
     def mappings(self) -> Mappings:
         """See `Allocator.mappings`."""
         return self.inner.mappings()

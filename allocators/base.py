@@ -299,6 +299,18 @@ class Allocator(RegularGrowth):
     def usage(self) -> Usage:
         """Count the pool.  O(1); `check` recomputes it."""
 
+    def repeated(self, aside: Sequence[int] = ()) -> int:
+        """Count the tokens that rows share: over all blocks, those in it for each row that lists it, but one.
+
+        Whoever lets all rows attend reads so many K/V tokens again that have been read for another row.  Where groups
+        of layers are kept apart, one counts that keeps all tokens.  Changes nothing.  O(1) but for rows set aside.
+
+        Args:
+            aside: open rows that do not count.
+
+        """
+        return 0
+
     def mappings(self) -> Mappings:
         """Count the physical pages mapped and unmapped since the beginning; what a step adds takes time."""
         return NO_MAPPINGS

@@ -18,10 +18,13 @@ from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
 from allocators.grouphost import GroupHost
 from allocators.pieces import PiecePool
+from allocators.sharing import shared_with
 from allocators.table import BlockTable, Columns, Ints
 from allocators.window import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from allocators.content import Content
     from allocators.groups import Cut
 
@@ -196,16 +199,31 @@ class GroupRows(Allocator):
 
     def _shared_slack(self) -> int:
         """Empty slots in last blocks that several rows hold, once for each holder but one."""
-        slack, seen = 0, set[tuple[int, int]]()
+        return sum(self._shared_room(group) * self.pieces[group].slots for group in self.attention)
+
+    def _shared_room(self, group: int) -> int:
+        """Tokens that there is room for in one group's last blocks that several rows hold, once for each but one."""
+        room, seen = 0, set[int]()
         for row in self.forked:
             empty = int(self.table.slots[row] - self.table.length[row])
-            last = int(self.table.count[row]) - self.stride - self.columns.lead
-            for group in self.attention if empty else ():
+            if empty:
+                last = int(self.table.count[row]) - self.stride - self.columns.lead
                 cell = int(self.table.blocks[row, self.first_column[group] + last])
-                if (group, cell) in seen:
-                    slack += empty * self.pieces[group].slots
-                seen.add((group, cell))
-        return slack
+                room += empty * (cell in seen)
+                seen.add(cell)
+        return room
+
+    def repeated(self, aside: Sequence[int] = ()) -> int:
+        """See `Allocator.repeated`."""
+        group = next((group for group in self.attention if group not in self.windows), None)
+        if group is None:
+            return 0
+        size, pool = self.cut.tokens, self.pool
+        tokens = pool.shared[group] * size - self._shared_room(group)
+        if not tokens or not len(aside):
+            return tokens
+        cells = [self.cells_of(row)[group] for row in aside]
+        return tokens - shared_with(pool.references, cells, self.table.length[aside], size)
 
     def evictions(self) -> int:
         """See `Allocator.evictions`."""

@@ -24,6 +24,7 @@ from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.host import HostPool
+from allocators.sharing import shared_with
 from allocators.table import Ints
 from allocators.window import Window
 
@@ -132,6 +133,16 @@ class SharingRows(Allocator):
         saved, dropped = pool.shared * size - self.shared_slack, self.left * size
         swapped = host.held * size if len(self.host.table) else 0
         return Usage(pool.held * size, pool.cached * size, 0, saved, dropped, swapped)
+
+    def repeated(self, aside: Sequence[int] = ()) -> int:
+        """See `Allocator.repeated`."""
+        if self.windowed:
+            return 0
+        size, pool, table = self.block_size, self.pool, self.table
+        tokens = pool.shared * size - self.shared_slack
+        if not tokens or not len(aside):
+            return tokens
+        return tokens - shared_with(pool.references, [table.row(row) for row in aside], table.length[aside], size)
 
     def largest_hole(self) -> int:
         """See `Allocator.largest_hole`: blocks that are neither held nor cached may lie anywhere."""

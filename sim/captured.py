@@ -3,8 +3,8 @@
 Matrix products take a staircase of times over their rows, which no share of a peak follows, and
 attention over a few long sequences is further from memory bandwidth than over many.  A
 calibration therefore replays every shape (`sim.shapes`), its decodes reading more and more, its chunks
-one or many.  Between contexts that were measured times are interpolated; what a chunk attends to before
-its own tokens is left to the roofline.
+one or many.  Between contexts that were measured times are interpolated; what decodes read of shared blocks
+out of a cache is off their context; what a chunk attends to before its own tokens is left to the roofline.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Curve(NamedTuple):
         """Return the same for each of several, to the last bit.
 
         Args:
-            contexts: whole numbers, ascending, at least one.
+            contexts: ascending, at least one.
 
         """
         first, last = self._part(contexts[0]), self._part(contexts[-1])
@@ -117,12 +117,12 @@ class CapturedSteps:
         """Return how long a step of so many decodes takes; None if there are none, or that is not known."""
         return self._decoding[decodes] if decodes < len(self._decoding) else None
 
-    def mixed(self, decodes: int, context: int, tokens: int, chunks: int, attended: int) -> float | None:
+    def mixed(self, decodes: int, context: float, tokens: int, chunks: int, attended: int) -> float | None:
         """Return how long a step with chunks takes, in seconds; None if that is not known.
 
         Args:
             decodes: sequences that decode.
-            context: K/V tokens that they attend to.
+            context: K/V tokens that they read.
             tokens: of the chunks.
             chunks: how many.
             attended: K/V tokens that these attend to; how long it takes beyond their own is not in the answer.

@@ -71,6 +71,12 @@ class Coefficients:
         "share of peak FLOP/s that attention reaches",
         "FlashAttention-3 paper, H100: 0.35 with FlashAttention-2 to 0.75 with 3",
     )
+    repeated_reads_cached: float = _coefficient(
+        0.0,
+        "share of the K/V that decodes read again, as several sequences list the same blocks, that the L2 cache still "
+        "has and device memory need not serve; 0 if what is shared does not fit there",
+        "assumed: every read is served by device memory; `calibrate` measures it where decodes share prefixes",
+    )
     step_overhead_s: float = _coefficient(
         0.61e-3,
         "host work, launches and sampling, a step",

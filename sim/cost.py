@@ -12,7 +12,9 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
                 the expected share of experts that n tokens reach is read.
     head        the same for the output matrix and the sequences whose logits are wanted
     decode      the longer of K/V bytes / (B x attention_memory_efficiency) and pairs x 4 x heads x head_dim /
-                (F x attention_compute_efficiency), times 1 + paged_attention_overhead + paged_block_overhead / block
+                (F x attention_compute_efficiency), times 1 + paged_attention_overhead + paged_block_overhead / block.
+                Of a block that several of these sequences list, the bytes count whole for one of them; for each other
+                one the L2 cache serves `repeated_reads_cached` of them, but for those in sliding windows
     prefill     the same over its query-key pairs and its context; latent attention unpacks its context first
     naive       adds naive_passes x scores x bytes of traffic, and computes the whole square, not half of it
     all-reduce  two a layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
@@ -110,12 +112,16 @@ class Load(NamedTuple):
     """`prefill_context` as sliding-window layers see it."""
     window_decode_context: Amount = 0
     """`decode_context` as sliding-window layers see it: sum of min(context, window)."""
+    decode_repeated: Amount = 0
+    """Of `decode_context`, those in blocks that several of these sequences list: once for each of them but one."""
 
 
 class Attend(NamedTuple):
     """Seconds of attention over a set of layers: for a K/V token read, and for a query-key pair."""
 
     decode_memory: float
+    decode_spared: float
+    """Less for a token that is read again: what the L2 cache serves of it."""
     decode_compute: float
     prefill_memory: float
     prefill_compute: float
@@ -192,6 +198,7 @@ class CostModel:
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._full = self._attend(slower, sliding=False)
         self._sliding = self._attend(slower, sliding=True)
+        self._cached = c.repeated_reads_cached
         self._windowed = any(group.kind == "sliding" for group in geometry.kv_groups)
 
         self._copy = 2 * kv_bytes / (device.bandwidth * c.copy_efficiency)
@@ -217,12 +224,18 @@ class CostModel:
         score = c.naive_passes * self.geometry.element_bytes / bandwidth if self.attention == "naive" else 0.0
         return Attend(
             decode_memory=slower * (read + score * sum(mixer.scores(tp) for mixer in mixers)),
+            decode_spared=slower * read * c.repeated_reads_cached,
             decode_compute=slower * sum(mixer.pair_flops(tp, decode=True) for mixer in mixers) / flops,
             prefill_memory=read,
             prefill_compute=sum(mixer.pair_flops(tp, decode=False) for mixer in mixers) / flops,
             unpack=sum(mixer.expansion_flops(tp) for mixer in mixers) / products,
             scores=score * sum(mixer.scores(tp) for mixer in mixers),
         )
+
+    @property
+    def spares(self) -> bool:
+        """Whether it makes a difference how many tokens are `Load.decode_repeated`."""
+        return self._full.decode_spared != 0
 
     def step_ns(self, load: Load) -> int:
         """Nanoseconds of one step."""
@@ -267,20 +280,24 @@ class CostModel:
         steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
         return steps
 
-    def decode_ns(self, seqs: int, contexts: Floats) -> Ints:
+    def decode_ns(self, seqs: int, contexts: Floats, repeated: int = 0) -> Ints:
         """Nanoseconds of each of several pure decode steps of `seqs` sequences, `contexts[i]` K/V tokens in step i.
 
-        (Whole numbers, but given as what they are multiplied as.)
+        (Whole numbers, but given as what they are multiplied as.)  In each step `repeated` of them are read again.
         Equal to `leap_ns`: of two products with one number the longer is that with the larger factor, rounded or not.
         """
         if self._windowed or self._separate:
-            return self.leap_ns(Load(decode_seqs=seqs, samples=seqs), decode_context=contexts)
+            load = Load(decode_seqs=seqs, samples=seqs, decode_repeated=repeated)
+            return self.leap_ns(load, decode_context=contexts)
         curve = None if self._steps is None else self._steps.decoding(seqs)
-        if curve is None:
-            seconds = contexts * max(self._full.decode_memory, self._full.decode_compute)
+        if curve is not None:
+            seconds = curve.at_each(contexts - repeated * self._cached if repeated else contexts)
+        elif repeated:
+            seconds = self._decode(Load(decode_context=contexts, decode_repeated=repeated), np.maximum)
             seconds += self._alone(seqs)
         else:
-            seconds = curve.at_each(contexts)
+            seconds = contexts * max(self._full.decode_memory, self._full.decode_compute)
+            seconds += self._alone(seqs)
         seconds *= 1e9
         steps: Ints = np.rint(seconds, out=seconds).astype(np.int64)
         return steps
@@ -346,6 +363,8 @@ class CostModel:
     def _replayed(self, captured: CapturedSteps, load: Load) -> float | None:
         """Seconds of a captured step but for moves, as measured; None if it is none."""
         decodes, context, tokens = load.decode_seqs, load.decode_context, load.prefill_tokens
+        if load.decode_repeated:
+            context -= load.decode_repeated * self._cached
         if not tokens:
             curve = captured.decoding(decodes)
             return None if curve is None else curve.at(context)
@@ -400,7 +419,8 @@ class CostModel:
     def _decode(self, load: Load, maximum: Maximum) -> Any:
         """Attention of the sequences that decode."""
         full, context = self._full, load.decode_context
-        seconds = maximum(context * full.decode_memory, context * full.decode_compute)
+        memory = context * full.decode_memory - load.decode_repeated * full.decode_spared
+        seconds = maximum(memory, context * full.decode_compute)
         if self._windowed:
             sliding, context = self._sliding, load.window_decode_context
             seconds = seconds + maximum(context * sliding.decode_memory, context * sliding.decode_compute)

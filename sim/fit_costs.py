@@ -57,6 +57,7 @@ TOGETHER = (
     "overlap_loss",
     "attention_memory_efficiency",
     "attention_compute_efficiency",
+    "repeated_reads_cached",
     "step_overhead_s",
     "prefill_layer_s",
     "sequence_overhead_s",
@@ -129,7 +130,8 @@ def fit(
             if captured and part is together:
                 plain = [step for step in captured if step.chunks != 1]  # merging what was split is no roofline's
                 evidence.append(Evidence([_point(step) for step in plain], None))
-            found, errors = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
+            best, errors = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
+            found = replace(best, **{name: getattr(found, name) for name in wanted if name not in errors})
             uncertain |= errors
     return Fit(
         found,
@@ -164,8 +166,9 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
     alone = [point.measured_s for point in launched if not point.load.behind_ns]
     prefill = min(alone, default=0.0)
     launch = max(0.0, 0.95 * prefill - shortest / 2) / geometry.layers
-    ahead = 0.5 if any(point.load.behind_ns for point in points) else before.run_ahead
-    return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, run_ahead=ahead)
+    shares = {"run_ahead": "behind_ns", "repeated_reads_cached": "decode_repeated"}
+    halves = {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
+    return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, **halves)
 
 
 def _search(

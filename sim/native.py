@@ -35,7 +35,8 @@ LIBRARY = "kvsim"
 RECORD = "allocators/compiled.txt"
 ALLOCATORS = (
     *("answers", "audit", "base", "blockpool", "content", "errors", "freequeue", "host", "leap", "ledger"),
-    *("lockstep", "ondemand", "options", "paged", "prefix", "regular", "rows", "swapping", "table", "window"),
+    *("lockstep", "ondemand", "options", "paged", "prefix", "regular", "rows", "sharing", "swapping"),
+    *("table", "window"),
     *("buddy", "contiguous", "holes", "nocache", "placement", "preallocated", "reserving"),
     *("groupaudit", "groupcycle", "grouphost", "grouprows", "groups", "groupswapping", "groupturns"),
     *("growing", "hybrid", "pieces", "radix", "radixpaged", "tensors", "virtual"),

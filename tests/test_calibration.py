@@ -19,6 +19,7 @@ from sim.calibration import (
     save_calibration,
     shipped_for,
 )
+from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import Coefficients
 from sim.cost import CostModel, Load
 from sim.devices import resolve_device
@@ -26,6 +27,7 @@ from sim.errors import UserError
 from sim.fit_costs import HELD, fit, seconds
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
+from sim.shapes import Shapes, padded_sizes
 from workloads.loader import load
 
 H100, LLAMA = resolve_device("h100-80gb"), resolve_model("llama-3.1-8b")
@@ -36,6 +38,7 @@ TRUE = Coefficients(
     overlap_loss=0.25,
     attention_memory_efficiency=0.75,
     attention_compute_efficiency=0.45,
+    repeated_reads_cached=0.7,
     step_overhead_s=1.5e-3,
     prefill_layer_s=1.5e-5,
     sequence_overhead_s=1e-5,
@@ -50,13 +53,23 @@ TRUE = Coefficients(
 )
 
 
-def loads() -> dict[str, Load]:
+def decodes() -> dict[str, Load]:
     found = {}
     for count in (1, 4, 16, 64, 128, 256):
         for context in (128, 1024, 4096):
             found[f"decode {count} x {context}"] = Load(
                 decode_seqs=count, decode_context=count * context, samples=count
             )
+    for count, each in ((32, 8), (64, 16), (64, 64)):
+        again = (count - count // each) * 384
+        found[f"alike {count}, {each} each"] = Load(
+            decode_seqs=count, decode_context=count * 512, samples=count, decode_repeated=again
+        )
+    return found
+
+
+def loads() -> dict[str, Load]:
+    found = decodes()
     for tokens in (16, 64, 256, 1024, 2048, 4096):
         for start in (0, 2048):
             pairs = tokens * start + tokens * (tokens + 1) // 2
@@ -118,7 +131,7 @@ def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
     planted = {name for name, value in vars(TRUE).items() if value != getattr(Coefficients(), name)}
     assert set(found.fitted) == planted - {*HELD}
     # overheads of a step and of a sequence, and the time to read the weights, can only roughly be told apart
-    sharp = ("attention", "compute", "copy", "launch", "run", "separate", "sequence_launch")
+    sharp = ("attention", "compute", "copy", "launch", "repeated", "run", "separate", "sequence_launch")
     for name in found.fitted:
         if name.startswith(sharp) and not outliers:
             assert getattr(found.coefficients, name) == pytest.approx(getattr(TRUE, name), rel=0.12), name
@@ -147,12 +160,26 @@ def test_a_floor_that_no_step_touches_is_hardly_determined() -> None:
     assert errors["compute_efficiency"] < 0.05
 
 
+def test_what_is_read_again_is_found_where_captured_steps_are_looked_up() -> None:
+    """Whatever the roofline says, their times at a context tell how much of it was read."""
+    model = CostModel(LLAMA, H100, TRUE)
+    steps = [Load(decode_seqs=n, decode_context=n * c, samples=n) for n in padded_sizes(64) for c in (1, 512, 4096)]
+    captured = [
+        CapturedStep(load.decode_seqs, 0, 0, load.decode_context, model.step_ns(load) * 0.9e-9) for load in steps
+    ]
+    bare = [Point(name, load, 1.0) for name, load in loads().items() if name.startswith("alike")]
+    times = seconds(bare, LLAMA, H100, TRUE, CapturedSteps(Shapes(64, 0), captured)).tolist()
+    alike = [point._replace(measured_s=time) for point, time in zip(bare, times, strict=True)]
+    found = fit([*alike, *(point for point in points() if "64 x" in point.name)], LLAMA, H100, captured=captured)
+    assert "repeated_reads_cached" in found.fitted
+    assert found.coefficients.repeated_reads_cached == pytest.approx(TRUE.repeated_reads_cached, abs=0.02)
+
+
 def test_what_was_not_measured_keeps_its_default() -> None:
-    decodes = [point for point in points() if point.name.startswith("decode")]
-    found = fit(decodes, LLAMA, H100)
-    unseen = {"pcie_efficiency", "copy_efficiency", "launch_layer_s"}
+    found = fit([point for point in points() if point.name.startswith("decode")], LLAMA, H100)
+    unseen = {"pcie_efficiency", "copy_efficiency", "launch_layer_s", "repeated_reads_cached"}
     assert not unseen & {*found.fitted}
-    assert found.coefficients.pcie_efficiency == Coefficients().pcie_efficiency
+    assert all(getattr(found.coefficients, name) == getattr(Coefficients(), name) for name in unseen)
     with pytest.raises(ValueError, match="no points"):
         fit([], LLAMA, H100)
 

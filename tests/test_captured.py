@@ -126,8 +126,11 @@ LOADS = [
     Load(3000, 4_501_500, 3000, 1, 5, 800, 6, behind_ns=5_000_000),
     Load(decode_seqs=8, decode_context=100, samples=8, copied_tokens=16, swapped_bytes=1 << 20, transfers=4),
     Load(copied_tokens=16),
+    Load(decode_seqs=8, decode_context=900, samples=8, decode_repeated=300),
+    Load(decode_seqs=70, decode_context=9000, samples=70, decode_repeated=3000),
+    Load(200, 20_100, 200, 1, 5, 800, 6, decode_repeated=300),
 ]
-COEFFICIENTS = Coefficients(prefill_host_s=1e-3, launch_layer_s=0.4e-3, captured_tokens=1024)
+COEFFICIENTS = Coefficients(prefill_host_s=1e-3, launch_layer_s=0.4e-3, captured_tokens=1024, repeated_reads_cached=0.7)
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -141,9 +144,23 @@ def test_decodes_leap_over_a_curve_as_they_step() -> None:
     model = CostModel(LLAMA, H100, COEFFICIENTS, captured=made())
     for seqs in (3, 64, 65):
         contexts = np.arange(seqs * 10, seqs * 1500, seqs)
-        steps = [model.step_ns(Load(decode_seqs=seqs, decode_context=each, samples=seqs)) for each in contexts.tolist()]
-        assert model.decode_ns(seqs, contexts.astype(np.float64)).tolist() == steps
-        assert model.decode_ns(seqs, contexts[200:220].astype(np.float64)).tolist() == steps[200:220]
+        for repeated in (0, seqs * 7 + 1):
+            load = Load(decode_seqs=seqs, samples=seqs, decode_repeated=repeated)
+            steps = [model.step_ns(load._replace(decode_context=each)) for each in contexts.tolist()]
+            assert model.decode_ns(seqs, contexts.astype(np.float64), repeated).tolist() == steps
+            assert model.decode_ns(seqs, contexts[200:220].astype(np.float64), repeated).tolist() == steps[200:220]
+
+
+def test_what_is_read_again_is_off_the_context_as_far_as_the_cache_serves_it() -> None:
+    steps = made()
+    model = CostModel(LLAMA, H100, Coefficients(repeated_reads_cached=0.75), captured=steps)
+    decodes = Load(decode_seqs=10, decode_context=5000, samples=10, decode_repeated=2000)
+    curve = steps.decoding(10)
+    assert curve is not None
+    assert model.step_ns(decodes) == round(curve.at(3500) * 1e9)
+    mixed = Load(100, 5050, 100, 1, 10, 5000, 11, decode_repeated=2000)
+    assert model.step_ns(mixed) == model.step_ns(mixed._replace(decode_context=3500, decode_repeated=0))
+    assert CostModel(LLAMA, H100, captured=steps).step_ns(decodes) == round(curve.at(5000) * 1e9)
 
 
 def test_the_cost_model_looks_captured_steps_up_and_computes_all_others() -> None:

@@ -65,6 +65,8 @@ MODELS = [
     model({"name": "deepseek-v3", "tensor_parallel": 8}, "h200"),
     model({"name": "jamba-v0.1", "tensor_parallel": 4}, coefficients=Coefficients(sequence_overhead_s=7e-6)),
     model({"name": "gpt-oss-20b", "kv_dtype": "fp8"}, "l4", attention="naive"),
+    model("llama-3.1-8b", coefficients=Coefficients(repeated_reads_cached=0.7)),
+    model("gemma-3-12b", attention="naive", coefficients=Coefficients(repeated_reads_cached=1.0)),
 ]
 WAITING = model("llama-3.2-1b", coefficients=REPLAYED.changed({"prefill_host_s": 0.5}, ""))
 """Waits for the host, so that a step with a prefill can be longer than one with a larger prefill."""
@@ -99,6 +101,7 @@ def loads(draw: st.DrawFn) -> Load:
         window_pairs=pairs // 2,
         window_prefill_context=(start + tokens) // 2,
         window_decode_context=context // 3,
+        decode_repeated=draw(st.integers(0, context)),
     )
 
 
@@ -116,10 +119,15 @@ def test_a_leap_is_its_steps_to_the_bit(which: CostModel, steps: list[Load]) -> 
     which=st.sampled_from(MODELS),
     seqs=st.integers(1, 512),
     contexts=st.lists(st.integers(0, 10**8), min_size=1, max_size=50),
+    data=st.data(),
 )
-def test_pure_decode_steps_leapt_over_are_those_steps(which: CostModel, seqs: int, contexts: list[int]) -> None:
-    leap = which.decode_ns(seqs, np.array(contexts, np.int64))
-    assert leap.tolist() == [which.step_ns(Load(decode_seqs=seqs, samples=seqs, decode_context=c)) for c in contexts]
+def test_pure_decode_steps_leapt_over_are_those_steps(
+    which: CostModel, seqs: int, contexts: list[int], data: st.DataObject
+) -> None:
+    repeated = data.draw(st.one_of(st.just(0), st.integers(0, min(contexts))))
+    leap = which.decode_ns(seqs, np.array(contexts, np.float64), repeated)
+    load = Load(decode_seqs=seqs, samples=seqs, decode_repeated=repeated)
+    assert leap.tolist() == [which.step_ns(load._replace(decode_context=context)) for context in contexts]
 
 
 @given(which=st.sampled_from(MODELS), load=loads(), field=st.sampled_from(Load._fields), more=st.integers(1, 10**6))
@@ -133,7 +141,7 @@ def test_more_of_anything_never_takes_less_time(which: CostModel, load: Load, fi
         )
     else:
         larger = load._replace(**{field: getattr(load, field) + more})
-    if field in {"mapped_ahead", "unmapped_ahead", "before_ns"}:  # these say what is hidden
+    if field in {"mapped_ahead", "unmapped_ahead", "before_ns", "decode_repeated"}:  # these say what is hidden
         load, larger = larger, load
     assert which.step_ns(larger) >= which.step_ns(load)
 
@@ -257,6 +265,30 @@ def test_the_paged_kernel_s_penalty_is_assumed_only_if_set() -> None:
     assert paged.step_ns(prompt(100)) == plain.step_ns(prompt(100))
 
 
+def test_what_decodes_share_is_read_from_memory_once_if_the_cache_serves_the_rest() -> None:
+    def attention(repeated: int, cached: float, **more: Any) -> int:
+        costs = model("llama-3.1-8b", coefficients=replace(ROOFLINE, repeated_reads_cached=cached), **more)
+        load = decode(32, 1000)._replace(decode_repeated=repeated)
+        return costs.step_ns(load) - costs.step_ns(load._replace(decode_context=0, decode_repeated=0))
+
+    token = LLAMA.kv_bytes_per_token / 3.35e12 * 1e9
+    assert attention(31 * 400, 0.0) == attention(0, 1.0) == pytest.approx(32_000 * token, abs=2)
+    assert attention(31 * 400, 1.0) == pytest.approx((32_000 - 31 * 400) * token, abs=2)
+    assert attention(31 * 400, 0.75) == pytest.approx((32_000 - 31 * 300) * token, abs=2)
+    assert attention(31 * 1000, 1.0) > 1000 * token, "pairs of queries and keys are computed for every sequence"
+    # scores are of one sequence alone, whoever has the same keys
+    scores = attention(0, 1.0, attention="naive") - attention(0, 1.0)
+    assert attention(31 * 400, 1.0, attention="naive") == pytest.approx((32_000 - 31 * 400) * token + scores, abs=3)
+
+
+def test_whether_sharing_matters_is_known() -> None:
+    halved = Coefficients(repeated_reads_cached=0.5)
+    assert not model("llama-3.1-8b").spares
+    assert model("llama-3.1-8b", coefficients=halved).spares
+    assert model("gemma-3-12b", coefficients=halved).spares
+    assert not model("tiny-mistral", coefficients=halved).spares, "windows are read each for itself"
+
+
 def test_fewer_kv_heads_and_smaller_kv_make_decode_faster() -> None:
     load = decode(64, 8192)
     mha, gqa, mqa = (model({"name": "llama-3.1-8b", "kv_heads": heads}).step_ns(load) for heads in (32, 8, 1))
@@ -371,7 +403,7 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
         assert entry.name in rows
     load = decode(64, 1024)._replace(**prompt(300, 900, 2)._asdict() | {"decode_seqs": 64, "decode_context": 65_536})
     load = load._replace(copied_tokens=9, swapped_bytes=10**6, transfers=2, mapped_pages=3, unmapped_pages=4)
-    load = load._replace(behind_ns=10**8)
+    load = load._replace(behind_ns=10**8, decode_repeated=30_000)
     pages = {"page_bytes": 128 << 10}
     spec = {"name": "llama-3.1-8b", "tensor_parallel": 2}
     for entry in fields(Coefficients):

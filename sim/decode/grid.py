@@ -3,8 +3,10 @@
 From one sequence to as many as are asked for in powers of two, each at a few contexts, and from 25
 tokens of a prompt on: enough to tell bytes from operations from overheads.  Tokens of prompts are
 no powers of two, so that steps are padded here as much as in service, and before each prefill come
-some steps of decodes, as in service; the largest are also measured one after the other.  What does
-not fit in the pool is left out.
+some steps of decodes, as in service; the largest are also measured one after the other.  Some decodes
+have most of their contexts in common, so that what is read for one may be in a cache for the next:
+all of them, or each quarter; with the 8B that is 3 or 12 MiB a layer.  What does not fit in the
+pool is left out.
 """
 
 from __future__ import annotations
@@ -42,6 +44,11 @@ def block_scenes(extent: Extent) -> list[Scene]:
     contexts = _parts(longest, 32, 8, 2)
     scenes = [decode(count, context) for count, context in product(_doubling(1, seats), contexts)]
     scenes += [ragged(count, longest) for count in _parts(seats, 16, 4, 1)]
+    scenes += [
+        alike(count, longest // 4, count // prefixes)
+        for count, prefixes in product(_parts(seats, 8, 4, 1), (1, 4))
+        if count > prefixes
+    ]
     scenes += [
         Scene(f"prefill {count} at {start}, in a row", chunks=((start, count),))
         for count, start in product(_parts(odd, 4, 2), (0, longest // 4))
@@ -87,6 +94,11 @@ def separate_scenes(extent: Extent, *, recomputes: bool) -> list[Scene]:
 def decode(count: int, context: int, word: str = "decode") -> Scene:
     """Let `count` sequences of `context` tokens decode."""
     return Scene(f"{word} {count} x {context}", (context,) * count)
+
+
+def alike(count: int, context: int, each: int) -> Scene:
+    """Let `count` sequences decode, always `each` of which have three quarters of their `context` tokens in common."""
+    return Scene(f"decode {count} x {context}, {each} alike", (context,) * count, alike=each, shared=context * 3 // 4)
 
 
 def ragged(count: int, longest: int) -> Scene:

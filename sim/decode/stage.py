@@ -52,6 +52,10 @@ class Scene(NamedTuple):
     """Blocks swapped out before the step."""
     back: int = 0
     """Blocks swapped in."""
+    alike: int = 1
+    """How many of the sequences that decode, all of one length, are samples of one request ..."""
+    shared: int = 0
+    """... and hold the same blocks for so many tokens of its prompt."""
 
     @property
     def longer(self) -> int:
@@ -135,6 +139,7 @@ class Stage:
     def fits(self, scene: Scene) -> bool:
         """Whether there is room for a scene and its repeats."""
         size = self.allocator.block_size
+        # what samples share is counted as if they did not
         blocks = sum(-(-(length + scene.longer) // size) for length in scene.lengths)
         return (
             blocks <= self.allocator.num_blocks
@@ -162,7 +167,7 @@ class Stage:
         began = time.perf_counter()
         try:
             while len(durations) < patience.warmup + patience.most:
-                load, duration = self._step(scene, jobs[len(scene.decodes) :])
+                load, duration = self._step(scene, jobs[len(jobs) - len(scene.chunks) :])
                 loads.append(load)
                 durations.append(duration)
                 enough = len(durations) >= patience.warmup + patience.least
@@ -178,25 +183,36 @@ class Stage:
 
     def _seat(self, scene: Scene) -> list[Job]:
         """Put a scene's sequences into the allocator, those that decode into the decoding set."""
-        serving, jobs = self._serving, []
-        for index, length in enumerate(scene.lengths):
-            job = Job(index, 0, length, int(self._requests.output_tokens[0]), 1, Segments([], index))
-            serving.waiting.append(job)
-            refusal = serving.admit(job, MISS, length)
-            if refusal is not None:  # `fits` says whether there is room
-                raise ValueError(f"{scene.name}: {refusal}")
-            self._transcript.open(job)
-            jobs.append(job)
-        decoding = jobs[: len(scene.decodes)]
+        serving, count = self._serving, len(scene.decodes)
+        decoding = [
+            self._admit(scene, index, min(scene.alike, count - index)) for index in range(0, count, scene.alike)
+        ]
+        prefilling = [self._admit(scene, index) for index in range(count, len(scene.lengths))]
         if self.route == "tensors" and decoding:  # there is no way to have K/V tensors but to compute them
             self._executor.run(Plan(chunks=[Chunk(job, 0, job.prompt) for job in decoding]), serving)
         for job in decoding:
             job.computed, job.generated = job.prompt, 1
             serving.start_decoding(job)
-        for job, (start, _) in zip(jobs[len(decoding) :], scene.chunks, strict=True):
+        for job, (start, _) in zip(prefilling, scene.chunks, strict=True):
             job.computed = start
-        serving.tokens += sum(job.computed for job in jobs)
+        jobs = [*decoding, *prefilling]
+        serving.tokens = sum(job.computed * len(job.rows) for job in jobs)
         return jobs
+
+    def _admit(self, scene: Scene, index: int, samples: int = 1) -> Job:
+        """Give one of a scene's sequences memory; or several, which take the places of the next ones, too."""
+        serving, length = self._serving, scene.lengths[index]
+        job = Job(index, 0, length, int(self._requests.output_tokens[0]), samples, Segments([], index))
+        serving.waiting.append(job)
+        refusal = serving.admit(job, MISS, scene.shared if samples > 1 else length)
+        if refusal is None and samples > 1:
+            job.computed = scene.shared
+            serving.fork(job)
+            refusal = serving.extend(job, length - scene.shared, Plan())  # nothing that would have to be copied counts
+        if refusal is not None:  # `fits` says whether there is room
+            raise ValueError(f"{scene.name}: {refusal}")
+        self._transcript.open(job)
+        return job
 
     def _step(self, scene: Scene, prefilling: list[Job]) -> tuple[Load, int]:
         """Run a scene's step once; sequences that decode are a token longer afterwards."""
@@ -210,6 +226,7 @@ class Stage:
             plan.move(kind, (Copy(block, block) for block in range(1, blocks + 1)))
             plan.swapped_blocks += blocks
         load = self._counter.load(plan, serving)
+        load = load._replace(decode_repeated=serving.repeated(plan.decodes))  # whatever the cost model makes of it
         return load, self._run(plan)
 
     def _decode(self, plan: Plan) -> int:

@@ -58,6 +58,7 @@ class Simulated:
         self._block_bytes = block_bytes
         windows = [group.window for group in cost.geometry.kv_groups if group.window]
         self._window = min(windows) if windows else None
+        self._spares = cost.spares
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """Say how long the plan takes, and in the plan how much of the calls for pages was hidden."""
@@ -76,6 +77,8 @@ class Simulated:
             load = self._prefill(plan, decodes, decodes, serving.context + decodes)
         else:
             load = Load(0, 0, 0, 0, decodes, serving.context + decodes, decodes)
+        if self._spares and decodes:
+            load = load._replace(decode_repeated=serving.repeated(decodes))
         calls = plan.mappings
         if plan.moves or plan.copied_tokens or plan.swapped_blocks or calls.mapped or calls.unmapped:
             load = load._replace(
@@ -96,11 +99,12 @@ class Simulated:
 
     def _durations(self, serving: Serving, steps: int) -> Ints:
         count, known = len(serving.decoding), serving.context
+        repeated = serving.repeated(count) if self._spares else 0  # nobody writes into shared blocks meanwhile
         if not (self._recomputes or self._window or serving.allocator.concatenates):
             contexts = np.arange(known + count, known + count * steps + 1, count, dtype=np.float64)
-            return self._cost.decode_ns(count, contexts)
+            return self._cost.decode_ns(count, contexts, repeated)
         ahead = np.arange(1, steps + 1)
-        load = self._with_decodes(Load(samples=count), serving, count, ahead)
+        load = self._with_decodes(Load(samples=count, decode_repeated=repeated), serving, count, ahead)
         if serving.allocator.concatenates:
             return self._cost.leap_ns(load, copied_tokens=known + count * (ahead - 1))
         return self._cost.leap_ns(load)

@@ -240,6 +240,13 @@ class Serving:
             self.leave_decoding(job)
         return jobs
 
+    def repeated(self, decodes: int) -> int:
+        """K/V tokens that the first `decodes` decoding sequences share, once for each that has them but one."""
+        others = [each.row for each in self.decoding.members[decodes:]]
+        for job in (*self.prefilling.values(), *self.lingering):
+            others += job.rows
+        return self.allocator.repeated(others)
+
     def preempt(self, plan: Plan, needy: Job, lacking: Refusal) -> Job:
         """Take the memory of the last running job, which `needy` lacks, and put it at the front of the queue."""
         ticket, job = self.running.popitem()

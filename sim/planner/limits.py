@@ -134,4 +134,5 @@ def _loads(steps: Columns, prompts: np.ndarray[Any, np.dtype[np.float64]], setup
         "window_pairs": pairs if window is None else np.minimum(pairs, prefill * window),
         "window_prefill_context": prefill,
         "window_decode_context": seen,
+        "decode_repeated": steps["shared_savings"] * decode // np.maximum(steps["running"], 1),
     }

@@ -1,4 +1,4 @@
-"""A step in the words that executors read: a plan, and the decoding sequences in running order."""
+"""A step in the words that executors read: a plan, and who runs, in running order."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ def as_plan(step: Step) -> Plan:
 
 
 def as_serving(room: Room) -> Serving:
-    """Word the decoding sequences as the executor reads them."""
+    """Word who runs as the executor reads it: who decodes, and who holds memory besides."""
     serving = Serving(room.allocator)
     for ticket, request in enumerate(room.running):
-        for sequence in request.sequences if request.decoding and request not in room.finished else ():
-            job = as_job(request)
-            job.ticket = ticket
-            serving.decoding.insert(job, sequence.row, int(room.allocator.table.slots[sequence.row]))
-            serving.context += sequence.tokens
+        job = as_job(request)
+        job.ticket, job.rows = ticket, [sequence.row for sequence in request.sequences]
+        if request in room.finished:
+            serving.lingering.append(job)
+        elif not request.decoding:
+            serving.prefilling[ticket] = job
+        else:
+            for row in job.rows:
+                serving.decoding.insert(job, row, int(room.allocator.table.slots[row]))
+            serving.context += request.computed * len(job.rows)
     return serving
 
 

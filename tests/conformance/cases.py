@@ -21,6 +21,7 @@ from allocators.adaptors import Adaptor, CheckingAdaptor, LimitingAdaptor, Recor
 from allocators.answers import Ask, Grant, Refusal
 from allocators.base import Allocator
 from allocators.content import Segments
+from allocators.grouprows import GroupRows
 from allocators.options import Value
 from allocators.table import Ints
 
@@ -170,6 +171,27 @@ def withheld(allocator: Allocator) -> int:
     return SPARE if isinstance(allocator, LimitingAdaptor) else 0
 
 
+def repeated(allocator: Allocator, rows: Iterable[int]) -> int:
+    """Count the tokens that some rows share, once for each that has them but one, block by block."""
+    while isinstance(allocator, Adaptor):
+        allocator = allocator.inner
+    size, whole = allocator.block_size, -1
+    if getattr(allocator, "windowed", False):  # nothing keeps all tokens
+        return 0
+    if isinstance(allocator, GroupRows):  # of the groups that do, one counts
+        size = allocator.cut.tokens
+        whole = next((g for g in allocator.attention if g not in allocator.windows), -1)
+        if whole < 0:
+            return 0
+    tokens: dict[int, list[int]] = {}
+    for row in rows:
+        cells = allocator.cells_of(row)[whole] if isinstance(allocator, GroupRows) else allocator.table.row(row)
+        for place, block in enumerate(cells.tolist()):
+            tokens.setdefault(block, []).append(min(int(allocator.table.length[row]) - place * size, size))
+    assert all(len(set(each)) == 1 for each in tokens.values()), "a block is as full for one row as for the others"
+    return sum(sum(each[1:]) for each in tokens.values())
+
+
 def audit(allocator: Allocator) -> None:
     """Check what must be true of any allocator at any time, counting afresh from the table."""
     allocator.check()
@@ -214,5 +236,7 @@ def audit(allocator: Allocator) -> None:
     assert usage.cached == len(cached) * allocator.block_size
     assert allocator.free == allocator.capacity - usage.held - usage.cached >= 0
     assert 0 <= allocator.largest_hole() <= allocator.free + usage.cached
+    for aside in ([], rows[::2], rows[1:], rows):
+        assert allocator.repeated(aside) == repeated(allocator, [row for row in rows if row not in aside])
     if not rows:
         assert (usage.held, usage.rounding, usage.saved, usage.dropped) == (0, 0, 0, 0), usage

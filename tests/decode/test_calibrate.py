@@ -52,6 +52,9 @@ def test_a_calibration_is_measured_written_shown_and_used(
     assert "residual" in shown
     assert "median error" in shown
     assert {point.route for point in found.points} == {"blocks", "tensors", "recompute"}
+    alike = {point.name: point.load for point in found.points if point.load.decode_repeated}
+    assert alike.keys() == {"decode 2 x 32, 2 alike", "decode 8 x 32, 8 alike", "decode 8 x 32, 2 alike"}
+    assert alike["decode 8 x 32, 2 alike"].decode_repeated == 4 * 16
     assert {"step_overhead_s", "pcie_efficiency", "copy_efficiency", "sequence_launch_layer_s"} <= {*found.fitted}
     assert found.peaks.keys() == {"memory_gib", "bandwidth_tbps", "bf16_tflops"}
 
@@ -89,6 +92,29 @@ def test_points_carry_the_load_of_their_steps() -> None:
     assert point.measured_s > 0
     stage.allocator.check()
     assert stage.allocator.usage().held == 0
+
+
+def test_sequences_that_are_alike_hold_the_same_blocks() -> None:
+    stage = make_stage({"kind": "paged", "block_size": 4})
+    seen: list[tuple[list[list[int]], int]] = []
+    run = stage._executor.run
+
+    def watched(plan: Plan, serving: Serving) -> int:
+        table, rows = serving.allocator.table, serving.decoding.column(serving.decoding.ROW)
+        seen.append(([table.row(row)[:3].tolist() for row in rows.tolist()], serving.allocator.usage().saved))
+        return run(plan, serving)
+
+    stage._executor.run = watched  # type: ignore[method-assign]
+    point = stage.measure(Scene("alike", (14,) * 5, alike=2, shared=10), Patience(warmup=1, most=3, least=3))
+    assert point.load == Load(decode_seqs=5, decode_context=5 * 14 + 5 * 3, samples=5, decode_repeated=2 * 8)
+    assert [saved for _, saved in seen] == [2 * 8] * 4
+    for blocks, _ in seen:
+        assert [len({row[place] for row in blocks}) for place in range(3)] == [3, 3, 5], "10 tokens fill 2 blocks"
+    stage.allocator.check()
+    assert stage.allocator.usage().held == 0
+    assert (stage._serving.tokens, stage._serving.context) == (0, 0)
+    again = stage.measure(Scene("mixed", (9, 9), ((0, 3),), alike=2, shared=8), Patience(warmup=0, most=3, least=3))
+    assert (again.load.prefill_tokens, again.load.decode_seqs, again.load.decode_repeated) == (3, 2, 8)
 
 
 @pytest.mark.parametrize("kind", ["growing", "no-cache"])

@@ -18,6 +18,7 @@ from sim.engine.executor import Foresight
 from sim.engine.loop import Engine, Outcome
 from sim.reference import ReferenceEngine
 from sim.schedulers import SCHEDULERS, Limits
+from tests.conformance.cases import repeated
 from workloads.requests import Requests
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Clock:
     """For each token computed."""
     context: int = 0
     """For each token attended to by a decode."""
+    again: int = 0
+    """Less for each of them that is read again."""
     prompt: int = 0
     """For each prompt whose last token is computed."""
     copied: int = 0
@@ -86,6 +89,9 @@ class Clock:
     def run(self, plan: Plan, serving: Serving) -> int:
         decoding = serving.decoding
         known = int(decoding.column(decoding.LENGTH)[: plan.decodes].sum()) + plan.decodes
+        rows = decoding.column(decoding.ROW)[: plan.decodes].tolist()
+        again = serving.repeated(plan.decodes)
+        assert again == repeated(serving.allocator, rows), "what decodes share is counted as the block table has it"
         tokens = plan.decodes + sum(chunk.tokens for chunk in plan.chunks)
         done = sum(chunk.job.known == chunk.start + chunk.tokens for chunk in plan.chunks)
         moves = plan.copied_tokens * self.copied + plan.swapped_blocks * self.swapped
@@ -96,6 +102,7 @@ class Clock:
         moves += plan.exposed
         if plan.behind and plan.chunks:
             moves += self.behind * (1 + plan.behind // 1000)
+        moves -= again * self.again
         return self.step * MS + tokens * self.token + known * self.context + done * self.prompt + moves
 
     def foresee(self, serving: Serving, steps: int) -> Foresight | None:
@@ -105,6 +112,7 @@ class Clock:
         known = serving.context + count * np.arange(1, steps + 1)
         copied = known - count if serving.allocator.concatenates else 0
         durations = self.step * MS + count * self.token + known * self.context + copied * self.copied
+        durations -= serving.repeated(count) * self.again
         return Foresight(durations, self.hides)
 
     def hides(self, calls: Mappings, before: int) -> int | None:

@@ -131,6 +131,7 @@ def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
         step=1,
         token=draw(st.sampled_from([0, 1000, 12_345])),
         context=draw(st.sampled_from([0, 7])),
+        again=draw(st.sampled_from([0, 5])),
         prompt=draw(st.sampled_from([0, 1])),
         copied=draw(st.sampled_from([0, 300])),
         swapped=draw(st.sampled_from([0, 50_000])),

@@ -260,6 +260,24 @@ def test_samples_share_the_prompt_and_copy_a_half_full_block_once(engine: str) -
     ]
 
 
+def test_only_what_sequences_share_that_decode_in_a_step_is_read_again(engine: str) -> None:
+    """A and B decode when C, which begins like them, computes its last three tokens in two steps: the budget is 4."""
+    pieces = np.array([1, 1, 1, 2]), np.array([9, 9, 9, 2]), np.array([0, 1, 2, 4])
+    prefixes = Prefixes(*pieces, outputs=np.array([10, 11, 12]))
+    requests = Requests(np.array([0, 0.0025, 0.0035]), np.array([9, 9, 11]), np.array([7, 6, 4]), prefixes=prefixes)
+    limits = Limits(max_num_seqs=3, max_num_batched_tokens=4, max_model_len=16)
+    options = {"block_size": 4, "prefix_cache": True}
+    sink = run(Setup(limits=limits, slots=64, options=options, clock=Clock(again=1000)), requests, engine)
+    assert rows(sink, "prefill_tokens", "decode_tokens", "shared_savings", "duration_s")[3:9] == [
+        (1, 1, 8, 0.001),  # B attends to what A decodes from, but does not decode
+        (2, 2, 16, 0.000992),
+        (1, 2, 16, 0.000992),
+        (0, 3, 16, 0.000984),
+        (0, 3, 16, 0.000984),
+        (0, 3, 16, 0.000984),
+    ]
+
+
 def test_samples_with_rooms_of_their_own_copy_the_prompt(engine: str) -> None:
     setup = replace(POOL, scheduler="orca", kind="preallocated", slots=24, options={}, clock=Clock(copied=1000))
     sink = run(setup, ask((0, 5, 3, 2)), engine)

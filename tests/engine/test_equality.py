@@ -13,13 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.schedulers import Limits
+from sim.coefficients import Coefficients
+from sim.cost import CostModel
+from sim.devices import resolve_device
+from sim.engine.executor import Simulated
+from sim.models.geometry import resolve_model
+from sim.schedulers import SCHEDULERS, Limits
 from tests.engine.harness import Clock, Setup, ask, audit, differences
 from tests.engine.strategies import every, requests, setups
 from workloads.requests import Prefixes
 
 EXAMPLES = int(os.environ.get("KVSIM_EXAMPLES", "12"))
 """Workloads for each allocator under each scheduler."""
+LLAMA, GEMMA, H100 = resolve_model("llama-3.1-8b"), resolve_model("gemma-3-12b"), resolve_device("h100-80gb")
+"""One attends to everything, one in most layers to a window."""
+CACHING = {kind: {"prefix_cache": True} for kind in ("paged", "hybrid", "ideal")}
+"""Options of allocators that share prefixes if they are told to."""
 
 
 @pytest.mark.parametrize(("kind", "scheduler"), every())
@@ -34,6 +43,38 @@ def test_equals_the_reference_engine(kind: str, scheduler: str, data: st.DataObj
         outcome, sink = setup.run(asked, leaps=leaps)
         assert not differences(reference, sink), f"leaps={leaps}"
         assert outcome == expected
+
+
+@pytest.mark.parametrize("kind", ["paged", "radix", "hybrid", "ideal"])
+@settings(max_examples=EXAMPLES)
+@given(data=st.data())
+def test_step_times_that_depend_on_what_is_shared_are_the_same(kind: str, data: st.DataObject) -> None:
+    """Where the cost model counts what decodes read again, of samples and of prompts that begin alike."""
+    setup = data.draw(setups(kind, data.draw(st.sampled_from([*SCHEDULERS]))))
+    model = data.draw(st.sampled_from([LLAMA, GEMMA]))
+    cost = CostModel(model, H100, Coefficients(repeated_reads_cached=0.75, step_overhead_s=1e-3))
+    setup = replace(setup, clock=Simulated(cost, block_bytes=64 << 10), options=setup.options | CACHING.get(kind, {}))
+    asked = data.draw(requests().filter(lambda asked: len(asked.samples) or asked.prefixes is not None))
+    expected, reference = setup.run(asked, reference=True)
+    for leaps in (False, True):
+        outcome, sink = setup.run(asked, leaps=leaps)
+        assert not differences(reference, sink), f"leaps={leaps}"
+        assert outcome == expected
+
+
+@pytest.mark.parametrize("kind", ["paged", "radix", "hybrid", "ideal"])
+def test_what_is_shared_makes_steps_of_a_run_shorter(kind: str) -> None:
+    """Three samples of one prompt, whose 32 tokens are shared to the end."""
+    options = {} if kind == "ideal" else {"block_size": 4}
+    setup = Setup("orca", Limits(max_model_len=40), kind, 200, options)
+    asked = ask((0, 32, 6, 3))
+    times = []
+    for cached in (0.0, 1.0):
+        cost = CostModel(LLAMA, H100, Coefficients(repeated_reads_cached=cached))
+        sink = replace(setup, clock=Simulated(cost)).run(asked)[1]
+        times.append(np.array(sink.tables["steps"]["duration_s"]))
+    token = LLAMA.kv_bytes_per_token / (H100.bandwidth * Coefficients().attention_memory_efficiency)
+    assert times[0] - times[1] == pytest.approx([0] + [2 * 32 * token] * 5, abs=2e-9)
 
 
 def test_what_a_window_has_left_behind_counts_for_no_block() -> None:

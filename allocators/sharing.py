@@ -1,0 +1,32 @@
+"""What rows share, counted without some of them.
+
+A pool knows how many rows hold each of its blocks, and how many tokens sharing avoids over all.  If some rows
+are set aside, only the blocks that these hold need to be looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from allocators.table import Ints
+
+
+def shared_with(references: Ints, cells: Sequence[npt.NDArray[np.integer]], lengths: Ints, block_size: int) -> int:
+    """Count the tokens that sharing avoids because some rows are open, and would not if they were closed.
+
+    Args:
+        references: int64[...], rows that hold each block.
+        cells: for each of those rows, its blocks in logical order, none missing.
+        lengths: int64[len(cells)], tokens of each.
+        block_size: tokens a block.
+
+    """
+    blocks = np.concatenate(cells)
+    places = np.concatenate([np.arange(len(each)) for each in cells])
+    filled = np.minimum(np.repeat(lengths, [len(each) for each in cells]) - places * block_size, block_size)
+    held, first, rows = np.unique(blocks, return_index=True, return_counts=True)
+    again = rows - (references[held] == rows)  # if nobody else holds a block, one of them has it for itself
+    return int(again @ filled[first])
