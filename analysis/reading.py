@@ -95,10 +95,11 @@ class Run:
 
     def summarise(self, slo: Mapping[str, float | None] | None = None) -> dict[str, Any]:
         """Entry of summary.json, column by column, so that a long run needs little memory."""
-        entry = summarise(LazyColumns(self.path / "requests.parquet"), self.lazy_steps(), self.facts, slo)
+        entry = summarise(LazyColumns(self.path / "requests.parquet"), self.lazy_steps, self.facts, slo)
         searched = self.path / SUSTAINED
         return {**entry, "sustained": _json(searched)} if searched.exists() else entry
 
+    @cached_property
     def lazy_steps(self) -> LazyColumns:
         """Columns of steps.parquet, each read when it is asked for."""
         return LazyColumns(self.path / "steps.parquet")
@@ -135,7 +136,7 @@ class RunDirectory:
         """Limits in seconds by metric; empty if the workload sets none."""
         return self.manifest.get("slo") or {}
 
-    @property
+    @cached_property
     def runs(self) -> list[Run]:
         """Every run, in the order of the workload file, then by replication."""
         return [Run(facts, self.path / str(facts["dir"])) for facts in self.manifest["runs"]]

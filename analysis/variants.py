@@ -22,6 +22,11 @@ class Variants:
     runs: dict[str, RunDirectory]
     """By label; those that an interrupted run has not come to are missing."""
 
+    @classmethod
+    def alone(cls, directory: RunDirectory) -> Variants:
+        """What a run of a workload without variants left behind."""
+        return cls(directory.name, list(directory.manifest.get("remarks") or ()), {"": directory})
+
     @property
     def allocators(self) -> list[tuple[str, list[Allocator]]]:
         """Variant and its allocators."""
@@ -47,8 +52,7 @@ def open_variants(path: str | Path) -> Variants:
     path = Path(path)
     index = path / VARIANTS
     if not index.exists():
-        directory = open_directory(path)
-        return Variants(directory.name, list(directory.manifest.get("remarks") or ()), {"": directory})
+        return Variants.alone(open_directory(path))
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         begun = [each for each in content["variants"] if (path / str(each["dir"]) / "manifest.json").exists()]

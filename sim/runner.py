@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.reading import SUSTAINED, open_directory
+from analysis.reading import SUSTAINED, RunDirectory, open_directory
 from analysis.rundir import SCHEMA_VERSION
 from sim.errors import UserError
 from sim.rundir import RESULTS, SCHEMAS, ParquetSink, alone, write_json
@@ -44,7 +44,7 @@ def run(
     resume: bool = False,
     executing: Executing | None = None,
     facts: Mapping[str, Any] | None = None,
-) -> list[dict[str, Any]]:
+) -> RunDirectory:
     """Run every allocator of a workload and write a run directory.
 
     Args:
@@ -57,7 +57,7 @@ def run(
         facts: what else the manifest shall say.
 
     Returns:
-        the entries of summary.json.
+        the directory, with what has been read of it for the summary.
 
     Raises:
         UserError: the workload cannot run, or `out` holds something else.
@@ -79,7 +79,7 @@ def _all_runs(
     keep: bool,
     progress: Callable[[Progress], None] | None,
     executing: Executing | None,
-) -> list[dict[str, Any]]:
+) -> RunDirectory:
     """Do every run that is not kept, then sum all of them up."""
     workload, started, clock = setup.workload, datetime.now(UTC), time.perf_counter()
     manifest["started"] = started.isoformat(timespec="seconds")
@@ -98,7 +98,7 @@ def _all_runs(
     directory = open_directory(out)
     entries = [run.summarise(directory.slo) for run in directory.runs]
     write_json(out / "summary.json", {"schema": SCHEMA_VERSION, "runs": entries})
-    return entries
+    return directory
 
 
 def claim(setup: Setup, out: Path) -> None:

@@ -44,7 +44,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_rate_is_that_of_the_closed_form(file: Path, tmp_path: Path) -> None:
     """M/D/1: latency is S (1 + load / (2 (1 - load))); twice S at a load of two thirds."""
-    entries = run(load(file), tmp_path / "out")
+    entries = run(load(file), tmp_path / "out").summary()
     rate = 2 / 3 / (STEP * TOKENS)
     assert figure(entries[0], "sustained_rps") == pytest.approx(rate, rel=0.08)
     assert figure(entries[0], "sustained_rps") == figure(entries[1], "sustained_rps"), "both saw the same requests"
@@ -58,7 +58,7 @@ def test_the_rate_is_that_of_the_closed_form(file: Path, tmp_path: Path) -> None
 
 def test_a_limit_that_no_rate_reaches_gives_no_rate(file: Path, tmp_path: Path) -> None:
     workload = load(file, ["sustained.normalized_latency_s=0.005", "requests.duration_s=200"])
-    entry = run(workload, tmp_path / "out")[0]
+    entry = run(workload, tmp_path / "out").summary()[0]
     assert entry["sustained"]["rps"] is None
 
 

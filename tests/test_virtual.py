@@ -208,7 +208,7 @@ def test_the_report_tells_every_call_as_hidden_or_exposed(tmp_path: Path, page_k
             "requests: {count: 8, arrivals: {kind: batch}, lengths: {kind: fixed, prompt: 500, output: 300}}\n"
             f"allocators: [{{kind: virtual, page_kib: {page_kib}, overlap: {str(overlap).lower()}}}]\n"
         )
-        (entry,) = run(load(file), tmp_path / f"{overlap}")
+        (entry,) = run(load(file), tmp_path / f"{overlap}").summary()
         found[overlap] = entry["metrics"]
         total = entry["metrics"]["mapping_hidden_s"] + entry["metrics"]["mapping_exposed_s"]
         assert total == pytest.approx(entry["metrics"]["mapped_pages"] * price)

@@ -53,7 +53,7 @@ def document(directory: RunDirectory) -> dict[str, Any]:
     firsts = {run.label: run for run in directory.runs if run.repeat == 0}
     runs = [firsts[one.label] for one in allocators]
     requests = [run.requests() for run in runs]
-    steps = [run.lazy_steps() for run in runs]
+    steps = [run.lazy_steps for run in runs]
     parted = _divergences(requests, steps)
     extra = sorted({one.time_s for one in parted.values()})[:EXTRA_WINDOWS]
     windows = [detail_windows(each, extra) for each in steps]

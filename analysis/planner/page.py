@@ -63,7 +63,7 @@ def page(
             facts=embed(facts),
             style=asset("report.css") + asset("planner.css"),
             scripts=[asset(f"{name}.js") for name in ("base", "planner", *scripts)],
-            plotly=plotly_js(),
+            plotly=plotly_js().decode(),
             **more,
         )
     )

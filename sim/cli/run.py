@@ -50,10 +50,10 @@ def run(
         with placed(file, settings), shown(workload.repeat, quiet=quiet) as progress:
             if workload.variants:
                 run_variants(workload, folder, base=base, progress=progress, resume=resume)
+                found = open_variants(folder)
             else:
-                run_workload(workload, folder, base=base, progress=progress, resume=resume)
-        found = open_variants(folder)
-        pages = {label: write_report(directory.path) for label, directory in found.runs.items()}
+                found = Variants.alone(run_workload(workload, folder, base=base, progress=progress, resume=resume))
+        pages = {label: write_report(directory) for label, directory in found.runs.items()}
     except KeyboardInterrupt:
         terminal(stderr=True).print(_kept(folder), markup=False, soft_wrap=True)
         return INTERRUPTED

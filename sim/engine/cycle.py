@@ -208,11 +208,12 @@ class Cycle(Noting):
             if count > room or (entangled and self._filling(end)):
                 done = step
                 break
-            if count:
-                room -= count
-                rows += self._rows.get(end % period) or self._list(end % period)
-                changes += (step, HELD, count * held)
-            if end in partly:
+            if not count:
+                continue
+            room -= count
+            rows += self._rows.get(end % period) or self._list(end % period)
+            changes += (step, HELD, count * held)
+            if end in partly:  # who takes a last block is among those who take one
                 useless += partly[end]
                 changes += (step, INTERNAL, partly[end] * each)
         evicted = self.allocator.append(rows)

@@ -9,6 +9,7 @@ is in `sim.engine.growing`.)
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, insort
 from collections import Counter
 from heapq import heappop, heappush
@@ -86,7 +87,7 @@ class Decoding:
         self._ends: dict[int, list[Sequence]] = {}
         self._soonest: list[int] = []
         """The keys of `_ends` as a heap, and perhaps some that are gone."""
-        self._data: Ints = np.zeros((4, 64), np.int64)
+        self._columns: tuple[array[int], ...] = tuple(array("q") for _ in range(4))
         """Rows, starts, tickets and requests, for those who look at all sequences at once."""
 
     def __len__(self) -> int:
@@ -99,8 +100,8 @@ class Decoding:
         return [sequence.owner for sequence in self.members]
 
     def column(self, which: int) -> Ints:
-        """Rows, tokens in the cache, tickets or requests of all sequences; not to be written to."""
-        column = self._data[which, : len(self.members)]
+        """Rows, tokens in the cache, tickets or requests of all sequences, as an array of its own."""
+        column = np.array(self._columns[which], np.int64)
         return column + self.clock if which == self.LENGTH else column
 
     def length(self, sequence: Sequence) -> int:
@@ -125,13 +126,11 @@ class Decoding:
             self.apart.append(sequence)
         members.insert(place, sequence)
         self._orders.insert(place, order)
-        data = self._data
-        if count == data.shape[1]:
-            self._data = data = np.concatenate([data, np.zeros_like(data)], axis=1)
-        if place < count:
-            data[:, place + 1 : count + 1] = data[:, place:count]
-        data[0, place], data[1, place], data[2, place] = row, sequence.start, owner.ticket
-        data[3, place] = owner.index
+        rows, starts, tickets, requests = self._columns
+        rows.insert(place, row)
+        starts.insert(place, sequence.start)
+        tickets.insert(place, owner.ticket)
+        requests.insert(place, owner.index)
         self._enter(sequence)
         return sequence
 
@@ -139,9 +138,8 @@ class Decoding:
         """Drop one sequence."""
         sequence = self.members.pop(place)
         del self._orders[place]
-        count = len(self.members)
-        if place < count:
-            self._data[:, place:count] = self._data[:, place + 1 : count + 1]
+        for column in self._columns:
+            del column[place]
         self._leave(sequence)
         if self.apart and sequence in self.apart:
             self.apart.remove(sequence)
@@ -166,9 +164,9 @@ class Decoding:
 
     def rename(self, place: int, rows: Several[int]) -> None:
         """Give sequences from `place` on other rows."""
-        self._data[0, place : place + len(rows)] = rows
-        for sequence, row in zip(self.members[place:], rows, strict=False):
-            sequence.row = row
+        column = self._columns[self.ROW]
+        for nth, row in enumerate(rows, place):
+            self.members[nth].row = column[nth] = row
 
     # -- time ------------------------------------------------------------------------------
 
@@ -222,15 +220,15 @@ class Decoding:
 
     def _hold(self, staying: Several[Sequence], steps: int) -> None:
         """Shift sequences, the last in running order, in time; their last token becomes an earlier one."""
-        for sequence in staying:
+        starts = self._columns[self.LENGTH]
+        for place, sequence in enumerate(staying, len(self.members) - len(staying)):
             if sequence not in self.apart:
                 sequence.last = self.emitted
             self._leave(sequence)
             sequence.start -= steps
+            starts[place] = sequence.start
             sequence.end += steps
             self._enter(sequence)
-        count = len(self.members)
-        self._data[1, count - len(staying) : count] -= steps
         self.apart = list(staying)
 
     def _enter(self, sequence: Sequence) -> None:

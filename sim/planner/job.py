@@ -102,7 +102,7 @@ def _simulate(job: Job) -> Record:
         run_case(setup, case, requests, Path(folder), repeat=job.repeat)
         run = Run(facts, Path(folder))
         small = len(requests) <= SMALL
-        columns = run.requests(), run.steps() if small else run.lazy_steps()
+        columns = run.requests(), run.steps() if small else run.lazy_steps
         slo = job.workload.slo.model_dump(exclude_none=True)
         seen = Observed(*columns, pool.slots, slo)
         return {"entry": summarise(*columns, facts, slo), "pool": facts, **observe(seen)}

@@ -26,7 +26,7 @@ def test_a_run_directory_reads_back(toy: Path) -> None:
         end = steps["start_s"] + steps["duration_s"]
         np.testing.assert_allclose(steps["start_s"][1:], end[:-1])
         assert requests["stall_count"].sum() == len(requests["stall_s"])
-        assert set(run.lazy_steps()) == set(rundir.STEPS.names)
+        assert set(run.lazy_steps) == set(rundir.STEPS.names)
 
 
 def test_a_missing_summary_is_computed(toy: Path) -> None:

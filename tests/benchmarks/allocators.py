@@ -188,7 +188,7 @@ def tabulate(name: str, subject: Subject) -> list[str]:
             def report(done: Progress) -> None:
                 status.update(f"{name}: {done.label}: {done.done:,} of {done.total:,} requests")
 
-            entries = run(load(file), Path(folder) / "runs", progress=report)
+            entries = run(load(file), Path(folder) / "runs", progress=report).summary()
     if above := beyond(entries):
         raise SystemExit(f"{name}: above the throughput of ideal: {', '.join(above)}")
     calls = [f"`{line.replace(':', '`:', 1)}." for line in page_calls(group(entries))]

@@ -26,7 +26,9 @@ def test_azure_s_conversations_and_their_fit_load_an_engine_alike(traces: Path, 
     path.write_text(f"{FILE}requests: {{trace: {trace}, count: 2500}}\ntelemetry: {{blocks: 'off'}}\n")
     recorded = load(path)
     path.write_text(f"{FILE}{fit(make(recorded)).yaml()}telemetry: {{blocks: 'off'}}\n")
-    runs = [run(workload, tmp_path / name) for name, workload in (("trace", recorded), ("fitted", load(path)))]
+    runs = [
+        run(workload, tmp_path / name).summary() for name, workload in (("trace", recorded), ("fitted", load(path)))
+    ]
     for one, other in zip(*runs, strict=True):
         assert other["metrics"]["batch_size"]["mean"] == pytest.approx(one["metrics"]["batch_size"]["mean"], rel=0.05)
         wasted = [sum(run["ledger"]["mean"][part] for part in ("reserved", "internal")) for run in (one, other)]
