@@ -5,6 +5,19 @@ module, and with it NumPy, pyarrow or plotly, is imported only when that command
 Nothing else imports this package: everything a command does can be done from Python.
 """
 
-from sim.cli.app import main
+from __future__ import annotations
 
-__all__ = ["main"]
+from typing import TYPE_CHECKING
+
+from sim.cli.process import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
+    """Set the process up and run one command line in it; see `sim.cli.app.main`."""
+    settle()
+    from sim.cli.app import main  # noqa: PLC0415  (what it imports is to find the process set up)
+
+    return main(arguments, program)

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from sim.cli.process import settle
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -62,8 +64,8 @@ def stages(workload: Path, out: Path) -> dict[str, float]:
     """Run a workload through the command line; returns CPU seconds by stage, and of the process so far."""
     clock = Clock()
     begin = time.process_time()
+    settle()
     app = importlib.import_module("sim.cli.app")
-    app.settle()
     importlib.import_module("sim.cli.run")
     imports = time.process_time() - begin
     with ExitStack() as patches:
