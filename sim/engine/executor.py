@@ -77,8 +77,8 @@ class Simulated:
             load = self._prefill(plan, decodes, decodes, serving.context + decodes)
         else:
             load = Load(0, 0, 0, 0, decodes, serving.context + decodes, decodes)
-        if self._spares and decodes:
-            load = load._replace(decode_repeated=serving.repeated(decodes))
+        if self._spares and decodes and (repeated := serving.repeated(decodes)):
+            load = load._replace(decode_repeated=repeated)
         calls = plan.mappings
         if plan.moves or plan.copied_tokens or plan.swapped_blocks or calls.mapped or calls.unmapped:
             load = load._replace(

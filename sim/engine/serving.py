@@ -242,6 +242,8 @@ class Serving:
 
     def repeated(self, decodes: int) -> int:
         """K/V tokens that the first `decodes` decoding sequences share, once for each that has them but one."""
+        if not self.allocator.repeated():  # by any rows: as ever, where nobody shares
+            return 0
         others = [each.row for each in self.decoding.members[decodes:]]
         for job in (*self.prefilling.values(), *self.lingering):
             others += job.rows
