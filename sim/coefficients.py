@@ -37,8 +37,8 @@ REPLAYED = frozenset(
 count, so whoever sets one does without that (`sim.captured`)."""
 
 
-def _coefficient(default: float, meaning: str, source: str) -> float:
-    value: float = field(default=default, metadata={"is": meaning, "from": source})
+def _coefficient(default: float, meaning: str, source: str, most: float = math.inf) -> float:
+    value: float = field(default=default, metadata={"is": meaning, "from": source, "most": most})
     return value
 
 
@@ -76,6 +76,7 @@ class Coefficients:
         "share of the K/V that decodes read again, as several sequences list the same blocks, that the L2 cache still "
         "has and device memory need not serve; 0 if what is shared does not fit there",
         "assumed: every read is served by device memory; `calibrate` measures it where decodes share prefixes",
+        most=1.0,
     )
     step_overhead_s: float = _coefficient(
         0.61e-3,
@@ -116,6 +117,7 @@ class Coefficients:
         0.0,
         "share of a step of decodes behind which the launches of the next one are hidden, as the host runs ahead",
         "assumed 0; on one H100 small prefills of the 8B took 13 ms after one another, 7 ms after a decode of 6.8 ms",
+        most=1.0,
     )
     separate_launch_layer_s: float = _coefficient(
         0.0,
@@ -187,7 +189,7 @@ class Coefficients:
 
     def changed(self, values: Mapping[str, Any], where: str) -> Coefficients:
         """Return a copy with `values` put in.  Raises UserError at the first unknown name or bad number."""
-        known = [entry.name for entry in fields(self)]
+        known = {entry.name: entry.metadata["most"] for entry in fields(self)}
         for name, value in values.items():
             if name not in known:
                 raise UserError(f"{where}: unknown coefficient {name!r}{suggest(name, known)}; see `list costs`")
@@ -195,6 +197,8 @@ class Coefficients:
                 raise UserError(f"{where}: {name}: {value!r} is not a number of at least 0")
             if name.endswith("_efficiency") and value == 0:
                 raise UserError(f"{where}: {name}: an efficiency is more than 0")
+            if value > known[name]:
+                raise UserError(f"{where}: {name}: {value:g} is more than {known[name]:g}, which is all")
         return replace(self, **{name: float(value) for name, value in values.items()})
 
     @classmethod

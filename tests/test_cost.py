@@ -430,6 +430,8 @@ def test_changes_are_shown_as_such() -> None:
     [
         ({"step_overhead": 1}, "here: unknown coefficient 'step_overhead' (did you mean step_overhead_s?)"),
         ({"step_overhead_s": -1}, "here: step_overhead_s: -1 is not a number of at least 0"),
+        ({"repeated_reads_cached": 2}, "here: repeated_reads_cached: 2 is more than 1, which is all"),
+        ({"run_ahead": 1.5}, "here: run_ahead: 1.5 is more than 1, which is all"),
         ({"step_overhead_s": "1"}, "here: step_overhead_s: '1' is not a number of at least 0"),
         ({"step_overhead_s": float("nan")}, "here: step_overhead_s: nan is not"),
         ({"pcie_efficiency": 0}, "here: pcie_efficiency: an efficiency is more than 0"),
