@@ -18,9 +18,9 @@ import numpy as np
 
 from sim.captured import CapturedStep
 from sim.coefficients import Coefficients
-from sim.cost import Load
 from sim.devices import resolve_device
 from sim.errors import UserError, suggest
+from sim.load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -262,7 +262,7 @@ def text_of(calibration: Calibration) -> str:
     lines += [
         "",
         "[measured]",
-        "# Every step: its load (see sim.cost.Load), and what the cost model says of it.",
+        "# Every step: its load (see sim.load.Load), and what the cost model says of it.",
         "steps = [",
     ]
     for point, fit in zip(calibration.points, calibration.fitted_s, strict=True):

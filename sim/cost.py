@@ -40,11 +40,12 @@ is absent may be skipped: adding 0.0 changes no bit.)
 from __future__ import annotations
 
 from math import log2
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from sim.coefficients import Coefficients
+from sim.load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,60 +61,12 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Maximum = Callable[[Any, Any], Any]
 
-Amount: TypeAlias = Any
-"""A number, or in a leap an array with one for each step."""
-
 USUAL_BLOCK = 16
 """Token slots of vLLM's blocks, if nobody says otherwise."""
 LARGE_PAGE = 2 << 20
 """Bytes of the only pages that CUDA's own driver maps."""
 SMALLEST_PAGE = 64 << 10
 """Bytes of the smallest that vAttention's driver maps."""
-
-
-class Load(NamedTuple):
-    """What one step computes and moves.  Tokens are counted once, whatever the number of layers."""
-
-    prefill_tokens: Amount = 0
-    """Known tokens computed, over all chunks."""
-    prefill_pairs: Amount = 0
-    """Query-key pairs of the chunks: sum of n x start + n x (n + 1) / 2."""
-    prefill_context: Amount = 0
-    """K/V tokens the chunks read: sum of start + n."""
-    prefill_seqs: Amount = 0
-    """Chunks."""
-    decode_seqs: Amount = 0
-    """Sequences that decode one token."""
-    decode_context: Amount = 0
-    """K/V tokens they attend to, their own included."""
-    samples: Amount = 0
-    """Sequences whose logits are computed."""
-    copied_tokens: Amount = 0
-    """Token slots copied on the device (torch.cat, copy-on-write, fork)."""
-    swapped_bytes: Amount = 0
-    """Bytes over PCIe on this GPU, both directions together."""
-    transfers: Amount = 0
-    """Blocks those bytes are moved in."""
-    mapped_pages: Amount = 0
-    """Physical pages mapped."""
-    unmapped_pages: Amount = 0
-    """Physical pages unmapped."""
-    mapped_ahead: Amount = 0
-    """Of those mapped, the ones that were foreseen and could be mapped while the step before ran."""
-    unmapped_ahead: Amount = 0
-    """Of those unmapped, the ones that made way for them."""
-    before_ns: Amount = 0
-    """Nanoseconds of the step before."""
-    behind_ns: Amount = 0
-    """Nanoseconds of the step before, if it ran decodes alone and this one prefills."""
-    window_pairs: Amount = 0
-    """`prefill_pairs` as sliding-window layers see them."""
-    window_prefill_context: Amount = 0
-    """`prefill_context` as sliding-window layers see it."""
-    window_decode_context: Amount = 0
-    """`decode_context` as sliding-window layers see it: sum of min(context, window)."""
-    decode_repeated: Amount = 0
-    """Of `decode_context`, those in blocks that several of these sequences list: once for each of them but one."""
 
 
 class Attend(NamedTuple):

@@ -18,7 +18,8 @@ import numpy as np
 from sim.calibration import Point
 from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import Coefficients
-from sim.cost import CostModel, Load
+from sim.cost import CostModel
+from sim.load import Load
 from sim.shapes import Shapes
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ ALLOCATORS = (
 )
 GROUP = (
     *(f"allocators/{name}.py" for name in ALLOCATORS),
-    *("sim/engine/*.py", "sim/schedulers/*.py", "sim/blockmap.py", "sim/cost.py", "sim/telemetry.py"),
+    *("sim/engine/*.py", "sim/schedulers/*.py", "sim/blockmap.py", "sim/cost.py", "sim/load.py", "sim/telemetry.py"),
 )
 
 

@@ -21,10 +21,11 @@ from sim.calibration import (
 )
 from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import Coefficients
-from sim.cost import CostModel, Load
+from sim.cost import CostModel
 from sim.devices import resolve_device
 from sim.errors import UserError
 from sim.fit_costs import HELD, fit, seconds
+from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
 from sim.shapes import Shapes, padded_sizes

@@ -14,9 +14,10 @@ from allocators.paged import PagedAllocator
 from sim.calibration import Calibration, Point, load_calibration, load_captured, save_calibration
 from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import REPLAYED, Coefficients
-from sim.cost import CostModel, Load
+from sim.cost import CostModel
 from sim.devices import resolve_device
 from sim.errors import UserError
+from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.runner import run_case
 from sim.schedulers import Limits

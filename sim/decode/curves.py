@@ -13,13 +13,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from sim.cost import CostModel, Load
+from sim.cost import CostModel
 from sim.decode.calibrate import stage_for
 from sim.decode.device import DTYPES, finish
 from sim.decode.grid import Extent, decode
 from sim.decode.peaks import seconds_of
 from sim.decode.stage import Patience
 from sim.fit_costs import seconds as fitted_seconds
+from sim.load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

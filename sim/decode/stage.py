@@ -27,8 +27,8 @@ from workloads.requests import Requests
 if TYPE_CHECKING:
     from sim.calibration import Route
     from sim.captured import CapturedStep
-    from sim.cost import Load
     from sim.decode.model import Decoder
+    from sim.load import Load
     from sim.setup import Setup
 
 

@@ -24,7 +24,7 @@ from analysis.planner.advising import SOME
 from analysis.planner.observe import load
 from analysis.reading import Run
 from analysis.summary import judge
-from sim.cost import Load
+from sim.load import Load
 from sim.runner import run_case
 from workloads.generate import requests as make_requests
 

@@ -12,7 +12,6 @@ from allocators.content import Segments
 from sim.calibration import load_calibration
 from sim.cli import main
 from sim.cli.app import FAULT
-from sim.cost import Load
 from sim.decode import calibrate as module
 from sim.decode.grid import Extent, block_scenes
 from sim.decode.model import load
@@ -23,6 +22,7 @@ from sim.decode.store import KVStore
 from sim.engine.jobs import Job
 from sim.engine.plan import Chunk, Plan
 from sim.engine.serving import Serving
+from sim.load import Load
 from sim.setup import prepare
 from tests.decode.room import CPU, workload
 

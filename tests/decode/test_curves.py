@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from sim.coefficients import Coefficients
-from sim.cost import CostModel, Load
+from sim.cost import CostModel
 from sim.decode import calibrate, curves
 from sim.decode.curves import attention_curve
 from sim.decode.grid import Extent
 from sim.devices import resolve_device
+from sim.load import Load
 from sim.models.geometry import resolve_model
 from tests.decode.room import CPU
 from tests.gpu import curves as script

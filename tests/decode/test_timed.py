@@ -14,11 +14,11 @@ from rich.console import Console
 from analysis.timing import gathered
 from sim.calibration import Calibration, Point, save_calibration
 from sim.coefficients import Coefficients
-from sim.cost import Load
 from sim.decode import main_validate, timed
 from sim.decode.timed import calibration_of
 from sim.engine.executor import Simulated
 from sim.errors import UserError
+from sim.load import Load
 from sim.setup import prepare
 from tests.decode.room import workload
 from tests.gpu.timed import HELD_OUT, document, pieces, simulated_again, workload_of

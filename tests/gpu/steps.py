@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sim.cost import Load
+from sim.load import Load
 from sim.setup import prepare
 from workloads.loader import load
 
