@@ -195,11 +195,15 @@ def test_a_dry_run_lists_cells_with_an_estimate_and_writes_nothing(workload: Pat
     assert workload.exists()
 
 
-def test_an_estimate_grows_with_the_grid(base: Base) -> None:
-    few = estimate(base, base.axes(["requests.count=50,60"]), 1)
-    assert few.seconds > 0
-    assert [cell["requests"] for cell in few.cells] == [50, 60]
-    assert estimate(base, base.axes(["requests.count=5000,6000"]), 1).seconds > 20 * few.seconds
+def test_an_estimate_grows_with_the_grid(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocked = estimate(base, base.axes(["requests.count=50,60"]), 1)
+    assert clocked.seconds > 0
+    assert [cell["requests"] for cell in clocked.cells] == [50, 60]
+    monkeypatch.setattr("sim.planner.sweep.seconds_per_request", lambda _: 0.25)  # the clock's depend on the machine
+    for workers in (1, 2):
+        few, many = (estimate(base, base.axes([f"requests.count={count}"]), workers) for count in ("50,60", "500,600"))
+        assert few.seconds == 0.25 * few.jobs * (50 + 60) / 2 / workers
+        assert many.seconds == 10 * few.seconds
 
 
 def test_an_interrupted_sweep_keeps_what_finished(base: Base, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
