@@ -9,6 +9,7 @@ What is cached outlives its sequence, until its block is taken for something els
 from __future__ import annotations
 
 from collections import deque
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,11 +62,11 @@ class PrefixCache:
     def run(self, keys: Sequence[int]) -> list[int]:
         """Return the blocks of the longest prefix of `keys` that is cached."""
         look_up, count = self._oldest.get, FIRST
-        found = list(map(look_up, keys[:count]))
-        while None not in found and count < len(keys):  # ever more at once: mostly few are there, or very many
-            found += map(look_up, keys[count : 4 * count])
+        found = list(map(look_up, keys[:count], repeat(0)))  # 0 is no block
+        while 0 not in found and count < len(keys):  # ever more at once: mostly few are there, or very many
+            found += map(look_up, keys[count : 4 * count], repeat(0))
             count *= 4
-        return found[: found.index(None)] if None in found else found  # type: ignore[return-value]  # none is None
+        return found[: found.index(0)] if 0 in found else found
 
     def window(self, keys: Sequence[int], enough: int) -> list[int]:
         """Return the longest prefix of `keys` of which the last `enough` are cached, 0 standing for those before.

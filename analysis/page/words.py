@@ -7,6 +7,7 @@ a single run gives both figures and leaves the division to the reader.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import NamedTuple
 
 from analysis.figures import Allocator, above_bound, page_calls, ratio, shortfalls
@@ -54,7 +55,7 @@ def _batch(one: Allocator) -> float:
 
 
 def _sortable(value: float) -> float:
-    return value if value == value else 0.0  # noqa: PLR0124  (NaN sorts as 0)
+    return 0.0 if isnan(value) else value  # what is not known sorts last
 
 
 def findings(
@@ -143,7 +144,7 @@ def _memory(worst: Allocator, best: Allocator) -> str:
 
 def _efficiency(one: Allocator) -> str:
     held = one.mean("kv_efficiency")
-    return f", {100 * held:.0f} % of what its sequences hold" if held == held else ""  # noqa: PLR0124  (NaN)
+    return "" if isnan(held) else f", {100 * held:.0f} % of what its sequences hold"
 
 
 def _turned_away(one: Allocator) -> str:
