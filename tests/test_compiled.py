@@ -83,6 +83,11 @@ def missing() -> str:
     return next((f"{name} is not installed" for name in ("mypyc", "setuptools") if find_spec(name) is None), "")
 
 
+def test_what_stays_python_is_named_file_by_file() -> None:
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "allocators").glob("[!_]*.py")}
+    assert modules - {*BUILD["sources"]()} == {*BUILD["PLAIN"]}
+
+
 @pytest.mark.parametrize("path", BUILD["sources"]())
 def test_fields_of_tuples_have_types_that_are_there_at_run_time(path: str) -> None:
     """Compiled modules look them up: names that only a type checker imports would end the import with a KeyError."""
