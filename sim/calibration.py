@@ -51,6 +51,19 @@ class Point(NamedTuple):
     route: Route = "blocks"
 
 
+class Origin(NamedTuple):
+    """Where a calibration was measured."""
+
+    described: dict[str, Any]
+    """The device whose peaks its efficiencies are shares of, as a workload describes it."""
+    measured_on: str
+    """What the device called itself."""
+
+    def foretells(self, device: str, shipped: str | None) -> bool:
+        """Whether it holds for a device that calls itself `device` and is the shipped one of that name."""
+        return self.measured_on == device or (shipped is not None and self.described == {"name": shipped})
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What one file holds."""
@@ -147,6 +160,16 @@ def load_coefficients(path: Path) -> Coefficients:
     return Coefficients().changed(_read(path)["coefficients"], str(path))
 
 
+def load_origin(path: Path) -> Origin:
+    """Read where a calibration was measured.  Raises UserError."""
+    content = _read(path)
+    return Origin(_described(content), str(content.get("measured_on", "")))
+
+
+def _described(content: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(content.get("peaks") or {"name": content.get("device")})
+
+
 def load_captured(path: Path, geometry: Geometry, device: Device) -> tuple[CapturedStep, ...]:
     """Read how long captured steps take; nothing of another model or device.  Raises UserError."""
     content = _read(path)
@@ -157,7 +180,7 @@ def load_captured(path: Path, geometry: Geometry, device: Device) -> tuple[Captu
     served = geometry.name, geometry.model.dtype, geometry.kv_dtype, geometry.parameters, geometry.tensor_parallel
     if measured != served:
         return ()
-    where = resolve_device(content.get("peaks") or {"name": content.get("device")})
+    where = resolve_device(_described(content))
     return steps if (where.bandwidth, where.flops) == (device.bandwidth, device.flops) else ()
 
 

@@ -17,13 +17,14 @@ import torch
 from allocators.registry import find
 from analysis.reading import open_directory
 from analysis.timing import Timing, timed
-from sim.calibration import find_calibration, fitted_in, shipped_for
+from sim.calibration import find_calibration, fitted_in, load_origin, shipped_for
 from sim.decode.executor import OutOfMemoryError, TorchExecutor
 from sim.decode.peaks import shipped_name
 from sim.decode.quiet import Quiet
 from sim.decode.runtime import assemble
+from sim.devices import GIB, resolve_device
 from sim.runner import run
-from workloads.schema import Costs
+from workloads.schema import Costs, Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -46,7 +47,7 @@ def calibration_of(workload: Workload, device: str, dtype: str, asked: str | Non
     """Find the calibration that a simulation is to be judged with.
 
     Args:
-        workload: may name one itself.
+        workload: may name one itself, which is heeded only on the device that it was measured on.
         device: what the device calls itself.
         dtype: number format of the model.
         asked: a shipped name or a file, if the user names one.
@@ -58,20 +59,34 @@ def calibration_of(workload: Workload, device: str, dtype: str, asked: str | Non
         UserError: the one asked for is not there.
 
     """
-    named = asked or workload.costs.calibration
-    if named is not None:
-        find_calibration(named)
-        return named
-    shipped = shipped_name(device)
+    if asked is not None:
+        find_calibration(asked)
+        return asked
+    shipped, own = shipped_name(device), workload.costs.calibration
+    if own is not None and load_origin(find_calibration(own)).foretells(device, shipped):
+        return own
     return None if shipped is None else shipped_for(workload.model.name, shipped, dtype)
 
 
 def simulate(workload: Workload, out: Path, calibration: str | None, base: Path | None) -> None:
-    """Run the simulation of a workload that is also run for real."""
+    """Run the simulation of a workload that is also run for real.
+
+    Its steps take as long as on the device that the calibration was measured on, whatever device the workload names;
+    memory is the workload's, as in the real run.
+    """
     costs = NOT_REAL | workload.costs.factors
+    changes: dict[str, object] = {}
     if calibration is not None:
-        costs["calibration"] = str(find_calibration(calibration))  # type: ignore[assignment]  # the one word among them
-    run(workload.model_copy(update={"costs": Costs.model_validate(costs)}), out, base=base)
+        path = find_calibration(calibration)
+        costs["calibration"] = str(path)  # type: ignore[assignment]  # the one word among them
+        changes["device"] = moved_to(load_origin(path).described, workload.device)
+    run(workload.model_copy(update={"costs": Costs.model_validate(costs), **changes}), out, base=base)
+
+
+def moved_to(described: Mapping[str, Any], device: Device) -> Device:
+    """Return a device as fast as the one `described` and with the memory of `device`."""
+    memory = resolve_device(device.model_dump(exclude_none=True)).memory_bytes / GIB
+    return Device.model_validate({**described, "memory_gib": memory, "kv_memory_gib": device.kv_memory_gib})
 
 
 def serve(

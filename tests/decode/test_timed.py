@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
+from analysis.reading import open_directory
 from analysis.timing import gathered
 from sim.calibration import Calibration, Point, save_calibration
 from sim.coefficients import Coefficients
@@ -22,6 +23,7 @@ from sim.load import Load
 from sim.setup import prepare
 from tests.decode.room import workload
 from tests.gpu.timed import HELD_OUT, document, pieces, simulated_again, workload_of
+from workloads.schema import Device
 
 if TYPE_CHECKING:
     from allocators.base import Allocator
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
     from workloads.schema import Workload
 
+PEAKS = {"memory_gib": 2.0, "bandwidth_tbps": 1.0, "bf16_tflops": 1.0}
 SLOW = Coefficients(step_overhead_s=0.004)
 """What the planted "device" is like."""
 
@@ -62,7 +65,7 @@ def calibration(tmp_path: Path) -> str:
         model="tiny-llama",
         dtype="fp32",
         device="custom",
-        peaks={},
+        peaks=PEAKS,
         measured_on="planted",
         backend="torch",
         versions={},
@@ -157,8 +160,21 @@ def test_a_calibration_is_asked_for_named_or_shipped(monkeypatch: pytest.MonkeyP
     assert calibration_of(work(), name, "fp32") == "h100-80gb-tiny-llama-fp32"
     assert calibration_of(work(), "CPU x86_64", "fp32") is None
     assert calibration_of(work(), "CPU x86_64", "fp32", calibration) == calibration
+    own = type(work()).model_validate({**work().resolved(), "costs": {"calibration": calibration}})
+    assert calibration_of(own, "planted", "fp32") == calibration
+    assert calibration_of(own, "CPU x86_64", "fp32") is None
+    assert calibration_of(own, name, "fp32") == "h100-80gb-tiny-llama-fp32"
     with pytest.raises(UserError, match=r"costs\.calibration: 'nowhere' is neither shipped nor a file"):
         calibration_of(work(), name, "fp32", "nowhere")
+
+
+def test_a_simulation_is_as_fast_as_where_its_calibration_is_from(tmp_path: Path, calibration: str) -> None:
+    elsewhere = work("paged").model_copy(update={"device": Device(name="l4", kv_memory_gib=0.0005)})
+    timed.simulate(elsewhere, tmp_path / "out", calibration, None)
+    device = open_directory(tmp_path / "out").manifest["workload"]["device"]
+    assert (device["bandwidth_tbps"], device["kv_memory_gib"]) == (1.0, 0.0005)
+    assert device["memory_gib"] == pytest.approx(22.03)
+    assert device.get("name") is None
 
 
 def test_validations_are_judged_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str) -> None:
