@@ -14,7 +14,8 @@ import numpy as np
 from allocators.content import Content, Tokens
 from allocators.paged import PagedAllocator
 from sim.engine.loop import Engine
-from sim.schedulers import Limits, VllmV1
+from sim.limits import Limits
+from sim.schedulers import VllmV1
 from workloads.requests import Requests
 
 if TYPE_CHECKING:

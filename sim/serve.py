@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from allocators.base import Allocator
     from allocators.content import Content
     from sim.engine.executor import Executor
+    from sim.engine.telemetry import Sink
     from sim.setup import Case, Setup
-    from sim.telemetry import Sink
     from workloads.requests import Requests
 
     Executing = Callable[[Setup, Case, Requests, Allocator], AbstractContextManager[Executor]]

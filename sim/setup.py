@@ -22,9 +22,10 @@ from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import LARGE_PAGE, USUAL_BLOCK, CostModel
 from sim.devices import Device, resolve_device
 from sim.errors import UserError
+from sim.limits import Limits
 from sim.models.geometry import Geometry, resolve_model
 from sim.pool import Pool, make_pool
-from sim.schedulers import Limits, Scheduler, find_scheduler
+from sim.schedulers import Scheduler, find_scheduler
 from sim.shapes import shapes_for
 from workloads.labels import labels as label_all
 

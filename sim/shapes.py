@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sim.schedulers import Limits
+    from sim.limits import Limits
 
 CHUNKS = 8
 """Most chunks of a padded step; hardly any has more."""

@@ -17,10 +17,10 @@ from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import CostModel
 from sim.devices import resolve_device
 from sim.errors import UserError
+from sim.limits import Limits
 from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.runner import run_case
-from sim.schedulers import Limits
 from sim.setup import prepare
 from sim.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, padded_sizes, shapes_for
 from workloads.generate import requests as make_requests

@@ -129,7 +129,7 @@ def test_a_plug_in_that_is_installed_twice_counts_once(install: Installer) -> No
     ("value", "code", "words"),
     [
         ("kvsim_test_absent:A", "", "cannot be imported: ModuleNotFoundError"),
-        ("tests.test_registry:Stranger", "", r"is not a subclass of sim\.schedulers\.base\.Scheduler"),
+        ("tests.test_registry:Stranger", "", r"is not a subclass of sim\.engine\.scheduler\.Scheduler"),
         (
             "kvsim_test_idle:A",
             "from sim.schedulers import Scheduler\nclass A(Scheduler): kind = 'broken'",

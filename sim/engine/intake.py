@@ -10,7 +10,7 @@ from sim.engine.jobs import Job
 if TYPE_CHECKING:
     from allocators.base import Allocator
     from allocators.content import Content
-    from sim.schedulers import Scheduler
+    from sim.engine.scheduler import Scheduler
     from workloads.requests import Requests
 
 

@@ -16,15 +16,15 @@ import simpy
 
 from allocators.answers import Mappings
 from allocators.compiled import mypyc_attr
-from sim.blockmap import BlockLog
 from sim.engine.arrivals import Arrivals
 from sim.engine.beams import parents
+from sim.engine.blockmap import BlockLog
 from sim.engine.growing import NO_CHANGE
 from sim.engine.intake import job_of, never_runs
 from sim.engine.jobs import NEVER, Job
 from sim.engine.leaping import leap
 from sim.engine.serving import Blocked, Serving, StalledError
-from sim.telemetry import PLACE, EventLog, RequestLog, Sink, StepLog
+from sim.engine.telemetry import PLACE, EventLog, RequestLog, Sink, StepLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sim.engine.executor import Executor
     from sim.engine.growing import Change
     from sim.engine.plan import Chunk, Plan
-    from sim.schedulers import Scheduler
+    from sim.engine.scheduler import Scheduler
     from workloads.requests import Requests
 
 INFINITY = float("inf")

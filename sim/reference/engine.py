@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from allocators.base import Allocator
     from allocators.content import Content
     from sim.engine.executor import Executor
+    from sim.engine.telemetry import Sink
     from sim.reference.policies import Policy
     from sim.schedulers import Scheduler
-    from sim.telemetry import Sink
     from workloads.requests import Requests
 
 

@@ -13,9 +13,9 @@ from sim.reference.room import Step
 
 if TYPE_CHECKING:
     from allocators.answers import Refusal
+    from sim.limits import Limits
     from sim.reference.requests import Request
     from sim.reference.room import Room
-    from sim.schedulers import Limits
 
 
 class Policy(Protocol):

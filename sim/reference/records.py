@@ -11,9 +11,9 @@ from analysis.rundir import BLOCKS, EVENTS, REQUESTS, STEPS
 from sim.engine.jobs import NEVER
 
 if TYPE_CHECKING:
+    from sim.engine.telemetry import Sink
     from sim.reference.ledger import Run
     from sim.reference.requests import Request
-    from sim.telemetry import Sink
 
 Row: TypeAlias = dict[str, Any]
 

@@ -8,7 +8,7 @@ import warnings
 
 from allocators.plugins import SCHEDULERS as GROUP
 from allocators.plugins import PluginError, declared, described, imported
-from sim.schedulers.base import Limits, Scheduler
+from sim.engine.scheduler import Scheduler
 from sim.schedulers.orca import Orca
 from sim.schedulers.static import Static
 from sim.schedulers.vllm_v0 import VllmV0
@@ -16,7 +16,7 @@ from sim.schedulers.vllm_v1 import VllmV1
 
 SCHEDULERS: dict[str, type[Scheduler]] = {each.kind: each for each in (Static, Orca, VllmV0, VllmV1)}
 
-__all__ = ["SCHEDULERS", "Limits", "Orca", "Scheduler", "Static", "VllmV0", "VllmV1", "find_scheduler", "schedulers"]
+__all__ = ["SCHEDULERS", "Orca", "Scheduler", "Static", "VllmV0", "VllmV1", "find_scheduler", "schedulers"]
 
 
 def find_scheduler(kind: str) -> type[Scheduler]:

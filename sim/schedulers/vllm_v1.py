@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from allocators.compiled import mypyc_attr
 from sim.engine.plan import Chunk, Plan
+from sim.engine.scheduler import Scheduler
 from sim.engine.serving import Blocked
-from sim.schedulers.base import Scheduler
 
 if TYPE_CHECKING:
     from sim.engine.jobs import Job

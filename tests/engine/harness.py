@@ -16,8 +16,9 @@ from allocators.options import Value, resolve
 from analysis.rundir import LEDGER
 from sim.engine.executor import Foresight
 from sim.engine.loop import Engine, Outcome
+from sim.limits import Limits
 from sim.reference import ReferenceEngine
-from sim.schedulers import SCHEDULERS, Limits
+from sim.schedulers import SCHEDULERS
 from tests.conformance.cases import repeated
 from workloads.requests import Requests
 

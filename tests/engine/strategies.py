@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from allocators import registry
-from sim.schedulers import SCHEDULERS, Limits
+from sim.limits import Limits
+from sim.schedulers import SCHEDULERS
 from tests.engine.harness import Clock, Setup, family
 from workloads.requests import Prefixes, Requests
 

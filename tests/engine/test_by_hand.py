@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim.schedulers import Limits
+from sim.limits import Limits
 from tests.engine.harness import Clock, Memory, Setup, ask, audit
 from workloads.requests import Prefixes, Requests
 

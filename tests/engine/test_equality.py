@@ -17,8 +17,9 @@ from sim.coefficients import Coefficients
 from sim.cost import CostModel
 from sim.devices import resolve_device
 from sim.engine.executor import Simulated
+from sim.limits import Limits
 from sim.models.geometry import resolve_model
-from sim.schedulers import SCHEDULERS, Limits
+from sim.schedulers import SCHEDULERS
 from tests.engine.harness import Clock, Setup, ask, audit, differences
 from tests.engine.strategies import every, requests, setups
 from workloads.requests import Prefixes

@@ -19,8 +19,9 @@ from allocators.paged import PagedAllocator
 from allocators.preallocated import PreallocatedAllocator
 from analysis.reading import open_directory
 from sim.engine.serving import StalledError
+from sim.limits import Limits
 from sim.runner import run as run_workload
-from sim.schedulers import SCHEDULERS, Limits
+from sim.schedulers import SCHEDULERS
 from tests.engine.harness import Setup, ask, audit
 from tests.engine.strategies import requests, setups
 from workloads.loader import load

@@ -16,7 +16,7 @@ from allocators.leap import spread
 if TYPE_CHECKING:
     from allocators.base import Allocator
     from sim.engine.serving import Serving
-    from sim.telemetry import Sink
+    from sim.engine.telemetry import Sink
 
     Ints = npt.NDArray[np.int64]
     Runs = npt.NDArray[np.int32]

@@ -3,7 +3,7 @@
 Steps are noted as integers, a stretch of steps alike as its first one and what changes, and
 become rows in bulk when they are streamed to parquet.  Requests are one row each, noted when
 they leave.  What happens to their memory besides is one row an event.  (The block map is sampled:
-`sim.blockmap`.)
+`sim.engine.blockmap`.)
 """
 
 from __future__ import annotations

@@ -8,36 +8,16 @@ the decoding sequences and preempting from the tail until they fit, lives here.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from allocators.compiled import mypyc_attr
 from sim.engine.plan import Chunk, MoveKind, Plan
 from sim.engine.serving import Blocked, Serving
+from sim.limits import Limits
 
 if TYPE_CHECKING:
     from allocators.answers import Hit, Refusal
     from sim.engine.jobs import Job
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the engine allows; names and defaults are vLLM's."""
-
-    max_num_seqs: int = 256
-    """Sequences running at once."""
-    max_num_batched_tokens: int = 2048
-    """Tokens computed a step."""
-    max_model_len: int = 2048
-    """Longest sequence."""
-    chunked_prefill: bool = True
-    """Whether a prompt may be computed over several steps (vllm-v1)."""
-    long_prefill_token_threshold: int = 0
-    """Most prompt tokens of one request a step while others wait or run; 0 for no such cap (vllm-v1)."""
-    full_prompt_gate: bool = True
-    """Whether all known tokens must fit before the first chunk is admitted (vllm-v1)."""
-    watermark: float = 0.0
-    """Fraction of the pool that admission leaves free."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
