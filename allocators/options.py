@@ -41,7 +41,7 @@ class Option(NamedTuple):
     fact: str = ""
     """Fact of the model or the run that takes the place of `default` where the caller knows it.
 
-    `kv_tensors`: K and V tensors over all layers (2 x layers; 1 x layers for MLA).
+    `kv_tensors`: K and V tensors over all layers (two an attention layer, one with MLA, none in a recurrent one).
     `tensor_token_bytes`: bytes of one token in one of them (kv_heads x head_dim x bytes of a number).
     `sliding_window`: tokens that a token attends to, where that is so in every layer.
     `host_blocks`: blocks that fit in the engine's swap space.

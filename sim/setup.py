@@ -179,8 +179,7 @@ def _watermark(scheduler: str, kind: str) -> float:
 
 def facts_of(geometry: Geometry) -> dict[str, Value]:
     """What allocators may know of the model (see `allocators.options.Option.fact`)."""
-    latent = any(group.kind == "latent" for group in geometry.kv_groups)
-    tensors = geometry.layers * (1 if latent else 2)
+    tensors = max(1, geometry.kv_tensors)
     groups = [
         Group(each.kind, each.layers, each.state_bytes or each.token_bytes, each.window) for each in geometry.kv_groups
     ]
