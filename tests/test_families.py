@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from sim.models.families import FAMILIES, read
+from sim.models.config import Config
+from sim.models.families import DEFAULTS, FAMILIES, layer_kinds, read
 from sim.models.geometry import resolve_model, shipped_models
 
 
@@ -88,7 +89,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {**MOE, **MLA, "n_routed_experts": 4, "n_shared_experts": 2, "q_lora_rank": None},
     ],
     "deepseek_v3": [{**MOE, **MLA, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 2}],
-    "jamba": [{"mamba_dt_rank": 8, "num_experts": 4, "attn_layer_period": 2, "attn_layer_offset": 1}],
+    "jamba": [
+        {"mamba_dt_rank": rank, "num_experts": 4, "attn_layer_period": 2, "attn_layer_offset": 1}
+        for rank in (8, "auto")
+    ],
     "bamba": [{**MAMBA2, "attn_layer_indices": [1]}],
     "granitemoehybrid": [
         {**MAMBA2, "num_local_experts": 4, "layer_types": ["mamba", "attention", "mamba", "mamba"]},
@@ -105,6 +109,26 @@ def test_every_family_counts_what_transformers_builds(name: str, variant: dict[s
     config = CONFIG_MAPPING[name](**{**BASE.get(name, SMALL), **variant})
     values = {key: value for key, value in config.to_dict().items() if key != "dtype"}
     assert read(values, name).parameters == build(config)
+
+
+def test_layers_that_attend_alike_follow_from_what_configs_say_otherwise() -> None:
+    """Published configs are mostly older than `layer_types`, which transformers makes up for them."""
+    checked = set()
+    for name, variant in CASES:
+        if name == "granitemoehybrid":  # whose configs have always said it
+            continue
+        values = CONFIG_MAPPING[name](**{**BASE.get(name, SMALL), **variant, "num_hidden_layers": 12}).to_dict()
+        if kinds := values.pop("layer_types", None):
+            said = layer_kinds(Config({"layer_types": kinds}, name, {}), 12)
+            assert layer_kinds(Config(values, name, DEFAULTS), 12) == said, name
+            checked.add(name)
+    assert checked >= {"cohere2", "gemma2", "gemma3_text", "gpt_oss", "llama4_text", "qwen2", "qwen3_next"}
+
+
+def test_the_rank_of_mamba_s_steps_may_be_left_to_the_width() -> None:
+    values = json.loads((resources.files("sim") / "models" / "configs" / "jamba-v0.1.json").read_text())
+    assert values["mamba_dt_rank"] == 256
+    assert read(values | {"mamba_dt_rank": "auto"}, "jamba") == read(values, "jamba")
 
 
 def test_only_families_unknown_to_transformers_are_unchecked() -> None:

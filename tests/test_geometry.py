@@ -9,6 +9,7 @@ import pytest
 
 from sim.errors import UserError
 from sim.models.geometry import KV_FORMATS, Geometry, KVGroup, resolve_model, shipped_models
+from sim.setup import facts_of
 
 PUBLISHED = [
     # model, parameters in 1e9, source
@@ -220,18 +221,22 @@ def test_tensors_that_hold_the_cache() -> None:
     assert {name: resolve_model(name).kv_tensors for name in tensors} == tensors
 
 
+def test_allocators_hear_of_the_tensors_of_attention_layers_alone() -> None:
+    names = ("opt-13b", "deepseek-v3", "jamba-v0.1", "qwen3-next-80b")
+    facts = {name: facts_of(resolve_model(name)) for name in names}
+    assert {name: (found["kv_tensors"], found["tensor_token_bytes"]) for name, found in facts.items()} == {
+        "opt-13b": (2 * 40, 5120 * 2),
+        "deepseek-v3": (61, 576 * 2),
+        "jamba-v0.1": (2 * 4, 8 * 128 * 2),
+        "qwen3-next-80b": (2 * 12, 2 * 256 * 2),
+    }
+
+
 def test_groups_sum_to_the_slot() -> None:
     for name in shipped_models():
         geometry = resolve_model(name)
         assert sum(group.layers for group in geometry.kv_groups) == geometry.layers
         assert sum(group.slot_bytes for group in geometry.kv_groups) == geometry.kv_bytes_per_token
-
-
-def test_a_window_needs_only_its_last_tokens() -> None:
-    sliding, full = resolve_model("gpt-oss-20b").kv_groups
-    assert [sliding.needed(tokens) for tokens in (0, 127, 128, 5000)] == [0, 127, 127, 127]
-    assert full.needed(5000) == 5000
-    assert resolve_model("jamba-v0.1").kv_groups[0].needed(5000) == 0
 
 
 def write(folder: Path, values: object) -> str:
@@ -345,6 +350,22 @@ def test_quantized_weights(tmp_path: Path, quantization: dict[str, object], bits
     assert not geometry.model.notes
 
 
+def test_products_are_of_fp8_where_weights_and_activations_are(tmp_path: Path) -> None:
+    floats, whole = {"num_bits": 8, "type": "float"}, {"num_bits": 8, "type": "int"}
+    computing = {
+        found.model.compute_dtype
+        for group in ({"weights": floats}, {"weights": whole, "input_activations": whole})
+        for found in [of(tmp_path, **LLAMA, quantization_config=compressed(group))]
+    }
+    assert computing == {"bf16"}
+    both = of(tmp_path, **LLAMA, quantization_config=compressed({"weights": floats, "input_activations": floats}))
+    assert both.model.compute_dtype == "fp8"
+
+
+def compressed(group: dict[str, object]) -> dict[str, object]:
+    return {"quant_method": "compressed-tensors", "config_groups": {"empty": {}, "group_0": group}}
+
+
 def test_what_is_assumed_is_told(tmp_path: Path) -> None:
     assert "not listed" in of(tmp_path, **{**LLAMA, "model_type": "llama9"}).model.notes[0]
     unknown = of(tmp_path, **LLAMA, quantization_config={"quant_method": "new"})
@@ -369,6 +390,23 @@ def test_what_is_assumed_is_told(tmp_path: Path) -> None:
         ({**LLAMA, "layer_types": ["sliding_attention"] * 2}, "config.json: sliding_window is missing"),
         ({**LLAMA, "is_encoder_decoder": True}, "config.json: an encoder-decoder, which also keeps K/V of what it was"),
         ({**LLAMA, "attention_bias": "no"}, "config.json: attention_bias: 'no' is neither true nor false"),
+        (
+            {**LLAMA, "attention_chunk_size": 8, "no_rope_layers": [1]},
+            "config.json: no_rope_layers: wanted a list",
+        ),
+        ({**LLAMA, "quantization_config": ["fp8"]}, "config.json: quantization_config: wanted an object, got"),
+        (
+            {**LLAMA, "quantization_config": {"quant_method": "gptq", "bits": "4"}},
+            "config.json: quantization_config: bits: '4' is not a positive whole number",
+        ),
+        (
+            {**LLAMA, "quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 128]}},
+            "config.json: quantization_config: weight_block_size: wanted two positive whole numbers, got",
+        ),
+        (
+            {**LLAMA, "quantization_config": compressed({"weights": {"type": "int"}})},
+            "config.json: quantization_config: config_groups: group_0: weights: num_bits is missing",
+        ),
     ],
 )
 def test_a_bad_config_gets_one_line(tmp_path: Path, values: object, words: str) -> None:

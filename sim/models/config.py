@@ -110,6 +110,15 @@ class Config:
             raise self.error(f"{key}: wanted a list of whole numbers")
         return value
 
+    def part(self, key: str) -> Config | None:
+        """An object inside this one, or None if there is none.  Raises UserError if it is anything else."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.error(f"{key}: wanted an object, got {value!r}")
+        return Config(value, f"{self.where}: {key}", {})
+
     def dtype(self) -> str:
         """Dtype of weights and activations: fp32 (transformers' default), fp16 or bf16.  Raises UserError."""
         name = self.values.get("dtype", self.values.get("torch_dtype", "float32"))

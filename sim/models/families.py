@@ -142,8 +142,8 @@ def read(values: Mapping[str, Any], where: str) -> Architecture:
         part: _experts(config, family) if part else _dense(config, family, hidden) for part in dict.fromkeys(sparse)
     }
     stack = tuple(Layer(mixers[kind], forwards[part], norms) for kind, part in zip(kinds, sparse, strict=True))
-    quantization = config.values.get("quantization_config")
-    bits = weight_bits(quantization) if isinstance(quantization, dict) else Bits()
+    quantization = config.part("quantization_config")
+    bits = weight_bits(quantization) if quantization else Bits()
     unknown = f"model type {config.model_type or 'unnamed'} is not listed: read as a Llama-like decoder"
     notes = ((bits.note,) if bits.note else ()) + (() if config.model_type in FAMILIES else (unknown,))
     return Architecture(
@@ -171,6 +171,8 @@ def layer_kinds(config: Config, layers: int) -> list[str]:
     if kinds is not None:
         return [_kind(config, name) for name in kinds]
     numbers = range(layers)
+    if "attention_chunk_size" in config:
+        return ["sliding" if chunked else "full" for chunked in _chunked(config, layers)]
     if "attn_layer_period" in config or "attn_layer_indices" in config:
         period, offset = config.number("attn_layer_period", layers), config.count("attn_layer_offset", layers)
         attention = config.numbers("attn_layer_indices")
@@ -181,6 +183,15 @@ def layer_kinds(config: Config, layers: int) -> list[str]:
         other = "state" if "linear_num_value_heads" in config else "sliding"
         return ["full" if (index + 1) % period == 0 else other for index in numbers]
     return ["full" if index < _first_sliding(config, layers) else "sliding" for index in numbers]
+
+
+def _chunked(config: Config, layers: int) -> list[bool]:
+    """Whether each layer attends in chunks (Llama 4): those with rotary positions do, every fourth has none."""
+    rotary = config.numbers("no_rope_layers")
+    if rotary and len(rotary) != layers:
+        raise config.error(f"no_rope_layers: wanted a list of {layers} numbers, one a layer")
+    interval = config.number("no_rope_layer_interval", 4)
+    return [bool(each) for each in rotary] or [(index + 1) % interval != 0 for index in range(layers)]
 
 
 def _first_sliding(config: Config, layers: int) -> int:

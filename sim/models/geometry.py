@@ -70,15 +70,6 @@ class KVGroup(NamedTuple):
         """K/V of one token over the group's layers on one GPU."""
         return self.layers * self.token_bytes
 
-    def needed(self, tokens: int) -> int:
-        """Of a sequence of `tokens` tokens, how many the next one still attends to; none in a recurrent layer.
-
-        The next token counts itself among its window.
-        """
-        if self.kind == "state":
-            return 0
-        return tokens if self.window is None else min(tokens, self.window - 1)
-
 
 @dataclass(frozen=True)
 class Geometry:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from sim.models.config import Config
 
 SCALE_BITS = 16
 """Of a group's scale in the 4-bit formats."""
@@ -24,39 +24,59 @@ class Bits(NamedTuple):
     """What could not be understood."""
 
 
-def weight_bits(quantization: Mapping[str, Any]) -> Bits:
+def weight_bits(config: Config) -> Bits:
     """Read a `quantization_config`.
 
     Embeddings, the output matrix, norms and biases stay in the model's dtype, as in all these formats.
     fp8: 8 bits and an fp32 scale for each block (or tensor).  gptq, awq and compressed-tensors: `bits`, and an
     fp16 scale and a zero point for each group.  mxfp4 (gpt-oss): 4 bits and an 8-bit scale for 32 weights, experts
     only.  bitsandbytes: 8 bits, or 4 with an fp32 scale for 64 weights.
+
+    Raises:
+        UserError: a value makes no sense.
+
     """
-    method = str(quantization.get("quant_method", "")).replace("-", "_")
+    method = str(config.values.get("quant_method", "")).replace("-", "_")
     if method == "mxfp4":
         return Bits(0.0, 4 + 8 / 32)
     if method in ("fp8", "fbgemm_fp8"):
-        block = quantization.get("weight_block_size")
-        bits = 8 + (32 / (block[0] * block[1]) if isinstance(block, list) else 0.0)
+        bits = 8 + _block_scale(config)
         return Bits(bits, bits, compute="fp8")
-    bits = _integer_bits(method, quantization)
-    if bits:
+    if method in ("gptq", "awq"):
+        bits = _grouped(config, "bits", 4, 128)
         return Bits(bits, bits)
+    if method == "bitsandbytes":
+        four = any(config.flag(key, default=False) for key in ("load_in_4bit", "_load_in_4bit"))
+        bits = 4 + 32 / 64 if four else 8.0
+        return Bits(bits, bits)
+    if method == "compressed_tensors" and (found := _compressed(config)):
+        return found
     return Bits(note=f"quantization method {method or 'unnamed'} is not understood: weights count in full")
 
 
-def _integer_bits(method: str, quantization: Mapping[str, Any]) -> float:
-    if method in ("gptq", "awq"):
-        return _grouped(quantization.get("bits", 4), quantization.get("group_size", 128))
-    if method == "bitsandbytes":
-        return 4 + 32 / 64 if quantization.get("load_in_4bit") or quantization.get("_load_in_4bit") else 8.0
-    if method == "compressed_tensors":
-        groups = quantization.get("config_groups") or {}
-        weights = next((group["weights"] for group in groups.values() if group.get("weights")), None)
-        return _grouped(weights["num_bits"], weights.get("group_size")) if weights else 0.0
-    return 0.0
+def _block_scale(config: Config) -> float:
+    """Bits a weight of the scale of its block; 0 if there is one for a whole tensor."""
+    block = config.numbers("weight_block_size")
+    if block and (len(block) != 2 or min(block) < 1):
+        raise config.error(f"weight_block_size: wanted two positive whole numbers, got {block}")
+    return 32 / (block[0] * block[1]) if block else 0.0
 
 
-def _grouped(bits: int, group: int | None) -> float:
-    """Bits a weight with an fp16 scale and a zero point for each group, if there are groups."""
-    return bits + ((SCALE_BITS + bits) / group if group and group > 0 else 0.0)
+def _compressed(config: Config) -> Bits | None:
+    """Read the first group of compressed-tensors that says anything of weights."""
+    groups = config.part("config_groups")
+    for name in groups.values if groups else ():
+        group = groups.part(name) if groups else None
+        weights = group.part("weights") if group else None
+        if group and weights:
+            bits = _grouped(weights, "num_bits")
+            floats = weights.values.get("type") == "float" and weights.number("num_bits") == 8
+            return Bits(bits, bits, compute="fp8" if floats and "input_activations" in group else "")
+    return None
+
+
+def _grouped(config: Config, key: str, bits: int | None = None, group: int = 0) -> float:
+    """Bits a weight with an fp16 scale and a zero point for each group, if there are groups (-1 and 0 say no)."""
+    number = config.number(key, bits)
+    size = 0 if config.values.get("group_size") == -1 else config.count("group_size", group)
+    return number + ((SCALE_BITS + number) / size if size else 0.0)

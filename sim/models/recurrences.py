@@ -28,7 +28,8 @@ def recurrence(config: Config, hidden: int) -> StateSpace:
 def mamba(config: Config, hidden: int) -> StateSpace:
     """Selective state space (Mamba; Jamba adds norms for dt, B and C)."""
     inner = config.number("mamba_expand") * hidden
-    state, kernel, rank = (config.number(f"mamba_{name}") for name in ("d_state", "d_conv", "dt_rank"))
+    state, kernel = config.number("mamba_d_state"), config.number("mamba_d_conv")
+    rank = -(-hidden // 16) if config.values.get("mamba_dt_rank") == "auto" else config.number("mamba_dt_rank")
     projections = hidden * 2 * inner + inner * (rank + 2 * state) + rank * inner + inner * hidden
     bias = config.flag("mamba_proj_bias", default=False) * (2 * inner + hidden)
     convolution = inner * kernel + inner * config.flag("mamba_conv_bias", default=True)
