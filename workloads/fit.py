@@ -40,11 +40,6 @@ class Check:
     critical: float
     """Distance that two samples of one distribution exceed in 5 of 100 cases."""
 
-    @property
-    def told_apart(self) -> bool:
-        """Whether a Kolmogorov-Smirnov test at 5 % tells trace and fit apart."""
-        return self.distance > self.critical
-
 
 @dataclass(frozen=True)
 class Fit:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,3 @@ def open_planned(path: str | Path) -> Planned:
     if not summary.exists():
         raise RunDirectoryError(f"{path}: no summary.json: it was interrupted; --resume does the rest")
     return Planned(path, manifest, json.loads(summary.read_text(encoding="utf-8")))
-
-
-def axis_values(manifest: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """Return the values of each varied key, in the user's order."""
-    return {axis["key"]: axis["values"] for axis in manifest.get("vary", ())}

@@ -57,8 +57,7 @@ class Simulated:
         self._cost = cost
         self._recomputes = recomputes
         self._block_bytes = block_bytes
-        windows = [group.window for group in cost.geometry.kv_groups if group.window]
-        self._window = min(windows) if windows else None
+        self._window = cost.geometry.window
         self._spares = cost.spares
 
     def run(self, plan: Plan, serving: Serving) -> int:

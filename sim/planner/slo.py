@@ -57,13 +57,6 @@ class Objective:
         value = self.value(record)
         return value >= self.limit if self.more_is_better else value <= self.limit
 
-    def excess(self, value: float) -> float:
-        """Return by how much a value breaks the limit, as a share of it; 0 where it holds."""
-        if math.isnan(value):
-            return math.inf
-        gap = self.limit - value if self.more_is_better else value - self.limit
-        return max(0.0, gap / self.limit)
-
 
 def share_good(record: Mapping[str, Any]) -> float:
     """Requests that finished within the workload's limits / all requests."""
