@@ -13,19 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.answers import MISS, Ask, Hit, Reason, Refusal, Swap, Usage
+from allocators.answers import MISS, Ask, Hit, Refusal, Swap
 from allocators.base import Allocator
-from allocators.ledger import Ledger, split
+from sim.engine.books import Books
 from sim.engine.cycle import Cycle
 from sim.engine.decoding import Decoding
 from sim.engine.growing import Calendar, Growing, Roll
-from sim.engine.jobs import NEVER, Job
+from sim.engine.jobs import Job
 from sim.engine.plan import Loss, MoveKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from allocators.table import Ints
     from sim.engine.decoding import Sequence as Stream
     from sim.engine.plan import Plan
 
@@ -40,35 +39,23 @@ class Blocked(StrEnum):
     ORDER = "order"
 
 
-class Serving:
+class Serving(Books):
     """Queue, running jobs and allocator, changed by one scheduler and one engine."""
 
     def __init__(self, allocator: Allocator, *, swap: bool = False) -> None:
         """Serve from `allocator`; with `swap`, preempted jobs go to the host if it has one, else recompute."""
-        self.allocator = allocator
+        super().__init__(allocator)
         self.swap = allocator.free_preemption or (
             swap and type(allocator).swap_out_group is not Allocator.swap_out_group
         )
         self.waiting: deque[Job] = deque()
-        self.running: dict[int, Job] = {}
-        """By ticket, hence in running order."""
         self.prefilling: dict[int, Job] = {}
         """The running jobs that do not decode yet, by ticket."""
         self.decoding = Decoding()
         self.growing = _growing(allocator, self.decoding)
-        self.lingering: list[Job] = []
-        """Finished jobs whose memory a batch-level scheduler still holds."""
         self.blocked = Blocked.NOTHING
-        self.refusal: Refusal | None = None
-        """Why memory blocks the head of the queue, when it does."""
-        self.tokens = 0
-        """Tokens in the cache over all running sequences, lingering ones included."""
         self.context = 0
-        """... over the decoding ones only."""
-        self.internal = 0
-        """Held slots that no sequence will ever use, but for those of decoding sequences."""
-        self.seats = 0
-        """Running sequences, lingering ones included."""
+        """Tokens in the cache over the decoding sequences."""
         self._tickets = 0
 
     # -- admission -------------------------------------------------------------------------
@@ -135,16 +122,6 @@ class Serving:
         job.ticket = self._tickets
         self.running[job.ticket] = job
         self.seats += job.samples
-
-    def waste(self, row: int, job: Job) -> int:
-        """Slots a row holds beyond what its sequence will ever use."""
-        slots = int(self.allocator.table.slots[row])
-        final = job.prompt + job.output - 1
-        return slots - final if slots > final else 0
-
-    def slots(self, job: Job) -> int:
-        """Token slots the rows of a job hold, shared ones once a row."""
-        return sum(self.allocator.table.slots[list(job.rows)].tolist())
 
     # -- running ---------------------------------------------------------------------------
 
@@ -294,14 +271,9 @@ class Serving:
     def linger(self, job: Job) -> None:
         """Keep a finished job's memory until its batch ends."""
         self.lingering.append(job)
-        tokens, empty = self._left_by(job)
+        tokens, empty = self.left_by(job)
         self.tokens += tokens
         self.internal += empty
-
-    def _left_by(self, job: Job) -> tuple[int, int]:
-        """Tokens that a finished job leaves in the cache, and slots that it leaves empty."""
-        tokens = job.computed * (len(job.rows) if job.output > 1 else 1)  # with its first token it had not yet forked
-        return tokens, sum(int(self.allocator.table.slots[row]) for row in job.rows) - tokens
 
     def leave_prefilling(self, job: Job) -> None:
         """Take a job out of the prefilling set; its memory stays."""
@@ -313,7 +285,7 @@ class Serving:
         """Release a finished job that has left the prefilling or decoding set."""
         if job in self.lingering:
             self.lingering.remove(job)
-            tokens, empty = self._left_by(job)
+            tokens, empty = self.left_by(job)
             self.tokens -= tokens
             self.internal -= empty
         for row in reversed(job.rows):
@@ -332,63 +304,6 @@ class Serving:
     def unblock(self) -> None:
         """Forget it: something has changed that may let the head in."""
         self.blocked, self.refusal = Blocked.NOTHING, None
-
-    def ledger(self) -> Ledger:
-        """Where every slot is now."""
-        live, internal, stranded, usage = self.shares()
-        written = live - usage.states + usage.saved + usage.dropped
-        return split(self.allocator.capacity, usage, written, internal, stranded)
-
-    def shares(self) -> tuple[int, int, int, Usage]:
-        """Count what only the engine can tell apart: live, internal and external slots; and the allocator's count."""
-        allocator = self.allocator
-        usage = allocator.usage()
-        if allocator.recomputes:  # no token has a slot once its step is over
-            return 0, 0, 0, usage
-        refusal, stranded = self.refusal, 0
-        if refusal is not None and refusal.reason is Reason.HOLE:
-            stranded = allocator.stranded(refusal.need)
-        each = allocator.token_slots
-        live = each * self.tokens + usage.states - usage.saved - usage.dropped
-        internal = each * (self.internal + self.growing.internal)
-        if self.lingering:
-            spent = self.spent()
-            live, internal = live - spent, internal + spent
-        if self.seats != len(self.running):
-            internal -= each * self._counted_twice()
-        return live, internal, stranded, usage
-
-    def spent(self) -> int:
-        """Slots filled by finished jobs and shared with no running one: internal, as nobody will read them."""
-        left = [self._left_by(job) for job in self.lingering]
-        if not self.allocator.shares:
-            return sum(tokens for tokens, _ in left)
-        used = np.unique(self._filled(job for job in self.running.values() if job.finished == NEVER)[0])
-        blocks, filled = self._filled(self.lingering)
-        blocks, first = np.unique(blocks, return_index=True)
-        return int(filled[first][(blocks > 0) & ~np.isin(blocks, used)].sum())
-
-    def _filled(self, jobs: Iterable[Job]) -> tuple[Ints, Ints]:
-        """Blocks that some jobs' rows list, and the slots filled in each."""
-        allocator = self.allocator
-        blocks, filled = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for job in jobs:
-            for row in job.rows:
-                blocks.append(allocator.table.row(row).astype(np.int64))
-                filled.append(allocator.columns.filled(np.array(job.computed), len(blocks[-1]), allocator.block_size))
-        return np.concatenate(blocks), np.concatenate(filled)
-
-    def _counted_twice(self) -> int:
-        """Waste in last blocks that forked sequences still share, beyond once a block."""
-        if not self.allocator.shares:
-            return 0
-        table = self.allocator.table
-        twice = 0
-        for job in self.running.values():
-            if len(job.rows) > 1:
-                blocks = {int(table.row(row)[-1]) for row in job.rows}
-                twice += (len(job.rows) - len(blocks)) * self.waste(job.rows[0], job)
-        return twice
 
 
 def _growing(allocator: Allocator, decoding: Decoding) -> Growing:

@@ -1,0 +1,117 @@
+"""The books: where every slot of the pool is, as only the engine can tell.
+
+An allocator knows what rows hold, but not how long they will be, which jobs have ended, or whether a token has been
+computed.  Sums are kept as jobs come and go, so that a step that changes none looks at no job.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from allocators.answers import Reason, Refusal, Usage
+from allocators.ledger import Ledger, split
+from sim.engine.jobs import NEVER, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from allocators.base import Allocator
+    from allocators.table import Ints
+    from sim.engine.growing import Growing
+
+
+class Books:
+    """The part of what is served that counts slots."""
+
+    growing: Growing
+    """Counts those that decoding sequences hold and will never use."""
+
+    def __init__(self, allocator: Allocator) -> None:
+        """Begin with nothing in `allocator`."""
+        self.allocator = allocator
+        self.running: dict[int, Job] = {}
+        """By ticket, hence in running order."""
+        self.lingering: list[Job] = []
+        """Finished jobs whose memory a batch-level scheduler still holds."""
+        self.refusal: Refusal | None = None
+        """Why memory blocks the head of the queue, when it does."""
+        self.tokens = 0
+        """Tokens in the cache over all running sequences, lingering ones included."""
+        self.internal = 0
+        """Held slots that no sequence will ever use, but for those of decoding sequences."""
+        self.seats = 0
+        """Running sequences, lingering ones included."""
+
+    def waste(self, row: int, job: Job) -> int:
+        """Slots a row holds beyond what its sequence will ever use."""
+        slots = int(self.allocator.table.slots[row])
+        final = job.prompt + job.output - 1
+        return slots - final if slots > final else 0
+
+    def slots(self, job: Job) -> int:
+        """Token slots the rows of a job hold, shared ones once a row."""
+        return sum(self.allocator.table.slots[list(job.rows)].tolist())
+
+    def left_by(self, job: Job) -> tuple[int, int]:
+        """Tokens that a finished job leaves in the cache, and slots that it leaves empty."""
+        tokens = job.computed * (len(job.rows) if job.output > 1 else 1)  # with its first token it had not yet forked
+        return tokens, sum(int(self.allocator.table.slots[row]) for row in job.rows) - tokens
+
+    def ledger(self) -> Ledger:
+        """Where every slot is now."""
+        live, internal, stranded, usage = self.shares()
+        written = live - usage.states + usage.saved + usage.dropped
+        return split(self.allocator.capacity, usage, written, internal, stranded)
+
+    def shares(self) -> tuple[int, int, int, Usage]:
+        """Count what only the engine can tell apart: live, internal and external slots; and the allocator's count."""
+        allocator = self.allocator
+        usage = allocator.usage()
+        if allocator.recomputes:  # no token has a slot once its step is over
+            return 0, 0, 0, usage
+        refusal, stranded = self.refusal, 0
+        if refusal is not None and refusal.reason is Reason.HOLE:
+            stranded = allocator.stranded(refusal.need)
+        each = allocator.token_slots
+        live = each * self.tokens + usage.states - usage.saved - usage.dropped
+        internal = each * (self.internal + self.growing.internal)
+        if self.lingering:
+            spent = self.spent()
+            live, internal = live - spent, internal + spent
+        if self.seats != len(self.running):
+            internal -= each * self._counted_twice()
+        return live, internal, stranded, usage
+
+    def spent(self) -> int:
+        """Slots filled by finished jobs and shared with no running one: internal, as nobody will read them."""
+        left = [self.left_by(job) for job in self.lingering]
+        if not self.allocator.shares:
+            return sum(tokens for tokens, _ in left)
+        used = np.unique(self._filled(job for job in self.running.values() if job.finished == NEVER)[0])
+        blocks, filled = self._filled(self.lingering)
+        blocks, first = np.unique(blocks, return_index=True)
+        return int(filled[first][(blocks > 0) & ~np.isin(blocks, used)].sum())
+
+    def _filled(self, jobs: Iterable[Job]) -> tuple[Ints, Ints]:
+        """Blocks that some jobs' rows list, and the slots filled in each."""
+        allocator = self.allocator
+        blocks, filled = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for job in jobs:
+            for row in job.rows:
+                blocks.append(allocator.table.row(row).astype(np.int64))
+                filled.append(allocator.columns.filled(np.array(job.computed), len(blocks[-1]), allocator.block_size))
+        return np.concatenate(blocks), np.concatenate(filled)
+
+    def _counted_twice(self) -> int:
+        """Waste in last blocks that forked sequences still share, beyond once a block."""
+        if not self.allocator.shares:
+            return 0
+        table = self.allocator.table
+        twice = 0
+        for job in self.running.values():
+            if len(job.rows) > 1:
+                blocks = {int(table.row(row)[-1]) for row in job.rows}
+                twice += (len(job.rows) - len(blocks)) * self.waste(job.rows[0], job)
+        return twice
