@@ -18,13 +18,11 @@ from allocators.answers import Mappings
 from allocators.compiled import mypyc_attr
 from sim.engine.arrivals import Arrivals
 from sim.engine.beams import parents
-from sim.engine.blockmap import BlockLog
-from sim.engine.growing import NO_CHANGE
 from sim.engine.intake import job_of, never_runs
 from sim.engine.jobs import NEVER, Job
 from sim.engine.leaping import leap
+from sim.engine.record import Record
 from sim.engine.serving import Blocked, Serving, StalledError
-from sim.engine.telemetry import PLACE, EventLog, RequestLog, Sink, StepLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -32,9 +30,9 @@ if TYPE_CHECKING:
     from allocators.base import Allocator
     from allocators.content import Content
     from sim.engine.executor import Executor
-    from sim.engine.growing import Change
     from sim.engine.plan import Chunk, Plan
     from sim.engine.scheduler import Scheduler
+    from sim.engine.telemetry import Sink
     from workloads.requests import Requests
 
 INFINITY = float("inf")
@@ -42,12 +40,6 @@ WORTHWHILE = 2
 """Steps that cost about as much one by one as in a leap."""
 REPORTS = 256
 """Times that progress is reported, at most: a bar shows no more."""
-
-
-def _spacing(requests: Requests, instants: int) -> int:
-    """Nanoseconds between snapshots that spread `instants` of them over the arrivals; more time doubles it."""
-    span = float(requests.arrival_s[-1]) if len(requests) else 0.0
-    return max(1_000_000, int(span * 1e9) // max(1, instants))
 
 
 class Outcome(NamedTuple):
@@ -107,11 +99,7 @@ class Engine:
         self.seed = seed
         self.steps = 0
         self.arrivals = Arrivals(requests)
-        self.log = StepLog(sink, allocator.capacity)
-        self.request_log = RequestLog()
-        self.event_log = EventLog(sink)
-        self.block_log = BlockLog(instants, _spacing(requests, instants))
-        self._sink = sink
+        self.record = Record(requests, self.serving, sink, instants)
         self._horizon: int | float = INFINITY if horizon_s is None else round(horizon_s * 1e9)
         self._copied = 0
         """Tokens copied by forks since the last step began."""
@@ -119,8 +107,6 @@ class Engine:
         """Whether sequences have forked since the last step: the next one may have blocks to copy."""
         self._mapped = Mappings()
         """Pages mapped and unmapped until the last step began."""
-        self._evicted = 0
-        """Cached blocks evicted until the last step began."""
         self._pace = 1
         """Nanoseconds of the last step."""
         self._decoded_alone = False
@@ -142,32 +128,15 @@ class Engine:
         try:
             self.env.run(until=self.env.process(self._serve()))
         except Exception:
-            self._write()
+            self.record.write()
             raise
-        self._write()
+        self.record.write()
         self._tell()
-        return Outcome(**self.request_log.counts, steps=self.steps, end_s=self.now / 1e9)
+        return Outcome(**self.record.requests.counts, steps=self.steps, end_s=self.now / 1e9)
 
     def _tell(self) -> None:
         if self._progress is not None:
-            self._progress(self.request_log.counts["finished"])
-
-    def _write(self) -> None:
-        """Write the telemetry; what has not finished is unfinished."""
-        for job in [*self.serving.running.values(), *self.serving.waiting]:
-            if job.finished == NEVER:
-                self._settle(job)
-                self.request_log.add(job, "unfinished")
-        self.log.flush()
-        self.event_log.flush()
-        self.request_log.flush(self._sink, self.requests.prefix_groups())
-        self.block_log.flush(self._sink)
-
-    def _settle(self, job: Job) -> None:
-        if job.rows and job.ticket not in self.serving.prefilling:
-            place = self.serving.decoding.place(job)
-            if place < len(self.serving.decoding):
-                self.serving.decoding.settle(place)
+            self._progress(self.record.requests.counts["finished"])
 
     # -- arrivals --------------------------------------------------------------------------
 
@@ -180,8 +149,8 @@ class Engine:
             refusal = never_runs(job, self.scheduler, serving.allocator)
             if refusal:
                 job.reason = refusal
-                self.request_log.add(job, "refused")
-                self.event_log.add(arrival, index, "refuse", job.final * job.samples, reason=refusal)
+                self.record.requests.add(job, "refused")
+                self.record.events.add(arrival, index, "refuse", job.final * job.samples, reason=refusal)
                 arrivals.release(index, arrival)
             else:
                 if not serving.waiting:
@@ -192,6 +161,7 @@ class Engine:
 
     def _serve(self) -> Generator[simpy.Event, object, None]:
         env, serving, scheduler, arrivals = self.env, self.serving, self.scheduler, self.arrivals
+        blocks = self.record.blocks
         while True:
             now = self.now
             if arrivals.soonest <= now:
@@ -214,8 +184,8 @@ class Engine:
                     self._stalled(plan)
                 self.now += self._start(plan)
                 self._book(plan)
-            if self.now >= self.block_log.due:
-                self.block_log.take(self.now, serving)
+            if self.now >= blocks.due:
+                blocks.take(self.now, serving)
 
     def _certain(self) -> bool:
         """Whether the scheduler could only let every decoding sequence advance, for several steps, and nothing else."""
@@ -227,14 +197,14 @@ class Engine:
 
     def _pays(self) -> bool:
         """Whether a leap would be longer than a step or two, if steps are about as long as the last one."""
-        upto = min(self.arrivals.soonest, self._horizon, self.block_log.due)
+        upto = min(self.arrivals.soonest, self._horizon, self.record.blocks.due)
         return min(self.serving.decoding.soonest(), (upto - self.now) / self._pace) > WORTHWHILE
 
     def _idle(self) -> int:
         """Write the row of an idle gap, which lasts until the next arrival or the horizon; returns its length."""
         now = self.now
         duration = int(min(self.arrivals.soonest, self._horizon)) - now
-        self.log.add(self._row(now, 0, 0, 0, 0, 0), duration)
+        self.record.steps.add(self.record.row(self.steps, now, 0, 0, 0, 0, 0), duration)
         return duration
 
     def _stalled(self, plan: Plan) -> None:
@@ -248,15 +218,7 @@ class Engine:
     def _start(self, plan: Plan) -> int:
         """Run a plan and write its row; returns its duration."""
         serving, now = self.serving, self.now
-        for loss in plan.losses:
-            word = "swap_out" if loss.swapped else "preempt"
-            self.event_log.add(now, loss.request, word, loss.slots, loss.cause, loss.reason.value)
-        for job in plan.admitted:
-            if job.scheduled == NEVER:
-                job.scheduled = now
-                job.cached = job.computed
-            else:
-                self.event_log.add(now, job.index, "swap_in" if job in plan.restored else "resume", serving.slots(job))
+        self._note(plan)
         plan.copied_tokens += self._copied
         self._copied, self._forked = 0, False
         allocator = serving.allocator
@@ -273,59 +235,25 @@ class Engine:
             prefill += chunk.tokens
         serving.tokens += plan.decodes + prefill
         gap, gap_tokens = serving.decoding.gap(plan.decodes, now + duration)
-        row = self._row(now, prefill, plan.decodes, gap, gap_tokens, len(plan.preempted))
+        row = self.record.row(self.steps, now, prefill, plan.decodes, gap, gap_tokens, len(plan.preempted))
         if any(plan.mappings):
             row = (*row[:-3], plan.mappings.mapped, plan.hidden, plan.exposed)
-        self.log.add(row, duration)
+        self.record.steps.add(row, duration)
         self.steps += 1
         return duration
 
-    def _row(
-        self,
-        now: int,
-        prefill: int,
-        decodes: int,
-        gap: int,
-        gap_tokens: int,
-        preemptions: int,
-        since: Change = NO_CHANGE,
-    ) -> tuple[int, ...]:
-        """Fill in a `Step`: what is true while one runs; what memory has changed `since` is taken back.
-
-        Its last three fields, about pages that are mapped, are 0.
-        """
-        serving = self.serving
-        allocator = serving.allocator
-        live, internal, external, usage = serving.shares()
-        evicted, self._evicted = allocator.evictions() - self._evicted, allocator.evictions()
-        held, cached, rounding, useless, lost, written = since
-        return (
-            self.steps,
-            now,
-            serving.seats,
-            len(serving.waiting),
-            prefill,
-            decodes,
-            gap,
-            gap_tokens,
-            live - written,
-            usage.held - held,
-            usage.cached - cached,
-            usage.rounding - rounding,
-            internal - useless,
-            external,
-            usage.saved,
-            usage.swapped,
-            allocator.largest_hole() + held + cached,
-            preemptions,
-            evicted - lost,
-            PLACE[serving.blocked],
-            0 if allocator.recomputes else decodes * allocator.token_slots,
-            decodes if allocator.rounds_up else 0,
-            0,
-            0,
-            0,
-        )
+    def _note(self, plan: Plan) -> None:
+        """Note who has lost memory for a plan, and who begins or goes on with it."""
+        serving, now, events = self.serving, self.now, self.record.events
+        for loss in plan.losses:
+            word = "swap_out" if loss.swapped else "preempt"
+            events.add(now, loss.request, word, loss.slots, loss.cause, loss.reason.value)
+        for job in plan.admitted:
+            if job.scheduled == NEVER:
+                job.scheduled = now
+                job.cached = job.computed
+            else:
+                events.add(now, job.index, "swap_in" if job in plan.restored else "resume", serving.slots(job))
 
     def _book(self, plan: Plan) -> None:
         """Enter what a step produced, now that it has ended; then those that ended leave, in running order."""
@@ -369,7 +297,7 @@ class Engine:
             job.first_token = now
         else:
             job.stalls.append(now - job.last_token)
-            self.event_log.add(now, job.index, "recomputed", serving.slots(job))
+            self.record.events.add(now, job.index, "recomputed", serving.slots(job))
         job.last_token = now
         if job.generated == job.output:
             serving.leave_prefilling(job)
@@ -381,8 +309,8 @@ class Engine:
 
     def _finish(self, job: Job) -> None:
         job.finished = self.now
-        self.request_log.add(job, "finished")
-        if self.request_log.counts["finished"] % self._often == 0:
+        self.record.requests.add(job, "finished")
+        if self.record.requests.counts["finished"] % self._often == 0:
             self._tell()
         self.arrivals.release(job.index, job.finished)
         if self.scheduler.holds_finished:
@@ -402,7 +330,7 @@ class Engine:
     def _leap(self) -> tuple[int, int] | None:
         """Do as many pure-decode steps as are certain and write their rows; returns their number and duration."""
         serving, now = self.serving, self.now
-        until = min(self.arrivals.soonest, self._horizon, self.block_log.due) - now
+        until = min(self.arrivals.soonest, self._horizon, self.record.blocks.due) - now
         leapt = leap(serving, self.executor, until, self._pace - self._exposed)
         if leapt is None:
             return None
@@ -410,7 +338,8 @@ class Engine:
         steps, count = len(durations), len(serving.decoding)
         gap = now + int(durations[0]) - serving.decoding.emitted
         serving.tokens += count  # those of the first step
-        self.log.stretch(self._row(now, 0, count, gap, count, 0, found.total), durations, found.changes, found.calls)
+        row = self.record.row(self.steps, now, 0, count, gap, count, 0, found.total)
+        self.record.steps.stretch(row, durations, found.changes, found.calls)
         if found.calls:
             self._mapped = serving.allocator.mappings()
         serving.tokens += count * (steps - 1)
