@@ -3,7 +3,7 @@
     t = step_overhead_s + sequence_overhead_s x sequences
       + (layer_overhead_s + prefill_layer_s if the step prefills) x layers
       + products + head + decode + prefill + all-reduce     (the model runs)
-      + copies + swaps + pages                              (memory moves)
+      + copies + swaps + pages                              (memory moves: `sim.moves`)
 
 With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens computed:
 
@@ -18,12 +18,6 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     prefill     the same over its query-key pairs and its context; latent attention unpacks its context first
     naive       adds naive_passes x scores x bytes of traffic, and computes the whole square, not half of it
     all-reduce  two a layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
-    copies      read and written: 2 x bytes / (B x copy_efficiency)
-    swaps       swap_overhead_s, bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K
-                and V a layer)
-    pages       page_map_s and page_unmap_s each, of 2 MiB; of smaller ones small_page_map_s, small_page_doubling_s for
-                each doubling from 64 KiB on, and small_page_unmap_s.  Those that were foreseen count as far as they
-                take longer than the step before, which they run beside
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
     captured    where a calibration knows it, a step of a captured shape takes what it was measured to take
                 (`sim.captured`); only what chunks attend to before their own tokens, moves and waiting are added
@@ -39,34 +33,28 @@ is absent may be skipped: adding 0.0 changes no bit.)
 
 from __future__ import annotations
 
-from math import log2
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from sim.coefficients import Coefficients
-from sim.load import Load
+from sim.load import Load, Maximum
+from sim.moves import LARGE_PAGE, Moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
 
-    from allocators.answers import Mappings
     from sim.captured import CapturedSteps
     from sim.devices import Device
     from sim.models.geometry import Geometry
 
     Ints = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
-    Maximum = Callable[[Any, Any], Any]
 
 USUAL_BLOCK = 16
 """Token slots of vLLM's blocks, if nobody says otherwise."""
-LARGE_PAGE = 2 << 20
-"""Bytes of the only pages that CUDA's own driver maps."""
-SMALLEST_PAGE = 64 << 10
-"""Bytes of the smallest that vAttention's driver maps."""
 
 
 class Attend(NamedTuple):
@@ -154,15 +142,8 @@ class CostModel:
         self._cached = c.repeated_reads_cached
         self._windowed = any(group.kind == "sliding" for group in geometry.kv_groups)
 
-        self._copy = 2 * kv_bytes / (device.bandwidth * c.copy_efficiency)
-        self._swap = 1 / (device.pcie_bandwidth * c.pcie_efficiency)
-        self._swapping = c.swap_overhead_s
-        self._transfer = c.transfer_overhead_s * geometry.kv_tensors
-        self._map, self._unmap = c.page_map_s, c.page_unmap_s
-        if page_bytes < LARGE_PAGE:
-            self._map = c.small_page_map_s + c.small_page_doubling_s * log2(page_bytes / SMALLEST_PAGE)
-            self._unmap = c.small_page_unmap_s
-
+        self.moves = Moves(geometry, device, c, page_bytes)
+        """What memory that moves costs besides."""
         self._decodes_alone: dict[int, float] = {}
         """What `_alone` has found, by the number of sequences."""
 
@@ -195,7 +176,7 @@ class CostModel:
         replayed = None if self._steps is None else self._replayed(self._steps, load)
         seconds = self._roofline(load) if replayed is None else replayed
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
-            seconds += self._moves(load, max)
+            seconds += self.moves.seconds(load, max)
         nanoseconds: int = round(seconds * 1e9)
         return nanoseconds
 
@@ -229,7 +210,7 @@ class CostModel:
             seconds = np.maximum(seconds, launched * self._floor(load)) + replayed * self._waiting(load, np.maximum)
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
         if not all(map(_absent, moves)):
-            seconds = seconds + self._moves(load, np.maximum)
+            seconds = seconds + self.moves.seconds(load, np.maximum)
         steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
         return steps
 
@@ -259,23 +240,6 @@ class CostModel:
         """Seconds of a step that attention takes, over all layers: K/V read, pairs computed, scores moved."""
         seconds: float = self._decode(load, max) + self._prefill(load, max)
         return seconds
-
-    def mapping_ns(self, load: Load) -> tuple[int, int]:
-        """Nanoseconds of calls for pages that the step before hides, and of those that this step waits for."""
-        exposed = self._mapping(load, max)
-        total = load.mapped_pages * self._map + load.unmapped_pages * self._unmap
-        return round((total - exposed) * 1e9), round(exposed * 1e9)
-
-    def hidden_ns(self, calls: Mappings, before_ns: int) -> int | None:
-        """Nanoseconds of calls for pages if a step that takes `before_ns` hides all of them; None if it does not."""
-        load = Load(
-            mapped_pages=calls.mapped,
-            unmapped_pages=calls.unmapped,
-            mapped_ahead=calls.mapped_ahead,
-            unmapped_ahead=calls.unmapped_ahead,
-            before_ns=before_ns,
-        )
-        return None if self._mapping(load, max) else self.mapping_ns(load)[0]
 
     def explain(self) -> list[tuple[str, str]]:
         """What is assumed, as (what, how much) rows: the model, the device, every coefficient."""
@@ -394,23 +358,6 @@ class CostModel:
             square = 2.0 * pairs - tokens
             return square * of.prefill_compute + square * of.scores + context * of.prefill_memory + unpack
         return maximum(pairs * of.prefill_compute, context * of.prefill_memory) + unpack
-
-    def _moves(self, load: Load, maximum: Maximum) -> Any:
-        """Copies on the device, swaps over PCIe, page mappings."""
-        return (
-            load.copied_tokens * self._copy
-            + load.swapped_bytes * self._swap
-            + (load.transfers > 0) * self._swapping
-            + load.transfers * self._transfer
-            + self._mapping(load, maximum)
-        )
-
-    def _mapping(self, load: Load, maximum: Maximum) -> Any:
-        """Seconds of calls for pages that the step waits for: those not foreseen, and what of the others is left."""
-        ahead = load.mapped_ahead * self._map + load.unmapped_ahead * self._unmap
-        now = (load.mapped_pages - load.mapped_ahead) * self._map
-        now = now + (load.unmapped_pages - load.unmapped_ahead) * self._unmap
-        return now + maximum(ahead - load.before_ns / 1e9, 0.0)
 
 
 def _absent(amount: Any) -> bool:

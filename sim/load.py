@@ -6,10 +6,13 @@ that it measures.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 Amount: TypeAlias = Any
 """A number, or in a leap an array with one for each step."""
+Maximum: TypeAlias = Callable[[Any, Any], Any]
+"""The larger of two amounts: `max`, or in a leap `np.maximum`."""
 
 
 class Load(NamedTuple):

@@ -19,11 +19,12 @@ from analysis.published import faults
 from sim.calibration import find_calibration, load_captured, load_coefficients
 from sim.captured import CapturedSteps
 from sim.coefficients import REPLAYED, Coefficients
-from sim.cost import LARGE_PAGE, USUAL_BLOCK, CostModel
+from sim.cost import USUAL_BLOCK, CostModel
 from sim.devices import Device, resolve_device
 from sim.errors import UserError
 from sim.limits import Limits
 from sim.models.geometry import Geometry, resolve_model
+from sim.moves import LARGE_PAGE
 from sim.pool import Pool, make_pool
 from sim.schedulers import Scheduler, find_scheduler
 from sim.shapes import shapes_for

@@ -358,18 +358,18 @@ def test_pages_of_every_size_cost_what_the_vattention_paper_says(
     """Calls one after the other give the GB/s that the paper reaches allocating, less what its loop adds."""
     cost = model("opt-13b", "a100-40gb", page_bytes=page_kib << 10)
     calls = Load(mapped_pages=1000)
-    assert cost.mapping_ns(calls) == (0, 1_000_000 * microseconds)
+    assert cost.moves.mapping_ns(calls) == (0, 1_000_000 * microseconds)
     assert cost.step_ns(calls) - cost.step_ns(Load()) == 1_000_000 * microseconds
     if published:
-        assert published < 1000 * (page_kib << 10) / cost.mapping_ns(calls)[1] < 1.09 * published
+        assert published < 1000 * (page_kib << 10) / cost.moves.mapping_ns(calls)[1] < 1.09 * published
 
 
 def test_pages_that_were_foreseen_hide_behind_the_step_before() -> None:
     cost = model("opt-13b", "a100-40gb")
     calls = Load(mapped_pages=5, mapped_ahead=3, unmapped_pages=2, unmapped_ahead=1)
-    assert cost.mapping_ns(calls) == (0, 5 * 40_000 + 2 * 34_000)
-    assert cost.mapping_ns(calls._replace(before_ns=100_000)) == (100_000, 5 * 40_000 + 2 * 34_000 - 100_000)
-    assert cost.mapping_ns(calls._replace(before_ns=10**9)) == (3 * 40_000 + 34_000, 2 * 40_000 + 34_000)
+    assert cost.moves.mapping_ns(calls) == (0, 5 * 40_000 + 2 * 34_000)
+    assert cost.moves.mapping_ns(calls._replace(before_ns=100_000)) == (100_000, 5 * 40_000 + 2 * 34_000 - 100_000)
+    assert cost.moves.mapping_ns(calls._replace(before_ns=10**9)) == (3 * 40_000 + 34_000, 2 * 40_000 + 34_000)
 
 
 def test_recurrent_layers_move_their_state_once_a_sequence() -> None:

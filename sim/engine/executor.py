@@ -64,7 +64,7 @@ class Simulated:
         """Say how long the plan takes, and in the plan how much of the calls for pages was hidden."""
         load = self.load(plan, serving)
         if plan.mappings.mapped or plan.mappings.unmapped:
-            plan.hidden, plan.exposed = self._cost.mapping_ns(load)
+            plan.hidden, plan.exposed = self._cost.moves.mapping_ns(load)
         return self._cost.step_ns(load)
 
     def load(self, plan: Plan, serving: Serving) -> Load:
@@ -95,7 +95,7 @@ class Simulated:
 
     def foresee(self, serving: Serving, steps: int) -> Foresight:
         """Say how long pure-decode steps take."""
-        return Foresight(self._durations(serving, steps), self._cost.hidden_ns)
+        return Foresight(self._durations(serving, steps), self._cost.moves.hidden_ns)
 
     def _durations(self, serving: Serving, steps: int) -> Ints:
         count, known = len(serving.decoding), serving.context

@@ -1,0 +1,76 @@
+"""How long memory takes to move in a step: what the cost model (`sim.cost`) adds to what the step computes.
+
+copies      read and written: 2 x bytes / (B x copy_efficiency)
+swaps       swap_overhead_s, bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K
+and V a layer)
+pages       page_map_s and page_unmap_s each, of 2 MiB; of smaller ones small_page_map_s, small_page_doubling_s for
+each doubling from 64 KiB on, and small_page_unmap_s.  Those that were foreseen count as far as they
+take longer than the step before, which they run beside
+"""
+
+from __future__ import annotations
+
+from math import log2
+from typing import TYPE_CHECKING, Any
+
+from sim.load import Load, Maximum
+
+if TYPE_CHECKING:
+    from allocators.answers import Mappings
+    from sim.coefficients import Coefficients
+    from sim.devices import Device
+    from sim.models.geometry import Geometry
+
+LARGE_PAGE = 2 << 20
+"""Bytes of the only pages that CUDA's own driver maps."""
+SMALLEST_PAGE = 64 << 10
+"""Bytes of the smallest that vAttention's driver maps."""
+
+
+class Moves:
+    """Seconds for what is copied, swapped and mapped."""
+
+    def __init__(self, geometry: Geometry, device: Device, c: Coefficients, page_bytes: int) -> None:
+        """Turn sizes, rates and coefficients into seconds; `page_bytes` is the size of pages mapped on demand."""
+        self._copy = 2 * geometry.kv_bytes_per_token / (device.bandwidth * c.copy_efficiency)
+        self._swap = 1 / (device.pcie_bandwidth * c.pcie_efficiency)
+        self._swapping = c.swap_overhead_s
+        self._transfer = c.transfer_overhead_s * geometry.kv_tensors
+        self._map, self._unmap = c.page_map_s, c.page_unmap_s
+        if page_bytes < LARGE_PAGE:
+            self._map = c.small_page_map_s + c.small_page_doubling_s * log2(page_bytes / SMALLEST_PAGE)
+            self._unmap = c.small_page_unmap_s
+
+    def seconds(self, load: Load, maximum: Maximum) -> Any:
+        """Copies on the device, swaps over PCIe, page mappings."""
+        return (
+            load.copied_tokens * self._copy
+            + load.swapped_bytes * self._swap
+            + (load.transfers > 0) * self._swapping
+            + load.transfers * self._transfer
+            + self._mapping(load, maximum)
+        )
+
+    def mapping_ns(self, load: Load) -> tuple[int, int]:
+        """Nanoseconds of calls for pages that the step before hides, and of those that this step waits for."""
+        exposed = self._mapping(load, max)
+        total = load.mapped_pages * self._map + load.unmapped_pages * self._unmap
+        return round((total - exposed) * 1e9), round(exposed * 1e9)
+
+    def hidden_ns(self, calls: Mappings, before_ns: int) -> int | None:
+        """Nanoseconds of calls for pages if a step that takes `before_ns` hides all of them; None if it does not."""
+        load = Load(
+            mapped_pages=calls.mapped,
+            unmapped_pages=calls.unmapped,
+            mapped_ahead=calls.mapped_ahead,
+            unmapped_ahead=calls.unmapped_ahead,
+            before_ns=before_ns,
+        )
+        return None if self._mapping(load, max) else self.mapping_ns(load)[0]
+
+    def _mapping(self, load: Load, maximum: Maximum) -> Any:
+        """Seconds of calls for pages that the step waits for: those not foreseen, and what of the others is left."""
+        ahead = load.mapped_ahead * self._map + load.unmapped_ahead * self._unmap
+        now = (load.mapped_pages - load.mapped_ahead) * self._map
+        now = now + (load.unmapped_pages - load.unmapped_ahead) * self._unmap
+        return now + maximum(ahead - load.before_ns / 1e9, 0.0)
