@@ -38,7 +38,8 @@ class Window(NamedTuple):
             return max((-(-(length + 1) // self.block_size) - self.behind(length) for length in lengths), default=0)
         full = first // self.block_size
         most = 0
-        for length in range(first, final) if self.behind(final) else range(first, final)[-1:]:
+        repeats = first + self.tokens + 2 * self.block_size  # from there on every length does as one a block before
+        for length in range(first, min(final, repeats)) if self.behind(final) else range(first, final)[-1:]:
             behind = self.behind(length - 1) if length > first else 0
             own = -(-(length + 1) // self.block_size) - max(full, behind)
             most = max(most, max(0, full - behind) + samples * own)

@@ -6,11 +6,14 @@ first request arrives: unknown models, weights that do not fit, two runs of one 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from allocators.answers import Ask
 from allocators.base import Allocator
+from allocators.content import Segments
 from allocators.errors import AllocatorError
 from allocators.groups import Group
 from allocators.plugins import PluginError
@@ -72,6 +75,17 @@ class Case:
                 f"{self.label}: this machine has no memory for the tables of {self.pool.num_blocks:,} blocks "
                 f"and {self.limits.max_num_seqs:,} sequences of up to {self.limits.max_model_len:,} tokens"
             ) from error
+
+    def longest_at_once(self) -> int | None:
+        """Count the sequences of `max_model_len` that fit in the empty pool together; None if any number does."""
+        allocator, length = self.allocator(), self.limits.max_model_len
+        ask = Ask(Segments((), 0), prompt=1, tokens=1, output=max(1, length - 1) if allocator.oracle else None)
+
+        def too_many(samples: int) -> bool:
+            return allocator.never(ask._replace(samples=samples), length) is not None
+
+        most = allocator.capacity + 1  # each needs a slot, unless there are none
+        return None if not too_many(most) else bisect_left(range(most), x=True, key=too_many) - 1
 
     def make_scheduler(self) -> Scheduler:
         """Make a fresh scheduler."""

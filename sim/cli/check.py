@@ -68,7 +68,13 @@ def document(setup: Setup, requests: Requests) -> dict[str, Any]:
             "notes": list(requests.notes),
         },
         "runs": [
-            {"allocator": case.label, "kind": case.spec.kind, "scheduler": case.scheduler, "pool": _pool(case)}
+            {
+                "allocator": case.label,
+                "kind": case.spec.kind,
+                "scheduler": case.scheduler,
+                "pool": _pool(case),
+                "longest_at_once": case.longest_at_once(),
+            }
             for case in setup.cases
         ],
         "costs": asdict(setup.coefficients),
@@ -129,10 +135,11 @@ def _runs(setup: Setup) -> Table:
     """What each allocator gets."""
     numbers = {"block": "slots\na block", "blocks": "blocks", "slots": "slots", "longest": "longest\nsequences"}
     made = listing({"allocator": "allocator", "scheduler": "scheduler", **numbers}, numbers, title="Runs")
-    made.caption = "longest sequences: how many of max_model_len tokens fill the pool"
+    made.caption = "longest sequences: how many of max_model_len tokens the pool holds at once"
     for case in setup.cases:
         pool = case.pool
-        longest = f"{pool.slots / case.limits.max_model_len:,.1f}"
+        most = case.longest_at_once()
+        longest = "any" if most is None else f"{most:,}"
         add(made, case.label, case.scheduler, pool.block_size, f"{pool.num_blocks:,}", f"{pool.slots:,}", longest)
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -47,6 +48,27 @@ def test_check_counts_the_pool_as_a_run_does(workload: Path, run_directory: Path
     assert document["workload"] == manifest["workload"]
     assert document["requests"]["count"] == 40
     assert document["requests"]["prompt_tokens_mean"] == 24
+
+
+def test_check_asks_each_allocator_how_many_of_the_longest_sequences_it_holds(workload: Path, capsys: Capture) -> None:
+    """Of 20 GiB: what lies in buddies of 4,096 slots, in tensors of their own, or behind a window is told apart."""
+    device = "device={name: h100-80gb, kv_memory_gib: 20}"
+    kinds = "allocators=[{kind: no-cache}, {kind: growing}, {kind: contiguous}, {kind: paged}, {kind: hybrid}]"
+    settings = ["--set", device, "--set", kinds, "--set", "engine.max_model_len=3000"]
+    found = {}
+    for model in ("llama-3.1-8b", "gemma-3-12b"):
+        assert main(["check", str(workload), *settings, "--set", f"model={model}", "--json"]) == 0
+        runs = json.loads(capsys.readouterr().out)["runs"]
+        found[model] = {run["kind"]: run["longest_at_once"] for run in runs}
+    assert found["llama-3.1-8b"].pop("growing") == pytest.approx(163_840 / 3000 / 1.078, abs=2)
+    assert found["llama-3.1-8b"] == {"no-cache": None, "contiguous": 163_840 // 4096, "paged": 54, "hybrid": 54}
+    each = -(-3000 // 16) + 5 * (1024 // 16 + 1)  # blocks: one group keeps all, five no more than a window
+    assert found["gemma-3-12b"]["hybrid"] == pytest.approx(20 * 2**30 // (16 * 65_536) / each, abs=1)
+    assert found["gemma-3-12b"]["paged"] == 20 * 2**30 // (16 * 393_216) // -(-3000 // 16)
+    assert main(["check", str(workload), *settings, "--set", "model=llama-3.1-8b"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"no-cache .* any *\n", shown)
+    assert re.search(r"contiguous .* 40 *\n", shown)
 
 
 def test_check_counts_what_max_model_len_will_refuse_and_cut_as_a_run_does(workload: Path, capsys: Capture) -> None:
