@@ -6,8 +6,9 @@ infinitely fast, then with arithmetic that is, then without overheads.  What wou
 binds; as terms overlap, the parts need not add up.  Where requests wait, only the steps during which
 one waited count: bursts of prompts are what hurts, however long the engine decodes at ease.
 
-A step's record has no lengths of the chunks it prefilled, so their attention is taken at the mean
-of all prompts; `accounted` says how much of the recorded time the steps so rebuilt explain.
+A step's record has no lengths: not of the chunks it prefilled, so their attention is taken at the mean of all
+prompts, nor of the sequences that decoded, which are taken to get their tokens evenly from the first to the last.
+`accounted` says how much of the recorded time the steps so rebuilt explain.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.metrics import SHARES, Observed, blocked_by
+from analysis.metrics import SHARES, Floats, Observed, blocked_by
 from analysis.planner.advising import SOME
 from analysis.planner.observe import load
 from analysis.reading import Run
@@ -60,12 +61,12 @@ def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
         ledger = {name: seen.mean(steps[name]) / case.pool.slots for name in SHARES}
         held = float(seen.held.max()) / case.pool.slots
         verdict = str(judge(seen))
-        prompts = np.asarray(seen.requests["prompt_tokens"], np.float64)
+        columns = seen.requests
     allocator = case.allocator(shared_prefixes=requests.prefixes is not None)
     busy = np.asarray(steps["running"]) > 0
     waited = busy & (np.asarray(steps["blocked"]) != "")
     pressed = sum(waits.values()) > SOME
-    saved, accounted = _terms(setup, allocator, steps, prompts, waited if pressed else busy)
+    saved, accounted = _terms(setup, allocator, steps, columns, waited if pressed else busy)
     return {
         "waits": waits,
         "idle": offered["idle"],
@@ -84,12 +85,12 @@ def _terms(
     setup: Setup,
     allocator: Allocator,
     steps: Columns,
-    prompts: np.ndarray[Any, np.dtype[np.float64]],
+    requests: Columns,
     some: np.ndarray[Any, np.dtype[np.bool_]],
 ) -> tuple[dict[str, float], float]:
     """Time of some steps that an infinitely fast resource would save, as a share; and how much of it is explained."""
     recorded = float(np.asarray(steps["duration_s"])[some].sum())
-    changing = _loads({name: np.asarray(steps[name])[some] for name in _NEEDED}, prompts, setup)
+    changing = _loads({name: np.asarray(steps[name])[some] for name in _NEEDED}, requests, setup, allocator)
     device, coefficients = setup.device, setup.coefficients
     fast_flops = {dtype: rate * FAST for dtype, rate in device.flops.items()}
     without = coefficients.changed(dict.fromkeys(OVERHEADS, 0.0), "costs")
@@ -109,20 +110,27 @@ def _terms(
     return saved, whole / recorded
 
 
-_NEEDED = ("running", "prefill_tokens", "decode_tokens", "live", "shared_savings")
+_NEEDED = ("start_s", "running", "prefill_tokens", "decode_tokens", "shared_savings")
 
 
-def _loads(steps: Columns, prompts: np.ndarray[Any, np.dtype[np.float64]], setup: Setup) -> dict[str, Any]:
-    """Rebuild what each step computed and read."""
+def _loads(steps: Columns, requests: Columns, setup: Setup, allocator: Allocator) -> dict[str, Any]:
+    """Rebuild what each step computed, read and copied."""
     prefill, decode = steps["prefill_tokens"].astype(np.int64), steps["decode_tokens"].astype(np.int64)
+    prompts = np.asarray(requests["prompt_tokens"], np.float64)
     total = max(1.0, float(prompts.sum()))
-    pairs_a_token = float((prompts * (prompts + 1) / 2).sum()) / total
-    context = (steps["live"] + steps["shared_savings"]) * decode // np.maximum(steps["running"], 1)
+    length = mean_length(requests, np.asarray(steps["start_s"], np.float64))
+    context = (decode * length).astype(np.int64)
     chunks = np.ceil(prefill * (len(prompts) / total)).astype(np.int64)
-    pairs = (prefill * pairs_a_token).astype(np.int64)
-    windows = [group.window for group in setup.geometry.kv_groups if group.window]
-    window = min(windows) if windows else None
-    seen = context if window is None else np.minimum(context, decode * window)
+    pairs = (prefill * (float((prompts * (prompts + 1) / 2).sum()) / total)).astype(np.int64)
+    samples, copied = decode + chunks, np.zeros_like(decode)
+    if allocator.recomputes:  # every known token is one of a prompt again
+        prefill, chunks = prefill + context, chunks + decode
+        pairs = pairs + (context * (length + 1) / 2).astype(np.int64)
+        decode, context = np.zeros_like(decode), np.zeros_like(context)
+    elif allocator.concatenates:
+        copied = context
+    window = setup.geometry.window
+    spared = steps["shared_savings"] // allocator.token_slots
     return {
         "prefill_tokens": prefill,
         "prefill_pairs": pairs,
@@ -130,9 +138,36 @@ def _loads(steps: Columns, prompts: np.ndarray[Any, np.dtype[np.float64]], setup
         "prefill_seqs": chunks,
         "decode_seqs": decode,
         "decode_context": context,
-        "samples": decode + chunks,
+        "samples": samples,
+        "copied_tokens": copied,
         "window_pairs": pairs if window is None else np.minimum(pairs, prefill * window),
         "window_prefill_context": prefill,
-        "window_decode_context": seen,
-        "decode_repeated": steps["shared_savings"] * decode // np.maximum(steps["running"], 1),
+        "window_decode_context": context if window is None else np.minimum(context, decode * window),
+        "decode_repeated": spared * decode // np.maximum(steps["running"], 1),
     }
+
+
+def mean_length(requests: Columns, times: Floats) -> Floats:
+    """Mean tokens of the sequences that decode, float64[len(times)]; 0 where none does.
+
+    A request is taken to decode from its first token to its last, or to the end, and to get the others evenly.
+    """
+    begun = ~np.isnan(np.asarray(requests["first_token_s"], np.float64))
+    prompt, output, first, finish, samples = (
+        np.asarray(requests[name], np.float64)[begun]
+        for name in ("prompt_tokens", "generated_tokens", "first_token_s", "finish_s", "samples")
+    )
+    finish = np.where(np.isnan(finish), times[-1] if len(times) else 0.0, finish)
+    took = finish - first
+    pace = np.divide(output - 1, took, out=np.zeros_like(took), where=took > 0)
+    each = np.stack([samples, samples * (prompt + 1 - pace * first), samples * pace])
+    count, sum_then, sum_pace = _up_to(first, each, times) - _up_to(finish, each, times)
+    tokens = sum_then + sum_pace * times
+    return np.asarray(np.divide(tokens, count, out=np.zeros_like(times), where=count > 0).clip(min=0.0))
+
+
+def _up_to(when: Floats, values: Floats, times: Floats) -> Floats:
+    """Sum up the columns of `values` that have come by each of `times`: float64[len(values), len(times)]."""
+    order = np.argsort(when, kind="stable")
+    sums = np.concatenate([np.zeros((len(values), 1)), values[:, order].cumsum(axis=1)], axis=1)
+    return np.asarray(sums[:, np.searchsorted(when[order], times, side="right")])

@@ -17,7 +17,7 @@ from sim.cli.app import FAULT
 from sim.planner.grid import Base
 from sim.planner.job import Failed, work
 from sim.planner.knobs import changes, hardware
-from sim.planner.limits import limits
+from sim.planner.limits import limits, mean_length
 from sim.setup import prepare
 from workloads.loader import load
 
@@ -124,6 +124,42 @@ def test_rebuilt_steps_take_the_time_that_was_recorded() -> None:
         place = [one.kind for one in base.workload.allocators].index("paged")
         what = limits(prepare(base.job(base.workload, place, 0).workload))
         assert what["accounted"] == pytest.approx(1, abs=0.05), preset
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "name"),
+    [
+        ("llama-3.1-8b", "no-cache", "compute"),
+        ("llama-3.1-8b", "growing", "bandwidth"),
+        ("gemma-3-12b", "hybrid", "bandwidth"),
+        ("gemma-3-12b", "ideal", "bandwidth"),
+        ("jamba-v0.1", "hybrid", "bandwidth"),
+    ],
+)
+def test_steps_are_rebuilt_whatever_the_allocator_keeps_of_a_token(model: str, kind: str, name: str) -> None:
+    """All of it in each group of layers, a window, a tensor that is copied whole, or nothing."""
+    settings = [
+        f"model={model}",
+        "device={name: h200}",
+        "engine={max_model_len: 4096, max_num_seqs: 24}",
+        f"allocators=[{{kind: {kind}}}]",
+        "requests={count: 60, arrivals: {kind: poisson, rate: 20}, lengths: {kind: fixed, prompt: 1500, output: 200}}",
+    ]
+    what = limits(prepare(load("quickstart", settings)))
+    assert what["accounted"] == pytest.approx(1, abs=0.03)
+    assert max(what["saved"], key=what["saved"].__getitem__) == name
+
+
+def test_the_mean_length_of_those_that_decode_follows_from_when_they_began_and_ended() -> None:
+    requests = {
+        "prompt_tokens": np.array([10, 100, 7, 9]),
+        "generated_tokens": np.array([5, 3, 1, 0]),
+        "first_token_s": np.array([1.0, 2.0, 2.5, np.nan]),
+        "finish_s": np.array([5.0, np.nan, 2.5, np.nan]),  # the second never ends, the third with its first token
+        "samples": np.array([1, 3, 1, 1]),
+    }
+    found = mean_length(requests, np.array([0.0, 1.0, 3.0, 4.0, 6.0]))
+    assert found == pytest.approx([0, 11, (13 + 3 * 101.5) / 4, (14 + 3 * 102) / 4, 0])
 
 
 def test_knobs_are_those_that_can_make_a_difference() -> None:
