@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 DEVICES = Path(__file__).parent / "data" / "devices.toml"
+MOST = 1e9
+"""No device has so many GiB, TB/s or TFLOP/s."""
 NEEDED = ("memory_gib", "bandwidth_tbps", "bf16_tflops")
 """What a device without a shipped name must say."""
 
@@ -127,6 +128,6 @@ def _custom(values: Mapping[str, Any]) -> Device:
 
 
 def _positive(value: object, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UserError(f"device: {key}: {value!r} is not a positive number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST:
+        raise UserError(f"device: {key}: {value!r} is not a positive number below {MOST:.0e}")
     return float(value)

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from workloads.distributions import Distribution, GammaShape, LognormalShape, Quantity, normal_cdf
-from workloads.requests import Floats, Ints
+from workloads.requests import LONGEST, Floats, Ints
 from workloads.spec import SHIPPED, Count, DataPath, Positive, Spec
 
 Sample: TypeAlias = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=10_000, strict=False)]
@@ -22,8 +22,8 @@ Sample: TypeAlias = Annotated[tuple[Positive, ...], Field(min_length=1, max_leng
 
 
 def tokens(values: Floats) -> Ints:
-    """Round to whole tokens, at least one."""
-    return np.maximum(np.rint(values), 1).astype(np.int64)
+    """Round to whole tokens, at least one, and at most what a reader takes from a trace: no context is so long."""
+    return np.clip(np.rint(values), 1, LONGEST).astype(np.int64)
 
 
 class Pair(Spec):

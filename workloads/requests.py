@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
+LONGEST = 1 << 31
+"""Tokens of a prompt or an output; more in a trace is a mistake, and no context is so long."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 
 from workloads.distributions import Quantity
 from workloads.errors import WorkloadError
-from workloads.lengths import Lengths
+from workloads.lengths import Lengths, tokens
 from workloads.requests import Ints
 from workloads.streams import stream
 
@@ -61,6 +61,11 @@ def test_uniform_gives_both_ends_their_due() -> None:
     assert set(output) == {7}
     prompt, _ = draw(kind="uniform", prompt={"min": 3, "max": 6}, output={"min": 7, "max": 9}, correlation=0.5)
     assert np.bincount(prompt)[3:] / N == pytest.approx([0.25] * 4, abs=0.01)
+
+
+def test_lengths_beyond_all_contexts_are_lengths_all_the_same() -> None:
+    """They are refused or cut like any that is too long; as whole numbers they would have been negative."""
+    assert tokens(np.array([1e300, 1e20, 3.2, 0.0])).tolist() == [1 << 31, 1 << 31, 3, 1]
 
 
 def test_fixed_is_fixed() -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workloads.errors import shown
-from workloads.requests import Prefixes
+from workloads.requests import LONGEST, Prefixes
 from workloads.traces.records import BadRow, json_lines, number, parse
-from workloads.traces.rows import LONGEST, Fault, Rows
+from workloads.traces.rows import Fault, Rows
 from workloads.traces.text import DEFAULT_OUTPUT, token_counter
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from workloads.errors import WorkloadError
-from workloads.requests import Ints
+from workloads.requests import LONGEST, Ints
 from workloads.traces.columns import read_csv
 from workloads.traces.files import TraceFile
-from workloads.traces.rows import LONGEST, fault_lines
+from workloads.traces.rows import fault_lines
 
 
 def read_pairs(path: str, prompt: str, output: str) -> tuple[Ints, Ints]:

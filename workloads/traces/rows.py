@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workloads.errors import WorkloadError
-from workloads.requests import Floats, Ints, Prefixes, Requests
+from workloads.requests import LONGEST, Floats, Ints, Prefixes, Requests
 from workloads.traces.files import MOST_FAULTS
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ Fault: TypeAlias = tuple[int, str]
 
 SHOWN = 5
 """Bad rows that a message lists one by one."""
-LONGEST = 1 << 31
-"""Tokens; a length beyond this is a mistake."""
 COARSE_S = 0.1
 """A clock that ticks more slowly than this, seconds, is spread."""
 
