@@ -81,6 +81,7 @@ CHANGES: Mapping[str, Callable[[Device, float], Device]] = {
         device, flops={**device.flops, "bf16": value * 1e12, "fp16": value * 1e12}
     ),
     "fp8_tflops": lambda device, value: replace(device, flops={**device.flops, "fp8": value * 1e12}),
+    "fp32_tflops": lambda device, value: replace(device, flops={**device.flops, "fp32": value * 1e12}),
     "pcie_gbps": lambda device, value: replace(device, pcie_bandwidth=value * 1e9),
     "link_gbps": lambda device, value: replace(device, link_bandwidth=value * 1e9),
     "kv_memory_gib": lambda device, value: replace(device, kv_memory_bytes=round(value * GIB)),

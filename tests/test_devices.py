@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sim.devices import GIB, Device, resolve_device, shipped_devices
+from sim.devices import CHANGES, GIB, Device, resolve_device, shipped_devices
 from sim.errors import UserError
+from workloads.schema import Device as WorkloadDevice
 
 DATASHEETS = [
     # device, GB on the box, TB/s, dense bf16 TFLOP/s, MiB that nvidia-smi or rocm-smi shows
@@ -48,6 +49,10 @@ def test_a_device_may_be_varied() -> None:
     assert (device.kv_memory_bytes, device.bandwidth) == (12 * GIB, 4e12)
     assert (device.peak("bf16"), device.peak("fp16"), device.peak("fp8")) == (500e12, 500e12, 1979e12)
     assert device.memory_bytes == resolve_device("h100-80gb").memory_bytes
+
+
+def test_a_workload_file_may_say_all_that_can_be_said_of_a_device() -> None:
+    assert {*WorkloadDevice.model_fields} == {"name", *CHANGES}
 
 
 def test_a_device_may_be_described() -> None:

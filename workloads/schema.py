@@ -60,6 +60,10 @@ class Device(Spec):
     """Memory bandwidth, 1e12 bytes a second."""
     bf16_tflops: Positive | None = None
     """Peak dense bf16 and fp16 rate, 1e12 operations a second."""
+    fp8_tflops: Positive | None = None
+    """Peak dense fp8 rate, 1e12 operations a second, for models with weights and activations of fp8; bf16's without."""
+    fp32_tflops: Positive | None = None
+    """Peak fp32 rate, 1e12 operations a second, for models of fp32; bf16's without, which is far too fast."""
     pcie_gbps: Positive | None = None
     """Bandwidth to the host, one direction, 1e9 bytes a second: what swapping costs."""
     link_gbps: Positive | None = None

@@ -128,10 +128,12 @@ def hardware(setup: Setup, place: int) -> list[Change]:
         now = device.memory_bytes / GIB
         added = more / setup.workload.engine.gpu_memory_utilization
         memory = ("device memory (KV memory a quarter more), GiB", "memory_gib", now, now + added)
-    bandwidth, flops = device.bandwidth / 1e12, device.flops["bf16"] / 1e12
+    dtype = setup.geometry.model.compute_dtype
+    dtype = dtype if dtype in device.flops else "bf16"
+    bandwidth, flops = device.bandwidth / 1e12, device.flops[dtype] / 1e12
     rows = (
         ("memory bandwidth, TB/s", "bandwidth_tbps", bandwidth, MORE * bandwidth),
-        ("compute, bf16 TFLOP/s", "bf16_tflops", flops, MORE * flops),
+        (f"compute, {dtype} TFLOP/s", "bf16_tflops" if dtype == "fp16" else f"{dtype}_tflops", flops, MORE * flops),
         memory,
     )
     return [

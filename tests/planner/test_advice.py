@@ -150,6 +150,26 @@ def test_steps_are_rebuilt_whatever_the_allocator_keeps_of_a_token(model: str, k
     assert max(what["saved"], key=what["saved"].__getitem__) == name
 
 
+@pytest.mark.parametrize(
+    ("model", "device", "knob", "key"),
+    [
+        ("llama-3.1-8b", "{name: h100-80gb}", "bf16", "bf16_tflops"),
+        ("opt-13b", "{name: h100-80gb}", "fp16", "bf16_tflops"),
+        ("{name: llama-3.1-8b, dtype: fp32}", "{name: h100-80gb}", "fp32", "fp32_tflops"),
+        ("{name: deepseek-v3, tensor_parallel: 8}", "{name: h200}", "fp8", "fp8_tflops"),
+        ("{name: deepseek-v3, tensor_parallel: 32}", "{name: a100-80gb}", "bf16", "bf16_tflops"),
+    ],
+)
+def test_more_compute_is_more_of_what_the_model_computes_in(model: str, device: str, knob: str, key: str) -> None:
+    one = next(
+        change
+        for change in hardware(prepare(load("quickstart", [f"model={model}", f"device={device}"])), 0)
+        if change.knob.startswith("compute")
+    )
+    assert (one.knob, one.axis.places) == (f"compute, {knob} TFLOP/s", (("device", key),))
+    assert one.after == pytest.approx(1.25 * one.before, rel=1e-3)
+
+
 def test_the_mean_length_of_those_that_decode_follows_from_when_they_began_and_ended() -> None:
     requests = {
         "prompt_tokens": np.array([10, 100, 7, 9]),
