@@ -14,6 +14,8 @@ from analysis.figures import Allocator, above_bound, page_calls, ratio, shortfal
 from analysis.numbers import listed, short
 from analysis.stats import Verdict
 
+BATCHES = "static"
+"""The scheduler that takes a whole batch and lets nobody in before the last of it has ended."""
 RESERVING = ("preallocated", "contiguous", "growing")
 WASTE = {
     "internal": "held for tokens that never come",
@@ -170,16 +172,21 @@ def _limit(one: Allocator) -> Finding:
     if not blocked or max(blocked.values()) < 1:
         return Finding("limit", f"Nothing limits {one.label}: hardly a request had to wait for memory or a seat.")
     word, share = max(blocked.items(), key=lambda item: item[1])
-    meaning = {
+    what = awaited(word, one.scheduler)
+    return Finding(
+        "limit", f"What limits {one.label}: for {share:.0f} % of the time the next request waited for {what}."
+    )
+
+
+def awaited(cause: str, scheduler: str) -> str:
+    """Say what a request waits for at the head of the queue, given as steps note it."""
+    if cause == "order":
+        return f"the end of the batch ({BATCHES})" if scheduler == BATCHES else "its turn behind preempted requests"
+    return {
         "memory": "free KV memory",
         "seats": "a seat (max_num_seqs)",
-        "budget": "the token budget of a step (max_num_batched_tokens)",
-        "order": "its turn behind preempted requests",
-    }
-    text = (
-        f"What limits {one.label}: for {share:.0f} % of the time the next request waited for {meaning.get(word, word)}."
-    )
-    return Finding("limit", text)
+        "budget": "room in a step (max_num_batched_tokens)",
+    }[cause]
 
 
 def _advice(one: Allocator) -> str:
@@ -193,10 +200,14 @@ def _advice(one: Allocator) -> str:
     word = max(blocked, key=lambda name: blocked[name]) if blocked else ""
     if not word or blocked[word] < 5:
         return "Change first: nothing in memory. More requests fit, or a smaller pool would do."
-    if word == "seats":
-        return "Change first: raise max_num_seqs; memory is not what keeps requests out."
-    if word == "budget":
-        return "Change first: raise max_num_batched_tokens; prompts wait for room in a step, not in memory."
+    settings = {
+        "seats": "raise max_num_seqs; memory is not what keeps requests out.",
+        "budget": "raise max_num_batched_tokens; prompts wait for room in a step, not in memory.",
+    }
+    if one.scheduler == BATCHES:
+        settings["order"] = "the scheduler. Let requests come and go between any two steps (orca, vllm-v1)."
+    if word in settings:
+        return f"Change first: {settings[word]}"
     waste = {name: one.mean(f"share.{name}") for name in WASTE}
     largest = max(waste, key=lambda name: waste[name])
     if waste[largest] > 15:

@@ -13,17 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.numbers import short
-from analysis.page.words import Finding
+from analysis.page.words import BATCHES, Finding, awaited
 from analysis.terminal import plain, stiff
 
 SOME = 0.05
 """Share of the time from which on waiting counts."""
-WAITING = {
-    "memory": "free KV memory",
-    "seats": "a seat (max_num_seqs)",
-    "budget": "room in a step (max_num_batched_tokens)",
-    "order": "its turn behind preempted requests",
-}
 BINDING = {"bandwidth": "memory bandwidth", "compute": "compute", "overhead": "the overheads of a step"}
 BEHIND = "fewer requests leave than arrive, or the run is too short to tell"
 WHILE = {"waiting": "While requests wait", "busy": "While the engine is busy"}
@@ -36,10 +30,10 @@ def bound(limits: Mapping[str, Any]) -> dict[str, str]:
 
     Args:
         limits: of the run: shares of the time that the head of the queue `waits` for each cause, what would be
-            `saved` of the busy time by each resource, `idle`, `kept_up`.
+            `saved` of the busy time by each resource, `idle`, `kept_up`; and its `scheduler`.
 
     Returns:
-        `name`: memory, seats, compute, bandwidth, overhead or arrivals; `text`: in words.
+        `name`: memory, seats, batches, compute, bandwidth, overhead or arrivals; `text`: in words.
 
     """
     waits = limits["waits"]
@@ -52,7 +46,10 @@ def bound(limits: Mapping[str, Any]) -> dict[str, str]:
     )
     idle = f"The engine is idle {_percent(limits['idle'])} of the time."
     if cause and waits[cause] > SOME:
-        first = f"For {_percent(waits[cause])} of the time the next request waited for {WAITING[cause]}."
+        scheduler = limits.get("scheduler", "")
+        first = f"For {_percent(waits[cause])} of the time the next request waited for {awaited(cause, scheduler)}."
+        if cause == "order" and scheduler == BATCHES:
+            return {"name": "batches", "text": f"Batches that end together limit this workload. {first} {pace}"}
         if cause in ("memory", "order"):
             live, held = limits["ledger"]["live"], limits["held_peak"]
             pool = f"{_percent(live)} of the pool is live K/V on average, and at most {_percent(held)} of it was held."

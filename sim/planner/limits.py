@@ -45,7 +45,7 @@ def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
     Returns:
         shares of the time: `waits` by cause, `idle`, and `saved` by what would be infinitely fast, of the steps
         `during` all busy time or only while a request waited;
-        `ledger` as shares of the pool; whether it `kept_up`, its `verdict`, and `accounted`.
+        `ledger` as shares of the pool; its `scheduler`, whether it `kept_up`, its `verdict`, and `accounted`.
 
     """
     (case,) = setup.cases
@@ -69,6 +69,7 @@ def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
     saved, accounted = _terms(setup, allocator, steps, columns, waited if pressed else busy)
     return {
         "waits": waits,
+        "scheduler": case.scheduler,
         "idle": offered["idle"],
         "kept_up": offered["kept_up"],
         "verdict": verdict,

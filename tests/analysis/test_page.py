@@ -363,6 +363,21 @@ def test_findings_do_not_praise_a_pool_that_refuses_everything(tmp_path: Path) -
     assert "nan" not in " ".join(said.values())
 
 
+def test_who_waits_for_a_batch_to_end_does_not_wait_for_memory(tmp_path: Path) -> None:
+    entries = open_directory(write_directory(tmp_path / "run", count=12, kinds=("paged",))).summary()
+    entries[0]["metrics"]["blocked_by"] = {"order": 0.6, "memory": 0.1}
+    said = {}
+    for entries[0]["scheduler"] in ("static", "vllm-v0"):
+        texts = {finding.tone: finding.text for finding in findings(group(entries))}
+        said[entries[0]["scheduler"]] = texts["limit"], texts["advice"]
+    limit, advice = said["static"]
+    assert limit.endswith("for 60 % of the time the next request waited for the end of the batch (static).")
+    assert advice.startswith("Change first: the scheduler.")
+    limit, advice = said["vllm-v0"]
+    assert limit.endswith("waited for its turn behind preempted requests.")
+    assert "scheduler" not in advice
+
+
 def test_two_that_do_the_same_are_not_set_against_each_other(toy: Path) -> None:
     entries = open_directory(toy).summary()
     same = [entry | {"metrics": entries[1]["metrics"]} for entry in entries]

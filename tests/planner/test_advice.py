@@ -93,8 +93,17 @@ def test_what_limits_is_read_off_the_queue_and_the_terms(
 ) -> None:
     ledger = {"live": 0.5}
     what = {"waits": waits, "saved": saved, "kept_up": kept_up, "idle": 0.1, "ledger": ledger, "held_peak": 1.0}
-    what["during"] = "busy"
+    what |= {"during": "busy", "scheduler": "vllm-v1"}
     assert bound(what)["name"] == name
+
+
+def test_a_batch_that_must_end_first_is_no_lack_of_memory(tmp_path: Path) -> None:
+    path = tmp_path / "memory.yaml"
+    path.write_text(MEMORY, encoding="utf-8")
+    what = limits(prepare(load(path, ["device.kv_memory_gib=1", "engine.scheduler=static"])))
+    found = bound(what)
+    assert found["name"] == "batches"
+    assert "waited for the end of the batch (static)" in found["text"]
 
 
 @pytest.mark.parametrize(
