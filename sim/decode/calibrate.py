@@ -79,7 +79,7 @@ def calibrate(
         UserError: it cannot run here; said before anything is allocated on the device.
 
     """
-    where = resolve(device)
+    where, made_with = resolve(device), versions()
     named = shipped_name(name_of(where)) if where.type == "cuda" else None
     peaks: dict[str, float] = {} if named else peaks_of(where)
     words: dict[str, Any] = {"name": named} if named else dict(peaks)
@@ -113,7 +113,7 @@ def calibrate(
         peaks=peaks,
         measured_on=name_of(where),
         backend=attends,
-        versions=versions(),
+        versions=made_with,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         coefficients=replace(found.coefficients, prefill_host_s=host),
         fitted=found.fitted,

@@ -130,6 +130,8 @@ class TorchExecutor:
         logits = self._decoder.logits(batch, self._backend)
         if len(batch.targets):
             self._transcript.say(batch.targets, chosen(logits, batch))
+        if self._padded is not None:
+            self._decoder.settle()
         return logits
 
 

@@ -155,6 +155,7 @@ class PaddedSteps:
         with torch.inference_mode():
             for shape in self._captured:
                 self.run(blank(shape, self._backend.store.block_size, self._transcript.spare))
+        self._decoder.settle()
         finish(self._decoder.device)
 
     def _step(self, shape: Shape) -> torch.Tensor:

@@ -140,10 +140,10 @@ def assemble(
         meter = Meter(device) if metered and device.type == "cuda" else None
         attends = memory = Growing(transcript, meter)
     try:
-        warm_up(decoder, attends if store is not None else Recomputing(), allocator.table.width, limits.max_model_len)
         if steps is not None:
-            steps.capture()
+            steps.capture()  # first, as it gives back the memory of other steps
             shapes = shapes.timed(steps.periods)
+        warm_up(decoder, attends if store is not None else Recomputing(), allocator.table.width, limits.max_model_len)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{case.label}: no room on {name_of(device)} for the first steps beside weights and K/V; "
