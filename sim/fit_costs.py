@@ -20,10 +20,10 @@ from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import Coefficients
 from sim.cost import CostModel
 from sim.load import Load
-from sim.shapes import Shapes
+from sim.shapes import CHUNKS, Shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -157,15 +157,30 @@ def _point(step: CapturedStep) -> Point:
     return Point("captured", Load(tokens, pairs, tokens, chunks, decodes, context, decodes + chunks), took)
 
 
+def _sustained(point: Point, captured_tokens: float) -> bool:
+    """Whether a step is a long prefill right behind another one.
+
+    A GPU then makes less of its peak than among decodes, by a quarter on an H200 (the way to its power limit or its
+    clock; neither was read).  No coefficient says so, and that of launches, a floor under just such steps, would pass
+    for it; so what such a step tells is only that it does not take longer.
+    """
+    return 0 < captured_tokens < point.load.prefill_tokens and not point.load.behind_ns
+
+
+def _exceeds(counts: Iterable[float], limits: Iterable[float]) -> bool:
+    return any(count > limit for count, limit in zip(counts, limits, strict=True))
+
+
 def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) -> Coefficients:
     """Start from overheads that are not more than the shortest steps."""
     steady = [point for point in points if point.spread <= STEADY] or points
     shortest = min(point.measured_s for point in steady)
     if points[0].route != "blocks":
         return replace(before, separate_launch_layer_s=shortest / 2 / geometry.layers, sequence_launch_layer_s=1e-6)
-    launched = [point for point in points if point.load.prefill_tokens > before.captured_tokens]
-    alone = [point.measured_s for point in launched if not point.load.behind_ns]
-    prefill = min(alone, default=0.0)
+    replayed = before.captured_tokens, CHUNKS
+    launched = [point for point in points if _exceeds((point.load.prefill_tokens, point.load.prefill_seqs), replayed)]
+    alone = [point for point in launched if not point.load.behind_ns and not _sustained(point, before.captured_tokens)]
+    prefill = min((point.measured_s for point in alone or launched), default=0.0)
     launch = max(0.0, 0.95 * prefill - shortest / 2) / geometry.layers
     shares = {"run_ahead": "behind_ns", "repeated_reads_cached": "decode_repeated"}
     halves = {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
@@ -184,6 +199,7 @@ def _search(
     points = [point for part in evidence for point in part.points]
     measured = np.array([point.measured_s for point in points])
     trust = 1 / np.hypot(1, np.array([point.spread for point in points]) / NOISE)
+    least = np.array([0.0 if _sustained(point, start.captured_tokens) else -np.inf for point in points])
 
     def predicted(coefficients: Coefficients) -> Floats:
         return np.concatenate([seconds(some, geometry, device, coefficients, known) for some, known in evidence])
@@ -197,7 +213,7 @@ def _search(
         return replace(start, **dict(zip(names, np.exp(x).tolist(), strict=True)))
 
     def errors(x: Floats) -> Floats:
-        relative: Floats = trust * (predicted(coefficients(x)) / measured - 1)
+        relative: Floats = trust * np.maximum(predicted(coefficients(x)) / measured - 1, least)
         return np.concatenate([relative, PRIOR * (x - first)[efficiencies]])
 
     def slopes(x: Floats) -> Floats:
@@ -214,7 +230,14 @@ def _search(
     nearest = min(found, key=lambda result: float(result.cost))
     best, errors_of = coefficients(nearest.x), _standard_errors(nearest.jac, 2 * nearest.cost)
     nothing = {name: 0.0 for name in names if getattr(best, name) < 5 * NOTHING}
-    return replace(best, **nothing), dict(zip(names, errors_of, strict=True))
+    best, uncertain = replace(best, **nothing), dict(zip(names, errors_of, strict=True))
+    now = predicted(best)
+    for name in [name for name, error in uncertain.items() if math.isinf(error)]:
+        usual = replace(best, **{name: getattr(Coefficients(), name)})
+        if np.array_equal(predicted(usual), now):  # such as a floor that all steps are above
+            best = usual
+            del uncertain[name]
+    return best, uncertain
 
 
 def _standard_errors(slopes: Floats, squares: float) -> list[float]:

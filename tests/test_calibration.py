@@ -105,11 +105,29 @@ def points(true: Coefficients = TRUE, noise: float = 0.005, outliers: int = 0, s
 
 def test_a_step_that_a_graph_replays_has_no_floor_of_launches() -> None:
     true = replace(TRUE, captured_tokens=100.0, run_ahead=0.0)
-    found = fit(points(true), LLAMA, H100, captured_tokens=100.0)
+    found = fit(among_decodes(points(true)), LLAMA, H100, captured_tokens=100.0)
     assert found.coefficients.captured_tokens == 100
     assert found.coefficients.launch_layer_s == pytest.approx(TRUE.launch_layer_s, rel=0.12)
     clean = seconds(points(noise=0.0), LLAMA, H100, true)
     assert np.abs(np.array(found.seconds) / clean - 1).max() < 0.03
+
+
+def among_decodes(some: list[Point]) -> list[Point]:
+    """Say that each step with a prefill came behind decodes."""
+    return [
+        point._replace(load=point.load._replace(behind_ns=1)) if point.load.prefill_tokens else point for point in some
+    ]
+
+
+@pytest.mark.parametrize("launch_layer_s", [0.0, 1e-3])
+def test_what_a_gpu_loses_under_one_long_prefill_after_another_is_no_floor(launch_layer_s: float) -> None:
+    true = replace(TRUE, captured_tokens=1000.0, run_ahead=0.0, launch_layer_s=launch_layer_s)
+    alone = [point for point in points(true) if point.load.prefill_tokens > 1000]
+    slower = [point._replace(measured_s=1.25 * point.measured_s) for point in alone]
+    found = fit([*slower, *among_decodes(points(true))], LLAMA, H100, captured_tokens=1000.0)
+    assert ("launch_layer_s" in found.fitted) == bool(launch_layer_s)
+    assert found.coefficients.launch_layer_s == pytest.approx(launch_layer_s, rel=0.05)
+    assert found.coefficients.compute_efficiency == pytest.approx(TRUE.compute_efficiency, rel=0.05)
 
 
 def test_a_point_that_was_not_steady_does_not_start_the_search() -> None:
@@ -153,12 +171,12 @@ def test_how_uncertain_coefficients_are_said_to_be_is_how_far_off_they_are() -> 
     assert 0.3 < np.sqrt(np.mean(np.square(strays))) < 2.0
 
 
-def test_a_floor_that_no_step_touches_is_hardly_determined() -> None:
+def test_a_floor_that_no_step_touches_is_not_fitted() -> None:
     never = replace(TRUE, launch_layer_s=1e-5)  # shorter than every step with a prefill
     found = fit(points(never), LLAMA, H100)
-    errors = dict(zip(found.fitted, found.uncertain, strict=True))
-    assert errors["launch_layer_s"] > 1
-    assert errors["compute_efficiency"] < 0.05
+    assert "launch_layer_s" not in found.fitted
+    assert found.coefficients.launch_layer_s == Coefficients().launch_layer_s
+    assert dict(zip(found.fitted, found.uncertain, strict=True))["compute_efficiency"] < 0.05
 
 
 def test_what_is_read_again_is_found_where_captured_steps_are_looked_up() -> None:

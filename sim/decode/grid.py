@@ -3,10 +3,11 @@
 From one sequence to as many as are asked for in powers of two, each at a few contexts, and from 25
 tokens of a prompt on: enough to tell bytes from operations from overheads.  Tokens of prompts are
 no powers of two, so that steps are padded here as much as in service, and before each prefill come
-some steps of decodes, as in service; the largest are also measured one after the other.  Some decodes
-have most of their contexts in common, so that what is read for one may be in a cache for the next:
-all of them, or each quarter; with the 8B that is 3 or 12 MiB a layer.  What does not fit in the
-pool is left out.
+some steps of decodes, as in service; the largest are also measured one after the other, and so are
+steps that no graph holds and whose launches take longer than what they compute.  Some decodes have
+most of their contexts in common, so that what is read for one may be in a cache for the next: all of
+them, or each quarter; with the 8B that is 3 or 12 MiB a layer.  What does not fit in the pool is left
+out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sim.decode.stage import Scene
+from sim.shapes import CHUNKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +67,12 @@ def block_scenes(extent: Extent) -> list[Scene]:
         for chunks, count in ((4, odd // 16), (4, odd // 64), (16, odd // 64))
         if count and chunks < seats
     ]
+    many, few = CHUNKS + 1, odd // 256  # too many chunks for a graph, of so few tokens that launching them takes longer
+    if few and many < seats:
+        scenes += [
+            Scene(f"prefill {many} x {few}", one, ((0, few),) * many, SPACED),
+            Scene(f"prefill {many} x {few}, in a row", chunks=((0, few),) * many),
+        ]
     scenes += [
         Scene(f"decode {count} x {longest // 8} + prefill {prefill}", one * count, ((0, prefill),), SPACED)
         for count, prefill in product(_parts(seats, 32, 8, 2), _parts(odd, 64, 32, 16, 10, 7, 4))
