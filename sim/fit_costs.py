@@ -164,7 +164,8 @@ def _sustained(point: Point, captured_tokens: float) -> bool:
     clock; neither was read).  No coefficient says so, and that of launches, a floor under just such steps, would pass
     for it; so what such a step tells is only that it does not take longer.
     """
-    return 0 < captured_tokens < point.load.prefill_tokens and not point.load.behind_ns
+    long = 0 < captured_tokens < point.load.prefill_tokens
+    return long and not point.load.behind_ns and point.route == "blocks"
 
 
 def _exceeds(counts: Iterable[float], limits: Iterable[float]) -> bool:

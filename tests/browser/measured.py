@@ -21,6 +21,7 @@ from tests.gpu.timed import HEADLINE
 from workloads.loader import load
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
+DEVICE = "nvidia-h100-80gb-hbm3"
 CHROMIUM = "/usr/bin/chromium"
 WIDTH, HEIGHT = 1100, 640
 RATES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
@@ -30,8 +31,8 @@ WAYS = {"recomputed": "#e08b3e", "cached": "#2c7fb8"}
 
 
 def results(name: str) -> dict[str, Any]:
-    """Read the results of one device; there is one file of each kind."""
-    (path,) = RESULTS.glob(f"{name}_*.json")
+    """Read the results of the device on which the headline was measured."""
+    path = RESULTS / f"{name}_{DEVICE}.json"
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 

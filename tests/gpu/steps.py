@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from sim.calibration import find_calibration, load_origin
+from sim.decode.timed import moved_to
 from sim.load import Load
 from sim.setup import prepare
 from workloads.loader import load
@@ -57,7 +59,9 @@ def judged(folder: Path, cost: CostModel) -> dict[str, Any]:
 
 def main(preset: str, calibration: str, *folders: str) -> None:
     """Print what there is to say of some run directories."""
-    setup = prepare(load(preset, [f"costs.calibration={calibration}"]))
+    workload = load(preset, [f"costs.calibration={calibration}"])
+    device = moved_to(load_origin(find_calibration(calibration)).described, workload.device)
+    setup = prepare(workload.model_copy(update={"device": device}))
     found = {
         folder: {
             case.label: judged(Path(folder) / case.label, setup.cost(case.allocator()))
