@@ -1,1 +1,1 @@
-"""The serving loop: arrivals, jobs, plans, and the executor that says how long each step takes."""
+"""The serving loop: arrivals, jobs and their memory, what a scheduler and an executor are, and the record of a run."""
