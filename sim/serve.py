@@ -58,7 +58,7 @@ def serve(
             sink,
             seed=workload.seed,
             swap=case.preemption == "swap",
-            instants=0 if telemetry.blocks == "off" else telemetry.instants,
+            instants={"off": 0, "sampled": telemetry.instants, "whole": None}[telemetry.blocks],
             horizon_s=workload.horizon_s,
             leaps=leaps,
         )

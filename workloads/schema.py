@@ -173,7 +173,7 @@ class Telemetry(Spec):
     """How much is recorded of a run."""
 
     blocks: Literal["off", "sampled", "whole"] = "sampled"
-    """Who owns which block: never, at so many instants, or at every change."""
+    """Who owns which block: never, at so many instants, or after every step (in a real run, too, at so many)."""
     instants: Count = 400
     """Snapshots of the block map when sampled."""
 

@@ -1,7 +1,8 @@
 """The block map: who owns which block, sampled at instants and kept as runs of blocks alike.
 
 A run may last any time, so the number of snapshots is bounded: when there are too many, every second
-one is dropped and the interval between them doubles.
+one is dropped and the interval between them doubles.  Who wants all of them, one after every step, gets them
+written as they come.
 """
 
 from __future__ import annotations
@@ -23,41 +24,56 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 1_000_000
 """Runs of blocks that the snapshots of one run hold in all (20 bytes each)."""
+AT_ONCE = 1 << 16
+"""Runs of blocks after which snapshots are handed on, where all of them are wanted."""
 NOBODY, CACHE = -2, -1
 """Owners of blocks that are free, and of those that are kept for reuse."""
 
 
 class BlockLog:
-    """Snapshots of who owns which block, as runs of blocks alike, at most `instants` of them."""
+    """Snapshots of who owns which block, as runs of blocks alike."""
 
-    def __init__(self, instants: int, first_interval: int = 1_000_000) -> None:
-        """Keep at most `instants` snapshots (0 for none), at first `first_interval` nanoseconds apart."""
+    def __init__(self, sink: Sink, instants: int | None, first_interval: int = 1_000_000) -> None:
+        """Stream to `sink`.
+
+        Args:
+            sink: takes the snapshots.
+            instants: how many to keep, at most; None for one after every step.
+            first_interval: nanoseconds between them at first.
+
+        """
+        self._sink = sink
         self._instants = instants
         self._interval = first_interval
         self._snapshots: list[tuple[int, Runs]] = []
         self._runs = 0
         """Runs of blocks in all snapshots."""
-        self.due: int | float = 0 if instants else float("inf")
-        """Next instant at which a snapshot is wanted."""
+        self.due: int | float = float("inf") if instants == 0 else 0
+        """Next instant at which a snapshot is wanted; 0 for any."""
 
     def take(self, now: int, serving: Serving) -> None:
         """Take a snapshot of the block map."""
         runs = block_runs(serving)
         self._snapshots.append((now, runs))
         self._runs += runs.shape[1]
+        if self._instants is None:
+            if self._runs > AT_ONCE:
+                self.flush()
+            return
         while len(self._snapshots) > self._instants or (len(self._snapshots) > 1 and self._runs > MOST_RUNS):
             self._snapshots = self._snapshots[::2]
             self._runs = sum(runs.shape[1] for _, runs in self._snapshots)
             self._interval *= 2
         self.due = now + self._interval
 
-    def flush(self, sink: Sink) -> None:
-        """Write all snapshots."""
+    def flush(self) -> None:
+        """Hand the snapshots to the sink."""
         times, sizes = [now / 1e9 for now, _ in self._snapshots], [runs.shape[1] for _, runs in self._snapshots]
         joined = np.concatenate([np.zeros((5, 0), np.int32), *(runs for _, runs in self._snapshots)], axis=1)
         columns: dict[str, object] = {"time_s": np.repeat(np.array(times, np.float64), sizes)}
         columns |= dict(zip(("block", "count", "request_id", "references", "slack"), joined, strict=True))
-        sink.write("blocks", columns)
+        self._sink.write("blocks", columns)
+        self._snapshots, self._runs = [], 0
 
 
 def block_runs(serving: Serving) -> Runs:

@@ -67,7 +67,7 @@ class Engine:
         *,
         seed: int = 0,
         swap: bool = False,
-        instants: int = 256,
+        instants: int | None = 256,
         horizon_s: float | None = None,
         leaps: bool = True,
     ) -> None:
@@ -82,7 +82,7 @@ class Engine:
             sink: takes the telemetry.
             seed: of the draws that the run itself makes: which beams live on.
             swap: preempt to the host rather than recompute.
-            instants: snapshots of the block map to keep, at most.
+            instants: snapshots of the block map to keep, at most; None for one after every step.
             horizon_s: stop the clock there, unfinished requests and all.
             leaps: whether to leap over certain steps; the results are the same.
 

@@ -27,12 +27,12 @@ SHORTEST = 1_000_000
 class Record:
     """What one run leaves behind."""
 
-    def __init__(self, requests: Requests, serving: Serving, sink: Sink, instants: int) -> None:
-        """Begin the record of `serving`, which goes to `sink`, with at most `instants` snapshots of the block map."""
+    def __init__(self, requests: Requests, serving: Serving, sink: Sink, instants: int | None) -> None:
+        """Begin the record of `serving`, which goes to `sink`; for `instants` see `BlockLog`."""
         self.steps = StepLog(sink, serving.allocator.capacity)
         self.requests = RequestLog()
         self.events = EventLog(sink)
-        self.blocks = BlockLog(instants, _spacing(requests, instants))
+        self.blocks = BlockLog(sink, instants, _spacing(requests, instants or 1))
         self._arriving = requests
         self._serving = serving
         self._sink = sink
@@ -97,7 +97,7 @@ class Record:
         self.steps.flush()
         self.events.flush()
         self.requests.flush(self._sink, self._arriving.prefix_groups())
-        self.blocks.flush(self._sink)
+        self.blocks.flush()
 
     def _settle(self, job: Job) -> None:
         """Let a job know how far it has come, if it decodes."""
@@ -111,4 +111,4 @@ class Record:
 def _spacing(requests: Requests, instants: int) -> int:
     """Nanoseconds between snapshots that spread `instants` of them over the arrivals; more time doubles it."""
     span = float(requests.arrival_s[-1]) if len(requests) else 0.0
-    return max(SHORTEST, int(span * 1e9) // max(1, instants))
+    return max(SHORTEST, int(span * 1e9) // instants)

@@ -44,7 +44,7 @@ class ReferenceEngine:
         *,
         seed: int = 0,
         swap: bool = False,
-        instants: int = 256,
+        instants: int | None = 256,
         horizon_s: float | None = None,
     ) -> None:
         """Make an engine that has not started; the arguments are those of `Engine`.
@@ -78,7 +78,7 @@ class ReferenceEngine:
             else:
                 self.followers[after].append(index)
         span = float(requests.arrival_s[-1]) if len(requests) else 0.0
-        self.snapshots = Snapshots(instants, max(1_000_000, int(span * 1e9) // max(1, instants)))
+        self.snapshots = Snapshots(instants, max(1_000_000, int(span * 1e9) // (instants or 1)))
         self.prefix_groups = requests.prefix_groups()
         self.counts: Counter[str] = Counter()
         self.request_rows: list[dict[str, Any]] = []

@@ -25,8 +25,8 @@ HAPPENINGS = ("preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse"
 class Snapshots:
     """Block maps at most so many; when they are too many every second is dropped and the interval doubles."""
 
-    def __init__(self, most: int, interval: int) -> None:
-        """Keep `most` snapshots (0 for none), at first `interval` nanoseconds apart."""
+    def __init__(self, most: int | None, interval: int) -> None:
+        """Keep `most` snapshots (0 for none, None for all), at first `interval` nanoseconds apart."""
         self._most = most
         self._interval = interval
         self._kept: list[tuple[int, list[Run]]] = []
@@ -34,12 +34,12 @@ class Snapshots:
 
     def due(self, now: int) -> bool:
         """Whether it is time for one."""
-        return self._most > 0 and now >= self._due
+        return self._most is None or (self._most > 0 and now >= self._due)
 
     def keep(self, now: int, runs: list[Run]) -> None:
         """Keep the block map of this instant."""
         self._kept.append((now, runs))
-        if len(self._kept) > self._most:
+        if self._most is not None and len(self._kept) > self._most:
             self._kept = self._kept[::2]
             self._interval *= 2
         self._due = now + self._interval

@@ -44,6 +44,29 @@ def test_a_run_leaves_its_directory_and_shows_tables(workload: Path, capsys: Cap
     assert err.splitlines() == ["preallocated: 40 requests", "paged: 40 requests"]
 
 
+def test_the_block_map_is_whole_sampled_or_not_there_as_asked(workload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.engine.blockmap.AT_ONCE", 64)  # so that it is handed on in several pieces
+    instants = {}
+    for how in ("whole", "sampled", "off"):
+        asked = ["--set", f"telemetry={{blocks: {how}, instants: 5}}", "--out", how, "--quiet"]
+        assert main(["run", str(workload), *asked]) == 0
+        blocks = pq.ParquetFile(Path(how, "paged", "blocks.parquet"))
+        instants[how] = set(blocks.read(["time_s"])["time_s"].to_pylist())
+        assert (blocks.num_row_groups > 2) is (how == "whole")
+    steps = pq.read_table(Path("whole", "paged", "steps.parquet"), columns=["start_s", "running"]).to_pylist()
+    starts = {step["start_s"] for step in steps if step["running"]}
+    assert len(instants["whole"]) > 40
+    assert len(instants["whole"] & starts) > len(starts) / 2  # what one step leaves, the next one finds, if any follows
+    assert 2 <= len(instants["sampled"]) <= 5
+    assert instants["off"] == set()
+    assert [run["metrics"] for run in _runs("whole")] == [run["metrics"] for run in _runs("off")]
+
+
+def _runs(folder: str) -> list[dict[str, object]]:
+    runs: list[dict[str, object]] = json.loads(Path(folder, "summary.json").read_text(encoding="utf-8"))["runs"]
+    return runs
+
+
 def test_json_is_one_document_and_nothing_else(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--json", "--quiet", "--out", "here"]) == 0
     out, err = capsys.readouterr()

@@ -147,7 +147,7 @@ class Setup:
     facts: Mapping[str, int] = field(default_factory=dict)
     clock: Executor = Clock()
     swap: bool = False
-    instants: int = 16
+    instants: int | None = 16
     horizon_s: float | None = None
 
     def allocator(self) -> Allocator:

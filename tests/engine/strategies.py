@@ -149,7 +149,7 @@ def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
         {},
         clock,
         swap=draw(st.booleans()),
-        instants=draw(st.sampled_from([16, 3, 1, 0])),
+        instants=draw(st.sampled_from([16, 3, 1, 0, None])),
         horizon_s=draw(mostly([None], [0.001, 0.01, 0.04])),
     )
 
