@@ -9,8 +9,8 @@ bootstrap; a figure of the whole run then has no interval, and none is invented.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ FIGURES: dict[str, int] = {
     "preemptions": -1,
 }
 """What is compared, and whether more is better (1) or worse (-1)."""
+UNSET = "unset"
+"""What a setting is that only one of the files has; its default, mostly."""
+ASIDE = ("name", "expect", "remarks", "variants", "allocators")
+"""Keys of a workload that change nothing in a run; allocators go by their labels."""
 IDENTITY = ("arrival_s", "prompt_tokens", "output_tokens")
 
 
@@ -66,11 +70,21 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """One key of the workload file that the two runs do not share."""
+
+    key: str
+    first: Any
+    second: Any
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """All differences, and what stands on one side only."""
+    """All differences, the settings they may come from, and what stands on one side only."""
 
     first: RunDirectory
     second: RunDirectory
+    settings: list[Setting]
     differences: list[Difference]
     notes: list[str]
 
@@ -97,6 +111,7 @@ class Comparison:
             "schema": 1,
             "first": str(self.first.path),
             "second": str(self.second.path),
+            "settings": [asdict(setting) for setting in self.settings],
             "rows": rows,
             "notes": self.notes,
         }
@@ -133,7 +148,39 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
         notes.append("The two directories did not serve the same requests: differences include that of the draws.")
     if left_out:
         notes.append("Only replications that both directories have are compared.")
-    return Comparison(one, two, differences, notes)
+    return Comparison(one, two, _settings(one, two), differences, notes)
+
+
+def _settings(one: RunDirectory, two: RunDirectory) -> list[Setting]:
+    """Find what differs in the workload files; of allocators only those that both directories have."""
+    first, second = (_configured(each) for each in (one, two))
+    both = first["allocators"].keys() & second["allocators"].keys()
+    for each in (first, second):
+        each["allocators"] = {label: spec for label, spec in each["allocators"].items() if label in both}
+    mine, theirs = (dict(_flat(each)) for each in (first, second))
+    pairs = [Setting(key, mine.get(key, UNSET), theirs.get(key, UNSET)) for key in mine | theirs]
+    return [pair for pair in pairs if pair.first != pair.second]
+
+
+def _configured(directory: RunDirectory) -> dict[str, Any]:
+    """Return the workload as it was run, its allocators by label, and the version that ran it."""
+    manifest = directory.manifest
+    workload = manifest.get("workload") or {}
+    labels = dict.fromkeys(run.label for run in directory.runs)
+    return {
+        "kvsim": manifest.get("kvsim"),
+        **{key: value for key, value in workload.items() if key not in ASIDE},
+        "allocators": dict(zip(labels, workload.get("allocators") or (), strict=False)),
+    }
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a mapping of mappings holds, by dotted keys as `--set` takes them; lists are values."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
 
 
 def _difference(one: Allocator, two: Allocator, name: str, pairs: list[tuple[Run, Run]]) -> Difference | None:

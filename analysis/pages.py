@@ -18,6 +18,7 @@ from analysis.planner.reading import open_planned, question
 from analysis.reading import open_directory
 from analysis.report import asset, environment, subtitle, write_joint_report, write_report
 from analysis.validation import is_validation, write_validation
+from analysis.whole import whole
 
 PARTS = ("measured", "simulated")
 """Run directories in that of a validation."""
@@ -63,7 +64,8 @@ def write_index(directories: Sequence[str | Path], out: str | Path) -> Path:
     template = environment().get_template("index.html.j2")
     style, script = asset("report.css"), asset("theme.js")
     text: str = template.render(entries=entries, shares=SHARES, words=LEDGER_WORDS, style=style, script=script)
-    target.write_text(text, encoding="utf-8")
+    with whole(target) as part:
+        part.write_text(text, encoding="utf-8")
     return target
 
 

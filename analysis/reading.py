@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 SUSTAINED = "sustained.json"
+REQUESTS = "requests.parquet"
 KEPT = 64 << 20
 """Bytes of columns of one file that are kept once read; a longer run is read column by column, again and again."""
 
@@ -85,9 +86,14 @@ class Run:
         """Token slots in the pool."""
         return int(self.facts["capacity"])
 
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end; its files get their names then."""
+        return (self.path / REQUESTS).exists()
+
     def requests(self, columns: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Columns of requests.parquet, all or those named."""
-        return read_columns(self.path / "requests.parquet", columns)
+        return read_columns(self.path / REQUESTS, columns)
 
     def steps(self, columns: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Columns of steps.parquet, all or those named."""
@@ -95,7 +101,7 @@ class Run:
 
     def summarise(self, slo: Mapping[str, float | None] | None = None) -> dict[str, Any]:
         """Entry of summary.json, column by column, so that a long run needs little memory."""
-        entry = summarise(LazyColumns(self.path / "requests.parquet"), self.lazy_steps, self.facts, slo)
+        entry = summarise(LazyColumns(self.path / REQUESTS), self.lazy_steps, self.facts, slo)
         searched = self.path / SUSTAINED
         return {**entry, "sustained": _json(searched)} if searched.exists() else entry
 
@@ -228,8 +234,15 @@ def _open(path: Path) -> pq.ParquetFile:
 
     try:
         return pq.ParquetFile(path, memory_map=True, pre_buffer=False)  # what is mapped need not be fetched ahead
+    except FileNotFoundError:
+        raise unfinished(path) from None
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error) from None
+
+
+def unfinished(path: Path) -> RunDirectoryError:
+    """Make the error that says a run, or a file of one, is not there: files get their names when the run is done."""
+    return RunDirectoryError(f"{path}: this run was not finished; `run --resume` finishes it")
 
 
 def _read(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> dict[str, npt.NDArray[Any]]:

@@ -19,6 +19,7 @@ from analysis.numbers import short
 from analysis.page.document import document
 from analysis.page.style import HELP, LEDGER_WORDS
 from analysis.reading import RunDirectory, Together, open_directory, together
+from analysis.whole import whole
 
 HERE = Path(__file__).parent
 PLOTLY = "(plotly.js)"
@@ -59,7 +60,7 @@ def _write(target: Path, directory: RunDirectory) -> Path:
     """Write a page piece by piece: most of it is plotly.js, of which no copy is needed."""
     pieces = render(directory)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
+    with whole(target) as part, part.open("wb") as file:
         file.writelines(pieces)
     return target
 

@@ -6,6 +6,7 @@ lose nothing without colours.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
@@ -246,6 +247,11 @@ def _name(one: Allocator) -> Text:
     return Text("\n".join(wrap(one.label, NAME)))
 
 
+def _said(value: object) -> str:
+    """Write the value of a setting as its file would."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def show_comparison(comparison: Comparison, console: Console | None = None, threshold: float | None = None) -> int:
     """Print the differences between two run directories.
 
@@ -282,6 +288,8 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
             style="bold red" if one in worse else "",
         )
     console.print(table)
+    for setting in comparison.settings:
+        console.print(Text(f"{setting.key}: {_said(setting.first)} → {_said(setting.second)}"))
     for note in comparison.notes:
         console.print(Text(note), style="dim")
     for one in worse:

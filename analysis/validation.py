@@ -14,6 +14,7 @@ from typing import Any
 
 from analysis.reading import RunDirectoryError
 from analysis.report import asset, environment
+from analysis.whole import whole
 
 NAME = "validation.json"
 MECHANISMS = {
@@ -67,7 +68,9 @@ def write_validation(directory: str | Path, out: str | Path | None = None) -> Pa
     target = Path(out) if out is not None else Path(directory, "validation.html")
     target.parent.mkdir(parents=True, exist_ok=True)
     together = Path(directory, "together.html")
-    target.write_text(render(content, together.exists() and together.parent == target.parent), encoding="utf-8")
+    page = render(content, together.exists() and together.parent == target.parent)
+    with whole(target) as part:
+        part.write_text(page, encoding="utf-8")
     return target
 
 

@@ -20,6 +20,7 @@ from analysis.page.frames import CACHED, Frame, frames, row_at
 from analysis.page.tensors import tensor_steps
 from analysis.reading import Run, RunDirectory, RunDirectoryError
 from analysis.report import asset, embed, environment
+from analysis.whole import whole
 
 SCENES_FOLDER = Path(__file__).parent / "scenes"
 LARGEST = 512
@@ -265,5 +266,6 @@ def write_walkthrough(
     )
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    with whole(target) as part:
+        part.write_text(text, encoding="utf-8")
     return target

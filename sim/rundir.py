@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.rundir import BLOCKS, EVENTS, REQUESTS, STEPS
+from analysis.whole import naming, whole
 from sim.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +69,10 @@ class ParquetSink:
                 use_dictionary=words,
                 column_encoding=COUNTERS[table],
             )
-        self._writers[table].write_table(pa.Table.from_arrays(arrays, schema=schema))
+        try:
+            self._writers[table].write_table(pa.Table.from_arrays(arrays, schema=schema))
+        except OSError as error:
+            raise naming(error, self._folder / f"{table}.parquet") from None
 
     def __enter__(self) -> Self:
         """Start writing."""
@@ -140,6 +144,6 @@ def alone(folder: Path) -> Iterator[None]:
 
 def write_json(path: Path, content: object) -> None:
     """Write a JSON document in one stroke."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    part.rename(path)
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from analysis.export.errors import ExportError
-from analysis.reading import RunDirectory, RunDirectoryError, open_directory
+from analysis.reading import RunDirectory, RunDirectoryError, open_directory, unfinished
 
 Window = tuple[float, float]
 
@@ -44,7 +44,7 @@ def export(
         window: (from, until) in seconds; the formats that list single events keep to it.
 
     Raises:
-        RunDirectoryError: `directory` is not a run directory.
+        RunDirectoryError: `directory` is not a run directory, or one of these runs was not finished.
         ExportError: an unknown format or label, an empty window, or a missing package.
 
     """
@@ -58,9 +58,13 @@ def export(
     for label in labels or []:
         if label not in known:
             raise ExportError(f"no allocator {label} in {opened.path}; there are: {', '.join(known)}")
+    chosen = labels or known
+    for run in opened.runs:
+        if run.label in chosen and not run.finished:
+            raise unfinished(run.path)
     folder = Path(out) if out is not None else opened.path / "export"
     folder.mkdir(parents=True, exist_ok=True)
-    return writers[to](opened, folder, labels or known, window)
+    return writers[to](opened, folder, chosen, window)
 
 
 __all__ = ["ExportError", "RunDirectoryError", "export", "formats"]

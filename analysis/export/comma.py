@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.reading import RunDirectory
+from analysis.whole import whole
 
 TIMES = {"requests": "arrival_s", "steps": "start_s", "blocks": "time_s", "events": "time_s"}
 """Which column of each table the window applies to."""
@@ -43,6 +44,7 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
                     )
             name = str(run.facts["dir"]).replace("/", ".")
             target = folder / f"{name}.{path.stem}.csv"
-            pcsv.write_csv(table, target)
+            with whole(target) as part:
+                pcsv.write_csv(table, part)
             written.append(target)
     return written

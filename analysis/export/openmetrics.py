@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from analysis.metrics import HELD, Columns
 from analysis.reading import Run, RunDirectory
+from analysis.whole import whole
 
 INSTANTS = 240
 TTFT = (
@@ -64,12 +65,12 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
             for family in families(run, instants):
                 by_name.setdefault(family.name, []).append((family, given, instants))
     written = [folder / "metrics.txt", folder / "history.txt"]
-    for target, whole in zip(written, (False, True), strict=True):
-        with target.open("w", encoding="utf-8") as file:
+    for target, history in zip(written, (False, True), strict=True):
+        with whole(target) as part, part.open("w", encoding="utf-8") as file:
             for name, members in by_name.items():
                 file.write(f"# TYPE {name} {members[0][0].kind}\n# HELP {name} {members[0][0].text}\n")
                 for family, given, instants in members:
-                    stamps = [f" {epoch + instant:.6f}" for instant in instants.tolist()] if whole else None
+                    stamps = [f" {epoch + instant:.6f}" for instant in instants.tolist()] if history else None
                     file.writelines(_lines(family, given, instants, stamps))
             file.write("# EOF\n")
     return written

@@ -18,6 +18,7 @@ from analysis.metrics import SHARES
 from analysis.page.timeline import choose
 from analysis.phases import losses
 from analysis.reading import Run, RunDirectory
+from analysis.whole import whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
             "the perfetto export needs the package perfetto; install it with: pip install 'kvsim[trace]'"
         ) from None
     target = folder / "trace.perfetto-trace"
-    with target.open("wb") as file:
+    with whole(target) as part, part.open("wb") as file:
         trace = _Trace(StreamingTraceProtoBuilder(file))
         for run in directory.runs:
             if run.label in labels and run.repeat == 0:

@@ -21,6 +21,7 @@ import numpy as np
 from analysis.export.errors import ExportError
 from analysis.metrics import Columns
 from analysis.reading import Run, RunDirectory
+from analysis.whole import whole
 
 BASE = 1 << 40
 """Address of the pool; block b starts at BASE + (b - 1) * block_bytes."""
@@ -38,7 +39,7 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
         if blocks is None or not len(blocks["time_s"]):
             continue
         target = folder / f"{run.facts['dir']}.snapshot.pickle"
-        with target.open("wb") as file:
+        with whole(target) as part, part.open("wb") as file:
             pickle.dump(snapshot(run, blocks, window), file, protocol=4)
         written.append(target)
     if not written:

@@ -16,6 +16,7 @@ from analysis.planner.sweeps import FIGURES
 from analysis.planner.tables import COLUMNS, GPUS, a_gpu, broken, interval, last_words, resolution, sustained
 from analysis.planner.words import capacity_findings, sweep_findings
 from analysis.report import asset, embed, environment, plotly_js
+from analysis.whole import whole
 
 
 def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
@@ -31,7 +32,8 @@ def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
     """
     opened = open_planned(directory)
     target = Path(out) if out is not None else opened.path / "report.html"
-    target.write_text(render(opened), encoding="utf-8")
+    with whole(target) as part:
+        part.write_text(render(opened), encoding="utf-8")
     return target
 
 

@@ -46,7 +46,8 @@ def without_variants(workload: Workload) -> None:
 def interrupted(folder: Path) -> int:
     """Say what an interrupted command leaves behind and how to go on; returns the exit status."""
     complete = len(list((folder / CELLS).glob("*.json"))) if (folder / CELLS).is_dir() else 0
-    kept = f"{complete} simulations are complete in {quote(str(folder))}, --resume keeps them"
+    what, them = ("simulation is", "it") if complete == 1 else ("simulations are", "them")
+    kept = f"{complete} {what} complete in {quote(str(folder))}, --resume keeps {them}"
     said = f"interrupted; {kept if complete else 'nothing was finished'}"
     terminal(stderr=True).print(said, markup=False, soft_wrap=True)
     return INTERRUPTED

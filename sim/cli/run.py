@@ -97,5 +97,5 @@ def _kept(folder: Path) -> str:
         runs = [run for directory in open_variants(folder).runs.values() for run in directory.runs]
     except RunDirectoryError:
         return "interrupted; nothing was written"
-    complete = sum((run.path / "requests.parquet").exists() for run in runs)
+    complete = sum(run.finished for run in runs)
     return f"interrupted; {complete} of {len(runs)} runs are complete in {quote(str(folder))}, --resume keeps them"

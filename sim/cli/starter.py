@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from allocators.registry import kinds
+from analysis.whole import whole
 from sim.cli.output import AsJson, emit, terminal
 from sim.errors import UserError, suggest
 from workloads.jsonschema import json_schema, text
@@ -65,7 +66,9 @@ def _write(out: Path, starter: str) -> list[Path]:
     if out.exists():
         raise UserError(f"{out}: exists already; give another name")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(starter, encoding="utf-8")
+    with whole(out) as part:
+        part.write_text(starter, encoding="utf-8")
     schema_file = out.parent / SCHEMA_FILE
-    schema_file.write_text(text(kinds()), encoding="utf-8")
+    with whole(schema_file) as part:
+        part.write_text(text(kinds()), encoding="utf-8")
     return [out, schema_file]

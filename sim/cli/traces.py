@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
+from analysis.whole import whole
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.errors import UserError
 from workloads.docs import field_docs
@@ -112,7 +113,8 @@ def fit(
     fitted = fit_generator(requests)
     checks = check(requests, fitted)
     if page is not None:
-        page.write_text(fit_page(requests, fitted, Path(file).name), encoding="utf-8")
+        with whole(page) as part:
+            part.write_text(fit_page(requests, fitted, Path(file).name), encoding="utf-8")
     if json:
         rows = [{name: _finite(value) for name, value in asdict(one).items()} for one in checks]
         emit({"requests": fitted.block, "notes": fitted.notes, "checks": rows, "page": page and str(page)})

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from analysis.planner.rows import row
 from analysis.planner.sweeps import summarise
+from analysis.whole import whole
 from sim.errors import UserError
 from sim.planner.execute import Executor
 from sim.planner.sample import seconds_per_request
@@ -122,9 +123,8 @@ def failures(found: Iterable[tuple[int, Mapping[str, Any], str, int, str]]) -> l
 
 def write_rows(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write the tidy table in one stroke."""
-    part = out / "results.parquet.part"
-    pq.write_table(table(rows), part, compression="zstd")
-    part.rename(out / "results.parquet")
+    with whole(out / "results.parquet") as part:
+        pq.write_table(table(rows), part, compression="zstd")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> pa.Table:

@@ -57,7 +57,7 @@ def test_what_is_no_run_directory_gets_one_line(tmp_path: Path) -> None:
 
 def test_a_broken_table_gets_one_line(tmp_path: Path) -> None:
     path = tmp_path / "steps.parquet"
-    with pytest.raises(RunDirectoryError, match="cannot be read"):
+    with pytest.raises(RunDirectoryError, match="was not finished"):
         read_columns(path)
     path.write_bytes(b"not parquet at all")
     with pytest.raises(RunDirectoryError, match="cannot be read"):

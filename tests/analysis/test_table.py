@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,32 @@ def test_a_directory_compared_with_itself_differs_in_nothing(toy: Path) -> None:
     assert all(one.change.value == 0 for one in comparison.differences)
     assert comparison.regressions(0) == []
     assert show_comparison(comparison, Console(file=io.StringIO()), threshold=0) == 0
+
+
+def test_a_comparison_says_which_settings_differ(toy: Path, tmp_path: Path) -> None:
+    other = write_directory(tmp_path / "other", count=80, rate=5)
+    both = [json.loads((path / "manifest.json").read_text()) for path in (toy, other)]
+    one, two = (content["workload"] for content in both)
+    for workload, kinds in ((one, ("preallocated", "paged", "ideal")), (two, ("preallocated", "virtual", "ideal"))):
+        workload |= {"allocators": [{"kind": kind} for kind in kinds], "engine": {"scheduler": "vllm-v1"}}
+    two["engine"]["scheduler"] = "orca"
+    two["allocators"][0]["block_size"] = 4
+    two["name"], two["remarks"] = "another", ["of no consequence"]
+    both[1]["runs"][1]["label"] = "virtual"
+    for path, content in zip((tmp_path / "first", other), both, strict=True):
+        path.mkdir(exist_ok=True)
+        (path / "manifest.json").write_text(json.dumps(content))
+    (tmp_path / "first/summary.json").write_bytes((toy / "summary.json").read_bytes())
+    for run in both[0]["runs"]:
+        (tmp_path / "first" / run["dir"]).symlink_to(toy / run["dir"])
+    comparison = compare(tmp_path / "first", other)
+    assert [(one.key, one.first, one.second) for one in comparison.settings] == [
+        ("engine.scheduler", "vllm-v1", "orca"),
+        ("allocators.preallocated.block_size", "unset", 4),
+    ]
+    out = io.StringIO()
+    show_comparison(comparison, Console(file=out, width=100))
+    assert "engine.scheduler: vllm-v1 → orca\n" in out.getvalue()
 
 
 def test_a_smaller_pool_is_a_regression_by_requests(toy: Path, tmp_path: Path) -> None:

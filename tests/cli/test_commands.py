@@ -131,14 +131,32 @@ def test_compare(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--out", "two", "--quiet", "--set", "costs.step_overhead_s=0.01"]) == 0
     capsys.readouterr()
     assert main(["compare", "one", "two"]) == 0
-    assert "ttft_s" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "ttft_s" in said
+    assert "costs.step_overhead_s: unset → 0.01\n" in said
     assert main(["compare", "one", "two", "--fail-if-worse", "5", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert {row["allocator"] for row in document["rows"]} == {"preallocated", "paged"}
+    assert document["settings"] == [{"key": "costs.step_overhead_s", "first": "unset", "second": 0.01}]
     assert main(["compare", "one", "one", "--fail-if-worse", "5"]) == 0
     capsys.readouterr()
     assert main(["compare", "one", "two", "--fail-if-worse", "-5"]) == FAULT
     assert capsys.readouterr().err == "--fail-if-worse -5: give per cent, at least 0\n"
+
+
+def test_a_run_that_was_not_finished_is_told_so(run_directory: Path, capsys: Capture) -> None:
+    for table in (run_directory / "paged").glob("*.parquet"):
+        table.unlink()
+    (run_directory / "summary.json").unlink()
+    rest = "this run was not finished; `run --resume` finishes it\n"
+    for to in ("csv", "prometheus", "torch-snapshot"):
+        assert main(["export", "one", "--to", to]) == FAULT
+        assert capsys.readouterr().err == f"one/paged: {rest}"
+        assert main(["export", "one", "--to", to, "--allocator", "preallocated"]) == 0
+        capsys.readouterr()
+    for words in (["report", "one"], ["compare", "one", "one"]):
+        assert main(words) == FAULT
+        assert capsys.readouterr().err == f"one/paged/requests.parquet: {rest}"
 
 
 def test_report_is_written_again(run_directory: Path, capsys: Capture) -> None:

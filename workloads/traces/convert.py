@@ -47,6 +47,8 @@ def convert(requests: Requests, path: str | Path, target: str) -> list[str]:
         raw = "".join(lines).encode()
         Path(path).write_bytes(gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)
     except OSError as error:
+        if Path(path).is_file():  # half of a trace looks like a whole one
+            Path(path).unlink()
         raise WorkloadError(f"{path}: cannot be written: {error.strerror or error}") from None
     lost = []
     if target == "csv" and requests.prefixes is not None:
