@@ -82,8 +82,8 @@ STEPS = pa.schema(
         _field(
             "blocked",
             _word,
-            "what keeps the head of the queue waiting: memory, seats, budget, or order: its turn, behind preempted ones; else "
-            "empty",
+            "what keeps the head of the queue waiting: memory, seats, budget, or order (its turn, behind preempted "
+            "requests); else empty",
         ),
     ]
 )
