@@ -58,6 +58,7 @@ class Origin(NamedTuple):
     """The device whose peaks its efficiencies are shares of, as a workload describes it."""
     measured_on: str
     """What the device called itself."""
+    model: str
 
     def foretells(self, device: str, shipped: str | None) -> bool:
         """Whether it holds for a device that calls itself `device` and is the shipped one of that name."""
@@ -163,7 +164,7 @@ def load_coefficients(path: Path) -> Coefficients:
 def load_origin(path: Path) -> Origin:
     """Read where a calibration was measured.  Raises UserError."""
     content = _read(path)
-    return Origin(_described(content), str(content.get("measured_on", "")))
+    return Origin(_described(content), str(content.get("measured_on", "")), str(content.get("model", "")))
 
 
 def _described(content: Mapping[str, Any]) -> dict[str, Any]:

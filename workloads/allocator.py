@@ -7,7 +7,7 @@ included); this module only carries those declarations into the schema.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -44,8 +44,9 @@ Preemption: TypeAlias = Literal["recompute", "swap"]
 
 
 class AllocatorSpec(Spec):
-    """An allocator, its options, and what differs for it from the rest of the file."""
+    """An allocator, its options, and what differs for it from the rest of the file; a bare word is its kind."""
 
+    shorthand: ClassVar[str] = "kind"
     model_config = ConfigDict(extra="allow")
 
     kind: str
@@ -66,6 +67,7 @@ class AllocatorSpec(Spec):
     @classmethod
     def _check_options(cls, given: Any) -> Any:
         """Check every option against the allocator's declaration."""
+        given = {"kind": given} if isinstance(given, str) else given
         if not isinstance(given, Mapping) or not isinstance(kind := given.get("kind"), str):
             return given
         try:

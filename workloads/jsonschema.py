@@ -29,10 +29,10 @@ _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 def json_schema(kinds: Mapping[str, type[Allocator]] = BUILT_IN) -> dict[str, Any]:
     """Return the schema for workload files that may name these allocators."""
     schema = Workload.model_json_schema()
-    common = schema["$defs"]["AllocatorSpec"]
+    _, common = schema["$defs"]["AllocatorSpec"]["anyOf"]  # the first is a bare word
     schema["$defs"]["AllocatorSpec"] = {
         "description": common["description"],
-        "oneOf": [_allocator(kind, cls, common["properties"]) for kind, cls in kinds.items()],
+        "oneOf": [{"enum": [*kinds]}, *(_allocator(kind, cls, common["properties"]) for kind, cls in kinds.items())],
     }
     return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kvsim workload"}
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from ruamel.yaml import YAML
 
+from sim.calibration import find_calibration, load_origin
 from sim.cli.output import WIDTH, AsJson, add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, placed, read
 from sim.coefficients import Coefficients
@@ -152,6 +153,12 @@ def _costs(setup: Setup) -> Table:
         made.caption = (
             f"Steps of captured shapes are looked up among {len(setup.captured)} that the calibration has measured; "
             "what is said here of products, overheads and attention of decodes counts for all others."
+        )
+    elif (named := setup.workload.costs.calibration) is not None:
+        origin = load_origin(find_calibration(named))
+        made.caption = (
+            f"Measured with {origin.model} on {origin.measured_on}, used for {setup.geometry.name} on "
+            f"{setup.device.name}: no step is looked up, and shares of peaks are taken of this device's."
         )
     for entry in fields(Coefficients):
         value = getattr(setup.coefficients, entry.name)

@@ -40,6 +40,15 @@ def test_check_shows_file_pool_and_costs_and_runs_nothing(workload: Path, capsys
     assert [path.name for path in Path().iterdir()] == ["small.yaml"]
 
 
+def test_check_tells_what_a_calibration_was_measured_on(workload: Path, capsys: Capture) -> None:
+    named = ["--set", "costs.calibration=h100-80gb-llama-3.1-8b", "--set", "device.kv_memory_gib=1"]
+    assert main(["check", str(workload), *named, "--set", "model=llama-3.1-8b"]) == 0
+    assert "looked up among 364" in " ".join(capsys.readouterr().out.split())
+    assert main(["check", str(workload), *named, "--set", "model=llama-3.1-8b", "--set", "device.name=h200"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Measured with llama-3.1-8b on NVIDIA H100 80GB HBM3, used for llama-3.1-8b on h200" in told
+
+
 def test_check_counts_the_pool_as_a_run_does(workload: Path, run_directory: Path, capsys: Capture) -> None:
     assert main(["check", str(workload), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -146,7 +146,9 @@ def test_faults_of_requests(tmp_path: Path, requests: str, message: str) -> None
     [
         ("{kind: slob}", "w.yaml:5:21: allocators.0.kind: unknown allocator slob; known: "),
         ("{}", "w.yaml:5:14: allocators.0.kind: missing"),
-        ("preallocated", "w.yaml:5:14: allocators.0: must be a mapping, got 'preallocated'"),
+        ("3", "w.yaml:5:14: allocators.0: must be text, got 3"),
+        ("[]", "w.yaml:5:14: allocators.0: must be a mapping, got []"),
+        ("payged", "w.yaml:5:14: allocators.0: unknown allocator payged (did you mean paged?); known: "),
         ("{kind: contiguous, reserve: pow}", "w.yaml:5:42: allocators.0.reserve: must be one of max, pow2, oracle"),
         (
             "{kind: contiguous, placment: buddy}",
@@ -161,6 +163,16 @@ def test_faults_of_allocators(tmp_path: Path, entry: str, message: str) -> None:
     lines = faults(tmp_path, f"{HEAD}{REQUESTS}allocators: [{entry}]\n")
     assert message in lines[0]
     assert len(lines) == 1
+
+
+def test_a_bare_word_is_an_allocator_with_its_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "w.yaml"
+    path.write_text(f"{HEAD}{REQUESTS}allocators: [paged, {{kind: paged, block_size: 32}}, virtual]\n")
+    assert [(spec.kind, spec.options) for spec in load(path).allocators] == [
+        ("paged", {}),
+        ("paged", {"block_size": 32}),
+        ("virtual", {}),
+    ]
 
 
 def test_all_faults_are_named_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ def test_schema_json_is_fresh() -> None:
 
 
 def test_every_allocator_has_an_entry_with_its_options() -> None:
-    entries = json_schema()["$defs"]["AllocatorSpec"]["oneOf"]
+    words, *entries = json_schema()["$defs"]["AllocatorSpec"]["oneOf"]
+    assert words == {"enum": [*BUILT_IN]}
     assert [entry["title"] for entry in entries] == list(BUILT_IN)
     for entry in entries:
         assert entry["additionalProperties"] is False
