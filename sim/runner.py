@@ -37,7 +37,7 @@ PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
 def run(
     workload: Workload,
-    out: Path,
+    out: str | Path,
     *,
     base: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -63,6 +63,7 @@ def run(
         UserError: the workload cannot run, or `out` holds something else.
 
     """
+    out = Path(out)
     setup = prepare(workload, base)
     manifest = {**_manifest(setup), **(facts or {})}
     _make(out)

@@ -72,6 +72,20 @@ def test_the_set_up_lines_name_what_exists(tmp_path: Path) -> None:
     assert (tmp_path / "runs/quickstart/report.html").is_file()
 
 
+def test_the_lines_of_python_run(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    code, _ = blocks("python")
+    assert max(map(len, code.splitlines())) <= 120
+    (tmp_path / "script.py").write_text(f"{code}print(*steps)\n", encoding="utf-8")
+    done = shell("python script.py", tmp_path)
+    assert not done.stderr
+    *lines, last = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["preallocated", "contiguous", "paged", "ideal"]
+    assert all("95 %, n=3" in line for line in lines)
+    assert last == "start_s duration_s live"
+    assert (tmp_path / "runs/chat-3/report.html").is_file()
+
+
 def test_pictures_and_rooms_exist() -> None:
     text = README.read_text(encoding="utf-8")
     for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
@@ -84,7 +98,7 @@ def test_pictures_and_rooms_exist() -> None:
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
     """Install the README's allocator as a package of its own."""
-    (code,) = blocks("python")
+    _, code = blocks("python")
     (declared,) = blocks("toml")
     points = tomllib.loads(declared)["project"]["entry-points"]["kvsim.allocators"]
     (tmp_path / "bucket.py").write_text(code, encoding="utf-8")

@@ -72,7 +72,7 @@ def bound(limits: Mapping[str, Any]) -> dict[str, str]:
 
 def words(summary: Mapping[str, Any]) -> list[Finding]:
     """Say what limits the workload, what to change, what it buys, and what could not be told apart."""
-    limits, best, before = summary["limits"], summary["best"], summary["before"]
+    limits, best = summary["limits"], summary["best"]
     said = [Finding("limit", bound(limits)["text"])]
     aims = " and ".join(one["text"] for one in summary["slo"])
     if best["change"]:
@@ -89,8 +89,7 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
             )
             said.append(Finding("warning", text))
     else:
-        text = "Change nothing: no setting that was tried is clearly better than the file as it is."
-        said.append(Finding("advice", f"{text}{_holds(before, summary, aims)}"))
+        said.append(Finding("advice", _nothing(summary, aims)))
     if "kv_dtype" in best["knobs"]:
         said.append(Finding("warning", "What an fp8 cache does to the answers themselves is not simulated; test it."))
     for tells, what in (
@@ -107,6 +106,18 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
     elif summary["hardware"]:
         said.append(Finding("result", "A quarter more bandwidth, compute or KV memory buys nothing that can be told."))
     return said
+
+
+def _nothing(summary: Mapping[str, Any], aims: str) -> str:
+    """Say that nothing is to be changed, or that nothing was tried."""
+    before = summary["before"]
+    if summary["changes"]:
+        text = "Change nothing: no setting that was tried is clearly better than the file as it is."
+        return f"{text}{_holds(before, summary, aims)}"
+    more = "; a larger --budget would" if summary["left_out"] else ""
+    short_of = f" with {summary['budget']} simulations at most{more}"
+    text = f"No setting was tried{short_of}."
+    return f"{text} As it is, {aims} {'holds' if before['meets'] else 'does not hold'}." if aims else text
 
 
 def _by_knob(some: Sequence[Mapping[str, Any]]) -> str:

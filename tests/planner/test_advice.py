@@ -241,6 +241,18 @@ def test_the_command_says_what_limits_and_what_helps(
     assert main(["report", "x", "--json"]) == 0
 
 
+def test_a_budget_that_leaves_nothing_to_try_is_no_advice_to_change_nothing(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY, encoding="utf-8")
+    line = ["advise", "memory.yaml", "--repeat", "2", "--budget", "8", "--quiet", "--out", "x"]
+    assert main(line) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Change nothing" not in shown
+    assert "No setting was tried with 8 simulations at most; a larger --budget would. As it is, goodput=0.9" in shown
+
+
 def test_a_setting_that_holds_the_slo_is_named_even_if_it_may_be_chance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
