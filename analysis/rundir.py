@@ -10,15 +10,13 @@
     DIR/<label>/repeat-<k>/...   the same files for replications k = 1, 2, ...
     DIR/report.html
 
-Times are seconds from the start of the workload.  This module holds the column schemas;
-`COLUMNS` says what each column means.
+Times are seconds from the start of the workload.  This module holds the column schemas, in which
+each column says what it means (`meaning`).
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
-
-SCHEMA_VERSION = 1
 
 _word = pa.dictionary(pa.int8(), pa.string())
 
@@ -74,7 +72,7 @@ STEPS = pa.schema(
         _field("shared_savings", pa.int64(), "token slots that sharing avoids"),
         _field("swapped", pa.int64(), "token slots on the host"),
         _field("largest_hole", pa.int64(), "token slots in the longest free run"),
-        _field("preemptions", pa.int32(), "sequences that lost their memory when the step was planned"),
+        _field("preemptions", pa.int32(), "requests that lost their memory when the step was planned"),
         _field("evicted", pa.int32(), "cached blocks evicted for the step, their room being needed"),
         _field("mapped_pages", pa.int64(), "physical pages mapped for the step"),
         _field("mapping_hidden_s", pa.float64(), "driver calls for pages while the step before computed"),
@@ -83,7 +81,7 @@ STEPS = pa.schema(
             "blocked",
             _word,
             "what keeps the head of the queue waiting: memory, seats, budget, or order (its turn, behind preempted "
-            "requests); else empty",
+            "requests or a static batch); else empty",
         ),
     ]
 )
@@ -108,8 +106,9 @@ EVENTS = pa.schema(
     ]
 )
 """Where events.parquet is missing, reports look for memory events in the block map, to the nearest snapshot."""
-LEDGER = ("live", "reserved", "internal", "rounding", "cached", "external", "free")
-COLUMNS = {
-    name: {field.name: field.metadata[b"is"].decode() for field in schema}
-    for name, schema in (("requests", REQUESTS), ("steps", STEPS), ("blocks", BLOCKS), ("events", EVENTS))
-}
+TABLES = {"requests": REQUESTS, "steps": STEPS, "blocks": BLOCKS, "events": EVENTS}
+
+
+def meaning(field: pa.Field) -> str:
+    """Say what a column is."""
+    return str(field.metadata[b"is"].decode())

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.rundir import BLOCKS, EVENTS, REQUESTS, STEPS
+from analysis.rundir import TABLES
 from analysis.whole import naming, whole
 from sim.errors import UserError
 
@@ -37,10 +37,9 @@ NUMBERS = {
 }
 RESULTS = ("summary.json", "results.parquet", "report.html")
 """What is made from all runs of a directory, and means nothing beside others."""
-SCHEMAS = {"requests": REQUESTS, "steps": STEPS, "blocks": BLOCKS, "events": EVENTS}
 COUNTERS = {
     name: {field.name: "DELTA_BINARY_PACKED" for field in schema if pa.types.is_integer(field.type)}
-    for name, schema in SCHEMAS.items()
+    for name, schema in TABLES.items()
 }
 """Integers change little from row to row: their differences are small, and quick to write and to read."""
 
@@ -56,7 +55,7 @@ class ParquetSink:
 
     def write(self, table: str, columns: Mapping[str, object]) -> None:
         """Append rows to a table; a column is an array, (codes, words), or (offsets, values) of lists."""
-        schema = SCHEMAS[table]
+        schema = TABLES[table]
         arrays = [_array(field.type, columns[field.name]) for field in schema]
         if table not in self._writers:
             path = self._folder / f"{table}.parquet.part"

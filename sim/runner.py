@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.reading import SUSTAINED, RunDirectory, open_directory
-from analysis.rundir import SCHEMA_VERSION
+from analysis.reading import SCHEMA_VERSION, SUSTAINED, RunDirectory, open_directory
+from analysis.rundir import TABLES
 from sim.errors import UserError
-from sim.rundir import RESULTS, SCHEMAS, ParquetSink, alone, write_json
+from sim.rundir import RESULTS, ParquetSink, alone, write_json
 from sim.serve import Progress, serve
 from sim.setup import Case, Setup, prepare
 from sim.sustained import Search
@@ -265,7 +265,7 @@ def _clear(out: Path, before: Mapping[str, Any]) -> None:
     runs = before.get("runs", ())
     for folder in sorted((out / str(run["dir"]) for run in runs), reverse=True):  # a folder after those inside it
         if folder.is_dir():
-            for name in (*(f"{table}.parquet" for table in SCHEMAS), SUSTAINED):
+            for name in (*(f"{table}.parquet" for table in TABLES), SUSTAINED):
                 (folder / name).unlink(missing_ok=True)
             if not any(folder.iterdir()):
                 folder.rmdir()

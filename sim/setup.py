@@ -23,7 +23,7 @@ from sim.calibration import find_calibration, load_captured, load_coefficients
 from sim.captured import CapturedSteps
 from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import USUAL_BLOCK, CostModel
-from sim.devices import Device, resolve_device
+from sim.devices import GIB, Device, resolve_device
 from sim.errors import UserError
 from sim.limits import Limits
 from sim.models.geometry import Geometry, resolve_model
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from sim.captured import CapturedStep
     from workloads.allocator import AllocatorSpec
     from workloads.schema import Workload
-
-GIB = 1 << 30
 
 
 @dataclass(frozen=True)

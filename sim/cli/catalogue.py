@@ -10,9 +10,12 @@ from dataclasses import fields
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+import pyarrow as pa
+
 from allocators.docs import class_doc, module_doc
 from allocators.registry import BUILT_IN, kinds
 from analysis.metrics import formulas
+from analysis.rundir import TABLES, meaning
 from sim.calibration import find_calibration, load_calibration, shipped_calibrations
 from sim.cli.generators import generators, with_keys
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
@@ -43,6 +46,7 @@ Name: TypeAlias = Literal[
     "generators",
     "traces",
     "metrics",
+    "columns",
 ]  # fmt: skip
 Row: TypeAlias = dict[str, Any]
 
@@ -240,6 +244,22 @@ def metrics() -> list[Row]:
     return [{"metric": name, "formula": formula} for name, formula in formulas().items()]
 
 
+def columns() -> list[Row]:
+    """List columns."""
+    return [
+        {"file": f"{table}.parquet", "column": field.name, "type": _plain(field.type), "what": meaning(field)}
+        for table, schema in TABLES.items()
+        for field in schema
+    ]
+
+
+def _plain(kind: pa.DataType) -> str:
+    """Name the type of a column as those who read it see it."""
+    if pa.types.is_list(kind):
+        return f"list of {kind.value_type}"
+    return "word" if pa.types.is_dictionary(kind) else str(kind)
+
+
 class Topic(NamedTuple):
     """One thing that can be listed."""
 
@@ -260,6 +280,7 @@ TOPICS: Mapping[Name, Topic] = {
     "generators": Topic("what requests can be made of: arrivals, lengths, sharing, sessions", generators, with_keys),
     "traces": Topic("formats of recorded traces", traces),
     "metrics": Topic("figures of a run, and their formulas", metrics),
+    "columns": Topic("what a run leaves of every request, step, block and event", columns),
 }
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from allocators.base import Allocator
 from allocators.registry import find
+from sim.devices import GIB
 from sim.planner.vary import Axis
 
 if TYPE_CHECKING:
@@ -114,7 +115,6 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-GIB = 1 << 30
 MORE = 1.25
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from allocators import registry
 from allocators.content import Segments
 from allocators.options import Value, resolve
-from analysis.rundir import LEDGER
+from analysis.metrics import SHARES
 from sim.engine.executor import Foresight
 from sim.engine.loop import Engine, Outcome
 from sim.limits import Limits
@@ -227,7 +227,7 @@ def audit(setup: Setup, outcome: Outcome, sink: Memory, count: int) -> None:
     steps, requests = sink.rows("steps"), sink.rows("requests")
     capacity = setup.allocator().capacity
     for row in steps:
-        shares = [row[name] for name in LEDGER]
+        shares = [row[name] for name in SHARES]
         assert sum(shares) == capacity, row
         assert min(shares) >= 0, row
         assert min(row["shared_savings"], row["swapped"], row["waiting"], row["running"]) >= 0, row

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from analysis.rundir import LEDGER
+from analysis.metrics import SHARES
 from sim.engine.loop import Engine
 from sim.reference import ReferenceEngine
 from sim.rundir import ParquetSink
@@ -87,8 +87,8 @@ def test_a_slice_of_a_trace(name: str, allocator: str, changes: dict[str, Any], 
     expected = run(ReferenceEngine, resolved, case, requests, reference)
     assert expected.finished > len(requests) // 2
     for row in reference.rows("steps"):
-        assert sum(row[share] for share in LEDGER) == case.pool.slots, row
-        assert min(row[share] for share in LEDGER) >= 0, row
+        assert sum(row[share] for share in SHARES) == case.pool.slots, row
+        assert min(row[share] for share in SHARES) >= 0, row
     for leaps in (True, False):
         sink = Memory()
         assert run(Engine, resolved, case, requests, sink, leaps=leaps) == expected
