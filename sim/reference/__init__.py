@@ -3,7 +3,7 @@
 It serves one step at a time and one sequence at a time, in lists and plain integers: no
 leaps, no arrays over the batch, no running sums.  Policies are written from their
 descriptions, the ledger is counted block by block from the block table before every step,
-and every verb of the allocator is called for one row.  Whatever `sim.engine.Engine` does
+and every verb of the allocator is called for one row.  Whatever `sim.engine.loop.Engine` does
 faster must leave the same three tables to the last bit.
 
     requests.py   a request and its sequences

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class ReferenceEngine:
-    """Serves as `sim.engine.Engine` does, and takes and leaves the same."""
+    """Serves as `sim.engine.loop.Engine` does, and takes and leaves the same."""
 
     def __init__(
         self,
