@@ -1,7 +1,7 @@
 """The rooms of the project: who may import what, and that whatever is imported is declared.
 
 import-linter holds the contracts between rooms (pyproject.toml, `lint-imports`); here is what it
-cannot say: an allow-list, and the packages that a fresh environment would lack.
+cannot say: an allow-list, the packages that a fresh environment would lack, and whether what prose names is there.
 """
 
 from __future__ import annotations
@@ -98,3 +98,58 @@ def test_allocators_run_where_only_numpy_is_installed() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "paged" in done.stdout.split()
+
+
+NAMED = re.compile(r"`((?:allocators|workloads|sim|analysis)(?:\.\w+)+)`")
+"""A module of ours, or something in one, as docstrings and pages name it."""
+
+
+def defined(module: Path) -> set[str]:
+    """Names that a module defines or imports, those in its classes with the class before them."""
+    names: set[str] = set()
+    for node in ast.parse(module.read_text(encoding="utf-8")).body:
+        names |= bound(node)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{name}" for inner in node.body for name in bound(inner)}
+    return names
+
+
+def bound(node: ast.stmt) -> set[str]:
+    """Names that one statement binds."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return {name}
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            return {alias.asname or alias.name for alias in aliases}
+        case ast.Assign(targets=targets):
+            return {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return {name}
+    return set()
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name leads to a module, or to something that one defines."""
+    parts = name.split(".")
+    for upto in range(len(parts), 0, -1):
+        place, rest = ROOT.joinpath(*parts[:upto]), ".".join(parts[upto:])
+        for module in (place.with_suffix(".py"), place / "__init__.py"):
+            if module.exists():
+                return not rest or rest in defined(module)
+    return False
+
+
+def test_what_docstrings_and_pages_name_is_there() -> None:
+    """A module that is moved takes along who imports it, not who speaks of it."""
+    rooms = [ROOT / room for room in (*OURS, "tests")]
+    pages = [ROOT / "README.md", *(path for room in rooms for end in ("py", "md") for path in room.rglob(f"*.{end}"))]
+    missing = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in pages
+        for name in NAMED.findall(path.read_text(encoding="utf-8"))
+        if not is_there(name)
+    }
+    assert missing == set()
+    assert not is_there("sim.nowhere")
+    assert not is_there("sim.engine.loop.Nobody")
+    assert is_there("allocators.options.Option.fact")
