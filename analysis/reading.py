@@ -91,6 +91,11 @@ class Run:
         """Whether it came to its end; its files get their names then."""
         return (self.path / REQUESTS).exists()
 
+    @property
+    def pool_bytes(self) -> int:
+        """Memory of the pool's blocks."""
+        return int(self.facts["block_bytes"]) * int(self.facts["num_blocks"])
+
     def requests(self, columns: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Columns of requests.parquet, all or those named."""
         return read_columns(self.path / REQUESTS, columns)

@@ -103,9 +103,10 @@ def subtitle(directory: RunDirectory) -> list[str]:
         facts.append(f"{model['name']} on {device['name']}")
     runs = directory.runs
     if runs:
-        sizes = sorted({float(run.facts["block_bytes"]) * int(run.facts["num_blocks"]) for run in runs})
-        slots = sorted({run.capacity for run in runs})
-        facts.append(f"KV pool of {sizes[-1] / 2**30:.3g} GiB, {slots[-1]:,} token slots")
+        size = max(run.pool_bytes for run in runs)
+        token = model.get("kv_bytes_per_token")  # of which a slot of the ledger may be a part
+        slots = f", {size // token:,} token slots" if token else ""
+        facts.append(f"KV pool of {size / 2**30:.3g} GiB{slots}")
     entries = directory.summary()
     if entries:
         total = entries[0]["requests"]["total"]

@@ -27,6 +27,8 @@ from analysis.reading import Run, RunDirectory, Together
 ROW_BUDGET = 24_000
 CELL_BUDGET = 34_000_000
 EXTRA_WINDOWS = 4
+SAME = 0.99
+"""Share of the largest pool from which on another one counts as the same: what is no whole block is left over."""
 BARS: tuple[tuple[str, str, str, float], ...] = (
     ("batch_size", "Batch, mean", "sequences", 1),
     ("throughput_rps", "Throughput", "requests/s", 1),
@@ -67,7 +69,8 @@ def document(directory: RunDirectory) -> dict[str, Any]:
         for each in zip(runs, allocators, requests, steps, windows, strict=True)
     ]
     left, right = _pair(directory, allocators)
-    same_pool = len({run.capacity for run in runs}) == 1
+    sizes = [run.pool_bytes for run in runs]
+    same_pool = min(sizes) > SAME * max(sizes)
     labels = [one.label for one in allocators]
     rows = table(allocators)
     return {

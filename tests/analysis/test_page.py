@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -341,6 +342,27 @@ def test_joined_directories_show_one_allocator_from_each(toy: Path, repeated: Pa
     assert [labels[index] for index in facts["pair"]] == ["paged (run)", "paged (repeated)"]
     with pytest.raises(RunDirectoryError, match="two directories are called run"):
         write_joint_report([toy, toy], tmp_path / "joint.html")
+
+
+def test_a_pool_counted_in_parts_of_a_token_is_the_same_pool(toy: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy, tmp_path / "toy")
+    path = tmp_path / "toy" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["model"]["kv_bytes_per_token"] = 131072
+    run = manifest["runs"][1]
+    run |= {
+        "capacity": 6 * run["capacity"],
+        "num_blocks": 6 * run["num_blocks"],
+        "block_bytes": run["block_bytes"] // 6,
+    }
+    path.write_text(json.dumps(manifest))
+    told = write_report(tmp_path / "toy").read_text()
+    tokens = manifest["runs"][0]["capacity"]
+    assert f"GiB, {tokens:,} token slots" in told
+    assert "From the same pool" in told
+    run["num_blocks"] //= 2
+    path.write_text(json.dumps(manifest))
+    assert "From the same pool" not in write_report(tmp_path / "toy").read_text()
 
 
 def test_the_index_lists_runs_and_links_to_their_pages(toy: Path, repeated: Path, tmp_path: Path) -> None:
