@@ -17,7 +17,7 @@ from allocators.content import Segments
 from allocators.errors import AllocatorError
 from allocators.groups import Group
 from allocators.plugins import PluginError
-from allocators.registry import create, measure
+from allocators.registry import create, find, measure
 from analysis.published import faults
 from sim.calibration import find_calibration, load_captured, load_coefficients
 from sim.captured import CapturedSteps
@@ -148,7 +148,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     if wrong := faults(labels, workload.model_dump(mode="json")["expect"]):
         raise UserError("\n".join(wrong))
     cases = []
-    for label, spec in zip(labels, workload.allocators, strict=True):
+    for place, (label, spec) in enumerate(zip(labels, workload.allocators, strict=True)):
         scheduler = spec.scheduler or engine.scheduler
         try:
             chunks = find_scheduler(scheduler).chunks
@@ -170,6 +170,8 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
             counted = measure(spec.kind, spec.options, facts)
         except (AllocatorError, ValueError) as error:
             raise UserError(f"allocators: {label}: {error}") from error
+        if spec.preemption == "swap" and find(spec.kind).swap_out_group is Allocator.swap_out_group:
+            raise UserError(f"allocators.{place}.preemption: {spec.kind} cannot swap: what it preempts is recomputed")
         pool = make_pool(
             geometry,
             device,

@@ -104,7 +104,7 @@ class Engine(Spec):
     full_prompt_gate: bool = True
     """Admit a request only when blocks for all its known tokens are free, though only a chunk is taken (`vllm-v1`)."""
     preemption: Preemption = "recompute"
-    """What a preempted request does to come back."""
+    """What a preempted request does to come back; `swap` where the allocator can, else it is recomputed."""
     swap_space_gib: NotNegative = 4.0
     """Host memory for swapped blocks, a GPU."""
     attention: Literal["flash", "naive"] = "flash"

@@ -104,6 +104,10 @@ def test_check_counts_what_max_model_len_will_refuse_and_cut_as_a_run_does(workl
         ("model.kv_heads=7", ": model"),
         ("device=h100", ": device: 'h100' is not known (did you mean h100-80gb?)"),
         ("costs.step=1", ": costs: unknown coefficient 'step'"),
+        (
+            "allocators=[paged, {kind: virtual, preemption: swap}]",
+            ": allocators.1.preemption: virtual cannot swap: what",
+        ),
     ],
 )
 def test_what_shows_only_beyond_the_schema_has_its_place_too(
