@@ -7,6 +7,7 @@ nothing was repeated, or a replication sustains no rate at all, there is none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,15 +38,17 @@ def summarise(
     aims: Sequence[Mapping[str, Any]],
     unit: str,
     failed: Sequence[Mapping[str, Any]],
+    demand: float | None = None,
 ) -> dict[str, Any]:
     """Sum searches up.
 
     Args:
         rows: every run, `cell` being the point, with its `rate`, `goodput` and whether it was `sustained`.
-        answers: of each point and allocator, what its replications found.
+        answers: of each point and allocator, on how many `gpus` it runs and what its replications found.
         aims: the objectives: name, limit and text.
         unit: of the rates.
         failed: searches that could not go on.
+        demand: a rate to be served, in that unit.
 
     """
     kinds = {row["allocator"]: row["kind"] for row in rows}
@@ -56,12 +59,23 @@ def summarise(
     return {
         "schema": SCHEMA_VERSION,
         "unit": unit,
+        "demand": demand,
         "slo": list(aims),
         "answers": told,
         "ratios": [ratio for point in {one["point"]: 0 for one in told} for ratio in _ratios(told, point)],
         "curves": [_curve(rows, answer, [one[0] for one in curve_figures(aims)]) for answer in told],
         "failed": list(failed),
     }
+
+
+def fleet(answer: Mapping[str, Any], demand: float) -> int | None:
+    """How many GPUs serve a rate: engines that share the arrivals evenly, each with the mean capacity, times its GPUs.
+
+    None if a replication sustains no rate.  An engine's share of Poisson arrivals is Poisson too; nothing is spare
+    for rates above the mean, or for an engine that fails.
+    """
+    mean = answer["capacity"]["mean"]
+    return None if not mean or answer["none"] else math.ceil(demand / mean) * int(answer["gpus"])
 
 
 def _capacity(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.numbers import short
 from analysis.page.words import Finding
 from analysis.planner.advising import table_rows, words
 from analysis.planner.capacities import curve_figures
 from analysis.planner.reading import Planned, open_planned
 from analysis.planner.rows import plain
 from analysis.planner.sweeps import FIGURES
-from analysis.planner.tables import COLUMNS, GPUS, a_gpu, broken, interval, last_words, resolution, sustained
+from analysis.planner.tables import (
+    COLUMNS,
+    FLEET,
+    GPUS,
+    a_gpu,
+    broken,
+    gpus,
+    interval,
+    last_words,
+    resolution,
+    sustained,
+)
 from analysis.planner.words import capacity_findings, sweep_findings
 from analysis.report import asset, embed, environment, plotly_js
 from analysis.whole import whole
@@ -188,6 +200,7 @@ def _capacity(planned: Planned) -> str:
         resolution(summary),
     ]
     ratios = {(one["point"], one["over"]): one for one in summary["ratios"]}
+    demand = summary.get("demand")
     rows = []
     for one in answers:
         ratio = ratios.get((one["point"], one["allocator"]))
@@ -198,6 +211,7 @@ def _capacity(planned: Planned) -> str:
                 "settings": [one["settings"][key] for key in keys],
                 "sustained": sustained(one),
                 "a_gpu": a_gpu(one),
+                "gpus": gpus(one, demand) if demand else "",
                 "broken": broken(one),
                 "ratio": times,
             }
@@ -213,6 +227,8 @@ def _capacity(planned: Planned) -> str:
         keys=last_words(keys),
         unit=summary["unit"],
         gpus=GPUS in keys,
+        demand=short(demand) if demand else "",
+        fleet=FLEET,
         repeated=repeats > 1,
         rows=rows,
         best=best,

@@ -10,13 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.numbers import short
-from analysis.planner.capacities import FAILED
+from analysis.planner.capacities import FAILED, fleet
 from analysis.stats import Verdict
 from analysis.table import STYLES
 from analysis.terminal import plain, stiff
 
 MOST = 60
 """Rows of a table; the parquet file has all."""
+FLEET = "GPUs: engines that share the arrivals evenly, nothing spare for peaks or for one that fails"
 GPUS = "model.tensor_parallel"
 """The key that says how many GPUs serve together."""
 COLUMNS: tuple[tuple[str, str, float], ...] = (
@@ -62,11 +63,16 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
             "±: 95 % interval over replications; a ratio is of pairs of replications\n"
             f"{resolution(summary)}, which intervals do not count"
         )
+    demand = summary.get("demand")
+    if demand:
+        made.caption = "\n".join(filter(None, [made.caption and str(made.caption), FLEET]))
     for key in [*last_words(keys), "allocator"]:
         made.add_column(key, no_wrap=True)
     made.add_column("sustained", justify="right", no_wrap=True)
     if GPUS in keys:
         made.add_column("a GPU", justify="right", no_wrap=True)
+    if demand:
+        made.add_column(f"GPUs for\n{short(demand)}/s", justify="right", no_wrap=True)
     made.add_column("above it breaks", no_wrap=True)
     if summary["ratios"]:
         made.add_column("ratio", no_wrap=True)
@@ -75,6 +81,7 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
         words = [Text(str(answer["settings"][key])) for key in keys]
         cells: list[str | Text] = [*words, Text(answer["allocator"]), sustained(answer)]
         cells += [a_gpu(answer)] if GPUS in keys else []
+        cells += [gpus(answer, demand)] if demand else []
         cells.append(Text(broken(answer)))
         ratio = ratios.get((answer["point"], answer["allocator"]))
         if summary["ratios"]:
@@ -107,6 +114,12 @@ def a_gpu(answer: Mapping[str, Any]) -> str:
     """Write a capacity divided by the GPUs that share the model, where their number is varied."""
     gpus, mean = answer["settings"].get(GPUS), answer["capacity"]["mean"]
     return "-" if gpus is None or mean is None else short(mean / gpus)
+
+
+def gpus(answer: Mapping[str, Any], demand: float) -> str:
+    """Write how many GPUs serve a rate."""
+    number = fleet(answer, demand)
+    return "-" if number is None else f"{'at most ' if answer['at_least'] else ''}{number:,}"
 
 
 def broken(answer: Mapping[str, Any]) -> str:

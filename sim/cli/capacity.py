@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ def capacity(
     settings: Settings = (),
     seed: int | None = None,
     repeat: int = 3,
+    demand: float | None = None,
     precision: float = PRECISION,
     curves: Annotated[bool, Parameter(negative="--no-curves")] = True,
     jobs: int = 1,
@@ -55,6 +57,7 @@ def capacity(
         settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
         seed: Seed in place of the file's.
         repeat: Replications; one gives no interval, and no ratio between allocators.
+        demand: A rate to be served, in the unit of the answer: also say how many GPUs that takes.
         precision: The answer lies between two rates that differ by at most this share.
         curves: Whether to run each allocator at rates around what it sustains, for the page.
         jobs: Processes on this machine; -1 is one a core.
@@ -69,6 +72,8 @@ def capacity(
         raise UserError(f"--repeat {repeat}: give at least 1")
     if not 0 < precision <= 1:
         raise UserError(f"--precision {precision:g}: give a share above 0, up to 1; 0.02 is 2 %")
+    if demand is not None and not 0 < demand < math.inf:
+        raise UserError(f"--demand {demand:g}: give requests a second, above 0")
     base = Base(file, changes(settings, seed))
     over = base.axes(vary)
     without_variants(base.workload)
@@ -83,6 +88,7 @@ def capacity(
                 folder,
                 workers,
                 repeats=repeat,
+                demand=demand,
                 precision=precision,
                 curves=curves,
                 resume=resume,

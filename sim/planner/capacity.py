@@ -166,6 +166,7 @@ def capacity(
     backend: Backend,
     *,
     repeats: int = 3,
+    demand: float | None = None,
     precision: float = PRECISION,
     curves: bool = True,
     resume: bool = False,
@@ -180,6 +181,7 @@ def capacity(
         out: the directory.
         backend: where jobs are done.
         repeats: replications; an interval needs at least 2.
+        demand: a rate to be served; the answers then say how many GPUs that takes.
         precision: the answer lies between two rates that differ by at most this share.
         curves: whether each allocator is also run at rates around what it sustains.
         resume: keep finished simulations.
@@ -228,6 +230,7 @@ def capacity(
         [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
         rates[0].unit,
         failed,
+        demand,
     )
     write_json(out / "summary.json", summary)
     return summary
@@ -251,6 +254,7 @@ def _answer(at_work: Searching, group: Sequence[Search]) -> dict[str, Any]:
         "point": first.point,
         "settings": dict(at_work.points[first.point].settings),
         "allocator": at_work.base.labels[first.place],
+        "gpus": at_work.points[first.point].workload.model.tensor_parallel,
         "searches": [
             {
                 "repeat": one.repeat,

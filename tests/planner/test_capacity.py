@@ -14,8 +14,10 @@ import pytest
 
 from analysis.metrics import Observed
 from analysis.numbers import short
+from analysis.planner.capacities import fleet
 from analysis.planner.observe import batches, load
 from analysis.planner.page import _parts
+from analysis.planner.tables import gpus
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
 from sim.errors import UserError
@@ -291,6 +293,38 @@ def test_where_gpus_are_varied_a_capacity_is_also_given_for_each_one(workload: P
         assert re.search(rf"paged +\S+ +{each} ", shown)
         assert f'data-head="requests/s a GPU">{each}<' in page
     assert "No ratios" not in page  # of one allocator there are none to be had
+
+
+def test_a_demand_is_met_by_whole_engines(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
+    line += ["--set", "allocators=[{kind: paged}]", "--vary", "model.tensor_parallel=1,2", "--out", "x"]
+    assert main([*line, "--demand", "1e6", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["demand"] == 1e6
+    assert main([*line, "--demand", "1e6", "--resume"]) == 0
+    shown = capsys.readouterr().out
+    page = Path("x/report.html").read_text(encoding="utf-8")
+    for answer in document["answers"]:
+        size = answer["settings"]["model.tensor_parallel"]
+        needed = fleet(answer, 1e6)
+        assert needed is not None
+        engines = needed // size
+        assert needed == engines * size
+        assert (engines - 1) * answer["capacity"]["mean"] < 1e6 <= engines * answer["capacity"]["mean"]
+        assert re.search(rf" {needed:,} ", shown)
+        assert f'data-head="GPUs for 1,000,000 requests/s">{needed:,}<' in page
+    assert "nothing spare" in shown
+    assert "nothing spare" in page
+    assert main([*line, "--demand", "0"]) == FAULT
+    assert capsys.readouterr().err == "--demand 0: give requests a second, above 0\n"
+
+
+def test_what_sustains_nothing_serves_no_demand() -> None:
+    answer = {"capacity": {"mean": 3.0}, "none": 0, "gpus": 4, "at_least": True}
+    assert fleet(answer, 6.1) == 12
+    assert gpus(answer, 6.1) == "at most 12"
+    assert fleet(answer | {"none": 1}, 6.1) is None
+    assert gpus(answer | {"capacity": {"mean": 0.0}}, 6.1) == "-"
 
 
 def test_an_interval_of_a_share_ends_where_shares_do() -> None:
