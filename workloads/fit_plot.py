@@ -41,7 +41,7 @@ def plot(requests: Requests, fitted: Fit) -> go.Figure:
             "prompt tokens",
             "output tokens",
             "gap between arrivals, s",
-            "arrivals a minute",
+            "arrivals in each whole minute",
             "test of the fit",
         ),
         row_heights=[0.33, 0.33, 0.34],
@@ -51,13 +51,16 @@ def plot(requests: Requests, fitted: Fit) -> go.Figure:
             figure.add_trace(_cdf(values, label, shown=column == 1), row=1, col=column)
         figure.add_trace(_cdf(np.diff(some.arrival_s), label, shown=False), row=2, col=1)
         counts = per_minute(some.arrival_s)
-        line = go.Scatter(x=np.arange(len(counts)), y=counts, **_style(label, shown=False))
+        style = _style(label, shown=False) | {"mode": "lines+markers"}  # of a single minute there is no line
+        line = go.Scatter(x=np.arange(len(counts)), y=counts, **style)
         figure.add_trace(line, row=2, col=2)
     for column in (1, 2):
         figure.update_xaxes(type="log", row=1, col=column)
         figure.update_yaxes(title_text="share of requests" if column == 1 else None, row=1, col=column)
     figure.update_xaxes(type="log", row=2, col=1)
+    figure.update_yaxes(title_text="share of gaps", row=2, col=1)
     figure.update_xaxes(title_text="minute", row=2, col=2)
+    figure.update_yaxes(rangemode="tozero", row=2, col=2)
     figure.add_trace(_table(check(requests, fitted)), row=3, col=1)
     figure.update_layout(template="plotly_white", height=960)
     return figure

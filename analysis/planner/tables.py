@@ -58,14 +58,15 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     aims = " and ".join(one["text"] for one in summary["slo"])
     repeated = any(one["n"] > 1 for one in summary["answers"])
     made = plain(f"Highest sustained rate with {aims}, {summary['unit']}")
+    said = []
     if repeated:
-        made.caption = (
-            "±: 95 % interval over replications; a ratio is of pairs of replications\n"
-            f"{resolution(summary)}, which intervals do not count"
-        )
-    demand = summary.get("demand")
-    if demand:
-        made.caption = "\n".join(filter(None, [made.caption and str(made.caption), FLEET]))
+        said += [
+            "±: 95 % interval over replications; a ratio is of pairs of replications",
+            f"{resolution(summary)}, which intervals do not count",
+        ]
+    if demand := summary.get("demand"):
+        said.append(FLEET)
+    made.caption = "\n".join(said) or None
     for key in [*last_words(keys), "allocator"]:
         made.add_column(key, no_wrap=True)
     made.add_column("sustained", justify="right", no_wrap=True)

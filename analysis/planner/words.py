@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.page.words import Finding
-from analysis.planner.tables import interval, last_words, sustained
+from analysis.planner.tables import GPUS, a_gpu, interval, last_words, sustained
 
 Cell = Mapping[str, Any]
 FEW_STAYS = 5.0
@@ -53,6 +53,9 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
     best = max((one for one in answers if one["n"]), key=lambda one: one["capacity"]["mean"], default=None)
     if best is not None and best["capacity"]["mean"]:
         said.append(Finding("result", f"Most with {aims}: {sustained(best)} {unit}, by {where(best)}."))
+        each = max((one for one in answers if one["n"]), key=_a_gpu)
+        if GPUS in each["settings"] and each is not best:
+            said.append(Finding("result", f"Most a GPU: {a_gpu(each)} {unit}, by {where(each)}."))
     for ratio in summary["ratios"][:6]:
         text = (
             f"{where(ratio)} sustains {ratio['mean']:.2f} times what {ratio['over']} does "
@@ -75,6 +78,11 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
             text = f"{where(one)}: the search ended before a rate was too much; more requests would tell."
             said.append(Finding("warning", text))
     return said
+
+
+def _a_gpu(answer: Mapping[str, Any]) -> float:
+    """What each of the GPUs that share a model sustains."""
+    return float(answer["capacity"]["mean"] or 0) / int(answer["settings"].get(GPUS) or 1)
 
 
 def _overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from analysis.planner.capacities import fleet
 from analysis.planner.observe import batches, load
 from analysis.planner.page import _parts
 from analysis.planner.tables import gpus
+from analysis.planner.words import capacity_findings
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
 from sim.errors import UserError
@@ -293,6 +294,23 @@ def test_where_gpus_are_varied_a_capacity_is_also_given_for_each_one(workload: P
         assert re.search(rf"paged +\S+ +{each} ", shown)
         assert f'data-head="requests/s a GPU">{each}<' in page
     assert "No ratios" not in page  # of one allocator there are none to be had
+
+
+def test_the_most_a_gpu_is_told_where_it_is_not_the_most_of_all() -> None:
+    def answer(gpus: int, mean: float) -> dict[str, object]:
+        settings = {"model.tensor_parallel": gpus}
+        capacity = {"mean": mean, "low": None, "high": None}
+        rest = {"n": 1, "none": 0, "at_least": False}
+        return {"settings": settings, "allocator": "paged", "capacity": capacity, **rest}
+
+    aims = [{"text": "goodput=0.9"}]
+    summary = {"unit": "requests/s", "slo": aims, "ratios": [], "answers": [answer(1, 20.0), answer(2, 36.0)]}
+    assert [one.text for one in capacity_findings(summary)] == [
+        "Most with goodput=0.9: 36 requests/s, by paged at tensor_parallel 2.",
+        "Most a GPU: 20 requests/s, by paged at tensor_parallel 1.",
+    ]
+    summary["answers"] = [answer(1, 20.0), answer(2, 41.0)]
+    assert len(capacity_findings(summary)) == 1
 
 
 def test_a_demand_is_met_by_whole_engines(workload: Path, capsys: Capture) -> None:

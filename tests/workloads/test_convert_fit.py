@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from workloads.errors import WorkloadError
 from workloads.fit import Check, check, fit, joint_lengths
 from workloads.fit_arrivals import fit_arrivals, ks_distance, strata
-from workloads.fit_plot import page
+from workloads.fit_plot import page, plot
 from workloads.generate import requests as make
 from workloads.loader import load
 from workloads.requests import Requests
@@ -214,6 +214,12 @@ class TestFit:
         html = page(made, fit(made), "a <title>")
         assert 'src="http' not in html
         assert "prompt tokens" in html
+
+    def test_a_single_minute_is_drawn_all_the_same(self, small: Small) -> None:
+        made = make(small("requests.count=200", "requests.lengths={kind: sharegpt}"))
+        lines = [one for one in plot(made, fit(made)).data if one.type == "scatter" and len(one.x) == 1]
+        assert [one.name for one in lines] == ["trace", "fitted"]
+        assert all("markers" in one.mode for one in lines)
 
 
 def test_describe_sums_up_what_a_reader_left_out(tmp_path: Path) -> None:
