@@ -129,6 +129,6 @@ def _custom(values: Mapping[str, Any]) -> Device:
 
 
 def _positive(value: object, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST:
-        raise UserError(f"device: {key}: {value!r} is not a positive number below {MOST:.0e}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST:
+        raise UserError(f"device: {key}: {value!r} is not a positive number up to {MOST:.0e}")
     return float(value)

@@ -88,7 +88,7 @@ def test_a_device_may_be_described() -> None:
         ({"name": "l4", "bandwith_tbps": 1}, "unknown key 'bandwith_tbps' (did you mean bandwidth_tbps?)"),
         ({"name": "l4", "memory_gib": 0}, "memory_gib: 0 is not a positive number"),
         ({"name": "l4", "memory_gib": "24"}, "memory_gib: '24' is not a positive number"),
-        ({"name": "l4", "kv_memory_gib": 1e300}, "kv_memory_gib: 1e+300 is not a positive number below 1e+09"),
+        ({"name": "l4", "kv_memory_gib": 1e300}, "kv_memory_gib: 1e+300 is not a positive number up to 1e+09"),
         ({"name": "l4", "kv_memory_gib": float("inf")}, "kv_memory_gib: inf is not a positive number"),
         ({"name": "l4", "pcie_gbps": float("nan")}, "pcie_gbps: nan is not a positive number"),
         ({"name": "l4", "link_gbps": True}, "link_gbps: True is not a positive number"),
