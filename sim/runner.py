@@ -87,7 +87,7 @@ def _all_runs(
     write_json(out / "manifest.json", manifest)
     for repeat in range(workload.repeat):
         requests = make_requests(workload, repeat)
-        manifest["notes"] = [*setup.geometry.model.notes, *requests.notes]
+        manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes]
         for case in setup.cases:
             folder = out / _folder(case.label, repeat)
             if not (keep and (folder / "requests.parquet").exists()):

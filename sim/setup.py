@@ -102,6 +102,14 @@ class Setup:
     captured: tuple[CapturedStep, ...] = ()
     """Captured steps that the calibration has measured, if it is one of this model on this device."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results must know of the settings."""
+        asked, known = self.cases[0].limits.max_model_len, self.geometry.max_model_len
+        if asked <= known:
+            return []
+        return [f"max_model_len {asked:,} is more than the {known:,} tokens that {self.geometry.name} is made for"]
+
     def cost(self, allocator: Allocator) -> CostModel:
         """Make the cost model of this model on this device, reading K/V where `allocator` puts it."""
         separate = allocator.concatenates or allocator.recomputes

@@ -60,6 +60,7 @@ def document(setup: Setup, requests: Requests) -> dict[str, Any]:
             "tensor_parallel": setup.geometry.tensor_parallel,
         },
         "device": asdict(setup.device),
+        "notes": setup.notes,
         "requests": {
             "count": len(requests),
             "last_arrival_s": float(requests.arrival_s.max()),
@@ -121,7 +122,7 @@ def _arithmetic(setup: Setup, requests: Requests) -> Table:
         if count:
             limit = f"max_model_len, {setup.cases[0].limits.max_model_len:,} tokens"
             facts.append(("too long", f"{count:,} of {len(requests):,} {what}, because of {limit}"))
-    facts += [("note", note) for note in requests.notes]
+    facts += [("note", note) for note in (*setup.notes, *requests.notes)]
     facts += [*setup.geometry.explain(), *setup.device.explain()]
     known = {what for what, _ in facts}
     each = [case.pool.explain() for case in setup.cases]

@@ -40,6 +40,18 @@ def test_check_shows_file_pool_and_costs_and_runs_nothing(workload: Path, capsys
     assert [path.name for path in Path().iterdir()] == ["small.yaml"]
 
 
+def test_a_length_that_the_model_is_not_made_for_is_told(workload: Path, capsys: Capture) -> None:
+    longer = ["--set", "engine.max_model_len=600", "--set", "device.kv_memory_gib=0.01"]
+    note = "max_model_len 600 is more than the 512 tokens that tiny-llama is made for"
+    for command in ("check", "run"):
+        assert main([command, str(workload), *longer]) == 0
+        assert note in " ".join(capsys.readouterr().out.split())
+    assert main(["check", str(workload), *longer, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [note]
+    assert main(["check", str(workload), "--set", "engine.max_model_len=512", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
 def test_check_tells_what_a_calibration_was_measured_on(workload: Path, capsys: Capture) -> None:
     named = ["--set", "costs.calibration=h100-80gb-llama-3.1-8b", "--set", "device.kv_memory_gib=1"]
     assert main(["check", str(workload), *named, "--set", "model=llama-3.1-8b"]) == 0
