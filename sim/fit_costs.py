@@ -233,7 +233,7 @@ def _search(
     nothing = {name: 0.0 for name in names if getattr(best, name) < 5 * NOTHING}
     best, uncertain = replace(best, **nothing), dict(zip(names, errors_of, strict=True))
     now = predicted(best)
-    for name in [name for name, error in uncertain.items() if math.isinf(error)]:
+    for name in [name for name, error in uncertain.items() if math.isinf(error) and name not in nothing]:
         usual = replace(best, **{name: getattr(Coefficients(), name)})
         if np.array_equal(predicted(usual), now):  # such as a floor that all steps are above
             best = usual
