@@ -36,9 +36,10 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     cells = summary["cells"]
     shown = cells if len(cells) <= MOST else [cell for cell in cells if cell["front"]][:MOST]
     columns = [column for column in COLUMNS if any(cell["figures"][column[1]]["mean"] is not None for cell in cells)]
-    made = plain("Sweep", "*: no other row has more requests a second, less latency and less memory held")
+    said = ["*: no other row has more requests a second, less latency and less memory held"]
     if len(shown) < len(cells):
-        made.caption = f"{len(shown)} of {len(cells)} rows: those that no other one beats; results.parquet has all"
+        said = [f"{len(shown)} of {len(cells)} rows: those that no other one beats; results.parquet has all"]
+    made = plain("Sweep", "\n".join([*said, "req/s: finished, over the whole run with its beginning and end"]))
     for key in [*last_words(keys), "allocator", "verdict"]:
         made.add_column(key, no_wrap=True)
     for heading, *_ in columns:
