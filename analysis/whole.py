@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -30,7 +30,8 @@ def whole(path: Path) -> Iterator[Path]:
             part.replace(target)
     except BaseException as error:
         if part != target:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # of a disk that cannot be written; what went wrong first is what to tell
+                part.unlink()
         if isinstance(error, OSError) and error.filename in (None, str(part)):
             raise naming(error, path) from None
         raise

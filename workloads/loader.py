@@ -133,7 +133,7 @@ def _variant_faults(document: Document, workload: Workload, place: int) -> list[
         return [f"{where}: {line}" for line in error.lines]
     except ValidationError as error:
         return [
-            f"{where}: variants: {variant.label}: {'.'.join(map(str, path))}: {_message(fault, fault['type'], context)}"
+            f"{where}: variants: {variant.label}: {'.'.join(map(str, path))}: {worded(fault, fault['type'], context)}"
             for fault in error.errors(include_url=False)
             for context in [fault.get("ctx", {})]
             for whole in [fault["type"] in {"missing", "extra_forbidden"}]  # keys that the file itself does not have
@@ -150,7 +150,7 @@ def _line(document: Document, fault: ErrorDetails) -> tuple[Place, str]:
         path = (*path, "kind")
     dotted = ".".join(map(str, path))
     where = document.where(path, key=kind in {"extra_forbidden", "unknown_option"})
-    return where, f"{where.text}: {dotted + ': ' if dotted else ''}{_message(fault, kind, context)}"
+    return where, f"{where.text}: {dotted + ': ' if dotted else ''}{worded(fault, kind, context)}"
 
 
 def _path(data: Any, loc: tuple[Step, ...], *, whole: bool) -> tuple[Step, ...]:
@@ -182,7 +182,7 @@ _TYPES = {
 }
 
 
-def _message(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
+def worded(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
     """Say what is wrong and what would be right."""
     given, message = fault["input"], fault["msg"]
     got = f", got {shown(given)}"

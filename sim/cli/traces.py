@@ -18,6 +18,7 @@ from workloads.docs import field_docs
 from workloads.fit import check
 from workloads.fit import fit as fit_generator
 from workloads.fit_plot import page as fit_page
+from workloads.loader import worded
 from workloads.streams import stream
 from workloads.trace import Trace
 from workloads.traces import read
@@ -62,9 +63,15 @@ class Reading:
         except ValidationError as error:
             faults = error.errors(include_url=False)
             lines = [
-                f"{'.'.join(map(str, one['loc']))}: {one.get('ctx', {}).get('error', one['msg'])}" for one in faults
+                f"{_option('.'.join(map(str, one['loc'])))}: {worded(one, one['type'], one.get('ctx', {}))}"
+                for one in faults
             ]
             raise UserError("\n".join(lines)) from None
+
+
+def _option(key: str) -> str:
+    """Name a key of the block as it was given: an option, but for the file itself."""
+    return key if key == "trace" else f"--{key.replace('_', '-')}"
 
 
 @trace.command

@@ -55,6 +55,19 @@ def test_a_folder_that_is_not_there_is_told_of_the_file_asked_for(tmp_path: Path
     assert caught.value.filename == str(target)
 
 
+def test_what_went_wrong_first_is_told_where_nothing_can_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "page.html.part")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    target = tmp_path / "page.html"
+    with pytest.raises(OSError, match="Read-only") as caught, whole(target) as part:
+        raise OSError(errno.EROFS, "Read-only file system", str(part))
+    assert caught.value.filename == str(target)
+
+
 def test_a_link_stays_one_and_a_device_is_no_file_to_replace(tmp_path: Path) -> None:
     link, target = tmp_path / "link", tmp_path / "target"
     target.write_text("old")
