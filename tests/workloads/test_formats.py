@@ -336,6 +336,16 @@ class TestTables:
         assert made.notes[-1] == "1 row without a prompt or output token left out"
         assert load(tmp_path, FILES["burstgpt"], only_model="GPT-4").prompt_tokens.tolist() == [1087]
 
+    def test_a_model_that_no_row_is_of_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            WorkloadError, match=r"no row is of model GPT4 \(did you mean GPT-4\?\); there are: ChatGPT, G"
+        ):
+            load(tmp_path, FILES["burstgpt"], only_model="GPT4")
+        with pytest.raises(WorkloadError, match="read as azure, which names no models: leave out only_model"):
+            load(tmp_path, FILES["azure"], only_model="GPT-4")
+        with pytest.raises(WorkloadError, match="no column Model to find those of GPT-4 by"):
+            load(tmp_path, "Timestamp,Request tokens,Response tokens\n5,472,18\n", only_model="GPT-4")
+
     def test_burstgpt_2_is_read_by_name(self, tmp_path: Path) -> None:
         header = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type"
         made = load(tmp_path, f"{header}\n19440110.0,u-u-i-d,43,GPT-4,906,446,1352,Conversation log\n")

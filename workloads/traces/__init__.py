@@ -87,11 +87,13 @@ def rows(trace: Trace) -> tuple[Rows, Format]:
     """Read a trace's rows as they stand, and say in which format.
 
     Raises:
-        WorkloadError: the file cannot be read or is of no known format.
+        WorkloadError: the file cannot be read, is of no known format, or lacks what its requests are picked by.
 
     """
     file = TraceFile(trace.trace)
     form = detect(file) if trace.format == "auto" else find(trace.format)
+    if trace.only_model is not None and form.name != "burstgpt":
+        raise WorkloadError(f"{trace.trace}: read as {form.name}, which names no models: leave out only_model")
     options = Options(trace.block_size, trace.only_model, trace.tokenizer, trace.turns)
     return form.read(file, options), form
 

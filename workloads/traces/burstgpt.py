@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from allocators.options import meant
+from workloads.errors import WorkloadError
 from workloads.traces.base import Options
 from workloads.traces.columns import Kind, read_csv
 from workloads.traces.rows import Rows
@@ -28,11 +30,17 @@ class BurstGpt:
         """Read all requests, or those of one model."""
         wanted: dict[str, Kind] = {"Timestamp": "number", "Request tokens": "number", "Response tokens": "number"}
         models = "Model" in file.header
+        if options.only_model and not models:
+            raise WorkloadError(f"{file.name}:1: no column Model to find those of {options.only_model} by")
         columns = read_csv(file, {**wanted, "Model": "text"} if models else wanted)
         keep = np.arange(len(columns["Timestamp"]))
         notes = []
         if models and options.only_model:
             keep = np.flatnonzero(columns["Model"] == options.only_model)
+            if not len(keep):
+                known = sorted({str(model) for model in columns["Model"]})
+                wanted_model = f"{options.only_model}{meant(options.only_model, known)}"
+                raise WorkloadError(f"{file.name}: no row is of model {wanted_model}; there are: {', '.join(known)}")
             notes.append(f"{len(keep):,} of {len(columns['Model']):,} rows are of model {options.only_model}")
         return Rows(
             columns["Timestamp"][keep],
