@@ -46,7 +46,6 @@ def serve(
 ) -> None:
     """Let one allocator serve requests; what it did goes to `sink`."""
     workload, allocator = setup.workload, case.allocator(shared_prefixes=requests.prefixes is not None)
-    telemetry = workload.telemetry
     make = executing or simulated
     with make(setup, case, requests, allocator) as executor:
         engine = Engine(
@@ -58,7 +57,7 @@ def serve(
             sink,
             seed=workload.seed,
             swap=case.preemption == "swap",
-            instants={"off": 0, "sampled": telemetry.instants, "whole": None}[telemetry.blocks],
+            instants=workload.telemetry.snapshots,
             horizon_s=workload.horizon_s,
             leaps=leaps,
         )

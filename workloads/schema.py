@@ -173,9 +173,14 @@ class Telemetry(Spec):
     """How much is recorded of a run."""
 
     blocks: Literal["off", "sampled", "whole"] = "sampled"
-    """Who owns which block: never, at so many instants, or after every step (in a real run, too, at so many)."""
+    """Who owns which block: never, at so many instants, or after every step."""
     instants: Count = 400
     """Snapshots of the block map when sampled."""
+
+    @property
+    def snapshots(self) -> int | None:
+        """Snapshots of the block map to keep, at most; None for one after every step."""
+        return {"off": 0, "sampled": self.instants, "whole": None}[self.blocks]
 
 
 class Costs(Spec):

@@ -279,7 +279,7 @@ def replay(
                         sink,
                         seed=workload.seed,
                         swap=case.preemption == "swap",
-                        instants=0 if workload.telemetry.blocks == "off" else workload.telemetry.instants,
+                        instants=workload.telemetry.snapshots,
                         horizon_s=workload.horizon_s,
                     )
                     replayed.follow(engine)

@@ -98,6 +98,16 @@ def test_only_so_many_logits_are_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     assert result.passed
 
 
+@pytest.mark.parametrize("blocks", ["off", "sampled", "whole"])
+def test_the_block_map_agrees_however_often_it_is_looked_at(tmp_path: Path, blocks: str) -> None:
+    result = validate(short(telemetry={"blocks": blocks}), tmp_path, device="cpu", parts=("exact",))
+    assert result.passed, result.as_json()
+    (run,) = open_directory(tmp_path / "measured").runs
+    looks = len(set(run.blocks()["time_s"].tolist())) if blocks != "off" else 0
+    steps = result.findings[0].decisions.steps - 1  # the last one leaves nothing to look at
+    assert {"off": looks == 0, "sampled": 0 < looks <= steps, "whole": looks == steps}[blocks]
+
+
 def test_a_model_with_a_window_agrees(tmp_path: Path) -> None:
     name = config(tmp_path, "mistral")
     allocators = [{"kind": "paged", "block_size": 4}, {"kind": "growing"}, {"kind": "no-cache", "scheduler": "orca"}]
