@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 SUSTAINED = "sustained.json"
+VARIANTS = "variants.json"
+"""Beside the run directories of a workload with variants: what they are called."""
 REQUESTS = "requests.parquet"
 KEPT = 64 << 20
 """Bytes of columns of one file that are kept once read; a longer run is read column by column, again and again."""
@@ -95,6 +97,12 @@ class Run:
     def pool_bytes(self) -> int:
         """Memory of the pool's blocks."""
         return int(self.facts["block_bytes"]) * int(self.facts["num_blocks"])
+
+    @property
+    def end(self) -> float:
+        """When its last step ends, seconds; 0 if it has none."""
+        steps = self.steps(("start_s", "duration_s"))
+        return float(steps["start_s"][-1] + steps["duration_s"][-1]) if len(steps["start_s"]) else 0.0
 
     def requests(self, columns: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Columns of requests.parquet, all or those named."""
@@ -209,6 +217,9 @@ def open_directory(path: str | Path) -> RunDirectory:
     manifest = path / "manifest.json"
     if not path.is_dir():
         raise RunDirectoryError(f"{path}: no such directory; give one that `run --out` has written")
+    if (path / VARIANTS).exists():
+        runs = ", ".join(str(found.parent) for found in sorted(path.glob("*/manifest.json")))
+        raise RunDirectoryError(f"{path}: has a run directory for each variant; give one of them: {runs}")
     if not manifest.exists():
         raise RunDirectoryError(f"{path}: no manifest.json in it, so it is not a run directory")
     content = _json(manifest)

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from analysis.figures import Allocator, group
 from analysis.published import Row, rows
-from analysis.reading import RunDirectory, RunDirectoryError, open_directory
-
-VARIANTS = "variants.json"
+from analysis.reading import VARIANTS, RunDirectory, RunDirectoryError, open_directory
 
 
 @dataclass(frozen=True)

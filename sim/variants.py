@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from analysis.reading import SCHEMA_VERSION
-from analysis.variants import VARIANTS
+from analysis.reading import SCHEMA_VERSION, VARIANTS
 from sim.errors import UserError
 from sim.rundir import write_json
 from sim.runner import claim, folder_name, run

@@ -45,7 +45,7 @@ def export(
 
     Raises:
         RunDirectoryError: `directory` is not a run directory, or one of these runs was not finished.
-        ExportError: an unknown format or label, an empty window, or a missing package.
+        ExportError: an unknown format or label, a window that is empty or after the end, or a missing package.
 
     """
     writers = formats()
@@ -62,6 +62,9 @@ def export(
     for run in opened.runs:
         if run.label in chosen and not run.finished:
             raise unfinished(run.path)
+    end = max((run.end for run in opened.runs if run.label in chosen), default=0.0)
+    if window[0] > end:
+        raise ExportError(f"nothing happens after {window[0]:g} s: the run ends at {end:.6g} s")
     folder = Path(out) if out is not None else opened.path / "export"
     folder.mkdir(parents=True, exist_ok=True)
     return writers[to](opened, folder, chosen, window)

@@ -309,8 +309,10 @@ def test_bad_requests_get_one_line(toy: Path, tmp_path: Path, monkeypatch: pytes
         export(toy, "csv", tmp_path, labels=["nobody"])
     with pytest.raises(ExportError, match="its end must come after its start"):
         export(toy, "csv", tmp_path, window=(2.0, 1.0))
+    with pytest.raises(ExportError, match="nothing happens after 1e\\+06 s: the run ends at"):
+        export(toy, "perfetto", tmp_path, window=(1e6, 2e6))
     with pytest.raises(ExportError, match="no snapshot of the block map between"):
-        export(toy, "torch-snapshot", tmp_path, window=(1e6, 2e6))
+        export(toy, "torch-snapshot", tmp_path, window=(1e-9, 2e-9))
     monkeypatch.setitem(sys.modules, "perfetto.trace_builder.proto_builder", None)
     with pytest.raises(ExportError, match=r"pip install 'kvsim\[trace\]'"):
         export(toy, "perfetto", tmp_path)

@@ -13,7 +13,7 @@ import pytest
 from analysis import rundir
 from analysis.metrics import SHARES
 from analysis.reading import RunDirectoryError, open_directory, read_columns
-from tests.analysis.synthetic import table
+from tests.analysis.synthetic import table, write_directory
 
 
 def test_a_run_directory_reads_back(toy: Path) -> None:
@@ -53,6 +53,13 @@ def test_what_is_no_run_directory_gets_one_line(tmp_path: Path) -> None:
         with pytest.raises(RunDirectoryError, match="this version reads schema 1") as caught:
             open_directory(tmp_path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_variants_names_the_run_directories_in_it(tmp_path: Path) -> None:
+    (tmp_path / "variants.json").write_text("{}")
+    write_directory(tmp_path / "beam_2", count=3)
+    with pytest.raises(RunDirectoryError, match=r"for each variant; give one of them: \S+/beam_2$"):
+        open_directory(tmp_path)
 
 
 def test_a_broken_table_gets_one_line(tmp_path: Path) -> None:
