@@ -23,7 +23,7 @@ from sim.load import Load
 from sim.shapes import CHUNKS, Shapes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -168,19 +168,15 @@ def _sustained(point: Point, captured_tokens: float) -> bool:
     return long and not point.load.behind_ns and point.route == "blocks"
 
 
-def _exceeds(counts: Iterable[float], limits: Iterable[float]) -> bool:
-    return any(count > limit for count, limit in zip(counts, limits, strict=True))
-
-
 def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) -> Coefficients:
     """Start from overheads that are not more than the shortest steps."""
     steady = [point for point in points if point.spread <= STEADY] or points
     shortest = min(point.measured_s for point in steady)
     if points[0].route != "blocks":
         return replace(before, separate_launch_layer_s=shortest / 2 / geometry.layers, sequence_launch_layer_s=1e-6)
-    replayed = before.captured_tokens, CHUNKS
-    launched = [point for point in points if _exceeds((point.load.prefill_tokens, point.load.prefill_seqs), replayed)]
-    alone = [point for point in launched if not point.load.behind_ns and not _sustained(point, before.captured_tokens)]
+    replayed = before.captured_tokens
+    launched = [point for point in points if point.load.prefill_tokens > replayed or point.load.prefill_seqs > CHUNKS]
+    alone = [point for point in launched if not point.load.behind_ns and not _sustained(point, replayed)]
     prefill = min((point.measured_s for point in alone or launched), default=0.0)
     launch = max(0.0, 0.95 * prefill - shortest / 2) / geometry.layers
     shares = {"run_ahead": "behind_ns", "repeated_reads_cached": "decode_repeated"}
@@ -232,12 +228,12 @@ def _search(
     best, errors_of = coefficients(nearest.x), _standard_errors(nearest.jac, 2 * nearest.cost)
     nothing = {name: 0.0 for name in names if getattr(best, name) < 5 * NOTHING}
     best, uncertain = replace(best, **nothing), dict(zip(names, errors_of, strict=True))
-    now = predicted(best)
-    for name in [name for name, error in uncertain.items() if math.isinf(error) and name not in nothing]:
-        usual = replace(best, **{name: getattr(Coefficients(), name)})
-        if np.array_equal(predicted(usual), now):  # such as a floor that all steps are above
-            best = usual
-            del uncertain[name]
+    for name in names:
+        if math.isinf(uncertain[name]) and name not in nothing:
+            usual = replace(best, **{name: getattr(Coefficients(), name)})
+            if np.array_equal(predicted(usual), predicted(best)):  # such as a floor that all steps are above
+                best = usual
+                del uncertain[name]
     return best, uncertain
 
 
