@@ -24,6 +24,7 @@ from sim.engine.plan import Chunk, Plan
 from sim.engine.serving import Serving
 from sim.load import Load
 from sim.setup import prepare
+from sim.shapes import MIXED_TOKENS, Shapes
 from tests.decode.room import CPU, workload
 
 SMALL = Extent(seats=8, tokens=16, longest=128)
@@ -179,6 +180,15 @@ def make_stage(allocator: dict[str, object]) -> Stage:
 
 def stage_token_bytes() -> int:
     return prepare(workload("tiny-llama", {"kind": "paged"})).geometry.kv_bytes_per_token
+
+
+def test_steps_that_show_how_long_launches_take_are_held_by_no_graph_and_compute_little() -> None:
+    launched = [scene for scene in block_scenes(Extent(256, 8192, 4096)) if scene.name.startswith("prefill 9 x 25")]
+    assert [scene.behind > 0 for scene in launched] == [True, False]
+    for scene in launched:
+        tokens = sum(count for _, count in scene.chunks)
+        assert Shapes(256, 8192).fit(len(scene.decodes), tokens, len(scene.chunks)) is None
+        assert tokens < MIXED_TOKENS[-1] / 4
 
 
 def test_the_grid_reaches_as_far_as_it_says() -> None:
