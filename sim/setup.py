@@ -161,7 +161,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
         try:
             chunks = find_scheduler(scheduler).chunks
         except PluginError as error:
-            raise UserError(f"scheduler: {error}") from error
+            raise UserError(str(error)) from error
         chunked = chunks if engine.chunked_prefill is None else engine.chunked_prefill
         max_model_len = engine.max_model_len or geometry.max_model_len
         limits = Limits(

@@ -154,7 +154,7 @@ def test_a_broken_scheduler_is_one_line_and_troubles_nobody_else(
         "allocators: [{kind: paged}]\n"
     )
     (tmp_path / "w.yaml").write_text(text)
-    with pytest.raises(UserError, match=f"scheduler: scheduler plug-in broken = {value}: .*{words}"):
+    with pytest.raises(UserError, match=f"^scheduler plug-in broken = {value}: .*{words}"):
         prepare(load(tmp_path / "w.yaml"))
 
 
