@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from analysis.whole import whole
 from sim.captured import CapturedStep
 from sim.coefficients import Coefficients
 from sim.devices import resolve_device
@@ -257,9 +258,8 @@ def _read(path: Path) -> dict[str, Any]:
 def save_calibration(calibration: Calibration, path: Path) -> None:
     """Write a calibration as commented TOML, in one stroke."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text_of(calibration), encoding="utf-8")
-    part.rename(path)
+    with whole(path) as part:
+        part.write_text(text_of(calibration), encoding="utf-8")
 
 
 def text_of(calibration: Calibration) -> str:

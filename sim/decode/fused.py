@@ -104,7 +104,7 @@ class FusedNetwork:
         return linear(x if keep is None else x[keep], network.lm_head.weight)
 
     def settle(self) -> None:
-        """Multiply two rows of nothing by the widest matrix of a layer, and forget the result."""
+        """Multiply two rows of nothing by the matrix with the longest inner dimension, and forget the result."""
         down = self._layers[0].down
         linear(down.new_zeros(2, down.shape[1]), down)
 

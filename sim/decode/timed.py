@@ -74,11 +74,11 @@ def simulate(workload: Workload, out: Path, calibration: str | None, base: Path 
     Its steps take as long as on the device that the calibration was measured on, whatever device the workload names;
     memory is the workload's, as in the real run.
     """
-    costs = NOT_REAL | workload.costs.factors
+    costs: dict[str, object] = {**NOT_REAL, **workload.costs.factors}
     changes: dict[str, object] = {}
     if calibration is not None:
         path = find_calibration(calibration)
-        costs["calibration"] = str(path)  # type: ignore[assignment]  # the one word among them
+        costs["calibration"] = str(path)
         changes["device"] = moved_to(load_origin(path).described, workload.device)
     run(workload.model_copy(update={"costs": Costs.model_validate(costs), **changes}), out, base=base)
 
