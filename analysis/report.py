@@ -17,7 +17,7 @@ from typing import Any
 from analysis.metrics import SHARES, formulas
 from analysis.numbers import short
 from analysis.page.document import document
-from analysis.page.style import HELP, LEDGER_WORDS
+from analysis.page.style import HELP, LEDGER_WORDS, VERDICT_WORDS, limits
 from analysis.reading import RunDirectory, Together, open_directory, together
 from analysis.whole import whole
 
@@ -72,6 +72,7 @@ def render(directory: RunDirectory) -> Iterator[bytes]:
     pieces: Iterator[str] = template.generate(
         name=directory.name,
         subtitle=subtitle(directory),
+        token_kib=_token_kib(directory),
         findings=page["findings"],
         table=page["table"],
         hero=page["hero"],
@@ -81,7 +82,8 @@ def render(directory: RunDirectory) -> Iterator[bytes]:
         help=HELP,
         formulas=formulas(),
         manifest=directory.manifest,
-        slo={name: limit for name, limit in directory.slo.items() if limit is not None},
+        verdicts=VERDICT_WORDS,
+        slo=limits(directory.slo),
         facts=embed(page["facts"]),
         payloads=[embed(payload) for payload in page["payloads"]],
         style=asset("report.css"),
@@ -117,6 +119,13 @@ def subtitle(directory: RunDirectory) -> list[str]:
         + (f", {repeat} replications (timelines show the first)" if repeat > 1 else "")
     )
     return facts
+
+
+def _token_kib(directory: RunDirectory) -> float | None:
+    """KiB that a token takes; None where that depends on the layer, so that a slot of the ledger is a part of it."""
+    token = (directory.manifest.get("model") or {}).get("kv_bytes_per_token")
+    slots = {run.facts["block_bytes"] / run.facts["block_size"] for run in directory.runs}
+    return token / 1024 if token and slots == {token} else None
 
 
 def embed(value: Any) -> str:

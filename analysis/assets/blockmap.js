@@ -40,13 +40,13 @@ class BlockMapPlot extends Plot {
   tint() {
     const { map, requests } = this.column;
     const free = rgb(css("--free")), waste = mix(rgb(css("--internal")), free, 0.45), panel = rgb(css("--panel"));
-    const cached = rgb(css("--cached")), live = rgb(css("--live"));
+    const cached = rgb(css("--cached")), live = rgb(css("--live")), queued = rgb(css("--queued")), unshared = mix(queued, free, 0.2);
     const wheel = WHEEL.map(rgb);
     const owners = map.owners, selected = state.request, rounding = mix(rgb(css("--rounding")), free, 0.45);
     const base = new Array(owners.length), named = state.colour === "owner" || state.colour === "group";
     for (let at = 0; at < owners.length; at += 1) {
       const name = state.colour === "group" ? map.group[at] : owners[at];
-      let colour = !named ? live : name < 0 ? rgb(css("--queued")) : wheel[name % wheel.length];
+      let colour = !named ? live : name < 0 ? queued : wheel[name % wheel.length];
       if (named) colour = mix(colour, panel, 0.12 * (Math.floor(Math.max(0, name) / wheel.length) % 3));
       if (selected !== null) colour = owners[at] === selected ? rgb(css("--mark")) : mix(colour, free, 0.72);
       base[at] = colour;
@@ -61,7 +61,7 @@ class BlockMapPlot extends Plot {
       let colour = base[code - 2];
       if (selected === null && state.colour !== "owner" && state.colour !== "group") {
         if (state.colour === "state") colour = live;
-        else if (state.colour === "references") colour = references > 1 ? scale(0.35 + 0.65 * Math.min(1, Math.log2(references) / 5)) : mix(rgb(css("--queued")), free, 0.2);
+        else if (state.colour === "references") colour = references > 1 ? scale(0.35 + 0.65 * Math.min(1, Math.log2(references) / 5)) : unshared;
         else if (state.colour === "fill") colour = scale(1 - empty / 255);
         else colour = scale((instant - map.born[code - 2]) / longest);
       }
@@ -74,14 +74,21 @@ class BlockMapPlot extends Plot {
     const { map } = this.column, { rows, count, sub } = this;
     const image = new ImageData(count, rows * sub), pixels = new Uint32Array(image.data.buffer);
     const tint = this.tint(), { owner, references, empty, instants } = map, ages = state.colour === "age", stripes = state.colour === "owner" || state.colour === "group";
+    const known = new Map(); // colours worked out once for each owner, sharing and filling, unless they age
+    const words = (code, shared, blank, at) => {
+      const [solid, waste] = tint(code, shared, blank, instants[at]);
+      return [word(solid), word(waste), word(mix(solid, [255, 255, 255], 0.45)), word(mix(solid, waste, blank / 255))];
+    };
     for (let row = 0; row < rows; row += 1) {
       // along time a block mostly stays what it was, so its colours are worked out only when it changes
       let code = -1, shared = -1, blank = -1, full = 0, hollow = 0, light = 0, blend = 0, filled = 0;
       for (let at = 0, cell = row * count; at < count; at += 1, cell += 1) {
         if (owner[cell] !== code || references[cell] !== shared || empty[cell] !== blank || (ages && code > 1)) {
           [code, shared, blank] = [owner[cell], references[cell], empty[cell]];
-          const [solid, waste] = tint(code, shared, blank, instants[at]);
-          [full, hollow, light, blend] = [word(solid), word(waste), word(mix(solid, [255, 255, 255], 0.45)), word(mix(solid, waste, blank / 255))];
+          const key = (code * 256 + shared) * 256 + blank;
+          let colours = ages ? undefined : known.get(key);
+          if (!colours) known.set(key, (colours = words(code, shared, blank, at)));
+          [full, hollow, light, blend] = colours;
           filled = Math.ceil(sub * (1 - blank / 255));
         }
         const striped = stripes && shared > 1;
@@ -119,6 +126,10 @@ class BlockMapPlot extends Plot {
       [picture, from0, span] = [this.squeezed, 0, pixels];
     }
     context.imageSmoothingEnabled = false;
+    // nothing is held before the first snapshot but in the step that ends with it
+    const start = Math.min(width, Math.max(0, this.x(instants[0])));
+    context.fillStyle = css("--free");
+    context.fillRect(0, 0, start, height);
     const first = atOrBefore(instants, state.range[0]), ratio = window.devicePixelRatio || 1, snap = (at) => Math.round(at * ratio) / ratio;
     for (let at = first; at < count && instants[at] <= state.range[1]; at += 1) {
       // to whole pixels of the screen, or the seams between instants would show
@@ -164,6 +175,7 @@ class BlockMapPlot extends Plot {
     const block = Math.round(low + up * (high - low));
     if (block < 1 || block > about.num_blocks) return null;
     const row = Math.min(this.rows - 1, Math.floor((block - 1) / map.stride)), at = atOrBefore(map.instants, time);
+    if (time < map.instants[0]) return null;
     return { block: row * map.stride + 1, instant: map.instants[at], at: row * this.count + at };
   }
 

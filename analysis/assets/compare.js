@@ -6,6 +6,7 @@ async function drawBars() {
   byId("bars-note").textContent = [
     unsure ? "Whiskers are 95 % intervals (over replications where there are several, else a block bootstrap over the requests)." : "",
     ideal ? "Numbers in brackets are per cent of ideal." : "",
+    `Dark blue: paged${ideal ? "; green: ideal, the bound" : ""}.`,
     facts.bars.some((bar) => bar.rows.some((row) => row.published !== null)) ? "Diamonds are published figures." : "",
     facts.columns.some((column) => column.verdict === "OVERLOADED") ? "Pale bars belong to OVERLOADED runs: their latencies grow with the length of the run." : "",
   ].filter(Boolean).join(" ");

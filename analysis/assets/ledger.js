@@ -26,7 +26,7 @@ class LedgerPlot extends Plot {
     return {
       shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: share, y1: share, line: { color: css("--mark"), width: 1, dash: "dot" }, opacity: 0.6 }],
       annotations: [{
-        x: time, y: share, text: `peak ${share.toFixed(0)} % live`, showarrow: true, arrowhead: 2, arrowsize: 0.8, arrowwidth: 1, arrowcolor: css("--mark"), ax: right ? -46 : 46, ay: share > 80 ? 22 : -20,
+        x: time, y: share, text: `peak ${share > 0 && share < 1 ? "under 1" : share.toFixed(0)} % live`, showarrow: true, arrowhead: 2, arrowsize: 0.8, arrowwidth: 1, arrowcolor: css("--mark"), ax: right ? -46 : 46, ay: share > 80 ? 22 : -20,
         font: { size: 11, color: css("--ink") }, bgcolor: css("--panel"), borderpad: 2, opacity: 0.9,
       }],
     };

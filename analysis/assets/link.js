@@ -142,14 +142,26 @@ function details() {
     const map = plots.find((plot) => plot instanceof BlockMapPlot && plot.column === column && plot.picture);
     if (map) {
       const when = state.cursor === null ? column.requests.scheduled[at] || 0 : state.cursor, table = map.tableOf(state.request, when);
-      const listed = table.blocks.slice(0, 240).join(" ") + (table.blocks.length > 240 ? " …" : "");
-      const stride = column.map.stride > 1 ? ` (of every ${column.map.stride}th block)` : "";
-      list.append(el("li", {}, `block table at ${seconds(table.instant)}${stride}: ${table.blocks.length ? "" : "no blocks"}`, el("code", {}, ` ${listed}`)));
+      const runs = consecutive(table.blocks, column.map.stride), listed = runs.slice(0, 120).join(" ") + (runs.length > 120 ? " …" : "");
+      const stride = column.map.stride > 1 ? `, one block in ${column.map.stride} drawn` : "";
+      const pieces = runs.length > 1 ? `, in ${number(runs.length)} places` : runs.length ? ", in one piece" : "";
+      list.append(el("li", {}, `block table at ${seconds(table.instant)}${stride}${pieces}: ${table.blocks.length ? "" : "no blocks"}`, el("code", {}, ` ${listed}`)));
     }
     for (const line of fate(column)) list.append(line);
     parts.append(el("section", {}, el("h4", {}, column.facts.label), list));
   }
   box.append(el("div", { className: "card" }, el("h4", {}, `Request ${state.request} `, el("button", { type: "button", onclick: () => select(null) }, "clear")), parts));
+}
+
+// ascending blocks as runs of neighbours: 7, or 12–40
+function consecutive(blocks, stride) {
+  const runs = [];
+  for (const block of blocks) {
+    const last = runs[runs.length - 1];
+    if (last && block === last[1] + stride) last[1] = block;
+    else runs.push([block, block]);
+  }
+  return runs.map(([from, to]) => (from === to ? String(from) : `${from}–${to}`));
 }
 
 // memory events of the selected request, both those it suffered and those it caused, each a way to go there

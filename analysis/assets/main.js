@@ -61,7 +61,7 @@ function countRequests() {
   const { shown, total } = facts.requests, gantt = plots.find((plot) => plot instanceof RequestsPlot);
   const inside = gantt ? `${gantt.seen.length.toLocaleString("en-US")} in this window. ` : "";
   const less = shown < total ? `${shown.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} requests are kept: preempted, refused and slowest ones, those in windows of detail, and an even sample. ` : "";
-  byId("requests-note").textContent = `${inside}${less}Thick bars hold many blocks.`;
+  byId("requests-note").textContent = `A line a request, the earliest on top; thick ones hold many blocks. ${inside}${less}`;
 }
 
 function tellOmitted() {

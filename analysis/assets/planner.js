@@ -1,6 +1,6 @@
 // Charts of many runs: one colour, dash and mark an allocator, the same on every chart of the page.
 const COLOURS = ["--live", "--internal", "--cached", "--rounding", "--external", "--reserved", "--muted", "--ink"];
-const DASHES = ["solid", "dash", "dot", "dashdot"];
+const DASHES = ["solid", "dash", "dashdot", "dot"]; // ever sparser, so that one drawn over another lets it show
 const MARKS = ["circle", "square", "diamond", "triangle-up", "x", "star"];
 const look = (at) => ({ colour: css(COLOURS[at % COLOURS.length]), dash: DASHES[at % DASHES.length], mark: MARKS[at % MARKS.length] });
 const DASH_ARRAYS = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" };

@@ -17,10 +17,11 @@ class RequestsPlot extends Plot {
     }
     const size = column.facts.block_size;
     const used = (at) => requests.prompt_tokens[at] + requests.generated_tokens[at] - 1;
+    this.blocks = (at) => requests.held[at] || Math.ceil(Math.max(0, used(at)) / size); // an estimate where no snapshot tells
     this.keys = {
       arrival: (at) => requests.arrival[at],
       ttft: (at) => -(Number.isFinite(requests.first_token[at]) ? requests.first_token[at] - requests.arrival[at] : Infinity),
-      waste: (at) => used(at) - requests.held[at] * size,
+      waste: (at) => (requests.held[at] ? used(at) - requests.held[at] * size : 0),
       preemptions: (at) => -requests.preemptions[at],
     };
   }
@@ -31,12 +32,17 @@ class RequestsPlot extends Plot {
     const key = this.keys[state.order];
     seen.sort((one, other) => key(one) - key(other) || one - other);
     this.seen = seen;
+    // where a sample is too dense to tell bars apart, each stands where it would among all requests:
+    // packed, the stretches of which more is kept would look like more arrivals
+    const first = seen.length ? requests.request_id[seen[0]] : 0;
+    const spread = state.order === "arrival" && facts.requests.shown < facts.requests.total && seen.length > 4 * this.inner.height;
+    this.places = seen.map((at, place) => (spread ? requests.request_id[at] - first : place));
   }
 
   paint(context, width, height) {
     this.arrange();
-    const { requests, until } = this.column, { seen } = this;
-    const row = Math.min(16, height / Math.max(1, seen.length));
+    const { requests, until } = this.column, { seen, places } = this;
+    const row = Math.min(16, height / (1 + (places[places.length - 1] || 0)));
     this.row = row;
     const colour = Object.fromEntries(["queued", "prefill", "decode", "lost", "swapped", "recompute", "mark", "ink"].map((name) => [name, css(`--${name}`)]));
     const bar = (from, to, y, thick, fill) => {
@@ -45,11 +51,11 @@ class RequestsPlot extends Plot {
       context.fillStyle = fill;
       context.fillRect(left, y, Math.max(0.7, right - left), thick);
     };
-    seen.forEach((at, place) => {
+    seen.forEach((at, turn) => {
       const chosen = requests.request_id[at] === state.request;
       context.globalAlpha = state.request === null || chosen ? 1 : 0.28;
-      const middle = (place + 0.5) * row;
-      const thick = Math.max(0.8, row * (0.25 + 0.65 * Math.sqrt(requests.held[at] / this.most)), chosen ? 4 : 0);
+      const middle = (places[turn] + 0.5) * row;
+      const thick = Math.max(0.8, row * (0.25 + 0.65 * Math.sqrt(Math.min(1, this.blocks(at) / this.most))), chosen ? 4 : 0);
       const y = middle - thick / 2, thin = Math.max(0.6, Math.min(thick, row * 0.25));
       const arrival = requests.arrival[at], first = requests.first_token[at], started = requests.scheduled[at], end = this.end[at];
       if (STATUSES[requests.status[at]] === "refused") {
@@ -82,8 +88,8 @@ class RequestsPlot extends Plot {
 
   under(time, up) {
     const { requests, facts: about } = this.column, place = Math.floor(((1 - up) * this.inner.height) / this.row);
-    if (!this.seen || place < 0 || place >= this.seen.length) return null;
-    const at = this.seen[place];
+    if (!this.seen || !this.seen.length || place < 0 || place > this.places[this.places.length - 1]) return null;
+    const at = this.seen[atOrBefore(this.places, place)];
     return { text: [`request ${requests.request_id[at]}`, ...requestWords(this.column, at)].join("\n"), request: requests.request_id[at], about };
   }
 }
@@ -93,12 +99,13 @@ function requestWords(column, at) {
   const lines = [`${requests.prompt_tokens[at].toLocaleString("en-US")} prompt + ${requests.output_tokens[at].toLocaleString("en-US")} output tokens${requests.samples[at] > 1 ? `, ${requests.samples[at]} samples` : ""}`];
   if (status === "refused") return [...lines, `refused at arrival: ${about.reasons[requests.reason[at]]}`];
   const arrival = requests.arrival[at], outputs = requests.generated_tokens[at];
-  lines.push(`arrived ${seconds(arrival)}, queued ${short(requests.scheduled[at] - arrival)} s, TTFT ${short(requests.first_token[at] - arrival)} s`);
+  const [started, first] = [requests.scheduled[at], requests.first_token[at]];
+  lines.push([`arrived ${seconds(arrival)}`, Number.isFinite(started) ? `queued ${short(started - arrival)} s` : "never started", ...(Number.isFinite(first) ? [`TTFT ${short(first - arrival)} s`] : [])].join(", "));
   if (status === "finished") {
     const pace = outputs > 1 ? `, TPOT ${short((1e3 * (requests.finish[at] - requests.first_token[at])) / (outputs - 1))} ms` : "";
     lines.push(`finished ${seconds(requests.finish[at])}${pace}, ${short((1e3 * (requests.finish[at] - arrival)) / outputs)} ms per token`);
   } else lines.push(`unfinished, ${outputs} tokens out`);
-  lines.push(`held up to ${short(requests.held[at])} blocks`);
+  if (requests.held[at]) lines.push(`seen to hold up to ${number(requests.held[at])} block${requests.held[at] === 1 ? "" : "s"}`);
   if (requests.cached_tokens[at]) lines.push(`${requests.cached_tokens[at]} prompt tokens from the prefix cache`);
   if (requests.preemptions[at]) lines.push(`preempted ${requests.preemptions[at] === 1 ? "once" : `${requests.preemptions[at]} times`}, ${number(requests.recomputed_tokens[at])} tokens recomputed${requests.swapped_blocks[at] ? `, ${requests.swapped_blocks[at]} blocks swapped` : ""}`);
   if (requests.miss[at]) lines.push("missed the SLO");

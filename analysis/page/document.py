@@ -19,6 +19,7 @@ from analysis.page.blockmap import block_map
 from analysis.page.divergence import Divergence, diverge
 from analysis.page.gantt import gantt, select
 from analysis.page.pack import Packed, pack
+from analysis.page.style import HANDING_OUT, VERDICT_WORDS
 from analysis.page.ticks import ticks
 from analysis.page.timeline import detail_windows, timeline
 from analysis.page.words import contrast, findings, reserves
@@ -86,17 +87,30 @@ def document(directory: RunDirectory) -> dict[str, Any]:
         "payloads": [column["payload"] for column in columns],
         "findings": findings(allocators, (left, right), same_pool=same_pool),
         "table": rows,
-        "hero": _hero(rows, left, right),
+        "hero": _hero(rows, left, right, {run.label: int(run.facts["block_size"]) for run in runs}),
     }
 
 
-def _hero(rows: list[dict[str, Any]], left: Allocator, right: Allocator) -> list[dict[str, Any]]:
-    """Rows of the two pools at the top, each with the figure that the headline is about."""
+def _hero(
+    rows: list[dict[str, Any]], left: Allocator, right: Allocator, block_sizes: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Rows of the two pools at the top: how each hands memory out, and the figure that the headline is about."""
     labels = list(dict.fromkeys((left.label, right.label)))
-    chosen = [next(row for row in rows if row["label"] == label) for label in labels]
+    chosen = [
+        row | {"how": handing_out(row["kind"], block_sizes[label])}
+        for label in labels
+        for row in rows
+        if row["label"] == label
+    ]
     if left is right or reserves(left):
         return [row | {"figure": row["batch"], "unit": "sequences at once"} for row in chosen]
     return [row | {"figure": row["latency_p50"], "unit": "ms a token, median"} for row in chosen]
+
+
+def handing_out(kind: str, block_size: int) -> str:
+    """Say how an allocator of a kind hands memory out; nothing of one that is not ours."""
+    slots = "one token slot" if block_size == 1 else f"{block_size:,} token slots"
+    return HANDING_OUT.get(kind, "").format(slots=slots)
 
 
 def _pair(directory: RunDirectory, allocators: list[Allocator]) -> tuple[Allocator, Allocator]:
@@ -127,7 +141,7 @@ def _column(
     size = int(run.facts["block_size"])
     time = timeline(steps, ROW_BUDGET // max(share, 6), windows)
     raster = block_map(blocks, int(run.facts["num_blocks"]), size, CELL_BUDGET // max(share, 4)) if blocks else None
-    bars_of = gantt(requests, chosen, blocks, events, size, misses(requests, steps, slo))
+    bars_of = gantt(requests, chosen, blocks, events, misses(requests, steps, slo))
     marks = ticks(steps, requests, events)
     entry = allocator.entries[0]
     return {
@@ -240,6 +254,7 @@ def table(allocators: list[Allocator]) -> list[dict[str, Any]]:
             "kind": one.kind,
             "scheduler": one.scheduler,
             "verdict": str(one.verdict),
+            "meaning": VERDICT_WORDS[one.verdict],
             "shares": {name: _finite(one.mean(f"share.{name}")) or 0.0 for name in SHARES},
             "batch": one.mean("batch_size"),
             "peak": one.mean("batch_size.peak"),

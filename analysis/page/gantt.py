@@ -69,7 +69,6 @@ def gantt(
     chosen: Ids,
     blocks: Columns | None,
     events: Columns | None,
-    block_size: int,
     missed: npt.NDArray[np.bool_],
 ) -> Gantt:
     """Pack the chosen requests of one run.
@@ -79,14 +78,12 @@ def gantt(
         chosen: positions.
         blocks: columns of blocks.parquet, for the blocks held.
         events: columns of events.parquet, if recorded.
-        block_size: token slots a block.
         missed: whether each request of the run missed the SLO.
 
     """
     chosen = chosen[chosen < len(requests["request_id"])]
     rows = {name: np.asarray(requests[name])[chosen] for name in requests if not name.startswith("stall")}
-    tokens = np.asarray(rows["prompt_tokens"], np.int64) + rows["generated_tokens"]
-    held = -(-tokens // block_size)
+    held = np.zeros(len(chosen), np.int64)  # not seen in a snapshot: not known
     if blocks is not None:
         ids, most = blocks_held(blocks)
         known = np.isin(rows["request_id"], ids)

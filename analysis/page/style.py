@@ -7,6 +7,8 @@ so both themes and all plots take them from one place.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 LEDGER_WORDS: dict[str, str] = {
     "live": "hold K/V of a running sequence",
     "reserved": "held for a running sequence, which will use them",
@@ -17,6 +19,41 @@ LEDGER_WORDS: dict[str, str] = {
     "free": "free and usable",
 }
 """What each share of the ledger is, in a few words."""
+
+HANDING_OUT: dict[str, str] = {
+    "no-cache": "keeps nothing: every step computes every token again",
+    "growing": "a sequence has tensors in one piece, copied into longer ones for every new token",
+    "preallocated": "a sequence takes room for the longest one allowed, in one piece, when it starts",
+    "contiguous": "a sequence takes room in one piece, when it starts",
+    "paged": "a sequence takes blocks of {slots} wherever they are free, another one when its last is full",
+    "radix": "a sequence takes blocks of {slots} wherever they are free; they are kept for prompts that begin alike",
+    "virtual": "a sequence has addresses for the longest one allowed; memory is mapped there page by page",
+    "hybrid": "a sequence takes blocks for each kind of layer wherever they are free, others when these are full",
+    "ideal": "the bound: a sequence takes a slot for each of its tokens, and none besides",
+}
+"""How an allocator hands memory out, by its kind; {slots} stands for the size of a block."""
+
+VERDICT_WORDS: dict[str, str] = {
+    "STABLE": "requests came and went; latencies describe the system",
+    "BACKLOGGED": "requests had to queue for memory, a seat or a batch, but the queue did not grow without end",
+    "OVERLOADED": "the queue grew for as long as requests came, so latencies tell how long the run was",
+    "REFUSED": "not one request could be served",
+}
+"""What each verdict on the load means."""
+
+LIMIT_WORDS: dict[str, str] = {
+    "ttft_s": "time to first token",
+    "tpot_s": "time per output token",
+    "e2e_s": "end to end",
+    "normalized_latency_s": "latency per token",
+}
+"""Names of the figures, all in seconds, that an SLO may limit."""
+
+
+def limits(slo: Mapping[str, float | None]) -> str:
+    """Write the limits of an SLO, in seconds, for a sentence; nothing if there is none."""
+    return ", ".join(f"{LIMIT_WORDS.get(name, name)} ≤ {limit:g} s" for name, limit in slo.items() if limit is not None)
+
 
 HELP: tuple[tuple[str, str], ...] = (
     ("← →", "previous or next memory event (preemption, refusal, eviction)"),

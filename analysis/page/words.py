@@ -29,7 +29,7 @@ class Finding(NamedTuple):
     """One sentence or two, and how urgent it is."""
 
     tone: str
-    """result, limit, advice or warning."""
+    """result, limit, advice, warning or note."""
     text: str
 
 
@@ -85,7 +85,7 @@ def findings(
             )
         )
     said += [Finding("warning", f"{text}.") for text in shortfalls(allocators)]
-    said += [Finding("result", f"{text}.") for text in page_calls(allocators)]
+    said += [Finding("note", f"{text}.") for text in page_calls(allocators)]
     said += [Finding("warning", text) for text in above_bound(allocators)]
     return said
 
@@ -136,12 +136,15 @@ def _memory(worst: Allocator, best: Allocator) -> str:
     parts = {name: worst.mean(f"share.{name}") for name in WASTE}
     worst_parts = sorted((name for name in parts if parts[name] >= 1), key=lambda name: -parts[name])
     lost = ", ".join(f"{parts[name]:.0f} % is {WASTE[name]}" for name in worst_parts[:3])
-    live = f"{worst.label} fills {worst.mean('share.live'):.0f} % of the pool with live K/V" + (
-        f"; {lost}" if lost else ""
-    )
+    live = f"{worst.label} fills {_percent(worst)} of the pool with live K/V" + (f"; {lost}" if lost else "")
     if worst is best:
         return live + "."
-    return f"{live}. {best.label} fills {best.mean('share.live'):.0f} % with live K/V{_efficiency(best)}."
+    return f"{live}. {best.label} fills {_percent(best)} with live K/V{_efficiency(best)}."
+
+
+def _percent(one: Allocator) -> str:
+    share = one.mean("share.live")
+    return "less than 1 %" if 0 < share < 1 else f"{share:.0f} %"
 
 
 def _efficiency(one: Allocator) -> str:
@@ -202,7 +205,8 @@ def _advice(one: Allocator) -> str:
         return "Change first: nothing in memory. More requests fit, or a smaller pool would do."
     settings = {
         "seats": "raise max_num_seqs; memory is not what keeps requests out.",
-        "budget": "raise max_num_batched_tokens; prompts wait for room in a step, not in memory.",
+        "budget": "nothing in memory: prompts wait for room in a step. A larger max_num_batched_tokens makes steps "
+        "longer and fewer, which helps only where the GPU is not busy computing anyway; `advise` tries it.",
     }
     if one.scheduler == BATCHES:
         settings["order"] = "the scheduler. Let requests come and go between any two steps (orca, vllm-v1)."

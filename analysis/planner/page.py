@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.numbers import short
+from analysis.page.style import limits
 from analysis.page.words import Finding
 from analysis.planner.advising import table_rows, words
 from analysis.planner.capacities import curve_figures
@@ -195,7 +196,7 @@ def _capacity(planned: Planned) -> str:
     }
     repeats = max(one["n"] for one in answers)
     subtitle = [
-        " and ".join(one["text"] for one in summary["slo"]),
+        _aims(planned),
         f"{repeats} replications, the same random numbers at every rate" if repeats > 1 else "one replication",
         resolution(summary),
     ]
@@ -235,6 +236,14 @@ def _capacity(planned: Planned) -> str:
     )
 
 
+def _aims(planned: Planned) -> str:
+    """What is asked for, and of goodput the limits that a good request meets."""
+    asked = planned.summary["slo"]
+    meant = any(one["name"] == "goodput" for one in asked)
+    met = f" (share of requests with {limits(planned.slo)})" if meant and limits(planned.slo) else ""
+    return " and ".join(one["text"] for one in asked) + met
+
+
 def _parts(figure: Mapping[str, float | None], unit: str) -> list[float | None]:
     """Mean and ends of an interval; Student's is not kept from going beyond what a share can be, so it is cut there."""
     mean, low, high = (figure[part] for part in ("mean", "low", "high"))
@@ -260,10 +269,9 @@ def _advice(planned: Planned) -> str:
         ],
     }
     basis = "replications" if summary["basis"] == "replications" else "batches of requests"
-    aims = " and ".join(one["text"] for one in summary["slo"])
     subtitle = [
         str(summary["allocator"]),
-        *([aims] if aims else []),
+        *([_aims(planned)] if summary["slo"] else []),
         f"{summary['simulations']} simulations of at most {summary['budget']}",
         f"intervals over {basis}",
     ]

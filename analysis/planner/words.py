@@ -26,7 +26,7 @@ def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Find
         near = [cell for cell in known if cell is not best and _overlap(cell["figures"][name], best["figures"][name])]
         if near:
             some = "; ".join(where(cell) for cell in near[:3]) + ("; and others" if len(near) > 3 else "")
-            said.append(Finding("limit", f"{len(near)} more cells come as near as their intervals tell: {some}."))
+            said.append(Finding("limit", f"{len(near)} more cells cannot be told apart from it: {some}."))
     front = [cell for cell in cells if cell["front"]]
     said.append(
         Finding(
@@ -52,10 +52,10 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
     said = []
     best = max((one for one in answers if one["n"]), key=lambda one: one["capacity"]["mean"], default=None)
     if best is not None and best["capacity"]["mean"]:
-        said.append(Finding("result", f"Most with {aims}: {sustained(best)} {unit}, by {where(best)}."))
+        said.append(Finding("result", f"Highest rate with {aims}: {sustained(best)} {unit}, by {where(best)}."))
         each = max((one for one in answers if one["n"]), key=_a_gpu)
         if GPUS in each["settings"] and each is not best:
-            said.append(Finding("result", f"Most a GPU: {a_gpu(each)} {unit}, by {where(each)}."))
+            said.append(Finding("result", f"Highest rate a GPU: {a_gpu(each)} {unit}, by {where(each)}."))
     for ratio in summary["ratios"][:6]:
         text = (
             f"{where(ratio)} sustains {ratio['mean']:.2f} times what {ratio['over']} does "

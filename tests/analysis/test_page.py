@@ -189,7 +189,6 @@ def test_gantt_pairs_losses_with_returns(toy: Path) -> None:
         np.arange(len(requests["request_id"])),
         run.blocks(),
         events,
-        16,
         misses(requests, run.steps(), {"ttft_s": 1.0}),
     )
     assert packed.data["loss_of"]["length"] == requests["preemptions"].sum()
@@ -212,7 +211,7 @@ def test_requests_are_marked_that_are_no_goodput(toy: Path, slo: dict[str, float
 def test_losses_are_found_between_snapshots_where_no_event_was_recorded(toy: Path) -> None:
     run = next(run for run in open_directory(toy).runs if run.label == "paged")
     requests = run.requests()
-    packed = gantt(requests, np.arange(len(requests["request_id"])), run.blocks(), None, 16, misses(requests, {}, {}))
+    packed = gantt(requests, np.arange(len(requests["request_id"])), run.blocks(), None, misses(requests, {}, {}))
     lost = set(unpack(packed.data["loss_of"]).tolist())
     assert lost
     assert lost <= set(np.flatnonzero(requests["preemptions"]).tolist())

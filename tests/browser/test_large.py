@@ -13,11 +13,13 @@ import pytest
 
 from analysis import rundir
 from analysis.report import write_report
-from tests.analysis.synthetic import table
+from tests.analysis.synthetic import table, write_directory
 from tests.browser.conftest import Opened
 
 pytestmark = pytest.mark.browser
 BLOCKS, INSTANTS, REQUESTS, SIZE, SPAN = 4096, 2000, 3000, 16, 600.0
+MANY = 20_000
+"""Requests of a run of which the page keeps a quarter."""
 PAGE = 8
 """Neighbouring blocks taken together, to keep the making of this run short."""
 
@@ -121,3 +123,16 @@ def test_it_is_drawn_and_zoomed_quickly(opened: Opened, large: Path, record_prop
     print(f"first paint {words:.0f} ms, block maps {ready:.0f} ms, zoom {min(times):.0f} ms")  # noqa: T201  (a measurement)
     assert 0 < words <= ready  # how quick that is hangs on the machine: the line above tells
     assert min(times) > 0
+
+
+def test_of_many_requests_each_stands_where_it_would_among_all(opened: Opened, tmp_path: Path) -> None:
+    """A stretch of which every request is kept must not look like a burst of arrivals."""
+    page = opened.go(write_report(write_directory(tmp_path / "run", count=MANY, rate=4.0, kinds=("paged",))))
+    box = page.locator('.cells[data-view="requests"] .plot')
+    box.scroll_into_view_if_needed()
+    size = box.bounding_box()
+    assert size is not None
+    for part in (0.25, 0.5, 0.75):
+        page.mouse.move(size["x"] + size["width"] / 2, size["y"] + 9 + part * (size["height"] - 35))
+        request = int(page.locator("#tip").inner_text().split()[1])
+        assert request / MANY == pytest.approx(part, abs=0.02)

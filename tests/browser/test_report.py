@@ -135,7 +135,9 @@ def test_a_click_on_a_block_follows_its_request_everywhere(page: Page, report: P
     blocks = run_named(report, "preallocated").blocks()
     assert blocks is not None
     section = page.locator("#detail section").first.inner_text()
-    listed = [int(word) for word in section.split("):")[-1].split("s:")[-1].split() if word.isdigit()]
+    assert "in one piece" in section
+    ends = [[int(end) for end in word.split("\u2013")] for word in section.split(":")[-1].split()]
+    listed = [block for run in ends for block in range(run[0], run[-1] + 1)]
     time = float(re.findall(r"block table at ([\d.]+) s", section)[0])
     instants = np.unique(blocks["time_s"])
     instant = instants[np.argmin(np.abs(instants - time))]
@@ -146,6 +148,65 @@ def test_a_click_on_a_block_follows_its_request_everywhere(page: Page, report: P
     assert listed == owned.tolist()
     page.keyboard.press("Escape")
     assert page.locator("#detail").inner_text() == ""
+
+
+def test_blocks_of_a_paged_request_lie_in_many_places(opened: Opened, report: Path) -> None:
+    blocks = run_named(report, "paged").blocks()
+    assert blocks is not None
+    held = np.bincount(blocks["request_id"][blocks["request_id"] >= 0])
+    request = int(np.argmax(held))
+    seen = blocks["request_id"] == request
+    instant = blocks["time_s"][seen][-1]
+    mine = seen & (blocks["time_s"] == instant)
+    starts, counts = blocks["block"][mine], blocks["count"][mine]
+    runs = 1 + np.count_nonzero(starts[1:] != (starts + counts)[:-1])
+    assert runs > 1
+    page = opened.go(report, f"#t={instant + 1e-4}&r={request}&a=1")
+    assert f"in {runs} places" in page.locator("#detail section").inner_text()
+
+
+def test_before_the_first_snapshot_the_pool_is_drawn_free(opened: Opened, tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "run", count=3, rate=0.5, kinds=("paged",))
+    blocks = open_directory(path).runs[0].blocks()
+    assert blocks is not None
+    begin, end = blocks["time_s"][0], open_directory(path).runs[0].steps()["start_s"][-1]
+    assert begin / end > 0.02
+    page = opened.go(write_report(path))
+    free, drawn = page.evaluate(
+        """() => { const canvas = document.querySelector('.cells[data-view="map"] canvas');
+        return [getComputedStyle(document.documentElement).getPropertyValue('--free').trim(),
+                [...canvas.getContext('2d').getImageData(2, canvas.height / 2, 1, 1).data]]; }"""
+    )
+    assert drawn == [*bytes.fromhex(free[1:]), 255]
+
+
+def test_a_request_that_never_ran_is_said_to_hold_nothing(opened: Opened, tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "run", count=60, rate=20, kinds=("preallocated",), until=3.0)
+    requests = open_directory(path).runs[0].requests()
+    never = int(np.flatnonzero(np.isnan(requests["scheduled_s"]))[-1])
+    page = opened.go(write_report(path), f"#r={never}")
+    words = page.locator("#detail").inner_text()
+    assert "never started" in words
+    assert "seen to hold" not in words
+    assert "- s" not in words
+
+
+def test_on_paper_the_table_is_whole_and_keeps_its_colours(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 within margins of a centimetre
+    wide = page.evaluate(
+        "[...document.querySelectorAll('.glance')].map(one => one.scrollWidth - one.parentElement.clientWidth)"
+    )
+    assert max(wide) <= 0
+    assert page.evaluate("getComputedStyle(document.querySelector('.stack span')).printColorAdjust") == "exact"
+
+
+def test_a_newcomer_is_told_how_each_allocator_hands_memory_out(page: Page) -> None:
+    told = page.locator(".pools figure small").all_inner_texts()
+    assert "in one piece" in told[0]
+    assert "blocks of 16 token slots wherever they are free" in told[1]
+    assert "grew for as long" in (page.locator(".v-OVERLOADED").first.get_attribute("title") or "")
 
 
 def test_arrow_keys_step_through_preemptions(page: Page, report: Path) -> None:

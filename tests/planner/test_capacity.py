@@ -306,8 +306,8 @@ def test_the_most_a_gpu_is_told_where_it_is_not_the_most_of_all() -> None:
     aims = [{"text": "goodput=0.9"}]
     summary = {"unit": "requests/s", "slo": aims, "ratios": [], "answers": [answer(1, 20.0), answer(2, 36.0)]}
     assert [one.text for one in capacity_findings(summary)] == [
-        "Most with goodput=0.9: 36 requests/s, by paged at tensor_parallel 2.",
-        "Most a GPU: 20 requests/s, by paged at tensor_parallel 1.",
+        "Highest rate with goodput=0.9: 36 requests/s, by paged at tensor_parallel 2.",
+        "Highest rate a GPU: 20 requests/s, by paged at tensor_parallel 1.",
     ]
     summary["answers"] = [answer(1, 20.0), answer(2, 41.0)]
     assert len(capacity_findings(summary)) == 1
