@@ -20,7 +20,6 @@ from sim.serve import Progress, serve
 from sim.setup import Case, Setup, prepare
 from sim.sustained import Search
 from sim.versions import own, versions
-from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,7 +85,7 @@ def _all_runs(
     manifest["started"] = started.isoformat(timespec="seconds")
     write_json(out / "manifest.json", manifest)
     for repeat in range(workload.repeat):
-        requests = make_requests(workload, repeat)
+        requests = setup.requests(repeat)
         manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes]
         for case in setup.cases:
             folder = out / _folder(case.label, repeat)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,18 +27,25 @@ from sim.cost import USUAL_BLOCK, CostModel
 from sim.devices import GIB, Device, resolve_device
 from sim.errors import UserError
 from sim.limits import Limits
+from sim.load import Load
 from sim.models.geometry import Geometry, resolve_model
 from sim.moves import LARGE_PAGE
 from sim.pool import Pool, make_pool
 from sim.schedulers import Scheduler, find_scheduler
 from sim.shapes import shapes_for
+from workloads.generate import requests as make_requests
 from workloads.labels import labels as label_all
 
 if TYPE_CHECKING:
     from allocators.options import Value
     from sim.captured import CapturedStep
     from workloads.allocator import AllocatorSpec
+    from workloads.requests import Requests
     from workloads.schema import Workload
+
+
+SLOWEST_S = 3600.0
+"""A token takes no engine longer; a device or a factor that says so is a mistake in a unit, and clocks overflow."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +119,14 @@ class Setup:
         return [f"max_model_len {asked:,} is more than the {known:,} tokens that {self.geometry.name} is made for"]
 
     def cost(self, allocator: Allocator) -> CostModel:
-        """Make the cost model of this model on this device, reading K/V where `allocator` puts it."""
+        """Make the cost model of this model on this device, reading K/V where `allocator` puts it.
+
+        Raises:
+            UserError: a step of one token would take more than `SLOWEST_S`.
+
+        """
         separate = allocator.concatenates or allocator.recomputes
-        return CostModel(
+        cost = CostModel(
             self.geometry,
             self.device,
             self.coefficients,
@@ -127,6 +140,25 @@ class Setup:
             if separate or not self.captured
             else CapturedSteps(shapes_for(self.cases[0].limits), self.captured),
         )
+        try:
+            takes = cost.step_ns(Load(decode_seqs=1, decode_context=1, samples=1)) / 1e9
+        except OverflowError:
+            takes = inf
+        if takes > SLOWEST_S:
+            raise UserError(
+                f"one token of {self.geometry.name} would take {takes:.3g} s on {self.device.name}: "
+                "look at the units of the device's rates, and at costs"
+            )
+        return cost
+
+    def requests(self, repeat: int = 0) -> Requests:
+        """Make the requests of a replication; no session outgrows the longest sequence that is served.
+
+        Raises:
+            WorkloadError: a data file or trace is bad, or no request arrives.
+
+        """
+        return make_requests(self.workload, repeat, self.cases[0].limits.max_model_len)
 
 
 def prepare(workload: Workload, base: Path | None = None) -> Setup:

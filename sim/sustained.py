@@ -18,7 +18,6 @@ import numpy as np
 from analysis.metrics import Observed, normalized_latency_s, plain
 from sim.serve import Progress, serve
 from workloads.arrivals import Paced
-from workloads.generate import requests as make_requests
 from workloads.schema import Telemetry
 
 if TYPE_CHECKING:
@@ -114,7 +113,8 @@ class Search:
         workload = at_rate(self._setup.workload, rate, self._duration_s)
         if rate * (getattr(workload.requests, "duration_s", None) or math.inf) < FEWEST:
             return None
-        requests = make_requests(workload, repeat)
+        setup = replace(self._setup, workload=workload)
+        requests = setup.requests(repeat)
         label, total = f"{case.label} at {rate:.3g} req/s", len(requests)
 
         def report(done: int) -> None:
@@ -122,7 +122,7 @@ class Search:
                 self._progress(Progress(label, repeat, done, total))
 
         sink = _RequestsOnly()
-        serve(replace(self._setup, workload=workload), case, requests, sink, progress=report)
+        serve(setup, case, requests, sink, progress=report)
         latency = normalized_latency_s(Observed(sink.columns, {}, case.pool.slots))
         if not np.isfinite(latency).any():
             return None

@@ -253,6 +253,24 @@ def test_the_bound_s_single_slots_are_read_like_blocks() -> None:
     assert costs["ideal"].step_ns(load) == costs["vLLM"].step_ns(load) > costs["Orca (Oracle)"].step_ns(load)
 
 
+@pytest.mark.parametrize(
+    "change", ["device.bandwidth_tbps=1e-300", "costs.step_overhead_s=1e300", "costs.step_overhead_s=4000"]
+)
+def test_a_token_that_takes_an_hour_is_a_unit_gone_wrong(change: str) -> None:
+    setup = prepare(load_preset("quickstart", ["device={name: h100-80gb}", change]))
+    with pytest.raises(UserError, match=r"one token of llama-3.1-8b would take .* s on h100-80gb: look at the units"):
+        setup.cost(setup.cases[0].allocator())
+
+
+def test_sessions_end_where_the_context_of_the_model_does() -> None:
+    session = "requests.session={kind: turns, turns: 40, think_s: 1}"
+    setup = prepare(load_preset("quickstart", ["model=gpt2", "engine={}", "requests.count=400", session]))
+    made = setup.requests()
+    later = made.after >= 0
+    assert (made.prompt_tokens + made.output_tokens)[later].max() <= 1024
+    assert "sessions end early: the next turn would make them longer than 1,024 tokens" in made.notes[0]
+
+
 def test_the_paged_kernel_s_penalty_is_assumed_only_if_set() -> None:
     slow = Coefficients(paged_attention_overhead=0.2)
     plain, paged, contiguous = (

@@ -16,34 +16,50 @@ import numpy as np
 from workloads.arrivals import Batch, Closed, Process
 from workloads.errors import WorkloadError
 from workloads.lengths import tokens
+from workloads.replies import Replies
 from workloads.requests import Requests
 from workloads.schema import MOST, NOMINAL_TOKEN_S, Generated, Workload
+from workloads.sessions import Turns
 from workloads.streams import stream
 from workloads.trace import Trace
 from workloads.units import Scene, Single, Units
 
 if TYPE_CHECKING:
     from workloads.requests import Floats, Ints
+    from workloads.trees import Tree
     from workloads.units import Streams
 
 
-def requests(workload: Workload, repeat: int = 0) -> Requests:
+LATEST_S = 1e9
+"""When the last request may arrive: engines count nanoseconds in 64 bits."""
+
+
+def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = None) -> Requests:
     """Make the requests of replication `repeat`; the same workload and repeat give the same requests.
 
     A replayed trace is the same in every replication, but for draws that its block asks for.
 
+    Args:
+        workload: as loaded.
+        repeat: number of the replication, from 0.
+        max_model_len: the model's context, tokens, which counts where the engine's is not given.
+
     Raises:
-        WorkloadError: a data file or trace is bad, or no request arrives.
+        WorkloadError: a data file or trace is bad, no request arrives, or one does after `LATEST_S`.
 
     """
     source = workload.requests
     if isinstance(source, Generated):
-        return generate(source, workload.seed, repeat, workload.engine.max_model_len)
-    return _replayed(source, partial(_stream, workload.seed, repeat))
+        made = generate(source, workload.seed, repeat, workload.engine.max_model_len or max_model_len)
+    else:
+        made = _replayed(source, partial(_stream, workload.seed, repeat))
+    if (last := float(made.arrival_s[-1])) > LATEST_S:
+        raise WorkloadError(f"requests: the last one arrives at {last:.3g} s; {LATEST_S:.0e} s, 32 years, is the most")
+    return made
 
 
 def generate(source: Generated, seed: int = 0, repeat: int = 0, max_model_len: int | None = None) -> Requests:
-    """Draw the requests of a block; sessions end before they outgrow `max_model_len` tokens.
+    """Draw the requests of a block; sessions end before they outgrow `max_model_len` tokens, which is said.
 
     Raises:
         WorkloadError: a data file is bad, or no request arrives.
@@ -52,9 +68,24 @@ def generate(source: Generated, seed: int = 0, repeat: int = 0, max_model_len: i
     streams = partial(_stream, seed, repeat)
     scene = Scene(source.lengths, source.shared, source.token_s, max_model_len, streams)
     starts = None if source.count is not None else _starts_within(source, streams)
-    made = _pace(_lay_out(source, scene, starts), source.arrivals, starts, source.token_s, streams)
+    units = _lay_out(source, scene, starts)
+    made = _pace(units, source.arrivals, starts, source.token_s, streams)
     samples = tokens(source.samples.draw(streams("samples"), len(made)))
-    return replace(made, samples=samples if (samples > 1).any() else made.samples, beam=source.beam)
+    return replace(
+        made,
+        samples=samples if (samples > 1).any() else made.samples,
+        beam=source.beam,
+        notes=_outgrown(source.session, units, max_model_len),
+    )
+
+
+def _outgrown(session: Turns | Tree | Replies | None, units: Units, max_model_len: int | None) -> tuple[str, ...]:
+    """Say how many conversations the longest sequence has kept from going on."""
+    count = np.count_nonzero(units.outgrown)
+    if not count or not isinstance(session, Turns | Replies):
+        return ()
+    of = len(units.unit) if isinstance(session, Replies) else units.unit[-1] + 1
+    return (f"{count:,} of {of:,} {session.outgrown} {session.max_tokens or max_model_len:,} tokens",)
 
 
 def _stream(seed: int, repeat: int, name: str) -> np.random.Generator:

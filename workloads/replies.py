@@ -7,7 +7,7 @@ earlier one and how many requests back that one was, the distance by which cache
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -34,6 +34,7 @@ class Replies(Spec):
     """Lengths of what such a request adds and is answered; as in the others if not given."""
     max_tokens: Count | None = None
     """A request whose prompt and output would be longer starts anew; the engine's max_model_len if not given."""
+    outgrown: ClassVar[str] = "requests start a new conversation: the old one would become longer than"
     loop: Literal["open"] = "open"
     """Requests come at their own times, whatever the engine does."""
 
@@ -55,6 +56,7 @@ class Replies(Spec):
         prompts: list[int] = []
         answers: list[int] = []
         pieces: list[list[tuple[int, int]]] = []
+        outgrown = np.zeros(units, np.bool_)
         for request, before in enumerate(parent.tolist()):
             said: list[tuple[int, int]] = []
             if before >= 0:
@@ -62,7 +64,8 @@ class Replies(Spec):
                 if kept[request] < 1:
                     said = _first(said, round(kept[request] * prompts[before]))
                 said = [*said, (free + 2 * request, later[0][request])]
-            if not said or sum(size for _, size in said) + later[1][request] > limit:
+                outgrown[request] = sum(size for _, size in said) + later[1][request] > limit
+            if not said or outgrown[request]:
                 head = zip(head_ids[request], head_sizes[request], strict=True)
                 said = [*head, (free + 2 * request, first[0][request])]
                 answers.append(first[1][request])
@@ -85,6 +88,7 @@ class Replies(Spec):
                 np.cumsum([0, *map(len, pieces)], dtype=np.int64),
                 free + 2 * where + 1,
             ),
+            outgrown,
         )
 
 

@@ -7,7 +7,7 @@ passed: a person's thinking, a tool's work.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -34,6 +34,7 @@ class Turns(Spec):
     """`closed`: the next turn waits for the answer; `open`: it comes at its nominal time, answer or not."""
     max_tokens: Count | None = None
     """A session ends before its prompt and output would be longer; the engine's max_model_len if not given."""
+    outgrown: ClassVar[str] = "sessions end early: the next turn would make them longer than"
 
     def lay_out(self, scene: Scene, units: int) -> Units:
         """Lay out `units` sessions."""
@@ -56,9 +57,10 @@ class Turns(Spec):
         limit = self.max_tokens or scene.max_model_len
         if limit is not None:
             over = np.where((prompt + output > limit) & (turn > 0), turn, np.iinfo(np.int64).max)
-            keep = turn < np.minimum.reduceat(over, starts)[unit]
+            end = np.minimum.reduceat(over, starts)[unit]
         else:
-            keep = np.ones(len(unit), bool)
+            end = turns[unit]
+        keep = turn < end
         prefixes = _tape(once, each, own, output, unit, turn, starts)
 
         think = self.think_s.draw(scene.streams("think"), len(unit))
@@ -74,6 +76,7 @@ class Turns(Spec):
             np.where(first | (self.loop == "open"), -1, where - 1),
             np.where(first, 0.0, think[keep]),
             prefixes.take(np.flatnonzero(keep)),
+            (turn + 1 == end)[keep] & (end < turns[unit])[keep],
         )
 
     def units_for(self, count: int) -> int:

@@ -7,10 +7,11 @@ request waits for another one's answer: only the engine knows how long that take
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from workloads.requests import Floats, Ints, Prefixes
 from workloads.sharing import Part, draw_parts
@@ -46,6 +47,8 @@ class Units:
     delay_s: Floats
     """float64[n]: seconds between that end and the arrival."""
     prefixes: Prefixes | None
+    outgrown: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """bool[n]: whether the longest sequence kept its conversation from going on; empty where nothing can."""
 
     def first(self, count: int) -> Units:
         """Return the first `count` requests; none of them waits for one that is cut off."""
@@ -58,6 +61,7 @@ class Units:
             self.after[:count],
             self.delay_s[:count],
             prefixes,
+            self.outgrown[:count],
         )
 
 
@@ -72,7 +76,7 @@ class Scene:
     token_s: float
     """Nominal seconds an output token takes."""
     max_model_len: int | None
-    """The engine's longest sequence, tokens."""
+    """The longest sequence that is served, tokens."""
     streams: Streams
     """Named random streams; the same name starts the same stream again."""
 

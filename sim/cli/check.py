@@ -16,7 +16,6 @@ from sim.cli.output import WIDTH, AsJson, add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, placed, read
 from sim.coefficients import Coefficients
 from sim.setup import prepare
-from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
     from sim.setup import Case, Setup
@@ -39,7 +38,7 @@ def check(
     workload, base = read(file, settings, seed, repeat)
     with placed(file, settings):
         setup = prepare(workload, base)
-    requests = make_requests(workload)
+    requests = setup.requests()
     if json:
         emit(document(setup, requests))
     else:

@@ -26,6 +26,11 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """Our names and what configs call them; the first one present counts."""
 
+LAYERS = 10_000
+"""More layers than any model has; each is an object here, so a slip of the pen must not make a billion."""
+SIZE = 2**31 - 1
+"""More than any other size of a model."""
+
 DTYPES: Mapping[str, str] = {
     "float32": "fp32",
     "float": "fp32",
@@ -85,6 +90,8 @@ class Config:
         value = self.values[key]
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise self.error(f"{key}: {value!r} is not a positive whole number")
+        if value > (most := LAYERS if name == "layers" else SIZE):
+            raise self.error(f"{key}: {value:,} is more than any model has; at most {most:,}")
         return value
 
     def flag(self, key: str, *, default: bool) -> bool:

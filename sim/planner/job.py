@@ -25,7 +25,6 @@ from sim.runner import run_case
 from sim.setup import prepare
 from sim.versions import own
 from workloads.errors import WorkloadError
-from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +85,7 @@ def work(job: Job) -> Record | Failed:
 def _simulate(job: Job) -> Record:
     setup = prepare(job.workload)
     (case,) = setup.cases
-    requests = make_requests(job.workload, job.repeat)
+    requests = setup.requests(job.repeat)
     pool = case.pool
     facts = {
         "label": job.label,

@@ -27,7 +27,6 @@ from analysis.reading import Run
 from analysis.summary import judge
 from sim.load import Load
 from sim.runner import run_case
-from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
     from allocators.base import Allocator
@@ -49,7 +48,7 @@ def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
 
     """
     (case,) = setup.cases
-    requests = make_requests(setup.workload, repeat)
+    requests = setup.requests(repeat)
     facts = {"label": case.label, "capacity": case.pool.slots}
     with tempfile.TemporaryDirectory(prefix="kvsim-") as folder:
         run_case(setup, case, requests, Path(folder), repeat=repeat)

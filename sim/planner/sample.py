@@ -13,7 +13,6 @@ import numpy as np
 from sim.errors import UserError
 from sim.runner import run_case
 from sim.setup import prepare
-from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
     from sim.planner.job import Job
@@ -29,7 +28,7 @@ def seconds_per_request(job: Job) -> float:
         setup = prepare(job.workload)
     except UserError:
         return 0.0
-    few = first(make_requests(job.workload, job.repeat), SAMPLE)
+    few = first(setup.requests(job.repeat), SAMPLE)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="kvsim-") as folder:
         run_case(setup, setup.cases[0], few, Path(folder))

@@ -158,7 +158,9 @@ def test_dates_outside_of_64_bits_of_nanoseconds(tmp_path: Path) -> None:
 
 
 def test_half_a_token_is_none(tmp_path: Path) -> None:
-    assert len(load(tmp_path / "t", f"{HEADER}0,0.5,1\n1,0.6,1\n")) == 1
+    made = load(tmp_path / "t", f"{HEADER}0,0.5,1\n1,0.6,1\n2,3,4\n")
+    assert made.prompt_tokens.tolist() == [1, 3]
+    assert "2 rows with fractions of tokens rounded" in made.notes
 
 
 def test_a_truncated_last_line(tmp_path: Path) -> None:

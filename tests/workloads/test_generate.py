@@ -90,6 +90,12 @@ def test_a_duration_too_short_or_too_long(small: Small) -> None:
         requests(small("requests.count=null", "requests.duration_s=1e9"))
 
 
+def test_the_last_arrival_is_within_what_clocks_count(small: Small) -> None:
+    with pytest.raises(WorkloadError, match=r"the last one arrives at .* 1e\+09 s, 32 years, is the most"):
+        requests(small("requests.arrivals={kind: fixed, rate: 1.0e-9}"))
+    assert requests(small("requests.arrivals={kind: fixed, rate: 1.0e-7}")).arrival_s[-1] == pytest.approx(9.9e8)
+
+
 def test_samples(small: Small) -> None:
     assert len(requests(small()).samples) == 0
     made = requests(small("requests.samples=4", "requests.beam=true"))
@@ -179,6 +185,22 @@ class TestTurns:
             requests(small("requests.session={kind: turns, turns: 50}", "engine.max_model_len=60")).prompt_tokens.max()
             == 55
         )
+
+    def test_where_the_engine_has_no_longest_sequence_the_models_counts(self, small: Small) -> None:
+        turn = small("requests.session={kind: turns, turns: 50}", "engine.max_model_len=null")
+        made = requests(turn, 0, 100)
+        assert (made.prompt_tokens + made.output_tokens).max() == 90
+        assert (requests(turn, 0, 60).prompt_tokens + requests(turn, 0, 60).output_tokens).max() == 60
+        given = requests(small("requests.session={kind: turns, turns: 50}", "engine.max_model_len=60"), 0, 1000)
+        assert given.prompt_tokens.max() == 55
+
+    def test_that_sessions_end_early_is_said(self, small: Small) -> None:
+        (note,) = requests(small("requests.session={kind: turns, turns: 50, max_tokens: 100}")).notes
+        assert note == "16 of 17 sessions end early: the next turn would make them longer than 100 tokens"
+        replies = "{kind: replies, share: 1, back: 1, max_tokens: 100}"
+        (note,) = requests(small(f"requests.session={replies}")).notes
+        assert note.startswith("16 of 100 requests start a new conversation: the old one would become longer than 100")
+        assert not requests(small("requests.session={kind: turns, turns: 5, max_tokens: 100}")).notes
 
     def test_an_open_loop_has_no_links(self, small: Small) -> None:
         closed, open_ = requests(small(CHAT)), requests(small(CHAT, "requests.session.loop=open"))

@@ -94,6 +94,9 @@ def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator) -> Reques
         if trace.on_bad_rows == "error":
             raise WorkloadError(*report)
         notes += [f"left out: {line}" for line in report]
+    broken = ~bad & ((rows.prompt_tokens % 1 != 0) | (rows.output_tokens % 1 != 0))
+    if broken.any():
+        notes.append(f"{_rows(int(broken.sum()))} with fractions of tokens rounded")
     empty = ~bad & ((np.rint(rows.prompt_tokens) < 1) | (np.rint(rows.output_tokens) < 1))
     if empty.any():
         notes.append(f"{_rows(int(empty.sum()))} without a prompt or output token left out")
