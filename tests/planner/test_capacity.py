@@ -15,8 +15,8 @@ import pytest
 from analysis.metrics import Observed
 from analysis.numbers import short
 from analysis.planner.capacities import fleet
+from analysis.planner.content import interval_parts
 from analysis.planner.observe import batches, load
-from analysis.planner.page import _parts
 from analysis.planner.tables import gpus
 from analysis.planner.words import capacity_findings
 from sim.cli import main
@@ -347,9 +347,9 @@ def test_what_sustains_nothing_serves_no_demand() -> None:
 
 def test_an_interval_of_a_share_ends_where_shares_do() -> None:
     wide = {"mean": 0.9, "low": -0.2, "high": 1.3}
-    assert _parts(wide, "%") == [0.9, 0.0, 1.0]
-    assert _parts(wide, "s") == [0.9, -0.2, 1.3]
-    assert _parts({"mean": None, "low": None, "high": None}, "%") == [None, None, None]
+    assert interval_parts(wide, "%") == [0.9, 0.0, 1.0]
+    assert interval_parts(wide, "s") == [0.9, -0.2, 1.3]
+    assert interval_parts({"mean": None, "low": None, "high": None}, "%") == [None, None, None]
 
 
 def test_an_interrupted_search_keeps_what_finished(

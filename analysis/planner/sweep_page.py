@@ -1,0 +1,67 @@
+"""The page of a sweep: curves over one key, heat maps over two, and a row a cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from analysis.planner.content import Content, drawn, legend, values_of
+from analysis.planner.reading import Planned
+from analysis.planner.sweeps import FIGURES
+from analysis.planner.tables import COLUMNS, interval, last_words
+from analysis.planner.words import sweep_findings
+
+
+def content(planned: Planned) -> Content:
+    """Lay a sweep out."""
+    cells, keys = planned.summary["cells"], planned.keys
+    labels = list(dict.fromkeys(cell["allocator"] for cell in cells))
+    points = len({cell["cell"] for cell in cells})
+    repeats = max(cell["n"] for cell in cells)
+    columns = [one for one in COLUMNS if any(cell["figures"][one[1]]["mean"] is not None for cell in cells)]
+    return Content(
+        "sweep.html.j2",
+        "sweep",
+        _facts(planned, labels),
+        sweep_findings(cells, planned.slo),
+        [
+            f"{points:,} points, {len(labels)} allocators" if len(labels) > 1 else f"{points:,} points",
+            f"{repeats} replications of each" if repeats > 1 else "one replication of each",
+            f"seed {planned.manifest['workload']['seed']}, the same random numbers everywhere",
+        ],
+        {
+            "keys": last_words(keys),
+            "repeated": repeats > 1,
+            "columns": [heading.replace("\n", " ") for heading, *_ in columns],
+            "rows": [
+                {
+                    "allocator": cell["allocator"],
+                    "settings": [cell["settings"][key] for key in keys],
+                    "figures": [interval(cell["figures"][name], scale) for _, name, scale in columns],
+                    "verdict": cell["verdict"],
+                    "front": cell["front"],
+                }
+                for cell in cells
+            ],
+        },
+    )
+
+
+def _facts(planned: Planned, labels: list[str]) -> dict[str, Any]:
+    cells, keys, values = planned.summary["cells"], planned.keys, values_of(planned)
+    figures = [one for one in FIGURES if any(cell["figures"][one[0]]["mean"] is not None for cell in cells)]
+    return {
+        "keys": [{"key": key, "values": values[key]} for key in keys],
+        "allocators": labels,
+        "figures": legend(figures),
+        "slo": planned.slo,
+        "cells": [
+            {
+                "allocator": labels.index(cell["allocator"]),
+                "at": [values[key].index(cell["settings"][key]) for key in keys],
+                "verdict": cell["verdict"],
+                "front": cell["front"],
+                "figures": drawn(cell["figures"], figures),
+            }
+            for cell in cells
+        ],
+    }
