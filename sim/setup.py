@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sim.captured import CapturedStep
     from workloads.allocator import AllocatorSpec
     from workloads.requests import Requests
-    from workloads.schema import Workload
+    from workloads.schema import Engine, Workload
 
 
 SLOWEST_S = 3600.0
@@ -172,59 +172,71 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
         UserError: one line for what is wrong and what would be right.
 
     """
-    model = workload.model.model_dump(exclude_none=True)
-    geometry = resolve_model(model, base or Path())
+    geometry = resolve_model(workload.model.model_dump(exclude_none=True), base or Path())
     device = resolve_device(workload.device.model_dump(exclude_none=True))
-    engine = workload.engine
-    coefficients = Coefficients()
-    captured: tuple[CapturedStep, ...] = ()
-    if workload.costs.calibration is not None:
-        path = find_calibration(workload.costs.calibration)
-        coefficients = load_coefficients(path)
-        if engine.attention == "flash" and geometry.window is None and not REPLAYED & workload.costs.factors.keys():
-            captured = load_captured(path, geometry, device)
-    coefficients = coefficients.changed(workload.costs.factors, "costs")
+    coefficients, captured = _step_times(workload, geometry, device)
     labels = label_all(workload.allocators)
     if wrong := faults(labels, workload.model_dump(mode="json")["expect"]):
         raise UserError("\n".join(wrong))
-    cases = []
-    for place, (label, spec) in enumerate(zip(labels, workload.allocators, strict=True)):
-        scheduler = spec.scheduler or engine.scheduler
-        try:
-            chunks = find_scheduler(scheduler).chunks
-        except PluginError as error:
-            raise UserError(str(error)) from error
-        chunked = chunks if engine.chunked_prefill is None else engine.chunked_prefill
-        max_model_len = engine.max_model_len or geometry.max_model_len
-        limits = Limits(
-            max_num_seqs=engine.max_num_seqs,
-            max_num_batched_tokens=engine.max_num_batched_tokens,
-            max_model_len=max_model_len,
-            chunked_prefill=chunked,
-            long_prefill_token_threshold=engine.long_prefill_token_threshold,
-            full_prompt_gate=engine.full_prompt_gate,
-            watermark=_watermark(scheduler, spec.kind) if engine.watermark is None else engine.watermark,
-        )
-        facts = facts_of(geometry)
-        try:
-            counted = measure(spec.kind, spec.options, facts)
-        except (AllocatorError, ValueError) as error:
-            raise UserError(f"allocators: {label}: {error}") from error
-        if spec.preemption == "swap" and find(spec.kind).swap_out_group is Allocator.swap_out_group:
-            raise UserError(f"allocators.{place}.preemption: {spec.kind} cannot swap: what it preempts is recomputed")
-        pool = make_pool(
-            geometry,
-            device,
-            counted,
-            utilization=engine.gpu_memory_utilization,
-            max_num_batched_tokens=engine.max_num_batched_tokens,
-            max_num_seqs=engine.max_num_seqs,
-            activation_factor=engine.activation_factor,
-        )
-        facts["host_blocks"] = int(engine.swap_space_gib * GIB) // pool.block_bytes
-        preemption = spec.preemption or engine.preemption
-        cases.append(Case(label, spec, scheduler, preemption, limits, pool, facts))
-    return Setup(workload, geometry, device, coefficients, tuple(cases), captured)
+    named = enumerate(zip(labels, workload.allocators, strict=True))
+    cases = tuple(_case(workload.engine, geometry, device, place, label, spec) for place, (label, spec) in named)
+    return Setup(workload, geometry, device, coefficients, cases, captured)
+
+
+def _step_times(
+    workload: Workload, geometry: Geometry, device: Device
+) -> tuple[Coefficients, tuple[CapturedStep, ...]]:
+    """Return what step times are computed from, and those that were measured; the file's own factors override both."""
+    costs = workload.costs
+    if costs.calibration is None:
+        return Coefficients().changed(costs.factors, "costs"), ()
+    path = find_calibration(costs.calibration)
+    coefficients = load_coefficients(path)
+    measured: tuple[CapturedStep, ...] = ()
+    if workload.engine.attention == "flash" and geometry.window is None and not REPLAYED & costs.factors.keys():
+        measured = load_captured(path, geometry, device)
+    return coefficients.changed(costs.factors, "costs"), measured
+
+
+def _case(engine: Engine, geometry: Geometry, device: Device, place: int, label: str, spec: AllocatorSpec) -> Case:
+    """Resolve one allocator of the file, the one at `place`: its scheduler, limits and pool."""
+    scheduler = spec.scheduler or engine.scheduler
+    limits = _limits(engine, geometry, scheduler, spec.kind)
+    facts = facts_of(geometry)
+    try:
+        counted = measure(spec.kind, spec.options, facts)
+    except (AllocatorError, ValueError) as error:
+        raise UserError(f"allocators: {label}: {error}") from error
+    if spec.preemption == "swap" and find(spec.kind).swap_out_group is Allocator.swap_out_group:
+        raise UserError(f"allocators.{place}.preemption: {spec.kind} cannot swap: what it preempts is recomputed")
+    pool = make_pool(
+        geometry,
+        device,
+        counted,
+        utilization=engine.gpu_memory_utilization,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        max_num_seqs=engine.max_num_seqs,
+        activation_factor=engine.activation_factor,
+    )
+    facts["host_blocks"] = int(engine.swap_space_gib * GIB) // pool.block_bytes
+    return Case(label, spec, scheduler, spec.preemption or engine.preemption, limits, pool, facts)
+
+
+def _limits(engine: Engine, geometry: Geometry, scheduler: str, kind: str) -> Limits:
+    """Return the engine's limits, with the defaults of a scheduler where the file says nothing."""
+    try:
+        chunks = find_scheduler(scheduler).chunks
+    except PluginError as error:
+        raise UserError(str(error)) from error
+    return Limits(
+        max_num_seqs=engine.max_num_seqs,
+        max_num_batched_tokens=engine.max_num_batched_tokens,
+        max_model_len=engine.max_model_len or geometry.max_model_len,
+        chunked_prefill=chunks if engine.chunked_prefill is None else engine.chunked_prefill,
+        long_prefill_token_threshold=engine.long_prefill_token_threshold,
+        full_prompt_gate=engine.full_prompt_gate,
+        watermark=_watermark(scheduler, kind) if engine.watermark is None else engine.watermark,
+    )
 
 
 def _watermark(scheduler: str, kind: str) -> float:

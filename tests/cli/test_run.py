@@ -103,7 +103,7 @@ def test_what_was_assumed_and_cut_stands_under_the_tables(workload: Path, capsys
     assert "read as csv: " in out
     page = Path("x/report.html").read_text(encoding="utf-8")
     assert "outputs cut short" in page
-    assert "Taken for granted: model type llama9 is not listed" in page
+    assert "Assumed: model type llama9 is not listed" in page
 
 
 def test_hits_and_the_slo_have_a_column_where_there_are_any(workload: Path, capsys: Capture) -> None:
