@@ -108,6 +108,8 @@ class Geometry(NamedTuple):
     kv_dtype: str
     bytes_per_token: int
     weight_bytes: int
+    max_model_len: int
+    """Longest sequence it is made for, tokens."""
     tokens: Mapping[str, int]
     """Token slots that fit, by device; 0 where not even the weights do."""
 

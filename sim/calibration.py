@@ -165,11 +165,16 @@ def load_coefficients(path: Path) -> Coefficients:
 def load_origin(path: Path) -> Origin:
     """Read where a calibration was measured.  Raises UserError."""
     content = _read(path)
-    return Origin(_described(content), str(content.get("measured_on", "")), str(content.get("model", "")))
+    return Origin(
+        described(content.get("device"), content.get("peaks")),
+        str(content.get("measured_on", "")),
+        str(content.get("model", "")),
+    )
 
 
-def _described(content: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(content.get("peaks") or {"name": content.get("device")})
+def described(device: str | None, peaks: Mapping[str, float] | None) -> dict[str, Any]:
+    """Describe the device of a calibration as a workload does: by its measured peaks, else by its shipped name."""
+    return dict(peaks or {"name": device})
 
 
 def load_captured(path: Path, geometry: Geometry, device: Device) -> tuple[CapturedStep, ...]:
@@ -182,7 +187,7 @@ def load_captured(path: Path, geometry: Geometry, device: Device) -> tuple[Captu
     served = geometry.name, geometry.model.dtype, geometry.kv_dtype, geometry.parameters, geometry.tensor_parallel
     if measured != served:
         return ()
-    where = resolve_device(_described(content))
+    where = resolve_device(described(content.get("device"), content.get("peaks")))
     return steps if (where.bandwidth, where.flops) == (device.bandwidth, device.flops) else ()
 
 

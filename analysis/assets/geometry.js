@@ -13,12 +13,12 @@ function drawModels() {
   rows.sort((one, other) => one.bytes_per_token - other.bytes_per_token);
   const most = Math.max(...models.map((row) => row.bytes_per_token));
   body.replaceChildren(...rows.map((row) => {
-    const tokens = row.tokens[view.device], batch = Math.floor(tokens / view.length);
+    const tokens = row.tokens[view.device], batch = view.length > row.max_model_len ? `context ${many(row.max_model_len)}` : many(Math.floor(tokens / view.length));
     const bar = el("div", { className: "scale" }, el("i", { style: `width:${(100 * row.bytes_per_token) / most}%` }));
     const none = `${gib(row.weight_bytes)} GiB of weights do not fit`;
     return el("tr", {}, el("th", { scope: "row" }, el("span", { className: "name" }, row.model), el("small", {}, `${row.attention}, K/V in ${row.kv_dtype}`)),
       el("td", { className: "scaled" }, bar), el("td", { className: "n" }, kib(row.bytes_per_token)),
-      ...(tokens ? [el("td", { className: "n" }, many(tokens)), el("td", { className: "n" }, many(batch))] : [el("td", { className: "none", colSpan: 2 }, none)]));
+      ...(tokens ? [el("td", { className: "n" }, many(tokens)), el("td", { className: "n" }, batch)] : [el("td", { className: "none", colSpan: 2 }, none)]));
   }));
   const labels = ["", "", "KiB a token", "tokens that fit", "batch that fits"];
   for (const cell of body.querySelectorAll("td.n")) cell.setAttribute("data-head", labels[cell.cellIndex]);

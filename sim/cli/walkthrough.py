@@ -70,6 +70,7 @@ def geometries() -> Iterator[Geometry]:
                     kv_dtype,
                     geometry.kv_bytes_per_token,
                     geometry.weight_bytes,
+                    geometry.max_model_len,
                     {device.name: _slots(geometry, device) for device in shipped_devices().values()},
                 )
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sim.calibration import SECONDS, Calibration, Point
+from sim.calibration import SECONDS, Calibration, Point, described
 from sim.decode.device import demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.grid import Extent, block_scenes, separate_scenes
@@ -127,7 +127,7 @@ def calibrate(
 
 def fit_again(calibration: Calibration) -> Calibration:
     """Fit the measurements of a calibration anew: after the cost model has changed, say."""
-    device = resolve_device(dict(calibration.peaks) or {"name": calibration.device})
+    device = resolve_device(described(calibration.device, calibration.peaks))
     geometry = resolve_model({"name": calibration.model, "dtype": calibration.dtype})
     before = calibration.coefficients
     tokens, captured = before.captured_tokens, calibration.captured

@@ -76,6 +76,7 @@ def test_the_table_tells_what_fits_on_the_device_chosen(opened: Opened, walk: Pa
     row = page.get_by_role("row", name="llama-2-7b")
     assert "512" in row.inner_text()
     before = row.inner_text()
+    assert "context 1,024" in page.get_by_role("row", name="gpt2").inner_text()  # of 2,048 tokens none is made for
     page.locator("#length").select_option("8192")
     assert row.inner_text() != before
     page.locator("#format").select_option("fp8")
