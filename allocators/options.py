@@ -87,8 +87,15 @@ def meant(word: object, known: Iterable[object]) -> str:
 
     names = {str(name).lower(): str(name) for name in known}
     asked = str(word).lower()
-    near = [name for name in names if asked and name.startswith(asked)] or get_close_matches(asked, names, n=1)
+    begun = _letters(asked)
+    near = [name for name in names if begun and _letters(name).startswith(begun)]
+    near = near or get_close_matches(asked, names, n=1)
     return f" (did you mean {' or '.join(names[name] for name in near[:3])}?)" if near else ""
+
+
+def _letters(word: str) -> str:
+    """Leave out what people write differently: `llama3` begins `llama-3.1-8b`."""
+    return "".join(filter(str.isalnum, word))
 
 
 def resolve(

@@ -174,7 +174,7 @@ def load_origin(path: Path) -> Origin:
 
 def described(device: str | None, peaks: Mapping[str, float] | None) -> dict[str, Any]:
     """Describe the device of a calibration as a workload does: by its measured peaks, else by its shipped name."""
-    return dict(peaks or {"name": device})
+    return dict(peaks) if peaks else {"name": device}
 
 
 def load_captured(path: Path, geometry: Geometry, device: Device) -> tuple[CapturedStep, ...]:

@@ -16,6 +16,8 @@ GIB = 2**30
 DEVICES = Path(__file__).parent / "data" / "devices.toml"
 MOST = 1e9
 """No device has so many GiB, TB/s or TFLOP/s."""
+FAR = 10
+"""Times the most of all shipped devices, beyond which a figure looks like a slip of the unit."""
 NEEDED = ("memory_gib", "bandwidth_tbps", "bf16_tflops")
 """What a device without a shipped name must say."""
 
@@ -43,6 +45,20 @@ class Device:
     def peak(self, dtype: str) -> float:
         """Dense floating-point operations a second for `dtype`; bf16's rate where there is no unit for it."""
         return self.flops.get(dtype, self.flops["bf16"])
+
+    def doubts(self) -> list[str]:
+        """Say which figures are so far above those of all shipped GPUs that another unit may be meant."""
+        shipped = shipped_devices().values()
+        figures = {
+            "memory_gib": (self.memory_bytes / GIB, max(one.memory_bytes for one in shipped) / GIB),
+            "bandwidth_tbps": (self.bandwidth / 1e12, max(one.bandwidth for one in shipped) / 1e12),
+            "bf16_tflops": (self.peak("bf16") / 1e12, max(one.peak("bf16") for one in shipped) / 1e12),
+        }
+        return [
+            f"device: {key} {given:,.10g} is {given / most:,.0f} times that of any GPU listed: look at its unit"
+            for key, (given, most) in figures.items()
+            if given > FAR * most
+        ]
 
     def explain(self) -> list[tuple[str, str]]:
         """What is assumed of the device, as (what, how much) rows."""

@@ -113,10 +113,18 @@ class Setup:
     @property
     def notes(self) -> list[str]:
         """What a reader of the results must know of the settings."""
-        asked, known = self.cases[0].limits.max_model_len, self.geometry.max_model_len
-        if asked <= known:
-            return []
-        return [f"max_model_len {asked:,} is more than the {known:,} tokens that {self.geometry.name} is made for"]
+        found = self.device.doubts()
+        asked, known, model = self.cases[0].limits.max_model_len, self.geometry.max_model_len, self.geometry.model
+        if asked > known:
+            found.append(
+                f"max_model_len {asked:,} is more than the {known:,} tokens that {self.geometry.name} is made for"
+            )
+        if "fp32" in {model.dtype, model.compute_dtype} - self.device.flops.keys():
+            found.append(
+                f"{self.geometry.name} is fp32 and {self.device.name} has no fp32_tflops: its bf16 rate is assumed, "
+                "which GPUs reach a half to a sixteenth of in fp32"
+            )
+        return found
 
     def cost(self, allocator: Allocator) -> CostModel:
         """Make the cost model of this model on this device, reading K/V where `allocator` puts it.

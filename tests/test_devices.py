@@ -6,6 +6,8 @@ import pytest
 
 from sim.devices import CHANGES, GIB, Device, resolve_device, shipped_devices
 from sim.errors import UserError
+from sim.setup import prepare
+from workloads.loader import load
 from workloads.schema import Device as WorkloadDevice
 
 DATASHEETS = [
@@ -75,6 +77,23 @@ def test_a_device_may_be_described() -> None:
         source=device.source,
     )
     assert ("GPU memory", "32.00 GiB") in device.explain()
+
+
+def test_a_figure_in_another_unit_is_doubted() -> None:
+    in_gb_a_second = resolve_device({"memory_gib": 80, "bandwidth_tbps": 2000, "bf16_tflops": 312})
+    assert in_gb_a_second.doubts() == [
+        "device: bandwidth_tbps 2,000 is 377 times that of any GPU listed: look at its unit"
+    ]
+    assert not any(device.doubts() for device in shipped_devices().values())
+
+
+def test_the_rate_that_fp32_is_assumed_to_have_is_told() -> None:
+    device = "device={memory_gib: 80, bandwidth_tbps: 2, bf16_tflops: 312%s}"
+    (note,) = prepare(load("quickstart", ["model={name: gpt2, dtype: fp32}", "engine={}", device % ""])).notes
+    assert note.startswith("gpt2 is fp32 and custom has no fp32_tflops: its bf16 rate is assumed, which GPUs reach a")
+    given = ["model={name: gpt2, dtype: fp32}", "engine={}", device % ", fp32_tflops: 19.5"]
+    assert not prepare(load("quickstart", given)).notes
+    assert not prepare(load("quickstart", ["model=gpt2", "engine={}", device % ""])).notes
 
 
 @pytest.mark.parametrize(

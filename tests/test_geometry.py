@@ -423,6 +423,7 @@ def test_a_bad_config_gets_one_line(tmp_path: Path, values: object, words: str) 
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
+        ("llama3", "(did you mean llama-3.1-70b or llama-3.1-8b or llama-3.2-1b?)"),
         ("llama-3.1-8", "'llama-3.1-8' is neither shipped nor the path of a config.json (did you mean llama-3.1-8b?)"),
         ("./no/config.json", "no/config.json does not exist"),
         ({}, "name is missing"),

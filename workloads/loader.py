@@ -214,8 +214,9 @@ def _words(listed: str) -> list[str]:
 
 
 def _meant_key(loc: tuple[Step, ...]) -> str:
-    """Guess which key was meant: one of the same block, or one of the same name in another block."""
-    near = meant(loc[-1], _known_keys(loc[:-1]))
+    """Guess which key was meant, of the same block or of that name in another one; else say what there is."""
+    known = _known_keys(loc[:-1])
+    near = meant(loc[-1], known)
     if near:
         return near
     places = [
@@ -223,7 +224,7 @@ def _meant_key(loc: tuple[Step, ...]) -> str:
         for name, field in Workload.model_fields.items()
         if any(loc[-1] in block.model_fields for block in _blocks(field.annotation))
     ]
-    return f" (did you mean {' or '.join(places)}?)" if places else ""
+    return f" (did you mean {' or '.join(places)}?)" if places else f"; known: {', '.join(dict.fromkeys(known))}"
 
 
 def _known_keys(loc: tuple[Step, ...]) -> list[str]:

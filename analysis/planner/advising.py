@@ -83,8 +83,9 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
             text = f"On replications that had no part in the choice: {_bought(again)}"
             said.append(Finding("advice" if again["tells"] == "better" else "warning", text.strip()))
         elif summary["basis"] == "requests":
+            alike = "Nothing was repeated" if summary["drawn"] else "A trace is the same every time"
             text = (
-                "A trace is the same every time, so this choice could not be checked on other requests: "
+                f"{alike}, so this choice could not be checked on other requests: "
                 "the best of many looks a little better than it is."
             )
             said.append(Finding("warning", text))

@@ -26,7 +26,7 @@ def content(planned: Planned) -> Content:
         [
             aims(planned),
             f"{repeats} replications, the same random numbers at every rate" if repeats > 1 else "one replication",
-            resolution(summary),
+            *filter(None, [resolution(summary)]),
         ],
         {
             "keys": last_words(keys),

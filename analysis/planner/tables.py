@@ -36,7 +36,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     cells = summary["cells"]
     shown = cells if len(cells) <= MOST else [cell for cell in cells if cell["front"]][:MOST]
     columns = [column for column in COLUMNS if any(cell["figures"][column[1]]["mean"] is not None for cell in cells)]
-    said = ["*: no other row has more requests a second, less latency and less memory held"]
+    said = ["*: no other row has more requests a second, less latency and less memory held; held: at most, at a time"]
     if len(shown) < len(cells):
         said = [f"{len(shown)} of {len(cells)} rows: those that no other one beats; results.parquet has all"]
     made = plain("Sweep", "\n".join([*said, "req/s: finished, over the whole run with its beginning and end"]))
@@ -61,10 +61,9 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     made = plain(f"Highest sustained rate with {aims}, {summary['unit']}")
     said = []
     if repeated:
-        said += [
-            "±: 95 % interval over replications; a ratio is of pairs of replications",
-            f"{resolution(summary)}, which intervals do not count",
-        ]
+        said.append("±: 95 % interval over replications; a ratio is of pairs of replications")
+        if near := resolution(summary):
+            said.append(f"{near}, which intervals do not count")
     if demand := summary.get("demand"):
         said.append(FLEET)
     made.caption = "\n".join(said) or None
@@ -93,14 +92,17 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
 
 
 def resolution(summary: Mapping[str, Any]) -> str:
-    """Say how near a search comes: the gap between the rate it sustains and the next one that it does not."""
+    """Say how near a search comes: the gap between the rate it sustains and the next one that it does not.
+
+    Nothing where no search has found both.
+    """
     gaps = [
         one["not_sustained"] / one["sustained"] - 1
         for answer in summary["answers"]
         for one in answer["searches"]
         if one["sustained"] and one["not_sustained"]
     ]
-    return f"rates are tried {100 * max(gaps, default=0):.1f} % apart"
+    return f"rates are tried {100 * max(gaps):.1f} % apart" if gaps else ""
 
 
 def sustained(answer: Mapping[str, Any]) -> str:

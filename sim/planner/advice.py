@@ -216,6 +216,7 @@ def advise(
         "slo": [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
         "own_slo": base.workload.slo.model_dump(exclude_none=True),
         "repeats": ask.repeats,
+        "drawn": source.drawn,
         "basis": tried[0].against.basis if tried else "requests",
         "limits": what,
         "before": _told(ask, Tried((), before, effect(before, before))),

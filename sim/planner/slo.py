@@ -94,7 +94,10 @@ def _read(setting: str) -> Objective:
     except ValueError:
         limit = math.nan
     if not equals or not 0 < limit < math.inf:
-        raise UserError(f"--slo {setting}: write it as figure=limit, such as ttft_s.p99=1.0 or goodput=0.9")
+        raise UserError(
+            f"--slo {setting}: write it as figure=limit, such as ttft_s.p99=1.0 or goodput=0.9; "
+            "a limit is a number above 0, of seconds where it is a time"
+        )
     head, dot, part = name.partition(".")
     if head not in (*FIGURES, GOODPUT):
         known = ", ".join((*FIGURES, GOODPUT))

@@ -239,6 +239,10 @@ def test_the_command_says_what_limits_and_what_helps(
     assert half["figures"]["good"]["mean"] == pytest.approx(np.mean(shares))
     assert Path("x/report.html").is_file()
     assert main(["report", "x", "--json"]) == 0
+    capsys.readouterr()
+    assert main(["advise", "memory.yaml", "--repeat", "1", "--budget", "6", "--quiet", "--out", "once"]) == 0
+    once = " ".join(capsys.readouterr().out.split())
+    assert "Nothing was repeated, so this choice could not be checked on other requests" in once
 
 
 def test_a_budget_that_leaves_nothing_to_try_is_no_advice_to_change_nothing(

@@ -142,6 +142,8 @@ def test_unknown_names_and_contents(tmp_path: Path) -> None:
         WorkloadError, match=r"unknown trace format azur \(did you mean azure\?\); known: parquet, azure"
     ):
         find("azur")
+    with pytest.raises(WorkloadError, match=r"of no known format .*; it is not text\."):
+        load(tmp_path, bytes(range(128, 256)))
     with pytest.raises(WorkloadError, match=r"of no known format .* it begins 'a,b'"):
         load(tmp_path, "a,b\n1,2\n")
     with pytest.raises(WorkloadError, match="the file is empty"):

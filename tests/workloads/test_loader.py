@@ -76,7 +76,10 @@ def test_what_is_loaded_cannot_be_changed(small: Small) -> None:
         ("slo: &a [*a]", "w.yaml:6:6: an alias must not refer to what holds it"),
         ("slo: {", "w.yaml:7:1: not valid YAML: expected the node content, but found '<stream end>'"),
         ("? [1, 2]\n: 3", "w.yaml:6:3: a key must be a word"),
-        ("wat: 3", "w.yaml:6:1: wat: unknown key"),
+        (
+            "wat: 3",
+            "w.yaml:6:1: wat: unknown key; known: name, seed, model, device, engine, requests, allocators, slo, repeat, horizon_s, telemetry, costs, expect, sustained, variants, remarks",  # noqa: E501
+        ),
         ("arrivals: 3", "w.yaml:6:1: arrivals: unknown key (did you mean requests.arrivals?)"),
         ("max_num_seqs: 3", "w.yaml:6:1: max_num_seqs: unknown key (did you mean engine.max_num_seqs?)"),
         (

@@ -63,8 +63,9 @@ def detect(file: TraceFile) -> Format:
         return CSV  # which says what it lacks
     names = ", ".join(FORMATS)
     begins = file.head.lstrip().split("\n", 1)[0][:80]
+    told = "it is not text" if "\ufffd" in begins else f"it begins {begins!r}"
     raise WorkloadError(
-        f"{file.name}: of no known format ({names}); it begins {begins!r}. A CSV of one's own has a line of names "
+        f"{file.name}: of no known format ({names}); {told}. A CSV of one's own has a line of names "
         "first: arrival_s, prompt_tokens, output_tokens"
     )
 
