@@ -1,8 +1,9 @@
 """The block map: who owns which block, sampled at instants and kept as runs of blocks alike.
 
 A run may last any time, so the number of snapshots is bounded: when there are too many, every second
-one is dropped and the interval between them doubles.  Who wants all of them, one after every step, gets them
-written as they come.
+one is dropped and the interval between them doubles.  So most are taken for nothing, and a snapshot is no
+more than what the rows list; the runs follow from that when they are handed on.  Who wants all of them, one
+after every step, gets them written as they come.
 """
 
 from __future__ import annotations
@@ -15,17 +16,16 @@ import numpy.typing as npt
 from allocators.leap import spread
 
 if TYPE_CHECKING:
-    from allocators.base import Allocator
     from sim.engine.serving import Serving
     from sim.engine.telemetry import Sink
 
     Ints = npt.NDArray[np.int64]
     Runs = npt.NDArray[np.int32]
 
-MOST_RUNS = 1_000_000
-"""Runs of blocks that the snapshots of one run hold in all (20 bytes each)."""
+MOST_BLOCKS = 1_000_000
+"""Blocks that the snapshots of one run list in all; there are not more runs of them than that (20 bytes each)."""
 AT_ONCE = 1 << 16
-"""Runs of blocks after which snapshots are handed on, where all of them are wanted."""
+"""Blocks listed after which snapshots are handed on, where all of them are wanted."""
 NOBODY, CACHE = -2, -1
 """Owners of blocks that are free, and of those that are kept for reuse."""
 
@@ -45,113 +45,128 @@ class BlockLog:
         self._sink = sink
         self._instants = instants
         self._interval = first_interval
-        self._snapshots: list[tuple[int, Runs]] = []
-        self._runs = 0
-        """Runs of blocks in all snapshots."""
+        self._snapshots: list[tuple[int, Snapshot]] = []
+        self._listed = 0
+        """Blocks that all snapshots list."""
         self.due: int | float = float("inf") if instants == 0 else 0
         """Next instant at which a snapshot is wanted; 0 for any."""
 
     def take(self, now: int, serving: Serving) -> None:
         """Take a snapshot of the block map."""
-        runs = block_runs(serving)
-        self._snapshots.append((now, runs))
-        self._runs += runs.shape[1]
+        snapshot = Snapshot(serving)
+        self._snapshots.append((now, snapshot))
+        self._listed += snapshot.size
         if self._instants is None:
-            if self._runs > AT_ONCE:
+            if self._listed > AT_ONCE:
                 self.flush()
             return
-        while len(self._snapshots) > self._instants or (len(self._snapshots) > 1 and self._runs > MOST_RUNS):
+        while len(self._snapshots) > self._instants or (len(self._snapshots) > 1 and self._listed > MOST_BLOCKS):
             self._snapshots = self._snapshots[::2]
-            self._runs = sum(runs.shape[1] for _, runs in self._snapshots)
+            self._listed = sum(snapshot.size for _, snapshot in self._snapshots)
             self._interval *= 2
         self.due = now + self._interval
 
     def flush(self) -> None:
         """Hand the snapshots to the sink."""
-        times, sizes = [now / 1e9 for now, _ in self._snapshots], [runs.shape[1] for _, runs in self._snapshots]
-        joined = np.concatenate([np.zeros((5, 0), np.int32), *(runs for _, runs in self._snapshots)], axis=1)
+        times, runs = [now / 1e9 for now, _ in self._snapshots], [snapshot.runs() for _, snapshot in self._snapshots]
+        sizes = [each.shape[1] for each in runs]
+        joined = np.concatenate([np.zeros((5, 0), np.int32), *runs], axis=1)
         columns: dict[str, object] = {"time_s": np.repeat(np.array(times, np.float64), sizes)}
         columns |= dict(zip(("block", "count", "request_id", "references", "slack"), joined, strict=True))
         self._sink.write("blocks", columns)
-        self._snapshots, self._runs = [], 0
+        self._snapshots, self._listed = [], 0
 
 
-def block_runs(serving: Serving) -> Runs:
-    """Describe the block map: int32[5, runs] of first block, blocks, owner, references, empty slots."""
-    allocator = serving.allocator
-    rows, lengths, owners = _held(serving)
-    counts = allocator.table.count[rows]
-    extents = allocator.extents(rows)
-    if extents is not None:
-        return _of_spans(allocator, rows, lengths, owners, extents).astype(np.int32)
-    blocks = _listed(allocator, rows, counts)
-    padded, padding = allocator.padding()
-    cached = allocator.cached_blocks()
-    last = max(int(each.max(initial=0)) for each in (blocks, padding, cached))
+class Snapshot:
+    """What rows list at an instant, copied: the block map follows from it."""
 
-    owner = np.full(last + 2, NOBODY, np.int32)  # who comes after the last one owns nothing, as does the null block
-    owner[cached] = CACHE
-    owner[blocks] = np.repeat(owners.astype(np.int32), counts)
-    references = np.bincount(blocks, minlength=last + 2)
-    if len(padding):
-        owners_of = np.full(len(allocator.table.count), NOBODY, np.int32)
-        owners_of[rows] = owners
-        owner[padding] = owners_of[padded]
-    owner[0], references[0] = NOBODY, 0  # the null block stands where a window has left one behind
-    ends = ((owner[1:] != owner[:-1]) | (references[1:] != references[:-1])).nonzero()[0]
-    before, after = owner.take(ends), owner.take(ends + 1)
-    start = ends.take((after != NOBODY).nonzero()[0]) + 1  # quicker than a mask
-    where, empty = _partly_empty(allocator, rows, counts, lengths, shared=int(references.max()) > 1)
-    slack = np.zeros(len(start), np.int64)
-    np.add.at(slack, start.searchsorted(where, "right") - 1, empty)
-    np.add.at(slack, start.searchsorted(padding, "right") - 1, allocator.block_size)
-    runs = np.empty((5, len(start)), np.int32)
-    runs[0], runs[1] = start, ends.take((before != NOBODY).nonzero()[0]) + 1 - start
-    runs[2], runs[3], runs[4] = owner.take(start), references.take(start), slack
-    return runs
+    def __init__(self, serving: Serving) -> None:
+        """Copy what is listed now."""
+        self._allocator = allocator = serving.allocator
+        self._rows, self._lengths, self._owners = rows, _, _ = _held(serving)
+        self._counts = counts = allocator.table.count[rows]
+        self._extents = allocator.extents(rows)
+        """Blocks of the span that each row is; None if rows list blocks that lie anywhere."""
+        cells = allocator.table.blocks
+        if self._extents is not None:
+            self._blocks, self.size = cells[rows, 0], 2 * len(rows)
+            return
+        self._blocks = _listed(cells, rows, counts)
+        """int32: the first of each span, or those of one row after those of the other."""
+        self._padded, self._padding = allocator.padding()
+        self._cached = allocator.cached_blocks().astype(np.int32)
+        self.size = len(self._blocks) + len(self._padding) + len(self._cached)
+        """Blocks listed, of a span only where it begins and where its padding does."""
+
+    def runs(self) -> Runs:
+        """Describe the block map: int32[5, runs] of first block, blocks, owner, references, empty slots."""
+        if self._extents is not None:
+            return self._of_spans(self._extents).astype(np.int32)
+        blocks, padding, cached, counts = self._blocks.astype(np.int64), self._padding, self._cached, self._counts
+        last = max(int(each.max(initial=0)) for each in (blocks, padding, cached))
+
+        owner = np.full(last + 2, NOBODY, np.int32)  # who comes after the last one owns nothing, as does the null block
+        owner[cached] = CACHE
+        owner[blocks] = np.repeat(self._owners.astype(np.int32), counts)
+        references = np.bincount(blocks, minlength=last + 2)
+        if len(padding):
+            owners_of = np.full(int(self._padded.max()) + 1, NOBODY, np.int32)
+            owners_of[self._rows] = self._owners
+            owner[padding] = owners_of[self._padded]
+        owner[0], references[0] = NOBODY, 0  # the null block stands where a window has left one behind
+        ends = ((owner[1:] != owner[:-1]) | (references[1:] != references[:-1])).nonzero()[0]
+        before, after = owner.take(ends), owner.take(ends + 1)
+        start = ends.take((after != NOBODY).nonzero()[0]) + 1  # quicker than a mask
+        where, empty = self._partly_empty(blocks, shared=int(references.max()) > 1)
+        slack = np.zeros(len(start), np.int64)
+        np.add.at(slack, start.searchsorted(where, "right") - 1, empty)
+        np.add.at(slack, start.searchsorted(padding, "right") - 1, self._allocator.block_size)
+        runs = np.empty((5, len(start)), np.int32)
+        runs[0], runs[1] = start, ends.take((before != NOBODY).nonzero()[0]) + 1 - start
+        runs[2], runs[3], runs[4] = owner.take(start), references.take(start), slack
+        return runs
+
+    def _partly_empty(self, listed: Ints, *, shared: bool) -> tuple[Ints, Ints]:
+        """Find blocks of rows that are not full, each once, and their empty slots; some may be `shared` by rows."""
+        columns, size = self._allocator.columns, self._allocator.block_size
+        counts, lengths = self._counts, self._lengths
+        first = np.minimum(lengths // size, counts) if columns.even else np.zeros_like(counts)
+        who, place = spread(counts - first)
+        place += first[who]
+        blocks = listed[(counts.cumsum() - counts)[who] + place]
+        empty = size - columns.filled_at(place, lengths[who], size)
+        if shared:  # whoever comes last says how full a block is
+            slots = np.zeros(self._allocator.num_blocks + 1, np.int64)
+            slots[blocks] = empty
+            blocks = slots.nonzero()[0]
+            empty = slots[blocks]
+        partly = ((empty > 0) & (blocks > 0)).nonzero()[0]
+        return blocks[partly], empty[partly]
+
+    def _of_spans(self, extents: Ints) -> Ints:
+        """Do `runs` where every row is one span of blocks, from row to row and not from block to block."""
+        size, first, counts, owners = self._allocator.block_size, self._blocks, self._counts, self._owners
+        more = extents - counts
+        held = np.stack([first, counts, owners, np.ones_like(counts), np.maximum(counts * size - self._lengths, 0)])
+        padding = np.stack([first + counts, more, owners, np.zeros_like(counts), more * size])
+        runs = np.concatenate([held, padding], axis=1)
+        runs = runs[:, runs[1] > 0]
+        runs = runs[:, runs[0].argsort()]
+        begin, count, owner, references, _ = runs
+        joins = (begin[:-1] + count[:-1] == begin[1:]) & (owner[:-1] == owner[1:]) & (references[:-1] == references[1:])
+        heads = np.flatnonzero(np.append(True, ~joins)[: runs.shape[1]])
+        found = runs[:, heads]
+        if len(heads):
+            found[[1, 4]] = np.add.reduceat(runs[[1, 4]], heads, axis=1)
+        return found
 
 
-def _listed(allocator: Allocator, rows: Ints, counts: Ints) -> Ints:
-    """Blocks of rows, those of one after those of the other."""
-    cells, upto = allocator.table.blocks, counts.cumsum()
+def _listed(cells: Runs, rows: Ints, counts: Ints) -> Runs:
+    """Copy the blocks of rows, those of one after those of the other."""
+    upto = counts.cumsum()
     place = np.repeat(rows * cells.shape[1] - upto + counts, counts)
     place += np.arange(len(place))
-    return cells.reshape(-1).take(place).astype(np.int64)
-
-
-def _partly_empty(allocator: Allocator, rows: Ints, counts: Ints, lengths: Ints, *, shared: bool) -> tuple[Ints, Ints]:
-    """Find blocks of rows that are not full, each once, and their empty slots; some may be `shared` by rows."""
-    table, size = allocator.table, allocator.block_size
-    first = np.minimum(lengths // size, counts) if allocator.columns.even else np.zeros_like(counts)
-    who, place = spread(counts - first)
-    place += first[who]
-    blocks = table.blocks[rows[who], place].astype(np.int64)
-    empty = size - allocator.columns.filled_at(place, lengths[who], size)
-    if shared:  # whoever comes last says how full a block is
-        slots = np.zeros(allocator.num_blocks + 1, np.int64)
-        slots[blocks] = empty
-        blocks = slots.nonzero()[0]
-        empty = slots[blocks]
-    partly = ((empty > 0) & (blocks > 0)).nonzero()[0]
-    return blocks[partly], empty[partly]
-
-
-def _of_spans(allocator: Allocator, rows: Ints, lengths: Ints, owners: Ints, extents: Ints) -> Ints:
-    """Do `block_runs` where every row is one span of blocks, from row to row and not from block to block."""
-    size, first, counts = allocator.block_size, allocator.table.blocks[rows, 0], allocator.table.count[rows]
-    more = extents - counts
-    held = np.stack([first, counts, owners, np.ones_like(counts), np.maximum(counts * size - lengths, 0)])
-    padding = np.stack([first + counts, more, owners, np.zeros_like(counts), more * size])
-    runs = np.concatenate([held, padding], axis=1)
-    runs = runs[:, runs[1] > 0]
-    runs = runs[:, runs[0].argsort()]
-    begin, count, owner, references, _ = runs
-    joins = (begin[:-1] + count[:-1] == begin[1:]) & (owner[:-1] == owner[1:]) & (references[:-1] == references[1:])
-    heads = np.flatnonzero(np.append(True, ~joins)[: runs.shape[1]])
-    found = runs[:, heads]
-    if len(heads):
-        found[[1, 4]] = np.add.reduceat(runs[[1, 4]], heads, axis=1)
-    return found
+    return cells.reshape(-1).take(place)
 
 
 def _held(serving: Serving) -> tuple[Ints, Ints, Ints]:

@@ -62,6 +62,20 @@ def test_the_block_map_is_whole_sampled_or_not_there_as_asked(workload: Path, mo
     assert [run["metrics"] for run in _runs("whole")] == [run["metrics"] for run in _runs("off")]
 
 
+def test_sampled_block_maps_list_no_more_blocks_than_there_is_memory_for(
+    workload: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for most in (1_000_000, 400):
+        monkeypatch.setattr("sim.engine.blockmap.MOST_BLOCKS", most)
+        assert main(["run", str(workload), "--out", str(most), "--quiet"]) == 0
+        blocks = pq.read_table(Path(str(most), "paged", "blocks.parquet"), columns=["time_s", "block", "count"])
+        found[most] = blocks.to_pylist()
+    assert sum(run["count"] for run in found[400]) <= 400 < sum(run["count"] for run in found[1_000_000])
+    often, seldom = (sorted({run["time_s"] for run in runs}) for runs in found.values())
+    assert 1 < len(seldom) < len(often)
+
+
 def _runs(folder: str) -> list[dict[str, object]]:
     runs: list[dict[str, object]] = json.loads(Path(folder, "summary.json").read_text(encoding="utf-8"))["runs"]
     return runs
