@@ -275,8 +275,11 @@ def _read(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> di
         raise _unreadable(path, error) from None
     result: dict[str, npt.NDArray[Any]] = {}
     for name in table.column_names:
-        # joining no pieces at all would import pandas
-        column = table[name].combine_chunks() if table[name].num_chunks else pa.nulls(0, table[name].type)
+        pieces = table[name]
+        if pieces.num_chunks > 1:
+            column = pieces.combine_chunks()  # which copies even a single one, and to join none imports pandas
+        else:
+            column = pieces.chunk(0) if pieces.num_chunks else pa.nulls(0, pieces.type)
         if pa.types.is_dictionary(column.type):
             words = np.asarray(column.dictionary.to_pylist(), dtype=object)
             result[name] = words[_numbers(column.indices)]
