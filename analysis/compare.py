@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis import stats
-from analysis.figures import Allocator, difference, group
+from analysis.figures import COST, Allocator, difference, group
 from analysis.metrics import PER_REQUEST, Observed
 from analysis.reading import Run, RunDirectory, open_directory
 from analysis.stats import Interval
@@ -35,6 +35,7 @@ FIGURES: dict[str, int] = {
     "tpot_s": -1,
     "itl_s.p99": -1,
     "preemptions": -1,
+    COST: -1,
 }
 """What is compared, and whether more is better (1) or worse (-1)."""
 UNSET = "unset"

@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from analysis.metrics import SHARES, formulas
+from analysis.metrics import SHARES, cost_per_million_output_tokens, formulas
 from analysis.numbers import listed, short
 from analysis.stats import Interval, Verdict, paired_difference, paired_ratio, t_interval
 
 Entry = Mapping[str, Any]
 SUSTAINED = "sustained_rps"
 """The rate of arrivals at which the mean normalized latency reaches the limit that the workload sets."""
+COST = cost_per_million_output_tokens.__name__
+"""Runs that were summed up before there were prices lack it."""
 SEVERITY = tuple(Verdict)
 """From good to bad."""
 
@@ -42,7 +44,7 @@ def figure(entry: Entry, name: str) -> float:
         return _number(entry.get("sustained"), "rps")
     if head == "peak":
         return _number(entry["ledger"]["peak"], rest)
-    value = entry["metrics"][head]
+    value = entry["metrics"].get(head) if head == COST else entry["metrics"][head]
     return _number(value, rest or "mean") if isinstance(value, Mapping) else _number({"": value}, "")
 
 

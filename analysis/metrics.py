@@ -45,6 +45,8 @@ class Observed:
     """Token slots in the pool."""
     slo: Mapping[str, float | None] = field(default_factory=dict)
     """Limits in seconds, by the name of a per-request metric."""
+    price_per_hour: float | None = None
+    """What the engine's GPUs cost together, if that is known."""
 
     @cached_property
     def finished(self) -> npt.NDArray[np.bool_]:
@@ -185,6 +187,12 @@ def goodput_rps(run: Observed) -> float | None:
     return run.rate(float(np.count_nonzero(good(run)))) if any(run.slo.values()) else None
 
 
+def cost_per_million_output_tokens(run: Observed) -> float | None:
+    """`device.price_per_hour` x GPUs / 3600 / `output_tps` x 10^6, beginning and end included; none without a price."""
+    rate = output_tps(run)
+    return None if run.price_per_hour is None or not rate > 0 else run.price_per_hour / 3600 / rate * 1e6
+
+
 def batch_size(run: Observed) -> dict[str, float]:
     """Running sequences: time-weighted mean, and peak."""
     return _over_time(run, run.steps["running"])
@@ -269,6 +277,7 @@ PER_RUN: tuple[Callable[[Observed], float | dict[str, float] | None], ...] = (
     output_tps,
     total_tps,
     goodput_rps,
+    cost_per_million_output_tokens,
     batch_size,
     waiting,
     kv_usage,

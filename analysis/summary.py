@@ -30,11 +30,12 @@ def summarise(
     Args:
         requests: columns of requests.parquet, `stall_s` flat.
         steps: columns of steps.parquet.
-        run: the manifest's entry: label, kind, scheduler, repeat, capacity, block_size, block_bytes.
+        run: the manifest's entry: label, kind, scheduler, repeat, capacity, block_size, block_bytes, and
+            price_per_hour if it is known.
         slo: limits in seconds by the name of a per-request metric.
 
     """
-    seen = Observed(requests, steps, int(run["capacity"]), slo or {})
+    seen = Observed(requests, steps, int(run["capacity"]), slo or {}, run.get("price_per_hour"))
     seed = int(run.get("repeat", 0))
     entry = {
         "allocator": run["label"],

@@ -17,7 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from analysis.figures import SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of, shortfalls
+from analysis.figures import COST, SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of, shortfalls
 from analysis.metrics import SHARES
 from analysis.numbers import listed, short
 from analysis.published import HEADINGS as PUBLISHED
@@ -113,12 +113,14 @@ def show_published(found: Sequence[Row], remarks: Iterable[str], console: Consol
 def speed(allocators: Sequence[Allocator]) -> Table:
     """Verdict, batch, throughput and preemptions, a row an allocator."""
     ideal = bound(allocators)
-    table = plain("Speed", f"batch: sequences running, mean over time{_offered(allocators)}")
+    priced = any(math.isfinite(one.mean(COST)) for one in allocators)
+    price = "\ncost: of a million output tokens, at price_per_hour" if priced else ""
+    table = plain("Speed", f"batch: sequences running, mean over time{_offered(allocators)}{price}")
     table.add_column("allocator", overflow="fold", min_width=12)
     table.add_column("verdict", no_wrap=True)
     for heading in ("batch\nmean", "batch\npeak", *(["batch\n% ideal"] if ideal else [])):
         table.add_column(heading, justify="right")
-    for heading in ("req/s", *(["req/s\n% ideal"] if ideal else []), "tokens\n/s"):
+    for heading in ("req/s", *(["req/s\n% ideal"] if ideal else []), "tokens\n/s", *(["cost\n/M"] if priced else [])):
         table.add_column(heading, justify="right")
     for heading in ("done", "pre-\nempted"):
         table.add_column(heading, justify="right")
@@ -129,6 +131,7 @@ def speed(allocators: Sequence[Allocator]) -> Table:
         cells += [short(one.mean("throughput_rps"))]
         cells += [short(percent_of(one, ideal, "throughput_rps"), 0)] if ideal else []
         cells += [short(one.mean("output_tps"))]
+        cells += [short(one.mean(COST))] if priced else []
         cells += [f"{one.count('finished')}/{one.count('total')}", short(one.mean("preemptions"), 0)]
         table.add_row(*cells)
     return table

@@ -41,6 +41,8 @@ class Device:
     """Where the figures come from."""
     kv_memory_bytes: int | None = None
     """Memory of the K/V cache on this GPU where the user gives it; None for what weights and activations leave."""
+    price_per_hour: float | None = None
+    """What it costs, where the user says; none is shipped."""
 
     def peak(self, dtype: str) -> float:
         """Dense floating-point operations a second for `dtype`; bf16's rate where there is no unit for it."""
@@ -63,6 +65,7 @@ class Device:
     def explain(self) -> list[tuple[str, str]]:
         """What is assumed of the device, as (what, how much) rows."""
         rates = ", ".join(f"{dtype} {rate / 1e12:g}" for dtype, rate in self.flops.items())
+        price = [] if self.price_per_hour is None else [("price", f"{self.price_per_hour:g} a GPU and hour")]
         return [
             ("device", f"{self.name} ({self.source})"),
             ("GPU memory", f"{self.memory_bytes / GIB:.2f} GiB"),
@@ -70,6 +73,7 @@ class Device:
             ("peak TFLOP/s", rates),
             ("host link", f"{self.pcie_bandwidth / 1e9:g} GB/s"),
             ("GPU link", f"{self.link_bandwidth / 1e9:g} GB/s"),
+            *price,
         ]
 
 
@@ -101,6 +105,7 @@ CHANGES: Mapping[str, Callable[[Device, float], Device]] = {
     "pcie_gbps": lambda device, value: replace(device, pcie_bandwidth=value * 1e9),
     "link_gbps": lambda device, value: replace(device, link_bandwidth=value * 1e9),
     "kv_memory_gib": lambda device, value: replace(device, kv_memory_bytes=round(value * GIB)),
+    "price_per_hour": lambda device, value: replace(device, price_per_hour=value),
 }
 """What a user may say of a device, by its key in workload files (`kv_memory_gib` for each GPU)."""
 

@@ -170,17 +170,7 @@ def _folder(label: str, repeat: int) -> str:
 def _manifest(setup: Setup) -> dict[str, Any]:
     workload = setup.workload
     runs = [
-        {
-            "label": case.label,
-            "kind": case.spec.kind,
-            "scheduler": case.scheduler,
-            "repeat": repeat,
-            "dir": _folder(case.label, repeat),
-            "capacity": case.pool.slots,
-            "num_blocks": case.pool.num_blocks,
-            "block_size": case.pool.block_size,
-            "block_bytes": case.pool.block_bytes,
-        }
+        {**setup.facts(case, repeat), "dir": _folder(case.label, repeat)}
         for repeat in range(workload.repeat)
         for case in setup.cases
     ]

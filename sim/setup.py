@@ -10,7 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from allocators.answers import Ask
 from allocators.base import Allocator
@@ -158,6 +158,22 @@ class Setup:
                 "look at the units of the device's rates, and at costs"
             )
         return cost
+
+    def facts(self, case: Case, repeat: int) -> dict[str, Any]:
+        """Return what is known of a run beforehand, as manifests have it."""
+        pool, price = case.pool, self.device.price_per_hour
+        paid = {} if price is None else {"price_per_hour": price * self.geometry.tensor_parallel}
+        return {
+            "label": case.label,
+            "kind": case.spec.kind,
+            "scheduler": case.scheduler,
+            "repeat": repeat,
+            "capacity": pool.slots,
+            "num_blocks": pool.num_blocks,
+            "block_size": pool.block_size,
+            "block_bytes": pool.block_bytes,
+            **paid,
+        }
 
     def requests(self, repeat: int = 0) -> Requests:
         """Make the requests of a replication; no session outgrows the longest sequence that is served.

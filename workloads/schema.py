@@ -70,6 +70,8 @@ class Device(Spec):
     """Bandwidth to the host's other GPUs, one direction, 1e9 bytes a second."""
     kv_memory_gib: Positive | None = None
     """Memory of the KV pool, in place of what utilization, weights and activations leave."""
+    price_per_hour: Positive | None = None
+    """What one GPU costs an hour, in any currency; adds the cost of a million output tokens to the figures."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

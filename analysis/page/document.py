@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.figures import Allocator, bound, group, percent_of
+from analysis.figures import COST, Allocator, bound, group, percent_of
 from analysis.metrics import SHARES, Columns, Observed, good
 from analysis.page.blockmap import block_map
 from analysis.page.divergence import Divergence, diverge
@@ -41,6 +41,7 @@ BARS: tuple[tuple[str, str, str, float], ...] = (
     ("kv_efficiency", "Live / held", "%", 100),
     ("prefix_hit_rate", "Prefix hits", "%", 100),
     ("preemptions", "Preemptions", "", 1),
+    (COST, "Cost of a million output tokens", "", 1),
 )
 """Figures drawn as bars: name, title, unit, scale."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.figures import COST
 from analysis.planner.reading import SCHEMA_VERSION
 from analysis.planner.sweeps import FIGURES, bounds
 from analysis.stats import paired_ratio, t_interval
@@ -52,10 +53,11 @@ def summarise(
 
     """
     kinds = {row["allocator"]: row["kind"] for row in rows}
-    told = [
-        {**answer, **_capacity(answer), "stays": _stays(rows, answer), "kind": kinds.get(answer["allocator"], "")}
-        for answer in answers
-    ]
+    told = []
+    for answer in answers:
+        found = _sustained(rows, answer)
+        facts = {"stays": _stays(found), "cost": _cost(found), "kind": kinds.get(answer["allocator"], "")}
+        told.append({**answer, **_capacity(answer), **facts})
     return {
         "schema": SCHEMA_VERSION,
         "unit": unit,
@@ -90,22 +92,42 @@ def _capacity(answer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stays(rows: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> float | None:
-    """For how many times as long as a request stays do requests arrive, at the rate that is sustained.
-
-    Where that is little a run is all start and end, and its figures are not those of the rate.  Mean over
-    replications; None if none sustains a rate, or all its requests arrive at once.
-    """
+def _sustained(rows: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the run of each replication at the rate that it sustains, but for one whose requests come all at once."""
     best = {one["repeat"]: one["sustained"] for one in answer["searches"] if one["sustained"]}
-    found = [
-        (row["requests.total"] - row["requests.refused"]) / row["offered_rps"] / row["e2e_s"]
+    return [
+        row
         for row in rows
         if (row["cell"], row["allocator"]) == (answer["point"], answer["allocator"])
         and row["rate"] == best.get(row["repeat"])
         and row["offered_rps"]
         and row["e2e_s"]
     ]
-    return float(np.mean(found)) if found else None
+
+
+def _stays(found: Sequence[Mapping[str, Any]]) -> float | None:
+    """For how many times as long as a request stays do requests arrive, at the rate that is sustained.
+
+    Where that is little a run is all start and end, and its figures are not those of the rate.  Mean over
+    replications; None if none sustains a rate, or all its requests arrive at once.
+    """
+    stays = [(row["requests.total"] - row["requests.refused"]) / row["offered_rps"] / row["e2e_s"] for row in found]
+    return float(np.mean(stays)) if stays else None
+
+
+def _cost(found: Sequence[Mapping[str, Any]]) -> float | None:
+    """What a million output tokens cost at the rate that is sustained, mean over replications; None without a price.
+
+    An engine that keeps up puts out tokens as fast as they are asked for, while the run that shows it also begins and
+    ends: its cost is scaled from its own length to the time in which its requests arrive.
+    """
+    served = [(row["requests.total"] - row["requests.refused"]) / row["offered_rps"] for row in found]
+    costs = [
+        row[COST] * time / row["duration_s"]
+        for row, time in zip(found, served, strict=True)
+        if row.get(COST) is not None
+    ]
+    return float(np.mean(costs)) if costs else None
 
 
 def reference(answers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -9,7 +9,19 @@ from analysis.planner.capacities import curve_figures
 from analysis.planner.content import Content, aims, drawn, legend, values_of
 from analysis.planner.reading import Planned
 from analysis.planner.rows import plain
-from analysis.planner.tables import FLEET, GPUS, a_gpu, broken, gpus, last_words, resolution, sustained
+from analysis.planner.tables import (
+    FLEET,
+    GPUS,
+    PRICE,
+    a_gpu,
+    broken,
+    cost,
+    gpus,
+    last_words,
+    priced,
+    resolution,
+    sustained,
+)
 from analysis.planner.words import capacity_findings
 
 
@@ -34,6 +46,7 @@ def content(planned: Planned) -> Content:
             "gpus": GPUS in keys,
             "demand": short(demand) if demand else "",
             "fleet": FLEET,
+            "price": PRICE if priced(summary) else "",
             "repeated": repeats > 1,
             "rows": _rows(planned),
             "best": summary["ratios"][0]["allocator"] if summary["ratios"] else "",
@@ -96,6 +109,7 @@ def _rows(planned: Planned) -> list[dict[str, Any]]:
             "sustained": sustained(one),
             "a_gpu": a_gpu(one),
             "gpus": gpus(one, demand) if demand else "",
+            "cost": cost(one) if priced(summary) else "",
             "broken": broken(one),
             "ratio": ratios.get((one["point"], one["allocator"]), "-"),
         }

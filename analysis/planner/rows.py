@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.figures import SEVERITY, figure
+from analysis.figures import COST, SEVERITY, figure
 from analysis.metrics import PER_REQUEST, PER_RUN, SHARES, itl_s
 from analysis.stats import Interval, Verdict, t_interval
 from analysis.summary import NAMES
@@ -54,7 +54,7 @@ def row(cell: int, settings: Mapping[str, Any], label: str, record: Mapping[str,
 def _metrics(entry: Mapping[str, Any]) -> Iterable[tuple[str, float | None]]:
     for metric in (*PER_REQUEST, itl_s, *PER_RUN):
         name = metric.__name__
-        value = entry["metrics"][name]
+        value = entry["metrics"].get(name) if name == COST else entry["metrics"][name]
         if name == "blocked_by":
             continue
         if not isinstance(value, Mapping):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analysis.figures import COST
 from analysis.planner.reading import SCHEMA_VERSION
 from analysis.planner.rows import front, groups
 from analysis.stats import Interval
@@ -27,6 +28,7 @@ FIGURES: tuple[tuple[str, str, str, float], ...] = (
     ("held_gib.peak", "KV memory held, peak", "GiB", 1),
     ("prefix_hit_rate", "Prefix hits", "%", 100),
     ("preemptions", "Preemptions", "", 1),
+    (COST, "Cost of a million output tokens", "", 1),
 )
 """What tables and pages show: name, title, unit, scale."""
 OBJECTIVES = (("throughput_rps", -1), ("normalized_latency_s", 1), ("held_gib.peak", 1))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from analysis.figures import COST
 from analysis.numbers import short
 from analysis.planner.capacities import FAILED, fleet
 from analysis.stats import Verdict
@@ -17,6 +18,7 @@ from analysis.terminal import plain, stiff
 
 MOST = 60
 """Rows of a table; the parquet file has all."""
+PRICE = "cost/M: of a million output tokens, at price_per_hour"
 FLEET = "GPUs: engines that share the arrivals evenly, nothing spare for peaks or for one that fails"
 GPUS = "model.tensor_parallel"
 """The key that says how many GPUs serve together."""
@@ -28,6 +30,7 @@ COLUMNS: tuple[tuple[str, str, float], ...] = (
     ("TTFT s\np99", "ttft_s.p99", 1),
     ("TPOT ms\np99", "tpot_s.p99", 1e3),
     ("held\nGiB", "held_gib.peak", 1),
+    ("cost\n/M", COST, 1),
 )
 
 
@@ -36,10 +39,12 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     cells = summary["cells"]
     shown = cells if len(cells) <= MOST else [cell for cell in cells if cell["front"]][:MOST]
     columns = [column for column in COLUMNS if any(cell["figures"][column[1]]["mean"] is not None for cell in cells)]
-    said = ["*: no other row has more requests a second, less latency and less memory held; held: at most, at a time"]
+    said = ["*: no other row has more requests a second, less latency and less memory held at most"]
     if len(shown) < len(cells):
         said = [f"{len(shown)} of {len(cells)} rows: those that no other one beats; results.parquet has all"]
-    made = plain("Sweep", "\n".join([*said, "req/s: finished, over the whole run with its beginning and end"]))
+    said.append("req/s: finished, over the whole run with its beginning and end")
+    said += [PRICE] if any(name == COST for _, name, _ in columns) else []
+    made = plain("Sweep", "\n".join(said))
     for key in [*last_words(keys), "allocator", "verdict"]:
         made.add_column(key, no_wrap=True)
     for heading, *_ in columns:
@@ -57,38 +62,48 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
 def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     """Lay capacities out: what is sustained, what breaks above it, and how many times the others it is."""
     aims = " and ".join(one["text"] for one in summary["slo"])
-    repeated = any(one["n"] > 1 for one in summary["answers"])
-    made = plain(f"Highest sustained rate with {aims}, {summary['unit']}")
-    said = []
-    if repeated:
-        said.append("±: 95 % interval over replications; a ratio is of pairs of replications")
-        if near := resolution(summary):
-            said.append(f"{near}, which intervals do not count")
-    if demand := summary.get("demand"):
-        said.append(FLEET)
-    made.caption = "\n".join(said) or None
+    made = plain(f"Highest sustained rate with {aims}, {summary['unit']}", "\n".join(_legend(summary)))
+    columns = _figures(summary, keys)
     for key in [*last_words(keys), "allocator"]:
         made.add_column(key, no_wrap=True)
-    made.add_column("sustained", justify="right", no_wrap=True)
-    if GPUS in keys:
-        made.add_column("a GPU", justify="right", no_wrap=True)
-    if demand:
-        made.add_column(f"GPUs for\n{short(demand)}/s", justify="right", no_wrap=True)
+    for heading in columns:
+        made.add_column(heading, justify="right", no_wrap=True)
     made.add_column("above it breaks", no_wrap=True)
     if summary["ratios"]:
         made.add_column("ratio", no_wrap=True)
-    ratios = {(one["point"], one["over"]): one for one in summary["ratios"]}
+    ratios = {(one["point"], one["over"]): Text(times(one)) for one in summary["ratios"]}
     for answer in summary["answers"]:
         words = [Text(str(answer["settings"][key])) for key in keys]
-        cells: list[str | Text] = [*words, Text(answer["allocator"]), sustained(answer)]
-        cells += [a_gpu(answer)] if GPUS in keys else []
-        cells += [gpus(answer, demand)] if demand else []
-        cells.append(Text(broken(answer)))
-        ratio = ratios.get((answer["point"], answer["allocator"]))
-        if summary["ratios"]:
-            cells.append(Text(times(ratio) if ratio else ""))
-        made.add_row(*cells)
+        figures = [figure(answer) for figure in columns.values()]
+        ratio = [ratios.get((answer["point"], answer["allocator"]), Text(""))] if summary["ratios"] else []
+        made.add_row(*words, Text(answer["allocator"]), *figures, Text(broken(answer)), *ratio)
     return stiff(made)
+
+
+def _figures(summary: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Callable[[Mapping[str, Any]], str]]:
+    """Say what is told of each answer: headings, and what writes the cell below."""
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {"sustained": sustained}
+    if GPUS in keys:
+        columns["a GPU"] = a_gpu
+    if demand := summary.get("demand"):
+        columns[f"GPUs for\n{short(demand)}/s"] = lambda answer: gpus(answer, demand)
+    if priced(summary):
+        columns["cost\n/M"] = cost
+    return columns
+
+
+def _legend(summary: Mapping[str, Any]) -> list[str]:
+    """Say what the columns are, a line each."""
+    said = []
+    if any(one["n"] > 1 for one in summary["answers"]):
+        said.append("±: 95 % interval over replications; a ratio is of pairs of replications")
+        if near := resolution(summary):
+            said.append(f"{near}, which intervals do not count")
+    if summary.get("demand"):
+        said.append(FLEET)
+    if priced(summary):
+        said.append(f"{PRICE}, while such a rate lasts")
+    return said
 
 
 def resolution(summary: Mapping[str, Any]) -> str:
@@ -124,6 +139,16 @@ def gpus(answer: Mapping[str, Any], demand: float) -> str:
     """Write how many GPUs serve a rate."""
     number = fleet(answer, demand)
     return "-" if number is None else f"{'at most ' if answer['at_least'] else ''}{number:,}"
+
+
+def priced(summary: Mapping[str, Any]) -> bool:
+    """Whether any answer has a cost."""
+    return any(answer.get("cost") is not None for answer in summary["answers"])
+
+
+def cost(answer: Mapping[str, Any]) -> str:
+    """Write what a million output tokens cost at the rate that is sustained."""
+    return "-" if answer["cost"] is None else short(answer["cost"])
 
 
 def broken(answer: Mapping[str, Any]) -> str:

@@ -86,24 +86,14 @@ def _simulate(job: Job) -> Record:
     setup = prepare(job.workload)
     (case,) = setup.cases
     requests = setup.requests(job.repeat)
-    pool = case.pool
-    facts = {
-        "label": job.label,
-        "kind": case.spec.kind,
-        "scheduler": case.scheduler,
-        "repeat": job.repeat,
-        "capacity": pool.slots,
-        "block_size": pool.block_size,
-        "block_bytes": pool.block_bytes,
-        "num_blocks": pool.num_blocks,
-    }
+    facts = setup.facts(case, job.repeat) | {"label": job.label}
     with tempfile.TemporaryDirectory(prefix="kvsim-") as folder:
         run_case(setup, case, requests, Path(folder), repeat=job.repeat)
         run = Run(facts, Path(folder))
         small = len(requests) <= SMALL
         columns = run.requests(), run.steps() if small else run.lazy_steps
         slo = job.workload.slo.model_dump(exclude_none=True)
-        seen = Observed(*columns, pool.slots, slo)
+        seen = Observed(*columns, case.pool.slots, slo)
         return {"entry": summarise(*columns, facts, slo), "pool": facts, **observe(seen)}
 
 

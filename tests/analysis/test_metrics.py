@@ -127,6 +127,14 @@ def test_goodput_needs_every_limit(case: Case) -> None:
     assert summarise(*case, RUN, {})["metrics"]["goodput_rps"] is None
 
 
+def test_a_cost_needs_a_price(case: Case) -> None:
+    assert summarise(*case, RUN)["metrics"]["cost_per_million_output_tokens"] is None
+    priced = summarise(*case, {**RUN, "price_per_hour": 3.6})["metrics"]
+    assert priced["cost_per_million_output_tokens"] == pytest.approx(1e6 * 3.6 / 3600 / (5 / 10))  # 0.001 a second
+    none = {**case[0], "generated_tokens": np.zeros(3, np.int64)}
+    assert summarise(none, case[1], {**RUN, "price_per_hour": 3.6})["metrics"]["cost_per_million_output_tokens"] is None
+
+
 def test_a_stall_breaks_an_itl_limit(case: Case) -> None:
     requests, steps = case
     requests["status"][1] = "finished"

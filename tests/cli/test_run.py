@@ -44,6 +44,21 @@ def test_a_run_leaves_its_directory_and_shows_tables(workload: Path, capsys: Cap
     assert err.splitlines() == ["preallocated: 40 requests", "paged: 40 requests"]
 
 
+def test_with_a_price_tables_pages_and_comparisons_tell_the_cost(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--quiet"]) == 0
+    assert "cost" not in capsys.readouterr().out
+    priced = ["--set", "device.price_per_hour=1.8", "--set", "model.tensor_parallel=2", "--out", "priced", "--quiet"]
+    assert main(["run", str(workload), *priced]) == 0
+    assert "cost: of a million output tokens, at price_per_hour" in " ".join(capsys.readouterr().out.split())
+    for entry in json.loads(Path("priced/summary.json").read_text())["runs"]:
+        metrics = entry["metrics"]
+        assert metrics["cost_per_million_output_tokens"] == pytest.approx(2 * 1.8 / 3600 / metrics["output_tps"] * 1e6)
+    assert "Cost of a million output tokens" in Path("priced/report.html").read_text()
+    assert "Cost of a million output tokens" not in Path("runs/small/report.html").read_text()
+    assert main(["compare", "priced", "priced"]) == 0
+    assert "cost_per_million_output_tokens" in capsys.readouterr().out
+
+
 def test_the_block_map_is_whole_sampled_or_not_there_as_asked(workload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sim.engine.blockmap.AT_ONCE", 64)  # so that it is handed on in several pieces
     instants = {}

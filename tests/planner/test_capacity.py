@@ -338,6 +338,24 @@ def test_a_demand_is_met_by_whole_engines(workload: Path, capsys: Capture) -> No
     assert capsys.readouterr().err == "--demand 0: give requests a second, above 0\n"
 
 
+def test_with_a_price_the_cost_at_that_rate_is_told(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
+    line += ["--set", "allocators=[{kind: paged}]", "--set", "model.tensor_parallel=2", "--no-curves", "--out", "x"]
+    assert main([*line, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["answers"][0]["cost"] is None
+    line += ["--set", "device.price_per_hour=1.8"]
+    assert main([*line, "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    rows = pq.read_table("x/results.parquet").to_pandas()
+    (best,) = rows[np.isclose(rows["rate"], answer["capacity"]["mean"])].itertuples()
+    tokens = best.output_tps * best.duration_s / 30  # of one request
+    assert answer["cost"] == pytest.approx(2 * 1.8 / 3600 / (tokens * best.offered_rps) * 1e6)
+    assert main([*line, "--resume"]) == 0
+    shown = capsys.readouterr().out
+    assert "cost/M: of a million output tokens, at price_per_hour, while such a rate lasts" in " ".join(shown.split())
+    assert f'data-head="cost/M">{short(answer["cost"])}<' in Path("x/report.html").read_text(encoding="utf-8")
+
+
 def test_what_sustains_nothing_serves_no_demand() -> None:
     answer = {"capacity": {"mean": 3.0}, "none": 0, "gpus": 4, "at_least": True}
     assert fleet(answer, 6.1) == 12
