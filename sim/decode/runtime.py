@@ -109,46 +109,71 @@ def assemble(
             here does.
 
     """
-    geometry, device = decoder.geometry, decoder.device
-    transcript = Transcript(requests, contents(requests), geometry.vocab, seed, device)
-    attends: AttentionBackend
-    memory: Memory
-    store: BlockStore | None = None
-    meter = steps = None
-    limits = case.limits
+    device, limits = decoder.device, case.limits
+    transcript = Transcript(requests, contents(requests), decoder.geometry.vocab, seed, device)
     shapes = shapes_for(limits)
-    if has_blocks(allocator):
-        pool, dtype = case.pool, DTYPES[geometry.kv_dtype]
-        host_blocks = allocator.host.pool.num_blocks if swap and isinstance(allocator, SharingRows | GroupRows) else 0
-        demand_memory(device, {"the KV pool and its null block": (pool.num_blocks + 1) * pool.block_bytes})
-    if isinstance(allocator, GroupRows):  # the kernels that are fast here read one table for all layers
-        store = PooledStore(pool.num_blocks, pool.block_bytes, dtype, device, host_blocks)
-        attends, memory = GroupedBackend(store, allocator, geometry), BlockMemory(store)
-    elif has_blocks(allocator):
-        store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, host_blocks)
-        if backend == "flashinfer":
-            lane_blocks = -(-limits.max_model_len // pool.block_size)
-            paged: PagedBackend = FlashInferBackend(store, geometry, shapes, lane_blocks)
-        else:
-            paged = TorchBackend(store)
-        if paged.capturable if padded is None else padded:
-            steps = PaddedSteps(decoder, paged, transcript, shapes)
-        attends, memory = paged, PagedMemory(store)
-    elif allocator.recomputes:
-        attends = memory = Recomputing()
-    else:
-        meter = Meter(device) if metered and device.type == "cuda" else None
-        attends = memory = Growing(transcript, meter)
+    kept = _keep(decoder, case, allocator, transcript, backend=backend, swap=swap, metered=metered)
+    steps = None
+    if kept.paged is not None and (kept.paged.capturable if padded is None else padded):
+        steps = PaddedSteps(decoder, kept.paged, transcript, shapes)
     try:
         if steps is not None:
             steps.capture()  # first, as it gives back the memory of other steps
             shapes = shapes.timed(steps.periods)
-        warm_up(decoder, attends if store is not None else Recomputing(), allocator.table.width, limits.max_model_len)
+        warming = kept.attends if kept.store is not None else Recomputing()
+        warm_up(decoder, warming, allocator.table.width, limits.max_model_len)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{case.label}: no room on {name_of(device)} for the first steps beside weights and K/V; "
             "a smaller device.kv_memory_gib, max_num_seqs or max_num_batched_tokens would help"
         ) from error
     batcher = Batcher(transcript, device, recomputes=allocator.recomputes, shapes=None if steps is None else shapes)
-    executor = TorchExecutor(decoder, attends, memory, batcher, transcript, steps, watcher)
-    return Runtime(executor, transcript, attends.name, store, meter, steps)
+    executor = TorchExecutor(decoder, kept.attends, kept.memory, batcher, transcript, steps, watcher)
+    return Runtime(executor, transcript, kept.attends.name, kept.store, kept.meter, steps)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Where K/V is between steps, and what attends there."""
+
+    attends: AttentionBackend
+    memory: Memory
+    store: BlockStore | None = None
+    """The blocks, if there are any."""
+    paged: PagedBackend | None = None
+    """What attends, if all layers read one block table: only such steps can be padded."""
+    meter: Meter | None = None
+
+
+def _keep(
+    decoder: Decoder,
+    case: Case,
+    allocator: Allocator,
+    transcript: Transcript,
+    *,
+    backend: str,
+    swap: bool,
+    metered: bool,
+) -> _Kept:
+    """Allocate what an allocator's K/V is kept in; arguments are those of `assemble`."""
+    geometry, device, pool = decoder.geometry, decoder.device, case.pool
+    if allocator.recomputes:
+        nothing = Recomputing()
+        return _Kept(nothing, nothing)
+    if allocator.concatenates:
+        meter = Meter(device) if metered and device.type == "cuda" else None
+        growing = Growing(transcript, meter)
+        return _Kept(growing, growing, meter=meter)
+    dtype = DTYPES[geometry.kv_dtype]
+    host_blocks = allocator.host.pool.num_blocks if swap and isinstance(allocator, SharingRows | GroupRows) else 0
+    demand_memory(device, {"the KV pool and its null block": (pool.num_blocks + 1) * pool.block_bytes})
+    if isinstance(allocator, GroupRows):  # the kernels that are fast here read one table for all layers
+        parts = PooledStore(pool.num_blocks, pool.block_bytes, dtype, device, host_blocks)
+        return _Kept(GroupedBackend(parts, allocator, geometry), BlockMemory(parts), parts)
+    store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, host_blocks)
+    if backend == "flashinfer":
+        lane_blocks = -(-case.limits.max_model_len // pool.block_size)
+        paged: PagedBackend = FlashInferBackend(store, geometry, shapes_for(case.limits), lane_blocks)
+    else:
+        paged = TorchBackend(store)
+    return _Kept(paged, PagedMemory(store), store, paged)
