@@ -11,17 +11,17 @@ The budget counts simulations, so that an answer does not depend on how fast the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis.planner.advising import bound
 from analysis.planner.effects import Effect, effect, mean, share
 from analysis.planner.reading import SCHEMA_VERSION
-from analysis.planner.rows import row
 from analysis.planner.sweeps import bounds
 from analysis.stats import t_interval
 from sim.errors import UserError
+from sim.planner.adviser import Adviser, Source, Tried
 from sim.planner.execute import Executor
 from sim.planner.knobs import Change, changes, hardware
 from sim.planner.limits import limits
@@ -29,8 +29,6 @@ from sim.planner.store import Store
 from sim.planner.sweep import write_rows
 from sim.rundir import write_json
 from sim.setup import prepare
-from workloads.generate import requests as make_requests
-from workloads.schema import Slo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,110 +37,11 @@ if TYPE_CHECKING:
     from sim.planner.backends import Backend
     from sim.planner.execute import Step
     from sim.planner.grid import Base
-    from sim.planner.job import Job, Record
     from sim.planner.slo import Objective
-    from workloads.schema import Workload
 
 BUDGET = 100
 LEAST = 3
 """Changes that a budget must have room for."""
-
-
-class Tried(NamedTuple):
-    """A setting and what its replications gave."""
-
-    changes: tuple[Change, ...]
-    records: list[Record]
-    against: Effect
-    """Compared with the file as it is."""
-
-
-class Source(NamedTuple):
-    """What the requests of a workload are like."""
-
-    drawn: bool
-    """Whether replications differ: a trace is the same every time."""
-    shared: bool
-    """Whether prompts may begin alike."""
-
-    @classmethod
-    def of(cls, workload: Workload) -> Self:
-        """Look at two replications."""
-        first, second = (make_requests(workload, repeat) for repeat in (0, 1))
-        alike = np.array_equal(first.arrival_s, second.arrival_s) and np.array_equal(
-            first.prompt_tokens, second.prompt_tokens
-        )
-        return cls(not alike, first.prefixes is not None)
-
-
-class Adviser:
-    """One question and what has been tried for it."""
-
-    def __init__(
-        self,
-        base: Base,
-        place: int,
-        aims: Sequence[Objective],
-        executor: Executor,
-        source: Source,
-        repeats: int,
-        budget: int,
-    ) -> None:
-        """Ask about the allocator at `place`."""
-        self.base, self.place, self.aims, self.executor = base, place, aims, executor
-        self.limits = _as_slo(aims)
-        self.source = source
-        self.repeats = repeats
-        self.left = budget
-        self.tried: list[Tried] = []
-        self.rows: list[dict[str, Any]] = []
-
-    def workload(self, some: Sequence[Change]) -> Workload:
-        """Return the file with these changes, and with the objectives as limits of its requests."""
-        workload = self.base.varied({change.axis: change.after for change in some})
-        return workload.model_copy(update={"slo": self.limits or workload.slo})
-
-    def jobs(self, some: Sequence[Change], begin: int = 0) -> list[Job]:
-        """Make the jobs of a setting's replications, from number `begin` on."""
-        workload = self.workload(some)
-        return [self.base.job(workload, self.place, begin + repeat) for repeat in range(self.repeats)]
-
-    def run(self, settings: Sequence[Sequence[Change]], begin: int = 0) -> list[list[Record] | None]:
-        """Run settings; None for one that cannot run."""
-        jobs = [self.jobs(some, begin) for some in settings]
-        records = self.executor.records(job for some in jobs for job in some)
-        self.left -= sum(map(len, jobs))
-        done: list[list[Record] | None] = []
-        for some, mine in zip(settings, jobs, strict=True):
-            found = [records[job.key] for job in mine if job.key in records]
-            done.append(found if len(found) == len(mine) else None)
-            said = " and ".join(change.text for change in some) or "as it is"
-            for repeat, record in enumerate(found):
-                marked = {**record, "entry": {**record["entry"], "repeat": begin + repeat}}
-                self.rows.append(row(len(self.rows), {"change": said}, self.base.labels[self.place], marked))
-        return done
-
-    def failure(self, some: Sequence[Change]) -> str:
-        """Say why a setting cannot run."""
-        failed = (self.executor.failures.get(job.key) for job in self.jobs(some))
-        return next((one.why for one in failed if one is not None), "")
-
-    def meets(self, records: Sequence[Record]) -> bool:
-        """Whether every objective holds in every replication, and none fell behind."""
-        return all(one.met(record) for one in self.aims for record in records) and all(
-            record["load"]["kept_up"] for record in records
-        )
-
-    def score(self, tried: Tried) -> tuple[float, ...]:
-        """Order settings: those within the SLO first, then by share of good requests, then by latency."""
-        good, slow = (float(np.mean([of(record) for record in tried.records])) for of in (share, mean))
-        return (float(self.meets(tried.records)), good if self.limits or self.base.workload.slo else 0.0, -slow)
-
-
-def _as_slo(aims: Sequence[Objective]) -> Slo | None:
-    """Return limits for single requests that stand for the objectives; None where those are the file's own."""
-    named = {one.name.partition(".")[0]: one.limit for one in aims if not one.more_is_better}
-    return Slo(**named) if named else None
 
 
 def advise(
@@ -184,32 +83,17 @@ def advise(
     store = Store(out, "advice", base.workload, resume=resume)
     store.describe({"vary": [], "slo": [one.text for one in aims], "allocator": base.labels[place], "budget": budget})
     ask = Adviser(base, place, aims, Executor(store, backend, progress), source, repeats, budget)
-    (before,) = ask.run([()])
-    if before is None:
-        raise UserError(f"the file cannot run as it is: {ask.failure(())}")
-    alone = ask.jobs(())[0].workload
+    ask.begin()
     offered, left_out = changes(setup, place, shared=source.shared)
-    what = limits(prepare(alone))
-    unlike = [*_by_relevance(offered, bound(what)["name"])]
+    what = limits(prepare(ask.jobs(())[0].workload))
+    offered = _by_relevance(offered, bound(what)["name"])
     machine = hardware(setup, place)
-    room = ask.left // ask.repeats - len(machine)
-    if len(unlike) > room:
-        left_out += [f"{one.text}: beyond the budget" for one in unlike[max(room, 0) :]]
-        unlike = unlike[: max(room, 0)]
-    known = [(change,) for change in [*unlike, *machine]]
-    done = ask.run(known)
-    failed = [
-        {"where": some[0].text, "why": ask.failure(some)}
-        for some, records in zip(known, done, strict=True)
-        if records is None
-    ]
-    tried = [
-        Tried(some, records, effect(before, records))
-        for some, records in zip(known, done, strict=True)
-        if records is not None
-    ]
+    room = max(0, ask.left // ask.repeats - len(machine))
+    left_out += [f"{one.text}: beyond the budget" for one in offered[room:]]
+    tried, failed = ask.each([*offered[:room], *machine])
     singles = [one for one in tried if one.changes[0] not in machine]
-    best = _together(ask, Tried((), before, effect(before, before)), singles, before)
+    as_it_is = ask.tried((), ask.before)
+    best = _together(ask, as_it_is, singles)
     summary = {
         "schema": SCHEMA_VERSION,
         "allocator": base.labels[place],
@@ -219,7 +103,7 @@ def advise(
         "drawn": source.drawn,
         "basis": tried[0].against.basis if tried else "requests",
         "limits": what,
-        "before": _told(ask, Tried((), before, effect(before, before))),
+        "before": _told(ask, as_it_is),
         "changes": [_told(ask, one) for one in singles],
         "hardware": [_told(ask, one) for one in tried if one.changes[0] in machine],
         "best": {**_told(ask, best), "confirmed": _confirm(ask, best)},
@@ -248,7 +132,7 @@ def _by_relevance(offered: Sequence[Change], limit: str) -> list[Change]:
     return sorted(offered, key=lambda change: first.index(change.knob) if change.knob in first else len(first))
 
 
-def _together(ask: Adviser, start: Tried, singles: Sequence[Tried], before: list[Record]) -> Tried:
+def _together(ask: Adviser, start: Tried, singles: Sequence[Tried]) -> Tried:
     """Put the changes that are clearly better together, best first, while each clearly adds something."""
     better = sorted((one for one in singles if one.against.tells == "better"), key=ask.score, reverse=True)
     best = start
@@ -263,7 +147,7 @@ def _together(ask: Adviser, start: Tried, singles: Sequence[Tried], before: list
         some = (*best.changes, *one.changes)
         (records,) = ask.run([some])
         if records is not None and effect(best.records, records).tells == "better":
-            best = Tried(some, records, effect(before, records))
+            best = ask.tried(some, records)
     return best
 
 

@@ -1,0 +1,144 @@
+"""Settings of one allocator, tried on the same requests and compared with the file as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from analysis.planner.effects import Effect, effect, mean, share
+from analysis.planner.rows import row
+from sim.errors import UserError
+from workloads.generate import requests as make_requests
+from workloads.schema import Slo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sim.planner.execute import Executor
+    from sim.planner.grid import Base
+    from sim.planner.job import Job, Record
+    from sim.planner.knobs import Change
+    from sim.planner.slo import Objective
+    from workloads.schema import Workload
+
+
+class Tried(NamedTuple):
+    """A setting and what its replications gave."""
+
+    changes: tuple[Change, ...]
+    records: list[Record]
+    against: Effect
+    """Compared with the file as it is."""
+
+
+class Source(NamedTuple):
+    """What the requests of a workload are like."""
+
+    drawn: bool
+    """Whether replications differ: a trace is the same every time."""
+    shared: bool
+    """Whether prompts may begin alike."""
+
+    @classmethod
+    def of(cls, workload: Workload) -> Self:
+        """Look at two replications."""
+        first, second = (make_requests(workload, repeat) for repeat in (0, 1))
+        alike = np.array_equal(first.arrival_s, second.arrival_s) and np.array_equal(
+            first.prompt_tokens, second.prompt_tokens
+        )
+        return cls(not alike, first.prefixes is not None)
+
+
+class Adviser:
+    """One question and what has been tried for it."""
+
+    def __init__(
+        self,
+        base: Base,
+        place: int,
+        aims: Sequence[Objective],
+        executor: Executor,
+        source: Source,
+        repeats: int,
+        budget: int,
+    ) -> None:
+        """Ask about the allocator at `place`."""
+        self.base, self.place, self.aims, self.executor = base, place, aims, executor
+        self.limits = _as_slo(aims)
+        self.source = source
+        self.repeats = repeats
+        self.left = budget
+        self.rows: list[dict[str, Any]] = []
+        self.before: list[Record] = []
+        """What the file gives as it is."""
+
+    def workload(self, some: Sequence[Change]) -> Workload:
+        """Return the file with these changes, and with the objectives as limits of its requests."""
+        workload = self.base.varied({change.axis: change.after for change in some})
+        return workload.model_copy(update={"slo": self.limits or workload.slo})
+
+    def jobs(self, some: Sequence[Change], begin: int = 0) -> list[Job]:
+        """Make the jobs of a setting's replications, from number `begin` on."""
+        workload = self.workload(some)
+        return [self.base.job(workload, self.place, begin + repeat) for repeat in range(self.repeats)]
+
+    def run(self, settings: Sequence[Sequence[Change]], begin: int = 0) -> list[list[Record] | None]:
+        """Run settings; None for one that cannot run."""
+        jobs = [self.jobs(some, begin) for some in settings]
+        records = self.executor.records(job for some in jobs for job in some)
+        self.left -= sum(map(len, jobs))
+        done: list[list[Record] | None] = []
+        for some, mine in zip(settings, jobs, strict=True):
+            found = [records[job.key] for job in mine if job.key in records]
+            done.append(found if len(found) == len(mine) else None)
+            said = " and ".join(change.text for change in some) or "as it is"
+            for repeat, record in enumerate(found):
+                marked = {**record, "entry": {**record["entry"], "repeat": begin + repeat}}
+                self.rows.append(row(len(self.rows), {"change": said}, self.base.labels[self.place], marked))
+        return done
+
+    def begin(self) -> None:
+        """Run the file as it is.
+
+        Raises:
+            UserError: it cannot run.
+
+        """
+        (before,) = self.run([()])
+        if before is None:
+            raise UserError(f"the file cannot run as it is: {self.failure(())}")
+        self.before = before
+
+    def tried(self, some: tuple[Change, ...], records: list[Record]) -> Tried:
+        """Compare a setting with the file as it is."""
+        return Tried(some, records, effect(self.before, records))
+
+    def each(self, alone: Sequence[Change]) -> tuple[list[Tried], list[dict[str, str]]]:
+        """Try changes one by one; returns those that run, and where and why the others do not."""
+        done = list(zip(alone, self.run([(change,) for change in alone]), strict=True))
+        tried = [self.tried((change,), records) for change, records in done if records is not None]
+        failed = [{"where": change.text, "why": self.failure((change,))} for change, records in done if records is None]
+        return tried, failed
+
+    def failure(self, some: Sequence[Change]) -> str:
+        """Say why a setting cannot run."""
+        failed = (self.executor.failures.get(job.key) for job in self.jobs(some))
+        return next((one.why for one in failed if one is not None), "")
+
+    def meets(self, records: Sequence[Record]) -> bool:
+        """Whether every objective holds in every replication, and none fell behind."""
+        return all(one.met(record) for one in self.aims for record in records) and all(
+            record["load"]["kept_up"] for record in records
+        )
+
+    def score(self, tried: Tried) -> tuple[float, ...]:
+        """Order settings: those within the SLO first, then by share of good requests, then by latency."""
+        good, slow = (float(np.mean([of(record) for record in tried.records])) for of in (share, mean))
+        return (float(self.meets(tried.records)), good if self.limits or self.base.workload.slo else 0.0, -slow)
+
+
+def _as_slo(aims: Sequence[Objective]) -> Slo | None:
+    """Return limits for single requests that stand for the objectives; None where those are the file's own."""
+    named = {one.name.partition(".")[0]: one.limit for one in aims if not one.more_is_better}
+    return Slo(**named) if named else None
