@@ -1,4 +1,4 @@
-"""What every allocator answers to: its verbs, and what may be asked about it.
+"""The interface of every allocator: its verbs, and what may be asked about it.
 
 An allocator owns a pool of physical blocks and hands them to sequences.  It is a
 pure data structure: no clock, no queue, no framework; a simulator and a real engine
@@ -11,8 +11,8 @@ call the same methods.  Three rules keep it honest:
 * Physical block ids run from 1 to `num_blocks`.  Block 0 is the *null block*: never
   handed out, always readable, so that a table row can be padded with it.
 
-The words that are asked and answered are in `answers.py`, how an engine may grow rows
-without asking for every token in `regular.py`.
+Arguments and answers are in `answers.py`; `regular.py` is how an engine may let rows grow
+without asking for every token.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ class Allocator(RegularGrowth):
     options: ClassVar[Mapping[str, Option]] = MappingProxyType({"block_size": BLOCK_SIZE})
     """What a workload file may set; each is a keyword argument of the constructor."""
     recomputes: ClassVar[bool] = False
-    """True if K/V does not survive a step, so that every step computes all known tokens."""
+    """True if K/V does not outlive a step, so that every step computes all known tokens again."""
     concatenates: ClassVar[bool] = False
-    """True if a sequence is tensors of its own, made anew and copied whole at every growth: its row lists no blocks."""
+    """True if a sequence has its own tensors, replaced by longer copies whenever it grows: its row lists no blocks."""
     free_preemption: ClassVar[bool] = False
-    """True if taking a sequence's memory and giving it back costs nothing (the bound)."""
+    """True if preempting a sequence and restoring it costs nothing (the bound)."""
     scattered: ClassVar[bool] = False
     """True if a sequence's blocks may lie anywhere, so that attention must read through the block table."""
     shares: ClassVar[bool] = False
-    """True if `fork` shares blocks and so takes no room; others take all the room of a group on admission."""
+    """True if `fork` shares blocks and so takes no room; other allocators take room for a whole group on admission."""
 
     def __init_subclass__(cls) -> None:
         """See `allocators.compiled`."""
@@ -143,12 +143,12 @@ class Allocator(RegularGrowth):
 
     @property
     def settled(self) -> bool:
-        """True if an `admit` that was refused stays refused until something is released (no cache, no moves)."""
+        """True if a refused `admit` stays refused until something is released (no cache, nothing moves)."""
         return True
 
     @property
     def token_slots(self) -> int:
-        """Slots that a token takes: 1, or several where groups of layers are counted apart."""
+        """Slots that one token takes: 1, or several where groups of layers are counted separately."""
         return 1
 
     @property
@@ -219,10 +219,10 @@ class Allocator(RegularGrowth):
         """
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
-        """Do up to `steps` times: every row grows by one token, in the order given.
+        """Let every row grow by one token, in the order given, up to `steps` times over.
 
-        Exactly as many calls of `grow` would do, block ids included; stops before the
-        first step in which a row would be refused or pages would be mapped.  An allocator
+        Has exactly the effect of that many calls of `grow`, block ids included; stops before
+        the first step in which a row would be refused or pages would be mapped.  An allocator
         may stop earlier, after at least one step.  This default does one.
 
         Args:
@@ -300,10 +300,11 @@ class Allocator(RegularGrowth):
         """Count the pool.  O(1); `check` recomputes it."""
 
     def repeated(self, aside: Sequence[int] = ()) -> int:
-        """Count the tokens that rows share: over all blocks, those in it for each row that lists it, but one.
+        """Count the tokens that rows share: over all blocks, (rows that list it - 1) x tokens in it.
 
-        Whoever lets all rows attend reads so many K/V tokens again that have been read for another row.  Where groups
-        of layers are kept apart, one counts that keeps all tokens.  Changes nothing.  O(1) but for rows set aside.
+        When all rows attend, so many K/V tokens are read again that were read for another row already.  Where groups
+        of layers are kept separately, the group counts that keeps all tokens.  Changes nothing.  O(1) but for rows set
+        aside.
 
         Args:
             aside: open rows that do not count.

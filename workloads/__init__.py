@@ -1,1 +1,1 @@
-"""Workloads: the file a user writes, and the requests that come of it."""
+"""Workloads: the file a user writes, and the requests it describes."""

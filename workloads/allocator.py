@@ -54,9 +54,9 @@ class AllocatorSpec(Spec):
     label: str | None = Field(default=None, min_length=1, max_length=80)
     """What the run is called in reports; made from kind and options if not given."""
     scheduler: Scheduler | None = None
-    """Scheduler in place of the engine's."""
+    """Scheduler instead of the engine's."""
     preemption: Preemption | None = None
-    """What a preempted request does to come back, in place of the engine's."""
+    """What a preempted request does to come back, instead of the engine's."""
 
     @property
     def options(self) -> dict[str, Value]:

@@ -177,7 +177,7 @@ class Profile(Process):
     cv: Cv = 1.0
     """Coefficient of variation of the gaps in operational time; 1 is Poisson."""
     gaps: Quantity | None = None
-    """Gaps in operational time, of mean 1, in place of Gamma ones of that cv."""
+    """Gaps in operational time, of mean 1, instead of Gamma ones of that cv."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:

@@ -177,7 +177,7 @@ class ShareGPT(Spec):
 
 
 class Csv(Spec):
-    """Pairs from a (gzip'd) CSV of one's own, drawn with replacement."""
+    """Pairs from your own CSV (it may be gzipped), drawn with replacement."""
 
     kind: Literal["csv"]
     path: DataPath

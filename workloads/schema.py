@@ -1,4 +1,4 @@
-"""The workload file: what a user writes, as frozen models.
+"""The workload file as a user writes it, in frozen models.
 
 `Workload` is the whole file.  `workloads.loader.load` makes one from YAML with errors that
 name line and column; everything downstream reads it and nothing changes it.  Names of
@@ -25,13 +25,13 @@ from workloads.trace import Trace
 from workloads.trees import Tree
 
 NOMINAL_TOKEN_S = 0.02
-"""Seconds an output token takes, where nobody says: an 8B model on an H100 at a moderate batch."""
+"""Seconds an output token takes unless the file says: an 8B model on an H100 at a moderate batch."""
 MOST = 50_000_000
-"""Requests that are drawn at most; more is a mistake in a count or a rate."""
+"""The most requests that are drawn; more would be a mistake in a count or a rate."""
 
 
 class Model(Spec):
-    """A model's geometry, and what is varied about it; a bare word is its name."""
+    """A model's geometry, and what to change about it; a bare word is its name."""
 
     shorthand: ClassVar[str] = "name"
 
@@ -42,18 +42,18 @@ class Model(Spec):
     kv_dtype: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] | None = None
     """Number format of the KV cache; that of the model if not given."""
     tensor_parallel: Count = 1
-    """GPUs over which weights and KV heads are divided; KV heads are replicated when there are fewer."""
+    """GPUs over which weights and KV heads are divided; with fewer KV heads than GPUs, heads are replicated."""
     kv_heads: Count | None = None
-    """KV heads in place of the geometry's: as many as heads is MHA, one is MQA."""
+    """KV heads instead of the geometry's: as many as heads is MHA, one is MQA."""
 
 
 class Device(Spec):
-    """A GPU, and what is varied about it; a bare word is its name."""
+    """A GPU, and what to change about it; a bare word is its name."""
 
     shorthand: ClassVar[str] = "name"
 
     name: str | None = None
-    """A shipped device (`sim list devices`) that the other fields vary; without it the next three are needed."""
+    """A shipped device (`sim list devices`), changed by the other fields; without it the next three are needed."""
     memory_gib: Positive | None = None
     """Device memory."""
     bandwidth_tbps: Positive | None = None
@@ -61,15 +61,15 @@ class Device(Spec):
     bf16_tflops: Positive | None = None
     """Peak dense bf16 and fp16 rate, 1e12 operations a second."""
     fp8_tflops: Positive | None = None
-    """Peak dense fp8 rate, 1e12 operations a second, for models with weights and activations of fp8; bf16's without."""
+    """Peak dense fp8 rate, 1e12 operations a second, for models in fp8; that of bf16 if not given."""
     fp32_tflops: Positive | None = None
-    """Peak fp32 rate, 1e12 operations a second, for models of fp32; bf16's without, which is far too fast."""
+    """Peak fp32 rate, 1e12 operations a second, for models in fp32; that of bf16, far too fast, if not given."""
     pcie_gbps: Positive | None = None
     """Bandwidth to the host, one direction, 1e9 bytes a second: what swapping costs."""
     link_gbps: Positive | None = None
     """Bandwidth to the host's other GPUs, one direction, 1e9 bytes a second."""
     kv_memory_gib: Positive | None = None
-    """Memory of the KV pool, in place of what utilization, weights and activations leave."""
+    """Memory of the KV pool, instead of what utilization, weights and activations leave."""
     price_per_hour: Positive | None = None
     """What one GPU costs an hour, in any currency; adds the cost of a million output tokens to the figures."""
 
@@ -102,15 +102,15 @@ class Engine(Spec):
     chunked_prefill: bool | None = None
     """Whether a prompt may be computed over several steps; true for `vllm-v1`, false for the others if not given."""
     long_prefill_token_threshold: Annotated[int, Field(ge=0)] = 0
-    """Most prompt tokens of one request in one step; 0 is no limit."""
+    """The most prompt tokens of one request in one step; 0 means no limit."""
     full_prompt_gate: bool = True
-    """Admit a request only when blocks for all its known tokens are free, though only a chunk is taken (`vllm-v1`)."""
+    """Admit a request only if all its known tokens would fit, although only a chunk is taken (`vllm-v1`)."""
     preemption: Preemption = "recompute"
-    """What a preempted request does to come back; `swap` where the allocator can, else it is recomputed."""
+    """How a preempted request comes back: `recompute`, or `swap` where the allocator can."""
     swap_space_gib: NotNegative = 4.0
-    """Host memory for swapped blocks, a GPU."""
+    """Host memory for swapped blocks, for each GPU."""
     attention: Literal["flash", "naive"] = "flash"
-    """`flash`: no quadratic traffic; `naive`: the score matrix goes through memory."""
+    """`flash`: no quadratic memory traffic; `naive`: the score matrix is written to memory and read back."""
 
 
 class Generated(Spec):
@@ -127,13 +127,13 @@ class Generated(Spec):
     shared: Annotated[tuple[Part, ...], Field(strict=False)] = ()
     """Parts that prompts begin with and share: system prompts, few-shot examples, retrieved documents."""
     session: Annotated[Turns | Tree | Replies, Field(discriminator="kind")] | None = None
-    """How requests grow out of one another; without it every request is by itself."""
+    """How requests follow from one another; without it every request stands alone."""
     samples: Quantity = Field(default=1, validate_default=True)
     """Parallel samples of a request (vLLM's `n`), or its beam width; rounded, at least 1."""
     beam: bool = False
-    """Whether the samples are beams of one search, which fork and drop at every step."""
+    """Whether the samples are beams of one search, which are forked and dropped at every step."""
     token_s: Positive = NOMINAL_TOKEN_S
-    """Nominal seconds an output token takes; orders requests that wait for an answer, whose time the engine finds."""
+    """Nominal seconds for an output token; only orders requests that wait for an answer, which the engine times."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
@@ -175,7 +175,7 @@ class Telemetry(Spec):
     """How much is recorded of a run."""
 
     blocks: Literal["off", "sampled", "whole"] = "sampled"
-    """Who owns which block: never, at so many instants, or after every step."""
+    """When to record who owns which block: never, at `instants`, or after every step."""
     instants: Count = 400
     """Snapshots of the block map when sampled."""
 
@@ -186,7 +186,7 @@ class Telemetry(Spec):
 
 
 class Costs(Spec):
-    """What is changed about the cost model; `sim list costs` names every factor and its source."""
+    """Changes to the cost model; `sim list costs` names every factor and its source."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -217,23 +217,23 @@ class Workload(Spec):
     name: str = Field(min_length=1, max_length=200)
     """What it is called in reports."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Everything random follows from it."""
+    """Seed of everything random."""
     model: Model
-    """A shipped geometry, the path of a Hugging Face config.json, or a mapping that varies one."""
+    """A shipped geometry, the path of a Hugging Face config.json, or a mapping that changes one."""
     device: Device
-    """A shipped device, or a mapping that varies or describes one."""
+    """A shipped device, or a mapping that changes or describes one."""
     engine: Engine = Engine()
     """The serving engine."""
     requests: RequestSource
-    """The requests, generated or replayed; every allocator sees the same."""
+    """The requests, generated or from a trace; every allocator sees the same ones."""
     allocators: Annotated[tuple[AllocatorSpec, ...], Field(strict=False), AfterValidator(_distinct)]
     """The allocators to compare."""
     slo: Slo = Slo()
     """Service-level objectives."""
     repeat: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Replications, each with draws of its own."""
+    """Replications, each with its own random draws."""
     horizon_s: Positive | None = None
-    """Where the simulated clock stops; unfinished requests are reported.  Without it every request is finished."""
+    """When the simulated clock stops; unfinished requests are reported.  Without it every request is finished."""
     telemetry: Telemetry = Telemetry()
     """How much is recorded."""
     costs: Costs = Costs()
@@ -241,9 +241,9 @@ class Workload(Spec):
     expect: Expectations = Field(default_factory=dict)
     """Published figures: label of a run -> metric -> value; printed beside the simulated ones."""
     sustained: Sustained | None = None
-    """Also search, for every allocator, the rate that it sustains (metric sustained_rps)."""
+    """Also find the rate that every allocator sustains (metric sustained_rps)."""
     variants: Annotated[tuple[Variant, ...], Field(strict=False)] = ()
-    """Run these changes of the file in place of the file itself, each into a run directory of its own."""
+    """Run the file with each of these changes instead of as it is, each into its own run directory."""
     remarks: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Printed under the published figures: what remains different, and why."""
 

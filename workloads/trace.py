@@ -20,7 +20,7 @@ class Trace(Spec):
     count: Count | None = None
     """Only the first so many requests."""
     arrivals: Arrivals | None = None
-    """Arrival times in place of the recorded ones, in the same order; needed to pace a file without times."""
+    """Arrival times instead of the recorded ones, in the same order; needed to pace a file without times."""
     spread: bool = True
     """Whether arrivals are spread evenly at random inside the ticks of a coarse clock (Mooncake: 3 s)."""
     on_bad_rows: Literal["error", "skip"] = "error"

@@ -101,33 +101,28 @@ def _states(frame: Frame, requests: Columns, lost: set[int]) -> Iterator[tuple[i
 
 def _story(before: Frame, frame: Frame, requests: Columns, unit: str) -> Iterator[str]:
     """Sentences on the memory that changed hands, what was given back first."""
-    for request, state in frame.states.items():
-        if request in before.held and request not in frame.held:
-            passed = [
-                block
-                for block in before.held[request]
-                if before.references[block - 1] > 1 and frame.owner[block - 1] >= 0
-            ]
-            back = [block for block in before.held[request] if block not in passed]
-            left = f"; {some(passed, unit)} {'stays' if len(passed) == 1 else 'stay'} with the others" if passed else ""
-            if state == "finished":
-                yield f"Request {request} is done and gives back {some(back, unit)}{left}."
-            else:
-                yield f"No room to grow: request {request}, the newest, is preempted: {some(back, unit)} lost{left}."
+    for request in sorted(before.held.keys() - frame.held.keys()):
+        yield _given_back(before, frame, request, before.held[request], unit)
     for request, held in frame.held.items():
         yield from _growth(before, frame, request, held, requests, unit)
-    more = [
-        place + 1
-        for place, (old, new) in enumerate(zip(before.references, frame.references, strict=True))
-        if new > max(old, 1)
-    ]
-    if more:
+    references = list(enumerate(zip(before.references, frame.references, strict=True), 1))
+    if more := [block for block, (old, new) in references if new > max(old, 1)]:
         most = max(frame.references[block - 1] for block in more)
         yield f"{some(more, unit).capitalize()} {'is' if len(more) == 1 else 'are'} shared by {most} sequences."
-    kept = [place + 1 for place, owner in enumerate(frame.owner) if owner == CACHED and before.owner[place] != CACHED]
-    if kept:
+    owners = list(enumerate(zip(before.owner, frame.owner, strict=True), 1))
+    if kept := [block for block, (old, new) in owners if new == CACHED != old]:
         stay = "stays" if len(kept) == 1 else "stay"
-        yield f"{some(kept, unit).capitalize()} {stay} cached for whoever begins alike."
+        yield f"{some(kept, unit).capitalize()} {stay} cached for prompts that begin alike."
+
+
+def _given_back(before: Frame, frame: Frame, request: int, held: list[int], unit: str) -> str:
+    """Say why a request holds nothing any more; blocks that it shared stay with whoever shared them."""
+    passed = [block for block in held if before.references[block - 1] > 1 and frame.owner[block - 1] >= 0]
+    back = [block for block in held if block not in passed]
+    left = f"; {some(passed, unit)} {'stays' if len(passed) == 1 else 'stay'} with the others" if passed else ""
+    if frame.states[request] == "finished":
+        return f"Request {request} is done and gives back {some(back, unit)}{left}."
+    return f"No room to grow: request {request}, the newest, is preempted: {some(back, unit)} lost{left}."
 
 
 def _growth(before: Frame, frame: Frame, request: int, held: list[int], requests: Columns, unit: str) -> Iterator[str]:

@@ -53,14 +53,14 @@ def advise(
         budget: Simulations at most.
         out: Directory to write; runs/NAME-advice if not given, NAME being the workload's.
         settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
-        seed: Seed in place of the file's.
+        seed: Seed instead of the file's.
         repeat: Replications of every setting; a trace has one.
         jobs: Processes on this machine; -1 is one a core.
         backend: loky is this machine; ray and dask attach to a cluster that runs.
         address: Address of that cluster: host:port, ray://host:port or tcp://host:port.
         resume: Keep the simulations that are complete in the directory and do only the rest.
         quiet: Show no progress.
-        json: Print one JSON document in place of words and a table.
+        json: Print one JSON document instead of words and a table.
 
     """
     if repeat < 1:

@@ -31,14 +31,14 @@ def calibrate(
 
     Args:
         model: A shipped geometry, or the path of a config.json or of a checkpoint.
-        dtype: Number format in place of the geometry's.
+        dtype: Number format instead of the geometry's.
         device: auto, cpu, cuda or cuda:N.
         backend: Attention; FlashInfer where it can be used if not given.
         out: File to write; DEVICE-MODEL.toml if not given.
         seconds: What the measurements may take, without loading, warming up and the least number of repeats.
         refit: Measure nothing; fit the steps of an earlier calibration file anew, and write it.
         quiet: Show no progress.
-        json: Print one JSON document in place of the table.
+        json: Print one JSON document instead of the table.
 
     """
     if (model is None) == (refit is None):

@@ -55,7 +55,7 @@ def capacity(
         vary: A key and its values: device.kv_memory_gib=4,8,16; a capacity for each. May be repeated.
         out: Directory to write; runs/NAME-capacity if not given, NAME being the workload's.
         settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
-        seed: Seed in place of the file's.
+        seed: Seed instead of the file's.
         repeat: Replications; one gives no interval, and no ratio between allocators.
         demand: A rate to be served, in the unit of the answer: also say how many GPUs that takes.
         precision: The answer lies between two rates that differ by at most this share.
@@ -65,7 +65,7 @@ def capacity(
         address: Address of that cluster: host:port, ray://host:port or tcp://host:port.
         resume: Keep the simulations that are complete in the directory and do only the rest.
         quiet: Show no progress.
-        json: Print one JSON document in place of tables.
+        json: Print one JSON document instead of tables.
 
     """
     if repeat < 1:

@@ -59,7 +59,7 @@ def list_(topic: Name | None = None, /, *, json: AsJson = False) -> None:
 
     Args:
         topic: What to list; the topics themselves if not given.
-        json: Print one JSON document in place of the table.
+        json: Print one JSON document instead of the table.
 
     """
     rows = (

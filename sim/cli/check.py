@@ -30,9 +30,9 @@ def check(
     Args:
         file: Workload file, or the name of a preset.
         settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
-        seed: Seed in place of the file's.
-        repeat: Replications in place of the file's.
-        json: Print one JSON document in place of tables.
+        seed: Seed instead of the file's.
+        repeat: Replications instead of the file's.
+        json: Print one JSON document instead of tables.
 
     """
     workload, base = read(file, settings, seed, repeat)

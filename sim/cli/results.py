@@ -28,7 +28,7 @@ def compare(first: Path, second: Path, /, *, fail_if_worse: float | None = None,
         first: Run directory.
         second: Run directory; differences are second minus first.
         fail_if_worse: Exit with status 1 if a figure got worse by more than so many per cent.
-        json: Print one JSON document in place of the table.
+        json: Print one JSON document instead of the table.
 
     """
     if fail_if_worse is not None and not fail_if_worse >= 0:
@@ -55,7 +55,7 @@ def report(
 
     Args:
         directories: Run directories, and those of validations, sweeps, capacity searches and advice.
-        out: File to write in place of the directory's page, of index.html if there are several directories.
+        out: File to write instead of the directory's page, of index.html if there are several directories.
         together: One page instead, with the runs of all directories as its columns.
         open_: Open the page in a browser.
         json: Print one JSON document.

@@ -37,11 +37,11 @@ def run(
         file: Workload file, or the name of a preset.
         out: Directory to write; runs/NAME if not given, NAME being the workload's.
         settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
-        seed: Seed in place of the file's.
-        repeat: Replications in place of the file's.
+        seed: Seed instead of the file's.
+        repeat: Replications instead of the file's.
         resume: Keep the runs that are already complete in the directory.
         quiet: Show no progress.
-        json: Print one JSON document in place of tables.
+        json: Print one JSON document instead of tables.
 
     """
     workload, base = read(file, settings, seed, repeat)

@@ -52,8 +52,8 @@ def sweep(
             by its label or kind: allocators.paged.block_size=8,16.
         out: Directory to write; runs/NAME-sweep if not given, NAME being the workload's.
         settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
-        seed: Seed in place of the file's.
-        repeat: Replications of every cell, in place of the file's.
+        seed: Seed instead of the file's.
+        repeat: Replications of every cell, instead of the file's.
         jobs: Processes on this machine; -1 is one a core.
         backend: loky is this machine; ray and dask attach to a cluster that runs, whose machines have kvsim
             and the data files.
@@ -61,7 +61,7 @@ def sweep(
         resume: Keep the cells that are complete in the directory and do only the rest.
         dry_run: List the cells with an estimate of their time, and run none.
         quiet: Show no progress.
-        json: Print one JSON document in place of tables.
+        json: Print one JSON document instead of tables.
 
     """
     base = Base(file, changes(settings, seed, repeat))

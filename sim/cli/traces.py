@@ -81,7 +81,7 @@ def describe(file: str, /, *, reading: Reading = Reading(), json: AsJson = False
     Args:
         file: Recorded requests; gzipped or not.
         reading: How the file is read.
-        json: Print one JSON document in place of tables.
+        json: Print one JSON document instead of tables.
 
     """
     found = describe_trace(reading.block(file))

@@ -41,9 +41,9 @@ def validate(
         calibration: What simulated times come from: a shipped name or a file that `calibrate` wrote; the one shipped
             for the model on this device if not given.
         settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
-        seed: Seed in place of the file's.
+        seed: Seed instead of the file's.
         quiet: Show no progress.
-        json: Print one JSON document in place of the table.
+        json: Print one JSON document instead of the table.
 
     """
     workload, base = read(file, settings, seed)

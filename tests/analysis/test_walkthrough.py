@@ -82,7 +82,7 @@ def test_each_scene_shows_what_its_title_says(told: dict[str, dict[str, Any]]) -
     assert any("grows into block" in line for line in said(told["paged"]))
     assert any("found in the cache" in line for line in said(told["prefix"]))
     assert any("are shared by 3 sequences" in line for line in said(told["prefix"]))
-    assert any("cached for whoever begins alike" in line for line in said(told["prefix"]))
+    assert any("cached for prompts that begin alike" in line for line in said(told["prefix"]))
     assert any(
         "Copy on write: sequences of request 0 write into shared block 3" in line
         for line in said(told["copy-on-write"])

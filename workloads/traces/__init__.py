@@ -65,7 +65,7 @@ def detect(file: TraceFile) -> Format:
     begins = file.head.lstrip().split("\n", 1)[0][:80]
     told = "it is not text" if "\ufffd" in begins else f"it begins {begins!r}"
     raise WorkloadError(
-        f"{file.name}: of no known format ({names}); {told}. A CSV of one's own has a line of names "
+        f"{file.name}: of no known format ({names}); {told}. Your own CSV needs a line of names "
         "first: arrival_s, prompt_tokens, output_tokens"
     )
 

@@ -1,4 +1,4 @@
-"""AIPerf's datasets of text: its `mooncake_trace` with texts in place of lengths, `single_turn` and `multi_turn`.
+"""AIPerf's datasets of text: its `mooncake_trace` with texts instead of lengths, `single_turn` and `multi_turn`.
 
 Each line is a request, or a conversation whose later turns repeat what was said before them
 and follow their forerunner's end after a delay.  Texts are counted and dropped.

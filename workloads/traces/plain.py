@@ -83,10 +83,10 @@ def as_rows(
 
 
 class PlainCsv:
-    """A CSV of one's own."""
+    """Your own CSV."""
 
     name = "csv"
-    about = "CSV of one's own: arrival_s (s), prompt_tokens, output_tokens (other common names are understood)"
+    about = "your own CSV: arrival_s (s), prompt_tokens, output_tokens (other common names are understood)"
 
     def matches(self, file: TraceFile) -> bool:
         """Say whether the header has a prompt's and an output's length."""
@@ -120,10 +120,10 @@ def _dated(file: TraceFile, column: str) -> bool:
 
 
 class JsonLines:
-    """JSON lines of one's own."""
+    """Your own JSON lines."""
 
     name = "jsonl"
-    about = "JSON lines of one's own, with the fields of csv"
+    about = "your own JSON lines, with the fields of csv"
 
     def matches(self, file: TraceFile) -> bool:
         """Say whether the first record has a prompt's and an output's length, as numbers."""
