@@ -16,7 +16,8 @@ import numpy as np
 
 from analysis.metrics import SHARES, cost_per_million_output_tokens, formulas
 from analysis.numbers import listed, short
-from analysis.stats import Interval, Verdict, paired_difference, paired_ratio, t_interval
+from analysis.saturation import Verdict
+from analysis.stats import Interval, paired_difference, paired_ratio, t_interval
 
 Entry = Mapping[str, Any]
 SUSTAINED = "sustained_rps"

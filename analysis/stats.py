@@ -3,10 +3,8 @@
 * Percentiles of weighted values, and intervals for them by a block bootstrap: latencies of
   neighbours in a queue are alike, so blocks of consecutive requests are resampled, not
   single ones (Kuensch 1989).
-* MSER-5: where the warm-up ends (White 1997, White, Cobb & Spratt 2000).
 * Paired differences and ratios under common random numbers, with Student's t, and differences
   of independent groups with Welch's (Law, *Simulation Modeling and Analysis*, section 10.2).
-* A verdict on saturation, and Little's law as a check that no request was lost.
 
 Everything is a pure function of arrays; random choices take a seed.
 """
@@ -14,7 +12,6 @@ Everything is a pure function of arrays; random choices take a seed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -179,32 +176,6 @@ def _reached(draws: Array, upto: Array, quantiles: Sequence[float]) -> Array:
     return low
 
 
-def warmup(series: Array, batch: int = 5) -> int:
-    """Say how many values of `series` to cut as warm-up, by MSER-5.
-
-    Over batch means Y_1..Y_k, d minimises  sum_{i>d} (Y_i - mean_{>d})^2 / (k - d)^2  over
-    the first three quarters; later minima mean that the series never settled.
-
-    Args:
-        series: equally spaced observations.
-        batch: values a batch mean.
-
-    Returns:
-        values to drop, a multiple of `batch`.
-
-    """
-    batches = len(series) // batch
-    if batches < 4:
-        return 0
-    means = np.asarray(series[: batches * batch], np.float64).reshape(batches, batch).mean(axis=1)
-    means -= means.mean()
-    left = np.arange(batches, 0, -1)
-    total = np.cumsum(means[::-1])[::-1]
-    squares = np.cumsum((means**2)[::-1])[::-1]
-    error = (squares - total**2 / left) / left.astype(np.float64) ** 2
-    return int(np.argmin(error[: batches * 3 // 4])) * batch
-
-
 def t_interval(observations: Array) -> Interval:
     """Mean of independent observations with Student's 95 % interval; infinitely wide for one."""
     count = len(observations)
@@ -248,91 +219,3 @@ def paired_ratio(first: Array, second: Array) -> Interval:
     logs = t_interval(np.log(np.asarray(second, np.float64)) - np.log(np.asarray(first, np.float64)))
     value, low, high = (float(np.exp(bound)) for bound in logs[:3])
     return Interval(value, low, high, logs.n)
-
-
-class Verdict(StrEnum):
-    """Whether the offered load fits."""
-
-    STABLE = "STABLE"
-    """Requests came and went; latency figures describe the system."""
-    BACKLOGGED = "BACKLOGGED"
-    """A queue stood for memory, seats or the running batch, but did not grow without bound."""
-    OVERLOADED = "OVERLOADED"
-    """The queue grew as long as requests came: latency figures describe the length of the run."""
-    REFUSED = "REFUSED"
-    """Not one request could be served."""
-
-
-GROWTH = 0.05
-STANDING = 0.05
-
-
-def verdict(arrivals: Array, start: Array, duration: Array, waiting: Array, blocked: Array) -> Verdict:
-    """Judge saturation over the time in which requests arrived.
-
-    OVERLOADED: of the requests that arrived in the second half of that time, more than 5 %
-    were added to the queue for good, and more than chance explains (3 standard deviations of
-    a random walk: 3 x the root of their number).
-    BACKLOGGED: not so, but for more than 5 % of that time memory, seats or the scheduler's
-    order (a static batch must end first) kept the head of the queue waiting.  So is a run
-    whose requests all arrive at once: its queue only shrinks.
-    STABLE: otherwise.  REFUSED: no request was let in.
-
-    Args:
-        arrivals: ascending arrival times in seconds, of requests that were not refused.
-        start: of each step, seconds, ascending.
-        duration: of each step, seconds.
-        waiting: requests queued during each step.
-        blocked: bool, whether memory, seats or the order of work kept the head of the queue waiting.
-
-    """
-    if not len(arrivals):
-        return Verdict.REFUSED
-    if not len(start):
-        return Verdict.STABLE
-    first, last = float(arrivals[0]), float(arrivals[-1])
-    if last > first:
-        middle = (first + last) / 2
-        at_middle, at_last = np.searchsorted(start, (middle, last), side="right") - 1
-        late = len(arrivals) - int(np.searchsorted(arrivals, middle, side="right"))
-        growth = int(waiting[max(at_last, 0)]) - int(waiting[max(at_middle, 0)])
-        if growth > GROWTH * late and growth > 3 * late**0.5:
-            return Verdict.OVERLOADED
-        during = np.clip(np.minimum(start + duration, last) - np.maximum(start, first), 0, None)
-        stood = float(during[blocked].sum()) / (last - first)
-        return Verdict.BACKLOGGED if stood > STANDING else Verdict.STABLE
-    return Verdict.BACKLOGGED if bool(np.any(blocked)) else Verdict.STABLE
-
-
-class Little(NamedTuple):
-    """Both sides of Little's law, L = lambda W."""
-
-    in_system: float
-    """L: time-weighted mean of requests running and waiting, counted by the steps."""
-    rate_times_time: float
-    """Lambda W: the sum of the times in the system over the length of the run, from requests."""
-
-    @property
-    def gap(self) -> float:
-        """Relative difference."""
-        return abs(self.in_system - self.rate_times_time) / max(self.rate_times_time, 1e-12)
-
-
-def little(arrivals: Array, departures: Array, start: Array, duration: Array, in_system: Array) -> Little:
-    """Compare the mean number in the system with rate times time; they are equal to rounding.
-
-    Args:
-        arrivals: of requests that were not refused, seconds.
-        departures: their finish, seconds; NaN for unfinished ones, which leave at the end.
-        start: of each step, seconds, ascending; steps tile the time from 0.
-        duration: of each step, seconds.
-        in_system: requests running and waiting when each step starts; one that arrives during it is added here.
-
-    """
-    ends = np.append(start[1:], start[-1] + duration[-1])
-    end = float(ends[-1])
-    stay = np.where(np.isnan(departures), end, departures) - arrivals
-    during = np.maximum(np.searchsorted(start, arrivals, side="left") - 1, 0)  # the step that was under way
-    unseen = np.where(arrivals > start[during], ends[during] - arrivals, 0.0)
-    inside = float(np.dot(in_system, ends - start)) + float(unseen.sum())
-    return Little(inside / end, float(stay.sum()) / end)

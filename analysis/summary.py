@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import stats
+from analysis import saturation, stats
 from analysis.metrics import PER_REQUEST, PER_RUN, SHARES, Columns, Observed, itl_s
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -118,14 +118,14 @@ def ledger(seen: Observed, slot_bytes: float) -> dict[str, Mapping[str, float]]:
     }
 
 
-def judge(seen: Observed) -> stats.Verdict:
+def judge(seen: Observed) -> saturation.Verdict:
     """Tell whether the load fits."""
     kept = seen.requests["status"] != "refused"
     stood = np.zeros(len(seen.durations), np.bool_)
     for cause in ("memory", "seats", "order"):
         if cause in seen.blocked:
             stood |= seen.blocked[cause]
-    return stats.verdict(
+    return saturation.verdict(
         seen.requests["arrival_s"][kept],
         seen.steps["start_s"],
         seen.durations,
@@ -142,7 +142,7 @@ def steady(seen: Observed) -> dict[str, Any] | None:
     last = float(arrivals[-1])
     grid = np.linspace(0, last, WARMUP_POINTS, endpoint=False)
     running = seen.steps["running"][np.maximum(np.searchsorted(start, grid, side="right") - 1, 0)]
-    begin = float(grid[stats.warmup(running)])
+    begin = float(grid[saturation.warmup(running)])
     inside = np.clip(np.minimum(start + seen.durations, last) - np.maximum(start, begin), 0, None)
     time = float(inside.sum())
     if time <= 0:
@@ -167,7 +167,7 @@ def little(seen: Observed) -> dict[str, float] | None:
     samples = seen.requests["samples"][kept]
     if not len(samples) or samples.min() != samples.max() or samples[0] < 1 or not seen.duration_s:
         return None
-    law = stats.little(
+    law = saturation.little(
         seen.requests["arrival_s"][kept],
         seen.requests["finish_s"][kept],
         seen.steps["start_s"],

@@ -22,7 +22,7 @@ from analysis.metrics import SHARES
 from analysis.numbers import listed, short
 from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row, cells_of, rows
-from analysis.stats import Verdict
+from analysis.saturation import Verdict
 from analysis.terminal import plain
 from analysis.variants import Variants
 

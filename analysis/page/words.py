@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from analysis.figures import Allocator, above_bound, page_calls, ratio, shortfalls
 from analysis.numbers import listed, short
-from analysis.stats import Verdict
+from analysis.saturation import Verdict
 
 BATCHES = "static"
 """The scheduler that takes a whole batch and lets nobody in before the last of it has ended."""

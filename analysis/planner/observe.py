@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from analysis.metrics import PER_REQUEST, Column, Columns, Floats, Observed, good
-from analysis.stats import GROWTH
+from analysis.saturation import outgrows
 from analysis.summary import judge, without_nan
 
 BATCHES = 50
@@ -37,8 +37,7 @@ def observe(seen: Observed) -> dict[str, Any]:
 def load(seen: Observed) -> dict[str, Any]:
     """Hold what arrives in the second half of the arrivals' time against what leaves in it.
 
-    The run fell behind if more than 5 % of those arrivals are still there at its end, and more
-    than chance explains (3 x the root of their number, as in `stats.verdict`); or if its
+    The run fell behind if what is still there at its end outgrows those arrivals, or if its
     verdict is OVERLOADED.
     """
     kept = seen.requests["status"] != "refused"
@@ -50,7 +49,7 @@ def load(seen: Observed) -> dict[str, Any]:
     arrived = int(np.count_nonzero(arrivals > middle))
     left = int(np.count_nonzero((finish > middle) & (finish <= last)))
     grown = arrived - left
-    behind = bool(span) and grown > GROWTH * arrived and grown > 3 * arrived**0.5
+    behind = bool(span) and outgrows(grown, arrived)
     return {
         "offered_rps": offered,
         "arrived": arrived,

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from analysis.figures import COST, SEVERITY, figure
 from analysis.metrics import PER_REQUEST, PER_RUN, SHARES, itl_s
-from analysis.stats import Interval, Verdict, t_interval
+from analysis.saturation import Verdict
+from analysis.stats import Interval, t_interval
 from analysis.summary import NAMES
 
 GIB = 1 << 30

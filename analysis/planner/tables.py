@@ -12,7 +12,7 @@ from rich.text import Text
 from analysis.figures import COST
 from analysis.numbers import short
 from analysis.planner.capacities import FAILED, fleet
-from analysis.stats import Verdict
+from analysis.saturation import Verdict
 from analysis.table import STYLES
 from analysis.terminal import plain, stiff
 

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pymser.pymser import MSERm_index, calculate_MSEm
+
+from analysis import saturation
+from analysis.saturation import Verdict
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_warmup_agrees_with_pymser(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    series = 10 + rng.normal(size=4000) - 30 * np.exp(-np.arange(4000) / (60.0 * (seed + 1)))
+    oracle = int(MSERm_index(calculate_MSEm(series, batch_size=5), batch_size=5))
+    assert saturation.warmup(series) == oracle
+
+
+def test_warmup_of_a_flat_series_is_nothing() -> None:
+    assert saturation.warmup(np.ones(1000)) == 0
+    assert saturation.warmup(np.ones(7)) == 0
+
+
+def queue(arrival_rate: float, service_rate: float, count: int = 4000, seed: int = 0) -> list[npt.NDArray[Any]]:
+    """Steps of an M/M/1 queue: (arrivals, start, duration, waiting, blocked, departures)."""
+    rng = np.random.default_rng(seed)
+    arrivals = np.cumsum(rng.exponential(1 / arrival_rate, count))
+    service = rng.exponential(1 / service_rate, count)
+    departures = np.empty(count)
+    free = 0.0
+    for at in range(count):
+        free = max(free, arrivals[at]) + service[at]
+        departures[at] = free
+    edges = np.unique(np.concatenate([[0.0], arrivals, departures]))
+    start, duration = edges[:-1], np.diff(edges)
+    inside = np.searchsorted(arrivals, start, side="right") - np.searchsorted(departures, start, side="right")
+    waiting = np.maximum(inside - 1, 0)
+    return [arrivals, start, duration, waiting, waiting > 0, departures]
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(0.02, Verdict.STABLE), (0.8, Verdict.BACKLOGGED), (1.25, Verdict.OVERLOADED)]
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_verdict_on_a_queue_with_known_load(rate: float, expected: Verdict, seed: int) -> None:
+    assert saturation.verdict(*queue(rate, 1.0, seed=seed)[:5]) is expected
+
+
+def test_requests_that_come_all_at_once_are_a_backlog() -> None:
+    start, duration = np.arange(10.0), np.ones(10)
+    waiting = np.arange(9, -1, -1)
+    assert saturation.verdict(np.zeros(10), start, duration, waiting, waiting > 0) is Verdict.BACKLOGGED
+    assert saturation.verdict(np.zeros(10), start, duration, 0 * waiting, waiting < 0) is Verdict.STABLE
+    assert saturation.verdict(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, bool)) is Verdict.REFUSED
+
+
+def test_littles_law_holds_and_sees_a_lost_request() -> None:
+    arrivals, start, duration, _, _, departures = queue(0.5, 1.0)
+    inside = np.searchsorted(arrivals, start, side="right") - np.searchsorted(departures, start, side="right")
+    assert saturation.little(arrivals, departures, start, duration, inside).gap < 1e-9
+    assert saturation.little(arrivals[200:], departures[200:], start, duration, inside).gap > 0.01
+
+
+def test_littles_law_counts_arrivals_within_a_step_and_requests_that_never_end() -> None:
+    """Steps 0-2 and 2-5; one request from 1 to 5, another from 4 on."""
+    arrivals, departures = np.array([1.0, 4.0]), np.array([5.0, np.nan])
+    law = saturation.little(arrivals, departures, np.array([0.0, 2.0]), np.array([2.0, 3.0]), np.array([0, 1]))
+    assert law == pytest.approx((5 / 5, 5 / 5))
