@@ -19,6 +19,7 @@ import numpy as np
 from analysis.whole import whole
 from sim.captured import CapturedStep
 from sim.coefficients import Coefficients
+from sim.cost import USUAL_BLOCK
 from sim.devices import resolve_device
 from sim.errors import UserError, suggest
 from sim.load import Load
@@ -50,6 +51,8 @@ class Point(NamedTuple):
     spread: float = 0.0
     """Half the distance of their quartiles, as a share of the median."""
     route: Route = "blocks"
+    block_size: int = USUAL_BLOCK
+    """Token slots of a block, if K/V lies in blocks."""
 
 
 class Origin(NamedTuple):
@@ -228,7 +231,15 @@ def load_calibration(path: Path) -> Calibration:
     try:
         rows = content["measured"]["steps"]
         points = [
-            Point(row["name"], Load(**row["load"]), row["measured_s"], row["spread"], row["route"]) for row in rows
+            Point(
+                row["name"],
+                Load(**row["load"]),
+                row["measured_s"],
+                row["spread"],
+                row["route"],
+                row.get("block_size", USUAL_BLOCK),
+            )
+            for row in rows
         ]
         return Calibration(
             **{name: content[name] for name in ("model", "dtype", "device", "measured_on", "backend", "date")},
@@ -303,6 +314,7 @@ def text_of(calibration: Calibration) -> str:
             "residual": round(fit / point.measured_s - 1, 4),
             "spread": round(point.spread, 4),
             "route": point.route,
+            **({} if point.block_size == USUAL_BLOCK else {"block_size": point.block_size}),
             "load": load,
         }
         lines.append(f"  {_value(row)},")

@@ -54,16 +54,18 @@ class Curve(NamedTuple):
     slopes: Sequence[float]
     """From each point on, seconds a token."""
 
-    def at(self, context: float) -> float:
-        """Return the seconds at one context."""
-        part = self._part(context)
-        return self.seconds[part] + max(0, context - self.contexts[part]) * self.slopes[part]
+    def at(self, context: float, slower: float = 1.0) -> float:
+        """Return the seconds at one context, reading which takes `slower` times as long as was measured."""
+        part, least = self._part(context), self.seconds[0]
+        seconds = self.seconds[part] + max(0, context - self.contexts[part]) * self.slopes[part]
+        return seconds if slower == 1 else (seconds - least) * slower + least
 
-    def at_each(self, contexts: Floats) -> Floats:
+    def at_each(self, contexts: Floats, slower: float = 1.0) -> Floats:
         """Return the same for each of several, to the last bit.
 
         Args:
             contexts: ascending, at least one.
+            slower: see `at`.
 
         """
         first, last = self._part(contexts[0]), self._part(contexts[-1])
@@ -71,8 +73,8 @@ class Curve(NamedTuple):
             seconds: Floats = contexts - self.contexts[first]
             seconds *= self.slopes[first]
             seconds += self.seconds[first]
-            return seconds
-        return np.array([self.at(context) for context in contexts.tolist()])
+            return seconds if slower == 1 else (seconds - self.seconds[0]) * slower + self.seconds[0]
+        return np.array([self.at(context, slower) for context in contexts.tolist()])
 
     def _part(self, context: float) -> int:
         return max(0, bisect_right(self.contexts, context) - 1)
@@ -117,7 +119,9 @@ class CapturedSteps:
         """Return how long a step of so many decodes takes; None if there are none, or that is not known."""
         return self._decoding[decodes] if decodes < len(self._decoding) else None
 
-    def mixed(self, decodes: int, context: float, tokens: int, chunks: int, attended: int) -> float | None:
+    def mixed(
+        self, decodes: int, context: float, tokens: int, chunks: int, attended: int, slower: float = 1.0
+    ) -> float | None:
         """Return how long a step with chunks takes, in seconds; None if that is not known.
 
         Args:
@@ -126,6 +130,7 @@ class CapturedSteps:
             tokens: of the chunks.
             chunks: how many.
             attended: K/V tokens that these attend to; how long it takes beyond their own is not in the answer.
+            slower: see `Curve.at`.
 
         """
         shape = self._shapes.fit(decodes, tokens, chunks)
@@ -136,7 +141,7 @@ class CapturedSteps:
             filled = (tokens / shape.tokens) ** 2  # of the queries times keys that were measured
             seconds += (self._one[shape] - seconds) * filled
         curve = self._curves.get(shape.decodes)
-        return seconds if curve is None else seconds + (curve.at(context) - curve.seconds[0])
+        return seconds if curve is None else seconds + (curve.at(context, slower) - curve.seconds[0])
 
 
 def _curve(points: list[CapturedStep]) -> Curve:

@@ -20,7 +20,8 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     all-reduce  two a layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
     recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
     captured    where a calibration knows it, a step of a captured shape takes what it was measured to take
-                (`sim.captured`); only what chunks attend to before their own tokens, moves and waiting are added
+                (`sim.captured`), but that blocks of another size are read by decodes faster or slower as said
+                above; only what chunks attend to before their own tokens, moves and waiting are added
     launches    a step that prefills more than captured_tokens takes at least step_overhead_s + launch_layer_s x
                 layers, moves aside, less run_ahead x the step before it if that ran decodes alone; where attention
                 goes sequence by sequence, any step at least step_overhead_s + (separate_launch_layer_s +
@@ -137,6 +138,8 @@ class CostModel:
         self._sample_compute = 2 * count.head / (device.peak(model.dtype) * c.compute_efficiency)
 
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
+        self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
+        """How many times as long as captured decodes took to read K/V, in blocks of the usual size, these take."""
         self._full = self._attend(slower, sliding=False)
         self._sliding = self._attend(slower, sliding=True)
         self._cached = c.repeated_reads_cached
@@ -225,7 +228,7 @@ class CostModel:
             return self.leap_ns(load, decode_context=contexts)
         curve = None if self._steps is None else self._steps.decoding(seqs)
         if curve is not None:
-            seconds = curve.at_each(contexts - repeated * self._cached if repeated else contexts)
+            seconds = curve.at_each(contexts - repeated * self._cached if repeated else contexts, self._slower)
         elif repeated:
             seconds = self._decode(Load(decode_context=contexts, decode_repeated=repeated), np.maximum)
             seconds += self._alone(seqs)
@@ -284,9 +287,9 @@ class CostModel:
             context -= load.decode_repeated * self._cached
         if not tokens:
             curve = captured.decoding(decodes)
-            return None if curve is None else curve.at(context)
+            return None if curve is None else curve.at(context, self._slower)
         chunks = max(1, load.prefill_seqs)
-        seconds = captured.mixed(decodes, context, tokens, chunks, load.prefill_context)
+        seconds = captured.mixed(decodes, context, tokens, chunks, load.prefill_context, self._slower)
         if seconds is None:
             return None
         earlier = load.prefill_context - tokens

@@ -2,9 +2,10 @@
 
 What the measurements cannot tell is not fitted.  On one model an overhead a layer cannot
 be told from one a step, so `layer_overhead_s` is 0 and `step_overhead_s` carries both; attention
-through a block table is what is measured, so there is nothing on top of it; and a coefficient
-that changes no measured step (swaps where none was measured) keeps its default.  Of what is fitted
-it is said how uncertain it is: some change few steps, or little but together with others.
+through a block table is what is measured, so there is nothing on top of it but what blocks of
+another size than the usual add (`paged_block_overhead`); and a coefficient that changes no
+measured step (swaps where none was measured) keeps its default.  Of what is fitted it is said how
+uncertain it is: some change few steps, or little but together with others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from sim.calibration import Point
 from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import Coefficients
-from sim.cost import CostModel
+from sim.cost import USUAL_BLOCK, CostModel
 from sim.load import Load
 from sim.shapes import CHUNKS, Shapes
 
@@ -59,6 +60,7 @@ TOGETHER = (
     "attention_memory_efficiency",
     "attention_compute_efficiency",
     "repeated_reads_cached",
+    "paged_block_overhead",
     "step_overhead_s",
     "prefill_layer_s",
     "sequence_overhead_s",
@@ -181,6 +183,8 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
     launch = max(0.0, 0.95 * prefill - shortest / 2) / geometry.layers
     shares = {"run_ahead": "behind_ns", "repeated_reads_cached": "decode_repeated"}
     halves = {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
+    if any(point.block_size != USUAL_BLOCK for point in points):
+        halves["paged_block_overhead"] = 0.5
     return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, **halves)
 
 
@@ -263,13 +267,13 @@ def seconds(
     captured: CapturedSteps | None = None,
 ) -> Floats:
     """Say what the cost model makes of each point: float64[points], seconds."""
-    found, separate = np.empty(len(points)), np.array([point.route != "blocks" for point in points])
-    for apart in {*separate.tolist()}:
-        model = CostModel(geometry, device, coefficients, separate=apart, captured=None if apart else captured)
-        some = separate == apart
-        loads = np.array(
-            [point.load for point, is_apart in zip(points, separate, strict=True) if is_apart == apart], np.int64
-        )
+    found, kinds = np.empty(len(points)), [(point.route != "blocks", point.block_size) for point in points]
+    for kind in {*kinds}:
+        apart, size = kind
+        steps = None if apart else captured
+        model = CostModel(geometry, device, coefficients, separate=apart, block_size=size, captured=steps)
+        some = np.array([each == kind for each in kinds])
+        loads = np.array([point.load for point, each in zip(points, kinds, strict=True) if each == kind], np.int64)
         found[some] = model.leap_ns(Load(), **dict(zip(Load._fields, loads.T, strict=True))) / 1e9
     return found
 

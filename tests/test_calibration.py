@@ -194,6 +194,19 @@ def test_what_is_read_again_is_found_where_captured_steps_are_looked_up() -> Non
     assert found.coefficients.repeated_reads_cached == pytest.approx(TRUE.repeated_reads_cached, abs=0.02)
 
 
+def test_what_small_blocks_take_is_found_where_captured_steps_are_looked_up() -> None:
+    planted = replace(TRUE, paged_block_overhead=0.2)
+    model = CostModel(LLAMA, H100, TRUE)
+    steps = [Load(decode_seqs=n, decode_context=n * c, samples=n) for n in padded_sizes(64) for c in (1, 512, 4096)]
+    captured = [CapturedStep(load.decode_seqs, 0, 0, load.decode_context, model.step_ns(load) * 1e-9) for load in steps]
+    bare = [Point(f"small {load}", load, 1.0, block_size=1) for load in steps if load.decode_context > load.decode_seqs]
+    times = seconds(bare, LLAMA, H100, planted, CapturedSteps(Shapes(64, 0), captured)).tolist()
+    small = [point._replace(measured_s=time) for point, time in zip(bare, times, strict=True)]
+    found = fit([*small, *(point for point in points() if "64 x" in point.name)], LLAMA, H100, captured=captured)
+    assert "paged_block_overhead" in found.fitted
+    assert found.coefficients.paged_block_overhead == pytest.approx(0.2, rel=0.05)
+
+
 def test_what_was_not_measured_keeps_its_default() -> None:
     found = fit([point for point in points() if point.name.startswith("decode")], LLAMA, H100)
     unseen = {"pcie_efficiency", "copy_efficiency", "launch_layer_s", "repeated_reads_cached"}
@@ -204,7 +217,8 @@ def test_what_was_not_measured_keeps_its_default() -> None:
 
 
 def made() -> Calibration:
-    measured = tuple(points())
+    small = Point("in small blocks", Load(decode_seqs=4, samples=4, decode_context=400), 1.0, block_size=1)
+    measured = (*points(), small._replace(measured_s=float(seconds([small], LLAMA, H100, TRUE)[0])))
     return Calibration(
         model="llama-3.1-8b",
         dtype="bf16",
@@ -229,6 +243,7 @@ def test_a_file_keeps_everything(tmp_path: Path) -> None:
     assert again.name == "h100-80gb-llama-3.1-8b"
     assert again.coefficients == TRUE
     assert [point.load for point in again.points] == [point.load for point in made().points]
+    assert [point.block_size for point in again.points] == [point.block_size for point in made().points]
     assert again.residuals == pytest.approx(made().residuals, abs=1e-4)
     assert replace(again, points=(), fitted_s=()) == replace(made(), points=(), fitted_s=())
     text = path.read_text(encoding="utf-8")

@@ -134,15 +134,19 @@ LOADS = [
 COEFFICIENTS = Coefficients(prefill_host_s=1e-3, launch_layer_s=0.4e-3, captured_tokens=1024, repeated_reads_cached=0.7)
 
 
+@pytest.mark.parametrize("block_size", [1, 16])
 @pytest.mark.parametrize("load", LOADS)
-def test_a_leap_says_what_single_steps_do(load: Load) -> None:
-    model = CostModel(LLAMA, H100, COEFFICIENTS, captured=made())
+def test_a_leap_says_what_single_steps_do(load: Load, block_size: int) -> None:
+    coefficients = replace(COEFFICIENTS, paged_block_overhead=0.3)
+    model = CostModel(LLAMA, H100, coefficients, captured=made(), block_size=block_size)
     together = {name: np.array([getattr(each, name) for each in (load, LOADS[0])]) for name in Load._fields}
     assert model.leap_ns(Load(), **together).tolist() == [model.step_ns(load), model.step_ns(LOADS[0])]
 
 
-def test_decodes_leap_over_a_curve_as_they_step() -> None:
-    model = CostModel(LLAMA, H100, COEFFICIENTS, captured=made())
+@pytest.mark.parametrize("block_size", [1, 16])
+def test_decodes_leap_over_a_curve_as_they_step(block_size: int) -> None:
+    coefficients = replace(COEFFICIENTS, paged_block_overhead=0.3)
+    model = CostModel(LLAMA, H100, coefficients, captured=made(), block_size=block_size)
     for seqs in (3, 64, 65):
         contexts = np.arange(seqs * 10, seqs * 1500, seqs)
         for repeated in (0, seqs * 7 + 1):
@@ -150,6 +154,16 @@ def test_decodes_leap_over_a_curve_as_they_step() -> None:
             steps = [model.step_ns(load._replace(decode_context=each)) for each in contexts.tolist()]
             assert model.decode_ns(seqs, contexts.astype(np.float64), repeated).tolist() == steps
             assert model.decode_ns(seqs, contexts[200:220].astype(np.float64), repeated).tolist() == steps[200:220]
+
+
+def test_small_blocks_take_longer_to_read_than_those_that_were_measured() -> None:
+    coefficients = Coefficients(paged_block_overhead=0.32)
+    usual, small = (CostModel(LLAMA, H100, coefficients, captured=made(), block_size=size) for size in (16, 1))
+    decodes, mixed = Load(decode_seqs=8, decode_context=5008, samples=8), Load(100, 5050, 100, 1, 16, 5016, 17)
+    for load in (decodes, mixed):
+        assert small.step_ns(load) - usual.step_ns(load) == pytest.approx(5e6 * (1.32 / 1.02 - 1), abs=2)
+    one = decodes._replace(decode_context=8)  # nothing but the new tokens
+    assert small.step_ns(one) == usual.step_ns(one)
 
 
 def test_what_is_read_again_is_off_the_context_as_far_as_the_cache_serves_it() -> None:

@@ -17,6 +17,7 @@ import torch
 
 from sim.decode.device import moved
 from sim.decode.lanes import Ints, Ints32, Lanes, Sequences, make_lanes
+from sim.decode.paging import paging_of
 from sim.shapes import Shape, Shapes
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ class Batcher:
         said = transcript.aim(names + starts + 1)
         decodes = Sequences(rows, names, starts, np.ones_like(rows), said, np.ones(len(rows), np.bool_))
         chunks = self._chunks(plan) if plan.chunks else None
-        return make_lanes(allocator.table.blocks, allocator.block_size, shape, decodes, chunks, transcript.spare)
+        return make_lanes(allocator.table.blocks, paging_of(allocator), shape, decodes, chunks, transcript.spare)
 
     def _chunks(self, plan: Plan) -> Sequences:
         """Lay out the chunks of a padded step."""

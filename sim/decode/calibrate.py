@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.calibration import SECONDS, Calibration, Point, described
-from sim.decode.device import demand_memory, name_of, release, resolve
+from sim.decode.device import as_served, demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.grid import Extent, block_scenes, separate_scenes
 from sim.decode.model import load, supported
 from sim.decode.peaks import peaks_of, shipped_name
+from sim.decode.quiet import CALM, Quiet
 from sim.decode.rehearsal import prefill_host_s
 from sim.decode.runtime import choose_backend
 from sim.decode.stage import Patience, Stage
 from sim.decode.versions import versions
 from sim.devices import GIB, Device, resolve_device
 from sim.fit_costs import fit
+from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
-from sim.shapes import MIXED_TOKENS
+from sim.shapes import MIXED_TOKENS, Shapes
 from workloads.schema import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import torch
+
     from sim.captured import CapturedStep
     from sim.decode.model import Decoder
+    from sim.setup import Setup
 
     Report = Callable[["Progress"], None]
 
@@ -43,6 +49,10 @@ MARGIN = 64
 """Token slots a sequence needs beyond the longest: it grows with every repeat."""
 SEPARATE = ("growing", "no-cache")
 """Allocators whose attention goes sequence by sequence."""
+SMALL = 1
+"""Token slots of the small blocks that decodes are measured with as well ..."""
+SMALL_SEATS = 64
+"""... of so many sequences at most."""
 
 
 class Progress(NamedTuple):
@@ -84,8 +94,9 @@ def calibrate(
     peaks: dict[str, float] = {} if named else peaks_of(where)
     words: dict[str, Any] = {"name": named} if named else dict(peaks)
     extent = EXTENTS[where.type]
-    setups = [prepare(_workload(model, dtype, words, kind, extent), base) for kind in ("paged", *SEPARATE)]
-    geometry, pool = setups[0].geometry, setups[0].cases[0].pool
+    usual, *separate = [prepare(_workload(model, dtype, words, kind, extent), base) for kind in ("paged", *SEPARATE)]
+    small = prepare(_workload(model, dtype, words, "paged", extent, block_size=SMALL), base)
+    geometry, pool = usual.geometry, usual.cases[0].pool
     extent = extent._replace(longest=min(extent.longest, geometry.max_model_len))
     supported(model, geometry, base)
     attends = choose_backend(backend, geometry, where)
@@ -94,17 +105,22 @@ def calibrate(
     decoder = load(model, geometry, where, base=base, seed=0)
     points: list[Point] = []
     steps: list[CapturedStep] = []
-    for number, setup in enumerate(setups):
-        release(decoder.device)
-        stage = Stage(decoder, setup, backend=attends, longest=extent.longest, seats=extent.seats)
-        points += _measure(stage, extent, seconds * (0.2 if number else 0.6), progress)
-        if geometry.window is None:  # what a window reads of a context is not in the tables
-            steps += stage.captured(extent.longest)
-        del stage
     captured = host = 0.0
-    if where.type == "cuda" and attends == "flashinfer":
-        captured = float(MIXED_TOKENS[-1])
-        host = prefill_host_s(decoder, _rehearsal(setups[0].workload), attends)
+    with _host(where), as_served():  # as in the runs that are to be foretold
+        for number, setup in enumerate((usual, *separate)):
+            release(decoder.device)
+            stage = Stage(decoder, setup, backend=attends, longest=extent.longest, seats=extent.seats)
+            points += _measure(stage, extent, seconds * (0.2 if number else 0.6), progress)
+            if geometry.window is None:  # what a window reads of a context is not in the tables
+                steps += stage.captured(extent.longest)
+            del stage
+        if steps:
+            if progress is not None:
+                progress(Progress(f"decodes in blocks of {SMALL}", 0, 1))
+            points += _small_blocks(decoder, small, attends, extent.longest)
+        if where.type == "cuda" and attends == "flashinfer":
+            captured = float(MIXED_TOKENS[-1])
+            host = prefill_host_s(decoder, _rehearsal(usual.workload), attends)
     found = fit(points, geometry, resolve_device(words), captured_tokens=captured, captured=steps)
     return Calibration(
         model=geometry.name,
@@ -163,6 +179,18 @@ def stage_for(decoder: Decoder, kind: str, extent: Extent, backend: str, device:
     return Stage(decoder, setup, backend=backend, longest=extent.longest, seats=extent.seats)
 
 
+@contextmanager
+def _host(device: torch.device) -> Iterator[None]:
+    """Keep to the quietest core where steps are launched for a GPU, and warn if others were at work on it after all."""
+    if device.type != "cuda":
+        yield
+        return
+    with Quiet().watched() as watch:
+        yield
+    if watch.share > CALM:
+        warnings.warn(f"others held up the host for {watch.share:.1%} of the time: better measured again", stacklevel=2)
+
+
 def _measure(stage: Stage, extent: Extent, seconds: float, report: Report | None) -> Iterator[Point]:
     """Measure the steps of one allocator."""
     scenes = (
@@ -181,6 +209,23 @@ def _measure(stage: Stage, extent: Extent, seconds: float, report: Report | None
             warnings.warn(f"{scene.name}: left out: {error}", stacklevel=2)
 
 
+def _small_blocks(decoder: Decoder, setup: Setup, backend: str, longest: int) -> list[Point]:
+    """Measure decodes, captured ones, whose K/V lies in small blocks."""
+    release(decoder.device)
+    shapes = Shapes(SMALL_SEATS, 0)
+    stage = Stage(decoder, setup, backend=backend, longest=longest, seats=SMALL_SEATS, shapes=shapes)
+    return [
+        Point(
+            f"decode {count} x {context // count} in blocks of {SMALL}",
+            Load(decode_seqs=count, samples=count, decode_context=context),
+            seconds,
+            block_size=SMALL,
+        )
+        for count, _, _, context, seconds in stage.captured(longest)
+        if context > count
+    ]
+
+
 def _rehearsal(workload: Workload) -> Workload:
     """Describe a short run of requests that come one by one."""
     requests = {
@@ -193,7 +238,9 @@ def _rehearsal(workload: Workload) -> Workload:
     return Workload.model_validate({**changed.model_dump(exclude_unset=True), "requests": requests})
 
 
-def _workload(model: str, dtype: str | None, device: dict[str, Any], kind: str, extent: Extent) -> Workload:
+def _workload(
+    model: str, dtype: str | None, device: dict[str, Any], kind: str, extent: Extent, **options: int
+) -> Workload:
     """Describe the engine in which steps are measured; its requests are never served."""
     geometry = resolve_model({"name": model, **({"dtype": dtype} if dtype else {})})
     room = extent.seats * (extent.longest + MARGIN) * geometry.kv_bytes_per_token
@@ -215,6 +262,6 @@ def _workload(model: str, dtype: str | None, device: dict[str, Any], kind: str, 
                 "arrivals": {"kind": "batch"},
                 "lengths": {"kind": "fixed", "prompt": 1, "output": 1},
             },
-            "allocators": [{"kind": kind}],
+            "allocators": [{"kind": kind, **options}],
         }
     )

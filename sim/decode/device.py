@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from sim.errors import UserError
 from sim.pool import gib
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Number formats in which weights and K/V can be held."""
@@ -74,6 +75,24 @@ def finish(device: torch.device) -> None:
     """Wait until all that was asked of the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def as_served() -> Iterator[None]:
+    """Have the host work as an engine's does while steps are timed.
+
+    On one thread, as what it computes is too little to share; and without looking for garbage through all that is
+    loaded, which would hold it up for many steps.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        torch.set_num_threads(threads)
 
 
 def moved(array: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:

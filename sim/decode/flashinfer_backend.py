@@ -24,7 +24,8 @@ from sim.errors import UserError
 
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
-    from sim.decode.lanes import Ints32, Lanes, Pages
+    from sim.decode.lanes import Ints32, Lanes
+    from sim.decode.paging import Pages, Paging
     from sim.decode.store import KVStore
     from sim.models.geometry import Geometry
     from sim.shapes import Shapes
@@ -96,29 +97,29 @@ class Which(NamedTuple):
 class Buffers:
     """Where the wrappers of padded steps find what they must know of up to `lanes` sequences: one stretch of memory."""
 
-    def __init__(self, lanes: int, lane_blocks: int, device: torch.device) -> None:
-        """Make room for `lane_blocks` pages a sequence."""
-        sizes = [lanes + 1, lanes + 1, lanes, lanes * lane_blocks]
+    def __init__(self, lanes: int, lane_pages: int, device: torch.device) -> None:
+        """Make room for `lane_pages` pages a sequence."""
+        sizes = [lanes + 1, lanes + 1, lanes, lanes * lane_pages]
         self._all = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
         self.queries, self.offsets, self.last, self.pages = torch.split(self._all, sizes)
 
-    def fill(self, queries: Ints32, pages: Pages, block_size: int) -> Planned:
+    def fill(self, queries: Ints32, pages: Pages, page_size: int) -> Planned:
         """Send a step to the device, in one piece."""
-        offsets, blocks, last = pages
+        offsets, ids, last = pages
         room = len(self.offsets)
-        told = np.zeros(3 * room - 1 + len(blocks), np.int32)
+        told = np.zeros(3 * room - 1 + len(ids), np.int32)
         told[: len(queries)] = queries
         told[room : room + len(offsets)] = offsets
         told[2 * room : 2 * room + len(last)] = last
-        told[3 * room - 1 :] = blocks
+        told[3 * room - 1 :] = ids
         pinned = torch.from_numpy(told).pin_memory()
         self._all[: len(told)].copy_(pinned, non_blocking=True)
         return Planned(
             queries=pinned[: len(queries)],
             offsets=pinned[room : room + len(offsets)],
-            pages=self.pages[: len(blocks)],
+            pages=self.pages[: len(ids)],
             last=pinned[2 * room : 2 * room + len(last)],
-            lengths=torch.from_numpy((np.diff(offsets) - 1) * np.int32(block_size) + last),
+            lengths=torch.from_numpy((np.diff(offsets) - 1) * np.int32(page_size) + last),
         )
 
 
@@ -128,20 +129,21 @@ class FlashInferBackend(PagedBackend):
     name = "flashinfer"
     capturable = True
 
-    def __init__(self, store: KVStore, geometry: Geometry, shapes: Shapes, lane_blocks: int) -> None:
+    def __init__(self, store: KVStore, geometry: Geometry, shapes: Shapes, longest: int, paging: Paging) -> None:
         """Attend over `store`.
 
         Args:
             store: the K/V.
             geometry: of the model.
             shapes: of padded steps.
-            lane_blocks: most blocks of a sequence.
+            longest: most tokens of a sequence.
+            paging: how blocks are read.
 
         Raises:
             UserError: FlashInfer cannot be used.
 
         """
-        super().__init__(store)
+        super().__init__(store, paging)
         device = store.blocks.device
         if why := obstacle(geometry, device):
             raise UserError(f"--backend flashinfer: {why}; use --backend torch")
@@ -159,7 +161,7 @@ class FlashInferBackend(PagedBackend):
         self._parts: dict[Part, Planned] = {}
         """What attends in this step, in the order of the packed row."""
         lanes = [max(counts) for counts in zip(*((shape.decodes, shape.chunks) for shape in shapes.all), strict=True)]
-        self._decodes, self._chunks = (Buffers(count, lane_blocks, device) for count in lanes)
+        self._decodes, self._chunks = (Buffers(count, -(-longest // paging.size), device) for count in lanes)
         self._copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
 
     @property
@@ -170,7 +172,7 @@ class FlashInferBackend(PagedBackend):
 
     def plan(self, batch: Batch) -> None:
         """List the pages of every sequence, one after the other."""
-        size, contexts = self.store.block_size, batch.contexts
+        size, contexts = self.paging.size, batch.contexts
         counts = -(-contexts // size)
         offsets = np.concatenate([[0], counts.cumsum()])
         owner = np.repeat(np.arange(len(counts)), counts)
@@ -180,7 +182,7 @@ class FlashInferBackend(PagedBackend):
         planned = Planned(
             queries=_int32(batch.offsets),
             offsets=_int32(offsets),
-            pages=batch.table[cells[0], cells[1]],
+            pages=self.paging.pages(batch.table, cells[0], cells[1]).to(torch.int32),
             last=_int32((contexts - 1) % size + 1),
             lengths=_int32(contexts),
         )
@@ -190,7 +192,7 @@ class FlashInferBackend(PagedBackend):
     def plan_lanes(self, lanes: Lanes, slots: torch.Tensor) -> None:
         """See `PagedBackend.plan_lanes`; plans every wrapper that steps of this shape have used so far."""
         self._copied.synchronize()  # a plan is copied from pinned memory, which the next one writes to
-        shape, self.slots, self._parts, size = lanes.shape, slots, {}, self.store.block_size
+        shape, self.slots, self._parts, size = lanes.shape, slots, {}, self.paging.size
         if shape.decodes:
             one_each = np.arange(shape.decodes + 1, dtype=np.int32)
             self._parts[Part(chunks=False, padded=shape.decodes)] = self._decodes.fill(one_each, lanes.decodes, size)
@@ -203,7 +205,7 @@ class FlashInferBackend(PagedBackend):
 
     def read(self, layer: int, query: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
         """See `PagedBackend.read`."""
-        query, cache = query.contiguous(), self.store.layer(layer)  # so will the output be
+        query, cache = query.contiguous(), self.pages(layer)  # so will the output be
         if len(self._parts) == 1:
             (part,) = self._parts
             output: torch.Tensor = self._wrapper(Which(part, window, scale)).run(query, cache)
@@ -218,7 +220,7 @@ class FlashInferBackend(PagedBackend):
         """Return a wrapper planned for this step."""
         planner = self._planners.get(which)
         if planner is None:
-            geometry, size = self._geometry, self.store.block_size
+            geometry, size = self._geometry, self.paging.size
             (chunks, padded), wrapper = which.part, self._make(which.part)
             planner = Planner(wrapper, chunks, padded, geometry, size, self._dtype, which.window, which.scale)
             self._planners[which] = planner

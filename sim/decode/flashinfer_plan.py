@@ -46,7 +46,7 @@ class Planner:
     padded: int
     """New tokens in all, empty ones included, if it is one of padded steps; else 0."""
     geometry: Geometry
-    block_size: int
+    page_size: int
     dtype: torch.dtype
     window: int | None
     scale: float
@@ -62,7 +62,7 @@ class Planner:
             self.wrapper._plan_info = self._lay_out(planned)  # noqa: SLF001  see above
             return
         if self.direct is None:
-            self.direct = bool(self.padded) and self._agree(varied(planned, self.block_size))
+            self.direct = bool(self.padded) and self._agree(varied(planned, self.page_size))
         self._at_length(planned)  # sends the lists, which those that were tried out have overwritten
 
     def _at_length(self, planned: Planned) -> None:
@@ -76,7 +76,7 @@ class Planner:
             geometry.heads,
             geometry.kv_heads,
             geometry.head_dim,
-            self.block_size,
+            self.page_size,
             window_left=self._left,
             sm_scale=self.scale,
             q_data_type=self.dtype,
@@ -98,7 +98,7 @@ class Planner:
             len(planned.last),
             geometry.heads,
             geometry.kv_heads,
-            self.block_size,
+            self.page_size,
             True,  # its kernel may be part of a CUDA graph
             size,
             size,
@@ -137,13 +137,13 @@ class Planner:
         return -1 if self.window is None else self.window - 1
 
 
-def varied(planned: Planned, block_size: int) -> Planned:
+def varied(planned: Planned, page_size: int) -> Planned:
     """Return as many sequences with as many new tokens, but of other lengths: up to two pages more than is new."""
     news = planned.queries.diff()
-    lengths = news + torch.arange(len(news), dtype=torch.int32) * 37 % (2 * block_size)
+    lengths = news + torch.arange(len(news), dtype=torch.int32) * 37 % (2 * page_size)
     lengths = lengths.clamp(min=1)
-    counts = (lengths + block_size - 1) // block_size
+    counts = (lengths + page_size - 1) // page_size
     offsets = torch.zeros_like(planned.queries)
     offsets[1:] = counts.cumsum(0)
     pages = planned.pages.new_zeros(int(offsets[-1]))
-    return Planned(planned.queries, offsets, pages, (lengths - 1) % block_size + 1, lengths)
+    return Planned(planned.queries, offsets, pages, (lengths - 1) % page_size + 1, lengths)

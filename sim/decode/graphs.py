@@ -2,7 +2,7 @@
 
 A step reads the tokens said last from the transcript, runs them through the model and writes
 what it says back, so nothing comes to the host.  Before a replay the host tells the device
-a few numbers a token and the blocks of each sequence (`sim.decode.lanes`), through pinned
+a few numbers a token and the pages of each sequence (`sim.decode.lanes`), through pinned
 memory and without waiting.  Where there are no graphs the same step runs kernel by kernel.
 """
 
@@ -33,7 +33,7 @@ BEFORE = 8
 SLACK = 2
 """Such steps while which the host is at work on the one that is clocked."""
 REPEATS = 3
-READS = (32, 8, 2)
+READS = (32, 16, 8, 4, 2)
 """Parts of the longest sequence that decodes read on average."""
 
 
@@ -113,16 +113,16 @@ class PaddedSteps:
         if not alone:
             return []
         self.rehearse()
-        size, spare = self._backend.store.block_size, self._transcript.spare
-        before = blank(min(alone, key=lambda shape: abs(shape.decodes - BEFORE)), size, spare)
+        paging, spare = self._backend.paging, self._transcript.spare
+        before = blank(min(alone, key=lambda shape: abs(shape.decodes - BEFORE)), paging, spare)
         found = []
         for shape in alone:
             for contexts in reads(shape.decodes, longest):
-                lanes = blank(shape, size, spare, contexts=contexts, blocks=num_blocks)
+                lanes = blank(shape, paging, spare, contexts=contexts, blocks=num_blocks)
                 found.append(CapturedStep(shape.decodes, 0, 0, int(contexts.sum()), self._clocked(lanes, before)))
         for shape in (shape for shape in self._captured if shape.chunks):
             for chunks in (1, shape.chunks):
-                lanes = blank(shape, size, spare, chunks=chunks)
+                lanes = blank(shape, paging, spare, chunks=chunks)
                 seconds = self._clocked(lanes, before)
                 found.append(CapturedStep(shape.decodes, shape.tokens, chunks, shape.decodes, seconds))
         return found
@@ -143,7 +143,7 @@ class PaddedSteps:
             return
         pool = torch.cuda.graph_pool_handle()
         for shape in self._shapes.all:
-            self.run(blank(shape, self._backend.store.block_size, self._transcript.spare))  # builds what it needs
+            self.run(blank(shape, self._backend.paging, self._transcript.spare))  # builds what it needs
             finish(self._decoder.device)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool):
@@ -154,7 +154,7 @@ class PaddedSteps:
         """Run every captured shape as in service, so that none of it is new to the host, nor the device at rest."""
         with torch.inference_mode():
             for shape in self._captured:
-                self.run(blank(shape, self._backend.store.block_size, self._transcript.spare))
+                self.run(blank(shape, self._backend.paging, self._transcript.spare))
         self._decoder.settle()
         finish(self._decoder.device)
 

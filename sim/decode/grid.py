@@ -7,7 +7,7 @@ some steps of decodes, as in service; the largest are also measured one after th
 steps that no graph holds and whose launches take longer than what they compute.  Some decodes have
 most of their contexts in common, so that what is read for one may be in a cache for the next: all of
 them, or each quarter; with the 8B that is 3 or 12 MiB a layer.  What does not fit in the pool is left
-out.
+out.  (How long decodes take that read smaller blocks is asked of captured steps, `sim.decode.calibrate`.)
 """
 
 from __future__ import annotations

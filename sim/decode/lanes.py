@@ -2,7 +2,7 @@
 
 A step is padded to one of a few shapes (`sim.shapes`), so that a CUDA graph captured for each can
 run them all.  Everything the device must be told is laid out here, on the host, from the
-allocator's own block table: three numbers a token, two a sequence, and the list of its blocks.
+allocator's own block table: three numbers a token, two a sequence, and the list of its pages.
 What stands empty reads and writes the null block.
 """
 
@@ -14,22 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sim.decode.paging import Pages, Paging, pages_of
+
 if TYPE_CHECKING:
     from sim.shapes import Shape
 
 Ints = npt.NDArray[np.int64]
 Ints32 = npt.NDArray[np.int32]
-
-
-class Pages(NamedTuple):
-    """Blocks of n sequences, one sequence after the other."""
-
-    offsets: Ints32
-    """int32[n + 1]: where each begins."""
-    blocks: Ints32
-    """int32[offsets[n]]: block ids."""
-    last: Ints32
-    """int32[n]: tokens in the last block of each, at least 1."""
 
 
 class Sequences(NamedTuple):
@@ -64,9 +55,9 @@ class Lanes:
     outputs: Ints
     """int64[2, shape.rows], a sequence: its last token in the row of all tokens, and where its next token goes."""
     decodes: Pages
-    """Blocks of every lane of a decode, the one of the new token included."""
+    """Pages of every lane of a decode, the one of the new token included."""
     chunks: Pages
-    """Blocks of every lane of a chunk."""
+    """Pages of every lane of a chunk."""
     queries: Ints32
     """int32[shape.chunks + 1]: where each chunk begins among the tokens of chunks."""
     picks: Ints
@@ -81,36 +72,21 @@ class Lanes:
         return contexts
 
 
-def pages_of(table: Ints32, rows: Ints, contexts: Ints, block_size: int, size: int) -> Pages:
-    """List the blocks of `rows` that hold their first `contexts` tokens; lanes up to `size` have the null block."""
-    many, width = len(rows), table.shape[1]
-    counts = np.ones(size, np.int64)
-    counts[:many] = -(-contexts // block_size)
-    offsets = np.zeros(size + 1, np.int32)
-    counts.cumsum(out=offsets[1:])
-    blocks = np.zeros(int(offsets[-1]), np.int32)
-    places = np.arange(offsets[many]) + np.repeat(rows * width - offsets[:many], counts[:many])
-    table.reshape(-1).take(places, out=blocks[: offsets[many]], mode="clip")  # none is outside: only quicker
-    last = np.ones(size, np.int32)
-    last[:many] = (contexts - 1) % block_size + 1
-    return Pages(offsets, blocks, last)
-
-
 def make_lanes(
-    table: Ints32, block_size: int, shape: Shape, decodes: Sequences, chunks: Sequences | None, spare: int
+    table: Ints32, paging: Paging, shape: Shape, decodes: Sequences, chunks: Sequences | None, spare: int
 ) -> Lanes:
     """Lay out a step.
 
     Args:
         table: int32[rows, width], the block table.
-        block_size: tokens a block.
+        paging: how its blocks are read.
         shape: has room for the sequences.
         decodes: say one token each.
         chunks: compute several; None if the shape has none.
         spare: a place in the transcript that belongs to no sequence.
 
     """
-    count = len(decodes.rows)
+    count, block_size = len(decodes.rows), paging.block_size
     inputs, outputs = np.zeros((3, shape.width), np.int64), np.zeros((2, shape.rows), np.int64)
     inputs[0], outputs[1] = spare, spare
     starts = decodes.starts
@@ -119,7 +95,7 @@ def make_lanes(
     inputs[2, :count] = table[decodes.rows, starts // block_size].astype(np.int64) * block_size + starts % block_size
     outputs[0, : shape.decodes] = np.arange(shape.decodes)
     outputs[1, :count] = decodes.said
-    pages = pages_of(table, decodes.rows, decodes.contexts, block_size, shape.decodes)
+    pages = pages_of(table, decodes.rows, decodes.contexts, paging, shape.decodes)
     picks, targets = np.arange(count), decodes.names + decodes.contexts
     if chunks is None:
         none = np.zeros(0, np.int32)
@@ -143,7 +119,7 @@ def make_lanes(
         inputs,
         outputs,
         pages,
-        pages_of(table, chunks.rows, chunks.contexts, block_size, shape.chunks),
+        pages_of(table, chunks.rows, chunks.contexts, paging, shape.chunks),
         queries,
         np.concatenate([picks, shape.decodes + ended]),
         np.concatenate([targets, chunks.names[ended] + chunks.contexts[ended]]),
@@ -152,7 +128,7 @@ def make_lanes(
 
 def blank(
     shape: Shape,
-    block_size: int,
+    paging: Paging,
     spare: int,
     *,
     contexts: Ints | None = None,
@@ -163,7 +139,7 @@ def blank(
 
     Args:
         shape: of the step.
-        block_size: tokens a block.
+        paging: how blocks are read.
         spare: a place in the transcript that belongs to no sequence.
         contexts: int64[shape.decodes], tokens that each decode reads; its own alone if not given.
         chunks: how many share the shape's tokens, equally; all that there is room for if not given.
@@ -172,16 +148,16 @@ def blank(
     """
     none = np.zeros(0, np.int64)
     nobody = Sequences(none, none, none, none, none, none.astype(np.bool_))
-    lanes = make_lanes(np.zeros((1, 1), np.int32), block_size, shape, nobody, None, spare)
+    lanes = make_lanes(np.zeros((1, 1), np.int32), paging, shape, nobody, None, spare)
     reads = np.ones(shape.decodes, np.int64) if contexts is None else contexts
     lanes.inputs[1, : shape.decodes] = reads - 1
-    width = -(-int(reads.max(initial=1)) // block_size)
+    width = -(-int(reads.max(initial=1)) // paging.block_size)
     places = np.arange(shape.decodes * width).reshape(shape.decodes, width) % blocks
-    decodes = pages_of(places.astype(np.int32), np.arange(shape.decodes), reads, block_size, shape.decodes)
+    decodes = pages_of(places.astype(np.int32), np.arange(shape.decodes), reads, paging, shape.decodes)
     used = shape.chunks if chunks is None else chunks
     queries = np.full(shape.chunks + 1, shape.tokens, np.int32)
     queries[: used + 1] = np.arange(used + 1) * shape.tokens // max(1, used)
     counts = np.diff(queries).astype(np.int64)
-    table = np.zeros((1, -(-int(counts.max(initial=1)) // block_size)), np.int32)
-    pages = pages_of(table, np.zeros(shape.chunks, np.int64), np.maximum(counts, 1), block_size, shape.chunks)
+    table = np.zeros((1, -(-int(counts.max(initial=1)) // paging.block_size)), np.int32)
+    pages = pages_of(table, np.zeros(shape.chunks, np.int64), np.maximum(counts, 1), paging, shape.chunks)
     return Lanes(shape, lanes.inputs, lanes.outputs, decodes, pages, queries, none, none)

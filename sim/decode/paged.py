@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from sim.decode.paging import Paging
+
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
     from sim.decode.lanes import Lanes
@@ -31,9 +33,10 @@ class PagedBackend(ABC):
     capturable = False
     """Whether `read` after `plan_lanes` can be part of a CUDA graph."""
 
-    def __init__(self, store: Cache) -> None:
-        """Attend over `store`."""
+    def __init__(self, store: Cache, paging: Paging | None = None) -> None:
+        """Attend over `store`, whose blocks are read as `paging` says; each as a page if it is not given."""
         self.store = store
+        self.paging = paging or Paging(store.block_size, store.block_size, store.block_size)
         self.slots = torch.zeros(0, dtype=torch.int64)
         """int64[t]: where this step's K/V goes, block id x block_size + offset."""
 
@@ -41,6 +44,11 @@ class PagedBackend(ABC):
     def planning(self) -> str:
         """How padded steps are planned, in words."""
         return "nothing is planned"
+
+    def pages(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a layer, each [pages, page size, kv_heads, head_dim], as views of the store."""
+        keys, values = self.store.layer(layer)
+        return self.paging.view(keys), self.paging.view(values)
 
     @abstractmethod
     def plan(self, batch: Batch) -> None:

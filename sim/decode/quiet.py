@@ -33,6 +33,8 @@ STEAL = 7
 """Place of the stolen time in a line of /proc/stat (proc(5))."""
 SECONDS = 4.0
 """For which cores are watched."""
+CALM = 0.01
+"""Share of the time that others may hold up what is measured without making it worthless."""
 
 
 class Witnessed(NamedTuple):

@@ -17,6 +17,7 @@ from sim.decode.flashinfer_backend import FlashInferBackend, obstacle
 from sim.decode.graphs import PaddedSteps
 from sim.decode.groups import GroupedBackend, PooledStore
 from sim.decode.memory import BlockMemory, PagedMemory
+from sim.decode.paging import paging_of
 from sim.decode.store import KVStore
 from sim.decode.torch_backend import TorchBackend
 from sim.decode.transcript import Transcript
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from sim.decode.store import BlockStore
     from sim.models.geometry import Geometry
     from sim.setup import Case
+    from sim.shapes import Shapes
     from workloads.requests import Requests
 
 BACKENDS = ("torch", "flashinfer")
@@ -88,6 +90,7 @@ def assemble(
     watcher: Watcher | None = None,
     padded: bool | None = None,
     metered: bool = True,
+    shapes: Shapes | None = None,
 ) -> Runtime:
     """Put together what runs one case, its K/V allocated, its kernels built and its graphs captured.
 
@@ -103,6 +106,7 @@ def assemble(
         padded: whether steps are padded (`sim.decode.graphs`); where a CUDA graph can hold them
             if not given.
         metered: whether what growing tensors take of a GPU is counted, which takes time.
+        shapes: that steps are padded to; those of the engine's limits if not given.
 
     Raises:
         UserError: the pool, or a step beside it, does not fit on the device, or the allocator keeps what no model
@@ -111,8 +115,8 @@ def assemble(
     """
     device, limits = decoder.device, case.limits
     transcript = Transcript(requests, contents(requests), decoder.geometry.vocab, seed, device)
-    shapes = shapes_for(limits)
-    kept = _keep(decoder, case, allocator, transcript, backend=backend, swap=swap, metered=metered)
+    shapes = shapes or shapes_for(limits)
+    kept = _keep(decoder, case, allocator, transcript, shapes, backend=backend, swap=swap, metered=metered)
     steps = None
     if kept.paged is not None and (kept.paged.capturable if padded is None else padded):
         steps = PaddedSteps(decoder, kept.paged, transcript, shapes)
@@ -150,6 +154,7 @@ def _keep(
     case: Case,
     allocator: Allocator,
     transcript: Transcript,
+    shapes: Shapes,
     *,
     backend: str,
     swap: bool,
@@ -171,9 +176,9 @@ def _keep(
         parts = PooledStore(pool.num_blocks, pool.block_bytes, dtype, device, host_blocks)
         return _Kept(GroupedBackend(parts, allocator, geometry), BlockMemory(parts), parts)
     store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, host_blocks)
+    paging = paging_of(allocator)
     if backend == "flashinfer":
-        lane_blocks = -(-case.limits.max_model_len // pool.block_size)
-        paged: PagedBackend = FlashInferBackend(store, geometry, shapes_for(case.limits), lane_blocks)
+        paged: PagedBackend = FlashInferBackend(store, geometry, shapes, case.limits.max_model_len, paging)
     else:
-        paged = TorchBackend(store)
+        paged = TorchBackend(store, paging)
     return _Kept(paged, PagedMemory(store), store, paged)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sim.decode.model import Decoder
     from sim.load import Load
     from sim.setup import Setup
+    from sim.shapes import Shapes
 
 
 GROUPS = 3
@@ -81,7 +82,9 @@ class Patience(NamedTuple):
 class Stage:
     """A model with its K/V and the state of an engine."""
 
-    def __init__(self, decoder: Decoder, setup: Setup, *, backend: str, longest: int, seats: int) -> None:
+    def __init__(
+        self, decoder: Decoder, setup: Setup, *, backend: str, longest: int, seats: int, shapes: Shapes | None = None
+    ) -> None:
         """Allocate K/V for the first case of `setup`.
 
         Args:
@@ -90,6 +93,7 @@ class Stage:
             backend: attends.
             longest: tokens of the longest sequence that will stand here.
             seats: sequences that will stand here at once, at most.
+            shapes: that steps are padded to; those of the workload's engine if not given.
 
         Raises:
             UserError: the pool does not fit on the device.
@@ -108,6 +112,7 @@ class Stage:
             backend=backend,
             swap=True,
             metered=False,
+            shapes=shapes,
         )
         if runtime.store is not None:  # real K/V is not zeros
             runtime.store.blocks.normal_()

@@ -8,9 +8,12 @@ swapped out.  Sizes are exact: `pool_bytes` is what `sim.pool` counts.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+
+from sim.decode.paging import USUAL_PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +74,10 @@ class KVStore(BlockStore):
         self.num_blocks = num_blocks
         shape = (block_size, geometry.kv_heads, geometry.head_dim)
         layers = geometry.layers
-        self.blocks = torch.zeros((layers, 2, num_blocks + 1, *shape), dtype=dtype, device=device)
+        whole = (layers, 2, num_blocks + 1, *shape)
+        beyond = USUAL_PAGE * geometry.kv_heads * geometry.head_dim  # a page of single slots may reach so far
+        memory = torch.zeros(prod(whole) + beyond, dtype=dtype, device=device)
+        self.blocks = memory[:-beyond].view(whole)
         """[layers, K and V, num_blocks + 1, block_size, kv_heads, head_dim]"""
         self.host = torch.zeros((host_blocks + 1, layers, 2, *shape), dtype=dtype, pin_memory=device.type == "cuda")
         """[host_blocks + 1, layers, K and V, block_size, kv_heads, head_dim]: a block is one consecutive piece."""

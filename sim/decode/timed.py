@@ -7,17 +7,15 @@ be a step ahead of the device, as in service.
 
 from __future__ import annotations
 
-import gc
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from allocators.registry import find
 from analysis.reading import open_directory
 from analysis.timing import Timing, timed
 from sim.calibration import find_calibration, fitted_in, load_origin, shipped_for
+from sim.decode.device import as_served
 from sim.decode.executor import OutOfMemoryError, TorchExecutor
 from sim.decode.peaks import shipped_name
 from sim.decode.quiet import Quiet
@@ -119,18 +117,11 @@ def serve(
         runtime = assemble(
             decoder, case, allocator, requests, seed=workload.seed, backend=backend, swap=swap, metered=False
         )
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as engines do: what the host computes is too little to share
-        gc.collect()
-        gc.freeze()  # likewise: to look through all that is loaded would hold up the host for many steps
-        if runtime.padded is not None:
-            runtime.padded.rehearse()
-        try:
+        with as_served():
+            if runtime.padded is not None:
+                runtime.padded.rehearse()
             with suppress(OutOfMemoryError):
                 yield runtime.executor
-        finally:
-            gc.unfreeze()
-            torch.set_num_threads(threads)
 
     unseen = {"telemetry": workload.telemetry.model_copy(update={"blocks": "off"})}  # looking takes the host a while
     run(workload.model_copy(update=unseen), out, base=base, progress=progress, executing=executing, facts=facts)

@@ -1,4 +1,4 @@
-"""Paged attention in plain PyTorch: gather the blocks, then scaled dot-product attention.
+"""Paged attention in plain PyTorch: gather the pages, then scaled dot-product attention.
 
 The reference: it runs anywhere, in every dtype, and says in a few lines what any other
 backend must compute.  Sequences with one new token attend together, padded with the null
@@ -18,6 +18,7 @@ from sim.decode.paged import Cache, PagedBackend
 if TYPE_CHECKING:
     from sim.decode.batch import Batch
     from sim.decode.lanes import Lanes
+    from sim.decode.paging import Paging
 
 
 class Span(NamedTuple):
@@ -28,8 +29,8 @@ class Span(NamedTuple):
     tokens: int
     context: int
     """Tokens of the sequence after the step."""
-    blocks: torch.Tensor
-    """int64[ceil(context / block_size)]: its blocks in logical order."""
+    pages: torch.Tensor
+    """int64[ceil(context / page size)]: its pages in logical order."""
 
 
 class TorchBackend(PagedBackend):
@@ -37,9 +38,9 @@ class TorchBackend(PagedBackend):
 
     name = "torch"
 
-    def __init__(self, store: Cache) -> None:
-        """Attend over `store`."""
-        super().__init__(store)
+    def __init__(self, store: Cache, paging: Paging | None = None) -> None:
+        """See `PagedBackend`."""
+        super().__init__(store, paging)
         self._singles = 0
         self._padded = torch.zeros(0)
         self._contexts = torch.zeros(0)
@@ -47,32 +48,33 @@ class TorchBackend(PagedBackend):
         self._masks: dict[tuple[int, int | None], torch.Tensor | None] = {}
 
     def plan(self, batch: Batch) -> None:
-        """Find the blocks of every sequence; masks are made when a layer first asks for them."""
-        size, device = self.store.block_size, batch.table.device
+        """Find the pages of every sequence; masks are made when a layer first asks for them."""
+        paging, table, device = self.paging, batch.table, batch.table.device
         self.slots = batch.slots
         self._masks = {}
         self._singles = singles = int((batch.counts == 1).argmin()) if (batch.counts != 1).any() else len(batch.counts)
         contexts = batch.contexts
         if singles:
             rows = torch.from_numpy(batch.rows[:singles]).to(device)
-            most = -(-int(contexts[:singles].max()) // size)
-            self._padded = batch.table[rows, :most].to(torch.int64)
+            nth = torch.arange(-(-int(contexts[:singles].max()) // paging.size), device=device)
+            self._padded = paging.pages(table, rows[:, None], nth[None]).to(torch.int64)
             self._contexts = torch.from_numpy(contexts[:singles]).to(device)
         self._spans = []
         for place in range(singles, len(batch.rows)):
             context = int(contexts[place])
-            blocks = batch.table[int(batch.rows[place]), : -(-context // size)].to(torch.int64)
-            self._spans.append(Span(int(batch.offsets[place]), int(batch.counts[place]), context, blocks))
+            nth = torch.arange(-(-context // paging.size), device=device)
+            pages = paging.pages(table, int(batch.rows[place]), nth).to(torch.int64)
+            self._spans.append(Span(int(batch.offsets[place]), int(batch.counts[place]), context, pages))
 
     def plan_lanes(self, lanes: Lanes, slots: torch.Tensor) -> None:
         """See `PagedBackend.plan_lanes`."""
-        size, shape = self.store.block_size, lanes.shape
+        size, shape = self.paging.size, lanes.shape
         self.slots, self._singles, self._spans, self._masks = slots, shape.decodes, [], {}
         if shape.decodes:
-            offsets, blocks, _ = lanes.decodes
+            offsets, ids, _ = lanes.decodes
             counts = np.diff(offsets)
             table = np.zeros((shape.decodes, int(counts.max())), np.int64)
-            table[np.arange(table.shape[1]) < counts[:, None]] = blocks
+            table[np.arange(table.shape[1]) < counts[:, None]] = ids
             self._padded = torch.from_numpy(table).to(slots.device)
             self._contexts = torch.from_numpy(lanes.contexts).to(slots.device)
         for lane in range(shape.chunks):
@@ -80,12 +82,12 @@ class TorchBackend(PagedBackend):
             if stop > first:
                 begin, end = lanes.chunks.offsets[lane : lane + 2].tolist()
                 context = (end - begin - 1) * size + int(lanes.chunks.last[lane])
-                named = torch.from_numpy(lanes.chunks.blocks[begin:end].astype(np.int64)).to(slots.device)
+                named = torch.from_numpy(lanes.chunks.ids[begin:end].astype(np.int64)).to(slots.device)
                 self._spans.append(Span(shape.decodes + first, stop - first, context, named))
 
     def read(self, layer: int, query: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
         """See `PagedBackend.read`."""
-        keys, values = self.store.layer(layer)
+        keys, values = self.pages(layer)
         output = torch.zeros_like(query)  # places that stand empty must be finite too
         singles = self._singles
         if singles:
@@ -94,7 +96,7 @@ class TorchBackend(PagedBackend):
             output[:singles] = _attend(query[:singles, :, None], past, old, mask, scale)[:, :, 0]
         for index, span in enumerate(self._spans):
             new = slice(span.first, span.first + span.tokens)
-            past, old = (cache[span.blocks].flatten(0, 1)[: span.context].transpose(0, 1) for cache in (keys, values))
+            past, old = (cache[span.pages].flatten(0, 1)[: span.context].transpose(0, 1) for cache in (keys, values))
             mask = self._mask(index, window)
             output[new] = _attend(query[new].transpose(0, 1)[None], past[None], old[None], mask, scale)[0].transpose(
                 0, 1
@@ -108,7 +110,7 @@ class TorchBackend(PagedBackend):
             device = self.slots.device
             if index < 0:
                 ends = self._contexts[:, None, None, None]
-                places = torch.arange(self._padded.shape[1] * self.store.block_size, device=device)
+                places = torch.arange(self._padded.shape[1] * self.paging.size, device=device)
             else:
                 span = self._spans[index]
                 ends = torch.arange(span.context - span.tokens + 1, span.context + 1, device=device)[:, None]

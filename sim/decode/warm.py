@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 PROMPT = 8
 """Tokens of the prefill; the null block takes them all, one upon the other."""
-LONGER = tuple(MIXED_TOKENS[-1] * share // 4 for share in (5, 6, 8))
-"""Tokens of prefills that no graph is captured for: others begin with other kernels."""
+LONGER = tuple(MIXED_TOKENS[-1] * share // 4 for share in (5, 6, 8, 10, 12, 16))
+"""Tokens of prefills that no graph is captured for: others begin with other kernels, and load them when first used."""
 
 
 def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, longest: int) -> None:
@@ -39,8 +39,8 @@ def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, longest: in
 
     """
     alone = [([0], [PROMPT]), ([PROMPT], [1]), ([PROMPT + 1], [1])]
-    longer = [count for count in LONGER if count <= longest and decoder.device.type == "cuda"]
-    beside = [([PROMPT, 0], [1, count]) for count in longer]
+    longer = [count for count in LONGER if count <= 2 * longest and decoder.device.type == "cuda"]
+    beside = [([PROMPT, 0, 0], [1, count // 2, count - count // 2]) for count in longer]
     tokens = torch.zeros(max([PROMPT, *longer]) + 2, dtype=torch.int64, device=decoder.device)
     with torch.inference_mode():
         for starts, counts in [*alone, *beside]:

@@ -12,9 +12,10 @@ import torch
 from sim.decode.elementwise import Angles, HeadNorms, rotate, rotate_and_store
 from sim.decode.flashinfer_backend import workspace_bytes
 from sim.decode.fused import fusible
-from sim.decode.lanes import Sequences, blank, make_lanes, pages_of
+from sim.decode.lanes import Sequences, blank, make_lanes
 from sim.decode.model import load
 from sim.decode.pace import Pace
+from sim.decode.paging import Paging, pages_of
 from sim.models.geometry import resolve_model
 from sim.shapes import CHUNKS, Shape, Shapes, padded_sizes
 from tests.decode.room import CONFIGS, CPU, config, decode, workload
@@ -154,12 +155,12 @@ def test_a_larger_shape_is_taken_if_it_is_faster() -> None:
 
 @pytest.mark.parametrize("shape", [Shape(4), Shape(0, 32, CHUNKS), Shape(3, 64, CHUNKS)])
 def test_a_blank_step_fills_its_shape_and_touches_the_null_block_alone(shape: Shape) -> None:
-    lanes = blank(shape, 16, 999)
+    lanes = blank(shape, Paging(16, 16, 16), 999)
     assert lanes.inputs.shape == (3, shape.width)
     assert not lanes.inputs[1:].any()
     assert set(lanes.inputs[0]) | set(lanes.outputs[1]) == {999}
-    assert not lanes.decodes.blocks.any()
-    assert not lanes.chunks.blocks.any()
+    assert not lanes.decodes.ids.any()
+    assert not lanes.chunks.ids.any()
     assert len(lanes.decodes.last) == shape.decodes
     assert not shape.chunks or lanes.queries[-1] == shape.tokens
 
@@ -180,15 +181,15 @@ def test_the_workspace_holds_the_parts_of_a_padded_step(model: str, lanes: int, 
 def test_lanes_that_stand_empty_hold_the_null_block() -> None:
     table = np.array([[5, 6, 7], [8, 9, 0]], np.int32)
     decodes = sequences((1, 100, 7, 1, 108), (0, 200, 8, 1, 999))
-    lanes = make_lanes(table, 4, Shape(4), decodes, None, spare=999)
+    lanes = make_lanes(table, Paging(4, 4, 4), Shape(4), decodes, None, spare=999)
     assert lanes.inputs.tolist() == [[107, 208, 999, 999], [7, 8, 0, 0], [39, 28, 0, 0]]
     assert lanes.outputs.tolist() == [[0, 1, 2, 3], [108, 999, 999, 999]]
     assert lanes.decodes.offsets.tolist() == [0, 2, 5, 6, 7]
-    assert lanes.decodes.blocks.tolist() == [8, 9, 5, 6, 7, 0, 0]
+    assert lanes.decodes.ids.tolist() == [8, 9, 5, 6, 7, 0, 0]
     assert lanes.decodes.last.tolist() == [4, 1, 1, 1]
     assert lanes.targets.tolist() == [108, 209]
-    full = pages_of(table, np.array([0]), np.array([12]), 4, 1)
-    assert (full.blocks.tolist(), full.last.tolist()) == ([5, 6, 7], [4])
+    full = pages_of(table, np.array([0]), np.array([12]), Paging(4, 4, 4), 1)
+    assert (full.ids.tolist(), full.last.tolist()) == ([5, 6, 7], [4])
 
 
 def sequences(*columns: tuple[int, int, int, int, int]) -> Sequences:
@@ -199,14 +200,14 @@ def sequences(*columns: tuple[int, int, int, int, int]) -> Sequences:
 def test_chunks_stand_behind_the_lanes_of_decodes() -> None:
     table = np.array([[5, 6, 7], [8, 9, 0], [3, 0, 0]], np.int32)
     decodes, chunks = sequences((1, 100, 7, 1, 108)), sequences((0, 200, 3, 3, 206), (2, 300, 0, 2, 999))
-    lanes = make_lanes(table, 4, Shape(2, 8, 4), decodes, chunks, spare=999)
+    lanes = make_lanes(table, Paging(4, 4, 4), Shape(2, 8, 4), decodes, chunks, spare=999)
     assert lanes.inputs[0].tolist() == [107, 999, 203, 204, 205, 300, 301, 999, 999, 999]
     assert lanes.inputs[1].tolist() == [7, 0, 3, 4, 5, 0, 1, 0, 0, 0]
     assert lanes.inputs[2].tolist() == [39, 0, 23, 24, 25, 12, 13, 0, 0, 0]
     assert lanes.outputs.tolist() == [[0, 1, 4, 6, 0, 0], [108, 999, 206, 999, 999, 999]]
     assert lanes.queries.tolist() == [0, 3, 5, 5, 5]
     assert lanes.chunks.offsets.tolist() == [0, 2, 3, 4, 5]
-    assert lanes.chunks.blocks.tolist() == [5, 6, 3, 0, 0]
+    assert lanes.chunks.ids.tolist() == [5, 6, 3, 0, 0]
     assert lanes.chunks.last.tolist() == [2, 2, 1, 1]
     assert (lanes.picks.tolist(), lanes.targets.tolist()) == ([0, 2], [108, 206])
 
