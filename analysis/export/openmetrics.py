@@ -4,7 +4,8 @@ Two files: `metrics.txt` is what a scrape at the end of the run (or of the windo
 have returned; `history.txt` is that scrape at 240 instants with time stamps, which
 `promtool tsdb create-blocks-from openmetrics history.txt` imports into Prometheus for the
 board to draw.  Counters and histograms are cumulative, as they would have been; names,
-labels and buckets are those of vLLM's V1 metrics.
+labels and buckets are those of vLLM's V1 metrics.  Its `kv_block_*` histograms (lifetime, idle
+time, gaps between uses) are not among them: a run keeps no event of a single block.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ LATENCY = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0),
     *(960.0, 1920.0, 7680.0),
 )
+STEP = (1.0, *(float(1 << power) for power in range(3, 15)))
+SAMPLES = (1.0, 2.0, 5.0, 10.0, 20.0)
 TOKENS = tuple(float(digit * 10**power) for power in range(6) for digit in (1, 2, 5))
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -115,17 +118,30 @@ def families(run: Run, instants: Floats) -> list[Family]:
     wanted = np.asarray(requests["output_tokens"], np.float64)
     reasons = {"stop": outputs >= wanted, "length": outputs < wanted}
     ones = np.ones(len(arrival), np.int64)
+    prompts, cached = requests["prompt_tokens"], requests["cached_tokens"]
+    computed = np.asarray(steps["prefill_tokens"] + steps["decode_tokens"], np.float64)
+    ends = np.asarray(steps["start_s"] + steps["duration_s"], np.float64)
+    pool = f',block_size="{run.facts["block_size"]}",num_gpu_blocks="{run.facts["num_blocks"]}"'
     gaps = gaps_of(steps, requests)
-    generated = at(first, np.asarray(requests["samples"], np.int64)) + at(gaps.when, gaps.often)
+    samples = np.asarray(requests["samples"], np.int64)
+    generated = at(first, samples) + at(gaps.when, gaps.often)
     return [
+        Family("vllm:cache_config_info", "gauge", "The pool, in labels.", np.ones(len(instants)), none, labels=pool),
         gauge("num_requests_running", "Number of requests in model execution batches.", steps["running"]),
         gauge("num_requests_waiting", "Number of requests waiting to be processed.", steps["waiting"]),
         gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", held),
         counter("num_preemptions", "Cumulative number of preemption from the engine.", per_step(steps["preemptions"])),
-        counter("prompt_tokens", "Number of prefill tokens processed.", at(first, requests["prompt_tokens"])),
+        counter("prompt_tokens", "Number of prefill tokens processed.", at(first, prompts)),
+        *(
+            counter(
+                "prompt_tokens_by_source", "Number of prompt tokens by source.", at(first, some), f',source="{word}"'
+            )
+            for word, some in {"local_compute": prompts - cached, "local_cache_hit": cached}.items()
+        ),
+        counter("prompt_tokens_cached", "Number of cached prompt tokens.", at(first, cached)),
         counter("generation_tokens", "Number of generation tokens processed.", generated),
-        counter("prefix_cache_queries", "Prefix cache queries, in tokens.", at(scheduled, requests["prompt_tokens"])),
-        counter("prefix_cache_hits", "Prefix cache hits, in tokens.", at(scheduled, requests["cached_tokens"])),
+        counter("prefix_cache_queries", "Prefix cache queries, in tokens.", at(scheduled, prompts)),
+        counter("prefix_cache_hits", "Prefix cache hits, in tokens.", at(scheduled, cached)),
         *(
             counter(
                 "request_success",
@@ -134,6 +150,13 @@ def families(run: Run, instants: Floats) -> list[Family]:
                 f',finished_reason="{reason}"',
             )
             for reason, which in reasons.items()
+        ),
+        _observed(
+            "iteration_tokens_total",
+            "number of tokens per engine_step",
+            np.where(computed > 0, computed, np.nan),
+            ends,
+            STEP,
         ),
         _observed("time_to_first_token_seconds", "time to first token in seconds", first - arrival, first, TTFT),
         _gaps(gaps),
@@ -150,12 +173,16 @@ def families(run: Run, instants: Floats) -> list[Family]:
         _observed("request_decode_time_seconds", "time spent in DECODE phase", finish - first, done, LATENCY),
         _observed("request_inference_time_seconds", "time spent in RUNNING phase", finish - scheduled, done, LATENCY),
         _observed(
-            "request_prompt_tokens",
-            "prefill tokens of a request",
-            np.asarray(requests["prompt_tokens"], np.float64),
+            "request_prompt_tokens", "prefill tokens of a request", np.asarray(prompts, np.float64), done, TOKENS
+        ),
+        _observed(
+            "request_prefill_kv_computed_tokens",
+            "tokens of a request's prompt that no cache had",
+            np.asarray(prompts - cached, np.float64),
             done,
             TOKENS,
         ),
+        _observed("request_params_n", "the n request parameter", np.asarray(samples, np.float64), done, SAMPLES),
         _observed("request_generation_tokens", "generation tokens of a request", outputs, done, TOKENS),
     ]
 

@@ -19,7 +19,9 @@ from torch.cuda import _memory_viz
 from analysis.export import ExportError, export, torch_snapshot
 from analysis.metrics import SHARES
 from analysis.reading import Run, open_directory
+from sim.runner import run as run_workload
 from tests.analysis.synthetic import write_directory
+from workloads.loader import load
 
 # opcodes that the unpickler of PyTorch's memory viewer knows
 VIEWER = (
@@ -251,6 +253,35 @@ def test_prometheus_histograms_agree_with_the_requests(families: dict[str, Any],
     assert only(family, f"{name}_sum") == pytest.approx(ttft.sum())
     assert only(family, f"{name}_bucket", le="1.0") == (ttft <= 1.0).sum()
     assert only(family, f"{name}_bucket", le="+Inf") == 80
+
+
+def test_prometheus_tells_steps_and_where_prompt_tokens_came_from(tmp_path: Path) -> None:
+    shared = ["requests.shared=[{tokens: 256}]", "requests.count=60", "allocators=[{kind: paged, prefix_cache: true}]"]
+    directory = run_workload(load("quickstart", shared), tmp_path / "run")
+    (run,) = directory.runs
+    requests, steps = run.requests(), run.steps()
+    cached, computed = requests["cached_tokens"], steps["prefill_tokens"] + steps["decode_tokens"]
+    assert cached.sum() > 0
+    text = export(directory.path, "prometheus", tmp_path)[0].read_text()
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+
+    def value(name: str, suffix: str, **labels: str) -> float:
+        (sample,) = [
+            one for one in found[name].samples if one.name == name + suffix and labels.items() <= one.labels.items()
+        ]
+        return float(sample.value)
+
+    source = "vllm:prompt_tokens_by_source"
+    assert value(source, "_total", source="local_cache_hit") == value("vllm:prompt_tokens_cached", "_total")
+    assert value("vllm:prompt_tokens_cached", "_total") == cached.sum()
+    assert value(source, "_total", source="local_compute") == (requests["prompt_tokens"] - cached).sum()
+    assert value("vllm:request_prefill_kv_computed_tokens", "_sum") == (requests["prompt_tokens"] - cached).sum()
+    assert value("vllm:iteration_tokens_total", "_count") == (computed > 0).sum()
+    assert value("vllm:iteration_tokens_total", "_sum") == computed.sum()
+    assert value("vllm:iteration_tokens_total", "_bucket", le="64.0") == ((computed > 0) & (computed <= 64)).sum()
+    assert value("vllm:request_params_n", "_sum") == 60
+    pool = {"block_size": "16", "num_gpu_blocks": str(run.facts["num_blocks"])}
+    assert value("vllm:cache_config_info", "", **pool) == 1
 
 
 def test_prometheus_gaps_and_gauges(families: dict[str, Any], toy: Path) -> None:
