@@ -16,7 +16,7 @@ class LedgerPlot extends Plot {
 
   traces() {
     return this.names.map((name, at) => ({
-      x: this.times, y: this.shares[at], stackgroup: "pool", line: { width: 0, shape: "hv" }, fillcolor: css(`--${name}`), mode: "lines", hoverinfo: "skip",
+      x: this.times, y: this.shares[at], stackgroup: "pool", line: { width: 0, shape: "hv" }, fillcolor: css(`--${name}`), ...(name === "internal" ? { fillpattern: { shape: "/", size: 7, solidity: 0.2, fillmode: "overlay", fgcolor: css("--hatch") } } : {}), mode: "lines", hoverinfo: "skip",
     }));
   }
 

@@ -81,17 +81,30 @@ function recall() {
   state.themed = given.has("theme");
 }
 
+function momentWords(column) {
+  if (state.cursor > column.until) return "over";
+  const { steps, facts: about } = column, row = column.rowAt(state.cursor);
+  return `${((100 * steps.live[row]) / about.capacity).toFixed(1)} % live, ${steps.running[row]} running, ${steps.waiting[row]} waiting`;
+}
+
+// the cursor by a hundredth of the window, and in words what stands there: reading without a mouse
+function nudge(direction) {
+  const [from, to] = state.range, inside = state.cursor !== null && state.cursor >= from && state.cursor <= to;
+  pointAt(inside ? Math.max(from, Math.min(to, state.cursor + (direction * (to - from)) / 100)) : direction > 0 ? from : to);
+  said.textContent = `${seconds(state.cursor)}: ${state.shown.map((index) => `${columns[index].facts.label} ${momentWords(columns[index])}`).join("; ")}`;
+}
+
 // the ledger at the cursor in one line a column, always in sight
 function nowStrip() {
   const box = byId("now");
   box.replaceChildren();
   for (const index of state.shown) {
     const column = columns[index], { steps, facts: about } = column;
-    const over = state.cursor === null || state.cursor > column.until, row = over ? 0 : column.rowAt(state.cursor);
+    if (state.cursor === null) continue;
+    const over = state.cursor > column.until, row = over ? 0 : column.rowAt(state.cursor);
     const bar = el("div", { className: "stack" });
     if (!over) for (const name of SHARES) if (steps[name][row]) bar.append(el("span", { className: `s-${name}`, style: `width:${(100 * steps[name][row]) / about.capacity}%` }));
-    const live = over ? "" : `${((100 * steps.live[row]) / about.capacity).toFixed(1)} % live, ${steps.running[row]} running, ${steps.waiting[row]} waiting`;
-    if (state.cursor !== null) box.append(el("div", {}, el("b", {}, about.label), bar, el("span", {}, over ? "over" : `${seconds(state.cursor)}: ${live}`)));
+    box.append(el("div", {}, el("b", {}, about.label), bar, el("span", {}, over ? "over" : `${seconds(state.cursor)}: ${momentWords(column)}`)));
   }
 }
 
@@ -216,7 +229,7 @@ function keys(event) {
     ArrowLeft: () => (event.shiftKey ? zoomTo(Math.max(0, state.range[0] - span / 4), Math.max(span, state.range[1] - span / 4)) : stepEvent(-1)),
     ArrowRight: () => (event.shiftKey ? zoomTo(Math.min(state.until - span, state.range[0] + span / 4), state.range[1] + span / 4) : stepEvent(1)),
     "+": () => zoomBy(0.5), "=": () => zoomBy(0.5), "-": () => zoomBy(2), 0: () => zoomTo(0, state.until),
-    d: firstDivergence, c: () => cycle(COLOURS, "colour", "colour"), s: () => cycle(ORDERS, "order", "order"), t: () => byId("theme").click(), Escape: clear,
+    ",": () => nudge(-1), ".": () => nudge(1), d: firstDivergence, c: () => cycle(COLOURS, "colour", "colour"), s: () => cycle(ORDERS, "order", "order"), t: () => byId("theme").click(), Escape: clear,
   };
   const act = acts[event.key] || acts[event.key.toLowerCase()];
   if (act) { event.preventDefault(); act(); }

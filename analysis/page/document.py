@@ -239,7 +239,7 @@ def spread(one: Allocator, name: str) -> tuple[float, float, str]:
         interval = one.interval(name)
         return interval.low, interval.high, "replications"
     head, _, quantile = name.partition(".")
-    value = one.entries[0]["metrics"][head]
+    value = one.entries[0]["metrics"].get(head)
     if isinstance(value, Mapping) and value.get("ci95"):
         low, high = value["ci95"][quantile or "mean"]
         return (float("nan"), float("nan"), "") if low is None else (float(low), float(high), "requests")

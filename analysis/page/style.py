@@ -59,6 +59,7 @@ HELP: tuple[tuple[str, str], ...] = (
     ("← →", "previous or next memory event (preemption, refusal, eviction)"),
     ("Shift ← →", "move the window in time"),
     ("+ -", "zoom in or out around the cursor"),
+    (", .", "cursor a little back or on, with the ledger there in words"),
     ("0", "whole run"),
     ("D", "first request that the two allocators treat differently"),
     ("C", "next colouring of the block map"),

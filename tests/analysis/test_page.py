@@ -198,6 +198,18 @@ def test_gantt_pairs_losses_with_returns(toy: Path) -> None:
     np.testing.assert_array_equal(unpack(packed.data["miss"]).astype(bool), late)
 
 
+def test_what_a_request_held_is_told_only_if_a_snapshot_saw_it(toy: Path) -> None:
+    run = next(run for run in open_directory(toy).runs if run.label == "preallocated")
+    requests, blocks = run.requests(), run.blocks()
+    assert blocks is not None
+    everyone = np.arange(len(requests["request_id"]))
+    late = {name: column[blocks["time_s"] > 5] for name, column in blocks.items()}
+    held = unpack(gantt(requests, everyone, late, None, misses(requests, {}, {})).data["held"])
+    seen = np.isin(everyone, late["request_id"])
+    assert 0 < np.count_nonzero(seen) < len(everyone)
+    assert (held > 0).tolist() == seen.tolist()
+
+
 @pytest.mark.parametrize("slo", [{"itl_s": 0.1}, {"ttft_s": 1.0, "tpot_s": 0.05}, {"e2e_s": 4.0, "itl_s": 0.1}])
 def test_requests_are_marked_that_are_no_goodput(toy: Path, slo: dict[str, float]) -> None:
     run = next(run for run in open_directory(toy).runs if run.label == "paged")
@@ -411,3 +423,14 @@ def test_what_refuses_everything_is_not_contrasted_with_what_serves(toy: Path) -
     assert [one.label for one in contrast(group(entries))] == ["preallocated", "paged"]
     entries[0]["verdict"] = "REFUSED"
     assert [one.label for one in contrast(group(entries))] == ["paged", "paged"]
+
+
+def test_a_directory_from_before_a_figure_was_known_has_a_page(toy: Path, tmp_path: Path) -> None:
+    """Figures of prices came later: a summary without them shows all else."""
+    old = shutil.copytree(toy, tmp_path / "old")
+    summary = json.loads((old / "summary.json").read_text(encoding="utf-8"))
+    for entry in summary["runs"]:
+        del entry["metrics"]["cost_per_million_output_tokens"]
+    (old / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    drawn = [bar["name"] for bar in document(open_directory(old))["facts"]["bars"]]
+    assert drawn == [bar["name"] for bar in document(open_directory(toy))["facts"]["bars"]]

@@ -313,6 +313,19 @@ def test_keys_change_theme_colouring_and_order(opened: Opened, report: Path) -> 
     assert ranges(page)[0][1] - ranges(page)[0][0] == pytest.approx(span)
 
 
+def test_the_ledger_is_read_by_keys_alone(page: Page, report: Path) -> None:
+    for _ in range(51):
+        page.keyboard.press(".")
+    said = page.locator("#said").inner_text()
+    middle = sum(ranges(page)[0]) / 2
+    assert float(re.findall(r"^([\d.]+) s:", said)[0]) == pytest.approx(middle, abs=0.051)
+    steps = run_named(report, "preallocated").steps()
+    row = int(np.searchsorted(steps["start_s"], middle, side="right")) - 1
+    assert f"preallocated {100 * steps['live'][row] / 2048:.1f} % live, {steps['running'][row]} running" in said
+    page.keyboard.press(",")
+    assert page.locator("#said").inner_text() != said
+
+
 def test_allocators_are_chosen_by_chips(opened: Opened, report: Path) -> None:
     page = opened.go(report)
     page.get_by_role("button", name="ideal", exact=True).click()
