@@ -44,7 +44,7 @@ class HybridAllocator(GroupTurns):
     kind: ClassVar[str] = "hybrid"
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
         {
-            "block_size": BLOCK_SIZE._replace(doc="tokens a block of an attention group, at least"),
+            "block_size": BLOCK_SIZE._replace(doc="tokens per block of an attention group, at least"),
             "paging": Option(
                 str,
                 "even",

@@ -4,7 +4,7 @@ A class lists its options as data, so that a schema can validate and document th
 included) while this package needs nothing but the standard library:
 
     options = {
-        "block_size": Option(int, 16, "token slots a block", minimum=1, maximum=256),
+        "block_size": Option(int, 16, "token slots per block", minimum=1, maximum=256),
         "placement": Option(str, "buddy", "how a run is placed", choices=("buddy", "first-fit", "best-fit")),
         "kv_tensors": Option(int, 64, "K and V tensors of a sequence, two a layer", minimum=1, fact="kv_tensors"),
     }
@@ -61,7 +61,7 @@ class Option(NamedTuple):
         return _out_of_range(value, self.minimum, self.maximum) if isinstance(value, int | float) else None
 
 
-BLOCK_SIZE = Option(int, 16, "token slots a block", minimum=1, maximum=1024)
+BLOCK_SIZE = Option(int, 16, "token slots per block", minimum=1, maximum=1024)
 """The one that nearly every allocator has; the others are of several, too."""
 HOST_BLOCKS = Option(int, 0, "blocks on the host for sequences swapped out", minimum=0, fact="host_blocks")
 KV_TENSORS = Option(int, 64, "K and V tensors of a sequence, over all layers", minimum=1, fact="kv_tensors")

@@ -42,7 +42,7 @@ class PagedAllocator(OnDemandRows):
             "block_size": BLOCK_SIZE,
             "prefix_cache": Option(bool, False, "keep full blocks for sequences that begin alike"),
             "sliding_window": Option(
-                int, None, "tokens a token attends to; unset for all of them", minimum=1, fact="sliding_window"
+                int, None, "tokens that a token attends to; all of them if unset", minimum=1, fact="sliding_window"
             ),
             "host_blocks": HOST_BLOCKS,
         }

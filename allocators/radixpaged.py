@@ -130,7 +130,7 @@ class RadixAllocator(PagedAllocator):
 
     kind: ClassVar[str] = "radix"
     options: ClassVar[Mapping[str, Option]] = MappingProxyType(
-        {"block_size": BLOCK_SIZE._replace(default=1, doc="token slots a page")}
+        {"block_size": BLOCK_SIZE._replace(default=1, doc="token slots per page")}
     )
     pool_type: ClassVar[type[BlockPool]] = RadixPool
 

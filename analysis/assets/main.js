@@ -61,7 +61,7 @@ function countRequests() {
   const { shown, total } = facts.requests, gantt = plots.find((plot) => plot instanceof RequestsPlot);
   const inside = gantt ? `${gantt.seen.length.toLocaleString("en-US")} in this window. ` : "";
   const less = shown < total ? `${shown.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} requests are kept: preempted, refused and slowest ones, those in windows of detail, and an even sample. ` : "";
-  byId("requests-note").textContent = `A line a request, the earliest on top; thick ones hold many blocks. ${inside}${less}`;
+  byId("requests-note").textContent = `One line per request, the earliest on top; thick ones hold many blocks. ${inside}${less}`;
 }
 
 function tellOmitted() {
@@ -69,7 +69,7 @@ function tellOmitted() {
   list.replaceChildren();
   for (const index of state.shown) {
     const { facts: about } = columns[index], { rows, map } = about, said = [];
-    said.push(rows.shown < rows.total ? `${rows.shown.toLocaleString("en-US")} of ${rows.total.toLocaleString("en-US")} steps are drawn, each as recorded (peaks and troughs, and all of a few windows); tokens a second count every step` : `all ${rows.total.toLocaleString("en-US")} steps are drawn`);
+    said.push(rows.shown < rows.total ? `${rows.shown.toLocaleString("en-US")} of ${rows.total.toLocaleString("en-US")} steps are drawn, each as recorded (peaks and troughs, and all of a few windows); tokens per second count every step` : `all ${rows.total.toLocaleString("en-US")} steps are drawn`);
     if (map) said.push(`${map.shown.toLocaleString("en-US")} of ${map.recorded.toLocaleString("en-US")} snapshots of the block map${map.stride > 1 ? `, one block in ${map.stride}` : ", every block"}`);
     const ticks = about.events.counts.preempt + about.events.counts.swap_out + about.events.counts.refuse;
     if (about.events.kept < ticks) said.push(`${number(about.events.kept)} of ${number(ticks)} memory events are marked`);

@@ -31,7 +31,8 @@ def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Find
     said.append(
         Finding(
             "result",
-            f"{len(front)} of {len(cells)} cells are beaten by no other one in throughput, latency and memory at once.",
+            f"{len(front)} of {len(cells)} cells are on the Pareto front of throughput, latency and memory: "
+            "no other one beats them.",
         )
     )
     overloaded = [cell for cell in cells if cell["verdict"] == "OVERLOADED"]

@@ -115,7 +115,7 @@ def _arithmetic(setup: Setup, requests: Requests) -> Table:
     prompt, output = requests.prompt_tokens.mean(), requests.output_tokens.mean()
     facts = [
         ("requests", f"{len(requests):,}, the last arriving at {requests.arrival_s.max():,.1f} s"),
-        ("tokens a request", f"{prompt:,.1f} of prompt and {output:,.1f} of output, on average"),
+        ("tokens per request", f"{prompt:,.1f} of prompt and {output:,.1f} of output, on average"),
     ]
     for count, what in zip(_too_long(setup, requests), ("are refused", "have their output cut short"), strict=True):
         if count:

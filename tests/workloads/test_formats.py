@@ -288,7 +288,7 @@ class TestConversations:
     def test_first_exchanges_pass_vllm_s_filter(self, tmp_path: Path) -> None:
         made = load(tmp_path, FILES["sharegpt"])
         assert (made.prompt_tokens.tolist(), made.output_tokens.tolist()) == ([10], [20])
-        assert "estimated as 4 bytes a token" in made.notes[0]
+        assert "estimated as 4 bytes per token" in made.notes[0]
 
     def test_all_turns_repeat_their_history(self, tmp_path: Path) -> None:
         made = load(tmp_path, FILES["sharegpt"], turns="all")

@@ -27,7 +27,7 @@ def token_counter(tokenizer: str | None) -> tuple[Callable[[str], int], list[str
 
     """
     if tokenizer is None:
-        note = f"token counts are estimated as {BYTES_PER_TOKEN} bytes a token; name a tokenizer for exact ones"
+        note = f"token counts are estimated as {BYTES_PER_TOKEN} bytes per token; name a tokenizer for exact ones"
         return _estimate, [note]
     try:
         from tokenizers import Tokenizer  # noqa: PLC0415 - optional
