@@ -83,10 +83,11 @@ class OnDemandRows(SharingRows):
         if len(rows) > MANY:
             self._append_many(rows, blocks)
         else:
-            length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+            length, count, slots = table.length.data, table.count.data, table.slots.data
+            cells, width = table.blocks.reshape(-1).data, table.width
             for row, block in zip(rows, blocks.tolist(), strict=True):
                 have = count[row]
-                cells[row, have] = block
+                cells[row * width + have] = block
                 length[row] = have * size + 1
                 count[row] = have = have + 1
                 slots[row] = have * size

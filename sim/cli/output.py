@@ -41,7 +41,9 @@ def terminal(*, stderr: bool = False, at_least: int = 0) -> Terminal:
 
     """
     somewhere = any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
-    made = Terminal(stderr=stderr, width=None if somewhere or "COLUMNS" in os.environ else WIDTH, highlight=False)
+    made = Terminal(
+        stderr=stderr, width=None if somewhere or "COLUMNS" in os.environ else WIDTH, highlight=False, emoji=False
+    )
     made.width = max(made.width, at_least)
     return made
 

@@ -52,7 +52,7 @@ class Books:
 
     def slots(self, job: Job) -> int:
         """Token slots the rows of a job hold, shared ones once a row."""
-        return sum(self.allocator.table.slots[list(job.rows)].tolist())
+        return sum(int(self.allocator.table.slots[row]) for row in job.rows)
 
     def left_by(self, job: Job) -> tuple[int, int]:
         """Tokens that a finished job leaves in the cache, and slots that it leaves empty."""

@@ -310,4 +310,6 @@ class Cycle(Noting):
         """Count the slots of blocks just taken that will never be used: none but in a last block."""
         if step not in self._partly:
             return 0
+        if page is self._pages[step % self._period]:  # who takes a last block is among those who take one
+            return self._partly[step]
         return sum(-each.final % self._period for each in page if each.due == step)
