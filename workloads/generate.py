@@ -17,8 +17,8 @@ from workloads.arrivals import Batch, Closed, Process
 from workloads.errors import WorkloadError
 from workloads.lengths import tokens
 from workloads.replies import Replies
-from workloads.requests import Requests
-from workloads.schema import MOST, NOMINAL_TOKEN_S, Generated, Workload
+from workloads.requests import MOST, MOST_SAMPLES, Requests
+from workloads.schema import LATEST_S, NOMINAL_TOKEN_S, Generated, Workload
 from workloads.sessions import Turns
 from workloads.streams import stream
 from workloads.trace import Trace
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from workloads.requests import Floats, Ints
     from workloads.trees import Tree
     from workloads.units import Streams
-
-
-LATEST_S = 1e9
-"""When the last request may arrive: engines count nanoseconds in 64 bits."""
 
 
 def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = None) -> Requests:
@@ -71,6 +67,8 @@ def generate(source: Generated, seed: int = 0, repeat: int = 0, max_model_len: i
     units = _lay_out(source, scene, starts)
     made = _pace(units, source.arrivals, starts, source.token_s, streams)
     samples = tokens(source.samples.draw(streams("samples"), len(made)))
+    if (most := int(samples.max())) > MOST_SAMPLES:
+        raise WorkloadError(f"requests.samples: a request asks for {most:,}; at most {MOST_SAMPLES:,}")
     return replace(
         made,
         samples=samples if (samples > 1).any() else made.samples,

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
+MOST = 50_000_000
+"""The most requests that are drawn; more would be a mistake in a count, a session or a rate."""
+MOST_SAMPLES = (1 << 15) - 1
+"""The most samples of a request: telemetry counts them in 16 bits."""
 LONGEST = 1 << 31
 """Tokens of a prompt or an output; more in a trace is a mistake, and no context is so long."""
 

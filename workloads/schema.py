@@ -18,6 +18,7 @@ from workloads.distributions import Quantity
 from workloads.lengths import Lengths
 from workloads.published import Expectations, Sustained, Variant
 from workloads.replies import Replies
+from workloads.requests import MOST
 from workloads.sessions import Turns
 from workloads.sharing import Part
 from workloads.spec import CalibrationName, Count, ModelName, NotNegative, Positive, Share, Spec
@@ -26,8 +27,8 @@ from workloads.trees import Tree
 
 NOMINAL_TOKEN_S = 0.02
 """Seconds an output token takes unless the file says: an 8B model on an H100 at a moderate batch."""
-MOST = 50_000_000
-"""The most requests that are drawn; more would be a mistake in a count or a rate."""
+LATEST_S = 1e9
+"""The last instant of a simulation, 32 years: engines count nanoseconds in 64 bits."""
 
 
 class Model(Spec):
@@ -95,7 +96,7 @@ class Engine(Spec):
     """Longest sequence, prompt and output, in tokens; the model's context if not given."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Share of device memory that weights, activations and KV pool may take together."""
-    activation_factor: NotNegative = 1.0
+    activation_factor: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     """Activation memory as a multiple of what is estimated from the geometry."""
     watermark: Share | None = None
     """Share of the pool kept free when admitting; the scheduler's own default (vLLM V0 0.01, V1 0) if not given."""
@@ -107,7 +108,7 @@ class Engine(Spec):
     """Admit a request only if all its known tokens would fit, although only a chunk is taken (`vllm-v1`)."""
     preemption: Preemption = "recompute"
     """How a preempted request comes back: `recompute`, or `swap` where the allocator can."""
-    swap_space_gib: NotNegative = 4.0
+    swap_space_gib: Annotated[float, Field(ge=0, le=1e9)] = 4.0
     """Host memory for swapped blocks, for each GPU."""
     attention: Literal["flash", "naive"] = "flash"
     """`flash`: no quadratic memory traffic; `naive`: the score matrix is written to memory and read back."""
@@ -232,7 +233,7 @@ class Workload(Spec):
     """Service-level objectives."""
     repeat: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Replications, each with its own random draws."""
-    horizon_s: Positive | None = None
+    horizon_s: Annotated[float, Field(gt=0, le=LATEST_S)] | None = None
     """When the simulated clock stops; unfinished requests are reported.  Without it every request is finished."""
     telemetry: Telemetry = Telemetry()
     """How much is recorded."""

@@ -17,7 +17,7 @@ from workloads.lengths import Lengths, tokens
 from workloads.requests import Ints, Prefixes
 from workloads.sharing import draw_parts
 from workloads.spec import Count, Spec
-from workloads.units import Scene, Units
+from workloads.units import Scene, Units, demand_few
 
 
 class Turns(Spec):
@@ -39,6 +39,7 @@ class Turns(Spec):
     def lay_out(self, scene: Scene, units: int) -> Units:
         """Lay out `units` sessions."""
         turns = tokens(self.turns.draw(scene.streams("turns"), units))
+        demand_few(int(turns.sum()), "requests.session.turns")
         starts = np.cumsum(turns) - turns
         unit = np.repeat(np.arange(units), turns)
         turn = np.arange(len(unit)) - starts[unit]
@@ -61,22 +62,24 @@ class Turns(Spec):
         else:
             end = turns[unit]
         keep = turn < end
-        prefixes = _tape(once, each, own, output, unit, turn, starts)
 
         think = self.think_s.draw(scene.streams("think"), len(unit))
         pause = np.concatenate([[0.0], output[:-1] * scene.token_s + think[1:]])
         elapsed = np.cumsum(pause)
-        first = turn[keep] == 0
-        where = np.arange(int(keep.sum()))
+        offset = (elapsed - elapsed[starts[unit]])[keep]
+        last = ((turn + 1 == end) & (end < turns[unit]))[keep]
+        own_ids = (each[2] + 2 * np.arange(len(unit)))[keep]
+        own, output, unit, turn, think = own[keep], output[keep], unit[keep], turn[keep], think[keep]
+        where = np.arange(len(unit))
         return Units(
-            unit[keep],
-            (elapsed - elapsed[starts[unit]])[keep],
+            unit,
+            offset,
             prompt[keep],
-            output[keep],
-            np.where(first | (self.loop == "open"), -1, where - 1),
-            np.where(first, 0.0, think[keep]),
-            prefixes.take(np.flatnonzero(keep)),
-            (turn + 1 == end)[keep] & (end < turns[unit])[keep],
+            output,
+            np.where((turn == 0) | (self.loop == "open"), -1, where - 1),
+            np.where(turn == 0, 0.0, think),
+            _tape(once, (each[0][keep], each[1][keep]), own, output, own_ids, unit, turn),
+            last,
         )
 
     def units_for(self, count: int) -> int:
@@ -86,19 +89,18 @@ class Turns(Spec):
 
 def _tape(
     once: tuple[Ints, Ints, int],
-    each: tuple[Ints, Ints, int],
+    each: tuple[Ints, Ints],
     own: Ints,
     output: Ints,
+    own_ids: Ints,
     unit: Ints,
     turn: Ints,
-    starts: Ints,
 ) -> Prefixes:
     """Write down each session's pieces in order; a turn's prompt is the tape from its start to the turn's own words."""
     head, parts = once[0].shape[1], each[0].shape[1]
     width = parts + 2
     units, count = len(once[0]), len(unit)
-    own_ids = each[2] + 2 * np.arange(count)
-    base = np.arange(units) * head + starts * width
+    base = np.arange(units) * head + np.flatnonzero(turn == 0) * width
     ids, sizes = np.zeros(units * head + count * width, np.int64), np.zeros(units * head + count * width, np.int64)
     lead = base[:, None] + np.arange(head)
     ids[lead], sizes[lead] = once[0], once[1]

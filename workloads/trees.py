@@ -16,7 +16,7 @@ from workloads.distributions import Quantity
 from workloads.requests import Floats, Ints, Prefixes
 from workloads.sharing import draw_parts
 from workloads.spec import Spec
-from workloads.units import Scene, Units
+from workloads.units import Scene, Units, demand_few
 
 
 class Level(NamedTuple):
@@ -65,6 +65,7 @@ class Tree(Spec):
     def lay_out(self, scene: Scene, units: int) -> Units:
         """Lay out `units` trees, each level by level."""
         size, tree = self.size, np.arange(units)
+        demand_few(units * size, "requests.session")
         ids, sizes, free = draw_parts(scene.parts, scene.streams("prefixes"), units, 0)
         question, output = (
             side.reshape(units, size) for side in scene.lengths.draw(scene.streams("lengths"), units * size)

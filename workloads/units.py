@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from workloads.requests import Floats, Ints, Prefixes
+from workloads.errors import WorkloadError
+from workloads.requests import MOST, Floats, Ints, Prefixes
 from workloads.sharing import Part, draw_parts
 from workloads.spec import Spec
 
@@ -63,6 +64,12 @@ class Units:
             prefixes,
             self.outgrown[:count],
         )
+
+
+def demand_few(count: int, where: str) -> None:
+    """Refuse to lay out more requests than `MOST`.  Raises WorkloadError that begins with `where`."""
+    if count > MOST:
+        raise WorkloadError(f"{where}: makes {count:,} requests or more; at most {MOST:,} are drawn")
 
 
 @dataclass(frozen=True)

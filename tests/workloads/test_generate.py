@@ -1,5 +1,6 @@
 """The same file gives the same requests; what is drawn is what was asked for."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeAlias
@@ -94,6 +95,27 @@ def test_the_last_arrival_is_within_what_clocks_count(small: Small) -> None:
     with pytest.raises(WorkloadError, match=r"the last one arrives at .* 1e\+09 s, 32 years, is the most"):
         requests(small("requests.arrivals={kind: fixed, rate: 1.0e-9}"))
     assert requests(small("requests.arrivals={kind: fixed, rate: 1.0e-7}")).arrival_s[-1] == pytest.approx(9.9e8)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("requests.samples=40000", "requests.samples: a request asks for 40,000; at most 32,767"),
+        (
+            "requests.session={kind: turns, turns: 1000000000}",
+            "requests.session.turns: makes 12,000,000,000 requests or",
+        ),
+        ("requests.session={kind: tree, depth: 100, branches: 1000, keep: 1000}", "requests.session: makes 99,001,000"),
+    ],
+)
+def test_more_than_can_be_drawn_is_refused(small: Small, setting: str, words: str) -> None:
+    with pytest.raises(WorkloadError, match=re.escape(words)):
+        requests(small(setting))
+
+
+def test_turns_that_do_not_fit_cost_nothing(small: Small) -> None:
+    made = requests(small("requests.session={kind: turns, turns: 100000, max_tokens: 100}", "requests.count=6"))
+    assert len(made.prefixes.ids) == sum(1 + 2 * turn for turn in range(6))
 
 
 def test_samples(small: Small) -> None:
