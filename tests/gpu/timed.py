@@ -55,6 +55,8 @@ BLIND = ("1b", "8b")
 HELD_OUT = ("1b", "tensors", "8b", "prefix", "swap")
 """Presets `validate_heldout_...`, fixed before they were first run, whose errors have since shown what to mend; and
 `validate_timed_...`, whose errors did so from the beginning."""
+JUDGED = {"blind", "held-out"}
+"""Groups of these that a verdict is of."""
 HEADLINE = "sosp23_h100"
 RATES = (3, 6, 12)
 """Requests a second of the headline: the first is more than Orca (Max) can hold, the last more than any."""
@@ -225,9 +227,9 @@ def attempt(bench: Bench, piece: Piece, options: argparse.Namespace, console: Co
 
 
 def document(device: str, packages: dict[str, str], done: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of the results file: judged over all held-out pieces together."""
-    held_out = gathered(piece["timing"] for piece in done.values() if piece["group"] == "held-out").as_json()
-    summary = {name: held_out[name] for name in ("passed", "judged", "tolerances", "medians", "faults")}
+    """Return the content of the results file: judged over all pieces together on which nothing was mended at first."""
+    judged = gathered(piece["timing"] for piece in done.values() if piece["group"] in JUDGED).as_json()
+    summary = {name: judged[name] for name in ("passed", "judged", "tolerances", "medians", "faults")}
     return {"schema": 1, "device": device, "versions": packages, **summary, "pieces": done}
 
 
