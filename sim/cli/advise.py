@@ -11,7 +11,7 @@ from rich.text import Text
 from analysis.planner.advising import advice_table, words
 from analysis.planner.page import write_page
 from sim.cli.output import WIDTH, AsJson, emit, lay_out, terminal
-from sim.cli.planning import hands, interrupted, told, without_variants
+from sim.cli.planning import foreword, hands, interrupted, told
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes
@@ -69,7 +69,7 @@ def advise(
     own = bool(base.workload.slo.model_dump(exclude_none=True))
     aims = objectives(slo, base.workload) if slo or own else ()
     place = _place(base, allocator)
-    without_variants(base.workload)
+    foreword(base.workload)
     folder = out or folder_for(base.workload.name, "-advice")
     try:
         with hands(backend, jobs, address) as workers, counted(quiet=quiet) as progress:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from analysis.planner.tables import capacity_table
 from analysis.planner.words import capacity_findings
 from sim.cli.output import AsJson
-from sim.cli.planning import answered, hands, interrupted, without_variants
+from sim.cli.planning import answered, foreword, hands, interrupted
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes
@@ -76,7 +76,7 @@ def capacity(
         raise UserError(f"--demand {demand:g}: give requests a second, above 0")
     base = Base(file, changes(settings, seed))
     over = base.axes(vary)
-    without_variants(base.workload)
+    foreword(base.workload)
     aims = objectives(slo, base.workload)
     folder = out or folder_for(base.workload.name, "-capacity")
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from analysis.planner.reading import CELLS
 from analysis.planner.tables import failures
 from sim.cli.app import INTERRUPTED
 from sim.cli.output import WIDTH, emit, lay_out, terminal
+from sim.errors import UserError
 from sim.planner.backends import make
+from sim.setup import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,11 +38,15 @@ def hands(kind: Kind, jobs: int, address: str | None) -> Iterator[Backend]:
         backend.close()
 
 
-def without_variants(workload: Workload) -> None:
-    """Say on standard error that a file's variants have no part in what is asked."""
+def foreword(workload: Workload) -> None:
+    """Say on standard error that a file's variants have no part in what is asked, and what is doubtful about it."""
+    said = []
     if count := len(workload.variants):
-        said = f"variants of the file have no part in this: {count} left out"
-        terminal(stderr=True).print(said, markup=False, soft_wrap=True)
+        said.append(f"variants of the file have no part in this: {count} left out")
+    with suppress(UserError):  # as it is it may not run; what is varied may put that right
+        said += prepare(workload).notes
+    for line in said:
+        terminal(stderr=True).print(line, markup=False, soft_wrap=True)
 
 
 def interrupted(folder: Path) -> int:

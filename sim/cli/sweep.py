@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from analysis.planner.tables import sweep_table
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
-from sim.cli.planning import answered, hands, interrupted, without_variants
+from sim.cli.planning import answered, foreword, hands, interrupted
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes
@@ -66,7 +66,7 @@ def sweep(
     """
     base = Base(file, changes(settings, seed, repeat))
     over = base.axes(vary)
-    without_variants(base.workload)
+    foreword(base.workload)
     folder = out or folder_for(base.workload.name, "-sweep")
     try:
         with hands(backend, jobs, address) as workers:

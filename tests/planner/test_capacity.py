@@ -356,6 +356,17 @@ def test_with_a_price_the_cost_at_that_rate_is_told(workload: Path, capsys: Capt
     assert f'data-head="cost/M">{short(answer["cost"])}<' in Path("x/report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("command", [["sweep"], ["capacity", "--slo", "ttft_s.p90=0.002"], ["advise", "--budget", "2"]])
+def test_what_is_doubtful_about_a_file_is_told_first(command: list[str], workload: Path, capsys: Capture) -> None:
+    device = "device={memory_gib: 80, bandwidth_tbps: 3350, bf16_tflops: 989, kv_memory_gib: 0.0005}"
+    line = [command[0], str(workload), *command[1:], "--set", device, "--quiet"]
+    line += ["--repeat", "1", "--set", "requests.count=10"]
+    main([*line, *(["--precision", "1", "--no-curves"] if command[0] == "capacity" else [])])
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("device: bandwidth_tbps 3,350 is 632 times that of any GPU listed")
+    assert told[1].startswith("tiny-llama is fp32 and custom has no fp32_tflops")
+
+
 def test_what_sustains_nothing_serves_no_demand() -> None:
     answer = {"capacity": {"mean": 3.0}, "none": 0, "gpus": 4, "at_least": True}
     assert fleet(answer, 6.1) == 12
