@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from allocators.reserving import ReservingAllocator
+from allocators.reserving import RunAllocator
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ def paging_of(allocator: Allocator) -> Paging:
     size = allocator.block_size
     if size % USUAL_PAGE == 0:
         return Paging(size, USUAL_PAGE, USUAL_PAGE)
-    if isinstance(allocator, ReservingAllocator):
+    if isinstance(allocator, RunAllocator):  # whose blocks follow one another
         return Paging(size, USUAL_PAGE, 1)
     return Paging(size, size, size)
 
