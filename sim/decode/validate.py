@@ -36,7 +36,6 @@ from sim.rundir import ParquetSink, write_json
 from sim.runner import run
 from sim.serve import contents
 from sim.setup import prepare
-from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -129,7 +128,7 @@ def validate(
     setup = prepare(workload, base)
     supported(workload.model.name, setup.geometry, base)
     attends = choose_backend(backend, setup.geometry, where)
-    _demand_room(setup, where, make_requests(workload, 0))
+    _demand_room(setup, where, setup.requests())
     decoder = load(workload.model.name, setup.geometry, where, base=base, seed=workload.seed)
     result = Validation(
         workload.name,
