@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 STAGES = {
     "read the workload": ("sim.cli.run", "read"),
-    "make or read the requests": ("sim.runner", "make_requests"),
+    "make or read the requests": ("sim.setup.Setup", "requests"),
     "resolve model, device, pool": ("sim.runner", "prepare"),
     "engine": ("sim.engine.loop.Engine", "run"),
     "write telemetry": ("sim.rundir.ParquetSink", "write"),
