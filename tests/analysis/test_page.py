@@ -434,3 +434,13 @@ def test_a_directory_from_before_a_figure_was_known_has_a_page(toy: Path, tmp_pa
     (old / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     drawn = [bar["name"] for bar in document(open_directory(old))["facts"]["bars"]]
     assert drawn == [bar["name"] for bar in document(open_directory(toy))["facts"]["bars"]]
+
+
+def test_a_step_that_is_full_is_not_said_to_be_too_small(tmp_path: Path) -> None:
+    """A GPU that computes all the time serves no more with larger steps, so the advice is to try, not to raise."""
+    entries = open_directory(write_directory(tmp_path / "run", count=12, kinds=("paged",))).summary()
+    entries[0]["metrics"]["blocked_by"] = {"budget": 0.8}
+    said = {finding.tone: finding.text for finding in findings(group(entries))}
+    assert "room in a step (max_num_batched_tokens)" in said["limit"]
+    assert said["advice"].startswith("Change first: nothing in memory")
+    assert "`advise` tries it" in said["advice"]
