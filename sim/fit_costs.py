@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sim.calibration import Point
 from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import Coefficients
-from sim.cost import USUAL_BLOCK, CostModel
+from sim.cost import USUAL_BLOCK
+from sim.evidence import Evidence, seconds
 from sim.load import Load
 from sim.shapes import CHUNKS, Shapes
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sim.models.geometry import Geometry
 
     Floats = npt.NDArray[np.float64]
+    Ints = npt.NDArray[np.int64]
 
 LOWEST = 1e-4
 """Least share of a peak that is looked for."""
@@ -75,14 +77,6 @@ APART = ("separate_launch_layer_s", "sequence_launch_layer_s", "copy_efficiency"
 """What steps determine whose attention goes sequence by sequence, once all of the above is known."""
 HELD = {"layer_overhead_s": 0.0, "paged_attention_overhead": 0.0}
 """Coefficients that others carry (see above)."""
-
-
-class Evidence(NamedTuple):
-    """Measured steps."""
-
-    points: Sequence[Point]
-    captured: CapturedSteps | None
-    """How long those of them take that are captured; None to let the roofline say so."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +123,10 @@ def fit(
     known = _looked_up(captured)
     for part, wanted in ((together, TOGETHER), (apart, APART)):
         if part:
-            evidence = [Evidence(part, known)]
+            evidence = [Evidence.of(part, known)]
             if captured and part is together:
                 plain = [step for step in captured if step.chunks != 1]  # merging what was split is no roofline's
-                evidence.append(Evidence([_point(step) for step in plain], None))
+                evidence.append(Evidence.of([_point(step) for step in plain], None))
             best, errors = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
             found = replace(best, **{name: getattr(found, name) for name in wanted if name not in errors})
             uncertain |= errors
@@ -203,7 +197,7 @@ def _search(
     least = np.array([0.0 if _sustained(point, start.captured_tokens) else -np.inf for point in points])
 
     def predicted(coefficients: Coefficients) -> Floats:
-        return np.concatenate([seconds(some, geometry, device, coefficients, known) for some, known in evidence])
+        return np.concatenate([part.seconds(geometry, device, coefficients) for part in evidence])
 
     names = [name for name in wanted if _matters(name, start, predicted)]
     low, high = np.array([_bounds(name, device) for name in names]).T
@@ -257,25 +251,6 @@ def _standard_errors(slopes: Floats, squares: float) -> list[float]:
     found = np.full(parameters, math.inf)
     found[~free] = np.sqrt(variance * np.diag(np.linalg.pinv(scaled.T @ scaled))) / scale[~free]
     return [float(error) for error in found]
-
-
-def seconds(
-    points: Sequence[Point],
-    geometry: Geometry,
-    device: Device,
-    coefficients: Coefficients,
-    captured: CapturedSteps | None = None,
-) -> Floats:
-    """Say what the cost model makes of each point: float64[points], seconds."""
-    found, kinds = np.empty(len(points)), [(point.route != "blocks", point.block_size) for point in points]
-    for kind in {*kinds}:
-        apart, size = kind
-        steps = None if apart else captured
-        model = CostModel(geometry, device, coefficients, separate=apart, block_size=size, captured=steps)
-        some = np.array([each == kind for each in kinds])
-        loads = np.array([point.load for point, each in zip(points, kinds, strict=True) if each == kind], np.int64)
-        found[some] = model.leap_ns(Load(), **dict(zip(Load._fields, loads.T, strict=True))) / 1e9
-    return found
 
 
 def _matters(name: str, start: Coefficients, predicted: Callable[[Coefficients], Floats]) -> bool:

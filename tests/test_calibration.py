@@ -24,7 +24,8 @@ from sim.coefficients import Coefficients
 from sim.cost import CostModel
 from sim.devices import resolve_device
 from sim.errors import UserError
-from sim.fit_costs import HELD, fit, seconds
+from sim.evidence import seconds
+from sim.fit_costs import HELD, fit
 from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.setup import prepare

@@ -19,7 +19,7 @@ from sim.decode.device import DTYPES, finish
 from sim.decode.grid import Extent, decode
 from sim.decode.peaks import seconds_of
 from sim.decode.stage import Patience
-from sim.fit_costs import seconds as fitted_seconds
+from sim.evidence import seconds as fitted_seconds
 from sim.load import Load
 
 if TYPE_CHECKING:
