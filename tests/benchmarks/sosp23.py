@@ -3,7 +3,7 @@
     python -m tests.benchmarks.sosp23 [--runs FOLDER] [--read]
 
 Runs every preset that says what was published, and once more with the other account of the host's work if its
-figures hang on times (together half an hour on one core); keeps what is complete in FOLDER, and writes
+figures depend on times (together half an hour on one core); keeps what is complete in FOLDER, and writes
 `analysis/results/sosp23.md`.  `--read` runs nothing.  Figures and remarks are those of the presets as they are now.
 """
 
@@ -25,22 +25,23 @@ OTHER = "a-sequence"
 FITTED = {(f"sosp23_{name}", "vLLM", "batch_size") for name in ("alpaca", "sharegpt")}
 VERDICT = (
     "",
-    "The number a step is kept. It is fitted on the cell that was named for it before anything was run, and with",
-    "it every figure of the main set-up (figure 2, figure 12's factors, figure 13's saturated batches) is in its",
-    "range. A number a sequence, fitted on the larger batch, gives nine tenths of the smaller and brings figure",
-    "14's one sample, figure 16's short prefix and figure 18b's large blocks, which the number a step misses",
-    "widely, near to what was published; but where vLLM gains by sharing or by long contexts (six beams, a prefix",
-    "of 341 tokens, figure 17) it takes too much of that gain, and figure 12's factors leave their ranges. What",
-    "the 2023 system did once a step, once a request and once a sequence is not in one number.",
+    "The number per step is kept. It is fitted on the cell that was chosen for it before anything was run, and",
+    "with it every figure of the main set-up (figure 2, figure 12's factors, figure 13's saturated batches) is in",
+    "its range. A number per sequence, fitted on the larger batch, gives nine tenths of the smaller one, and",
+    "brings three results that the number per step misses widely close to the published ones: figure 14's one",
+    "sample, figure 16's short prefix and figure 18b's large blocks. But where vLLM gains by sharing or by long",
+    "contexts (six beams, a prefix of 341 tokens, figure 17) it takes away too much of that gain, and figure 12's",
+    "factors leave their ranges. One number cannot hold what the 2023 system did once per step, once per request",
+    "and once per sequence.",
 )
 PAGE = Path(__file__).parents[2] / "analysis/results/sosp23.md"
 HEAD = """\
 # The PagedAttention paper's figures, published and simulated
 
 Made by `python -m tests.benchmarks.sosp23` from the presets; `python -m sim run NAME` prints each table.
-One number is fitted: the host's work a step, 12 ms, on vLLM's mean batch on ShareGPT in figure 13;
-the last section shows what a number a sequence does instead. A figure "/ Orca (Oracle)" is a multiple of that run's.
-Intervals are Student's over replications, paired by common random numbers; a dash is a single run.
+One number is fitted: the host's work per step, 12 ms, to vLLM's mean batch on ShareGPT in figure 13;
+the last section shows what a number per sequence gives instead. A figure "/ Orca (Oracle)" is a multiple of that run's.
+Intervals are Student's t over replications, paired by common random numbers; a dash means a single run.
 """
 OTHERWISE = ("costs.sequence_overhead_s=0.000296", "costs.step_overhead_s=0.00061")
 """The other account: so much a sequence, fitted on vLLM's mean batch on Alpaca in figure 13; a step as a modern one."""
@@ -63,7 +64,7 @@ def figures(preset: str, runs: Path) -> list[Row]:
 
 
 def is_timed(preset: str, runs: Path) -> bool:
-    """Whether any of a preset's figures hangs on step times."""
+    """Whether any of a preset's figures depends on step times."""
     return not all(row.is_share for row in figures(preset, runs))
 
 
@@ -85,9 +86,9 @@ def accounts(names: list[str], runs: Path) -> str:
     """Write what the two accounts of the host's work give, for every figure that is no share."""
     off: list[tuple[float, ...]] = []
     lines = [
-        "## The host's work: a step, or a sequence?",
+        "## The host's work: per step or per sequence?",
         "",
-        "| preset | variant | allocator | figure | published | 12 ms a step | | 0.296 ms a sequence | |",
+        "| preset | variant | allocator | figure | published | 12 ms per step | | 0.296 ms per sequence | |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
@@ -101,7 +102,7 @@ def accounts(names: list[str], runs: Path) -> str:
     missed = [sum(one > 0.02 for one in each) for each in zip(*off, strict=True)]
     said = (
         f"Of the {len(off)} figures that neither number was fitted on, {missed[0]} are missed by more than 2 % with "
-        f"one a step, {missed[1]} with one a sequence; the mean of all differences is {mean[0]:.0f} and "
+        f"the number per step and {missed[1]} with the number per sequence; the mean difference is {mean[0]:.0f} and "
         f"{mean[1]:.0f} %."
     )
     return "\n".join([*lines, "", said, *VERDICT, ""])
