@@ -16,9 +16,9 @@ from sim.calibration import (
     find_calibration,
     load_calibration,
     load_coefficients,
-    save_calibration,
     shipped_for,
 )
+from sim.calibration_text import save_calibration
 from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import Coefficients
 from sim.cost import CostModel

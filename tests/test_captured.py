@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from allocators.paged import PagedAllocator
-from sim.calibration import Calibration, Point, load_calibration, load_captured, save_calibration
+from sim.calibration import Calibration, Point, load_calibration, load_captured
+from sim.calibration_text import save_calibration
 from sim.captured import CapturedStep, CapturedSteps
 from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import CostModel

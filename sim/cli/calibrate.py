@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from sim.calibration import SECONDS, Calibration, load_calibration, save_calibration, sureness
+from sim.calibration import SECONDS, Calibration, load_calibration, sureness
+from sim.calibration_text import save_calibration
 from sim.cli.output import AsJson, Terminal, add, emit, lay_out, listing, terminal
 from sim.cli.progress import bars
 from sim.decode import demand_extras

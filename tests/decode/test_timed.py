@@ -13,7 +13,8 @@ from rich.console import Console
 
 from analysis.reading import open_directory
 from analysis.timing import gathered
-from sim.calibration import Calibration, Point, save_calibration
+from sim.calibration import Calibration, Point
+from sim.calibration_text import save_calibration
 from sim.coefficients import Coefficients
 from sim.decode import main_validate, timed
 from sim.decode.timed import calibration_of

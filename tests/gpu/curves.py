@@ -23,7 +23,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sim.calibration import Calibration, save_calibration
+from sim.calibration import Calibration
+from sim.calibration_text import save_calibration
 from sim.coefficients import Coefficients
 from sim.decode.calibrate import calibrate
 from sim.decode.curves import attention_curve, cache_curve
