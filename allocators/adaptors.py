@@ -1,11 +1,11 @@
-"""Adaptors: allocators around an allocator (the idea is rmm's).
+"""Adaptors: allocators that wrap another allocator (an idea of rmm's).
 
-Each watches or narrows what goes through it and passes everything on, so they stack:
+Each watches or restricts the calls that pass through it and forwards everything else, so they stack:
 
     allocator = CheckingAdaptor(LimitingAdaptor(create("paged", ...), blocks=512))
 
-Their kind and traits are those of the allocator inside, and so is the table.  What it promises of regular growth
-is not passed on, so that every growth goes through `grow`.
+Kind, traits and table are those of the wrapped allocator.  Its promises of regular growth are not
+forwarded, so that every growth goes through `grow`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What an allocator is asked, and what it answers: plain values, unchanged once made.
+"""The arguments and results of an allocator: plain immutable values.
 
-A *grant* says what a sequence got, a *refusal* why not and by how much; what the pool holds is counted in token slots
-(`Usage`), what a driver was called for in pages (`Mappings`).
+A *grant* says what a sequence got, a *refusal* why it got nothing and how much was lacking.  `Usage` counts the
+contents of the pool in token slots, `Mappings` the calls to a driver in pages.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""The interface of every allocator: its verbs, and what may be asked about it.
+"""The interface of every allocator: its verbs, and the questions it answers.
 
 An allocator owns a pool of physical blocks and hands them to sequences.  It is a
 pure data structure: no clock, no queue, no framework; a simulator and a real engine
 call the same methods.  Three rules keep it honest:
 
 * A *refusal* is a value (`Refusal`) that says why and by how much.  A refused verb
-  has changed nothing.  Misuse (a row that is not open, say) raises `AllocatorError`.
+  has changed nothing.  Misuse (such as a row that is not open) raises `AllocatorError`.
 * An allocator never learns how long an output will really be, unless its class says
-  `oracle` is true.
+  that `oracle` is true.
 * Physical block ids run from 1 to `num_blocks`.  Block 0 is the *null block*: never
-  handed out, always readable, so that a table row can be padded with it.
+  handed out and always readable, so that a table row can be padded with it.
 
-Arguments and answers are in `answers.py`; `regular.py` is how an engine may let rows grow
-without asking for every token.
+Arguments and results are defined in `answers.py`; `regular.py` defines how an engine may
+let rows grow without asking for every token.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Allocator(RegularGrowth):
     options: ClassVar[Mapping[str, Option]] = MappingProxyType({"block_size": BLOCK_SIZE})
     """What a workload file may set; each is a keyword argument of the constructor."""
     recomputes: ClassVar[bool] = False
-    """True if K/V does not outlive a step, so that every step computes all known tokens again."""
+    """True if K/V does not outlive a step, so that every step recomputes all known tokens."""
     concatenates: ClassVar[bool] = False
-    """True if a sequence has its own tensors, replaced by longer copies whenever it grows: its row lists no blocks."""
+    """True if a sequence is its own tensors, replaced by longer copies whenever it grows; its row lists no blocks."""
     free_preemption: ClassVar[bool] = False
     """True if preempting a sequence and restoring it costs nothing (the bound)."""
     scattered: ClassVar[bool] = False
@@ -128,12 +128,12 @@ class Allocator(RegularGrowth):
 
     @classmethod
     def slots_per_block(cls, values: Mapping[str, Value]) -> int:
-        """Token slots a block under these (resolved) options: the unit in which the pool must be counted."""
+        """Token slots per block under these (resolved) options: the unit in which the pool is counted."""
         return int(values["block_size"] or 0)
 
     @classmethod
     def measure(cls, values: Mapping[str, Value]) -> Measure:
-        """Say in what the pool is counted under these (resolved) options."""
+        """Return the unit in which the pool is counted under these (resolved) options."""
         return Measure(cls.slots_per_block(values))
 
     @property
@@ -143,7 +143,7 @@ class Allocator(RegularGrowth):
 
     @property
     def settled(self) -> bool:
-        """True if a refused `admit` stays refused until something is released (no cache, nothing moves)."""
+        """True if a refused `admit` stays refused until something is released (as without a cache)."""
         return True
 
     @property
@@ -195,7 +195,7 @@ class Allocator(RegularGrowth):
 
     @abstractmethod
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """Say why sequences that will use `final` slots each cannot run even alone, or None.  Changes nothing."""
+        """Return why sequences that will use `final` slots each could not run even alone, or None.  Changes nothing."""
 
     @abstractmethod
     def admit(self, ask: Ask) -> Grant | Refusal:
@@ -208,7 +208,7 @@ class Allocator(RegularGrowth):
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """Make room for each row to be `lengths` tokens long, in the order given.
 
-        Equal to one call a row: stops at the first row that cannot have it; that row and
+        Equivalent to one call per row: stops at the first row that cannot grow; that row and
         those after it are unchanged.  Blocks that become full are entered in the prefix
         cache.  A row may appear once.
 
@@ -247,7 +247,7 @@ class Allocator(RegularGrowth):
         """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
-        """Return int64[n]: free blocks that `grow` with the same arguments takes for each row, at most.
+        """Return int64[n]: how many free blocks `grow` with the same arguments takes for each row, at most.
 
         Changes nothing.
         """
@@ -258,8 +258,8 @@ class Allocator(RegularGrowth):
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """Open a second row that holds the same tokens as `row`.
 
-        Sharing allocators share every block until one of the two writes; others take new
-        room and say in `Grant.copied` how many tokens must be copied.
+        Allocators that share blocks share every block until one of the two writes; others take
+        new room and say in `Grant.copied` how many tokens must be copied.
 
         Args:
             row: an open row.
@@ -272,7 +272,7 @@ class Allocator(RegularGrowth):
 
     @abstractmethod
     def release(self, row: int) -> None:
-        """Close a row and give back what only it held."""
+        """Close a row and give back the blocks that only it held."""
 
     def swap_out(self, row: int) -> Swap | Refusal:
         """Move a sequence to the host; its row is closed and a host row opened."""
@@ -302,9 +302,9 @@ class Allocator(RegularGrowth):
     def repeated(self, aside: Sequence[int] = ()) -> int:
         """Count the tokens that rows share: over all blocks, (rows that list it - 1) x tokens in it.
 
-        When all rows attend, so many K/V tokens are read again that were read for another row already.  Where groups
-        of layers are kept separately, the group counts that keeps all tokens.  Changes nothing.  O(1) but for rows set
-        aside.
+        When all rows attend, this many K/V tokens are read that were read for another row already.  Where groups of
+        layers are kept separately, the group that keeps all tokens counts.  Changes nothing.  O(1), except for rows
+        set aside.
 
         Args:
             aside: open rows that do not count.
@@ -313,7 +313,7 @@ class Allocator(RegularGrowth):
         return 0
 
     def mappings(self) -> Mappings:
-        """Count the physical pages mapped and unmapped since the beginning; what a step adds takes time."""
+        """Count the physical pages mapped and unmapped since the beginning; those of a step add to its time."""
         return NO_MAPPINGS
 
     def evictions(self) -> int:
@@ -327,7 +327,7 @@ class Allocator(RegularGrowth):
     def padding(self) -> tuple[Ints, Ints]:
         """Return int64[k] rows and int64[k] blocks that they hold beyond their tables only because placement rounds up.
 
-        In any order; a row stands there once for each such block.
+        In any order; a row is listed once for each such block.
         """
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
 
@@ -350,4 +350,4 @@ class Allocator(RegularGrowth):
 
     @abstractmethod
     def check(self) -> None:
-        """Recompute every invariant from the ground up; raise `CorruptionError` at the first that fails."""
+        """Recompute every invariant from scratch; raise `CorruptionError` at the first that fails."""

@@ -1,9 +1,9 @@
-"""The block pool: how many sequences hold each block, and what becomes of one that nobody holds.
+"""The block pool: how many rows hold each block, and what happens to a block that none holds.
 
-vLLM's policy, which decides every block id: a block whose last holder lets go joins the
-free queue, at the back if it is cached and at the front if not.  So useless blocks are
-taken first and cached ones in order of release, and as sequences let go of their tails
-first, a prefix outlives what follows it.  Taking a cached block is what evicts it.
+The policy is vLLM's, and it determines every block id.  A block that loses its last holder
+joins the free queue: at the back if it is cached, at the front if not.  So blocks with nothing
+to reuse are taken first, then cached ones in order of release; and as sequences release their
+tails first, a prefix outlives what follows it.  A cached block is evicted by being taken.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from allocators.table import Ints
 class BlockPool:
     """Blocks 1 to `num_blocks` with reference counts, a free queue and a prefix cache.
 
-    Where several blocks are named, or answered, they are int64[k] of physical ids.
+    Arguments and results that are several blocks are int64[k] of physical ids.
     """
 
     def __init_subclass__(cls) -> None:
@@ -33,15 +33,15 @@ class BlockPool:
         """Make a pool in which every block is free."""
         self.num_blocks = num_blocks
         self.references = np.zeros(num_blocks + 1, np.int64)
-        """int64[num_blocks + 1]: table rows that hold each block."""
+        """int64[num_blocks + 1]: how many table rows hold each block."""
         self.queue = FreeQueue(num_blocks)
         self.cache = PrefixCache(num_blocks)
         self.cached = 0
         """Blocks that nobody holds and that have a key."""
         self.evicted = 0
-        """Cached blocks taken for something else so far."""
+        """Cached blocks evicted so far, because they were taken for other tokens."""
         self.shared = 0
-        """Blocks that sharing avoids: sum over held blocks of references - 1."""
+        """Blocks saved by sharing: the sum over held blocks of references - 1."""
 
     @property
     def free(self) -> int:
@@ -60,10 +60,10 @@ class BlockPool:
         return np.flatnonzero((self.cache.key != 0) & (self.references == 0))
 
     def take(self, count: int) -> tuple[Ints, Ints | None]:
-        """Give `count` free blocks one holder each; there must be that many.
+        """Take `count` free blocks, each with one holder; there must be that many.
 
         Returns:
-            The blocks, and int64[count], how many cached blocks were evicted to take each; None if none was.
+            The blocks, and int64[count]: how many cached blocks were evicted to take each, or None if none was.
 
         """
         blocks = self.queue.take(count)
@@ -76,7 +76,7 @@ class BlockPool:
         return blocks, evicted.astype(np.int64)
 
     def revived(self, blocks: Ints) -> int:
-        """Count the blocks that would no longer be free if they were shared."""
+        """Count the blocks that are free now and would not be if they were shared."""
         return int(np.count_nonzero(self.references[blocks] == 0))
 
     def share(self, blocks: Ints) -> None:
@@ -88,10 +88,10 @@ class BlockPool:
         self.references[blocks] += 1
 
     def let_go(self, blocks: Ints) -> Ints:
-        """Take one holder from each block, in the order of their release (tail first).
+        """Drop one holder of each block, in order of release (tail first).
 
         Returns:
-            The blocks that nobody holds any more.
+            The blocks that now have no holder.
 
         """
         if not self.shared and self.cache.empty:  # each has one holder and no key
@@ -108,11 +108,11 @@ class BlockPool:
         return idle
 
     def _keep(self, blocks: Ints) -> None:
-        """Find a place for cached blocks that nobody holds any more."""
+        """Store cached blocks that have lost their last holder."""
         self.queue.give_back(blocks)
 
     def _revive(self, blocks: Ints) -> None:
-        """Take cached blocks from there again."""
+        """Undo `_keep` for cached blocks that get a holder again."""
         self.queue.remove(blocks)
 
     def queued(self) -> Ints:

@@ -1,8 +1,8 @@
-"""Whether these modules run compiled, and if so from the sources that stand here.
+"""Whether these modules run compiled, and if so, whether from the sources that are here now.
 
-`sim/native.py` can compile what every step of a run touches (with mypyc), and puts each extension module
-beside its source, which Python then passes over.  So that nobody runs what he no longer reads, the build
-leaves a record of the sources it has seen, and whoever imports this package has them compared with it.
+`sim/native.py` can compile (with mypyc) the modules that every step of a run touches; it puts each extension module
+beside its source, which Python then ignores.  So that no one runs code that differs from what they read, the build
+leaves a record of the sources it has compiled, and importing this package compares them with it.
 """
 
 from __future__ import annotations

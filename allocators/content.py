@@ -1,18 +1,18 @@
-"""What a sequence's tokens are, as far as sharing cares.
+"""The identity of a sequence's tokens, as far as sharing needs it.
 
-A prefix cache must know whether two sequences begin with the same tokens; it never needs
-the tokens.  `Content` therefore answers one question: the chained *key* of a full block,
-a 64-bit hash over everything from the start of the sequence to the block's end (vLLM:
-"hash of the parent block, the block's tokens, extra keys").  Two kinds of content exist:
+A prefix cache must know whether two sequences begin with the same tokens, but never needs the
+tokens themselves.  So `Content` answers one question: what is the chained *key* of a full block,
+a 64-bit hash of everything from the start of the sequence to the block's end (vLLM: "hash of
+the parent block, the block's tokens, extra keys")?  There are two kinds of content:
 
-* `Segments`: a list of (id, length) pieces, equal where ids and offsets are equal.  A
-  shared system prompt, a session's history or a branch of a tree of thought is an id;
-  no token is ever materialised.  The last piece is open-ended: the output.
+* `Segments`: a list of (id, length) pieces; tokens are equal where ids and offsets are equal.
+  A shared system prompt, a session's history or a branch of a tree of thought is an id, and
+  no token is ever materialised.  The last piece, the output, is open-ended.
 * `Tokens`: real token ids, as an engine has them.
 
-Keys are Python's tuple hashes over integers, which do not depend on PYTHONHASHSEED.  Inside a
-segment they need no chain: the key before it and the place in it say all, and many are mixed at once.
-Sequences that may meet in one cache must be of one kind.
+Keys are Python's tuple hashes of integers, which do not depend on PYTHONHASHSEED.  Within a segment
+no chain is needed: the key before the segment and the position in it determine a block's key, so many
+are computed at once.  All sequences that use one cache must have the same kind of content.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 MASK = (1 << 64) - 1
 AHEAD = 128
-"""Tokens of an output whose keys are found at once."""
+"""Tokens of an output whose keys are computed at a time."""
 
 
 class Media(NamedTuple):
     """An image or the like, whose placeholder tokens are `[offset, offset + length)`."""
 
     hash: int
-    """What it is: equal hashes, equal items."""
+    """Its identity: items with equal hashes are equal."""
     offset: int
     """Tokens of the sequence before it."""
     length: int
@@ -51,7 +51,7 @@ class Content(ABC):
     __slots__ = ("_keys", "root")
 
     def __init__(self, root: int = 0) -> None:
-        """Start a chain of keys at `root`: equal roots may share (salt, LoRA), others never."""
+        """Start a chain of keys at `root`: only contents with equal roots (salt, LoRA) can share."""
         self.root = root
         self._keys: dict[int, list[int]] = {}
 
@@ -62,7 +62,7 @@ class Content(ABC):
     def keys(self, block_size: int, count: int) -> list[int]:
         """Return the keys, none of them 0, of at least the first `count` full blocks of `block_size` tokens.
 
-        The list is the content's own and longer than asked for if more are known.
+        The list belongs to the content, and is longer than asked for if more keys are known.
         """
         keys = self._keys.setdefault(block_size, [])
         parent = keys[-1] if keys else self.root
@@ -117,7 +117,7 @@ class Segments(Content):
         return tuple(parts)
 
     def keys(self, block_size: int, count: int) -> list[int]:
-        """See `Content.keys`.  Blocks inside one segment, which are nearly all, need no look-up of it each."""
+        """See `Content.keys`.  Blocks that lie inside one segment, as nearly all do, are computed together."""
         keys = self._keys.get(block_size)
         if keys is None:
             keys = self._keys[block_size] = []
@@ -127,7 +127,7 @@ class Segments(Content):
         while (known := len(keys)) < count:
             start = known * block_size
             index = bisect_right(self._starts, start) - 1
-            if index == last:  # this goes on for ever; who wants a key of it will soon want the next
+            if index == last:  # the open-ended output: the next keys will soon be wanted, too
                 inside = max(count, known + AHEAD // block_size)
             else:
                 inside = min(count, self._starts[index + 1] // block_size)
@@ -155,7 +155,7 @@ class Segments(Content):
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Tokens(Content):
-    """Content as token ids, appended to as the model speaks."""
+    """Content as token ids, extended as the model generates."""
 
     __slots__ = ("_media", "tokens")
 

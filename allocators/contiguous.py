@@ -1,13 +1,13 @@
-"""Contiguous reservation: one run of consecutive blocks a sequence (Orca, as the PagedAttention paper models it).
+"""Contiguous reservation: one run of consecutive blocks per sequence (Orca, as the PagedAttention paper models it).
 
 Three policies say how long the run is (PagedAttention, section 6.1):
 
-* `max`: the longest context.  All a real system can do that does not know the output.
-* `pow2`: the prompt and the output rounded up to a power of two; "over-reserves at most 2x".
+* `max`: the longest context, which is all that a real system can do without knowing the output.
+* `pow2`: prompt plus output, rounded up to a power of two; "over-reserves at most 2x".
 * `oracle`: exactly what will be written, prompt + output - 1 (the last token's K/V is never needed).
 
-The last two read the true output length.  Three placements say where: `buddy` as in the
-paper, `first-fit` and `best-fit`.
+The last two read the true output length.  Three placements say where the run goes: `buddy`, as in
+the paper, `first-fit` and `best-fit`.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ them, and keeps what is freed.  One stream is modelled, with default settings:
   lowest (best fit).  What is left over is split off if it is at least 512 bytes (small pool)
   or more than 1 MiB (large pool); otherwise the block is handed out whole.
 * A freed block joins its free neighbours in the segment.
-* Where no block fits, a segment is asked of the device; where the device has no room, every
-  segment that is wholly free is given back and the device asked once more; then it is out of memory.
+* Where no block fits, a segment is requested from the device; if the device has no room, every
+  wholly free segment is given back and the request repeated once; then it is out of memory.
 
 With `expandable_segments` each pool grows inside one range of addresses instead
 (`allocators.cuda_expandable`).
 
-Where segments lie is the driver's business, and matters only between equally large blocks.
+Where segments lie is up to the driver, and matters only for the choice between equally large blocks.
 Agrees with PyTorch 2.11 on an H100, request by request (tests/test_cuda_caching.py).
 """
 

@@ -1,4 +1,4 @@
-"""Docstrings of classes and of their modules; of compiled ones, which have lost them, from the source beside."""
+"""Docstrings of classes and of their modules; for compiled ones, which have lost theirs, read from the source file."""
 
 from __future__ import annotations
 

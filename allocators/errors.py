@@ -1,4 +1,4 @@
-"""What an allocator raises: an engine has called it wrongly, or it has gone wrong itself.  A refusal is no error."""
+"""The errors that an allocator raises: it has been misused, or its state is corrupt.  A refusal is not an error."""
 
 
 class AllocatorError(Exception):

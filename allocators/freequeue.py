@@ -1,9 +1,9 @@
-"""The free queue: which blocks nobody holds, in the order in which they will be taken.
+"""The free queue: the blocks that no row holds, in the order in which they will be taken.
 
-vLLM keeps a doubly linked list so that a cached block can be revived from the middle.
-Here the queue is a slice of one array: taking `k` blocks is one slice, giving back is one
-copy, and a revived block leaves a hole (0) that the next taker skips.  Every operation
-costs amortised O(1) a block and a handful of NumPy calls, whatever its size.
+vLLM keeps a doubly linked list, so that a cached block can be revived from the middle.  Here
+the queue is a slice of one array: taking `k` blocks reads a slice, giving back writes one, and
+a revived block leaves a hole (0) that later takes skip.  Every operation costs amortised O(1)
+per block and a handful of NumPy calls, however long the queue is.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from allocators.table import Ints
 class FreeQueue:
     """A double-ended queue of block ids with removal from the middle; each id is in it at most once.
 
-    Several at a time are int64[k].
+    Several ids at a time are int64[k].
     """
 
     def __init__(self, num_blocks: int) -> None:
         """Hold the ids 1 to `num_blocks`, ascending."""
         self._cells = np.zeros(4 * num_blocks, np.int64)
         self._place = np.full(num_blocks + 1, -1, np.int64)
-        """Cell in which each id was put last; it has left the queue if something else is there."""
+        """The cell in which each id was last put; if that cell holds something else, the id has left the queue."""
         self._placed = False
-        """Whether places are noted: they are from the first time that one is wanted."""
+        """Whether `_place` is kept: only from the first time that it is needed."""
         self._head = self._tail = 0
         self.size = num_blocks
         """Blocks in the queue."""
@@ -92,7 +92,7 @@ class FreeQueue:
         self.size -= len(blocks)
 
     def check(self) -> None:
-        """Raise `CorruptionError` unless every id in the queue stands where it is said to stand, once."""
+        """Raise `CorruptionError` unless every queued id is in the queue once, in the cell noted for it."""
         if not 0 <= self._head <= self._tail <= len(self._cells):
             raise CorruptionError(f"the free queue runs from {self._head} to {self._tail} of {len(self._cells)} cells")
         cells = self._cells[self._head : self._tail]
@@ -117,13 +117,13 @@ class FreeQueue:
             self._place[blocks] = np.arange(start, start + len(blocks))
 
     def _note(self) -> None:
-        """Note the places of all ids, if they are not."""
+        """Start to keep `_place`, unless that has been done."""
         if not self._placed:
             self._placed = True
             self._put(self._head, self._cells[self._head : self._tail])
 
     def _lay(self, blocks: Ints) -> None:
-        """Lay the queue afresh in the middle of the array: room for at least as many blocks as exist on either side."""
+        """Rewrite the queue in the middle of the array, with room on either side for every block that exists."""
         self._head = (len(self._cells) - len(blocks)) // 2
         self._tail = self._head + len(blocks)
         self._put(self._head, blocks)

@@ -1,7 +1,7 @@
-"""Rows of several groups of layers while they decode: what they take, and leave behind, at known steps.
+"""Decoding rows of several groups of layers: the known steps in which they take blocks and leave some behind.
 
-Where every piece is a page and a page is a block, a row that runs out takes one block for each attention
-group, in their order; and if all windows are alike, they leave a block behind in the same step.
+Where every piece is a page and a page is a block, a row that runs out of slots takes one block for each
+attention group, in their order; and if all windows are equal, they leave their blocks behind in the same step.
 """
 
 from __future__ import annotations

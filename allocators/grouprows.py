@@ -1,8 +1,8 @@
-"""Rows of a table that several groups of layers share: what a sequence holds of each, and how it is counted.
+"""Rows of a table that several groups of layers share: what a sequence holds of each group, and how that is counted.
 
 The groups' block tables are strided views of one array (`GroupRows.tables`): a row begins with
-the blocks of its states; then follow the first block of tokens of each group, the second of
-each, and so on.  A piece of several blocks stands there with all of them.
+the blocks of its states; then come the first block of tokens of each group, the second of each,
+and so on.  A piece of several blocks is listed with all of them.
 """
 
 from __future__ import annotations

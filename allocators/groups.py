@@ -1,20 +1,20 @@
-"""Groups of layers that keep the same, and how one pool's pages are cut for all of them.
+"""Groups of layers that keep the same tokens, and how one pool's pages are cut for all groups.
 
 In a hybrid model layers differ: some attend to everything, some to a window, some keep a state
-of fixed size.  Layers that keep the same are a *group*, with a block table of its own; all
-groups draw from one pool.  A *piece* is what a group takes at a time: a block of its tokens over
-its layers, or one state.  Pieces differ in size from group to group, and there are three ways out:
+of fixed size.  Layers that keep the same form a *group*, with a block table of its own; all
+groups draw from one pool.  A *piece* is what a group takes at a time: a block of tokens over its
+layers, or one state.  Pieces differ in size between groups, and there are three ways to handle that:
 
-* `uniform`: a page holds one piece of any group and is as large as the largest; what is
-  smaller is padded.  Blocks of attention first grow, in whole blocks, until one is as
-  large as a state.
-* `even`: the same, but a kind of layers is first divided into groups of as many layers as
+* `uniform`: a page holds one piece of any group and is as large as the largest; smaller pieces
+  are padded.  Blocks of attention are first enlarged, in whole blocks, until one is as large as
+  a state.
+* `even`: the same, but layers of one kind are first divided into groups of as many layers as
   the rarest kind has, so that there is less to pad (vLLM, docs/design/hybrid_kv_cache_manager).
 * `common-multiple`: a page is as large as the least common multiple of all pieces and is cut
   into pieces of one group at a time (Jenga, arXiv 2503.18292, section 4.1).
 
 The ledger counts the pool in the largest unit of which a token of every group, a state and a
-page are whole numbers.  So a slot here is a part of a token: `Cut.token_slots` make a whole one.
+page are whole multiples.  So a slot here is a part of a token: `Cut.token_slots` of them make a whole one.
 """
 
 from __future__ import annotations

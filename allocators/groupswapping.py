@@ -1,6 +1,6 @@
-"""Swapping: rows of several groups of layers cross to the host and back, all that are asked for or none.
+"""Swapping with several groups of layers: a group of rows crosses to the host or back, either all of them or none.
 
-What is there on the other side already does not cross again (`allocators.grouphost`).
+Pieces that are already on the other side do not cross again (`allocators.grouphost`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Growing in turns: how rows of several groups of layers grow, one after the other.
 
-In its turn a row gives back what its windows have left behind, copies what it is about to write into but shares
-(copy-on-write), takes a piece for each attention group that runs out, and has what became full entered in the prefix
-cache.  Rows that do nothing of this have no turn.  What a turn does to the pool can be tried on a copy of its books.
+In its turn a row gives back what its windows have left behind, copies shared pieces that it is about to write into
+(copy-on-write), takes a piece for each attention group that runs out, and has newly full blocks entered in the prefix
+cache.  A row that does none of this has no turn.  A turn's effect on the pool can be tried on a copy of its books.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Growing by concatenation: every new token makes every tensor of a sequence anew (transformers' DynamicCache).
+"""Growing by concatenation: every new token makes each tensor of a sequence anew (transformers' DynamicCache).
 
-`torch.cat` makes a tensor one token longer, copies the old one into it, and only then frees the
-old one.  Nothing is reserved, so memory follows the tokens; but each step copies the whole
-cache, and every tensor exists twice for a moment.  The tensors come from PyTorch's caching
-allocator, whose rounding, segments and holes cost room: on average within 2 % of what placing
-every tensor finds (`allocators.tensors`).
+`torch.cat` allocates a tensor one token longer, copies the old one into it, and only then frees
+the old one.  Nothing is reserved, so memory follows the tokens; but each step copies the whole
+cache, and for a moment every tensor exists twice.  The tensors come from PyTorch's caching
+allocator, whose rounding, segments and holes take room, too: here on average within 2 % of what
+placing every tensor gives (`allocators.tensors`).
 
-A sequence's tokens lie in a tensor a layer each for K and V, at addresses of their own, so no
+A sequence's tokens lie in one tensor per layer for K and one for V, each at its own address, so no
 block table can list them: rows have no blocks, and a block is only the unit of counting.
 Executors that compute for real concatenate for real.
 """

@@ -1,7 +1,7 @@
-"""The host pool: where sequences wait that were swapped out, with a block table of their own.
+"""The host pool: where swapped-out sequences wait, with a block table of their own.
 
-A block shared by several sequences crosses PCIe once each way.  So the pool remembers which
-host block is a copy of which device block (its *twin*) for as long as both are held and the
+A block shared by several sequences crosses PCIe only once each way.  To that end the pool remembers
+which host block is a copy of which device block (its *twin*), for as long as both are held and the
 device block has not been written since.
 """
 

@@ -1,15 +1,15 @@
 """Paged allocation for models whose layers differ: a block table for each group of layers, over one pool.
 
-Each group does as `allocators.paged` would for its layers alone.  Attention takes blocks as its
+Each group does what `allocators.paged` would do for its layers alone.  Attention takes blocks as its
 sequences grow, and gives back those that its window has left behind; a recurrent group has one
-state a sequence.  What the pieces of the groups are and how a page is cut into them is said
-in `allocators.groups`, who holds them in `allocators.pieces`, how a row lists them in `allocators.grouprows`,
-and how it grows in `allocators.groupturns`.
+state per sequence.  `allocators.groups` defines the pieces of the groups and how a page is cut into them,
+`allocators.pieces` who holds them, `allocators.grouprows` how a row lists them, and
+`allocators.groupturns` how a row grows.
 
-A *prefix hit* is the longest that all groups agree on: one with a window needs the last blocks
-before its end only, a recurrent one the very state at its end.  Such states are kept, as
-checkpoints, every `checkpoint` tokens that a sequence computes; they are taken from what is
-free, and if nothing is, there is none.
+A *prefix hit* is the longest prefix on which all groups agree: a group with a window needs only the last
+blocks before its end, a recurrent one exactly the state at its end.  Such states are kept as
+checkpoints every `checkpoint` tokens that a sequence computes; they are taken from free memory, and
+skipped if there is none.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The bound: what a memory manager could do at best with this pool and these tokens.
+"""The bound: the best that any memory manager could do with this pool and these tokens.
 
-Token slots are handed out one by one, so nothing is empty and no hole is too small; sequences share
-what they have in common; and a preempted sequence goes to a host without end and comes back
-at no cost.  First come, first served, as for everyone: so batch and throughput of any other
-allocator are a percentage of these.
+Token slots are handed out one by one, so nothing held is empty and no hole is too small; sequences
+share whatever they have in common; and a preempted sequence goes to an unlimited host and comes
+back at no cost.  The order is first come, first served, as for every allocator, so batch and
+throughput of any other allocator can be given as a percentage of these.
 
-Where layers differ, or slide, each group keeps just what it needs (`GroupedIdeal`): tokens in
-pieces of one size if the groups can be divided into such, else in the smallest pages that can be
-cut for any of them, of which a few are not full.
+Where layers differ, or have a sliding window, each group keeps exactly what it needs
+(`GroupedIdeal`): tokens in pieces of one size if the groups can be divided into such, else in the
+smallest pages that can be cut for any group, a few of which are not full.
 """
 
 from __future__ import annotations

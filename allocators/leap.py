@@ -1,9 +1,9 @@
 """The leap: many steps at once, in each of which every sequence of a batch grows by one token.
 
 Between two block boundaries nothing happens but counting.  Each sequence is a clock that
-strikes when it must take a block, and again whenever `block_size` tokens more are written;
-so all strikes of many steps follow from array arithmetic, and with them the blocks taken,
-in exactly the order in which as many single steps would take them.
+strikes when it must take a block, and again after every `block_size` further tokens; so all
+strikes within many steps follow from array arithmetic, and with them the blocks taken, in
+exactly the order in which the same number of single steps would take them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Strikes(NamedTuple):
-    """Strikes of many clocks, by step and then by clock."""
+    """Strikes of many clocks, sorted by step and then by clock."""
 
     steps: int
     """Steps, 0 to `steps` - 1, that the list covers."""
@@ -34,7 +34,7 @@ class Strikes(NamedTuple):
 
 
 def spread(counts: Ints) -> tuple[Ints, Ints]:
-    """Return, for `counts[i]` items of each i in order, each item's i and its number within i: int64[sum of counts]."""
+    """Return i and the number within i of each of `counts[i]` items for every i, in order: two int64[sum of counts]."""
     who = np.repeat(np.arange(len(counts)), counts)
     return who, np.arange(len(who)) - np.repeat(counts.cumsum() - counts, counts)
 

@@ -1,9 +1,9 @@
 """The ledger: where every token slot of the pool is at one instant.
 
 The seven shares always sum to the capacity.  An allocator knows what is held, cached and
-free (`Usage`); only the engine knows how long each sequence will be, so it alone can split
-held-but-empty slots into `reserved` (will be used) and `internal` (never will).  The words
-are those of the PagedAttention paper, section 3.1 and figure 2: its "external
+free (`Usage`); only the engine knows how long each sequence will get, so only it can split
+slots that are held but empty into `reserved` (will be used) and `internal` (never will).  The
+terms are those of the PagedAttention paper, section 3.1 and figure 2: its "external
 fragmentation and others" is `external + rounding` here.
 """
 

@@ -1,7 +1,7 @@
-"""No cache: every step computes all known tokens anew and keeps nothing.
+"""No cache: every step recomputes all known tokens and keeps nothing.
 
-The baseline that shows why a KV cache exists: memory is never short and time a token grows
-with the context.  K/V lives inside a layer's forward pass only, which belongs to the
+The baseline that shows why a KV cache exists: memory never runs short, but the time per token
+grows with the context.  K/V lives only inside a layer's forward pass, so it belongs to the
 activations, not to the pool.
 """
 

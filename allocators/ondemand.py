@@ -1,10 +1,11 @@
 """Blocks on demand: how rows that share blocks grow.
 
-A row takes a block when its last one is full.  If that one is not, but another row relies on what is in it, it is
-copied first (copy-on-write).  What a sliding window has left behind is given back before anything is taken.
+A row takes a block when its last one is full.  If the last one is not full but another row relies on its contents,
+it is copied first (copy-on-write).  Blocks that a sliding window has left behind are given back before any is taken.
 
-Everybody grows in every step, so this is where a simulation spends its time in an allocator.  Many rows are done
-by a few NumPy calls, few rows one after the other, and `append` and `shift` only what is known to be all there is.
+Every sequence grows in every step, so this is where a simulation spends its time in an allocator.  Many rows are
+handled by a few NumPy calls, a few rows by a loop; `append` and `shift` are for rows known to do nothing but take a
+block, or leave one behind.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from allocators.rows import Bools, SharingRows
 from allocators.table import Ints
 
 FEW = 24
-"""Rows up to which Python beats NumPy."""
+"""Up to so many rows a Python loop beats NumPy."""
 MANY = 48
-"""Blocks up to which it does where no more is done than to list them."""
+"""The same for blocks that only need to be listed."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -94,30 +95,30 @@ class OnDemandRows(SharingRows):
         return () if lost is None else lost.tolist()
 
     def _append_many(self, named: Sequence[int], blocks: Ints) -> None:
-        """List blocks in the rows they were taken for, where a row may be named several times."""
+        """List blocks in the rows they were taken for; a row may be named several times."""
         table, size, rows = self.table, self.block_size, np.array(named, np.int64)
         columns = table.count[rows] + _nth(named)
         table.blocks[rows, columns] = blocks
         columns += 1
-        table.count[rows] = columns  # of a row that is here several times, the last one stays
+        table.count[rows] = columns  # where a row is named several times, its last value stays
         table.slots[rows] = slots = columns * size
         table.length[rows] = slots - size + 1
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> int:
-        """See `Allocator.shift`.  What is given back is taken next."""
+        """See `Allocator.shift`.  A block that is given back is the next one taken."""
         table, size, first = self.table, self.block_size, self.window.tokens - 1 + self.block_size
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         takers = sum(after % size == 1 % size for after in lengths)
         fresh, _ = self.pool.take(min(takers, self.pool.free))
-        fresh = fresh[::-1].tolist()  # the last one is taken next ...
-        given: list[int] = []  # ... unless something has been given back meanwhile
+        fresh = fresh[::-1].tolist()  # popped from the end, so the next to take comes last ...
+        given: list[int] = []  # ... but blocks given back meanwhile are taken first
         left: list[int] = []
         granted = 0
         for row, after in zip(rows, lengths, strict=True):
             before = after - 1
             if before >= first and (before - first) % size == 0:
                 column = (before - first) // size
-                if block := cells[row, column]:  # else it left it when it was last refused
+                if block := cells[row, column]:  # 0 if it was already given back, in a step that was then refused
                     cells[row, column] = 0
                     given.append(block)
                     left.append(block)
@@ -136,7 +137,7 @@ class OnDemandRows(SharingRows):
 
     @property
     def room(self) -> int:
-        """See `Allocator.room`.  None takes more than a block."""
+        """See `Allocator.room`.  A row takes one block at most."""
         return self.pool.free
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
@@ -199,7 +200,7 @@ class OnDemandRows(SharingRows):
         return due, -(-lengths[due] // self.block_size) - table.count[who] + copying, copying
 
     def _extend(self, rows: Ints, lengths: Ints, need: Ints, copying: Bools) -> tuple[list[Copy], int]:
-        """Give each row the blocks it needs, the first of them in place of a shared last block if it is copying."""
+        """Give each row the blocks it needs; if it is copying, the first one replaces its shared last block."""
         table, size = self.table, self.block_size
         full = table.length[rows] // size
         who, nth = spread(lengths // size - full)
@@ -215,7 +216,7 @@ class OnDemandRows(SharingRows):
         return copies, copied
 
     def turns(self, rows: Ints, lengths: Ints) -> Bools | None:
-        """Return bool[n]: which of `rows` change, by growing, what those after them may take; None if none does.
+        """Return bool[n]: which of `rows`, by growing, change what the rows after them can take; None if none does.
 
         These are rows that first give back what their window has left behind.
         """
@@ -223,7 +224,7 @@ class OnDemandRows(SharingRows):
         return leaving if leaving is not None and leaving.any() else None
 
     def _grow_in_turns(self, rows: Ints, lengths: Ints, turns: Bools) -> Growth:
-        """Grow in order, in as few pieces as `turns` allows."""
+        """Grow rows in order, in as few batches as `turns` allows."""
         copies: list[Copy] = []
         copied = 0
         for start, end in pairwise([0, *np.flatnonzero(turns).tolist(), len(rows)]):
@@ -237,7 +238,7 @@ class OnDemandRows(SharingRows):
         return Growth(len(rows), None, copies, copied)
 
     def _needs(self, rows: list[int], lengths: list[int]) -> list[int] | None:
-        """Count the blocks that each row needs, if all are plain cases: no fork, none named twice, none too long."""
+        """Count the blocks that each row needs; None unless all are plain: no fork, none named twice, none too long."""
         table, size, longest = self.table, self.block_size, self.max_model_len
         named = set(rows)
         if len(named) < len(rows) or not table.open_all(named) or not self.tails.isdisjoint(named):
@@ -251,7 +252,7 @@ class OnDemandRows(SharingRows):
         return needs
 
     def _grow_few(self, rows: list[int], lengths: list[int], needs: list[int]) -> Growth:
-        """Do for a few rows what `_extend` does for many, one after the other, without its forty array operations."""
+        """Do what `_extend` does, row by row: for a few rows that is faster than its forty array operations."""
         table, size = self.table, self.block_size
         now, count = table.length.data, table.count.data
         slots, cells = table.slots.data, table.blocks.data
@@ -278,7 +279,7 @@ class OnDemandRows(SharingRows):
 
 
 def _nth(named: Sequence[int]) -> Ints:
-    """Say how often each row has been named before; mostly all are named in turn, again and again."""
+    """Count how often each row has been named before; mostly all rows are named in turn, again and again."""
     turn = len(set(named))
     if named[turn:] == named[: len(named) - turn]:
         return np.arange(len(named)) // turn

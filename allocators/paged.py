@@ -1,16 +1,16 @@
 """Paged allocation: blocks on demand, as in PagedAttention and vLLM.
 
-A sequence holds exactly the blocks its tokens need, anywhere in the pool, listed in its
-row of the block table; the only slots it wastes are the rest of its last block.  And as
-blocks are alike, sequences share what they have in common:
+A sequence holds exactly the blocks that its tokens need.  They may lie anywhere in the pool
+and are listed in its row of the block table; the only slots it wastes are the unused end of
+its last block.  As all blocks are alike, sequences can share them:
 
-* a *prefix*: full blocks have keys, and who begins with the same tokens takes the same
-  blocks, even after those who computed them are gone (`allocators.prefix`);
-* a *fork*: parallel samples and beams hold the same blocks until one writes into a shared
-  last block, which is copied first (copy-on-write, `allocators.rows`);
-* a *swap*: what is shared crosses to the host and back once (`allocators.swapping`).
+* a *prefix*: each full block has a key, and a sequence that begins with the same tokens uses
+  the same blocks, even after the sequences that computed them are gone (`allocators.prefix`);
+* a *fork*: parallel samples and beams hold the same blocks until one of them writes into a
+  shared last block, which is copied first (copy-on-write, `allocators.rows`);
+* a *swap*: a shared block crosses to the host and back only once (`allocators.swapping`).
 
-Which block is taken when is vLLM's policy, in `allocators.blockpool`; how rows grow is in `allocators.ondemand`.
+The order in which blocks are taken is vLLM's (`allocators.blockpool`); how rows grow is in `allocators.ondemand`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class PagedAllocator(OnDemandRows):
                 return Hit(len(blocks) * self.block_size, tuple(blocks))
 
     def find(self, content: Content, count: int) -> list[int]:
-        """Return those of the first `count` blocks of a content that make a prefix hit, as far as they are entered."""
+        """Return the blocks, of the first `count` of a content, that the cache already holds as a prefix hit."""
         keys = content.keys(self.block_size, count)[:count]
         return self.pool.cache.window(keys, self.window.reach) if self.windowed else self.pool.cache.run(keys)
 
@@ -95,7 +95,7 @@ class PagedAllocator(OnDemandRows):
         return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
-        """See `Allocator.admit`.  What the hit does not cover is taken; hit blocks that nobody held are revived."""
+        """See `Allocator.admit`.  Takes what the hit does not cover; hit blocks that no row held are revived."""
         hit, size, table = ask.hit, self.block_size, self.table
         if not len(hit.blocks) * size == hit.tokens < ask.tokens:
             raise AllocatorError(f"{ask.tokens} token slots are not more than the {hit.tokens} of the prefix hit")
@@ -104,7 +104,7 @@ class PagedAllocator(OnDemandRows):
         whole = max(ask.tokens, ask.whole)
         if whole > self.max_model_len:
             return self.too_long(whole)
-        if not self.prefix_cache:  # the same with fewer arrays: nothing to share, nothing to enter
+        if not self.prefix_cache:  # a shortcut with fewer arrays: nothing to share or to enter
             last = -(-whole // size)
             if last + ask.spare > self.pool.free:
                 return self._short_of(last, ask.spare)
@@ -126,12 +126,12 @@ class PagedAllocator(OnDemandRows):
         return Grant(row, int(table.slots[row]))
 
     def is_fresh(self, content: Content, blocks: Ints) -> bool:
-        """Whether blocks of a prefix hit still hold what they did."""
+        """Whether the blocks of a prefix hit still hold what the look-up found in them."""
         keys = content.keys(self.block_size, len(blocks))[: len(blocks)]
         return bool((self.pool.cache.key[blocks] == np.array(keys, np.int64))[blocks > 0].all())
 
     def take_part(self, content: Content, blocks: Ints) -> None:
-        """Hold the blocks of a prefix hit, for a row that is about to be opened."""
+        """Take a reference to the blocks of a prefix hit, for a row that is about to be opened."""
         self.meet(content.keys(self.block_size, len(blocks))[len(blocks) - 1 : len(blocks)])
         self.pool.share(blocks[blocks > 0])
 

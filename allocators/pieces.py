@@ -1,13 +1,13 @@
 """The piece pool: pages of one size, each cut into pieces of whichever group needs it.
 
-A page that nobody holds a piece of stands in one queue, whatever its cached pieces belong to:
-empty ones at the front, those with something cached at the back, in order of release.  Who
-opens a page evicts what is cached in it and has all its pieces.  A page in use belongs to its
-group until the last of its pieces is let go; its other pieces are *blank*, or *kept* for the
-prefix cache, and are taken before another page is opened: blank ones first, kept ones
-only when few pages are empty.  (Jenga gives each request pages of its own as long as it can.)
+Pages of which no piece is held stand in one queue, whatever group their cached pieces belong to:
+empty pages at the front, those with cached pieces at the back, in order of release.  Opening a page
+evicts what is cached in it and yields all its pieces.  A page in use belongs to its group until its
+last held piece is let go; its other pieces are *blank*, or *kept* for the prefix cache, and are taken
+before another page is opened: blank ones first, kept ones only when few pages are empty.  (Jenga gives
+each request pages of its own for as long as it can.)
 
-Where a page is one piece this is the pool of `allocators.blockpool`, block for block.
+Where a page is a single piece, this behaves like `allocators.blockpool`, block for block.
 """
 
 from __future__ import annotations

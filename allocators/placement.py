@@ -1,9 +1,9 @@
 """Placement: where in the pool a run of consecutive blocks goes.
 
-A contiguous allocator has two halves: a policy that says how much to reserve, and a placement
-that finds room for it.  Fragmentation is the business of the placement alone, and comes out of
-addresses: free blocks that lie in holes too short for a request cannot serve it, however many.
-Addresses here count blocks from 0; a table's block ids are one more.
+A contiguous allocator has two halves: a policy that decides how much to reserve, and a placement
+that finds room for it.  Fragmentation concerns the placement alone and follows from addresses:
+free blocks in holes shorter than a request cannot serve it, however many there are.  Addresses
+here count blocks from 0; block ids in the table are one higher.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Plug-ins: classes that other packages declare as entry points, each sort in a group of its own.
+"""Plug-ins: classes that other packages declare as entry points, in one group for each type of plug-in.
 
     [project.entry-points."kvsim.allocators"]
     slab = "my_package:SlabAllocator"
 
-The name is what a workload file calls it, and the class says so too (`kind`).  Nothing is imported
-before it is named; a plug-in that cannot be used is told in one line.
+The entry point's name is the name in workload files, and must equal the class's `kind`.  Nothing is imported
+before it is named; a plug-in that cannot be used is reported in one line.
 """
 
 from __future__ import annotations

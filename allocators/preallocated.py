@@ -1,7 +1,7 @@
-"""One slot of `max_model_len` a sequence, cut once and for all (FasterTransformer; transformers' StaticCache).
+"""One slot of `max_model_len` tokens per sequence, laid out in advance (FasterTransformer; transformers' StaticCache).
 
-The pool is a row of equal slots, as a tensor of shape [batch, max_model_len, ...] is; what
-remains at its end is a hole that no sequence ever fits.
+The pool is a row of equal slots, like a tensor of shape [batch, max_model_len, ...]; what
+remains at its end is a hole into which no sequence ever fits.
 """
 
 from __future__ import annotations

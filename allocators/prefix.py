@@ -1,9 +1,9 @@
 """The prefix cache: which physical blocks hold tokens that another sequence may need.
 
-A full block is known by a key that stands for every token from the start of its sequence
-to the block's end (`allocators.content`).  Two blocks may carry one key, because tables
-are append-only and a block computed twice is not replaced; a look-up answers the oldest.
-What is cached outlives its sequence, until its block is taken for something else.
+A full block is identified by a key that stands for every token from the start of its sequence
+to the block's end (`allocators.content`).  Two blocks may carry the same key, because tables
+are append-only and a block that is computed twice is not replaced; a look-up finds the oldest.
+A cached block outlives its sequence until it is taken for other tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FIRST = 16
-"""Keys that are looked up at first."""
+"""Keys to look up in the first go."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -30,7 +30,7 @@ class PrefixCache:
     """Key -> blocks, and block -> key.  Keys come as lists of n numbers, their blocks as int64[n] of physical ids."""
 
     def __init__(self, num_blocks: int) -> None:
-        """Know nothing about the blocks 1 to `num_blocks`."""
+        """Make a cache in which none of the blocks 1 to `num_blocks` has a key."""
         self.key = np.zeros(num_blocks + 1, np.int64)
         """int64[num_blocks + 1]: each block's key, 0 if it has none."""
         self._oldest: dict[int, int] = {}
@@ -63,15 +63,15 @@ class PrefixCache:
         """Return the blocks of the longest prefix of `keys` that is cached."""
         look_up, count = self._oldest.get, FIRST
         found = list(map(look_up, keys[:count], repeat(0)))  # 0 is no block
-        while 0 not in found and count < len(keys):  # ever more at once: mostly few are there, or very many
+        while 0 not in found and count < len(keys):  # ever more at a time: mostly few keys hit, or very many
             found += map(look_up, keys[count : 4 * count], repeat(0))
             count *= 4
         return found[: found.index(0)] if 0 in found else found
 
     def window(self, keys: Sequence[int], enough: int) -> list[int]:
-        """Return the longest prefix of `keys` of which the last `enough` are cached, 0 standing for those before.
+        """Return blocks of the longest prefix of `keys` whose last `enough` are cached, with 0 for all before these.
 
-        If there is none, what `run` returns.
+        If there is none, return what `run` does.
         """
         tail: list[int] = []
         for place in range(len(keys) - 1, -1, -1):
@@ -85,7 +85,7 @@ class PrefixCache:
         return tail[::-1]
 
     def enter(self, keys: Sequence[int], blocks: Ints) -> None:
-        """Give each block its key; the blocks must have none.  Later ones are younger."""
+        """Give each block its key; the blocks must have none.  Later blocks count as younger."""
         self.key[blocks] = keys
         given = blocks.tolist()
         oldest = list(map(self._oldest.setdefault, keys, given))
@@ -95,7 +95,7 @@ class PrefixCache:
                     self._younger.setdefault(key, []).append(block)
 
     def forget(self, blocks: Ints) -> None:
-        """Take their keys from blocks that have one."""
+        """Remove the keys of blocks, which must have one."""
         keys = self.key[blocks].tolist()
         if self._younger.keys().isdisjoint(keys):
             deque(map(self._oldest.pop, keys), 0)
@@ -123,7 +123,7 @@ class PrefixCache:
         self._younger.clear()
 
     def check(self) -> None:
-        """Raise `CorruptionError` unless both directions say the same."""
+        """Raise `CorruptionError` unless both directions agree."""
         if not self._younger.keys() <= self._oldest.keys() or not all(self._younger.values()):
             raise CorruptionError("a key is listed without a block")
         listed = []

@@ -1,12 +1,12 @@
 """The radix tree of SGLang's RadixAttention: cached prefixes as paths from a root.
 
-An edge holds a run of pages (blocks), a node stands at its end; two sequences share a path
-as far as their pages agree, to the page.  A node is *locked* while somebody uses a path
-through it.  Eviction takes whole leaves that nobody uses, the least recently used first,
-so a prefix outlives everything that continues it.
+An edge holds a run of pages (blocks), and a node stands at its end; two sequences share a path as
+far as their pages agree, page by page.  A node is *locked* while a sequence uses a path through it.
+Eviction removes whole leaves that no sequence uses, least recently used first, so a prefix outlives
+everything that continues it.
 
-Pages are known by the keys of their content (`allocators.content`), which stand for everything from
-the start: a namespace (SGLang's `extra_key`, `cache_salt`) is a root of keys.  Time is a count.
+Pages are identified by the keys of their content (`allocators.content`), which stand for everything from
+the start: a namespace (SGLang's `extra_key`, `cache_salt`) is a root of keys.  Time is a counter of uses.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Paged allocation with SGLang's cache: what outlives its sequence is kept in a radix tree.
+"""Paged allocation with SGLang's cache: blocks that outlive their sequence are kept in a radix tree.
 
-Everything but the fate of cached blocks is as in `allocators.paged`.  A cached block is not
-in the free queue but in the tree (`allocators.radix`); when the queue runs dry, the least
-recently used leaf that no sequence's path goes through gives up all its blocks.
+Everything except the fate of cached blocks is as in `allocators.paged`.  A cached block is not
+in the free queue but in the tree (`allocators.radix`); when the queue runs dry, the least recently
+used leaf that is on no running sequence's path gives up all its blocks.
 
-The new pages of a prompt are one node and the output behind it is another, which grows with
-it: while nobody else comes to where it ends, the tree need not hear of every page (`SharingRows.apart`).
-A page that is in the tree already is not added again: the sequence that has filled it
-a second time takes part in the first one and gives its own block back.
+The new pages of a prompt form one node, and the output after it another, which grows with it:
+until another row reaches the end of that node, the tree need not hear of every page
+(`SharingRows.apart`).  A page that the tree has already is not added again: the sequence that
+has filled a second copy of it uses the tree's block and gives its own back.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from allocators.table import Ints
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Pages(PrefixCache):
-    """Which blocks are pages of the tree (`key` is 1); what key they have, the tree knows."""
+    """Which blocks are pages of the tree (`key` is 1); their real keys are in the tree."""
 
     @property
     def empty(self) -> bool:
-        """Whether it is certain that no block is in the tree: it is not known."""
+        """Whether certainly no block is in the tree; not tracked, so never certain."""
         return False
 
     def carries(self, block: int, key: int) -> bool:
-        """See `PrefixCache.carries`: with any key."""
+        """See `PrefixCache.carries`; only asks whether the block has any key."""
         return bool(self.key[block])
 
     def forget(self, blocks: Ints) -> None:
@@ -51,12 +51,12 @@ class Pages(PrefixCache):
         self.key[blocks] = 0
 
     def check(self) -> None:
-        """Do nothing: `RadixPool.check` compares it with the tree."""
+        """Do nothing: `RadixPool.check` compares this with the tree."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RadixPool(BlockPool):
-    """Blocks whose cached ones are the pages of a tree."""
+    """A block pool whose cached blocks are pages of a radix tree."""
 
     def __init__(self, num_blocks: int) -> None:
         """Make a pool in which every block is free."""
@@ -66,7 +66,7 @@ class RadixPool(BlockPool):
 
     @property
     def free(self) -> int:
-        """Blocks that can be taken: those in the queue, and pages that no sequence's path goes through."""
+        """Blocks that can be taken: those in the queue, and pages that are on no sequence's path."""
         return len(self.queue) + self.tree.evictable
 
     @property
@@ -75,7 +75,7 @@ class RadixPool(BlockPool):
         return self.num_blocks - len(self.queue) - self.cached
 
     def take(self, count: int) -> tuple[Ints, Ints | None]:
-        """See `BlockPool.take`; leaves are evicted, whole, when the queue is empty."""
+        """See `BlockPool.take`; evicts whole leaves when the queue runs short."""
         evicted = None
         if count > len(self.queue):
             evicted = np.zeros(count, np.int64)
@@ -85,7 +85,7 @@ class RadixPool(BlockPool):
         return blocks, evicted
 
     def _make_room(self, count: int, evicted: Ints) -> None:
-        """Evict leaves until the queue has `count` blocks; notes how many were for each that is to be taken."""
+        """Evict leaves until the queue has `count` blocks; notes in `evicted` how many for each block to be taken."""
         place = len(self.queue)
         for leaf in self.tree.evict(count - place):
             self.cache.forget(leaf)
@@ -96,11 +96,11 @@ class RadixPool(BlockPool):
             place += len(leaf)
 
     def add(self, blocks: Ints) -> None:
-        """Count blocks, which are in the tree by now, among its pages."""
+        """Mark blocks, which the tree holds by now, as its pages."""
         self.cache.key[blocks] = 1
 
     def forget(self) -> None:
-        """Drop every key and with it the tree; its blocks go to the back of the queue."""
+        """Drop every key, and the tree; its blocks go to the back of the queue."""
         self.queue.give_back(self.cached_blocks())
         self.tree = RadixTree()
         super().forget()
@@ -138,14 +138,14 @@ class RadixAllocator(PagedAllocator):
         """Make an empty pool; arguments as for every `Allocator`."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows, prefix_cache=True)
         self.radix = cast("RadixPool", self.pool)
-        """The pool, which is one."""
+        """`pool`, by its real type."""
         self.nodes: dict[int, Node] = {}
-        """Where each row's tokens end in the tree: what its lock protects."""
+        """The node in which each row's tokens end; the row holds a lock on the path to it."""
         self._begin: Node | None = None
-        """Where the row that is opened next begins, if not at the root."""
+        """The node in which the next row to be opened starts, if not the root."""
 
     def admit(self, ask: Ask) -> Grant | Refusal:
-        """See `Allocator.admit`.  The prompt's new pages are a node of their own."""
+        """See `Allocator.admit`.  The prompt's new pages form a node of their own."""
         answer = super().admit(ask)
         if isinstance(answer, Grant) and self.nodes[answer.row].locks == 1:
             self.nodes[answer.row].growing = False
@@ -170,7 +170,7 @@ class RadixAllocator(PagedAllocator):
         return self.find(content, len(blocks)) == list(blocks)
 
     def take_part(self, content: Content, blocks: Ints) -> None:
-        """See `PagedAllocator.take_part`.  The path is used, and locked until the row is closed."""
+        """See `PagedAllocator.take_part`.  Counts as a use of the path, and locks it until the row is closed."""
         super().take_part(content, blocks)
         self._begin = self.radix.tree.ending(self._run(content, 0, len(blocks)))
         self.radix.tree.touch(self._begin)
@@ -180,7 +180,7 @@ class RadixAllocator(PagedAllocator):
         return Run(content, self.block_size, start, stop)
 
     def close_row(self, row: int) -> None:
-        """See `SharingRows.close_row`.  The end of a sequence is a use of its path."""
+        """See `SharingRows.close_row`.  Counts as a use of the row's path."""
         super().close_row(row)
         node = self.nodes.pop(row)
         self.radix.tree.touch(node)
@@ -197,7 +197,7 @@ class RadixAllocator(PagedAllocator):
             self._may_part(row, key, column + 1)
 
     def enter_row(self, row: int, start: int, stop: int) -> None:
-        """See `SharingRows.enter_row`.  Where the first page is not there, no other one is."""
+        """See `SharingRows.enter_row`.  If the tree lacks the first page, it lacks all that follow."""
         if start >= stop:
             return
         run = self._run(self.contents[row], start, stop)
@@ -216,7 +216,7 @@ class RadixAllocator(PagedAllocator):
         return self.radix.tree.find(self._run(content, 0, count))
 
     def _enter_in_order(self, naming: Naming) -> None:
-        """Do `enter` page by page: who fills one that is there takes part in that one."""
+        """Do `enter` page by page: a row that fills a page the tree has already switches to the tree's block."""
         pool, nodes, cells = self.radix, self.nodes, self.table.blocks.data
         for _, row, column in zip(*naming, strict=True):
             own = np.array([cells[row, column]], np.int64)
@@ -230,7 +230,7 @@ class RadixAllocator(PagedAllocator):
                 pool.let_go(own)
 
     def _enter_new(self, naming: Naming) -> None:
-        """Do `enter` for pages none of which is there: what each row adds is a run of its own."""
+        """Do `enter` for pages of which the tree has none: each row adds one run."""
         columns: dict[int, list[int]] = {}
         for row, column in zip(naming.rows, naming.columns, strict=True):
             columns.setdefault(row, []).append(column)
@@ -238,19 +238,19 @@ class RadixAllocator(PagedAllocator):
             self._add(row, self._run(self.contents[row], those[0], those[-1] + 1))
 
     def _add(self, row: int, run: Run) -> None:
-        """Go on from where a row ends in the tree by pages that are not there."""
+        """Extend the tree from where a row ends by pages that it does not have."""
         blocks = self.table.blocks[row, run.start : run.stop].astype(np.int64)
         self.nodes[row], _ = self.radix.tree.follow(self.nodes[row], run, blocks)
         self.radix.add(blocks)
 
     def _may_part(self, row: int, key: int, entered: int) -> None:
-        """Let a row part if nobody else uses, or goes on from, the node that it ends in with the page of `key`."""
+        """Let a row, whose last page has `key`, part if no other row uses or continues the node it ends in."""
         node = self.nodes[row]
         if node.locks == 1 and not node.children:
             self.part(row, key, entered)
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
-        """See `Allocator.can_grow`.  A page that somebody else holds already costs its block for a moment only."""
+        """See `Allocator.can_grow`.  A page that another row holds already costs a block only for a moment."""
         if super().can_grow(rows, lengths):
             return True
         self.gather(rows.tolist())
@@ -271,7 +271,7 @@ class RadixAllocator(PagedAllocator):
         return True
 
     def order_matters(self, naming: Naming) -> int | None:
-        """See `SharingRows.order_matters`: a page that is there may be evicted, or not, by who comes before."""
+        """See `SharingRows.order_matters`: rows that come before may evict a page that the tree has now."""
         begun, seen = set[int](), set[int]()
         for place, (key, row, _) in enumerate(zip(*naming, strict=True)):
             if key in seen or (row not in begun and key in self.nodes[row].children):

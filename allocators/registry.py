@@ -2,7 +2,7 @@
 
     kinds()                      kind -> class, plug-ins included
     find("paged")                one class
-    measure("paged", {...})      token slots a block, before the pool is counted
+    measure("paged", {...})      token slots per block, before the pool is counted
     create("paged", num_blocks=4096, max_model_len=2048, block_size=16)
 
 An allocator's `options` (see `allocators.options`) say what a workload file may set; a schema
@@ -13,8 +13,8 @@ builds its models from them.  A third party adds a kind under the entry-point gr
     slab = "my_package:SlabAllocator"
 
 Modules are imported only when asked for.  A plug-in that is broken, or takes the name of a
-built-in kind, is left out of `kinds()` with a one-line warning, and is an error only for those
-who name it.  For a built-in kind no plug-ins are looked for: it takes as long as some runs.
+built-in kind, is left out of `kinds()` with a one-line warning; naming it is an error.  Looking up
+a built-in kind does not search for plug-ins: that takes as long as some whole runs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Regular growth: what lets an engine grow rows by the portion, without asking for each of their tokens.
+"""Regular growth: how an engine may let rows grow a portion at a time, without asking for every token.
 
-Nothing happens to most rows in most steps, as their next slot is theirs already.  An allocator may say which rows
-need not be named in `grow`, and when (`notice`).  One that is *regular* promises more: all that ever happens to a row
-is that it takes a portion of the same size, so that an engine knows when, and `append` does it.  Both are ways to be
-faster, not to decide otherwise: an allocator that says nothing, as these defaults do, is asked for every token.
+In most steps nothing happens to most rows, as they already own their next slot.  An allocator may declare which
+rows need not be named in `grow`, and until when (`notice`).  One that is *regular* promises more: the only thing that
+ever happens to a row is that it takes a portion of fixed size, so an engine can work out when, and `append` does it.
+Both only save time and never change a decision; an allocator that promises nothing (the defaults below) is asked for
+every token.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ class RegularGrowth(ABC):
 
     @property
     def notice(self) -> int | None:
-        """How many of its slots a row still has when it must next be named in `grow`.
+        """How many free slots a row has left when it must next be named in `grow`.
 
-        0 if only a row that runs out must be, 1 if one that becomes full must be too; None if every row must be,
-        with every token.  Until then `table.length` lags behind.  `grow` with the length that a row has by now
-        puts it right, as `fork` and `swap_out` want it.
+        0 if only a row that runs out of slots must be named, 1 if one that becomes full must be too; None if every
+        row must be named for every token.  Until a row is named, its `table.length` lags behind; `grow` with its
+        present length brings it up to date, which `fork` and `swap_out` require.
         """
         return None
 
     @property
     def regular(self) -> bool:
-        """Whether `append` may stand for `grow`.
+        """Whether `append` may be called instead of `grow`.
 
-        True if a row that runs out of slots gets one portion, of a block or some, and nothing else ever happens to
-        a row that decodes, once it has grown after a fork or a swap, and while it is not `entangled`.
+        True if a row that runs out of slots gets one portion of one or more blocks, and nothing else ever happens to
+        a decoding row (once it has grown after a fork or a swap, and while it is not `entangled`).
         """
         return False
 
@@ -56,28 +57,28 @@ class RegularGrowth(ABC):
 
     @property
     def leaves_behind(self) -> int | None:
-        """Tokens `n` such that a row gives back its k-th portion when it grows from `n` and k portions; None for none.
+        """Tokens `n` such that a row gives back its k-th portion when it grows beyond `n` plus k portions, or None.
 
-        If the allocator is `regular`, `shift` then stands for `grow`.
+        If the allocator is `regular`, `shift` is then called instead of `grow`.
         """
         return None
 
     @property
     def rounds_up(self) -> bool:
-        """True if a row's slots are its tokens, and what it holds beyond them is rounding."""
+        """True if a row's slots are exactly its tokens, and whatever it holds beyond them counts as rounding."""
         return False
 
     @property
     def entangled(self) -> AbstractSet[int]:
-        """Rows of a `regular` allocator that must be named in `grow` when a block of theirs becomes full, too."""
+        """Rows of a `regular` allocator that must also be named in `grow` when one of their blocks becomes full."""
         return NO_ROWS
 
     def append(self, rows: Sequence[int]) -> Sequence[int]:
-        """Give rows, in the order given, one more portion whose first slot is used: `grow` where that is all it does.
+        """Give each row, in order, one more portion and use its first slot: `grow`, where it does nothing else.
 
         Args:
-            rows: open rows of an allocator that is `regular`, all of whose slots are used; a row that is named
-                again gets another one, as if the one before had been used up meanwhile.  There must be `room`.
+            rows: open rows of an allocator that is `regular`, with all their slots in use; a row named again gets
+                another portion, as if the one before had been used up meanwhile.  There must be `room`.
 
         Returns:
             How many cached blocks were evicted to take each block; nothing if none was.
@@ -86,15 +87,15 @@ class RegularGrowth(ABC):
         raise AllocatorError(f"{self.kind} grows in more ways than by a block")
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> int:
-        """Do `append` where rows also leave blocks behind, as far as there is room.
+        """Do `append` for rows that also leave blocks behind, as far as there is room.
 
         Args:
-            rows: open rows of an allocator that is `regular` and `leaves_behind`, who take a block, or give back one
-                that is their own, or both; those of a later step may follow.
-            lengths: tokens that each comes to have, one more than before.
+            rows: open rows of an allocator that is `regular` and `leaves_behind`, each of which takes a block, gives
+                back one that only it holds, or both; rows of later steps may follow.
+            lengths: tokens that each row will have, one more than before.
 
         Returns:
-            how many were granted; those after them have not changed.
+            how many rows were granted; those after them are unchanged.
 
         """
         raise AllocatorError(f"{self.kind} leaves nothing behind")
@@ -107,7 +108,7 @@ class RegularGrowth(ABC):
         return NO_MAPPINGS
 
     def note(self, rows: Ints, lengths: Ints) -> None:
-        """Learn how long rows have become within the slots they have, where `append` has stood for `grow`.
+        """Note how long rows have become within their slots, after `append` was called instead of `grow`.
 
         Args:
             rows: int64[n], open rows.
@@ -118,5 +119,5 @@ class RegularGrowth(ABC):
 
     @property
     def room(self) -> int:
-        """Rows that can certainly grow by a token beyond their slots now, one after the other."""
+        """How many rows can certainly grow by a token beyond their slots now, one after the other."""
         return 0

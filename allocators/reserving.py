@@ -1,8 +1,9 @@
-"""Allocators that reserve: a sequence gets, on admission, all the room it will ever have.
+"""Allocators that reserve: on admission a sequence gets all the room it will ever have.
 
 Serving systems before PagedAttention kept a sequence's K/V in one tensor, so its room had to be
-consecutive and its length had to be guessed at the start.  After that nothing can run short,
-`grow` only counts, and a whole decode is one leap; the cost is what lies empty meanwhile.
+consecutive and its length had to be guessed at the start.  In return nothing can run short
+later, `grow` only counts, and a whole decode is one leap; the price is the room that lies empty
+meanwhile.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Rows that share blocks: what a sequence holds, as against what it may take.
+"""Rows that share blocks: what a sequence holds, as opposed to what it may take.
 
-A block belongs to a count of rows, not to one.  Three things must then be known of a row
-beyond its blocks:
+A block has a number of holders, not an owner.  So beyond its blocks three things must be known of a row:
 
-* what its tokens are, if its full blocks are to have keys (`contents`), and which of them have none yet,
-  as nobody could find them (`apart`);
-* whether it may write into its last block, or must copy it first because another row, or
-  a twin on the host, relies on what is there (`tails`: copy-on-write);
+* what its tokens are, if its full blocks are to have keys (`contents`), and which of the blocks have none
+  yet because no other row could find them (`apart`);
+* whether it may write into its last block or must copy it first, because another row, or a twin on the
+  host, relies on its contents (`tails`: copy-on-write);
 * how many of its entries a sliding window has left behind (they are 0).
 """
 
@@ -32,7 +31,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Naming(NamedTuple):
-    """Keys of blocks, and the cells of the table where these stand."""
+    """Keys of blocks, and the table cells in which the blocks are listed."""
 
     keys: list[int]
     rows: list[int]
@@ -40,17 +39,17 @@ class Naming(NamedTuple):
 
 
 def last_of_each(naming: Naming) -> list[tuple[int, int, int]]:
-    """List the last block of each row that is named: (row, key, column)."""
+    """List the last block of each row: (row, key, column)."""
     last = {row: (row, key, column) for key, row, column in zip(*naming, strict=True)}
     return list(last.values())
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class SharingRows(Allocator):
-    """The part of a paged allocator that keeps the books: rows, holders, keys and what is counted of them."""
+    """The part of a paged allocator that keeps the books: rows, holders, keys and running counts."""
 
     pool_type: ClassVar[type[BlockPool]] = BlockPool
-    """What becomes of blocks that nobody holds."""
+    """Decides what happens to blocks that no row holds."""
 
     def __init__(
         self,
@@ -81,21 +80,21 @@ class SharingRows(Allocator):
         self.pool = self.pool_type(num_blocks)
         self.host = HostPool(host_blocks, max_rows, self.table.width, num_blocks)
         self.prefix_cache = prefix_cache and sliding_window != 1  # a token that reads itself alone can reuse nothing
-        self.windowed = sliding_window is not None and sliding_window < max_model_len  # else nothing leaves it
+        self.windowed = sliding_window is not None and sliding_window < max_model_len  # else no token leaves it
         self.window = Window(sliding_window or max_model_len + block_size, block_size)
         self.contents: dict[int, Content] = {}
         """Tokens of each row whose full blocks have keys."""
         self._entangled: set[int] = set()
-        """Those of them whose blocks are entered as soon as they are full ..."""
+        """Those of these rows whose blocks are entered in the cache as soon as they are full ..."""
         self.apart: dict[int, int] = {}
-        """... and those that nobody can follow, or be followed by, without passing the last block entered: how many
-        have been.  The others are entered when somebody comes by, or the row goes."""
+        """... and, with the number of blocks entered, those whose further blocks no other row can find or fill without
+        reaching the last one entered.  The rest is entered when a row reaches that block, or when this row closes."""
         self.tips: dict[int, int] = {}
-        """Key of that last block -> the row that is apart."""
+        """Key of that last entered block -> the row that is apart."""
         self.tails: set[int] = set()
         """Rows whose last block is not full and was shared, or had a twin on the host, when last seen."""
         self.shared_slack = 0
-        """Empty slots in last blocks that several rows hold, once for each holder but one."""
+        """Empty slots in shared last blocks, counted once for each holder beyond the first."""
         self.left = 0
         """Table entries that the window has left behind."""
 
@@ -158,7 +157,7 @@ class SharingRows(Allocator):
         return self.pool.cached_blocks()
 
     def open_row(self, blocks: Ints, length: int) -> int:
-        """Open a row that lists `blocks`, int64[count] in logical order, for which the pool counts it already."""
+        """Open a row that lists `blocks`, int64[count] in logical order; the pool counts their new holder already."""
         row, slots = self.table.open(), len(blocks) * self.block_size
         self.table.fill(row, blocks, length, slots)
         if self.windowed:
@@ -191,7 +190,7 @@ class SharingRows(Allocator):
         return held & (behind > 0)
 
     def behind(self, row: int) -> Ints:
-        """Return int64[k]: blocks that a row still holds though its window has left them behind, from right to left."""
+        """Return int64[k]: blocks that a row still holds although its window has left them behind, right to left."""
         cells = self.table.blocks[row, : self.window.behind(int(self.table.length[row]))]
         return cells[cells > 0][::-1].astype(np.int64)
 
@@ -203,7 +202,7 @@ class SharingRows(Allocator):
         self.host.part(self.pool.let_go(blocks))
 
     def copying(self, rows: Ints) -> Bools:
-        """Return bool[n]: which of `rows`, if they all write now in this order, must copy a shared last block first."""
+        """Return bool[n]: which of `rows` must copy a shared last block first if all write now, in this order."""
         result = np.zeros(len(rows), np.bool_)
         writers: dict[int, int] = {}
         for index, row in enumerate(rows.tolist() if self.tails else ()):
@@ -214,7 +213,7 @@ class SharingRows(Allocator):
         return result
 
     def part_tails(self, rows: Ints, copying: Bools, targets: Ints) -> tuple[list[Copy], int]:
-        """Let go of the last blocks that are to be copied, to `targets`.
+        """Let go of the shared last blocks of the rows that copy them to `targets`.
 
         Returns:
             The copies, and how many tokens they carry.
@@ -236,9 +235,9 @@ class SharingRows(Allocator):
         return copies, copied
 
     def name(self, rows: Ints, columns: Ints) -> Naming:
-        """Find the keys of blocks that are about to be full, given as cells of the table, those of a row in order.
+        """Find the keys of blocks that are about to be full, given as table cells, those of each row in order.
 
-        Those of rows that are apart are left out.
+        Blocks of rows that are apart are left out.
         """
         if not self.entangled:
             return Naming([], [], [])
@@ -256,11 +255,11 @@ class SharingRows(Allocator):
         return naming
 
     def order_matters(self, naming: Naming) -> int | None:
-        """Return the first of these that cannot be entered after all blocks are taken, but only in its turn."""
+        """Return the first of these that must be entered in its turn, not after all blocks are taken; None if none."""
         return None
 
     def enter(self, naming: Naming) -> None:
-        """Enter blocks in the prefix cache, now that they are in the table; in the order in which they become full."""
+        """Enter blocks that the table lists in the prefix cache, in the order in which they become full."""
         if not naming.keys:
             return
         self.meet(naming.keys)
@@ -278,18 +277,18 @@ class SharingRows(Allocator):
     # -- rows that are apart ---------------------------------------------------------------
 
     def know(self, row: int, content: Content) -> None:
-        """Learn what the tokens of a row are, all of whose full blocks are entered, or are about to be."""
+        """Note the content of a row whose full blocks are all entered, or about to be."""
         self.contents[row] = content
         self._entangled.add(row)
 
     def part(self, row: int, key: int, entered: int) -> None:
-        """Let a row whose last entered block has `key` enter no further ones for now."""
+        """Let a row, whose last entered block has `key`, stop entering blocks for now."""
         self._entangled.discard(row)
         self.apart[row] = entered
         self.tips[key] = row
 
     def catch_up(self, row: int) -> bool:
-        """Enter what a row that is apart has filled meanwhile; returns whether that is anything."""
+        """Enter the blocks that a row that is apart has filled meanwhile; returns whether there are any."""
         full = int(self.table.length[row]) // self.block_size
         if full == self.apart[row]:
             return False
@@ -298,7 +297,7 @@ class SharingRows(Allocator):
         return True
 
     def rejoin(self, row: int) -> None:
-        """Enter all of a row's full blocks, and from now on each as soon as it is full."""
+        """Enter all of a row's full blocks now, and each later one as soon as it is full."""
         if row not in self.apart:
             return
         size, entered = self.block_size, self.apart.pop(row)
@@ -308,18 +307,18 @@ class SharingRows(Allocator):
             self.enter_run(row, entered, full)
 
     def enter_run(self, row: int, start: int, stop: int) -> None:
-        """Enter the blocks in columns `[start, stop)` of a row that was apart, none of which is there."""
+        """Enter the blocks in columns `[start, stop)` of a row that was apart; the cache has none of their keys."""
         keys = self.contents[row].keys(self.block_size, stop)[start:stop]
         self.pool.cache.enter(keys, self.table.blocks[row, start:stop].astype(np.int64))
 
     def gather(self, rows: Sequence[int]) -> None:
-        """Let rows that are to grow at once rejoin if one of them is entangled: what it fills may be another's last."""
+        """Let rows that grow together rejoin if one of them is entangled: it may fill another one's last block."""
         if self.apart and not self.entangled.isdisjoint(rows):
             for row in rows:
                 self.rejoin(row)
 
     def meet(self, keys: Sequence[int]) -> None:
-        """Let rows that are apart catch up if one of `keys`, to be entered or shared, is that of their last block."""
+        """Let rows that are apart catch up if one of `keys`, to be entered or shared, is their last entered block's."""
         if self.tips and not self.tips.keys().isdisjoint(keys):
             for key in keys:
                 row = self.tips.get(key)

@@ -1,7 +1,7 @@
-"""What rows share, counted without some of them.
+"""How much rows share, counted as if some of them were absent.
 
-A pool knows how many rows hold each of its blocks, and how many tokens sharing avoids over all.  If some rows
-are set aside, only the blocks that these hold need to be looked at.
+A pool knows how many rows hold each of its blocks, and how many tokens sharing saves in total.  To leave some rows
+out of the count, only the blocks that these rows hold need to be looked at.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Swapping: rows that share blocks cross to the host and back, all that are asked for or none.
+"""Swapping: a group of rows that share blocks crosses to the host or back, either all of them or none.
 
-What is there on the other side already does not cross again (`allocators.host`).
+Blocks that are already on the other side do not cross again (`allocators.host`).
 """
 
 from __future__ import annotations

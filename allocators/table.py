@@ -20,24 +20,25 @@ Ints = npt.NDArray[np.int64]
 
 
 class Columns(NamedTuple):
-    """What the blocks in each column of a table hold, int64[width] each.
+    """What the blocks in each column of a table hold; each field is int64[width].
 
     A row of `n` tokens fills `slots x min(max(n - start, 0), tokens) - before` slots of the block, from 0 to the
-    slots of a block.  Where all layers keep the same a token is one slot, and column `c` starts at `c x block_size`.
+    slots of a block.  If all layers keep the same tokens, a token is one slot and column `c` starts at
+    `c x block_size`.
     """
 
     start: Ints
-    """Tokens of the sequence that lie before those of the column."""
+    """Tokens of the sequence before the first one of the column."""
     tokens: Ints
-    """Tokens that the column's block is, or is a part of, the room for."""
+    """Tokens for which the column's block is the room, or part of it."""
     slots: Ints
     """Slots that each of them takes."""
     before: Ints
     """Slots of the same tokens that lie in earlier columns."""
     lead: int = 0
-    """Columns that stand before those of the first tokens, for what a sequence keeps once."""
+    """Columns ahead of the first tokens', for what a sequence keeps once (its states)."""
     even: bool = False
-    """Whether each column holds as many tokens as a block has slots, those after the column before."""
+    """Whether each column holds `block_size` tokens, following on from the column before."""
 
     @classmethod
     def plain(cls, width: int, block_size: int) -> Columns:
@@ -68,7 +69,7 @@ class BlockTable:
         self.count: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
         """int64[rows]: entries of each row in use."""
         self.length: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
-        """int64[rows]: tokens the allocator has been told of."""
+        """int64[rows]: tokens of each row, as far as the allocator has been told."""
         self.slots: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
         """int64[rows]: tokens the row may reach before it must grow."""
         self._closed = list(range(rows - 1, -1, -1))
@@ -105,7 +106,7 @@ class BlockTable:
         return blocks if blocks.all() else blocks[blocks > 0]
 
     def fill(self, row: int, blocks: npt.NDArray[np.int64], length: int, slots: int) -> None:
-        """Write the block ids of a row that is empty, int64[count] in logical order, its tokens and its slots."""
+        """Fill an empty row: its block ids, int64[count] in logical order, its tokens and its slots."""
         self.count[row] = len(blocks)
         self.blocks[row, : len(blocks)] = blocks
         self.length[row], self.slots[row] = length, slots

@@ -1,17 +1,17 @@
-"""Memory of sequences that are tensors of their own: a K and a V tensor a layer, as in transformers' DynamicCache.
+"""Memory of sequences that are tensors of their own: a K and a V tensor per layer, as in transformers' DynamicCache.
 
-How many bytes do such tensors take from PyTorch's caching allocator (`allocators.cuda_caching`)?
+How many bytes of PyTorch's caching allocator (`allocators.cuda_caching`) do such tensors take?
 Two answers:
 
-* `Footprints`, in closed form.  What is held beyond the sizes of tensors, the holes that others leave behind
-  and the ends of blocks too short to split off, is on average a share of each tensor's size (`Overhead`).
-  Shares add up, so a step costs a few NumPy calls.
-* `PlacedTensors`, tensor by tensor through the allocator: exact, and slower by three orders.
+* `Footprints`, in closed form.  What is held beyond the tensors themselves (holes that others have left, ends of
+  blocks too short to split off) is on average a share of each tensor's size (`Overhead`).  Shares add up, so a
+  step costs a few NumPy calls.
+* `PlacedTensors`, passing every tensor through the allocator: exact, and three orders of magnitude slower.
 
 The overheads are fitted on pools that exact placement keeps full (`python -m tests.benchmarks.footprints`),
-of models and lengths of many kinds.  On others too, of at least 3 GiB, the closed form is on average within 2 % of
-what the caching allocator holds, 3 % where tensors have 10 MiB and more, and as many tokens fit to within 2 %
-(`tests/test_growing.py`).  Single instants differ more, as do pools of few segments.
+for many kinds of models and lengths.  On other pools of at least 3 GiB the closed form is on average within 2 %
+of what the caching allocator holds, 3 % for tensors of 10 MiB and more, and the number of tokens that fit agrees
+within 2 % (`tests/test_growing.py`).  Single instants differ more, as do pools of few segments.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
-"""Virtual contiguity: a range of addresses a sequence, physical pages mapped into it on demand (vAttention).
+"""Virtual contiguity: an address range per sequence, into which physical pages are mapped on demand (vAttention).
 
 Each sequence owns a virtual range for the longest context in the K and the V tensor of every
-layer, so kernels need no block table.  Memory is spent only on the pages that its tokens
-have reached: one page in each of those tensors at a time, a *page group*, which is the
-block here.  It holds `page / bytes of a token in one tensor` tokens: for Llama-3-8B 32 with pages
-of 64 KiB, and 1,024 with the 2 MiB of an unchanged CUDA driver (vAttention, ASPLOS 2025, table 8).
+layer, so kernels need no block table.  Memory is spent only on pages that its tokens have reached:
+one page in each of those tensors at a time, a *page group*, which is the block here.  It holds
+`page / bytes of a token in one tensor` tokens: for Llama-3-8B 32 with pages of 64 KiB, and 1,024
+with the 2 MiB of an unmodified CUDA driver (vAttention, ASPLOS 2025, table 8).
 
-Mapping is a call to the driver, so the calls are counted, and two things keep them off the critical
-path.  With deferred reclamation a range keeps its pages when its sequence leaves; the next sequence
-starts in them (in the smallest such range that has enough, else in the largest), and only when no page is
-left over are they unmapped from where they lie idle.  With overlap, a second thread maps what the next
-decode of each sequence will reach while the GPU computes the step before; what prompts need is waited
-for, and what the step before was too short to hide.
+Mapping is a call to the driver, so calls are counted, and two mechanisms keep them off the critical
+path.  With deferred reclamation a range keeps its pages when its sequence leaves, and the next sequence
+starts in them (in the smallest such range that has enough, else in the largest); pages are unmapped from
+idle ranges only when no others are left.  With overlap, a second thread maps the pages that each
+sequence's next decode will reach while the GPU computes the step before; the step waits for pages of
+prompts, and for those that the step before was too short to hide.
 
-vAttention's thread looks up to ten steps ahead, at most two groups a step, and while the pool is full
-finds nothing to map before the step that frees memory is over.  Here it looks one step ahead, and finds
-what the next step will find.  Pages mapped ahead for a request yet to come (the paper's eager allocation)
-are not in its published code, nor here.
+vAttention's thread looks up to ten steps ahead, for at most two groups a step, and while the pool is full
+finds nothing to map until the step that frees memory is over.  Here it looks one step ahead, and finds
+what the next step will find.  Mapping pages ahead for a request yet to come (the paper's eager allocation)
+is not in vAttention's published code, nor here.
 """
 
 from __future__ import annotations
