@@ -135,8 +135,9 @@ class Coefficients:
     paged_block_overhead: float = _coefficient(
         0.0,
         "extra time of decode attention for each block of the table that it reads, in times that one slot takes",
-        "assumed of modern kernels, which take pages of any size alike; for that of the PagedAttention paper 3.68, "
-        "if all of Fig. 18a's 0.23 at 16 slots is due to blocks (section 7.2: small ones leave the GPU idle)",
+        "assumed; `calibrate` measures it: FlashInfer on an H200 0.08 (8B) to 0.25 (1B), which matters at 1 slot only; "
+        "for the kernel of the PagedAttention paper 3.68, if all of Fig. 18a's 0.23 at 16 slots is due to blocks "
+        "(section 7.2: small ones leave the GPU idle)",
     )
     copy_efficiency: float = _coefficient(
         0.907, "share of memory bandwidth that copies reach, read and written", "measured: 3.04 of 3.35 TB/s"
