@@ -32,23 +32,23 @@ if TYPE_CHECKING:
 SCHEMA = 1
 CALIBRATIONS = Path(__file__).parent / "data" / "calibrations"
 SECONDS = 20.0
-"""What measuring takes in all, if nobody says otherwise; a step is repeated less often where that would not do."""
+"""Default time for all measurements; steps are repeated less often where it would not suffice."""
 WANTED = f"wanted a TOML file with schema = {SCHEMA} and a table [coefficients]"
 
 Route: TypeAlias = Literal["blocks", "tensors", "recompute"]
-"""How attention finds K/V: through a block table, in tensors of each sequence, or by computing it anew."""
+"""How attention finds K/V: through a block table, in tensors of each sequence, or by recomputing it."""
 
 
 class Point(NamedTuple):
-    """One kind of step, measured."""
+    """One kind of step, with its measured time."""
 
     name: str
     """Such as `decode 64 x 1024`."""
     load: Load
     measured_s: float
-    """Of the step, host work and all: the median of its repeats, or of three groups' means."""
+    """Time of the step including host work: the median of its repeats, or of three groups' means."""
     spread: float = 0.0
-    """Half the distance of their quartiles, as a share of the median."""
+    """Half their interquartile range, as a share of the median."""
     route: Route = "blocks"
     block_size: int = USUAL_BLOCK
     """Token slots of a block, if K/V lies in blocks."""
@@ -64,25 +64,25 @@ class Origin(NamedTuple):
     model: str
 
     def foretells(self, device: str, shipped: str | None) -> bool:
-        """Whether it holds for a device that calls itself `device` and is the shipped one of that name."""
+        """Whether it applies to a device that calls itself `device` and is the shipped device `shipped`."""
         return self.measured_on == device or (shipped is not None and self.described == {"name": shipped})
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What one file holds."""
+    """The content of one file."""
 
     model: str
     """As a workload names it."""
     dtype: str
     device: str
-    """Of the shipped devices, the one whose peaks the efficiencies are shares of; `custom` for one described below."""
+    """The shipped device whose peaks the efficiencies are shares of; `custom` for one described by `peaks`."""
     peaks: Mapping[str, float]
     """What describes a custom device in a workload; empty for a shipped one."""
     measured_on: str
     """What the device calls itself."""
     backend: str
-    """What attended."""
+    """The attention backend."""
     versions: Mapping[str, str]
     date: str
     coefficients: Coefficients
@@ -90,24 +90,24 @@ class Calibration:
     """Coefficients that these measurements determine; the others are defaults, or 0 where said."""
     points: tuple[Point, ...] = field(default=(), repr=False)
     fitted_s: tuple[float, ...] = field(default=(), repr=False)
-    """What the cost model says with these coefficients, for each point."""
+    """The cost model's time with these coefficients, for each point."""
     parameters: int = 0
-    """Weights of the model, by which it is known again."""
+    """Number of weights of the model, which identifies it."""
     captured: tuple[CapturedStep, ...] = field(default=(), repr=False)
     """Steps of captured shapes."""
     uncertain: tuple[float, ...] = ()
-    """Relative standard error of each fitted coefficient (`sim.fit_costs`); empty in files from before it was told."""
+    """Relative standard error of each fitted coefficient (`sim.fit_costs`); empty in older files."""
 
     @property
     def name(self) -> str:
-        """What the file is called if nobody says otherwise: the device and the model."""
+        """Default name of the file: the device and the model."""
         where = self.measured_on if self.device == "custom" else self.device
         return re.sub(
             r"[^a-z0-9.]+", "-", f"{where}-{Path(self.model).stem if '/' in self.model else self.model}".lower()
         )
 
     def errors(self) -> dict[str, float]:
-        """Median, 90th percentile and largest of the residuals' sizes."""
+        """Median, 90th percentile and maximum of the absolute residuals."""
         sizes = np.abs(self.residuals)
         return {
             "median": float(np.median(sizes)),

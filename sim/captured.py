@@ -1,10 +1,10 @@
-"""How long padded steps take that an engine replays from CUDA graphs: looked up in what a calibration has measured.
+"""Step times of padded steps that an engine replays from CUDA graphs, looked up in what a calibration has measured.
 
-Matrix products take a staircase of times over their rows, which no share of a peak follows, and
-attention over a few long sequences is further from memory bandwidth than over many.  A
-calibration therefore replays every shape (`sim.shapes`), its decodes reading more and more, its chunks
-one or many.  Between contexts that were measured times are interpolated; what decodes read of shared blocks
-out of a cache is off their context; what a chunk attends to before its own tokens is left to the roofline.
+The time of matrix products is a staircase over their rows, which no share of a peak describes, and
+attention over a few long sequences is further from memory bandwidth than over many.  So a calibration
+replays every shape (`sim.shapes`) with decodes of growing context and with one or many chunks.  Times
+are interpolated between measured contexts; what the cache serves of shared blocks is subtracted from
+the context that decodes read; what a chunk attends to before its own tokens is left to the roofline.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 SPLIT = 128
-"""K/V tokens beyond which a chunk's attention may be split among the device's units, whose results are then merged: the
-least part that FlashInfer makes."""
+"""K/V tokens beyond which a chunk's attention may be split among the device's units and the results merged: the
+smallest part that FlashInfer makes."""
 
 
 class CapturedStep(NamedTuple):
     """One measured step of a captured shape."""
 
     decodes: int
-    """Lanes of decodes, all of them taken."""
+    """Lanes of decodes, all of them in use."""
     tokens: int
-    """Tokens of chunks, from the beginning of their prompts ..."""
+    """Tokens of chunks, from the start of their prompts ..."""
     chunks: int
-    """... shared equally by so many chunks."""
+    """... divided equally among this many chunks."""
     context: int
-    """K/V tokens that the decodes attend to, their own included, all together."""
+    """K/V tokens that all decodes together attend to, their own included."""
     seconds: float
 
 
 class Curve(NamedTuple):
-    """Seconds of a step over the K/V tokens that its decodes attend to: straight lines between measured points."""
+    """Seconds of a step as a function of the K/V tokens its decodes attend to: linear between measured points."""
 
     contexts: Sequence[int]
     """Ascending."""
     seconds: Sequence[float]
     slopes: Sequence[float]
-    """From each point on, seconds a token."""
+    """Seconds per token from each point on."""
 
     def at(self, context: float, slower: float = 1.0) -> float:
-        """Return the seconds at one context, reading which takes `slower` times as long as was measured."""
+        """Return the seconds at one context, if reading it takes `slower` times as long as measured."""
         part, least = self._part(context), self.seconds[0]
         seconds = self.seconds[part] + max(0, context - self.contexts[part]) * self.slopes[part]
         return seconds if slower == 1 else (seconds - least) * slower + least
 
     def at_each(self, contexts: Floats, slower: float = 1.0) -> Floats:
-        """Return the same for each of several, to the last bit.
+        """Return `at` for each of several contexts, equal to the last bit.
 
         Args:
             contexts: ascending, at least one.
@@ -84,11 +84,11 @@ class CapturedSteps:
     """Times of the shapes of one engine."""
 
     def __init__(self, shapes: Shapes, measured: Iterable[CapturedStep]) -> None:
-        """Look the shapes of an engine up.
+        """Prepare the look-up of an engine's shapes.
 
         Args:
             shapes: of the engine.
-            measured: where one of its shapes is missing, the next larger one stands in.
+            measured: the steps; where a shape is missing, the next larger one stands in.
 
         """
         points = sorted(measured)
@@ -109,14 +109,14 @@ class CapturedSteps:
         self._shapes = shapes.timed({shape: round(seconds * 1e9) for shape, seconds in periods.items()})
         fitting = (self._shapes.fit(decodes) for decodes in range(1, max(self._curves, default=0) + 1))
         self._decoding = (None, *(self._curves.get(shape.decodes) if shape else None for shape in fitting))
-        """By the number of decodes."""
+        """Curves by the number of decodes."""
 
     def launches(self, decodes: int, tokens: int, chunks: int) -> bool:
-        """Say whether no shape has room for a step with chunks, so that it is launched kernel by kernel."""
+        """Return whether no shape has room for a step with chunks, so that it is launched kernel by kernel."""
         return self._shapes.fit(decodes, tokens, chunks) is None
 
     def decoding(self, decodes: int) -> Curve | None:
-        """Return how long a step of so many decodes takes; None if there are none, or that is not known."""
+        """Return how long a step of this many decodes takes; None if that is unknown, or there are no decodes."""
         return self._decoding[decodes] if decodes < len(self._decoding) else None
 
     def mixed(
@@ -129,7 +129,7 @@ class CapturedSteps:
             context: K/V tokens that they read.
             tokens: of the chunks.
             chunks: how many.
-            attended: K/V tokens that these attend to; how long it takes beyond their own is not in the answer.
+            attended: K/V tokens that the chunks attend to; time for those before the chunks themselves is not included.
             slower: see `Curve.at`.
 
         """
@@ -138,14 +138,14 @@ class CapturedSteps:
             return None
         seconds = self._many[shape]
         if attended > SPLIT * chunks:
-            filled = (tokens / shape.tokens) ** 2  # of the queries times keys that were measured
+            filled = (tokens / shape.tokens) ** 2  # share of the measured query-key pairs
             seconds += (self._one[shape] - seconds) * filled
         curve = self._curves.get(shape.decodes)
         return seconds if curve is None else seconds + (curve.at(context, slower) - curve.seconds[0])
 
 
 def _curve(points: list[CapturedStep]) -> Curve:
-    """Join points of one shape, in order of their contexts, by lines; beyond the last the line before goes on."""
+    """Join points of one shape, sorted by context, by lines; the last line is extended beyond the last point."""
     last = {point.context: point.seconds for point in points}
     contexts, seconds = [*last], np.maximum.accumulate([*last.values()]).tolist()
     spans = zip(pairwise(contexts), pairwise(seconds), strict=True)

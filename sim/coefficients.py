@@ -1,9 +1,9 @@
 """The cost model's named coefficients.
 
-Every coefficient says in its metadata what it is (`is`) and where its default comes from (`from`).
-Defaults describe a modern engine, fused products under CUDA graphs, as measured on one H100 with
-torch 2.11 and FlashInfer 0.5.3 on the Llama-3.1-8B geometry at a context of 1,024.  On other
-devices and models they are an assumption, which `calibrate` replaces by a fit (`sim.calibration`).
+The metadata of each coefficient say what it is (`is`) and where its default comes from (`from`).
+Defaults describe a modern engine with fused products under CUDA graphs, as measured on one H100 with
+torch 2.11 and FlashInfer 0.5.3 on the Llama-3.1-8B geometry at a context of 1,024.  For other
+devices and models they are assumptions, which `calibrate` replaces by a fit (`sim.calibration`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ REPLAYED = frozenset(
         "paged_block_overhead",
     }
 )
-"""Coefficients of what a captured step does.  Where a calibration has measured how long such a step takes, they do not
-count, so whoever sets one does without that (`sim.captured`)."""
+"""Coefficients that describe captured steps.  They have no effect where a calibration has measured such steps, so
+setting one of them turns the look-up of measured times off (`sim.captured`)."""
 
 
 def _coefficient(default: float, meaning: str, source: str, most: float = math.inf) -> float:
@@ -208,7 +208,7 @@ class Coefficients:
         return str(next(entry.metadata["is"] for entry in fields(cls) if entry.name == name))
 
     def explain(self) -> list[tuple[str, str]]:
-        """Every coefficient as a (name, value and meaning) row; where one is not the default, that is told."""
+        """Return every coefficient as a (name, value and meaning) row, which says if it is not the default."""
         rows = []
         for entry in fields(self):
             value = getattr(self, entry.name)

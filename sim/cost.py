@@ -13,23 +13,23 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     head        the same for the output matrix and the sequences whose logits are wanted
     decode      the longer of K/V bytes / (B x attention_memory_efficiency) and pairs x 4 x heads x head_dim /
                 (F x attention_compute_efficiency), times 1 + paged_attention_overhead + paged_block_overhead / block.
-                Of a block that several of these sequences list, the bytes count whole for one of them; for each other
-                one the L2 cache serves `repeated_reads_cached` of them, but for those in sliding windows
+                The bytes of a block that several of these sequences list count in full for one of them; for each
+                other one the L2 cache serves a share `repeated_reads_cached` (not in sliding windows)
     prefill     the same over its query-key pairs and its context; latent attention unpacks its context first
     naive       adds naive_passes x scores x bytes of traffic, and computes the whole square, not half of it
-    all-reduce  two a layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
-    recurrent   layers read and write their state once a sequence; their scan is not counted otherwise
-    captured    where a calibration knows it, a step of a captured shape takes what it was measured to take
-                (`sim.captured`), but that blocks of another size are read by decodes faster or slower as said
-                above; only what chunks attend to before their own tokens, moves and waiting are added
+    all-reduce  two per layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
+    recurrent   layers read and write their state once per sequence; their scan is not counted otherwise
+    captured    where a calibration has it, a step of a captured shape takes the time that was measured
+                (`sim.captured`), corrected as above where decodes read blocks of another size; only attention of
+                chunks to what comes before them, moves and waiting are added
     launches    a step that prefills more than captured_tokens takes at least step_overhead_s + launch_layer_s x
-                layers, moves aside, less run_ahead x the step before it if that ran decodes alone; where attention
-                goes sequence by sequence, any step at least step_overhead_s + (separate_launch_layer_s +
-                sequence_launch_layer_s x sequences) x layers
+                layers, not counting moves, less run_ahead x the step before it if that ran decodes alone; where
+                attention runs sequence by sequence, any step takes at least step_overhead_s +
+                (separate_launch_layer_s + sequence_launch_layer_s x sequences) x layers
 
 One formula serves a single step and a leap of many: the same float operations in the same order,
-on a number or on an array, so that both give the same nanoseconds to the last bit.  (A term that
-is absent may be skipped: adding 0.0 changes no bit.)
+on a number or on an array, so both give the same nanoseconds to the last bit.  (A term that is
+absent may be skipped, as adding 0.0 changes no bit.)
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 USUAL_BLOCK = 16
-"""Token slots of vLLM's blocks, if nobody says otherwise."""
+"""Token slots per block in vLLM by default."""
 
 
 class Attend(NamedTuple):
-    """Seconds of attention over a set of layers: for a K/V token read, and for a query-key pair."""
+    """Seconds of attention over a set of layers, per K/V token read or per query-key pair."""
 
     decode_memory: float
     decode_spared: float
-    """Less for a token that is read again: what the L2 cache serves of it."""
+    """Seconds saved when a token is read again, because the L2 cache serves part of it."""
     decode_compute: float
     prefill_memory: float
     prefill_compute: float
     unpack: float
-    """For a token of earlier context that latent attention unpacks."""
+    """Per token of earlier context that latent attention unpacks."""
     scores: float
-    """For a score that naive attention moves through device memory."""
+    """Per score that naive attention moves through device memory."""
 
 
 class CostModel:
@@ -100,7 +100,7 @@ class CostModel:
             block_size: token slots of one of its blocks.
             separate: whether attention goes sequence by sequence (`separate_launch_layer_s` applies).
             page_bytes: size of the physical pages that are mapped on demand, if any are.
-            captured: how long captured steps take, where that has been measured; else the roofline says so.
+            captured: measured times of captured steps; None to use the roofline for all.
 
         """
         self.geometry, self.device, self.attention = geometry, device, attention
@@ -139,16 +139,16 @@ class CostModel:
 
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
-        """How many times as long as captured decodes took to read K/V, in blocks of the usual size, these take."""
+        """How many times as long decodes take to read K/V as captured ones did, in blocks of the usual size."""
         self._full = self._attend(slower, sliding=False)
         self._sliding = self._attend(slower, sliding=True)
         self._cached = c.repeated_reads_cached
         self._windowed = any(group.kind == "sliding" for group in geometry.kv_groups)
 
         self.moves = Moves(geometry, device, c, page_bytes)
-        """What memory that moves costs besides."""
+        """The cost of moving memory, which is added."""
         self._decodes_alone: dict[int, float] = {}
-        """What `_alone` has found, by the number of sequences."""
+        """Results of `_alone`, by the number of sequences."""
 
     def _attend(self, slower: float, *, sliding: bool) -> Attend:
         c, tp, model = self.coefficients, self.geometry.tensor_parallel, self.geometry.model
@@ -171,7 +171,7 @@ class CostModel:
 
     @property
     def spares(self) -> bool:
-        """Whether it makes a difference how many tokens are `Load.decode_repeated`."""
+        """Whether `Load.decode_repeated` makes a difference."""
         return self._full.decode_spared != 0
 
     def step_ns(self, load: Load) -> int:
@@ -187,7 +187,7 @@ class CostModel:
         """Nanoseconds of each of several steps, equal to `step_ns` of every one of them.
 
         Args:
-            load: what is the same in all of them.
+            load: the fields that are the same in all steps.
             changing: int64[n] for each field that is not.
 
         """
@@ -220,8 +220,8 @@ class CostModel:
     def decode_ns(self, seqs: int, contexts: Floats, repeated: int = 0) -> Ints:
         """Nanoseconds of each of several pure decode steps of `seqs` sequences, `contexts[i]` K/V tokens in step i.
 
-        (Whole numbers, but given as what they are multiplied as.)  In each step `repeated` of them are read again.
-        Equal to `leap_ns`: of two products with one number the longer is that with the larger factor, rounded or not.
+        (`contexts` are whole numbers, as floats.)  In each step `repeated` of the tokens are read again.  Equal to
+        `leap_ns`: of two products with the same number, the one with the larger factor is larger, rounded or not.
         """
         if self._windowed or self._separate:
             load = Load(decode_seqs=seqs, samples=seqs, decode_repeated=repeated)
@@ -250,7 +250,7 @@ class CostModel:
         return [*self.geometry.explain(), *self.device.explain(), attention, *self.coefficients.explain()]
 
     def _alone(self, seqs: int) -> float:
-        """Seconds of a step of `seqs` decodes and nothing else, but for attention."""
+        """Seconds of a step of `seqs` decodes and nothing else, without attention."""
         seconds = self._decodes_alone.get(seqs)
         if seconds is None:
             load = Load(decode_seqs=seqs, samples=seqs)
@@ -258,7 +258,7 @@ class CostModel:
         return seconds
 
     def _roofline(self, load: Load) -> float:
-        """Seconds of a step but for moves, by what it computes and reads."""
+        """Seconds of a step without moves, by what it computes and reads."""
         seconds: float
         if load.prefill_tokens or load.prefill_seqs or load.samples != load.decode_seqs:
             seconds = self._products(load, max, self._experts_read)
@@ -281,7 +281,7 @@ class CostModel:
         return self._steps.launches(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
 
     def _replayed(self, captured: CapturedSteps, load: Load) -> float | None:
-        """Seconds of a captured step but for moves, as measured; None if it is none."""
+        """Seconds of a captured step without moves, as measured; None if the step is not captured."""
         decodes, context, tokens = load.decode_seqs, load.decode_context, load.prefill_tokens
         if load.decode_repeated:
             context -= load.decode_repeated * self._cached
@@ -293,7 +293,7 @@ class CostModel:
         if seconds is None:
             return None
         earlier = load.prefill_context - tokens
-        if earlier:  # the tokens of a chunk attend to those before it, of chunks that are taken to be alike
+        if earlier:  # chunks also attend to what comes before them; all are taken to be alike
             seconds += self._chunks(self._full, 0, tokens * earlier / chunks, earlier, max)
         return seconds + self._waiting(load, max) if self._host else seconds
 
@@ -333,7 +333,7 @@ class CostModel:
         return self._launch + sequences * self._launch_sequence - load.behind_ns * self._ahead
 
     def _waiting(self, load: Load, maximum: Maximum) -> Any:
-        """Host work for a step with a prefill that is replayed, as far as the step before has not hidden it."""
+        """Host work for a replayed step with a prefill, as far as the step before does not hide it."""
         return maximum(self._host - load.before_ns / 1e9, 0.0)
 
     def _decode(self, load: Load, maximum: Maximum) -> Any:
@@ -357,7 +357,7 @@ class CostModel:
 
     def _chunks(self, of: Attend, tokens: Any, pairs: Any, context: Any, maximum: Maximum) -> Any:
         unpack = (context - tokens) * of.unpack
-        if self.attention == "naive":  # for whole prompts 2 x pairs - tokens is their square
+        if self.attention == "naive":  # for whole prompts, 2 x pairs - tokens is the square of their lengths
             square = 2.0 * pairs - tokens
             return square * of.prefill_compute + square * of.scores + context * of.prefill_memory + unpack
         return maximum(pairs * of.prefill_compute, context * of.prefill_memory) + unpack

@@ -1,7 +1,7 @@
-"""Arrivals: when which request comes.
+"""Arrivals: which request comes when.
 
-Most times are known beforehand; a request that follows another one comes some time after that
-one has ended.  The engine looks here where it stops anyway, and waits here when it is idle.
+Most times are known beforehand; a follow-up request comes some time after the request that it
+follows has ended.  The engine checks for arrivals wherever it stops anyway, and waits for them when it is idle.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The block map: who owns which block, sampled at instants and kept as runs of blocks alike.
+"""The block map: which request owns which block, sampled at instants and kept as runs of like blocks.
 
 A run may last any time, so the number of snapshots is bounded: when there are too many, every second
-one is dropped and the interval between them doubles.  So most are taken for nothing, and a snapshot is no
-more than what the rows list; the runs follow from that when they are handed on.  Who wants all of them, one
-after every step, gets them written as they come.
+one is dropped and the interval between them doubles.  As most snapshots are dropped again, taking one
+only copies what the rows list; runs are worked out when the snapshots are handed on.  If all are wanted,
+one after every step, they are written as they come.
 """
 
 from __future__ import annotations

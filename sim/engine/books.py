@@ -1,7 +1,7 @@
-"""The books: where every slot of the pool is, as only the engine can tell.
+"""The books: where every slot of the pool is, to the extent that only the engine can tell.
 
-An allocator knows what rows hold, but not how long they will be, which jobs have ended, or whether a token has been
-computed.  Sums are kept as jobs come and go, so that a step that changes none looks at no job.
+An allocator knows what rows hold, but not how long they will get, which jobs have ended, or whether a token has been
+computed.  Sums are updated as jobs come and go, so that a step that changes none of this looks at no job.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Growing in a cycle: sequences that each need a block once in `block_size` steps, and nothing in between.
+"""Growing in a cycle: each sequence needs a block once in `block_size` steps, and nothing in between.
 
-Where blocks are alike, all that happens to a sequence while it decodes is that it takes one whenever the last
-one is full: in the steps whose number leaves the same remainder when divided by `block_size`.  A page for each
-remainder lists who takes one then, and is written to only when a sequence comes or goes.  So many steps are a
-walk over pages, whoever decodes.  A sliding window is as regular: what it leaves behind is given back in
-steps of another remainder.
+Where all blocks are alike, the only thing that happens to a decoding sequence is that it takes a block whenever
+its last one is full: in the steps whose number has a certain remainder modulo `block_size`.  A page for each
+remainder lists the sequences that take a block then, and changes only when a sequence comes or goes.  So many steps
+are a walk over pages, however many sequences decode.  A sliding window is equally regular: what it leaves behind is
+given back in steps of another remainder.
 
-A prefix cache changes that only for sequences that are entangled with others, whose full blocks it must
-hear of at once; of the others it is enough that it knows how long they are.
+A prefix cache matters only to sequences that are entangled with others: it must hear of their full blocks at
+once.  Of all other sequences it only needs to know the length.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Cycle(Noting):
-    """Hands out one block after the other, to those whose last one is full."""
+    """Hands out a block at a time, to each sequence whose last one is full."""
 
     def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
         """Grow the sequences in `decoding`."""
@@ -38,18 +38,18 @@ class Cycle(Noting):
         self._each = 1 if allocator.rounds_up else allocator.token_slots
         """Slots of the pool that a token takes."""
         self._pages: list[list[Sequence]] = [[] for _ in range(self._period)]
-        """Sequences that take a block in the step that ends at a clock of this remainder, in running order."""
+        """By remainder, the sequences that take a block in a step that ends at such a clock, in running order."""
         self._rows: dict[int, list[int]] = {}
-        """Rows of the sequences on a page, if they have been listed since it was last written to."""
+        """Rows of the sequences on a page, if listed since the page last changed."""
         self._partly: dict[int, int] = {}
-        """Slots that will never be used of the last blocks taken in the step that ends at each clock to come."""
+        """By future clock, the slots that stay unused in final blocks taken in the step that ends then."""
         self._remembers = bool(allocator.notice)
-        """Whether it matters to the allocator which blocks are full."""
+        """Whether the allocator must know which blocks are full."""
         self._window = allocator.leaves_behind
         self._sharing = 0
-        """Sequences that may leave behind blocks that are not their own; the allocator must be asked for those, too."""
+        """Sequences that may leave shared blocks behind; the allocator must be asked for those steps, too."""
         self._fresh: list[Sequence] = []
-        """Those whose last block may be shared or have a twin on the host, in running order.
+        """Sequences whose last block may be shared or have a twin on the host, in running order.
 
         The allocator must be asked for their next step, in which it copies that block.
         """
@@ -59,7 +59,7 @@ class Cycle(Noting):
         super().begin(sequence)
         owner, period = sequence.owner, self._period
         used = -(-sequence.final // period) * period
-        if sequence.slots < used:  # it may hold its last block already, from a step that was given up
+        if sequence.slots < used:  # else it holds its final block already, from a step that was given up
             sequence.due = used - period + 1 - sequence.start
             self._expect(sequence, 1)
         enter(self._pages[(1 - sequence.start) % period], sequence)
@@ -94,14 +94,14 @@ class Cycle(Noting):
             self._expect(sequence, 1)
 
     def _expect(self, sequence: Sequence, more: int) -> None:
-        """Count in the last block that a sequence is to take, or with -1 leave it out, if it is not full in the end."""
+        """Add (1) or remove (-1) the slots that stay unused in the final block that a sequence is yet to take."""
         if sequence.due <= self.decoding.clock:
             self._partly.pop(sequence.due, None)  # it has taken that block
         elif (empty := -sequence.final % self._period) and not self.allocator.rounds_up:
             self._partly[sequence.due] = self._partly.get(sequence.due, 0) + more * empty
 
     def tell(self, sequences: Several[Sequence]) -> None:
-        """See `Growing.tell`.  It knows them if it remembers."""
+        """See `Growing.tell`.  The allocator knows the lengths already if it must know which blocks are full."""
         if not self._remembers:
             super().tell(sequences)
 
@@ -111,8 +111,8 @@ class Cycle(Noting):
         filling = self._filling(step)
         page, place, growth = self._page(first, last, step, filling), last, NOTHING
         granted = self._give(page[: self._plain(page, filling)], step)
-        if granted < len(page):  # the next one is not plain, or hears why it gets nothing
-            if self._remembers:  # who it meets may have filled a block just now
+        if granted < len(page):  # the next one is not plain, or must be told why it gets nothing
+            if self._remembers:  # it may meet a sequence that has just filled a block
                 self._note(first, members.index(page[granted], first), 1)
             growth = self._ask(page[granted:], step)
             granted += growth.granted
@@ -129,9 +129,9 @@ class Cycle(Noting):
         return place, growth
 
     def _filling(self, step: int) -> list[Sequence]:
-        """List those who fill a block in the step that ends at clock `step`, from the first entangled one on.
+        """List the sequences that fill a block in the step that ends at clock `step`, from the first entangled one on.
 
-        They take one in the next step.  What the entangled one fills may entangle those behind it.
+        They take a block in the next step.  What the entangled one fills may entangle those after it.
         """
         if entangled := self.allocator.entangled:
             page = self._pages[(step + 1) % self._period]
@@ -141,7 +141,7 @@ class Cycle(Noting):
         return []
 
     def _plain(self, page: list[Sequence], filling: list[Sequence]) -> int:
-        """Count those at the beginning of a page who take a block and nothing else; others are mostly the newest."""
+        """Count the sequences at the start of a page that only take a block; others are mostly the newest."""
         if not self._fresh and not filling and not self._sharing:
             return len(page)
         for place, each in enumerate(page):
@@ -150,19 +150,19 @@ class Cycle(Noting):
         return len(page)
 
     def _changing(self, step: int) -> list[Sequence]:
-        """List those who take a block in the step that ends at clock `step`, or leave one behind."""
+        """List the sequences that take a block, or leave one behind, in the step that ends at clock `step`."""
         taking = self._pages[step % self._period]
         if self._window is None or not (leaving := self._leaving(step, self._window)):
             return taking
         return sorted({*taking, *leaving}, key=in_order)
 
     def _leaving(self, step: int, window: int) -> list[Sequence]:
-        """List those who leave a block behind in the step that ends at clock `step`."""
+        """List the sequences that leave a block behind in the step that ends at clock `step`."""
         period = self._period
         return [each for each in self._pages[(step - window) % period] if step + each.start > window + period]
 
     def _give(self, page: Several[Sequence], step: int) -> int:
-        """Let sequences take and leave what they do in a step; returns how many of them can."""
+        """Let sequences take and leave their blocks in a step; returns how many of them can."""
         rows = [each.row for each in page]
         if self._window is not None:
             return self.allocator.shift(rows, [step + each.start for each in page])
@@ -171,13 +171,13 @@ class Cycle(Noting):
         return granted
 
     def _note(self, first: int, last: int, steps: int) -> None:
-        """Tell the allocator how long the sequences `[first, last)` are when they have grown by `steps` tokens."""
+        """Tell the allocator the lengths of the sequences `[first, last)` after `steps` more tokens."""
         decoding = self.decoding
         rows, lengths = (decoding.column(which)[first:last] for which in (decoding.ROW, decoding.LENGTH))
         self.allocator.note(rows, lengths + steps)
 
     def _page(self, first: int, last: int, step: int, filling: list[Sequence]) -> list[Sequence]:
-        """List those of the sequences `[first, last)` that the allocator must be asked for, or give a block."""
+        """List which of the sequences `[first, last)` the allocator must be asked for, or must give a block."""
         page, members = self._changing(step), self.decoding.members
         if self._fresh or filling:
             page = list(page)
@@ -213,7 +213,7 @@ class Cycle(Noting):
             room -= count
             rows += self._rows.get(end % period) or self._list(end % period)
             changes += (step, HELD, count * held)
-            if end in partly:  # who takes a last block is among those who take one
+            if end in partly:  # the takers of final blocks are all on this page
                 useless += partly[end]
                 changes += (step, INTERNAL, partly[end] * each)
         evicted = self.allocator.append(rows)
@@ -226,7 +226,7 @@ class Cycle(Noting):
         return Stretch(done, changes, (len(rows) * held, -lost * held, 0, useless * each, lost, 0))
 
     def _sliding_stretch(self, steps: int, window: int) -> Stretch:
-        """Do `stretch` where blocks are left behind, too."""
+        """Do `stretch` where blocks are also left behind."""
         period, clock, portion = self._period, self.decoding.clock, self._portion
         room = self.allocator.room * portion.held
         rows: list[int] = []
@@ -236,7 +236,7 @@ class Cycle(Noting):
         for step in range(clock + 1, clock + 1 + steps):
             takers, leaving = self._pages[step % period], self._leaving(step, window)
             held = len(takers) * portion.held
-            if held > room:  # it may still do, if others leave theirs in time
+            if held > room:  # it may still be enough, if others leave theirs in time
                 done = step - clock - 1
                 break
             if not takers and not leaving:
@@ -257,14 +257,14 @@ class Cycle(Noting):
         return Stretch(done, changes, self._shifted(taken, left, useless))
 
     def _shifted(self, taken: int, left: int, useless: int) -> Change:
-        """Say what changes when so many portions are taken, and left behind."""
+        """Return what changes when this many portions are taken and left behind."""
         portion = self._portion
         rounding = taken * portion.rounding - left * portion.left_rounding
         held = taken * portion.held - left * portion.left_held
         return held, 0, rounding, useless * self._each, 0, -left * portion.left_live
 
     def _mapping_stretch(self, steps: int, hides: Hides) -> Stretch:
-        """Do `stretch` where blocks are groups of pages, which may have to be mapped, and what is empty is rounding."""
+        """Do `stretch` where blocks are page groups, which may have to be mapped, and empty slots are rounding."""
         allocator, period, clock, room = self.allocator, self._period, self.decoding.clock, self.allocator.room
         changes: list[int] = []
         told: list[int] = []
@@ -295,7 +295,7 @@ class Cycle(Noting):
         return rows
 
     def _evicting(self, changes: Several[int], evicted: Several[int]) -> list[int]:
-        """Say what else changes if so many cached blocks were evicted to take each of the blocks in `changes`."""
+        """Return what else changes if `evicted` cached blocks had to go for each block taken in `changes`."""
         held, taken = self._portion.held, 0
         more: list[int] = []
         for step, field, slots in zip(changes[::3], changes[1::3], changes[2::3], strict=True):
@@ -307,9 +307,9 @@ class Cycle(Noting):
         return more
 
     def _useless(self, page: Several[Sequence], step: int) -> int:
-        """Count the slots of blocks just taken that will never be used: none but in a last block."""
+        """Count the slots of blocks just taken that will never be used; only final blocks have any."""
         if step not in self._partly:
             return 0
-        if page is self._pages[step % self._period]:  # who takes a last block is among those who take one
+        if page is self._pages[step % self._period]:  # the takers of final blocks are all on this page
             return self._partly[step]
         return sum(-each.final % self._period for each in page if each.due == step)

@@ -1,10 +1,10 @@
-"""The decoding sequences, kept so that a step costs nothing for those to whom nothing happens.
+"""The decoding sequences, kept so that a step costs nothing for sequences to which nothing happens.
 
-All of them advance by one token a step, so none is told: a clock counts the steps, and what is
-true of a sequence is kept relative to it.  A sequence that began at clock `c` with `n` tokens has
-`clock + start` tokens with `start = n - c`, and its last token comes when the clock shows `end`.
-Who ends when is a calendar: a step looks up its own page.  (The calendar of who needs memory when
-is in `sim.engine.growing`.)
+All of them advance by one token per step, so none is updated: a clock counts the steps, and what
+is true of a sequence is kept relative to it.  A sequence that started at clock `c` with `n` tokens
+has `clock + start` tokens, where `start = n - c`, and its last token comes when the clock reaches
+`end`.  A calendar lists which sequences end when, so a step looks only at its own page.  (The
+calendar of which sequences need memory when is in `sim.engine.growing`.)
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class Sequence:
     __slots__ = ("due", "end", "final", "last", "order", "owner", "row", "slots", "start")
 
     def __init__(self, owner: Job, row: int, slots: int, order: int, clock: int) -> None:
-        """Begin with what `owner` has computed."""
+        """Start from what `owner` has computed."""
         self.owner = owner
         self.row = row
         self.slots = slots
-        """Token slots it holds, as far as the engine has been told."""
+        """Token slots it holds, as far as the engine knows."""
         self.order = order
-        """Place in the running order: by ticket, then by number among its job's sequences."""
+        """Position in running order: by ticket, then by number within its job."""
         self.start = owner.computed - clock
         """Tokens in the cache, less the clock."""
         self.end = clock + owner.output - owner.generated
-        """What the clock shows when its last token is out."""
+        """Clock at which its last token comes."""
         self.final = owner.final
-        """Token slots it uses in the end."""
+        """Token slots it will use in the end."""
         self.due = clock
-        """What the clock shows after the step in which the allocator must next be asked."""
+        """Clock at the end of the step for which the allocator must next be asked."""
         self.last = owner.last_token
-        """When its last token came, if it came apart from the others'."""
+        """When its last token came, if not together with the others'."""
 
 
 MOST = 1 << 20
@@ -58,7 +58,7 @@ in_order = attrgetter("order")
 
 
 def enter(page: list[Sequence], sequence: Sequence) -> None:
-    """Enter a sequence in a list that is in running order; most are the newest."""
+    """Insert a sequence in a list kept in running order; mostly at the end."""
     if not page or page[-1].order < sequence.order:
         page.append(sequence)
     else:
@@ -81,14 +81,14 @@ class Decoding:
         self._orders: list[int] = []
         """The `order` of each."""
         self.emitted = 0
-        """When the sequences got their last token (nanoseconds), but for those in `apart`."""
+        """When the sequences got their last token (nanoseconds), except those in `apart`."""
         self.apart: list[Sequence] = []
         """Sequences whose last token came at another time: `Sequence.last`."""
         self._ends: dict[int, list[Sequence]] = {}
         self._soonest: list[int] = []
-        """The keys of `_ends` as a heap, and perhaps some that are gone."""
+        """The keys of `_ends` as a heap, which may also hold some that are gone."""
         self._columns: tuple[array[int], ...] = tuple(array("q") for _ in range(4))
-        """Rows, starts, tickets and requests, for those who look at all sequences at once."""
+        """Rows, starts, tickets and requests of all sequences, as columns."""
 
     def __len__(self) -> int:
         """Sequences that decode."""
@@ -100,7 +100,7 @@ class Decoding:
         return [sequence.owner for sequence in self.members]
 
     def column(self, which: int) -> Ints:
-        """Rows, tokens in the cache, tickets or requests of all sequences, as an array of its own."""
+        """Return the rows, tokens in the cache, tickets or requests of all sequences, as a copy."""
         column = np.array(self._columns[which], np.int64)
         return column + self.clock if which == self.LENGTH else column
 
@@ -156,14 +156,14 @@ class Decoding:
         return bisect_left(self._orders, ticket * MOST)
 
     def settle(self, place: int) -> None:
-        """Write what is known of a sequence to its owner."""
+        """Write a sequence's progress back to its owner."""
         sequence, owner = self.members[place], self.members[place].owner
         owner.computed = owner.furthest = self.length(sequence)
         owner.generated = owner.output - (sequence.end - self.clock)
         owner.last_token = sequence.last if sequence in self.apart else self.emitted
 
     def rename(self, place: int, rows: Several[int]) -> None:
-        """Give sequences from `place` on other rows."""
+        """Give the sequences from `place` on new rows."""
         column = self._columns[self.ROW]
         for nth, row in enumerate(rows, place):
             self.members[nth].row = column[nth] = row
@@ -178,9 +178,9 @@ class Decoding:
         return soonest[0] - self.clock
 
     def gap(self, decodes: int, end: int) -> tuple[int, int]:
-        """Return the time since the last token of most of the first `decodes` sequences, and of how many.
+        """Return the commonest time since the last token among the first `decodes` sequences, and how many share it.
 
-        Others stall: their jobs note how long.
+        The others have stalled, and their jobs note for how long.
 
         Args:
             decodes: sequences that get a token in this step.
@@ -204,7 +204,7 @@ class Decoding:
         return gap, counts[gap]
 
     def advance(self, steps: int, now: int, staying: Several[Sequence] = ()) -> list[Sequence]:
-        """Let `steps` steps pass, the last of them ending `now`, but not for those `staying` behind.
+        """Let `steps` steps pass, the last of them ending `now`, for all sequences but those `staying` behind.
 
         Returns:
             the sequences that have ended; they are still members.
@@ -219,7 +219,7 @@ class Decoding:
         return self._ends.get(self.clock, [])
 
     def _hold(self, staying: Several[Sequence], steps: int) -> None:
-        """Shift sequences, the last in running order, in time; their last token becomes an earlier one."""
+        """Shift the last sequences in running order by `steps`, as they get no token meanwhile."""
         starts = self._columns[self.LENGTH]
         for place, sequence in enumerate(staying, len(self.members) - len(staying)):
             if sequence not in self.apart:

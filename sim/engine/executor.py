@@ -1,8 +1,8 @@
 """Executors: what runs a plan.  In simulation a cost model says how long a step takes.
 
-The engine knows an executor by two verbs.  `run` carries a plan out and says how long it
-took.  `foresee` says how long each of the next pure-decode steps would take, so that the
-engine may leap over them; an executor that must really run each step cannot say.
+The engine uses two verbs.  `run` carries out a plan and returns how long it took.  `foresee`
+returns how long each of the next pure-decode steps would take, so that the engine can leap over
+them; an executor that must really run each step cannot foresee any.
 """
 
 from __future__ import annotations

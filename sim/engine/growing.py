@@ -1,9 +1,10 @@
-"""Growing: asking the allocator for the memory of the coming step, or of many at once.
+"""Growing: asking the allocator for the memory of the coming step, or of many steps at once.
 
-There are two ways.  Most allocators need to be asked only when a sequence runs out of the slots
-it holds (`Allocator.notice`): a `Calendar` says who does in which step, and the others cost
-nothing.  The rest must hear of every token, so a `Roll` names every sequence in every step.
-Both grow sequences in running order, so that the allocator hands out the same blocks either way.
+Most allocators need to be asked only when a sequence runs out of the slots it holds
+(`Allocator.notice`): a `Calendar` knows which sequences do so in which step, and the others
+cost nothing.  The rest must hear of every token, so a `Roll` names every sequence in every step.
+(`sim.engine.cycle` is a faster calendar for regular allocators.)  All grow sequences in running
+order, so the allocator hands out the same blocks either way.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ NOTHING = Growth(0)
 
 HELD, CACHED, ROUNDING, INTERNAL, EVICTED, LIVE = range(6)
 Change: TypeAlias = tuple[int, int, int, int, int, int]
-"""What changes with a step, or several: held, cached, rounding and internal token slots more; blocks evicted; and live
-token slots more, besides one for each sequence."""
+"""How one or more steps change the pool: more (or fewer) held, cached, rounding and internal token slots; blocks
+evicted; and more live token slots, beyond one for each sequence."""
 
 
 class Stretch(NamedTuple):
@@ -39,23 +40,23 @@ class Stretch(NamedTuple):
 
     steps: int
     changes: Several[int]
-    """What changes with single steps, three numbers each: the step, from 0; the field of `Change`; and how much."""
+    """The changes of single steps as flat triples: the step (from 0), the field of `Change`, and the amount."""
     total: Change
     """The sum of them."""
     copies: Several[Copy] = ()
     copied: int = 0
     calls: Several[int] = ()
-    """Where pages are mapped: the step, from 0; how many; and the nanoseconds that the step before hides."""
+    """Pages mapped, as flat triples: the step (from 0), how many, and the nanoseconds hidden by the step before."""
 
 
 Hides: TypeAlias = "Callable[[int, Mappings], int | None]"
-"""Says how many nanoseconds of calls that are due before a step of a leap the step before hides; None if not all."""
+"""How many nanoseconds of the calls due before a step of a leap are hidden by the step before; None if not all are."""
 NO_CHANGE: Change = (0, 0, 0, 0, 0, 0)
 NO_STRETCH = Stretch(0, (), NO_CHANGE)
 
 
 def noted(step: int, change: Change) -> list[int]:
-    """Write down what changes with a step, as in `Stretch.changes`."""
+    """Return the change of a step in the form of `Stretch.changes`."""
     return [number for field, more in enumerate(change) if more for number in (step, field, more)]
 
 
@@ -74,20 +75,20 @@ class Growing(ABC):
         self.internal += max(0, sequence.slots - sequence.final)
 
     def leave(self, sequence: Sequence) -> None:
-        """Let a sequence go, whose row still is what it was."""
+        """Let a sequence go, before anything is done to its row."""
         self.internal -= max(0, sequence.slots - sequence.final)
 
     @abstractmethod
     def stay(self, sequences: Several[Sequence]) -> None:
-        """Learn that the coming step passes by some sequences."""
+        """Note that some sequences sit out the coming step."""
 
     @abstractmethod
     def tell(self, sequences: Several[Sequence]) -> None:
-        """Make the allocator know the lengths of some sequences, before it copies or moves them."""
+        """Bring the allocator's lengths of some sequences up to date, before it copies or moves them."""
 
     @abstractmethod
     def grow(self, first: int, last: int) -> tuple[int, Growth]:
-        """Find the next slot of each of the sequences `[first, last)`; returns how far it came, and the answer."""
+        """Find the next slot of the sequences `[first, last)`; returns where it stopped, and the allocator's answer."""
 
     @abstractmethod
     def stretch(self, steps: int, hides: Hides) -> Stretch:
@@ -95,13 +96,13 @@ class Growing(ABC):
 
 
 class Noting(Growing):
-    """Asks for those sequences that run out of slots, so that the allocator learns of tokens when it needs to."""
+    """Asks only for sequences that run out of slots; the allocator learns of other tokens when it needs to."""
 
     def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
         """Grow the sequences in `decoding`."""
         super().__init__(allocator, decoding)
         self._asked = (0, 0)
-        """The last step for which slots were found, and the last sequence that has them."""
+        """The last step for which slots were found, and the last sequence that got them."""
 
     def tell(self, sequences: Several[Sequence]) -> None:
         """See `Growing.tell`."""
@@ -129,7 +130,7 @@ class Calendar(Noting):
         self._margin = 1 - notice
         self._pages: dict[int, list[Sequence]] = {}
         self._fresh = 0
-        """The page that may hold sequences whose last block is shared, or has a twin on the host."""
+        """Number of the page that may hold sequences whose last block is shared, or has a twin on the host."""
 
     def begin(self, sequence: Sequence) -> None:
         """See `Growing.begin`."""
@@ -213,7 +214,7 @@ class Calendar(Noting):
         return Stretch(done, changes, _total(changes))
 
     def _grown(self, page: Several[Sequence], step: int) -> tuple[int, int]:
-        """Take over what sequences hold after a step; returns how many slots more, and how many of them useless."""
+        """Read what sequences hold after a step; returns how many more slots, and how many of those are useless."""
         slots_of, pages, margin = self.allocator.table.slots.data, self._pages, self._margin
         got = useless = 0
         if len(page) == len(pages[step]):
@@ -251,13 +252,13 @@ class Calendar(Noting):
 
 
 class Roll(Growing):
-    """Names every sequence in every step; array operations, as there are many."""
+    """Asks for every sequence in every step, with array operations."""
 
     def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
         """Grow the sequences in `decoding`."""
         super().__init__(allocator, decoding)
         self._known: Ints = np.zeros((2, len(allocator.table.slots)), np.int64)
-        """Of each row, the slots it held when last seen, and those it uses in the end."""
+        """For each row, the slots it held when last seen, and those it will use in the end."""
 
     def begin(self, sequence: Sequence) -> None:
         """See `Growing.begin`."""
@@ -273,10 +274,10 @@ class Roll(Growing):
         super().leave(sequence)
 
     def stay(self, sequences: Several[Sequence]) -> None:
-        """See `Growing.stay`.  Nothing is noted that would change."""
+        """See `Growing.stay`.  Nothing depends on the step."""
 
     def tell(self, sequences: Several[Sequence]) -> None:
-        """See `Growing.tell`.  It knows them."""
+        """See `Growing.tell`.  The allocator knows them already."""
 
     def grow(self, first: int, last: int) -> tuple[int, Growth]:
         """See `Growing.grow`."""
@@ -325,9 +326,9 @@ class Roll(Growing):
         return Stretch(done.steps, changes, total, done.copies, done.copied)
 
     def _hold(self, rows: Ints, slots: Ints) -> Ints:
-        """Take over what rows hold, one that grew several times the last; returns how many slots more are useless.
+        """Note what rows hold (the last value, if a row grew several times); returns how many more slots are useless.
 
-        Only a row that needs more grows, so of those it held before none was useless if it is here twice.
+        A row grows only when it needs more, so if it is named twice, none of its earlier slots was useless.
         """
         before, final = self._known[:, rows]
         useless: Ints = np.maximum(slots - final, 0) - np.maximum(before - final, 0)

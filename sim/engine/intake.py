@@ -1,4 +1,4 @@
-"""Intake: a request that arrives becomes a job, or is refused at once because it could never run."""
+"""Intake: an arriving request becomes a job, or is refused at once because it could never run."""
 
 from __future__ import annotations
 

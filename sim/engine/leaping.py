@@ -1,9 +1,9 @@
 """Leaping: many certain steps at once.
 
-A step in which every decoding sequence advances by a token, and nobody arrives, finishes or
-lacks memory, changes nothing but counters.  All steps up to the next such event are done at
-once: their times are foreseen, their memory is found, and the rows they leave behind are the
-first one and what changes.
+A step in which every decoding sequence advances by a token, and no request arrives, finishes or
+lacks memory, changes nothing but counters.  All steps up to the next such event are done at once:
+their durations are foreseen, their memory is found, and their telemetry is recorded as the first
+row plus what changes from row to row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sim.engine.serving import Serving
 
 LONGEST = 4096
-"""Steps a leap; bounds its arrays."""
+"""Most steps in a leap; bounds its arrays."""
 
 
 def leap(

@@ -1,11 +1,11 @@
 """The serving loop: one SimPy process, one clock in nanoseconds.
 
-The engine asks the scheduler for a plan, an executor how long it takes, advances the clock
+The engine asks the scheduler for a plan and an executor for its duration, advances the clock,
 and books what the step produced.  When the next plans are certain (every running sequence
-decodes, nothing can be let in) it leaps over them (`sim.engine.leaping`).
+decodes, nothing can be admitted) it leaps over them (`sim.engine.leaping`).
 
-As long as it is busy nobody can interrupt it, so it is ahead of SimPy's clock, which it
-waits for when it has nothing to do.
+Nothing can interrupt the engine while it is busy, so it runs ahead of SimPy's clock, and waits
+for that only when it is idle.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 INFINITY = float("inf")
 WORTHWHILE = 2
-"""Steps that cost about as much one by one as in a leap."""
+"""As many steps cost about as much one by one as in a leap."""
 REPORTS = 256
-"""Times that progress is reported, at most: a bar shows no more."""
+"""How often progress is reported at most: a bar shows no more."""
 
 
 class Outcome(NamedTuple):
@@ -80,7 +80,7 @@ class Engine:
             scheduler: decides each step.
             executor: runs each step.
             sink: takes the telemetry.
-            seed: of the draws that the run itself makes: which beams live on.
+            seed: for the draws of the run itself (which beams live on).
             swap: preempt to the host rather than recompute.
             instants: snapshots of the block map to keep, at most; None for one after every step.
             horizon_s: stop the clock there, unfinished requests and all.
@@ -104,21 +104,21 @@ class Engine:
         self._copied = 0
         """Tokens copied by forks since the last step began."""
         self._forked = False
-        """Whether sequences have forked since the last step: the next one may have blocks to copy."""
+        """Whether sequences have forked since the last step, so that the next one may have blocks to copy."""
         self._mapped = Mappings()
-        """Pages mapped and unmapped until the last step began."""
+        """Pages mapped and unmapped before the last step began."""
         self._pace = 1
         """Nanoseconds of the last step."""
         self._decoded_alone = False
-        """Whether it ran decodes and nothing else."""
+        """Whether the last step ran decodes and nothing else."""
         self._exposed = 0
-        """Nanoseconds that it waited for its pages."""
+        """Nanoseconds that the last step waited for its pages."""
         self._progress: Callable[[int], None] | None = None
         self._often = -(-len(requests) // REPORTS)
-        """Requests that finish until progress is reported again."""
+        """Requests that finish between two reports of progress."""
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
-        """Serve everything, write the telemetry, and say what came of it.
+        """Serve everything, write the telemetry, and return the outcome.
 
         What an executor raises ends the run; the telemetry up to then is written all the same.  That of an
         interrupted run is not: the interrupt may have come in the middle of a row.
@@ -188,7 +188,7 @@ class Engine:
                 blocks.take(self.now, serving)
 
     def _certain(self) -> bool:
-        """Whether the scheduler could only let every decoding sequence advance, for several steps, and nothing else."""
+        """Whether the next several plans are certain: every decoding sequence advances, and nothing else happens."""
         serving = self.serving
         if not self.leaps or not self.scheduler.steady(serving) or serving.decoding.apart:
             return False
@@ -196,7 +196,7 @@ class Engine:
         return not (self._forked or searching) and serving.allocator.mappings() == self._mapped
 
     def _pays(self) -> bool:
-        """Whether a leap would be longer than a step or two, if steps are about as long as the last one."""
+        """Whether a leap would span more than a step or two, if steps take about as long as the last one."""
         upto = min(self.arrivals.soonest, self._horizon, self.record.blocks.due)
         return min(self.serving.decoding.soonest(), (upto - self.now) / self._pace) > WORTHWHILE
 
@@ -208,7 +208,7 @@ class Engine:
         return duration
 
     def _stalled(self, plan: Plan) -> None:
-        """Say who cannot go on, and why; only a scheduler or allocator that breaks its contract leads here."""
+        """Raise, naming who cannot go on and why; reached only if a scheduler or allocator breaks its contract."""
         head = self.serving.waiting[0] if self.serving.waiting else next(iter(self.serving.running.values()))
         why = plan.refusal or self.serving.refusal or self.serving.blocked or "nothing to run"
         raise StalledError(f"no progress: {head}: {why}")
@@ -243,7 +243,7 @@ class Engine:
         return duration
 
     def _note(self, plan: Plan) -> None:
-        """Note who has lost memory for a plan, and who begins or goes on with it."""
+        """Record which requests lost memory for a plan, and which start or resume with it."""
         serving, now, events = self.serving, self.now, self.record.events
         for loss in plan.losses:
             word = "swap_out" if loss.swapped else "preempt"
@@ -256,7 +256,7 @@ class Engine:
                 events.add(now, job.index, "swap_in" if job in plan.restored else "resume", serving.slots(job))
 
     def _book(self, plan: Plan) -> None:
-        """Enter what a step produced, now that it has ended; then those that ended leave, in running order."""
+        """Book what a step produced, now that it has ended; then finished jobs leave, in running order."""
         serving = self.serving
         ended = []
         if plan.decodes:
@@ -274,7 +274,7 @@ class Engine:
         self._end_batch()
 
     def _select_beams(self, decodes: int) -> None:
-        """Let the beams of every search that has just advanced fork and drop; it is among the first `decodes`."""
+        """Fork and drop the beams of every search among the first `decodes` sequences, which have just advanced."""
         decoding = self.serving.decoding
         for job in dict.fromkeys(decoding.owners[:decodes]):
             if job.samples > 1:
@@ -285,7 +285,7 @@ class Engine:
                     self._forked = True
 
     def _book_chunk(self, chunk: Chunk) -> bool:
-        """Enter a chunk; returns whether it brought the last token of its job, which then runs no more."""
+        """Book a chunk; returns whether it produced the last token of its job, which then stops running."""
         serving, job, now = self.serving, chunk.job, self.now
         job.recomputed += max(0, min(chunk.start + chunk.tokens, job.furthest) - chunk.start)
         job.computed = chunk.start + chunk.tokens
@@ -319,7 +319,7 @@ class Engine:
             self.serving.retire(job)
 
     def _end_batch(self) -> None:
-        """Let go of finished jobs that a batch-level scheduler has held until the last of their batch."""
+        """Release the finished jobs that a batch-level scheduler holds until the last one of their batch."""
         serving = self.serving
         if serving.lingering and not serving.decoding and not serving.prefilling:
             for job in list(serving.lingering):
@@ -348,7 +348,7 @@ class Engine:
         return steps, total
 
     def _book_decodes(self, steps: int) -> None:
-        """Enter what a leap produced, now that it has ended."""
+        """Book what a leap produced, now that it has ended."""
         for job in self.serving.advance(steps, self.now):
             self._finish(job)
         self._end_batch()

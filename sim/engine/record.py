@@ -1,6 +1,6 @@
-"""The record of a run: what the engine writes down while it serves, and what it makes of that in the end.
+"""The record of a run: what the engine writes down while it serves, and what becomes of that in the end.
 
-Four logs take what happens: steps, requests, what befell their memory, and the block map.  (How they keep it is in
+Four logs: steps, requests, what happened to their memory, and the block map.  (How these are stored is in
 `sim.engine.telemetry` and `sim.engine.blockmap`.)
 """
 

@@ -1,8 +1,8 @@
 """What a scheduler is: pure decisions, no clock.
 
 `plan` looks at the queue and the running jobs and fills one step.  It changes `Serving`
-only through its verbs (admit, extend, preempt, restore).  What schedulers share, growing
-the decoding sequences and preempting from the tail until they fit, lives here.
+only through its verbs (admit, extend, preempt, restore).  What all schedulers share is here:
+growing the decoding sequences, and preempting from the tail until they fit.
 """
 
 from __future__ import annotations

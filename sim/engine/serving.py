@@ -1,8 +1,8 @@
 """What the engine serves at one instant: the waiting queue, the running jobs, and their memory.
 
-Schedulers decide, `Serving` does: each verb moves a job between queue, prefill, decode and
-gone, calls the allocator, and keeps the sums that the ledger and the cost model need, so
-that neither loops over the batch.
+Schedulers decide and `Serving` acts: each verb moves a job between the queue, prefill, decode and
+the end, calls the allocator, and keeps the sums that the ledger and the cost model need, so
+that neither has to loop over the batch.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class Serving(Books):
     # -- admission -------------------------------------------------------------------------
 
     def lookup(self, job: Job) -> Hit:
-        """Tokens of a waiting job that are in the cache.  Changes nothing."""
+        """Find the tokens of a waiting job that are in the cache.  Changes nothing."""
         return MISS if job.host_rows else self.allocator.lookup(job.content, job.known)
 
     def admit(self, job: Job, hit: Hit, tokens: int, *, whole: int = 0, spare: int = 0) -> Refusal | None:
         """Give the head of the queue memory for `tokens` tokens and let it run; on refusal nothing changes.
 
-        The caller plans the chunk; `job.computed` is what it need not compute.
+        The caller plans the chunk; `job.computed` tokens need not be computed.
         """
         allocator = self.allocator
         output = job.output if allocator.oracle else None
@@ -108,7 +108,7 @@ class Serving(Books):
         return None
 
     def _moved(self, kind: MoveKind, swaps: Sequence[Swap], job: Job, plan: Plan) -> list[int]:
-        """Enter what swapping a job has moved; returns its rows on the other side."""
+        """Book the blocks moved by swapping a job; returns its rows on the other side."""
         moves = [move for swap in swaps for move in swap.moves]
         plan.move(kind, moves)
         if not self.allocator.free_preemption:
@@ -126,7 +126,7 @@ class Serving(Books):
     # -- running ---------------------------------------------------------------------------
 
     def extend(self, job: Job, tokens: int, plan: Plan) -> Refusal | None:
-        """Make room for the next `tokens` tokens of a prefilling job; what must be copied for that goes to the plan."""
+        """Make room for the next `tokens` tokens of a prefilling job; copies that this takes are added to the plan."""
         before = sum(self.waste(row, job) for row in job.rows)
         refusal = None
         for row in job.rows:
@@ -139,7 +139,7 @@ class Serving(Books):
         return refusal
 
     def fork(self, job: Job) -> int:
-        """Give a prefilled job a row for each of its samples; returns tokens to be copied for that."""
+        """Give a prefilled job a row for each of its samples; returns how many tokens must be copied for it."""
         copied = 0
         if len(job.rows) < job.samples:
             rows = list(job.rows)
@@ -157,7 +157,7 @@ class Serving(Books):
         return copied
 
     def select(self, job: Job, parents: Sequence[int]) -> int:
-        """Let each of a decoding job's sequences continue that of `parents[i]`; returns tokens to be copied.
+        """Let sequence i of a decoding job continue sequence `parents[i]`; returns how many tokens must be copied.
 
         Where blocks are shared, sequences that are continued more than once fork and those that nobody continues
         are released; elsewhere they keep their reservations and K/V is copied between them.
@@ -192,7 +192,7 @@ class Serving(Books):
         return copied
 
     def start_decoding(self, job: Job) -> None:
-        """Move a job whose known tokens but the last are all computed from prefill to decode."""
+        """Move a job from prefill to decode, once all its known tokens except the last are computed."""
         slots = self.allocator.table.slots
         self.prefilling.pop(job.ticket, None)
         for row in job.rows:
@@ -201,7 +201,7 @@ class Serving(Books):
         self.context += job.computed * len(job.rows)
 
     def advance(self, steps: int, now: int, staying: Sequence[Stream] = ()) -> list[Job]:
-        """Let the decoding sequences but those `staying` behind, the last of them, be `steps` tokens longer.
+        """Let the decoding sequences grow by `steps` tokens, except the last ones, those `staying` behind.
 
         Returns:
             the jobs that have ended, in running order; they have left the decoding set.
@@ -218,8 +218,8 @@ class Serving(Books):
         return jobs
 
     def repeated(self, decodes: int) -> int:
-        """K/V tokens that the first `decodes` decoding sequences share, once for each that has them but one."""
-        if not self.allocator.repeated():  # by any rows: as ever, where nobody shares
+        """K/V tokens that the first `decodes` decoding sequences share, once for each holder beyond the first."""
+        if not self.allocator.repeated():  # nothing is shared by any rows, as usual
             return 0
         others = [each.row for each in self.decoding.members[decodes:]]
         for job in (*self.prefilling.values(), *self.lingering):
@@ -227,7 +227,7 @@ class Serving(Books):
         return self.allocator.repeated(others)
 
     def preempt(self, plan: Plan, needy: Job, lacking: Refusal) -> Job:
-        """Take the memory of the last running job, which `needy` lacks, and put it at the front of the queue."""
+        """Take away the memory of the last running job, for `needy`, and put that job at the front of the queue."""
         ticket, job = self.running.popitem()
         slots = self.slots(job)
         if ticket in self.prefilling:
@@ -241,7 +241,7 @@ class Serving(Books):
             for row in reversed(job.rows):
                 self.allocator.release(row)
             job.computed = 0
-            if job.samples > 1:  # one prefill cannot bring back outputs that differ: they are generated anew
+            if job.samples > 1:  # one prefill cannot restore outputs that differ, so they are generated again
                 job.generated = 0
         job.rows = ()
         if not self.allocator.free_preemption:
@@ -302,7 +302,7 @@ class Serving(Books):
         self.blocked, self.refusal = why, refusal
 
     def unblock(self) -> None:
-        """Forget it: something has changed that may let the head in."""
+        """Forget what blocked the head of the queue: something has changed that may let it in."""
         self.blocked, self.refusal = Blocked.NOTHING, None
 
 

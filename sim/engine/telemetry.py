@@ -1,8 +1,8 @@
 """Telemetry: what a run leaves behind, columnar and bounded.
 
-Steps are noted as integers, a stretch of steps alike as its first one and what changes, and
-become rows in bulk when they are streamed to parquet.  Requests are one row each, noted when
-they leave.  What happens to their memory besides is one row an event.  (The block map is sampled:
+Steps are stored as integers, a stretch of similar steps as its first row and the changes after it, and
+become rows in bulk when they are streamed to Parquet.  A request is one row, written when it
+leaves.  Any other event in a request's memory is one row.  (The block map is sampled:
 `sim.engine.blockmap`.)
 """
 

@@ -1,9 +1,9 @@
-"""Orca's iteration-level scheduling: first come first served, a request joins and leaves between any two steps.
+"""Orca's iteration-level scheduling: first come, first served; requests join and leave between any two steps.
 
-Each step runs every admitted request: whole prompts of those just admitted and one token
-of the others (selective batching).  Memory is the allocator's business; with the
-reservations of the PagedAttention paper's Orca variants nothing is ever preempted, and
-with an allocator that grows on demand the newest is (Yu et al., OSDI 2022, section 4).
+Each step runs every admitted request: the whole prompts of those just admitted and one token
+of the others (selective batching).  Memory is left to the allocator: with the reservations of
+the PagedAttention paper's Orca variants nothing is ever preempted; with an allocator that grows
+on demand the newest request is (Yu et al., OSDI 2022, section 4).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Request-level batches: take what fits, run it to the end of its longest output, then take the next.
+"""Request-level batches: admit what fits, run it until the longest output is done, then admit the next batch.
 
-What FasterTransformer and plain `generate` do, and the baseline of Orca's and the
-PagedAttention paper's figures: early finishers keep their memory until the batch ends.
+This is what FasterTransformer and plain `generate` do, and the baseline in Orca's and the
+PagedAttention paper's figures: requests that finish early keep their memory until the batch ends.
 """
 
 from __future__ import annotations

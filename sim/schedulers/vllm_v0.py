@@ -1,9 +1,9 @@
-"""vLLM's first scheduler: prefill before decode, swap or recompute.
+"""vLLM's first scheduler: prefill before decode, preemption by swap or recompute.
 
-A step is either a prefill of whole prompts from the queue, as many as the token budget,
-seats and memory (less a watermark) allow, or one decode of everything that runs.  A decode
-that lacks a slot preempts the newest; what was preempted comes back before any new request
-is let in (PagedAttention paper, section 4.5; vLLM 0.6.6, core/scheduler.py).
+A step is either a prefill of whole prompts from the queue, as many as the token budget, seats
+and memory (less a watermark) allow, or one decode of everything that runs.  A decode that lacks
+a slot preempts the newest request; preempted requests come back before any new one is admitted
+(PagedAttention paper, section 4.5; vLLM 0.6.6, core/scheduler.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class VllmV0(Scheduler):
         return plan
 
     def steady(self, serving: Serving) -> bool:
-        """See `Scheduler.steady`; a swapped head that ended a prefill step may come back in the next one."""
+        """See `Scheduler.steady`; a swapped-out head that cut a prefill step short may come back in the next one."""
         return serving.blocked is not Blocked.ORDER and super().steady(serving)
 
     def _prefill(self, serving: Serving, plan: Plan) -> None:
@@ -50,7 +50,7 @@ class VllmV0(Scheduler):
                 return serving.block(Blocked.SEATS)
             hit = serving.lookup(job)
             tokens = job.known - hit.tokens
-            if tokens > budget and plan.chunks:  # the first may exceed it: what was preempted may have grown beyond
+            if tokens > budget and plan.chunks:  # the first may exceed it: a preempted request may have outgrown it
                 return serving.block(Blocked.BUDGET)
             refusal = self.admit(serving, plan, job, hit, tokens, spare=self.watermark(serving))
             if refusal is not None:

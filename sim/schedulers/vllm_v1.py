@@ -1,9 +1,9 @@
 """vLLM's V1 scheduler: one token budget, decodes first, prefill in chunks, preemption by recompute.
 
-Every running request gets what it still has to compute, in order, as far as the budget
-lasts: one token if it decodes, a chunk if it prefills.  One that cannot have its slots
-takes those of the newest.  Only if nobody was preempted does the queue move, first come
-first served, and its head is never overtaken (vLLM 0.33, v1/core/sched/scheduler.py).
+Running requests get what they still have to compute, in order, as far as the budget lasts: one
+token if they decode, a chunk if they prefill.  A request that lacks slots takes those of the
+newest.  The queue moves only if nothing was preempted; it is first come, first served, and its
+head is never overtaken (vLLM 0.33, v1/core/sched/scheduler.py).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class VllmV1(Scheduler):
         return super().steady(serving) and len(serving.decoding) <= self.limits.max_num_batched_tokens
 
     def _run_on(self, serving: Serving, plan: Plan, budget: int) -> int:
-        """Running jobs in order: decodes stand in spans between the jobs that prefill.  Returns the budget left."""
+        """Plan the running jobs in order: spans of decodes between the jobs that prefill.  Returns the budget left."""
         decoding = serving.decoding
         done = 0
         for job in list(serving.prefilling.values()):
@@ -57,7 +57,7 @@ class VllmV1(Scheduler):
         return 0 if short else budget
 
     def _decode(self, serving: Serving, plan: Plan, done: int, upto: int, budget: int) -> tuple[int, int, bool]:
-        """Let decoding sequences `[done, upto)` advance; returns where, the budget left, and whether it ended here."""
+        """Let decoding sequences `[done, upto)` advance; returns how far, the budget left, and if it stopped short."""
         want, members = min(upto, done + budget), serving.decoding.members
         while done < want < upto and members[want - 1].owner is members[want].owner:  # a job's samples go together
             want -= 1
@@ -66,7 +66,7 @@ class VllmV1(Scheduler):
         return done + went, budget - went, done + went < upto
 
     def _cap(self, serving: Serving, job: Job) -> int:
-        """Most tokens of one prompt a step; a request that is alone has no cap."""
+        """Most tokens of one prompt per step; a request that is alone has no cap."""
         cap = self.limits.long_prefill_token_threshold
         return cap if cap and len(serving.running) + len(serving.waiting) > 1 else job.known
 
@@ -99,7 +99,7 @@ class VllmV1(Scheduler):
             if tokens > budget and not limits.chunked_prefill:
                 if not plan.empty:
                     return serving.block(Blocked.BUDGET)
-                budget = tokens  # what was preempted may have grown beyond any budget: it has a step of its own
+                budget = tokens  # a preempted request may have outgrown any budget: it gets a step of its own
             whole, spare = job.known if limits.full_prompt_gate else 0, self.watermark(serving)
             refusal = self.admit(serving, plan, job, hit, min(tokens, budget), whole=whole, spare=spare)
             if refusal is not None:
