@@ -1,13 +1,13 @@
-"""What a run is judged by: every metric is one function whose docstring is its formula.
+"""The metrics by which a run is judged: each is one function whose docstring is its formula.
 
 A metric reads *columns* (mappings from the column names of `analysis.rundir` to NumPy
 arrays), so that an engine that has just finished and a directory read back a year later
-give the same numbers.  Per-request metrics return one value a request, NaN where the
+give the same numbers.  Per-request metrics return one value per request, NaN where the
 formula has none; `summarise` turns them into percentiles and counts, and never drops a
 request silently: refused and unfinished ones are counted beside the percentiles.
 
 Percentiles interpolate linearly between closest ranks (NumPy's default); those of
-`itl_s` are the same percentiles of all gaps that steps and stalls describe.
+`itl_s` are taken over all gaps that steps and stalls describe.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Observed:
     """One run as its metrics see it."""
 
     requests: Columns
-    """Columns of requests.parquet; `stall_s` is flat, the gaps of all requests one after the other, and
-    `stall_count` says how many each has."""
+    """Columns of requests.parquet; `stall_s` is flat, with the gaps of one request after another, and
+    `stall_count` is the number of gaps of each."""
     steps: Columns
     """Columns of steps.parquet."""
     capacity: int
@@ -46,7 +46,7 @@ class Observed:
     slo: Mapping[str, float | None] = field(default_factory=dict)
     """Limits in seconds, by the name of a per-request metric."""
     price_per_hour: float | None = None
-    """What the engine's GPUs cost together, if that is known."""
+    """What all GPUs of the engine cost together, if known."""
 
     @cached_property
     def finished(self) -> npt.NDArray[np.bool_]:
@@ -71,7 +71,7 @@ class Observed:
 
     @cached_property
     def held(self) -> Floats:
-        """Slots that running sequences hold, each step."""
+        """Slots that running sequences hold in each step."""
         held = np.zeros(len(self.durations))
         for name in HELD:
             held += self.steps[name]
@@ -79,7 +79,7 @@ class Observed:
 
     @cached_property
     def blocked(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Steps during which each cause that occurs kept the head of the queue waiting."""
+        """By cause that occurs, the steps during which it kept the head of the queue waiting."""
         causes = self.steps["blocked"]
         return {str(word): causes == word for word in sorted(set(causes.tolist())) if word}
 
@@ -88,7 +88,7 @@ class Observed:
         return float(np.dot(values, self.durations)) / self.duration_s if self.duration_s else np.nan
 
     def rate(self, count: float) -> float:
-        """A count a second of the run; NaN for an empty run."""
+        """A count per second of the run; NaN for an empty run."""
         return float(count) / self.duration_s if self.duration_s else np.nan
 
 
@@ -137,7 +137,7 @@ def itl_s(run: Observed) -> tuple[Floats, npt.NDArray[np.int64]]:
 
 
 def any_gap_over(run: Observed, limit: float) -> npt.NDArray[np.bool_]:
-    """Tell which requests waited longer than `limit` seconds between two of their tokens."""
+    """Return which requests waited longer than `limit` seconds between two of their tokens."""
     middle = np.asarray(run.steps["start_s"], np.float64) + run.durations / 2
     long_step = (np.asarray(run.steps["gap_s"]) > limit) & (np.asarray(run.steps["gap_tokens"]) > 0)
     so_far = np.append(0, np.cumsum(long_step))
@@ -152,7 +152,7 @@ def any_gap_over(run: Observed, limit: float) -> npt.NDArray[np.bool_]:
 
 
 def good(run: Observed) -> npt.NDArray[np.bool_]:
-    """Tell which requests finished and met every limit of the SLO; all that finished where there is none."""
+    """Return which requests finished and met every limit of the SLO; without an SLO, all that finished."""
     limits = {name: limit for name, limit in run.slo.items() if limit is not None}
     met = run.finished.copy()
     for metric in PER_REQUEST:
@@ -321,5 +321,5 @@ def plain(columns: Mapping[str, Any]) -> dict[str, Column]:
 
 
 def formulas() -> dict[str, str]:
-    """Say what each metric is: the first line of its docstring, by name."""
+    """Return each metric's formula, the first line of its docstring, by name."""
     return {metric.__name__: (metric.__doc__ or "").splitlines()[0] for metric in (*PER_REQUEST, itl_s, *PER_RUN)}

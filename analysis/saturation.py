@@ -1,7 +1,7 @@
 """Whether a run describes the system, or only how long the run was.
 
-* MSER-5: where the warm-up ends (White 1997, White, Cobb & Spratt 2000).
-* A verdict on the load: whether the queue grew for as long as requests came.
+* MSER-5: where the warm-up ends (White 1997; White, Cobb & Spratt 2000).
+* A verdict on the load: whether the queue grew for as long as requests arrived.
 * Little's law, as a check that no request was lost.
 
 Everything is a pure function of arrays; times are in seconds.

@@ -1,4 +1,4 @@
-"""The one kind of error a user sees: a line that says where, what was wrong and what would be right."""
+"""The one kind of error that a user sees: a line that says where it is, what is wrong and what would be right."""
 
 from __future__ import annotations
 

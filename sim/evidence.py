@@ -1,4 +1,4 @@
-"""Measured steps beside what the cost model says of them, for one set of coefficients after the other."""
+"""Measured steps beside the cost model's times for them, for one set of coefficients after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine allows itself, whatever its scheduler: sequences at once, tokens a step, the longest context."""
+"""The limits of an engine, whatever its scheduler: sequences at once, tokens per step, longest context."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 Computed here and nowhere else: `(memory x utilization - weights - activations) // block_bytes`,
 or `kv_memory // block_bytes` where the user gives the cache's memory.  Recurrent layers keep a
-state for every sequence, set aside from it for a full batch unless the allocator has them in blocks
-too; it may also count in parts of a token, or need whole pages of blocks.  All sizes are for one
-GPU; under tensor parallelism every GPU holds the same number of blocks of smaller slots.
+state for every sequence; it is set aside from that memory for a full batch, unless the allocator keeps
+states in blocks, too.  An allocator may also count in parts of a token, or need whole pages of blocks.
+All sizes are for one GPU; under tensor parallelism every GPU holds the same number of blocks, of smaller slots.
 """
 
 from __future__ import annotations

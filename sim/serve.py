@@ -1,4 +1,4 @@
-"""One allocator serves requests: the engine with everything that it needs put together."""
+"""Serving requests with one allocator: the engine, assembled with everything it needs."""
 
 from __future__ import annotations
 

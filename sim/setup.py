@@ -1,7 +1,7 @@
-"""From a workload file to what runs: geometry, device, pool, and one case for each allocator.
+"""From a workload file to what is run: geometry, device, pool, and one case for each allocator.
 
-Everything that can be wrong with a workload beyond its syntax is found here, before the
-first request arrives: unknown models, weights that do not fit, two runs of one name.
+Everything that can be wrong with a workload beyond its syntax is found here, before the first
+request arrives: unknown models, weights that do not fit, two runs of the same name.
 """
 
 from __future__ import annotations

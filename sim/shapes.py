@@ -1,8 +1,8 @@
-"""Shapes that steps are padded to, so that a CUDA graph captured for each can run them all.
+"""Shapes to which steps are padded, so that one CUDA graph captured for each shape can run them all.
 
-A step has some sequences that say one token each and some chunks of prompts.  The number of
-either and the tokens of the chunks are its shape.  Real steps are padded to one of a few, and so
-is what the cost model says of them where it has been measured how long each takes (`sim.captured`).
+A step has some sequences that produce one token each and some chunks of prompts.  Its shape is the
+number of both and the number of tokens in the chunks.  Real steps are padded to one of a few shapes,
+and so are simulated ones where a calibration has measured how long each shape takes (`sim.captured`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The rate of arrivals that an allocator sustains: where the mean normalized latency reaches a limit.
 
-Below the rate that memory and compute allow, latency hardly depends on the rate; above it,
-the queue grows as long as requests come.  So the two systems of the PagedAttention paper's
-figures 12 to 17 are compared by the rate at equal latency.  It is enclosed between two rates
-that are close together, and interpolated.  Every allocator and every rate sees the same
-requests, faster or slower.
+Below the rate that memory and compute allow, latency hardly depends on the rate; above it, the queue
+grows for as long as requests arrive.  So the systems in the PagedAttention paper's figures 12 to 17 are
+compared by their rates at equal latency.  The rate is enclosed between two that are close together, and
+interpolated.  Every allocator sees the same requests at every rate, only faster or slower.
 """
 
 from __future__ import annotations

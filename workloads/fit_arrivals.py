@@ -1,9 +1,9 @@
-"""Fitting arrivals: does the rate change, and how are the gaps spread?
+"""Fitting arrivals: does the rate change, and how are the gaps distributed?
 
-Whether the rate changes is told by shuffling the gaps, which keeps their distribution and
-destroys every slow change: if counts in bins vary more than in any of 19 shufflings (a test
-at 5 %), the fit is a rate for each bin.  Gaps, in operational time if so, are exponential
-or Gamma where that is near enough, and else as measured.
+Whether the rate changes is tested by shuffling the gaps, which keeps their distribution and destroys
+every slow change: if counts in bins vary more than in any of 19 shufflings (a test at 5 %), a rate is
+fitted for each bin.  Gaps, in operational time if so, are fitted as exponential or Gamma where that is
+close enough, and else kept as measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fitting what prompts share: one common beginning, and sessions that grow.
 
-A request continues the one that last went as deep as it hits, if it hits more than what most
-prompts begin with.  What is then its own is what it adds to that one's prompt and answer.
+A request is taken to continue the latest one that reaches as deep as its cache hit, if that hit is longer
+than what most prompts begin with.  Its own part is then what it adds to that one's prompt and answer.
 """
 
 from __future__ import annotations

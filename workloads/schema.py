@@ -1,8 +1,8 @@
 """The workload file as a user writes it, in frozen models.
 
-`Workload` is the whole file.  `workloads.loader.load` makes one from YAML with errors that
-name line and column; everything downstream reads it and nothing changes it.  Names of
-models and devices are resolved in `sim`; here they are only words.
+`Workload` is the whole file.  `workloads.loader.load` makes one from YAML, with errors that give
+line and column; everything downstream only reads it.  Names of models and devices are resolved in
+`sim`; here they are just words.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The block map as a raster: a row a physical block, a column a snapshot.
+"""The block map as a raster: one row per physical block, one column per snapshot.
 
-`blocks.parquet` lists runs of blocks alike.  Here they become planes of small integers
-(who owns the block, how many sequences hold it, how much of it is empty), which the page
-colours as the reader likes.  Columns keep the true instants of the snapshots: nothing is
-resampled in time.  Where a pool has more blocks than rows, one block in so many is drawn.
+`blocks.parquet` lists runs of like blocks.  Here they become planes of small integers (who owns
+the block, how many sequences hold it, how much of it is empty), which the page colours as the
+reader chooses.  Columns keep the true instants of the snapshots: nothing is resampled in time.
+Where a pool has more blocks than the raster has rows, only every n-th block is drawn.
 """
 
 from __future__ import annotations

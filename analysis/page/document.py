@@ -1,7 +1,7 @@
-"""One run directory as the page's data: facts for the template, a payload an allocator.
+"""One run directory as the page's data: facts for the template, and one payload per allocator.
 
-The budget of rows and cells is shared by the allocators, so that a page of eight is not
-four times the size of a page of two.
+The allocators share a budget of rows and cells, so that a page of eight is not four times the size
+of a page of two.
 """
 
 from __future__ import annotations

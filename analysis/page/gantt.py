@@ -1,8 +1,8 @@
-"""Requests for the page: which ones, their phases, and what happened to their memory.
+"""Requests for the page: which ones are shown, their phases, and what happened to their memory.
 
-Up to 5,000 requests all are shown.  Above, the same selection is made for every allocator:
-those that were preempted, refused or slowest anywhere, requests around the windows of
-detail, and an even sample of the rest.
+Up to 5,000 requests are all shown.  Of more, the same selection is made for every allocator: those
+that were preempted, refused or slowest anywhere, requests around the windows of detail, and an
+even sample of the rest.
 """
 
 from __future__ import annotations

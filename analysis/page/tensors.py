@@ -1,7 +1,7 @@
-"""Sequences that are tensors of their own, step by step: what each holds, and what is copied to let it grow.
+"""Sequences that are tensors of their own, step by step: what each holds, and what is copied when it grows.
 
-No block table lists such tensors, so no block map is recorded of them.  But one that is
-made anew at every step is as long as its sequence, and that follows from the steps.
+No block table lists such tensors, so no block map of them is recorded.  But a tensor that is replaced
+at every step is as long as its sequence, and that follows from the recorded steps.
 """
 
 from __future__ import annotations

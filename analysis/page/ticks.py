@@ -1,7 +1,7 @@
-"""Memory events as ticks: what was taken from whom, when, for whom and why.
+"""Memory events as ticks: what was taken from which request, when, for which other, and why.
 
-Preemptions and refusals are recorded one by one, evictions as blocks a step; of those the
-page keeps the first in each of many equal bins, and how many blocks went in the bin.
+Preemptions and refusals are recorded one by one, evictions as a number of blocks per step; of the
+latter the page keeps the first in each of many equal bins, and the number of blocks in that bin.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 * DIR/manifest.json: the question, the workload before anything is varied, what is varied
 * DIR/cells/KEY.json: one finished simulation each; what resuming relies on
-* DIR/results.parquet: a row a point, allocator and replication: settings, metrics, shares of the ledger
+* DIR/results.parquet: settings, metrics and shares of the ledger, one row per point, allocator and replication
 * DIR/summary.json: means over replications with their intervals; what failed; the answer
 * DIR/report.html
 """

@@ -1,6 +1,6 @@
-"""One tidy table of many runs: a row a point, allocator and replication; a column each setting and metric.
+"""One tidy table of many runs: one row per point, allocator and replication; one column per setting and metric.
 
-Columns are called as in `analysis.figures`: `ttft_s` is a mean, `ttft_s.p99` a percentile,
+Columns are named as in `analysis.figures`: `ttft_s` is a mean, `ttft_s.p99` a percentile,
 `share.live` a percentage of the pool.  Settings keep the name that the user gave them.
 """
 

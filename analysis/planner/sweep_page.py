@@ -1,4 +1,4 @@
-"""The page of a sweep: curves over one key, heat maps over two, and a row a cell."""
+"""The page of a sweep: curves over one key, heat maps over two, and a table with one row per cell."""
 
 from __future__ import annotations
 

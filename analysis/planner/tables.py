@@ -1,4 +1,4 @@
-"""Answers to planners in the terminal: figures with their intervals, a row a point and allocator."""
+"""Answers of the planners in the terminal: figures with their intervals, one row per point and allocator."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COLUMNS: tuple[tuple[str, str, float], ...] = (
 
 
 def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
-    """Lay a sweep out: a row a point and allocator, the front marked."""
+    """Lay out a sweep: one row per point and allocator, with the front marked."""
     cells = summary["cells"]
     shown = cells if len(cells) <= MOST else [cell for cell in cells if cell["front"]][:MOST]
     columns = [column for column in COLUMNS if any(cell["figures"][column[1]]["mean"] is not None for cell in cells)]
@@ -81,7 +81,7 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
 
 
 def _figures(summary: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Callable[[Mapping[str, Any]], str]]:
-    """Say what is told of each answer: headings, and what writes the cell below."""
+    """Choose the columns for an answer: each heading, and the function that writes the cell."""
     columns: dict[str, Callable[[Mapping[str, Any]], str]] = {"sustained": sustained}
     if GPUS in keys:
         columns["a GPU"] = a_gpu

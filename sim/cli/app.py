@@ -1,8 +1,8 @@
 """The commands by name, and what becomes of a failure.
 
-Exit status: 0 done; 1 a bug, with its traceback (or what a command says of itself); 2 the
-input is at fault, one line for each fault on standard error; 130 interrupted; 141 nobody
-reads the output any more.
+Exit status: 0 done; 1 a bug, with its traceback (or what a command defines); 2 the input is
+at fault, with one line per fault on standard error; 130 interrupted; 141 the reader of the
+output has gone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `sweep`, `capacity` and `advise` have in common: hands that do the work, and what is said at the end."""
+"""What `sweep`, `capacity` and `advise` have in common: choosing a backend, and the messages at the end."""
 
 from __future__ import annotations
 

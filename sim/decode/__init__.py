@@ -1,10 +1,10 @@
-"""Real decode: the plans and block tables of the simulator, carried out by PyTorch.
+"""Real decode: the simulator's plans and block tables, executed by PyTorch.
 
-Serving loop, schedulers, allocators and telemetry are those of the simulation; only the
-executor differs.  It runs each plan through a Hugging Face model whose attention reads and
-writes K/V by the allocator's own block table, and the time that took advances the clock.
+Serving loop, schedulers, allocators and telemetry are those of the simulation; only the executor
+differs.  It runs each plan through a Hugging Face model whose attention reads and writes K/V
+through the allocator's own block table, and the time that takes advances the clock.
 
-This package alone imports torch and transformers, and only its modules do: importing
+No other package imports torch and transformers, and here only the modules do: importing
 `sim.decode` itself costs nothing and works without them.
 """
 

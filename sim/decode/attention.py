@@ -1,9 +1,9 @@
-"""How a Hugging Face model is made to attend through the simulator's K/V.
+"""How a Hugging Face model is made to attend to the simulator's K/V.
 
 transformers lets an attention function be registered by name; every attention layer then
 calls it with the queries, keys and values of the packed batch.  Ours looks up the backend
-that is bound to the layer and leaves the rest to it.  Falcon's attention does not go through
-that interface, so its layers get a forward pass of their own that does the same.
+bound to the layer and delegates to it.  Falcon's attention does not use that interface, so
+its layers get a forward pass of their own that does the same.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A step as the model sees it: all its tokens in one packed row, and where their K/V goes.
 
-A decode is a sequence with one new token, a prefill chunk one with many; both stand in one
-forward pass.  Everything is found with a few NumPy operations over the batch, from the plan,
-the decoding columns and the allocator's own block table, which torch wraps without a copy
-and which moves to a GPU once a step, through pinned memory.  Most steps have a simpler form
+A decode is a sequence with one new token, a prefill chunk a sequence with many; both share one
+forward pass.  Everything is computed with a few NumPy operations over the batch from the plan, the
+decoding columns and the allocator's own block table, which torch wraps without a copy and which
+moves to a GPU once per step, through pinned memory.  Most steps have a simpler form
 (`sim.decode.lanes`).
 """
 

@@ -1,4 +1,4 @@
-"""What a validation finds about one run, and whether that is as it should be."""
+"""The findings of a validation about one run, and whether they are as they should be."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Attention without blocks, for the two allocators that have none.
 
-`Growing` keeps a tensor of K and one of V a layer for each sequence and concatenates every new
-token to it, in transformers' own DynamicCache: PyTorch's caching allocator decides where
-the tensors lie, and what they take there can be metered.  `Recomputing` keeps nothing: every
-step brings all known tokens of every sequence, which attend to one another.
+`Growing` keeps one tensor of K and one of V per layer for each sequence and concatenates every new
+token to it, in transformers' own DynamicCache: PyTorch's caching allocator decides where the tensors
+lie, and the memory they take can be metered.  `Recomputing` keeps nothing: every step is given all
+known tokens of every sequence, which attend to one another.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Two curves against the length of a sequence, measured and modelled: what a K/V cache saves, and what scores cost.
+"""Two curves over the length of a sequence, measured and modelled: what a K/V cache saves, and what scores cost.
 
-Without a cache every step computes all tokens anew, so the time of a token grows with the
-length.  Naive attention writes the scores of every pair to memory, FlashAttention does not, so
-time and memory of the one grow with the square of the length.
+Without a cache every step recomputes all tokens, so the time of a token grows with the length.
+Naive attention writes the scores of every pair to memory and FlashAttention does not, so the time
+and memory of the former grow with the square of the length.
 """
 
 from __future__ import annotations

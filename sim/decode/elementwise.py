@@ -1,7 +1,7 @@
-"""What stands between the matrix products of a fused network: norms, rotary positions, the gate.
+"""The operations between the matrix products of a fused network: norms, rotary positions, the gate.
 
-Plain PyTorch here: it runs anywhere and says what must be computed.  `sim.decode.kernels`
-offers the same functions as one kernel each, for a GPU.
+This version is plain PyTorch: it runs anywhere and defines what must be computed.
+`sim.decode.kernels` offers the same functions as one kernel each, for a GPU.
 """
 
 from __future__ import annotations

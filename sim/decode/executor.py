@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Memory(Protocol):
-    """Where K/V lies between steps, and the moves that a plan asks for."""
+    """Where K/V is kept between steps, and how the moves that a plan asks for are made."""
 
     def move(self, plan: Plan, serving: Serving) -> None:
         """Copy, swap out and swap in what the plan says, and forget what has been released."""
@@ -36,10 +36,10 @@ class Memory(Protocol):
 
 
 class Watcher(Protocol):
-    """Sees what is said."""
+    """Observes the model's output."""
 
     def see(self, batch: Batch | Lanes, logits: torch.Tensor) -> None:
-        """Take note of a step's logits, [wanted places, vocab], which are good until the next step."""
+        """Receive a step's logits, [wanted places, vocab], which are valid until the next step."""
 
 
 class TorchExecutor:
@@ -97,11 +97,11 @@ class TorchExecutor:
 
     @property
     def waited(self) -> int:
-        """Nanoseconds that the host has stood still, all in all, until the device had done a step."""
+        """Nanoseconds, in total, that the host has stood still waiting for the device to finish a step."""
         return self._pace.waited
 
     def rest(self) -> None:
-        """Wait for what is under way: what the host does now belongs to no step."""
+        """Wait for what is under way: what the host does next belongs to no step."""
         self._pace.rest()
 
     def _run(self, plan: Plan, serving: Serving) -> int:
@@ -147,7 +147,7 @@ def _shortage(plan: Plan, serving: Serving, error: BaseException) -> str:
 
 
 def chosen(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Choose the token for each target: the likeliest one, for parallel samples' first the k-th likeliest."""
+    """Choose the token for each target: the likeliest, or for the first one of parallel sample k the k-th likeliest."""
     picks = moved(batch.picks, logits.device)
     most = int(batch.ranks.max(initial=0))
     if not most:

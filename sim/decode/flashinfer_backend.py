@@ -1,11 +1,10 @@
-"""Paged attention by FlashInfer's kernels, which read K/V where the block table says.
+"""Paged attention with FlashInfer's kernels, which find K/V through the block table.
 
-A step of single tokens goes through the decode wrapper, any other through the prefill
-wrapper; both attend on tensor cores with the kernel FlashInfer calls `fa2`, which one build
-a head size serves.  It computes in fp16 and bf16.  In a padded step the decodes go through the
-one and the chunks through the other; there is a wrapper for each size of either, whose buffers
-stay where they are, so that a CUDA graph may hold its kernel, and which is planned anew, once,
-before each replay.
+A step of single tokens goes through the decode wrapper, any other through the prefill wrapper;
+both attend on tensor cores with the kernel that FlashInfer calls `fa2`, of which one build per head
+size suffices.  It computes in fp16 and bf16.  In a padded step, decodes and chunks each go through
+their own wrapper; there is one for each size of either, whose buffers stay in place, so that a CUDA
+graph may hold its kernel.  It is planned again, once, before each replay.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Planning a FlashInfer wrapper, again and again, with little work for the host.
+"""Planning a FlashInfer wrapper again and again, with little host work.
 
 Before a wrapper's kernel runs, its `plan` looks at the lengths of the sequences and lays out in its
-workspace which part of the device does what.  That is one call; around it, `plan` checks what it
-is given, sends lists to the device that are there already, and looks for the longest sequence
-with a Python loop over a tensor, which together takes a few times as long as the call itself.
-For a wrapper of padded steps nothing but the lengths ever changes, so here the call is made alone,
-as `plan` of FlashInfer 0.5.3 makes it.  Whether the FlashInfer that is installed does the same is
-tried out before the first plan of each wrapper, on sequences of many lengths: both ways must leave
-the same bytes, or else the wrapper's own is used ever after.
+workspace which part of the device does what.  That is a single call; around it, `plan` checks its
+arguments, sends lists to the device that are already there, and finds the longest sequence with a
+Python loop over a tensor, which together take several times as long as the call itself.  For a
+wrapper of padded steps only the lengths ever change, so here the call is made alone, as `plan` of
+FlashInfer 0.5.3 makes it.  Whether the installed FlashInfer does the same is tested before the first
+plan of each wrapper, on sequences of many lengths: both ways must leave the same bytes, or else the
+wrapper's own `plan` is used from then on.
 """
 
 from __future__ import annotations

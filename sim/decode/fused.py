@@ -1,8 +1,8 @@
-"""The Llama family with its products fused: one for queries, keys and values, one for gate and up.
+"""The Llama family with fused products: one for queries, keys and values, one for gate and up.
 
-The network is built from a transformers model and shares its weights: the fused matrix is
-where the model's own now lie, as views, so nothing is held twice and the model stays the
-reference.  Between the products stand the functions of `sim.decode.elementwise`, or on a GPU
+The network is built from a transformers model and shares its weights: the fused matrix takes the
+place of the model's own, which become views of it, so nothing is held twice and the model remains
+the reference.  Between the products are the functions of `sim.decode.elementwise`, or on a GPU
 their kernels.  Nothing here waits for the device, so a CUDA graph can hold all of it.
 """
 

@@ -1,9 +1,9 @@
-"""Padded steps, each shape captured once as a CUDA graph and replayed ever after.
+"""Padded steps: each shape is captured once as a CUDA graph and replayed from then on.
 
-A step reads the tokens said last from the transcript, runs them through the model and writes
-what it says back, so nothing comes to the host.  Before a replay the host tells the device
-a few numbers a token and the pages of each sequence (`sim.decode.lanes`), through pinned
-memory and without waiting.  Where there are no graphs the same step runs kernel by kernel.
+A step reads the last generated tokens from the transcript, runs them through the model and writes
+the new ones back, so no token passes through the host.  Before a replay the host sends the device a
+few numbers per token and the pages of each sequence (`sim.decode.lanes`), through pinned memory
+and without waiting.  Where graphs are not available, the same step runs kernel by kernel.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from sim.decode.transcript import Transcript
 
 BEFORE = 8
-"""Decodes of the steps that stand before one which is clocked."""
+"""Decodes in the steps that run before one that is timed."""
 SLACK = 2
-"""Such steps while which the host is at work on the one that is clocked."""
+"""How many such steps run while the host prepares the one that is timed."""
 REPEATS = 3
 READS = (32, 16, 8, 4, 2)
 """Parts of the longest sequence that decodes read on average."""
@@ -45,14 +45,14 @@ class Captured:
     logits: torch.Tensor
     """[rows, vocab]"""
     period: int
-    """Nanoseconds that it took when it was tried out, all lanes empty."""
+    """Nanoseconds that it took when tried out with all lanes empty."""
 
 
 class Told(NamedTuple):
-    """What the device is told of a step: views of one buffer, in which each shape has its own layout."""
+    """What a step sends to the device: views of one buffer, in which each shape has its own layout."""
 
     places: torch.Tensor
-    """int64[width]: where in the transcript each token stands."""
+    """int64[width]: position of each token in the transcript."""
     positions: torch.Tensor
     """int64[width]"""
     slots: torch.Tensor
@@ -60,7 +60,7 @@ class Told(NamedTuple):
     last: torch.Tensor
     """int64[rows]: the last token of each sequence."""
     targets: torch.Tensor
-    """int64[rows]: where in the transcript its next token goes."""
+    """int64[rows]: position in the transcript of its next token."""
 
 
 class PaddedSteps:
@@ -91,16 +91,16 @@ class PaddedSteps:
 
     @property
     def periods(self) -> dict[Shape, int]:
-        """Nanoseconds that a step of each captured shape takes at least."""
+        """Least nanoseconds that a step of each captured shape takes."""
         return {shape: captured.period for shape, captured in self._captured.items()}
 
     @property
     def planning(self) -> str:
-        """How attention is planned, in words."""
+        """How attention is planned, as text."""
         return self._backend.planning
 
     def clock(self, longest: int, num_blocks: int) -> list[CapturedStep]:
-        """Measure a step of each captured shape, the middle of a few: decodes by what they read, chunks one and many.
+        """Measure a step of each captured shape (a median): decodes by context read, and one or many chunks.
 
         As in service it comes behind decodes, so that the host has told the device all about it by then.
 
@@ -128,7 +128,7 @@ class PaddedSteps:
         return found
 
     def _clocked(self, lanes: Lanes, before: Lanes) -> float:
-        """Return the seconds that a step takes behind some of others."""
+        """Return the seconds that a step takes after some other steps."""
         took = []
         for _ in range(REPEATS):
             self.run(before)
@@ -151,7 +151,7 @@ class PaddedSteps:
             self._captured[shape] = Captured(graph, logits, _tried(graph))
 
     def rehearse(self) -> None:
-        """Run every captured shape as in service, so that none of it is new to the host, nor the device at rest."""
+        """Run every captured shape as in service, so that nothing is new to the host and the device is not at rest."""
         with torch.inference_mode():
             for shape in self._captured:
                 self.run(blank(shape, self._backend.paging, self._transcript.spare))
@@ -188,7 +188,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def reads(count: int, longest: int) -> list[Ints]:
-    """Return tokens that each of some decodes reads: its own alone, then more and more, of lengths as in service.
+    """Return how many tokens each of some decodes reads: only its own, then ever more, of lengths as in service.
 
     Most sequences are short and a few long (exponential), which takes attention longer than as many alike.
     """

@@ -1,13 +1,13 @@
-"""The grid that a calibration measures: decodes, prefills, both at once, swaps, and what goes sequence by sequence.
+"""The grid that a calibration measures: decodes, prefills, both together, swaps, and sequence-by-sequence attention.
 
-From one sequence to as many as are asked for in powers of two, each at a few contexts, and from 25
-tokens of a prompt on: enough to tell bytes from operations from overheads.  Tokens of prompts are
-no powers of two, so that steps are padded here as much as in service, and before each prefill come
-some steps of decodes, as in service; the largest are also measured one after the other, and so are
-steps that no graph holds and whose launches take longer than what they compute.  Some decodes have
-most of their contexts in common, so that what is read for one may be in a cache for the next: all of
-them, or each quarter; with the 8B that is 3 or 12 MiB a layer.  What does not fit in the pool is left
-out.  (How long decodes take that read smaller blocks is asked of captured steps, `sim.decode.calibrate`.)
+Batches go from one sequence to the number asked for in powers of two, each at a few contexts, and prompts
+from 25 tokens up: enough to tell bytes, operations and overheads apart.  Prompt lengths are no powers of two,
+so that steps are padded here as much as in service, and some steps of decodes precede each prefill, as in
+service; the largest prefills are also measured one after the other, and so are steps that no graph holds and
+whose launches take longer than their computation.  Some decodes share most of their contexts, so that what
+is read for one may still be in a cache for the next: all of them, or each quarter; with the 8B that is 3 or
+12 MiB per layer.  What does not fit in the pool is left out.  (How long decodes take that read smaller blocks
+is measured on captured steps, in `sim.decode.calibrate`.)
 """
 
 from __future__ import annotations

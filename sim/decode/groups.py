@@ -1,9 +1,9 @@
 """Real decode over a hybrid allocator: a block table for each group of layers, one pool for all.
 
-The pool is a row of equal blocks.  A piece of a group, its layers' K and V of some tokens, lies in
-consecutive ones (`allocators.groups`); so every layer of a group is a strided view of the pool,
-addressed by the first block of the piece.  Each group attends with the reference backend through
-its own columns of the allocator's table, which are a view as well.
+The pool is a row of equal blocks.  A piece of a group, its layers' K and V of some tokens, occupies
+consecutive blocks (`allocators.groups`), so every layer of a group is a strided view of the pool,
+addressed by the first block of the piece.  Each group attends with the reference backend through its
+own columns of the allocator's table, which are a view as well.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The functions of `sim.decode.elementwise`, each as one Triton kernel.
 
-A decode step of a few tokens is bound by the number of kernels as much as by the bytes they
-move: a layer has four of these beside its matrix products and its attention.  All compute in
-fp32.  Triton reads the source of a kernel, annotations included, so those have none.
+A decode step of a few tokens is limited by the number of kernels as much as by the bytes they
+move: a layer has four of these besides its matrix products and its attention.  All compute in
+fp32.  Triton reads the source of a kernel, annotations included, so the kernels have none.
 """
 
 from __future__ import annotations

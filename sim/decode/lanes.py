@@ -1,9 +1,9 @@
-"""Steps of a shape that comes again and again: most steps of a busy engine.
+"""Steps of recurring shapes, which are most steps of a busy engine.
 
-A step is padded to one of a few shapes (`sim.shapes`), so that a CUDA graph captured for each can
-run them all.  Everything the device must be told is laid out here, on the host, from the
-allocator's own block table: three numbers a token, two a sequence, and the list of its pages.
-What stands empty reads and writes the null block.
+A step is padded to one of a few shapes (`sim.shapes`), so that a CUDA graph captured for each shape can
+run it.  Everything that the device needs is laid out here, on the host, from the allocator's own block
+table: three numbers per token, two per sequence, and the list of its pages.  Empty lanes read and write
+the null block.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a plan moves before its step: blocks copied, swapped out and swapped in, sequences forked."""
+"""The moves of a plan, made before its step: blocks copied, swapped out and swapped in, sequences forked."""
 
 from __future__ import annotations
 

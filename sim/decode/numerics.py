@@ -1,14 +1,14 @@
-"""Is what was decoded through the block table what the model itself says?
+"""Checks that what was decoded through the block table is what the model itself produces.
 
-Every sequence of a run is put to the same transformers model with the same weights, its own
-contiguous cache and transformers' own attention: the prompt, then, on top of its cached K/V,
-the output.  The logits before each output token are compared.  As the reference is fed the
-tokens of the run, each position is compared on its own and no difference is carried on.
+Every sequence of a run is given to the same transformers model with the same weights, its own
+contiguous cache and transformers' own attention: the prompt first, then, on top of its cached K/V,
+the output.  The logits before each output token are compared.  As the reference is fed the tokens of
+the run, each position is compared independently and differences do not accumulate.
 
-The error at a position is `rms(paged - reference) / std(reference)` over the vocabulary: about 1 where a
-sequence attends to the wrong K/V.  In fp32 every token must also be the reference's very
-choice.  In bf16 and fp16 the likeliest tokens often tie within rounding, so there a token may miss
-it by as much as logits can be off at that position, twice the largest difference.
+The error at a position is `rms(paged - reference) / std(reference)` over the vocabulary: about 1 where
+a sequence attends to the wrong K/V.  In fp32 every token must also be exactly the reference's choice.
+In bf16 and fp16 the likeliest tokens often tie within rounding, so a token may fall short of the
+reference's by as much as logits can differ at that position, twice the largest difference.
 """
 
 from __future__ import annotations

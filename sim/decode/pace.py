@@ -1,18 +1,17 @@
-"""How long steps took, told at once, though the device may still be at the last one.
+"""Step durations, reported at once even while the device is still running the step.
 
-A real engine that knows its next step makes it while the device runs this one.  Here the
-clock must be told how long a step takes before the next can be planned, so that would be
-impossible if the time had to be measured first.  It need not be: a padded step takes about as
-long as the last of its shape, and longer by what the host takes if
-the device stood idle when it was launched, likewise as the last of those did.  So the host
-launches a step ahead, says that it takes as long as the last of its kind, and sets right what
-that was off by with the next step, whose time it tells.  The clock is never further from the
-truth than that one error, and sums are true.
+A real engine that knows its next step prepares it while the device runs the present one.  Here the
+clock must know how long a step takes before the next one can be planned, so if every time had to be
+measured first, the two could never overlap.  But a padded step takes about as long as the last one
+of its shape, plus the host's time if the device was idle when it was launched, which is also about
+what it was last time.  So the host launches a step ahead, reports the time of the last step of its
+kind, and corrects the error in the time that it reports for the next step.  The clock is never off
+by more than that one error, and sums of times are exact.
 
-What is measured is the time between the ends of two steps on the device's own clock (CUDA
-events): all work of the host that the device had to wait for is in it - planning, the
-serving loop, launching - and what was done while it ran is not.  The first step of a shape is
-told to take what it took when its graph was tried out.  A step of no padded shape is waited for.
+The time measured is that between the ends of two steps on the device's own clock (CUDA events): it
+contains all host work that the device had to wait for (planning, the serving loop, launching), and
+none that was done while the device ran.  The first step of a shape is reported to take what its graph
+took when it was tried out.  A step that fits no padded shape is waited for.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Kind(NamedTuple):
-    """Steps that take equally long."""
+    """A kind of step: all of a kind are taken to last equally long."""
 
     shape: Hashable
     """What they are padded to."""
@@ -37,10 +36,10 @@ class Kind(NamedTuple):
 
 
 class Pace:
-    """Tells the duration of each step in nanoseconds."""
+    """Reports the duration of each step in nanoseconds."""
 
     def __init__(self, device: torch.device, *, ahead: bool, periods: Mapping[Any, int] = MappingProxyType({})) -> None:
-        """Tell durations of steps on `device`.
+        """Report durations of steps on `device`.
 
         Args:
             device: where they run.
@@ -56,9 +55,9 @@ class Pace:
         self._flying: tuple[Kind, Any] | None = None
         """Kind and end of the step that is on the device, if its time is not measured yet."""
         self._told = 0
-        """Nanoseconds told beyond `_end`."""
+        """Nanoseconds reported beyond `_end`."""
         self.waited = 0
-        """Nanoseconds that the host has stood still, all in all, until a step had ended."""
+        """Nanoseconds, in total, that the host has stood still waiting for steps to end."""
         self._periods = {Kind(shape, idle=False): period for shape, period in periods.items()}
         """Nanoseconds that the last step of each kind took."""
 
@@ -67,7 +66,7 @@ class Pace:
         self._begin = time.perf_counter_ns()
 
     def launched(self, shape: Hashable) -> int:
-        """Tell the duration of a step that is on its way, padded to `shape`."""
+        """Report the duration of a step that is still running, padded to `shape`."""
         if not self._ahead or self._end is None:
             return self.finished()
         end = self._mark()
@@ -75,7 +74,7 @@ class Pace:
         self._settle()
         self._flying = (kind, end)
         alike = self._periods.get(kind)
-        if alike is None and kind.idle:  # the other way round would tell what the host once took
+        if alike is None and kind.idle:  # the other way round would report the host's time of an earlier step
             alike = self._periods.get(kind._replace(idle=False))
         if alike is None:
             self._settle()
@@ -83,7 +82,7 @@ class Pace:
         return self._tell(alike)
 
     def finished(self) -> int:
-        """Wait for a step and tell its duration.
+        """Wait for a step and report its duration.
 
         That counts from its beginning, or if the host had run ahead, from the end of the step before.
         """
@@ -100,7 +99,7 @@ class Pace:
         return max(1, duration)
 
     def rest(self) -> None:
-        """Wait for what is under way and begin anew, after the host has done something that is no part of any step."""
+        """Wait for what is under way and start afresh, after the host has done work that is not part of any step."""
         self._settle()
         self._end, self._told = None, 0
         self._periods = {kind: took for kind, took in self._periods.items() if not kind.idle}
@@ -133,7 +132,7 @@ class Pace:
         return round(float(self._end.elapsed_time(end)) * 1e6)
 
     def _tell(self, until: int) -> int:
-        """Let the clock come to `until` after the last measured end."""
+        """Move the clock to `until` after the last measured end."""
         duration = max(1, until - self._told)
         self._told += duration
         return duration

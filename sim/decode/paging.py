@@ -1,10 +1,10 @@
-"""Pages: how attention kernels read the blocks that an allocator hands out.
+"""Pages: the units in which attention kernels read the blocks that an allocator hands out.
 
-A kernel divides the work on a long sequence by pages, so it wants them small; it finds each in a list, so it wants them
-not too small.  An allocator has its own reasons for the size of a block: `virtual` hands out 2 MiB, allocators that
-reserve count single slots.  Where it can be done, blocks are therefore read as pages of the usual 16 slots (vLLM calls
-this the kernel block size): a block of a multiple of 16 is several pages, and in a run of consecutive blocks a page may
-begin anywhere.  The pages are views of the same memory, and one of them is named by the slots before it.
+A kernel divides the work on a long sequence by pages, so they should be small; it looks each one up in a list, so they
+should not be too small.  Allocators choose the size of a block for other reasons: `virtual` hands out 2 MiB, allocators
+that reserve count single slots.  Where possible, blocks are therefore read as pages of the usual 16 slots (vLLM calls
+this the kernel block size): a block of a multiple of 16 slots is several pages, and in a run of consecutive blocks a
+page may begin anywhere.  Pages are views of the same memory, and a page is identified by the slots before it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Ints32 = npt.NDArray[np.int32]
 
 USUAL_PAGE = 16
-"""Token slots of a page, if blocks can be read so."""
+"""Token slots of a page, where blocks can be divided like that."""
 
 
 class Paging(NamedTuple):
@@ -36,7 +36,7 @@ class Paging(NamedTuple):
     size: int
     """Token slots of a page."""
     step: int
-    """Token slots from the beginning of a page to that of the next in memory; less than `size` if they overlap."""
+    """Token slots from the start of one page to the start of the next in memory; less than `size` if they overlap."""
 
     @property
     def blocks_are_pages(self) -> bool:
@@ -98,10 +98,10 @@ def pages_of(table: Ints32, rows: Ints, contexts: Ints, paging: Paging, size: in
     offsets = np.zeros(size + 1, np.int32)
     counts.cumsum(out=offsets[1:])
     ids = np.zeros(int(offsets[-1]), np.int32)
-    if paging.blocks_are_pages:  # the same in fewer passes
+    if paging.blocks_are_pages:  # a shortcut in fewer passes
         begins = rows * table.shape[1] - offsets[:many]
         places = np.arange(offsets[many]) + np.repeat(begins, counts[:many])
-        table.reshape(-1).take(places, out=ids[: offsets[many]], mode="clip")  # none is outside: only quicker
+        table.reshape(-1).take(places, out=ids[: offsets[many]], mode="clip")  # none is out of bounds: just faster
     else:
         nth = np.arange(offsets[many]) - np.repeat(offsets[:many], counts[:many])
         ids[: offsets[many]] = paging.pages(table, np.repeat(rows, counts[:many]), nth)

@@ -1,4 +1,4 @@
-"""Which shipped device a GPU is; and for any other device, peaks that are measured here."""
+"""Finds which shipped device a GPU is; for any other device, measures its peaks."""
 
 from __future__ import annotations
 

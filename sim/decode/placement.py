@@ -1,12 +1,11 @@
 """Where the tensors of growing sequences would lie: the simulated side of `sim.decode.contiguous.Growing`.
 
-The allocator `growing` counts its tensors as the scheduler plans; when they are really made
-and dropped is up to the step: first what ended or was preempted goes, then forks are copied,
-then a forward pass replaces tensors layer by layer, in each layer sequence by sequence.
-With blocks that split and join, order decides which segments are needed.  So a simulation
-that is compared with a real run has its plans placed here, in that order, by the same model
-of PyTorch's caching allocator.  The pool's size is no limit to PyTorch, which takes what the
-device has.
+The allocator `growing` counts its tensors as the scheduler plans; when they are really created and
+dropped depends on the step: first sequences that ended or were preempted go, then forks are copied,
+then a forward pass replaces tensors layer by layer, within each layer sequence by sequence.  As blocks
+split and join, this order decides which segments are needed.  So a simulation that is compared with a
+real run has its plans placed here, in that order, by the same model of PyTorch's caching allocator.
+The pool's size does not limit PyTorch, which takes what the device has.
 """
 
 from __future__ import annotations

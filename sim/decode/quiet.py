@@ -1,12 +1,12 @@
-"""What else a machine does while something is measured on it: a process that does the same again and again notices.
+"""Detects what else a machine does during a measurement, with a process that repeats the same work and times it.
 
-Whatever holds up a host for milliseconds - another process on its core, another virtual machine on
-its hardware, a kernel that looks who uses which memory - shows in a run whose steps take two, and no
+Whatever delays a host by milliseconds (another process on its core, another virtual machine on its
+hardware, a kernel that checks which memory is in use) shows in a run whose steps take two, and no
 simulation foresees it.  So before a run every core is watched for a few seconds and the quietest is
-taken for it, and while it runs a process beside it writes to some memory, over and over, and adds
-up the time that this took longer than it should.
+used, and during the run a process beside it writes to some memory over and over and adds up the time
+that this took longer than it should.
 
-    python -m sim.decode.quiet [CPU SECONDS]    looks until its standard input ends, or as long as is said
+    python -m sim.decode.quiet [CPU SECONDS]    watches until its standard input ends, or for that long
 """
 
 from __future__ import annotations

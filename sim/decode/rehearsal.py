@@ -1,8 +1,8 @@
-"""What the host does for a step, as a run shows it: the serving loop, the allocator, laying out, planning, launching.
+"""The host's work for a step, as in a real run: the serving loop, the allocator, laying out, planning, launching.
 
-On a stage the same step comes again and again and nothing else happens; in a run the host does
-more, and has forgotten more.  As it works while the device runs the step before, this matters
-only for short steps before one that the host is long about: a prefill after decodes.
+On a stage the same step is repeated and nothing else happens; in a run the host does more, and its
+caches are colder.  As it works while the device runs the step before, this matters only where a short
+step precedes one that takes the host long: a prefill after decodes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One allocator's run on a real model: everything that takes the place of the cost model."""
+"""One allocator's run on a real model: everything that replaces the cost model."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Runtime:
     executor: TorchExecutor
     transcript: Transcript
     backend: str
-    """What attends, in a word."""
+    """Name of the attention backend."""
     store: BlockStore | None
     """The blocks, for allocators that have some."""
     meter: Meter | None
-    """Counts what growing tensors take, on a GPU."""
+    """Meters what growing tensors take on a GPU."""
     padded: PaddedSteps | None
     """Runs padded steps."""
 
@@ -92,7 +92,7 @@ def assemble(
     metered: bool = True,
     shapes: Shapes | None = None,
 ) -> Runtime:
-    """Put together what runs one case, its K/V allocated, its kernels built and its graphs captured.
+    """Assemble what runs one case: K/V allocated, kernels built, graphs captured.
 
     Args:
         decoder: the model.
@@ -138,14 +138,14 @@ def assemble(
 
 @dataclass(frozen=True)
 class _Kept:
-    """Where K/V is between steps, and what attends there."""
+    """Where K/V is kept between steps, and the backend that attends to it."""
 
     attends: AttentionBackend
     memory: Memory
     store: BlockStore | None = None
     """The blocks, if there are any."""
     paged: PagedBackend | None = None
-    """What attends, if all layers read one block table: only such steps can be padded."""
+    """The backend, if all layers read one block table: only then can steps be padded."""
     meter: Meter | None = None
 
 
@@ -172,7 +172,7 @@ def _keep(
     dtype = DTYPES[geometry.kv_dtype]
     host_blocks = allocator.host.pool.num_blocks if swap and isinstance(allocator, SharingRows | GroupRows) else 0
     demand_memory(device, {"the KV pool and its null block": (pool.num_blocks + 1) * pool.block_bytes})
-    if isinstance(allocator, GroupRows):  # the kernels that are fast here read one table for all layers
+    if isinstance(allocator, GroupRows):  # the fast kernels read one table for all layers
         parts = PooledStore(pool.num_blocks, pool.block_bytes, dtype, device, host_blocks)
         return _Kept(GroupedBackend(parts, allocator, geometry), BlockMemory(parts), parts)
     store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, host_blocks)

@@ -1,4 +1,4 @@
-"""A validation in the terminal: one line a run, and what differs in words."""
+"""A validation in the terminal: one line per run, and the differences in words."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A stage on which single steps are set up and timed: so many decodes of such lengths, such chunks.
+"""A stage on which single steps are set up and timed: given decodes of given lengths, and given chunks.
 
-Sequences are put there as an engine would have them in the middle of its work, in an allocator's
-own block table, but without having computed what lies in the cache: how long a step takes does
-not depend on it.  The steps themselves go through the executor that serves workloads.
+Sequences are set up as in an engine in the middle of its work, in an allocator's own block table, but
+the contents of the cache are not computed, as step times do not depend on them.  The steps themselves
+go through the executor that serves workloads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The K/V of all layers: one preallocated tensor, addressed by physical block id.
 
-Block 0 is the null block: it belongs to nobody, is always readable, and pads block tables.
-A second tensor in host memory (pinned, so that the GPU copies it directly) holds what was
-swapped out.  Sizes are exact: `pool_bytes` is what `sim.pool` counts.
+Block 0 is the null block: it belongs to no sequence, is always readable, and pads block tables.
+A second tensor, in host memory (pinned, so that the GPU copies it directly), holds swapped-out
+blocks.  Sizes are exact: `pool_bytes` is what `sim.pool` counts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The timed part of a validation: a workload served for real against its simulation with a calibration.
+"""The timed part of a validation: a workload served for real, compared with its simulation under a calibration.
 
-The prediction is made before the measurement: by a calibration of steps measured earlier, with
-other lengths and batches than any workload has.  Nothing watches the real run, so the host may
-be a step ahead of the device, as in service.
+The prediction precedes the measurement: it uses a calibration of steps measured earlier, with lengths
+and batches that no workload has.  Nothing observes the real run, so the host may run a step ahead of
+the device, as in service.
 """
 
 from __future__ import annotations

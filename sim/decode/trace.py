@@ -1,9 +1,9 @@
-"""What a run decided, step by step, and the run that must decide the same.
+"""Records what a run decided, step by step, and replays its clock to a simulation that must decide the same.
 
-`Recorded` wraps an executor and writes down every plan, a fingerprint of the whole block table
-as the step found it, and how long the step took.  `Replayed` is an executor that answers with
-those times.  A simulation under it sees the clock of the real run, so any step in which plans
-or block tables differ is a difference between what is simulated and what is executed.
+`Recorded` wraps an executor and writes down every plan, a fingerprint of the whole block table as the
+step found it, and how long the step took.  `Replayed` is an executor that answers with those times.  A
+simulation that uses it sees the clock of the real run, so wherever plans or block tables differ,
+simulation and execution differ.
 """
 
 from __future__ import annotations

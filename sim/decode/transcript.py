@@ -1,12 +1,12 @@
-"""Every token of every sequence: prompts as the workload means them, outputs as the model says them.
+"""Every token of every sequence: prompts as the workload defines them, outputs as the model generates them.
 
-Where two prompts share a piece of content they begin with equal tokens, because the tokens of a
-piece are drawn from a stream keyed by the piece's id.  A prompt may also repeat the output of
-an earlier request (a conversation): it gets what the model said.  If that has not been said
-yet, the tokens are drawn here and now, and the model will be made to say them.
+Where two prompts share a piece of content they begin with equal tokens, because the tokens of a piece
+are drawn from a stream keyed by the piece's id.  A prompt may also repeat the output of an earlier
+request (a conversation): it then gets what the model generated.  If that has not been generated yet, the
+tokens are drawn now, and the model will be made to generate them.
 
-All tokens lie in one flat tensor on the device, a sequence after the other, so that a step
-reads its inputs and writes its outputs there without the host ever seeing a token.
+All tokens lie in one flat tensor on the device, one sequence after another, so that a step reads its
+inputs and writes its outputs there and the host never sees a token.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Validation: a workload run for real, and everything that must agree with its simulation.
 
-Each allocator serves the workload on a real model.  Then are compared: what was decoded with
-what the model itself says (`sim.decode.numerics`), what was decided with a simulation under
-the measured clock (`sim.decode.trace`), and what memory was taken with what was counted.  An
-allocator that ran short of memory and can swap serves the workload twice, so that both
-kinds of preemption are put to work.
+Each allocator serves the workload on a real model.  Then three things are compared: the tokens decoded
+with the model's own (`sim.decode.numerics`), the decisions with those of a simulation under the measured
+clock (`sim.decode.trace`), and the memory taken with what was counted.  An allocator that ran short of
+memory and can swap serves the workload twice, so that both kinds of preemption are exercised.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The first step is not like the others: kernels are built and chosen, libraries wake up.
+"""Warming up: the first step differs from all others, as kernels are built and chosen and libraries initialise.
 
 A few steps over the null block before the clock starts keep that out of the measured times: short
-ones, and such as are launched kernel by kernel because no CUDA graph is captured for as many tokens.
+ones, and long ones that run kernel by kernel because no CUDA graph is captured for that many tokens.
 """
 
 from __future__ import annotations

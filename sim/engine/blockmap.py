@@ -105,7 +105,7 @@ class Snapshot:
         blocks, padding, cached, counts = self._blocks.astype(np.int64), self._padding, self._cached, self._counts
         last = max(int(each.max(initial=0)) for each in (blocks, padding, cached))
 
-        owner = np.full(last + 2, NOBODY, np.int32)  # who comes after the last one owns nothing, as does the null block
+        owner = np.full(last + 2, NOBODY, np.int32)  # block last + 1 has no owner, like the null block
         owner[cached] = CACHE
         owner[blocks] = np.repeat(self._owners.astype(np.int32), counts)
         references = np.bincount(blocks, minlength=last + 2)

@@ -1,6 +1,6 @@
 """A model as it is served: its architecture, divided over GPUs, with a K/V cache of some dtype.
 
-The number everything hangs on is `kv_bytes_per_token`, the size of a token slot on one GPU:
+Everything depends on one number, `kv_bytes_per_token`, the size of a token slot on one GPU:
 `2 x layers x kv_heads x head_dim x bytes` for MHA, GQA and MQA, and
 `layers x (kv_lora_rank + qk_rope_head_dim) x bytes` for MLA.
 """

@@ -1,4 +1,4 @@
-"""Settings of one allocator, tried on the same requests and compared with the file as it is."""
+"""Tries settings of one allocator on the same requests and compares them with the file as it is."""
 
 from __future__ import annotations
 

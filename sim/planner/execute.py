@@ -1,4 +1,4 @@
-"""Jobs through a backend into a store: what is done is kept, what fails is told, nothing is done twice."""
+"""Jobs through a backend into a store: results are kept, failures are reported, nothing is done twice."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""One simulation that knows everything it needs: an allocator, a workload, a replication.
+"""One simulation, with everything it needs: an allocator, a workload, a replication.
 
-A job is a value.  It can be sent to another process or machine, done there, and its result
-sent back; doing it twice gives the same.  Its key is a digest of all that its result depends
-on, so that two points of a grid that ask for the same simulation share one.
+A job is a value.  It can be sent to another process or machine, done there, and its result sent
+back; doing it twice gives the same result.  Its key is a digest of everything that the result
+depends on, so two points of a grid that ask for the same simulation share it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The settings that a user of an engine may change, and what each could be instead.
+"""The settings that a user of an engine may change, and the alternatives for each.
 
-Only what can make a difference is offered: a prefix cache where prompts share something,
-swapping where the allocator can, memory utilisation where the pool follows from it.  What is
-left out is said, with the reason.
+Only alternatives that can make a difference are offered: a prefix cache where prompts share something,
+swapping where the allocator can, memory utilisation where the pool depends on it.  What is left out is
+listed with the reason.
 """
 
 from __future__ import annotations

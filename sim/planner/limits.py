@@ -1,14 +1,14 @@
-"""What limits a workload, from one run of it: its queue, its ledger, and the terms of its step times.
+"""What limits a workload, worked out from one run: its queue, its ledger, and the terms of its step times.
 
-What kept the head of the queue waiting is recorded with every step, and so is where memory was.
-What the steps spent their time on is asked of the cost model: the same steps with memory that is
-infinitely fast, then with arithmetic that is, then without overheads.  What would be saved is what
-binds; as terms overlap, the parts need not add up.  Where requests wait, only the steps during which
-one waited count: bursts of prompts are what hurts, however long the engine decodes at ease.
+Every step records what kept the head of the queue waiting, and where memory was.  What the steps spent
+their time on comes from the cost model: the same steps with infinitely fast memory, then with infinitely
+fast arithmetic, then without overheads.  The larger the saving, the tighter that limit; as terms overlap,
+the parts need not add up.  If requests wait, only the steps during which one waited count: bursts of
+prompts are what hurts, however long the engine decodes at ease.
 
-A step's record has no lengths: not of the chunks it prefilled, so their attention is taken at the mean of all
-prompts, nor of the sequences that decoded, which are taken to get their tokens evenly from the first to the last.
-`accounted` says how much of the recorded time the steps so rebuilt explain.
+The record of a step has no lengths.  So the attention of prefilled chunks is computed for the mean of all
+prompts, and sequences that decode are assumed to get their tokens evenly from first to last.  `accounted`
+says how much of the recorded time the steps rebuilt in this way explain.
 """
 
 from __future__ import annotations

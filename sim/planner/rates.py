@@ -1,7 +1,7 @@
-"""The rate of a workload: where it stands in the file, and the lattice of rates that a search looks at.
+"""The rate of a workload: where it is in the file, and the lattice of rates on which a search looks.
 
-Rates are the file's own times powers of two with dyadic exponents, so that searches of other
-allocators and replications come by the same rates: their runs are shared and their curves meet.
+Rates are the file's own times powers of two with dyadic exponents, so that searches for different
+allocators and replications visit the same rates: they share runs, and their curves meet.
 """
 
 from __future__ import annotations

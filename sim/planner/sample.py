@@ -1,4 +1,4 @@
-"""What a simulation would cost, by doing the beginning of it."""
+"""Estimates what a simulation would cost by running the beginning of it."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     DIR/manifest.json      what the directory is: the question, the workload, what is varied
     DIR/cells/KEY.json     the record of one job
 
-A job that is asked for again is read back instead of done, whichever point of a grid or step
-of a search asks: that is all there is to resuming.
+A job that is asked for again, by any point of a grid or step of a search, is read back instead
+of done: that is all that resuming needs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`--vary key.key=values`: one place in a workload file, and what it shall be in turn.
+"""`--vary key.key=values`: one place in a workload file, and the values to try there.
 
     requests.arrivals.rate=2,4,8         a list, each value in YAML
     engine.max_num_seqs=64..256+64       from, to, and the step: 64, 128, 192, 256

@@ -1,17 +1,17 @@
-"""The reference engine: slow, obvious, and the judge of the fast one.
+"""The reference engine: slow and obvious, and the judge of the fast one.
 
-It serves one step at a time and one sequence at a time, in lists and plain integers: no
-leaps, no arrays over the batch, no running sums.  Policies are written from their
-descriptions, the ledger is counted block by block from the block table before every step,
-and every verb of the allocator is called for one row.  Whatever `sim.engine.loop.Engine` does
-faster must leave the same three tables to the last bit.
+It serves one step at a time and one sequence at a time, with lists and plain integers: no leaps, no
+arrays over the batch, no running sums.  Policies are written from their descriptions, the ledger is
+counted block by block from the block table before every step, and every verb of the allocator is
+called for one row.  Whatever `sim.engine.loop.Engine` does faster must produce the same three tables
+to the last bit.
 
     requests.py   a request and its sequences
     room.py       the queue, the running requests, and their memory
-    policies.py   the four schedulers in words
+    policies.py   the four schedulers, written out
     ledger.py     where every slot is, and who owns which block
-    records.py    rows, and their columns in the end
-    wording.py    a step in the words of executors
+    records.py    rows, and their conversion to columns
+    wording.py    a step in the terms of executors
     engine.py     the loop
 """
 

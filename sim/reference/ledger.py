@@ -1,8 +1,8 @@
 """Where every slot is, counted block by block from the block table.
 
-Nothing here relies on a running sum: each running sequence says which of its blocks' slots
-it has filled, will fill, or never will, and a block shared by several is what the one of
-them makes of it that uses it most.
+Nothing here relies on a running sum: each running sequence says which of its blocks' slots it has
+filled, will fill, or never will, and a block shared by several counts as it does for the one that
+uses most of it.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ OUTPUTS = ("output_length", "max_completion_tokens", "max_tokens")
 
 @dataclass
 class _Found:
-    """What is gathered from the lines of one file: a row a request."""
+    """What is gathered from the lines of one file: one row per request."""
 
     lines: list[int] = field(default_factory=list)
     arrival: list[float] = field(default_factory=list)

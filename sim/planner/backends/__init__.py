@@ -1,10 +1,9 @@
-"""Where jobs are done: in this process, on the cores of this machine, on Ray, on Dask.
+"""Where jobs are run: in this process, on the cores of this machine, on Ray, on Dask.
 
-A backend takes jobs and yields each with its outcome as it comes, in any order.  What it
-promises, whatever becomes of its workers: every job comes back exactly once; a job whose
-worker died is done once more, and only then given up; leaving the loop early (Ctrl-C) leaves
-nothing running.  Records are small, and the caller writes them, so that workers need no file
-system in common with it.
+A backend takes jobs and yields each with its outcome as it comes, in any order.  It guarantees,
+whatever happens to its workers, that every job comes back exactly once; a job whose worker died is
+run once more and only then given up; leaving the loop early (Ctrl-C) leaves nothing running.
+Records are small and written by the caller, so workers need not share its file system.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether anybody answers at an address; cluster libraries wait for minutes before they say so."""
+"""Checks whether anything answers at an address; cluster libraries would wait for minutes before they say so."""
 
 from __future__ import annotations
 
