@@ -73,16 +73,20 @@ COLUMNS = {
 
 
 def show_timing(timing: Timing, console: Console) -> None:
-    """Print what was measured of each run, and how far off the simulation was."""
+    """Print what was measured of each run, and how far off the simulation was, if it is a prediction."""
+    predicted = timing.calibration is not None
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("measured, and error of the simulation", no_wrap=True)
+    heading = "measured, and error of the simulation" if predicted else "measured / simulated"
+    table.add_column(heading, no_wrap=True)
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right", no_wrap=True)
     for run in timing.runs:
-        cells = [_beside(run, name) for name in COLUMNS]
+        cells = [_beside(run, name, predicted=predicted) for name in COLUMNS]
         table.add_row(*map(Text, (f"{run.workload}: {run.label}", *cells)))
-    medians = timing.medians
-    table.add_row("median size of the errors", *(f"{medians[name]:.1%}" if name in medians else "" for name in COLUMNS))
+    if predicted:
+        medians = timing.medians
+        sizes = (f"{medians[name]:.1%}" if name in medians else "" for name in COLUMNS)
+        table.add_row("median size of the errors", *sizes)
     wide = console.options.update(width=1000)
     console.width = max(console.width, Measurement.get(console, wide, table).maximum)
     console.print(table)
@@ -98,9 +102,12 @@ def show_timing(timing: Timing, console: Console) -> None:
     )
 
 
-def _beside(run: Timed, name: str) -> str:
-    value = run.measured[name] * (1e3 if name.endswith(("_s", "_s.p50", "_s.p99")) and name != "makespan_s" else 1)
-    return f"{value:.4g} {run.errors[name]:+.1%}" if name in run.errors else f"{value:.4g}"
+def _beside(run: Timed, name: str, *, predicted: bool) -> str:
+    unit = 1e3 if name.endswith(("_s", "_s.p50", "_s.p99")) and name != "makespan_s" else 1
+    told = f"{run.measured[name] * unit:.4g}"
+    if name not in run.errors:
+        return told
+    return f"{told} {run.errors[name]:+.1%}" if predicted else f"{told} / {run.simulated[name] * unit:.4g}"
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

@@ -133,6 +133,8 @@ def test_without_a_calibration_nothing_is_judged(monkeypatch: pytest.MonkeyPatch
     status, text, timing = validated(monkeypatch, tmp_path / "out", 3.0, None, "paged")
     assert status == 0
     assert "not judged" in text
+    assert "measured / simulated" in text
+    assert "error of the simulation" not in text  # it does not foretell this device
     assert "`calibrate --model MODEL` measures this one" in text
     assert (timing["judged"], timing["passed"], timing["faults"] != []) == (False, True, True)
 
