@@ -78,7 +78,7 @@ class PagedAllocator(OnDemandRows):
             blocks = self.find(content, full)
             last = content.keys(self.block_size, len(blocks))[len(blocks) - 1] if blocks else 0
             row = self.tips.get(last)
-            if row is None or not self.catch_up(row):
+            if not self.pool.cache.unfold((last,)) and (row is None or not self.catch_up(row)):
                 return Hit(len(blocks) * self.block_size, tuple(blocks))
 
     def find(self, content: Content, count: int) -> list[int]:

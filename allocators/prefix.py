@@ -4,6 +4,10 @@ A full block is identified by a key that stands for every token from the start o
 to the block's end (`allocators.content`).  Two blocks may carry the same key, because tables
 are append-only and a block that is computed twice is not replaced; a look-up finds the oldest.
 A cached block outlives its sequence until it is taken for other tokens.
+
+What a sequence leaves behind, and no other sequence has reached yet, is *folded*: a run of blocks behind a block
+that has its key.  The run can only be found through that block, and it is evicted before it, as tails are taken
+first.  So the keys of the run, which mostly nobody asks for, are entered only when a look-up gets there.
 """
 
 from __future__ import annotations
@@ -32,11 +36,15 @@ class PrefixCache:
     def __init__(self, num_blocks: int) -> None:
         """Make a cache in which none of the blocks 1 to `num_blocks` has a key."""
         self.key = np.zeros(num_blocks + 1, np.int64)
-        """int64[num_blocks + 1]: each block's key, 0 if it has none."""
+        """int64[num_blocks + 1]: each block's key, 0 if it has none; of a folded one, the key its run is behind."""
+        self.folded = np.zeros(num_blocks + 1, np.bool_)
+        """bool[num_blocks + 1]: whether each block is part of a folded run."""
         self._oldest: dict[int, int] = {}
         """Key -> its block, or the oldest of several ..."""
         self._younger: dict[int, list[int]] = {}
         """... and the others, if there are any, by age."""
+        self._runs: dict[int, tuple[list[int], Ints]] = {}
+        """Key -> the keys and blocks of the run that is folded behind it."""
 
     def __len__(self) -> int:
         """Blocks that have a key."""
@@ -94,15 +102,42 @@ class PrefixCache:
                 if old != block:
                     self._younger.setdefault(key, []).append(block)
 
+    def fold(self, key: int, keys: list[int], blocks: Ints) -> None:
+        """Give blocks their keys, as a run behind the only block with `key`; none of them may be in the cache."""
+        self.key[blocks] = key
+        self.folded[blocks] = True
+        self._runs[key] = keys, blocks
+
+    def unfold(self, keys: Sequence[int]) -> bool:
+        """Enter the runs that are folded behind any of `keys`; returns whether there was a block to enter."""
+        if not self._runs or self._runs.keys().isdisjoint(keys):
+            return False
+        there = [self._unfold_one(key) for key in keys if key in self._runs]
+        return any(there)
+
+    def _unfold_one(self, key: int) -> bool:
+        keys, blocks = self._runs.pop(key)
+        blocks = blocks[self.folded[blocks] & (self.key[blocks] == key)]  # the others, at its end, are evicted
+        self.folded[blocks] = False
+        self.enter(keys[: len(blocks)], blocks)
+        return len(blocks) > 0
+
     def forget(self, blocks: Ints) -> None:
         """Remove the keys of blocks, which must have one."""
+        every = blocks
+        if self._runs:
+            blocks = blocks[~self.folded[blocks]]
+            self.folded[every] = False
         keys = self.key[blocks].tolist()
+        if not self._runs.keys().isdisjoint(keys):
+            for key in keys:  # the run behind it was evicted before it
+                self._runs.pop(key, None)
         if self._younger.keys().isdisjoint(keys):
             deque(map(self._oldest.pop, keys), 0)
         else:
             for key, block in zip(keys, blocks.tolist(), strict=True):
                 self._forget_one(key, block)
-        self.key[blocks] = 0
+        self.key[every] = 0
 
     def _forget_one(self, key: int, block: int) -> None:
         younger = self._younger.get(key)
@@ -119,8 +154,10 @@ class PrefixCache:
     def clear(self) -> None:
         """Forget every key."""
         self.key[:] = 0
+        self.folded[:] = False
         self._oldest.clear()
         self._younger.clear()
+        self._runs.clear()
 
     def check(self) -> None:
         """Raise `CorruptionError` unless both directions agree."""
@@ -133,5 +170,10 @@ class PrefixCache:
                 if self.key[block] != key:
                     raise CorruptionError(f"block {block} is listed under key {key} but carries {self.key[block]}")
             listed += blocks
+        for key, (keys, run) in self._runs.items():
+            there = self.folded[run] & (self.key[run] == key)
+            if not self.sole(key) or len(keys) != len(run) or (np.diff(there.astype(np.int8)) > 0).any():
+                raise CorruptionError(f"what is folded behind key {key} is not a run behind one block")
+            listed += run[there].tolist()
         if len(set(listed)) != len(listed) or len(listed) != len(self):
             raise CorruptionError(f"{len(self)} blocks carry a key, {len(listed)} are listed under one")

@@ -202,7 +202,7 @@ class RadixAllocator(PagedAllocator):
             return
         run = self._run(self.contents[row], start, stop)
         if run.key(0) in self.nodes[row].children:
-            super().enter_row(row, start, stop)
+            self.enter(self.naming(row, start, stop))
         else:
             self._add(row, run)
             self._may_part(row, run.key(run.pages - 1), stop)
@@ -210,6 +210,10 @@ class RadixAllocator(PagedAllocator):
     def enter_run(self, row: int, start: int, stop: int) -> None:
         """See `SharingRows.enter_run`."""
         self._add(row, self._run(self.contents[row], start, stop))
+
+    def leave(self, row: int) -> None:
+        """See `SharingRows.leave`.  A run of the tree is no dearer than a folded one."""
+        self.rejoin(row)
 
     def find(self, content: Content, count: int) -> list[int]:
         """See `PagedAllocator.find`."""

@@ -170,7 +170,8 @@ class SharingRows(Allocator):
     def close_row(self, row: int) -> None:
         """Close a row and let go of its blocks, tail first."""
         table = self.table
-        self.rejoin(row)
+        if row in self.apart:
+            self.leave(row)
         blocks = (table.held(row) if self.windowed else table.row(row).astype(np.int64))[::-1]
         if self.pool.shared and table.length[row] < table.slots[row] and self.pool.references[blocks[0]] > 1:
             self.shared_slack -= int(table.slots[row] - table.length[row])
@@ -270,9 +271,18 @@ class SharingRows(Allocator):
                     self.part(row, key, column + 1)
 
     def enter_row(self, row: int, start: int, stop: int) -> None:
-        """Do `enter` for the blocks in columns `[start, stop)` of one row."""
+        """Do `enter` for the blocks in columns `[start, stop)` of one row.
+
+        The others can wait if it is apart with the first one: where that was not there, they are not.
+        """
+        self.enter(self.naming(row, start, min(start + 1, stop)))
+        if row in self._entangled:
+            self.enter(self.naming(row, start + 1, stop))
+
+    def naming(self, row: int, start: int, stop: int) -> Naming:
+        """Find the keys of blocks in columns `[start, stop)` of one row."""
         keys = self.contents[row].keys(self.block_size, stop)[start:stop]
-        self.enter(Naming(keys, [row] * len(keys), list(range(start, stop))))
+        return Naming(keys, [row] * len(keys), list(range(start, stop)))
 
     # -- rows that are apart ---------------------------------------------------------------
 
@@ -311,6 +321,14 @@ class SharingRows(Allocator):
         keys = self.contents[row].keys(self.block_size, stop)[start:stop]
         self.pool.cache.enter(keys, self.table.blocks[row, start:stop].astype(np.int64))
 
+    def leave(self, row: int) -> None:
+        """Fold the full blocks that a row which is apart has not entered; the row is about to be closed."""
+        size, entered, full = self.block_size, self.apart.pop(row), int(self.table.length[row]) // self.block_size
+        key, *keys = self.contents[row].keys(size, full)[entered - 1 : full]
+        del self.tips[key]
+        if keys:
+            self.pool.cache.fold(key, keys, self.table.blocks[row, entered:full].astype(np.int64))
+
     def gather(self, rows: Sequence[int]) -> None:
         """Let rows that grow together rejoin if one of them is entangled: it may fill another one's last block."""
         if self.apart and not self.entangled.isdisjoint(rows):
@@ -318,7 +336,11 @@ class SharingRows(Allocator):
                 self.rejoin(row)
 
     def meet(self, keys: Sequence[int]) -> None:
-        """Let rows that are apart catch up if one of `keys`, to be entered or shared, is their last entered block's."""
+        """Let rows that are apart catch up if one of `keys`, to be entered or shared, is their last entered block's.
+
+        Runs that are folded behind such a block are entered, too.
+        """
+        self.pool.cache.unfold(keys)
         if self.tips and not self.tips.keys().isdisjoint(keys):
             for key in keys:
                 row = self.tips.get(key)
