@@ -67,7 +67,7 @@ class Cycle(Noting):
         if self._window is not None:
             self._sharing += owner.samples > 1
         behind = self._window is not None and owner.computed >= self._window + period
-        if behind or owner.samples > 1 or owner.swapped_blocks or self.allocator.free_preemption:
+        if behind or owner.samples > 1 or owner.moved:
             enter(self._fresh, sequence)
 
     def leave(self, sequence: Sequence) -> None:

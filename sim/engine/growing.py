@@ -137,7 +137,7 @@ class Calendar(Noting):
         super().begin(sequence)
         owner, soon = sequence.owner, self.decoding.clock + 1
         due = max(soon, sequence.slots + self._margin - sequence.start)
-        if owner.samples > 1 or owner.swapped_blocks or self.allocator.free_preemption:
+        if owner.samples > 1 or owner.moved:
             due = self._fresh = soon
         self._enter(sequence, due)
 

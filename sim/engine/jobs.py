@@ -33,6 +33,7 @@ class Job:
         "host_rows",
         "index",
         "last_token",
+        "moved",
         "output",
         "preemptions",
         "prompt",
@@ -73,6 +74,8 @@ class Job:
         self.scheduled = self.first_token = self.last_token = self.finished = NEVER
         self.cached = self.recomputed = self.swapped_blocks = self.preemptions = 0
         self.stalls: list[int] = []
+        self.moved = False
+        """Whether it has been on the host, where blocks of its may still have twins."""
 
     @property
     def known(self) -> int:

@@ -111,6 +111,7 @@ class Serving(Books):
         """Book the blocks moved by swapping a job; returns its rows on the other side."""
         moves = [move for swap in swaps for move in swap.moves]
         plan.move(kind, moves)
+        job.moved = True
         if not self.allocator.free_preemption:
             job.swapped_blocks += len(moves)
             plan.swapped_blocks += len(moves)
