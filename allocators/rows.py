@@ -88,7 +88,7 @@ class SharingRows(Allocator):
         """Those of these rows whose blocks are entered in the cache as soon as they are full ..."""
         self.apart: dict[int, int] = {}
         """... and, with the number of blocks entered, those whose further blocks no other row can find or fill without
-        reaching the last one entered.  The rest is entered when a row reaches that block, or when this row closes."""
+        reaching the last one entered.  The rest is entered when a row gets there, or is folded when this one closes."""
         self.tips: dict[int, int] = {}
         """Key of that last entered block -> the row that is apart."""
         self.tails: set[int] = set()
@@ -273,7 +273,7 @@ class SharingRows(Allocator):
     def enter_row(self, row: int, start: int, stop: int) -> None:
         """Do `enter` for the blocks in columns `[start, stop)` of one row.
 
-        The others can wait if it is apart with the first one: where that was not there, they are not.
+        If the first one is new, so are the others; the row is then apart after the first, and the others can wait.
         """
         self.enter(self.naming(row, start, min(start + 1, stop)))
         if row in self._entangled:

@@ -150,6 +150,35 @@ def test_the_oldest_of_several_blocks_answers_until_it_is_forgotten() -> None:
     cache.check()
 
 
+def test_what_is_folded_is_entered_as_far_as_it_is_there_when_somebody_comes_to_the_block_before_it() -> None:
+    cache = PrefixCache(8)
+    cache.enter([7], np.array([1]))
+    cache.fold(7, [8, 9, 10], np.array([2, 3, 4]))
+    cache.check()
+    assert (cache.find(8), len(cache)) == (0, 4)
+    cache.forget(np.array([4]))  # tails go first
+    cache.check()
+    assert not cache.unfold([8])
+    assert cache.unfold([5, 7])
+    assert cache.run([7, 8, 9, 10]) == [1, 2, 3]
+    assert not cache.unfold([7])
+    cache.check()
+
+
+@pytest.mark.parametrize("steps", [[[3, 2, 1]], [[3, 2], [1]]])
+def test_what_is_folded_goes_before_the_block_that_it_is_behind(steps: list[list[int]]) -> None:
+    cache = PrefixCache(4)
+    cache.enter([7], np.array([1]))
+    cache.fold(7, [8, 9], np.array([2, 3]))
+    for blocks in steps:
+        cache.forget(np.array(blocks))
+        cache.check()
+    assert cache.empty
+    cache.enter([7, 8], np.array([3, 2]))
+    assert not cache.unfold([7])
+    assert cache.run([7, 8, 9]) == [3, 2]
+
+
 # -- look-ups ----------------------------------------------------------------------------------------
 
 
