@@ -18,18 +18,16 @@ from types import MappingProxyType
 import numpy as np
 
 from allocators.answers import Ask, Grant, Growth, Leap, Reason, Refusal, Usage
-from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
-from allocators.content import Content
-from allocators.errors import AllocatorError, CorruptionError
-from allocators.lockstep import lockstep, most_steps
+from allocators.errors import CorruptionError
+from allocators.lockstep import ExactRows, lockstep, most_steps
 from allocators.options import BLOCK_SIZE, KV_TENSORS, TENSOR_TOKEN_BYTES, Option
 from allocators.table import Ints
 from allocators.tensors import Footprints, PlacedTensors
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class GrowingAllocator(Allocator):
+class GrowingAllocator(ExactRows):
     """Tensors that are exactly as long as their sequence."""
 
     kind = "growing"
@@ -82,20 +80,8 @@ class GrowingAllocator(Allocator):
         missing = need - self._memory.capacity
         return Refusal(Reason.NEVER, self._blocks(need), self._blocks(missing)) if missing > 0 else None
 
-    def admit(self, ask: Ask) -> Grant | Refusal:
-        """Make tensors of `ask.tokens` tokens, if there is room for `ask.whole`."""
-        if ask.tokens < 1:
-            raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
-        return self._open(ask.tokens, max(ask.tokens, ask.whole), ask.spare, ask.samples)
-
-    def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
-        """Make a second set of tensors and copy all tokens."""
-        self.demand_open(row)
-        length = int(self.table.length[row])
-        grant = self._open(length, length, 0)
-        return grant if isinstance(grant, Refusal) else grant._replace(copied=length)
-
-    def _open(self, tokens: int, whole: int, spare: int, samples: int = 1) -> Grant | Refusal:
+    def open_row(self, tokens: int, whole: int, spare: int, samples: int) -> Grant | Refusal:
+        """See `ExactRows.open_row`.  The row's tensors are made; a fork's are copies."""
         table, memory = self.table, self._memory
         if whole > self.max_model_len:
             return self.too_long(whole)
@@ -133,11 +119,6 @@ class GrowingAllocator(Allocator):
             self.tensors.concatenate(rows[longer].tolist(), lengths[longer].tolist())
         return Growth(granted, refusal, copied=copied)
 
-    @property
-    def rounds_up(self) -> bool:
-        """See `Allocator.rounds_up`."""
-        return True
-
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """Whether every row and the copy fit."""
         more, room = self._growth(rows, lengths)
@@ -152,7 +133,7 @@ class GrowingAllocator(Allocator):
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
         """Leap as far as memory and context reach, and a table of moderate size."""
         table, memory = self.table, self._memory
-        self._demand_longer(rows, lengths)
+        self.demand_longer(rows, lengths)
         count = len(rows)
         steps = min(steps, most_steps(lengths, self.max_model_len))
         held = memory.foresee(rows, steps, table.length)
@@ -170,7 +151,7 @@ class GrowingAllocator(Allocator):
     def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, int]:
         """Bytes that are held in addition after each row has grown, and bytes that there are."""
         table, memory = self.table, self._memory
-        self._demand_longer(rows, lengths)
+        self.demand_longer(rows, lengths)
         known = np.minimum(lengths, self.max_model_len)
         return memory.growth(rows, known, table.length), memory.capacity - memory.held(table.length)
 
@@ -179,14 +160,6 @@ class GrowingAllocator(Allocator):
         self._memory.change(self.table.length[rows], lengths)
         self.table.length[rows] = self.table.slots[rows] = lengths
         self._usage = None
-
-    def _demand_longer(self, rows: Ints, lengths: Ints) -> None:
-        """Raise `AllocatorError` unless rows are open and no longer than `lengths`."""
-        before = self.table.length[rows]
-        if not before.all():
-            raise AllocatorError(f"{self.kind}: row {int(rows[before == 0][0])} is not open")
-        if (lengths < before).any():
-            raise AllocatorError(f"{self.kind}: a sequence cannot shrink")
 
     def release(self, row: int) -> None:
         """Free the tensors."""

@@ -28,11 +28,9 @@ from types import MappingProxyType
 import numpy as np
 
 from allocators.answers import NO_MAPPINGS, Ask, Grant, Growth, Leap, Mappings, Reason, Refusal, Usage
-from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
-from allocators.content import Content
-from allocators.errors import AllocatorError, CorruptionError
-from allocators.lockstep import lockstep, most_steps
+from allocators.errors import CorruptionError
+from allocators.lockstep import ExactRows, lockstep, most_steps
 from allocators.options import KV_TENSORS, TENSOR_TOKEN_BYTES, Option, Value
 from allocators.table import Ints
 
@@ -40,7 +38,7 @@ KIB = 1 << 10
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class VirtualAllocator(Allocator):
+class VirtualAllocator(ExactRows):
     """Page groups mapped into ranges; row `r` of the table lists those that its sequence has reached."""
 
     kind = "virtual"
@@ -95,11 +93,6 @@ class VirtualAllocator(Allocator):
         return True
 
     @property
-    def rounds_up(self) -> bool:
-        """See `Allocator.rounds_up`."""
-        return True
-
-    @property
     def room(self) -> int:
         """See `Allocator.room`: what no sequence has reached can be had."""
         return self.num_blocks - self._in_use
@@ -125,20 +118,8 @@ class VirtualAllocator(Allocator):
         need = self.blocks_for(final) * ask.samples + ask.spare
         return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
 
-    def admit(self, ask: Ask) -> Grant | Refusal:
-        """Map groups for `ask.tokens`, if `ask.whole` would fit."""
-        if ask.tokens < 1:
-            raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
-        return self._open(ask.tokens, max(ask.tokens, ask.whole), ask.spare, ask.samples)
-
-    def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
-        """Map groups for a second range and copy all tokens."""
-        self.demand_open(row)
-        length = int(self.table.length[row])
-        grant = self._open(length, length, 0)
-        return grant if isinstance(grant, Refusal) else grant._replace(copied=length)
-
-    def _open(self, tokens: int, whole: int, spare: int, samples: int = 1) -> Grant | Refusal:
+    def open_row(self, tokens: int, whole: int, spare: int, samples: int) -> Grant | Refusal:
+        """See `ExactRows.open_row`.  The row gets an idle range, if there is one, and the groups that it lacks."""
         if whole > self.max_model_len:
             return self.too_long(whole)
         need = self.blocks_for(whole) * samples + spare
@@ -241,13 +222,8 @@ class VirtualAllocator(Allocator):
 
     def _due(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints]:
         """Return which rows leave their pages or the context, and the groups each then reaches."""
-        table = self.table
-        now = table.length[rows]
-        if not now.all():
-            raise AllocatorError(f"{self.kind}: row {int(rows[now == 0][0])} is not open")
-        if (lengths < now).any():
-            raise AllocatorError(f"{self.kind}: a sequence cannot shrink")
-        more = -(-lengths // self.block_size) - table.count[rows]
+        self.demand_longer(rows, lengths)
+        more = -(-lengths // self.block_size) - self.table.count[rows]
         due = ((more > 0) | (lengths > self.max_model_len)).nonzero()[0]
         return due, more[due]
 
