@@ -19,6 +19,7 @@ from analysis.numbers import short
 from analysis.page.document import document
 from analysis.page.style import HELP, LEDGER_WORDS, VERDICT_WORDS, limits
 from analysis.reading import RunDirectory, Together, open_directory, together
+from analysis.rundir import WALL_CLOCK
 from analysis.whole import whole
 
 HERE = Path(__file__).parent
@@ -81,7 +82,7 @@ def render(directory: RunDirectory) -> Iterator[bytes]:
         words=LEDGER_WORDS,
         help=HELP,
         formulas=formulas(),
-        manifest=directory.manifest,
+        manifest={key: value for key, value in directory.manifest.items() if key not in WALL_CLOCK},
         verdicts=VERDICT_WORDS,
         slo=limits(directory.slo),
         facts=embed(page["facts"]),

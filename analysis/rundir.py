@@ -18,6 +18,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+WALL_CLOCK = ("started", "wall_s")
+"""What a manifest says of the run itself; all else in a directory depends on the workload alone, to the byte."""
+
 _word = pa.dictionary(pa.int8(), pa.string())
 
 

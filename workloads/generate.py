@@ -92,9 +92,14 @@ def _stream(seed: int, repeat: int, name: str) -> np.random.Generator:
 
 def _replayed(trace: Trace, streams: Streams) -> Requests:
     """Read a trace, and pace it anew if asked to."""
-    from workloads.traces import rows  # noqa: PLC0415  (start-up time of what is drawn)
+    from workloads.traces import find, rows  # noqa: PLC0415  (start-up time of what is drawn)
     from workloads.traces.rows import requests_of  # noqa: PLC0415  (ditto)
 
+    if trace.format != "auto":
+        try:
+            find(trace.format)
+        except WorkloadError as error:  # of the file that names the format, not of the trace
+            raise WorkloadError(f"requests.format: {error}") from error
     raw, form = rows(trace)
     made = requests_of(raw, trace, streams("spread"))
     notes = (*made.notes, f"read as {form.name}: {form.about}")

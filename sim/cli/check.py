@@ -38,7 +38,7 @@ def check(
     workload, base = read(file, settings, seed, repeat)
     with placed(file, settings):
         setup = prepare(workload, base)
-    requests = setup.requests()
+        requests = setup.requests()
     if json:
         emit(document(setup, requests))
     else:

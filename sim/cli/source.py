@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from cyclopts import Parameter
 
 from sim.errors import UserError
+from workloads.errors import WorkloadError
 from workloads.loader import load, place
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def placed(file: str, settings: Settings = ()) -> Iterator[None]:
     """Say of a fault that shows only beyond the schema where it stands: `model: ...` becomes `file:2:8: model: ...`."""
     try:
         yield
-    except UserError as error:
+    except (UserError, WorkloadError) as error:
         where = place(file, settings, str(error).split(maxsplit=1)[0].rstrip(":"))
         if where is None:
             raise

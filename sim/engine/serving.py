@@ -245,8 +245,7 @@ class Serving(Books):
             if job.samples > 1:  # one prefill cannot restore outputs that differ, so they are generated again
                 job.generated = 0
         job.rows = ()
-        if not self.allocator.free_preemption:
-            job.preemptions += 1
+        job.preemptions += 1
         self.waiting.appendleft(job)
         plan.preempted.append(job)
         plan.losses.append(Loss(job.index, slots, bool(job.host_rows), needy.index, lacking.reason))

@@ -168,8 +168,7 @@ class Room:
             if request.samples > 1:  # their outputs differ, so one prompt cannot bring them back: all begin anew
                 request.generated = 0
         request.decoding = False
-        if not self.allocator.free_preemption:
-            request.preemptions += 1
+        request.preemptions += 1
         self.waiting.insert(0, request)
         step.preempted.append(request)
         word = "swap_out" if request.swapped else "preempt"

@@ -233,6 +233,17 @@ def test_every_fault_of_a_file_is_a_line_with_its_place(workload: Path, capsys: 
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_trace_format_that_is_none_is_a_line_with_its_place(command: str, workload: Path, capsys: Capture) -> None:
+    lines = workload.read_text(encoding="utf-8").splitlines()
+    lines[4] = "requests: {trace: mine.csv, format: azur}"
+    Path("small.yaml").write_text("\n".join(lines), encoding="utf-8")
+    Path("mine.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,9,9\n", encoding="utf-8")
+    assert main([command, "small.yaml"]) == FAULT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("small.yaml:5:37: requests.format: unknown trace format azur (did you mean azure?)")
+
+
 def test_weights_that_do_not_fit_are_one_line_that_says_by_how_much(workload: Path, capsys: Capture) -> None:
     for command in ("run", "check"):
         assert main([command, str(workload), "--set", "model=opt-175b", "--set", "device=l4"]) == FAULT

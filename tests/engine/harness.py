@@ -233,6 +233,7 @@ def audit(setup: Setup, outcome: Outcome, sink: Memory, count: int) -> None:
         assert min(row["shared_savings"], row["swapped"], row["waiting"], row["running"]) >= 0, row
         assert row["duration_s"] > 0, row
         assert row["gap_tokens"] <= row["decode_tokens"] <= row["running"] <= setup.limits.max_num_seqs, row
+    assert sum(row["preemptions"] for row in steps) == sum(row["preemptions"] for row in requests)
     now = 0
     for row in steps:
         assert round(row["start_s"] * 1e9) == now, row
