@@ -190,7 +190,7 @@ def test_a_dry_run_lists_cells_with_an_estimate_and_writes_nothing(workload: Pat
     assert main([*LINE, "--dry-run", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["simulations"], document["shared"], len(document["cells"])) == (12, 4, 4)
-    assert all(cell["requests"] == 30 for cell in document["cells"])
+    assert all(cell["requests"] == 40 for cell in document["cells"])
     assert not Path("x").exists()
     assert workload.exists()
 
