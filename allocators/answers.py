@@ -17,7 +17,7 @@ from allocators.table import Ints
 
 
 class Reason(StrEnum):
-    """Why an allocator refuses."""
+    """Why an allocator refuses a request."""
 
     BLOCKS = "too few free blocks"
     HOLE = "no hole is large enough"
@@ -28,7 +28,7 @@ class Reason(StrEnum):
 
 
 class Refusal(NamedTuple):
-    """The answer no.  The allocator is as it was before the call."""
+    """A refusal.  The allocator is as it was before the call."""
 
     reason: Reason
     need: int
@@ -56,7 +56,7 @@ class Ask(NamedTuple):
     prompt: int
     """Prompt tokens."""
     tokens: int
-    """Token slots to take now, the hit included."""
+    """Token slots to take now, including the hit."""
     hit: Hit = MISS
     """What `lookup` just answered."""
     whole: int = 0
@@ -64,19 +64,19 @@ class Ask(NamedTuple):
     spare: int = 0
     """Blocks that must still be free afterwards (the watermark)."""
     output: int | None = None
-    """True output length in tokens; set for allocators whose `oracle` is true only."""
+    """True output length in tokens; set only for allocators whose `oracle` is true."""
     samples: int = 1
-    """Sequences that are to hold these tokens at once, each to be continued on its own: `never` and `admit` answer
-    for all of them, but `admit` opens one row, and is asked again for what sharing does not spare."""
+    """Sequences that will hold these tokens at once and continue independently: `never` and `admit` answer for all
+    of them, but `admit` opens one row, and is asked again for the others unless they share."""
 
 
 class Grant(NamedTuple):
-    """The answer yes to one sequence."""
+    """Memory granted to one sequence."""
 
     row: int
     """Its row in `Allocator.table`."""
     slots: int
-    """Token slots it may use before it must ask again; placement rounding not counted."""
+    """Token slots it may use before it must ask again, not counting placement rounding."""
     copied: int = 0
     """Tokens whose K/V must be copied because of this grant."""
 
@@ -95,7 +95,7 @@ class Growth(NamedTuple):
 
     granted: int
     refusal: Refusal | None = None
-    """Why row number `granted` did not, when not all did."""
+    """Why row number `granted` got nothing, if not all were granted."""
     copies: Sequence[Copy] = ()
     """Block copies due before the step."""
     copied: int = 0
@@ -108,11 +108,11 @@ class Leap(NamedTuple):
     steps: int
     """Steps done; 0 if the very first would be refused, or takes time of its own (it maps pages: see `mappings`)."""
     when: Ints
-    """For each time a row came to hold more: the step, 0-based, ascending."""
+    """For each time that a row got more slots: the step, from 0, ascending."""
     who: Ints
     """... the row's index in the `rows` argument."""
     slots: Ints
-    """... and the slots that row holds from then on."""
+    """... and the slots that the row holds from then on."""
     held: Ints
     """int64[steps]: `Usage.held` after each step."""
     cached: Ints
@@ -120,7 +120,7 @@ class Leap(NamedTuple):
     copies: Sequence[Copy] = ()
     """Block copies due before the step; a leap that copies is one step long."""
     copied: int = 0
-    """Tokens whose K/V is copied before the first step; `concatenates` says that each step copies all it had."""
+    """Tokens whose K/V is copied before the first step; with `concatenates`, each step copies all its tokens."""
     rounding: Ints | None = None
     """int64[steps]: `Usage.rounding` after each step; None if it stays as it is."""
     evicted: Ints | None = None
@@ -128,7 +128,7 @@ class Leap(NamedTuple):
 
     @classmethod
     def none(cls) -> Leap:
-        """Return the leap of no step."""
+        """Return a leap of no steps."""
         nothing = np.zeros(0, np.int64)
         return cls(0, nothing, nothing, nothing, nothing, nothing)
 
@@ -148,32 +148,32 @@ class Usage(NamedTuple):
     """How much of the pool is taken, in token slots.  `capacity - held - cached` is free."""
 
     held: int
-    """In blocks that a running sequence holds, a shared block once."""
+    """In blocks that running sequences hold, counting a shared block once."""
     cached: int = 0
-    """In blocks that nobody holds, kept for reuse and evictable."""
+    """In blocks without a holder, kept for reuse and evictable."""
     rounding: int = 0
     """Part of `held` that exists only because placement rounds up."""
     saved: int = 0
-    """Filled slots that sharing avoids: sum over blocks of (references - 1) x filled."""
+    """Filled slots saved by sharing: the sum over blocks of (references - 1) x filled."""
     dropped: int = 0
-    """Tokens of running sequences that hold no slot any more (left of a sliding window)."""
+    """Tokens of running sequences that no longer have a slot (left behind by a sliding window)."""
     swapped: int = 0
-    """On the host."""
+    """In blocks on the host."""
     states: int = 0
-    """In states of running sequences, which do not grow with tokens; a shared one once for each holder."""
+    """In states of running sequences, which do not grow with tokens; a shared state counts once per holder."""
 
 
 class Measure(NamedTuple):
-    """In what the pool of an allocator is counted."""
+    """The unit in which an allocator's pool is counted."""
 
     block_size: int
-    """Token slots a block."""
+    """Token slots per block."""
     slot_bytes: int = 0
     """Bytes of a slot; 0 where it is the K/V of one token over all layers."""
     token_slots: int = 1
     """Slots that one token takes."""
     multiple: int = 1
-    """The pool is a whole number of so many blocks."""
+    """The pool is a whole multiple of this number of blocks."""
     states: bool = False
     """Whether the states of recurrent layers lie in blocks too, so that no memory is set aside for them."""
 
@@ -182,13 +182,13 @@ class Portion(NamedTuple):
     """What a row of a `regular` allocator takes at a time, and what it leaves behind; in slots of the pool."""
 
     tokens: int
-    """Tokens that a portion is the room for."""
+    """Tokens for which a portion has room."""
     held: int
-    """What a row holds more with each."""
+    """Slots that a row holds more with each portion."""
     rounding: int = 0
     """Part of it that is rounding."""
     left_held: int = 0
-    """What it holds less with each that its windows leave behind ..."""
+    """Slots that it holds less with each portion that its windows leave behind ..."""
     left_rounding: int = 0
     left_live: int = 0
     """... and how much of that was live."""
@@ -202,9 +202,9 @@ class Mappings(NamedTuple):
     unmapped: int = 0
     """Pages unmapped so far."""
     mapped_ahead: int = 0
-    """Of the mapped pages, those of tokens that were foreseen, so that the calls run while the step before computes."""
+    """The part of `mapped` for tokens that were foreseen, so that the calls run while the step before computes."""
     unmapped_ahead: int = 0
-    """Of the unmapped pages, those that had to make way for them."""
+    """The part of `unmapped` that had to make way for these."""
 
     def since(self, before: Mappings) -> Mappings:
         """Return the calls made since it was `before`."""

@@ -1,4 +1,4 @@
-"""Calibrations as files: TOML with a comment on everything, so that anyone can read what was measured and fitted."""
+"""Calibrations as files: TOML with a comment on every entry, so that anyone can read what was measured and fitted."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Fitting the cost model to measured steps: robust least squares on the relative error.
 
-What the measurements cannot tell is not fitted.  On one model an overhead a layer cannot
-be told from one a step, so `layer_overhead_s` is 0 and `step_overhead_s` carries both; attention
-through a block table is what is measured, so there is nothing on top of it but what blocks of
-another size than the usual add (`paged_block_overhead`); and a coefficient that changes no
-measured step (swaps where none was measured) keeps its default.  Of what is fitted it is said how
-uncertain it is: some change few steps, or little but together with others.
+What the measurements cannot determine is not fitted.  On a single model an overhead per layer cannot be
+told from one per step, so `layer_overhead_s` is 0 and `step_overhead_s` carries both; all measured attention
+goes through a block table, so nothing is added for that except the effect of blocks of another size than the
+usual (`paged_block_overhead`); and a coefficient that changes no measured step (swaps, where none was measured)
+keeps its default.  Each fitted coefficient comes with its uncertainty: some affect few steps, or affect them
+little except in combination.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What one step is made of, as far as the time it takes depends on it: what the cost model (`sim.cost`) is asked about.
+"""The load of one step: everything that its duration depends on, as the cost model (`sim.cost`) takes it.
 
-Engines count it from their plans (`sim.engine.executor`), a calibration writes it down beside each step
-that it measures.
+Engines count it from their plans (`sim.engine.executor`); a calibration stores it with each step that it
+measures.
 """
 
 from __future__ import annotations

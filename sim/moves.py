@@ -1,4 +1,4 @@
-"""How long memory takes to move in a step: what the cost model (`sim.cost`) adds to what the step computes.
+"""How long moving memory takes in a step: what the cost model (`sim.cost`) adds to the computation.
 
 copies      read and written: 2 x bytes / (B x copy_efficiency)
 swaps       swap_overhead_s, bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K

@@ -1,10 +1,9 @@
 """When requests arrive: each kind is a point process on the time axis.
 
-A process draws gaps of mean one and then stretches them, so that the same seed at another
-rate is the same pattern, faster or slower: a sweep over rates compares like with like.
-Where the rate changes with time, arrivals are a renewal process in *operational time*, the
-expected number of arrivals so far, led back to seconds through the inverse of the
-cumulative rate (Cinlar's method).
+A process draws gaps of mean one and then stretches them, so the same seed at another rate gives the same
+pattern, faster or slower: a sweep over rates compares like with like.  Where the rate changes with time,
+arrivals are a renewal process in *operational time*, the expected number of arrivals so far, which is
+mapped back to seconds through the inverse of the cumulative rate (Cinlar's method).
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The highest rate that an allocator sustains: bisection on a lattice of rates, a search a replication.
+"""The highest rate that an allocator sustains: bisection on a lattice of rates, one search per replication.
 
-A run is sustained if it keeps up with its arrivals (`analysis.planner.observe.load`) and holds
-every objective.  A replication has the same random numbers at every rate and for every
-allocator, so raising the rate only packs the same requests closer, and the capacities of two
-allocators can be compared replication by replication.  Every search starts at the file's own
-rate, doubles or halves until one rate is sustained and its double is not, and then bisects;
-then each allocator is run at the rates around what it sustains, for the curve.
+A run is sustained if it keeps up with its arrivals (`analysis.planner.observe.load`) and meets every
+objective.  A replication has the same random numbers at every rate and for every allocator, so raising
+the rate only packs the same requests more closely, and the capacities of two allocators can be compared
+replication by replication.  Every search starts at the file's own rate, doubles or halves until one rate
+is sustained and its double is not, and then bisects; afterwards each allocator is run at the rates around
+its capacity, for the curve.
 
-All searches take their steps together, so that each round is a batch of independent jobs.
+All searches advance together, so that each round is a batch of independent jobs.
 """
 
 from __future__ import annotations
