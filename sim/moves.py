@@ -3,9 +3,9 @@
 copies      read and written: 2 x bytes / (B x copy_efficiency)
 swaps       swap_overhead_s, bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K
             and V a layer)
-pages       page_map_s and page_unmap_s each, of 2 MiB; of smaller ones small_page_map_s, small_page_doubling_s for
+pages       page_map_s and page_unmap_s for each of 2 MiB; if smaller small_page_map_s, small_page_doubling_s for
             each doubling from 64 KiB on, and small_page_unmap_s.  Those that were foreseen count as far as they
-            take longer than the step before, which they run beside
+            take longer than the step before, beside which they run
 """
 
 from __future__ import annotations

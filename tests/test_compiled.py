@@ -67,7 +67,7 @@ def python(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedPr
 
 
 def run_directory(folder: Path, name: str) -> dict[str, bytes]:
-    """Run the workload in a checkout; returns the files of the run but for what depends on the clock."""
+    """Run the workload in a checkout; returns the files of the run without what depends on the clock."""
     (folder / "workload.yaml").write_text(WORKLOAD, encoding="utf-8")
     done = python(folder, "-m", "sim", "run", "workload.yaml", "--out", name, "--quiet")
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
 """The README is true: its files load, its commands print what it shows, its allocator passes the suite.
 
-`python tests/test_readme.py` writes anew what the commands print.
+`python tests/test_readme.py` rewrites what the commands print.
 """
 
 from __future__ import annotations

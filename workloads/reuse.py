@@ -33,7 +33,7 @@ def ideal_hits(requests: Requests, *, outputs: bool = False) -> Ints:
     hits = np.zeros(len(requests), np.int64)
     if requests.prefixes is None:
         return hits
-    # A tree of pieces: a child hangs on (node, id, length); `longest` is how far an id has been seen at a node.
+    # A tree of pieces: a child is keyed by (node, id, length); `longest` is how far an id has been seen at a node.
     children: dict[tuple[int, int, int], int] = {}
     longest: dict[tuple[int, int], int] = {}
     answers, lengths = requests.prefixes.outputs.tolist(), requests.output_tokens.tolist()

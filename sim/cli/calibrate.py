@@ -37,13 +37,13 @@ def calibrate(
         backend: Attention; FlashInfer where it can be used if not given.
         out: File to write; DEVICE-MODEL.toml if not given.
         seconds: What the measurements may take, without loading, warming up and the least number of repeats.
-        refit: Measure nothing; fit the steps of an earlier calibration file anew, and write it.
+        refit: Measure nothing; fit the steps of an earlier calibration file again, and write it.
         quiet: Show no progress.
         json: Print one JSON document instead of the table.
 
     """
     if (model is None) == (refit is None):
-        raise UserError("calibrate: give either --model, to measure, or --refit, to fit an earlier file anew")
+        raise UserError("calibrate: give either --model, to measure, or --refit, to fit an earlier file again")
     if not 0 <= seconds < math.inf:
         raise UserError(f"--seconds {seconds:g}: give seconds to measure, at least 0")
     if out is not None:

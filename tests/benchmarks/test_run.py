@@ -137,7 +137,7 @@ def test_ten_thousand_requests(benchmark: Any, rate: int, tmp_path: Path) -> Non
 @pytest.mark.skipif(not compiled.active(), reason="nothing is compiled; python -m sim.native does it")
 @pytest.mark.parametrize("rate", RATES)
 def test_compiled_against_plain(benchmark: Any, rate: int, tmp_path: Path) -> None:
-    """CPU seconds of ten thousand requests compiled, and in plain Python, by turns."""
+    """CPU seconds of ten thousand requests compiled and in plain Python, interleaved."""
     for room in ("allocators", "analysis", "sim", "workloads"):
         shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("*.so", "*.pyd", "compiled.txt"))
     count = 10_000 if benchmark.enabled else 300

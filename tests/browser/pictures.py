@@ -1,4 +1,4 @@
-"""Take the README's pictures anew: `python tests/browser/pictures.py` in the root of a checkout.
+"""Take the README's pictures again: `python tests/browser/pictures.py` in the root of a checkout.
 
 Runs the quickstart and photographs its page.  The page is the same for the same version, so
 the pictures change only when what they show does.

@@ -121,7 +121,7 @@ def test_it_is_drawn_and_zoomed_quickly(opened: Opened, large: Path, record_prop
     record_property("block_maps_ms", ready)
     record_property("zoom_ms", min(times))
     print(f"first paint {words:.0f} ms, block maps {ready:.0f} ms, zoom {min(times):.0f} ms")  # noqa: T201  (a measurement)
-    assert 0 < words <= ready  # how quick that is hangs on the machine: the line above tells
+    assert 0 < words <= ready  # how quick that is depends on the machine; the line above prints it
     assert min(times) > 0
 
 

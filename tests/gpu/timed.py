@@ -182,7 +182,7 @@ def main() -> int:
 
 
 def judge_again(folder: Path, chosen: dict[str, Piece], console: Console) -> int:
-    """Simulate what has been measured with the shipped calibrations as they are now, and judge it anew."""
+    """Simulate what has been measured with the present shipped calibrations, and judge it again."""
     passed = True
     for path in folder.glob("timed_*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -210,7 +210,7 @@ def simulated_again(workload: Workload, device: str, timing: dict[str, Any]) -> 
 
 
 def attempt(bench: Bench, piece: Piece, options: argparse.Namespace, console: Console) -> dict[str, Any] | None:
-    """Run one piece and show it; if it fails that is told, and the others still run."""
+    """Run one piece and show it; a failure is reported, and the others still run."""
     clock = time.perf_counter()
     try:
         with TemporaryDirectory() as scratch:
