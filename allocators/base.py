@@ -147,6 +147,11 @@ class Allocator(RegularGrowth):
         return True
 
     @property
+    def swaps(self) -> bool:
+        """True if sequences can be moved to a host."""
+        return type(self).swap_out_group is not Allocator.swap_out_group
+
+    @property
     def token_slots(self) -> int:
         """Slots that one token takes: 1, or several where groups of layers are counted separately."""
         return 1

@@ -45,9 +45,7 @@ class Serving(Books):
     def __init__(self, allocator: Allocator, *, swap: bool = False) -> None:
         """Serve from `allocator`; with `swap`, preempted jobs go to the host if it has one, else recompute."""
         super().__init__(allocator)
-        self.swap = allocator.free_preemption or (
-            swap and type(allocator).swap_out_group is not Allocator.swap_out_group
-        )
+        self.swap = allocator.free_preemption or (swap and allocator.swaps)
         self.waiting: deque[Job] = deque()
         self.prefilling: dict[int, Job] = {}
         """The running jobs that do not decode yet, by ticket."""

@@ -62,9 +62,7 @@ class Room:
     def __init__(self, allocator: Allocator, *, swap: bool) -> None:
         """Start empty; `swap` says whether who is preempted moves to the host, if the allocator has one."""
         self.allocator = allocator
-        self.swap = allocator.free_preemption or (
-            swap and type(allocator).swap_out_group is not Allocator.swap_out_group
-        )
+        self.swap = allocator.free_preemption or (swap and allocator.swaps)
         self.waiting: list[Request] = []
         self.running: list[Request] = []
         """In the order of their admission; those that finished but hold their memory included."""

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from allocators import registry
+from allocators.adaptors import CheckingAdaptor
 from sim.coefficients import Coefficients
 from sim.cost import CostModel
 from sim.devices import resolve_device
@@ -44,6 +46,18 @@ def test_equals_the_reference_engine(kind: str, scheduler: str, data: st.DataObj
         outcome, sink = setup.run(asked, leaps=leaps)
         assert not differences(reference, sink), f"leaps={leaps}"
         assert outcome == expected
+
+
+@pytest.mark.parametrize("kind", [kind for kind in registry.names() if not registry.find(kind).recomputes])
+def test_a_wrapped_allocator_serves_as_it_does_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told to swap: what cannot still recomputes when it is wrapped."""
+    limits = Limits(max_num_batched_tokens=64, max_model_len=40, chunked_prefill=False)
+    setup, asked = Setup("vllm-v0", limits, kind, 48, swap=True), ask(*[(0, 4, 24)] * 6)
+    alone = setup.run(asked)[1]
+    make = Setup.allocator
+    monkeypatch.setattr(Setup, "allocator", lambda setup: CheckingAdaptor(make(setup)))
+    for reference in (False, True):
+        assert not differences(alone, setup.run(asked, reference=reference)[1])
 
 
 @pytest.mark.parametrize("kind", ["paged", "radix", "hybrid", "ideal"])
