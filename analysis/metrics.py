@@ -128,6 +128,8 @@ def itl_s(run: Observed) -> tuple[Floats, npt.NDArray[np.int64]]:
     """All gaps between tokens: `gap_s` of each step `gap_tokens` times, and every `stall_s` once.
 
     Returns the gaps and how often each occurs.  A preemption between two tokens is part of their gap.
+    A request of several samples that was preempted but not swapped generates its outputs anew; the gaps of both times
+    count.
     """
     stalls = np.asarray(run.requests["stall_s"], np.float64)
     often = np.asarray(run.steps["gap_tokens"], np.int64)
