@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allocators.reserving import RunAllocator
+from sim.cost import USUAL_BLOCK
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
     Ints = npt.NDArray[np.int64]
     Ints32 = npt.NDArray[np.int32]
-
-USUAL_PAGE = 16
-"""Token slots of a page, where blocks can be divided like that."""
 
 
 class Paging(NamedTuple):
@@ -72,10 +70,10 @@ class Paging(NamedTuple):
 def paging_of(allocator: Allocator) -> Paging:
     """Choose the pages that an allocator's blocks are read as."""
     size = allocator.block_size
-    if size % USUAL_PAGE == 0:
-        return Paging(size, USUAL_PAGE, USUAL_PAGE)
+    if size % USUAL_BLOCK == 0:
+        return Paging(size, USUAL_BLOCK, USUAL_BLOCK)
     if isinstance(allocator, RunAllocator):  # whose blocks follow one another
-        return Paging(size, USUAL_PAGE, 1)
+        return Paging(size, USUAL_BLOCK, 1)
     return Paging(size, size, size)
 
 

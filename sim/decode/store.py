@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from sim.decode.paging import USUAL_PAGE
+from sim.cost import USUAL_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +75,7 @@ class KVStore(BlockStore):
         shape = (block_size, geometry.kv_heads, geometry.head_dim)
         layers = geometry.layers
         whole = (layers, 2, num_blocks + 1, *shape)
-        beyond = USUAL_PAGE * geometry.kv_heads * geometry.head_dim  # a page of single slots may reach so far
+        beyond = USUAL_BLOCK * geometry.kv_heads * geometry.head_dim  # a page of single slots may reach so far
         memory = torch.zeros(prod(whole) + beyond, dtype=dtype, device=device)
         self.blocks = memory[:-beyond].view(whole)
         """[layers, K and V, num_blocks + 1, block_size, kv_heads, head_dim]"""
