@@ -146,7 +146,7 @@ class Setup:
             page_bytes=allocator.page_bytes or LARGE_PAGE,
             captured=None
             if separate or not self.captured
-            else CapturedSteps(shapes_for(self.cases[0].limits), self.captured),
+            else CapturedSteps(shapes_for(self.cases[0].limits, int(self.coefficients.captured_tokens)), self.captured),
         )
         try:
             takes = cost.step_ns(Load(decode_seqs=1, decode_context=1, samples=1)) / 1e9

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sim.limits import Limits
+    from sim.models.geometry import Geometry
 
 CHUNKS = 8
 """Most chunks of a padded step; hardly any has more."""
 MIXED_DECODES = (0, 16, 32, 64, 96, 128, 192, 256)
 """Decodes of a padded step with chunks; as many as an engine allows are added."""
-MIXED_TOKENS = (*range(32, 256, 32), *range(256, 512, 64), *range(512, 1025, 128))
-"""Tokens of its chunks.  Beyond, the device computes longer than the host needs to launch kernel by kernel."""
+MIXED_TOKENS = (*range(32, 256, 32), *range(256, 512, 64), *range(512, 1024, 128), *range(1024, 2049, 256))
+"""Tokens of its chunks, as far as `captured_tokens` of the model."""
+LAYER_FLOPS = 0.5e12
+"""FLOPs of one layer's matrix products that take a fast GPU as long as a slow host needs to launch the layer kernel by
+kernel: 0.9 ms.  (On machines with an H200 a host took 0.3 to 0.9 ms, and products ran at 0.4 to 0.65 PFLOP/s.)"""
 
 WORTHWHILE = 0.03
 """Share of a step's time that a larger shape must save."""
@@ -98,10 +102,24 @@ class Shapes:
         return Shape(self._beside[at], self._tokens[long], CHUNKS)
 
 
-def shapes_for(limits: Limits) -> Shapes:
-    """Choose shapes for an engine."""
+def captured_tokens(geometry: Geometry) -> int:
+    """Return up to how many tokens of chunks a step is captured: with more, launches hide behind what they launch."""
+    flops = 2 * geometry.weights.dense / geometry.layers
+    found: int = max((size for size in MIXED_TOKENS if size * flops <= LAYER_FLOPS), default=MIXED_TOKENS[0])
+    return found
+
+
+def shapes_for(limits: Limits, captured: int) -> Shapes:
+    """Choose shapes for an engine.
+
+    Args:
+        limits: of the engine.
+        captured: tokens of chunks up to which a step is captured (`captured_tokens` of the runtime, or what the
+            coefficient of that name says of it).
+
+    """
     longest = limits.max_model_len  # a scheduler without a budget of tokens computes whole prompts
-    return Shapes(limits.max_num_seqs, min(max(limits.max_num_batched_tokens, longest), CHUNKS * longest))
+    return Shapes(limits.max_num_seqs, min(max(limits.max_num_batched_tokens, longest), CHUNKS * longest, captured))
 
 
 def _fastest(shape: Shape, periods: Mapping[Shape, int]) -> Shape:

@@ -23,7 +23,7 @@ from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.runner import run_case
 from sim.setup import prepare
-from sim.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, padded_sizes, shapes_for
+from sim.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, captured_tokens, padded_sizes, shapes_for
 from workloads.generate import requests as make_requests
 from workloads.schema import Workload
 
@@ -103,12 +103,25 @@ def test_a_larger_shape_that_is_faster_stands_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "length", "longest"), [(512, 100, 512), (64, 600, 512), (64, 6000, 1024), (4096, 40, 320)]
+    ("budget", "length", "captured", "longest"),
+    [(512, 100, 2048, 512), (64, 600, 2048, 512), (64, 6000, 1024, 1024), (4096, 40, 2048, 320), (64, 6000, 700, 640)],
 )
-def test_chunks_are_padded_as_far_as_a_budget_or_whole_prompts_reach(budget: int, length: int, longest: int) -> None:
-    shapes = shapes_for(Limits(max_num_seqs=8, max_num_batched_tokens=budget, max_model_len=length))
+def test_chunks_are_padded_as_far_as_a_budget_or_whole_prompts_reach_and_steps_are_captured(
+    budget: int, length: int, captured: int, longest: int
+) -> None:
+    shapes = shapes_for(Limits(max_num_seqs=8, max_num_batched_tokens=budget, max_model_len=length), captured)
     assert max(shape.tokens for shape in shapes.all) == longest
     assert max(shape.decodes for shape in shapes.all) == 8
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens"),
+    [("llama-3.2-1b", 2048), ("llama-3.1-8b", 1024), ("opt-13b", 768), ("tiny-llama", MIXED_TOKENS[-1])],
+)
+def test_steps_are_captured_as_long_as_launching_a_layer_takes_longer_than_computing_it(
+    model: str, tokens: int
+) -> None:
+    assert captured_tokens(resolve_model(model)) == tokens
 
 
 def test_a_shape_that_was_not_measured_takes_as_long_as_the_next_larger_one() -> None:

@@ -24,7 +24,7 @@ from sim.fit_costs import fit
 from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
-from sim.shapes import MIXED_TOKENS, Shapes
+from sim.shapes import Shapes, captured_tokens
 from workloads.schema import Workload
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def calibrate(
                 progress(Progress(f"decodes in blocks of {SMALL}", 0, 1))
             points += _small_blocks(decoder, small, attends, extent.longest)
         if where.type == "cuda" and attends == "flashinfer":
-            captured = float(MIXED_TOKENS[-1])
+            captured = float(captured_tokens(geometry))
             host = prefill_host_s(decoder, _rehearsal(usual.workload), attends)
     found = fit(points, geometry, resolve_device(words), captured_tokens=captured, captured=steps)
     return Calibration(

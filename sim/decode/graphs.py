@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 BEFORE = 8
 """Decodes in the steps that run before one that is timed."""
-SLACK = 2
-"""How many such steps run while the host prepares the one that is timed."""
+PREPARED_S = 2.5e-3
+"""For how long further ones run while the host prepares the one that is timed."""
 REPEATS = 3
 READS = (32, 16, 8, 4, 2)
 """Parts of the longest sequence that decodes read on average."""
@@ -129,11 +129,13 @@ class PaddedSteps:
 
     def _clocked(self, lanes: Lanes, before: Lanes) -> float:
         """Return the seconds that a step takes after some other steps."""
+        behind = self._captured[before.shape]
+        slack = round(PREPARED_S * 1e9 / behind.period)
         took = []
         for _ in range(REPEATS):
             self.run(before)
-            for _ in range(SLACK):
-                self._captured[before.shape].graph.replay()
+            for _ in range(slack):
+                behind.graph.replay()
             took.append(_timed(partial(self.run, lanes)))
         return float(np.median(took))
 

@@ -24,7 +24,7 @@ from sim.decode.transcript import Transcript
 from sim.decode.warm import warm_up
 from sim.errors import UserError, suggest
 from sim.serve import contents
-from sim.shapes import shapes_for
+from sim.shapes import captured_tokens, shapes_for
 
 if TYPE_CHECKING:
     from allocators.base import Allocator
@@ -115,7 +115,7 @@ def assemble(
     """
     device, limits = decoder.device, case.limits
     transcript = Transcript(requests, contents(requests), decoder.geometry.vocab, seed, device)
-    shapes = shapes or shapes_for(limits)
+    shapes = shapes or shapes_for(limits, captured_tokens(decoder.geometry))
     kept = _keep(decoder, case, allocator, transcript, shapes, backend=backend, swap=swap, metered=metered)
     steps = None
     if kept.paged is not None and (kept.paged.capturable if padded is None else padded):

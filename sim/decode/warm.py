@@ -14,7 +14,7 @@ import torch
 from sim.decode.batch import Members, Said, packed
 from sim.decode.device import finish, moved
 from sim.decode.executor import chosen
-from sim.shapes import MIXED_TOKENS
+from sim.shapes import captured_tokens
 
 if TYPE_CHECKING:
     from sim.decode.attention import AttentionBackend
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 PROMPT = 8
 """Tokens of the prefill; the null block takes them all, one upon the other."""
-LONGER = tuple(MIXED_TOKENS[-1] * share // 4 for share in (5, 6, 8, 10, 12, 16))
-"""Tokens of prefills that no graph is captured for: others begin with other kernels, and load them when first used."""
+LONGER = (5 / 4, 3 / 2, 2, 5 / 2, 3, 4)
+"""Tokens of prefills beyond those that graphs hold, as a multiple: each begins with other kernels, and loads them when
+first used."""
 
 
 def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, longest: int) -> None:
@@ -39,7 +40,8 @@ def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, longest: in
 
     """
     alone = [([0], [PROMPT]), ([PROMPT], [1]), ([PROMPT + 1], [1])]
-    longer = [count for count in LONGER if count <= 2 * longest and decoder.device.type == "cuda"]
+    most = 2 * longest if decoder.device.type == "cuda" else 0
+    longer = [count for share in LONGER if (count := int(captured_tokens(decoder.geometry) * share)) <= most]
     beside = [([PROMPT, 0, 0], [1, count // 2, count - count // 2]) for count in longer]
     tokens = torch.zeros(max([PROMPT, *longer]) + 2, dtype=torch.int64, device=decoder.device)
     with torch.inference_mode():
