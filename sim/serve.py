@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from sim.setup import Case, Setup
     from workloads.requests import Requests
 
-    Executing = Callable[[Setup, Case, Requests, Allocator], AbstractContextManager[Executor]]
-    """Makes the executor of one run, and takes it apart when the run is over."""
+    Executing = Callable[[Setup, Case, Requests, Allocator, Sink], AbstractContextManager[tuple[Executor, Sink]]]
+    """Makes the executor of one run and the sink that its telemetry takes on the way to the one that is given, and
+    takes both apart when the run is over."""
 
 
 class Progress(NamedTuple):
@@ -47,14 +48,14 @@ def serve(
     """Let one allocator serve requests; what it did goes to `sink`."""
     workload, allocator = setup.workload, case.allocator(shared_prefixes=requests.prefixes is not None)
     make = executing or simulated
-    with make(setup, case, requests, allocator) as executor:
+    with make(setup, case, requests, allocator, sink) as (executor, telemetry):
         engine = Engine(
             requests,
             contents(requests),
             allocator,
             case.make_scheduler(),
             executor,
-            sink,
+            telemetry,
             seed=workload.seed,
             swap=case.preemption == "swap",
             instants=workload.telemetry.snapshots,
@@ -64,10 +65,12 @@ def serve(
         engine.run(progress)
 
 
-def simulated(setup: Setup, case: Case, _: Requests, allocator: Allocator) -> AbstractContextManager[Executor]:
-    """Make an executor that asks the cost model."""
+def simulated(
+    setup: Setup, case: Case, _: Requests, allocator: Allocator, sink: Sink
+) -> AbstractContextManager[tuple[Executor, Sink]]:
+    """Make an executor that asks the cost model; what it says needs no correction."""
     cost = setup.cost(allocator)
-    return nullcontext(Simulated(cost, recomputes=allocator.recomputes, block_bytes=case.pool.block_bytes))
+    return nullcontext((Simulated(cost, recomputes=allocator.recomputes, block_bytes=case.pool.block_bytes), sink))
 
 
 def contents(requests: Requests) -> Callable[[int], Content]:

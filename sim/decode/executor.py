@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 
 from sim.decode.device import moved
@@ -11,7 +12,6 @@ from sim.decode.lanes import Lanes
 from sim.decode.pace import Pace
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from sim.decode.attention import AttentionBackend
@@ -99,6 +99,11 @@ class TorchExecutor:
     def waited(self) -> int:
         """Nanoseconds, in total, that the host has stood still waiting for the device to finish a step."""
         return self._pace.waited
+
+    def errors(self) -> npt.NDArray[np.int64]:
+        """Wait for what is under way; returns int64[steps], nanoseconds that the clock was ahead after each step."""
+        self._pace.settle()
+        return np.array(self._pace.errors, np.int64)
 
     def rest(self) -> None:
         """Wait for what is under way: what the host does next belongs to no step."""

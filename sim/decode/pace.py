@@ -6,7 +6,7 @@ measured first, the two could never overlap.  But a padded step takes about as l
 of its shape, plus the host's time if the device was idle when it was launched, which is also about
 what it was last time.  So the host launches a step ahead, reports the time of the last step of its
 kind, and corrects the error in the time that it reports for the next step.  The clock is never off
-by more than that one error, and sums of times are exact.
+by more than that one error, and sums of times are exact; afterwards each error is known (`sim.decode.hindsight`).
 
 The time measured is that between the ends of two steps on the device's own clock (CUDA events): it
 contains all host work that the device had to wait for (planning, the serving loop, launching), and
@@ -17,6 +17,7 @@ took when it was tried out.  A step that fits no padded shape is waited for.
 from __future__ import annotations
 
 import time
+from array import array
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +59,8 @@ class Pace:
         """Nanoseconds reported beyond `_end`."""
         self.waited = 0
         """Nanoseconds, in total, that the host has stood still waiting for steps to end."""
+        self.errors = array("q")
+        """Nanoseconds, after each step that has ended, that the clock was ahead of the device."""
         self._periods = {Kind(shape, idle=False): period for shape, period in periods.items()}
         """Nanoseconds that the last step of each kind took."""
 
@@ -71,13 +74,13 @@ class Pace:
             return self.finished()
         end = self._mark()
         kind = Kind(shape, idle=self._flying is None)
-        self._settle()
+        self.settle()
         self._flying = (kind, end)
         alike = self._periods.get(kind)
         if alike is None and kind.idle:  # the other way round would report the host's time of an earlier step
             alike = self._periods.get(kind._replace(idle=False))
         if alike is None:
-            self._settle()
+            self.settle()
             return self._tell(0)
         return self._tell(alike)
 
@@ -89,18 +92,20 @@ class Pace:
         if not self._ahead:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
+            self.errors.append(0)
             return max(1, time.perf_counter_ns() - self._begin)
         end = self._mark()
         flew = self._flying is not None
-        self._settle()
+        self.settle()
         self._wait(end)
         duration = self._between(end) - self._told if flew else time.perf_counter_ns() - self._begin - self._told
         self._end, self._told = end, 0
+        self.errors.append(0)
         return max(1, duration)
 
     def rest(self) -> None:
         """Wait for what is under way and start afresh, after the host has done work that is not part of any step."""
-        self._settle()
+        self.settle()
         self._end, self._told = None, 0
         self._periods = {kind: took for kind, took in self._periods.items() if not kind.idle}
 
@@ -114,13 +119,14 @@ class Pace:
         event.record()
         return event
 
-    def _settle(self) -> None:
-        """Measure the step that is on the device."""
+    def settle(self) -> None:
+        """Wait for the step that is on the device, if one is, and measure it."""
         if self._flying is not None:
             kind, end = self._flying
             self._wait(end)
             self._periods[kind] = took = self._between(end)
             self._told -= took
+            self.errors.append(self._told)
             self._end, self._flying = end, None
 
     def _wait(self, end: Any) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sim.decode.model import Decoder
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
+    from sim.engine.telemetry import Sink
     from sim.setup import Case, Setup
     from workloads.requests import Requests
     from workloads.schema import Workload
@@ -45,10 +46,12 @@ def prefill_host_s(decoder: Decoder, workload: Workload, backend: str) -> float:
     clocked: list[Clocked] = []
 
     @contextmanager
-    def executing(_: Setup, case: Case, requests: Requests, allocator: Allocator) -> Iterator[Clocked]:
+    def executing(
+        _: Setup, case: Case, requests: Requests, allocator: Allocator, sink: Sink
+    ) -> Iterator[tuple[Clocked, Sink]]:
         runtime = assemble(decoder, case, allocator, requests, seed=workload.seed, backend=backend, metered=False)
         clocked.append(Clocked(runtime.executor))
-        yield clocked[-1]
+        yield clocked[-1], sink
 
     with TemporaryDirectory() as folder:
         run(workload, Path(folder) / "rehearsal", executing=executing)

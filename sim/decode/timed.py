@@ -17,6 +17,7 @@ from analysis.timing import Timing, timed
 from sim.calibration import find_calibration, fitted_in, load_origin, shipped_for
 from sim.decode.device import as_served
 from sim.decode.executor import OutOfMemoryError, TorchExecutor
+from sim.decode.hindsight import Hindsight
 from sim.decode.peaks import shipped_name
 from sim.decode.quiet import Quiet
 from sim.decode.runtime import assemble
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from allocators.base import Allocator
     from sim.decode.model import Decoder
+    from sim.engine.telemetry import Sink
     from sim.serve import Progress
     from sim.setup import Case, Setup
     from workloads.requests import Requests
@@ -112,7 +114,9 @@ def serve(
     """
 
     @contextmanager
-    def executing(_: Setup, case: Case, requests: Requests, allocator: Allocator) -> Iterator[TorchExecutor]:
+    def executing(
+        _: Setup, case: Case, requests: Requests, allocator: Allocator, sink: Sink
+    ) -> Iterator[tuple[TorchExecutor, Sink]]:
         swap = case.preemption == "swap"
         runtime = assemble(
             decoder, case, allocator, requests, seed=workload.seed, backend=backend, swap=swap, metered=False
@@ -121,7 +125,7 @@ def serve(
             if runtime.padded is not None:
                 runtime.padded.rehearse()
             with suppress(OutOfMemoryError):
-                yield runtime.executor
+                yield runtime.executor, Hindsight(sink, runtime.executor.errors)
 
     unseen = {"telemetry": workload.telemetry.model_copy(update={"blocks": "off"})}  # looking takes the host a while
     run(workload.model_copy(update=unseen), out, base=base, progress=progress, executing=executing, facts=facts)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from allocators.base import Allocator
     from analysis.timing import Timing
     from sim.decode.model import Decoder
+    from sim.engine.telemetry import Sink
     from sim.serve import Progress
     from sim.setup import Case, Setup
     from workloads.requests import Requests
@@ -217,8 +218,10 @@ class Bench:
         run(workload, out / f"simulated{suffix}", base=base)
 
     @contextmanager
-    def _executing(self, setup: Setup, case: Case, requests: Requests, allocator: Allocator) -> Iterator[Recorded]:
-        """Make a real executor; when its run is over, compare tokens and memory."""
+    def _executing(
+        self, setup: Setup, case: Case, requests: Requests, allocator: Allocator, sink: Sink
+    ) -> Iterator[tuple[Recorded, Sink]]:
+        """Make a real executor, which waits for each step; when its run is over, compare tokens and memory."""
         workload, recorder = setup.workload, Recorder(requests, setup.geometry)
         runtime = assemble(
             self._decoder,
@@ -235,7 +238,7 @@ class Bench:
         self._result.findings.append(finding)
         self._served.append((finding, recorded, setup, case, requests))
         try:
-            yield recorded
+            yield recorded, sink
         except OutOfMemoryError as error:
             finding.stopped = str(error)
         finding.numerics = compare(self._reference, recorder, runtime.transcript, setup.geometry.model.dtype)

@@ -176,8 +176,8 @@ def engine_cpu_s(folder: Path, allocator: str, count: int, rate: int) -> tuple[f
     requests = make_requests(setup.workload)
     (case,) = setup.cases
     made = case.allocator()
-    with simulated(setup, case, requests, made) as executor:
-        engine = Engine(requests, contents(requests), made, case.make_scheduler(), executor, Nowhere())
+    with simulated(setup, case, requests, made, Nowhere()) as (executor, sink):
+        engine = Engine(requests, contents(requests), made, case.make_scheduler(), executor, sink)
         begin = time.process_time()
         outcome = engine.run()
     return time.process_time() - begin, outcome.finished

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -27,6 +28,8 @@ from tests.gpu.timed import HELD_OUT, document, pieces, simulated_again, workloa
 from workloads.schema import Device
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from allocators.base import Allocator
     from sim.decode.model import Decoder
     from sim.engine.plan import Plan
@@ -52,6 +55,9 @@ class Planted:
 
     def foresee(self, serving: Serving, steps: int) -> None:
         return None
+
+    def errors(self) -> npt.NDArray[np.int64]:
+        return np.zeros(0, np.int64)
 
 
 @dataclass

@@ -50,14 +50,14 @@ def setup(folder: Path, name: str, allocator: str, **changes: Any) -> Setup:
 def run(make: Callable[..., Any], resolved: Setup, case: Case, requests: Requests, sink: Any, **more: Any) -> Any:
     """Run one case with one of the engines."""
     allocator = case.allocator()
-    with simulated(resolved, case, requests, allocator) as executor:
+    with simulated(resolved, case, requests, allocator, sink) as (executor, telemetry):
         engine = make(
             requests,
             contents(requests),
             allocator,
             case.make_scheduler(),
             executor,
-            sink,
+            telemetry,
             swap=resolved.workload.engine.preemption == "swap",
             instants=20,
             **more,
