@@ -52,9 +52,10 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
 BLIND = ("1b", "8b")
 """Presets `validate_blind_...`, fixed before they were first run and after the last change to how steps are timed."""
-HELD_OUT = ("1b", "tensors", "8b", "prefix", "swap")
-"""Presets `validate_heldout_...`, fixed before they were first run, whose errors have since shown what to mend; and
-`validate_timed_...`, whose errors did so from the beginning."""
+SEEN = ("1b", "tensors", "8b", "prefix", "swap")
+"""Presets `validate_timed_...`, whose errors showed what to mend from the beginning."""
+HELD_OUT = (*SEEN, "burst", "sharegpt")
+"""Presets `validate_heldout_...`, fixed before they were first run, whose errors have done so since."""
 JUDGED = {"blind", "held-out"}
 """Groups of these that a verdict is of."""
 HEADLINE = "sosp23_h100"
@@ -75,7 +76,7 @@ def pieces() -> list[Piece]:
     """Return everything there is to run."""
     held_out = [Piece(f"blind {name}", "blind", f"validate_blind_{name}") for name in BLIND]
     held_out += [Piece(f"held-out {name}", "held-out", f"validate_heldout_{name}") for name in HELD_OUT]
-    held_out += [Piece(name, "seen", f"validate_timed_{name}") for name in HELD_OUT]
+    held_out += [Piece(name, "seen", f"validate_timed_{name}") for name in SEEN]
     labels = [spec.label or spec.kind for spec in load_workload(HEADLINE).allocators]
     return held_out + [
         Piece(f"{label} at {rate}", "sosp23", HEADLINE, (f"requests.arrivals.rate={rate}", f"only={label}"))
