@@ -134,7 +134,7 @@ def make_pool(
     weights, state = geometry.weight_bytes, 0 if measure.states else max_num_seqs * geometry.state_bytes
     activations = round(activation_factor * activation_bytes(geometry, max_num_batched_tokens, max_num_seqs))
     if not geometry.kv_bytes_per_token:
-        raise UserError(f"{geometry.name} has no attention: it keeps no K/V to manage")
+        raise UserError(f"model: {geometry.name} has no attention: it keeps no K/V to manage")
     slot_bytes = measure.slot_bytes or geometry.kv_bytes_per_token
     block_bytes = measure.block_size * slot_bytes * measure.multiple
     given = device.kv_memory_bytes
@@ -148,7 +148,7 @@ def make_pool(
         raise UserError(_too_large(geometry, device, 1.0 if given else utilization, parts, missing))
     if kv_bytes < block_bytes:
         less = f", less a full batch's recurrent state of {gib(state)}," if state else ""
-        raise UserError(f"device: kv_memory_gib: {gib(usable)}{less} is less than one block of {gib(block_bytes)}")
+        raise UserError(f"device.kv_memory_gib: {gib(usable)}{less} is less than one block of {gib(block_bytes)}")
     return Pool(
         num_blocks=kv_bytes // block_bytes * measure.multiple,
         block_size=measure.block_size,
@@ -165,10 +165,12 @@ def make_pool(
 
 
 def _too_large(geometry: Geometry, device: Device, share: float, parts: Mapping[str, int], missing: int) -> str:
-    """Say by how much the model misses its share of the device, and what would help."""
+    """Say which key asks for too much, by how much it misses its share of the device, and what would help."""
     where = device.name if geometry.tensor_parallel == 1 else f"each of {geometry.tensor_parallel} x {device.name}"
     *first, last = (f"{name} {gib(size)}" for name, size in parts.items() if size)
     needs = f"{', '.join(first)} and {last} are {gib(missing)} more than {share:.0%} of its {gib(device.memory_bytes)}"
-    less = "a smaller kv_memory_gib, " if missing < parts.get("kv_memory_gib", 0) else ""
+    key, less = "model", ""
+    if missing < parts.get("kv_memory_gib", 0):
+        key, less = "device.kv_memory_gib", "a smaller kv_memory_gib, "
     help_ = f"{less}a larger device, more tensor_parallel or a smaller dtype would help"
-    return f"{geometry.name} does not fit on {where}: {needs}; {help_}"
+    return f"{key}: {geometry.name} does not fit on {where}: {needs}; {help_}"

@@ -77,8 +77,10 @@ class Case:
                 **self.spec.options,
             )
         except MemoryError as error:
+            row = self.limits.max_model_len // self.pool.block_size
+            asks = "engine" if self.limits.max_num_seqs * row > self.pool.num_blocks else "device"
             raise UserError(
-                f"{self.label}: this machine has no memory for the tables of {self.pool.num_blocks:,} blocks "
+                f"{asks}: {self.label}: this machine has no memory for the tables of {self.pool.num_blocks:,} blocks "
                 f"and {self.limits.max_num_seqs:,} sequences of up to {self.limits.max_model_len:,} tokens"
             ) from error
 

@@ -376,7 +376,7 @@ def test_what_is_assumed_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ("{", "config.json: not JSON"),
+        ("{", "config.json:1:2: not JSON: "),
         ("[]", "config.json: wanted a JSON object"),
         ({**LLAMA, "hidden_size": None}, "config.json: hidden_size or n_embd is missing"),
         ({**LLAMA, "num_hidden_layers": 0}, "config.json: num_hidden_layers: 0 is not a positive whole number"),

@@ -14,7 +14,7 @@ from sim.cli.output import WIDTH, AsJson, emit, lay_out, terminal
 from sim.cli.planning import foreword, hands, interrupted, told
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
-from sim.cli.source import Settings, changes
+from sim.cli.source import Settings, changes, placed
 from sim.errors import UserError
 from sim.planner.advice import BUDGET
 from sim.planner.advice import advise as search
@@ -72,7 +72,7 @@ def advise(
     foreword(base.workload)
     folder = out or folder_for(base.workload.name, "-advice")
     try:
-        with hands(backend, jobs, address) as workers, counted(quiet=quiet) as progress:
+        with placed(file, settings), hands(backend, jobs, address) as workers, counted(quiet=quiet) as progress:
             summary = search(
                 base, place, aims, folder, workers, repeats=repeat, budget=budget, resume=resume, progress=progress
             )

@@ -14,7 +14,7 @@ from sim.cli.output import AsJson
 from sim.cli.planning import answered, foreword, hands, interrupted
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
-from sim.cli.source import Settings, changes
+from sim.cli.source import Settings, changes, placed
 from sim.cli.sweep import Vary
 from sim.errors import UserError
 from sim.planner.backends import Kind
@@ -75,7 +75,8 @@ def capacity(
     if demand is not None and not 0 < demand < math.inf:
         raise UserError(f"--demand {demand:g}: give requests a second, above 0")
     base = Base(file, changes(settings, seed))
-    over = base.axes(vary)
+    with placed(file, settings):
+        over = base.axes(vary)
     foreword(base.workload)
     aims = objectives(slo, base.workload)
     folder = out or folder_for(base.workload.name, "-capacity")

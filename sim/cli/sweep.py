@@ -12,7 +12,7 @@ from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.cli.planning import answered, foreword, hands, interrupted
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
-from sim.cli.source import Settings, changes
+from sim.cli.source import Settings, changes, placed
 from sim.planner.backends import Kind
 from sim.planner.grid import Base
 from sim.planner.sweep import estimate
@@ -65,7 +65,8 @@ def sweep(
 
     """
     base = Base(file, changes(settings, seed, repeat))
-    over = base.axes(vary)
+    with placed(file, settings):
+        over = base.axes(vary)
     foreword(base.workload)
     folder = out or folder_for(base.workload.name, "-sweep")
     try:

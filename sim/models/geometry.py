@@ -250,7 +250,7 @@ def resolve_model(spec: str | Mapping[str, Any], base_dir: Path | str = ".") -> 
     if not isinstance(values.get("name"), str) or not values["name"]:
         raise UserError("model: name is missing (a shipped geometry, or the path of a config.json)")
     name, config = read_config(values["name"], base_dir)
-    model = families.read(config, name)
+    model = families.read(config, f"model: {name}")
     if "dtype" in values:
         dtype = _choice(values["dtype"], "dtype", DTYPES, DTYPE_BYTES)
         model = replace(model, dtype=dtype, compute_dtype=dtype, dense_bits=0.0, routed_bits=0.0)
@@ -262,16 +262,16 @@ def resolve_model(spec: str | Mapping[str, Any], base_dir: Path | str = ".") -> 
     try:
         model.weights(geometry.tensor_parallel)
     except ValueError as error:
-        raise UserError(f"model {name}: {error}") from None
+        raise UserError(f"model: {name}: {error}") from None
     return geometry
 
 
 def with_kv_heads(model: Architecture, kv_heads: int, name: str) -> Architecture:
     """Return the model with another number of K/V heads in every attention layer.  Raises UserError."""
     if model.attention is None:
-        raise UserError(f"model {name}: kv_heads cannot be set, it has no attention with K/V heads")
+        raise UserError(f"model: {name}: kv_heads cannot be set, it has no attention with K/V heads")
     if model.attention.heads % kv_heads:
-        raise UserError(f"model {name}: kv_heads {kv_heads} does not divide its {model.attention.heads} heads")
+        raise UserError(f"model: {name}: kv_heads {kv_heads} does not divide its {model.attention.heads} heads")
     stack = tuple(
         replace(layer, mixer=replace(layer.mixer, kv_heads=kv_heads)) if isinstance(layer.mixer, Attention) else layer
         for layer in model.stack

@@ -43,9 +43,11 @@ def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, A
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"model: {path}: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"model: {path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
     except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
+        raise UserError(f"model: {path}: not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path}: wanted a JSON object, as in a Hugging Face config.json")
+        raise UserError(f"model: {path}: wanted a JSON object, as in a Hugging Face config.json")
     return str(path), values

@@ -107,7 +107,7 @@ class Adviser:
         """
         (before,) = self.run([()])
         if before is None:
-            raise UserError(f"the file cannot run as it is: {self.failure(())}")
+            raise UserError(self.failure(()))
         self.before = before
 
     def tried(self, some: tuple[Change, ...], records: list[Record]) -> Tried:

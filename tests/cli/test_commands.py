@@ -113,7 +113,9 @@ def test_check_counts_what_max_model_len_will_refuse_and_cut_as_a_run_does(workl
     ("setting", "message"),
     [
         ("model=lama", ": model: 'lama' is neither shipped nor the path of a config.json"),
-        ("model.kv_heads=7", ": model"),
+        ("model.kv_heads=7", ": model: tiny-llama: kv_heads 7 does not divide"),
+        ("model=opt-175b", ": model: opt-175b does not fit on "),
+        ("device.kv_memory_gib=100", ": device.kv_memory_gib: tiny-llama does not fit on "),
         ("device=h100", ": device: 'h100' is not known (did you mean h100-80gb?)"),
         ("costs.step=1", ": costs: unknown coefficient 'step'"),
         (

@@ -147,7 +147,8 @@ def test_a_cell_that_fails_is_reported_and_stops_no_other(workload: Path, capsys
 def test_what_is_varied_may_be_what_keeps_the_file_from_running(workload: Path, capsys: Capture) -> None:
     line = ["sweep", str(workload), "--set", "model=llama-3.1-70b", "--set", "device=h100-80gb", "--quiet"]
     assert main(line) == FAULT
-    assert capsys.readouterr().err.startswith("llama-3.1-70b does not fit on h100-80gb: ")
+    said = "--set model=llama-3.1-70b: model: llama-3.1-70b does not fit on h100-80gb: "
+    assert capsys.readouterr().err.startswith(said)
     assert not Path("runs").exists()
     assert main([*line, "--vary", "model.tensor_parallel=1,4", "--repeat", "2", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
