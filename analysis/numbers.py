@@ -7,15 +7,18 @@ from collections.abc import Sequence
 
 
 def short(value: float, digits: int | None = None) -> str:
-    """Write a number for a table: three significant digits unless `digits` after the point; a dash for none."""
+    """Write a number for a table: `digits` after the point, else three significant ones; a dash for none.
+
+    Zeros at the end stay (1.50 below 1.42), but for a number that is whole and so a count.
+    """
     if not math.isfinite(value):
         return "-"
     if digits is not None:
         return f"{value:,.{digits}f}"
-    size = abs(value)
+    size = abs(float(f"{value:.3g}"))  # 99.96 is written with the digits of 100
     if size >= 100 or value == int(value):
         return f"{value:,.0f}"
-    return f"{value:.1f}" if size >= 10 else f"{value:.3g}"
+    return f"{value:#.3g}"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ function drawEffects(id, name, scale, sign) {
 }
 
 async function redraw() {
-  await drawEffects("good", "good", 100, 1);
+  if (byId("good")) await drawEffects("good", "good", 100, 1);
   await drawEffects("latency", "latency", 1e3, -1);
 }
 

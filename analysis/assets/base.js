@@ -19,9 +19,9 @@ const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;"
 function short(value, digits) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "-";
   if (digits !== undefined) return value.toFixed(digits);
-  const size = Math.abs(value);
+  const size = Math.abs(Number(value.toPrecision(3))); // 99.96 is written with the digits of 100
   if (size >= 100 || Number.isInteger(value)) return Math.round(value).toLocaleString("en-US");
-  return size >= 10 ? value.toFixed(1) : String(Number(value.toPrecision(3)));
+  return value.toPrecision(3);
 }
 
 function seconds(value) {

@@ -22,7 +22,7 @@ function drawCurves() {
   }).filter((trace) => trace.x.length);
   const values = traces.flatMap((trace) => trace.y), slo = limit(figure), log = wide(values, 50);
   const shapes = slo === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: slo, y1: slo, line: { color: css("--internal"), width: 1.5, dash: "dash" } }];
-  const annotations = slo === null ? [] : [{ xref: "paper", x: 0, y: log ? Math.log10(slo) : slo, xanchor: "left", yanchor: "bottom", text: `SLO ${short(slo)} ${figure.unit}`, showarrow: false, font: { size: 11, color: css("--internal") } }];
+  const annotations = slo === null ? [] : [{ xref: "paper", x: 0, y: log ? Math.log10(slo) : slo, xanchor: "left", yanchor: "bottom", text: `SLO ${Number(slo.toPrecision(3))} ${figure.unit}`, showarrow: false, font: { size: 11, color: css("--internal") } }];
   byId("no-curves").hidden = traces.length > 0;
   return chart(byId("curves"), traces, x, { title: unit(figure), type: log ? "log" : "linear", ...(log ? { dtick: 1 } : { rangemode: "tozero" }) }, { shapes, annotations });
 }

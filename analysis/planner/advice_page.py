@@ -31,5 +31,5 @@ def content(planned: Planned) -> Content:
             f"{summary['simulations']} simulations of at most {summary['budget']}",
             f"intervals over {basis}",
         ],
-        {"rows": rows, "left_out": summary["left_out"]},
+        {"rows": rows, "left_out": summary["left_out"], "limited": bool(summary["slo"])},
     )

@@ -6,6 +6,7 @@ where that was the pace of the engine, which term of the step times binds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ SOME = 0.05
 BINDING = {"bandwidth": "memory bandwidth", "compute": "compute", "overhead": "the overheads of a step"}
 BEHIND = "fewer requests leave than arrive, or the run is too short to tell"
 WHILE = {"waiting": "While requests wait", "busy": "While the engine is busy"}
-TELLS = {"better": "better", "worse": "worse", "same": "cannot be told apart", "none": "no difference"}
+TELLS = {"better": "better", "worse": "worse", "same": "unclear", "none": "same"}
 STYLES = {"better": "green", "worse": "red", "same": "dim", "none": "dim"}
 
 
@@ -131,28 +132,23 @@ def _by_knob(some: Sequence[Mapping[str, Any]]) -> str:
 
 
 def advice_table(summary: Mapping[str, Any]) -> Table:
-    """Lay out every change with what it buys."""
-    basis = summary["basis"]
+    """Lay out every change with what it buys; changes made together have a line each."""
+    over = "replications" if summary["basis"] == "replications" else "batches of requests"
     made = plain(f"What each change buys {summary['allocator']}")
     made.caption = (
-        f"differences from the file as it is, with 95 % intervals over "
-        f"{'replications' if basis == 'replications' else 'batches of requests'}"
+        f"differences from the file as it is, with 95 % intervals over {over}; unclear: the intervals hold 0; "
+        "same: no request fares differently; in brackets: a quarter more of a resource of the device"
     )
+    columns = {"latency": "ms/token\nmean", "latency_effect": "difference"}
+    if summary["slo"]:
+        columns = {"good": "in SLO\n%", "good_effect": "difference\npoints"} | columns
     made.add_column("change", no_wrap=True)
-    made.add_column("within SLO\n%", justify="right", no_wrap=True)
-    made.add_column("points", justify="right", no_wrap=True)
-    made.add_column("ms/token\nmean", justify="right", no_wrap=True)
-    made.add_column("difference", justify="right", no_wrap=True)
+    for heading in columns.values():
+        made.add_column(heading, justify="right", no_wrap=True)
     made.add_column("", no_wrap=True)
     for one in table_rows(summary):
-        made.add_row(
-            Text(one["change"]),
-            one["good"],
-            one["good_effect"],
-            one["latency"],
-            one["latency_effect"],
-            Text(one["tells"], style=STYLES.get(one["key"], "")),
-        )
+        tells = Text(one["tells"], style=STYLES.get(one["key"], ""))
+        made.add_row(Text(one["change"].replace(" and ", "\n  and ")), *(one[name] for name in columns), tells)
     return stiff(made)
 
 
@@ -216,17 +212,19 @@ def _holds(one: Mapping[str, Any], summary: Mapping[str, Any], aims: str) -> str
 
 
 def _span(figure: Mapping[str, float | None], scale: float) -> str:
-    """Write a difference with its interval: `-1.2 (-1.5 to -0.9)`."""
-    mean, low, high = (figure[name] for name in ("mean", "low", "high"))
-    if mean is None:
+    """Write a difference with its interval: `-1.2 (-1.5 to -0.9)`, all with the digits that the largest deserves."""
+    if figure["mean"] is None:
         return "-"
-    if low is None or high is None:
-        return _signed(scale * mean)
-    return f"{_signed(scale * mean)} ({_signed(scale * low)} to {_signed(scale * high)})"
+    ends = [scale * end for name in ("mean", "low", "high") if (end := figure[name]) is not None]
+    most = max(map(abs, ends))
+    digits = min(3, max(0, 2 - math.floor(math.log10(most)))) if most else 0
+    mean, *interval = (_signed(end, digits) for end in ends)
+    return f"{mean} ({' to '.join(interval)})" if len(interval) > 1 else mean
 
 
-def _signed(value: float) -> str:
-    return "0" if abs(value) < 5e-4 else f"{'+' if value > 0 else '-'}{short(abs(value))}"
+def _signed(value: float, digits: int) -> str:
+    written = f"{value:+,.{digits}f}"
+    return written if float(written.replace(",", "")) else "0"
 
 
 def _scaled(value: float | None, scale: float) -> str:

@@ -129,9 +129,19 @@ def test_a_long_name_is_broken_behind_a_hyphen(toy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(float("nan"), "-"), (1234.5, "1,234"), (12.34, "12.3"), (0.01234, "0.0123"), (3.0, "3")]
+    ("value", "text"),
+    [
+        (float("nan"), "-"),
+        (1234.5, "1,234"),
+        (99.96, "100"),
+        (12.34, "12.3"),
+        (9.996, "10.0"),
+        (1.501, "1.50"),
+        (0.01234, "0.0123"),
+        (3.0, "3"),
+    ],
 )
-def test_numbers_are_short(value: float, text: str) -> None:
+def test_numbers_have_three_digits_unless_they_are_counts(value: float, text: str) -> None:
     assert short(value) == text
 
 

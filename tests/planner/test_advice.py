@@ -227,6 +227,8 @@ def test_the_command_says_what_limits_and_what_helps(
     assert "KV memory limits this workload." in shown
     assert "beyond the budget" in shown
     assert "as it is" in shown
+    assert "in SLO" in shown
+    assert max(map(len, shown.partition("not tried")[0].splitlines())) <= 120
     assert main([*line, "--resume", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["simulations"] <= 20
@@ -243,6 +245,18 @@ def test_the_command_says_what_limits_and_what_helps(
     assert main(["advise", "memory.yaml", "--repeat", "1", "--budget", "6", "--quiet", "--out", "once"]) == 0
     once = " ".join(capsys.readouterr().out.split())
     assert "Nothing was repeated, so this choice could not be checked on other requests" in once
+
+
+def test_without_an_slo_nothing_is_said_to_be_within_it(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY.replace("slo: {ttft_s: 0.02}\n", ""), encoding="utf-8")
+    assert main(["advise", "memory.yaml", "--repeat", "2", "--budget", "8", "--quiet", "--out", "x"]) == 0
+    for said in (capsys.readouterr().out, Path("x/report.html").read_text(encoding="utf-8")):
+        assert "ms/token" in said
+        assert "in SLO" not in said
+        assert "within SLO" not in said
 
 
 def test_a_budget_that_leaves_nothing_to_try_is_no_advice_to_change_nothing(
