@@ -86,9 +86,10 @@ class OnDemandRows(SharingRows):
         else:
             length, count, slots = table.length.data, table.count.data, table.slots.data
             cells, width = table.blocks.reshape(-1).data, table.width
-            for row, block in zip(rows, blocks.tolist(), strict=True):
+            taken = blocks.tolist()
+            for place, row in enumerate(rows):  # compiled, a strict `zip` makes a tuple for each
                 have = count[row]
-                cells[row * width + have] = block
+                cells[row * width + have] = taken[place]
                 length[row] = have * size + 1
                 count[row] = have = have + 1
                 slots[row] = have * size
@@ -245,7 +246,8 @@ class OnDemandRows(SharingRows):
             return None
         now, count = table.length.data, table.count.data
         needs = []
-        for row, length in zip(rows, lengths, strict=True):
+        for place, row in enumerate(rows):
+            length = lengths[place]
             if not now[row] <= length <= longest:
                 return None
             needs.append(-(-length // size) - count[row])

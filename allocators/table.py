@@ -72,13 +72,10 @@ class BlockTable:
         """int64[rows]: tokens of each row, as far as the allocator has been told."""
         self.slots: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
         """int64[rows]: tokens the row may reach before it must grow."""
+        self.width = width
+        """Block ids a row can hold."""
         self._closed = list(range(rows - 1, -1, -1))
         self._open: set[int] = set()
-
-    @property
-    def width(self) -> int:
-        """Block ids a row can hold."""
-        return int(self.blocks.shape[1])
 
     def __len__(self) -> int:
         """Open rows."""

@@ -172,12 +172,13 @@ def _listed(cells: Runs, rows: Ints, counts: Ints) -> Runs:
 def _held(serving: Serving) -> tuple[Ints, Ints, Ints]:
     """Rows of all running sequences, their lengths and owners; the lowest id comes last and so owns what is shared."""
     decoding = serving.decoding
-    apart = [job for job in (*serving.prefilling.values(), *serving.lingering) if job.rows]
-    # Room of samples to come is empty: they fork when the first token is out.
-    lengths = [job.computed if row == job.rows[0] or job.generated > 1 else 0 for job in apart for row in job.rows]
-    ids = [job.index for job in apart for _ in job.rows]
-    rows = np.append(decoding.column(decoding.ROW), np.array([row for job in apart for row in job.rows], np.int64))
-    tokens = np.append(decoding.column(decoding.LENGTH), np.array(lengths, np.int64))
-    owners = np.append(decoding.column(decoding.REQUEST), np.array(ids, np.int64))
+    rows, tokens, owners = (decoding.column(which) for which in (decoding.ROW, decoding.LENGTH, decoding.REQUEST))
+    apart = [(job, row) for job in (*serving.prefilling.values(), *serving.lingering) for row in job.rows]
+    if apart:
+        # Room of samples to come is empty: they fork when the first token is out.
+        lengths = [job.computed if row == job.rows[0] or job.generated > 1 else 0 for job, row in apart]
+        rows = np.append(rows, np.array([row for _, row in apart], np.int64))
+        tokens = np.append(tokens, np.array(lengths, np.int64))
+        owners = np.append(owners, np.array([job.index for job, _ in apart], np.int64))
     order = np.argsort(-owners, kind="stable")
     return rows[order], tokens[order], owners[order]

@@ -46,18 +46,18 @@ class Books:
 
     def waste(self, row: int, job: Job) -> int:
         """Slots a row holds beyond what its sequence will ever use."""
-        slots = int(self.allocator.table.slots[row])
+        slots: int = self.allocator.table.slots.item(row)
         final = job.prompt + job.output - 1
         return slots - final if slots > final else 0
 
     def slots(self, job: Job) -> int:
         """Token slots the rows of a job hold, shared ones once a row."""
-        return sum(int(self.allocator.table.slots[row]) for row in job.rows)
+        return sum(self.allocator.table.slots.item(row) for row in job.rows)
 
     def left_by(self, job: Job) -> tuple[int, int]:
         """Tokens that a finished job leaves in the cache, and slots that it leaves empty."""
         tokens = job.computed * (len(job.rows) if job.output > 1 else 1)  # with its first token it had not yet forked
-        return tokens, sum(int(self.allocator.table.slots[row]) for row in job.rows) - tokens
+        return tokens, self.slots(job) - tokens
 
     def ledger(self) -> Ledger:
         """Where every slot is now."""

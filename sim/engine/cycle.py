@@ -72,7 +72,7 @@ class Cycle(Noting):
 
     def leave(self, sequence: Sequence) -> None:
         """See `Growing.leave`."""
-        sequence.slots = int(self.allocator.table.slots[sequence.row])
+        sequence.slots = self.allocator.table.slots.item(sequence.row)
         super().leave(sequence)
         self._pages[(1 - sequence.start) % self._period].remove(sequence)
         self._rows.pop((1 - sequence.start) % self._period, None)
@@ -110,11 +110,12 @@ class Cycle(Noting):
         members, step = self.decoding.members, self.decoding.clock + 1
         filling = self._filling(step)
         page, place, growth = self._page(first, last, step, filling), last, NOTHING
-        granted = self._give(page[: self._plain(page, filling)], step)
-        if granted < len(page):  # the next one is not plain, or must be told why it gets nothing
+        plain = self._plain(page, filling)
+        granted = self._give(page[:plain], step)
+        if granted < len(page):  # the next one is not plain, or there is no room and it must be told so
             if self._remembers:  # it may meet a sequence that has just filled a block
                 self._note(first, members.index(page[granted], first), 1)
-            growth = self._ask(page[granted:], step)
+            growth = self._ask(page[granted : granted + 1 if granted < plain else None], step)
             granted += growth.granted
             if self._fresh:
                 self._fresh = [each for each in self._fresh if each not in page[:granted]]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def job_of(requests: Requests, index: int, arrival: int, content: Content) -> Job:
     """Make the job of request `index`, which comes at `arrival` nanoseconds."""
-    samples = int(requests.samples[index]) if len(requests.samples) else 1
-    prompt, output = int(requests.prompt_tokens[index]), int(requests.output_tokens[index])
+    samples = requests.samples.item(index) if len(requests.samples) else 1
+    prompt, output = requests.prompt_tokens.item(index), requests.output_tokens.item(index)
     return Job(index, arrival, prompt, output, samples, content)
 
 

@@ -186,7 +186,7 @@ class Serving(Books):
         job.rows = rows
         self.decoding.rename(place, rows)
         for sequence in sequences:
-            sequence.slots = int(self.allocator.table.slots[sequence.row])
+            sequence.slots = self.allocator.table.slots.item(sequence.row)
             self.growing.begin(sequence)
         return copied
 
@@ -196,7 +196,7 @@ class Serving(Books):
         self.prefilling.pop(job.ticket, None)
         for row in job.rows:
             self.internal -= self.waste(row, job)
-            self.growing.begin(self.decoding.insert(job, row, int(slots[row])))
+            self.growing.begin(self.decoding.insert(job, row, slots.item(row)))
         self.context += job.computed * len(job.rows)
 
     def advance(self, steps: int, now: int, staying: Sequence[Stream] = ()) -> list[Job]:

@@ -78,6 +78,8 @@ class Step(NamedTuple):
 
 _pack = Struct(f"={len(Step._fields)}q").pack
 """Makes one record of the fields of a step, sooner than an array takes them one by one."""
+_pack_request = Struct("=14q").pack
+"""Likewise of a request."""
 
 
 class StepLog:
@@ -205,30 +207,29 @@ class RequestLog:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._rows = array("q")
+        self._rows = bytearray()
+        """Records of the columns in `_NAMES`."""
         self._reasons: dict[int, str] = {}
         self._stalls: dict[int, list[int]] = {}
         self.counts = dict.fromkeys(STATUSES, 0)
 
     def add(self, job: Job, status: str) -> None:
         """Write the row of a request that leaves."""
-        self._rows.extend(
-            (
-                job.index,
-                job.arrival,
-                job.prompt,
-                job.wanted,
-                job.samples,
-                job.generated,
-                job.scheduled,
-                job.first_token,
-                job.finished,
-                job.cached,
-                job.recomputed,
-                job.swapped_blocks,
-                job.preemptions,
-                STATUSES.index(status),
-            )
+        self._rows += _pack_request(
+            job.index,
+            job.arrival,
+            job.prompt,
+            job.wanted,
+            job.samples,
+            job.generated,
+            job.scheduled,
+            job.first_token,
+            job.finished,
+            job.cached,
+            job.recomputed,
+            job.swapped_blocks,
+            job.preemptions,
+            STATUSES.index(status),
         )
         if job.reason:
             self._reasons[job.index] = job.reason
@@ -238,7 +239,7 @@ class RequestLog:
 
     def flush(self, sink: Sink, prefix_groups: npt.NDArray[np.int64]) -> None:
         """Write the rows of all requests that have arrived, in order of their ids."""
-        rows = np.array(self._rows, np.int64).reshape(-1, len(self._NAMES))
+        rows = np.frombuffer(self._rows, np.int64).reshape(-1, len(self._NAMES))
         rows = rows[np.argsort(rows[:, 0])]
         ids = rows[:, 0]
         columns: dict[str, object] = {}
