@@ -119,6 +119,17 @@ class Coefficients:
         "assumed 0; on one H100 small prefills of the 8B took 13 ms after one another, 7 ms after a decode of 6.8 ms",
         most=1.0,
     )
+    power_throttle: float = _coefficient(
+        0.0,
+        "share by which a step that prefills takes longer, if it is bound by compute, once the device has drawn more "
+        "power than its limit for `power_reserve_s`",
+        "assumed 0; on an H200 the 8B took 0.12 longer, at 1.65 in place of 1.98 GHz and 700 to 840 W",
+    )
+    power_reserve_s: float = _coefficient(
+        0.0,
+        "how long the device may do so before its clock falls; a pause, or decodes, restore as much as they last",
+        "assumed 0, which matters only beside `power_throttle`; on an H200 0.04",
+    )
     separate_launch_layer_s: float = _coefficient(
         0.0,
         "the same where attention goes sequence by sequence (growing tensors, no cache), under every step",

@@ -22,6 +22,9 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     captured    where a calibration has it, a step of a captured shape takes the time that was measured
                 (`sim.captured`), corrected as above where decodes read blocks of another size; only attention of
                 chunks to what comes before them, moves and waiting are added
+    power       where a step prefills and is bound by compute, all of the above takes power_throttle longer as soon as
+                such steps, those just before included (`Heat`), have lasted power_reserve_s: the device draws more
+                power than its limit, and its clock falls
     launches    a step that prefills more than captured_tokens takes at least step_overhead_s + launch_layer_s x
                 layers, not counting moves, less run_ahead x the step before it if that ran decodes alone; where
                 attention runs sequence by sequence, any step takes at least step_overhead_s +
@@ -34,11 +37,13 @@ absent may be skipped, as adding 0.0 changes no bit.)
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from sim.coefficients import Coefficients
+from sim.heat import Heat
 from sim.load import Load, Maximum
 from sim.moves import LARGE_PAGE, Moves
 
@@ -119,6 +124,8 @@ class CostModel:
         self._captured = c.captured_tokens
         self._steps = captured
         self._host = c.prefill_host_s
+        self._throttle = 0.0 if separate else c.power_throttle
+        self._reserve = c.power_reserve_s
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
         self._launch_sequence = layers * c.sequence_launch_layer_s if separate else 0.0
         self._sequence = c.sequence_overhead_s + 2 * geometry.state_bytes / bandwidth
@@ -134,6 +141,9 @@ class CostModel:
         self._token_reduce = reduced / (device.link_bandwidth * c.link_efficiency)
 
         self._head = count.head * element / bandwidth
+        gained = self._token_compute - self._token_memory
+        self._bound = (self._weights + self._routed) / gained if gained > 0 else math.inf
+        """Tokens from which matrix products are bound by compute."""
         self._sample_memory = (model.hidden * element + count.head / model.embedding_dim * 4) / bandwidth
         self._sample_compute = 2 * count.head / (device.peak(model.dtype) * c.compute_efficiency)
 
@@ -168,6 +178,19 @@ class CostModel:
             unpack=sum(mixer.expansion_flops(tp) for mixer in mixers) / products,
             scores=score * sum(mixer.scores(tp) for mixer in mixers),
         )
+
+    @property
+    def throttles(self) -> bool:
+        """Whether `Load.heat_ns` makes a difference."""
+        return self._throttle != 0
+
+    def heat(self) -> Heat:
+        """Return what keeps `Load.heat_ns` during a run, from rest."""
+        return Heat(round(self._reserve * 1e9))
+
+    def heats(self, load: Load) -> Any:
+        """Whether a step draws so much power that the clock may fall: it prefills, and is bound by compute."""
+        return (load.prefill_tokens > 0) * (load.prefill_tokens + load.decode_seqs >= self._bound)
 
     @property
     def spares(self) -> bool:
@@ -205,6 +228,8 @@ class CostModel:
         seconds = seconds + self._decode(load, np.maximum)
         if not _absent(load.prefill_tokens):
             seconds = seconds + self._prefill(load, np.maximum)
+            if self._throttle:
+                seconds = seconds + self._throttled(load, seconds, np.maximum)
         if self._separate:
             seconds = np.maximum(seconds, self._floor(load))
         elif not _absent(load.prefill_tokens):
@@ -268,6 +293,8 @@ class CostModel:
             seconds += self._decode(load, max)
         if load.prefill_tokens:
             seconds += self._prefill(load, max)
+            if self._throttle:
+                seconds += self._throttled(load, seconds, max)
         if self._separate or self._launches(load):
             seconds = max(seconds, self._floor(load))
         elif self._host and load.prefill_tokens:
@@ -295,6 +322,8 @@ class CostModel:
         earlier = load.prefill_context - tokens
         if earlier:  # chunks also attend to what comes before them; all are taken to be alike
             seconds += self._chunks(self._full, 0, tokens * earlier / chunks, earlier, max)
+        if self._throttle:
+            seconds += self._throttled(load, seconds, max)
         return seconds + self._waiting(load, max) if self._host else seconds
 
     def _experts_read(self, tokens: int) -> float:
@@ -335,6 +364,11 @@ class CostModel:
     def _waiting(self, load: Load, maximum: Maximum) -> Any:
         """Host work for a replayed step with a prefill, as far as the step before does not hide it."""
         return maximum(self._host - load.before_ns / 1e9, 0.0)
+
+    def _throttled(self, load: Load, seconds: Any, maximum: Maximum) -> Any:
+        """Seconds more that a step takes which would take so many if the device's clock did not fall."""
+        left = maximum(self._reserve - load.heat_ns / 1e9, 0.0)
+        return self.heats(load) * self._throttle * maximum(seconds - left, 0.0)
 
     def _decode(self, load: Load, maximum: Maximum) -> Any:
         """Attention of the sequences that decode."""

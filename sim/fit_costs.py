@@ -53,6 +53,8 @@ NOTHING = 1e-9
 """Overheads less than a few of these are none: in seconds, or as a share."""
 NOISE = 0.02
 """Relative error, and spread of a point's repeats, above which the point counts less: timings have outliers."""
+LASTING_NS = 200_000_000
+"""Nanoseconds of prefills behind which another one does not count as one of the first."""
 STEADY = 0.5
 """Largest spread of a point that a first guess is taken from."""
 TOGETHER = (
@@ -68,6 +70,8 @@ TOGETHER = (
     "sequence_overhead_s",
     "launch_layer_s",
     "run_ahead",
+    "power_throttle",
+    "power_reserve_s",
     "pcie_efficiency",
     "swap_overhead_s",
     "transfer_overhead_s",
@@ -154,14 +158,14 @@ def _point(step: CapturedStep) -> Point:
 
 
 def _sustained(point: Point, captured_tokens: float) -> bool:
-    """Whether a step is a long prefill right behind another one.
+    """Whether a step is a long prefill behind many others.
 
-    A GPU then makes less of its peak than among decodes, by a quarter on an H200 (the way to its power limit or its
-    clock; neither was read).  No coefficient says so, and that of launches, a floor under just such steps, would pass
-    for it; so what such a step tells is only that it does not take longer.
+    By then a GPU at its power limit varies its clock from one tenth of a second to the next, by as much again as
+    `power_throttle` says; so what such a step tells is only that it does not take longer.
     """
     long = 0 < captured_tokens < point.load.prefill_tokens
-    return long and not point.load.behind_ns and point.route == "blocks"
+    first = point.load.behind_ns or 0 < point.load.heat_ns < LASTING_NS
+    return long and not first and point.route == "blocks"
 
 
 def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) -> Coefficients:
@@ -179,6 +183,8 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
     halves = {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
     if any(point.block_size != USUAL_BLOCK for point in points):
         halves["paged_block_overhead"] = 0.5
+    if any(point.load.heat_ns for point in points):
+        halves |= {"power_throttle": 0.1, "power_reserve_s": 0.03}
     return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, **halves)
 
 

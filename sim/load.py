@@ -58,3 +58,5 @@ class Load(NamedTuple):
     """`decode_context` as sliding-window layers see it: sum of min(context, window)."""
     decode_repeated: Amount = 0
     """Of `decode_context`, those in blocks that several of these sequences list: once for each of them but one."""
+    heat_ns: Amount = 0
+    """Nanoseconds by which steps that prefill and are bound by compute have lasted longer than others just before."""

@@ -46,6 +46,8 @@ TRUE = Coefficients(
     sequence_overhead_s=1e-5,
     launch_layer_s=3e-4,
     run_ahead=0.8,
+    power_throttle=0.15,
+    power_reserve_s=0.04,
     separate_launch_layer_s=2e-4,
     sequence_launch_layer_s=1e-4,
     copy_efficiency=0.6,
@@ -76,6 +78,10 @@ def loads() -> dict[str, Load]:
         for start in (0, 2048):
             pairs = tokens * start + tokens * (tokens + 1) // 2
             found[f"prefill {tokens} at {start}"] = Load(tokens, pairs, tokens + start, 1, samples=1)
+    for tokens in (700, 1300):
+        for heat in (20_000_000, 40_000_000, 90_000_000):
+            pairs = tokens * (tokens + 1) // 2
+            found[f"prefill {tokens}, heat {heat}"] = Load(tokens, pairs, tokens, 1, samples=1, heat_ns=heat)
     for n in (8, 64):
         for tokens in (16, 64, 128):
             mixed = Load(
@@ -151,14 +157,14 @@ def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
     planted = {name for name, value in vars(TRUE).items() if value != getattr(Coefficients(), name)}
     assert set(found.fitted) == planted - {*HELD}
     # overheads of a step and of a sequence, and the time to read the weights, can only roughly be told apart
-    sharp = ("attention", "compute", "copy", "launch", "repeated", "run", "separate", "sequence_launch")
+    sharp = ("attention", "compute", "copy", "launch", "power", "repeated", "run", "separate", "sequence_launch")
     for name in found.fitted:
         if name.startswith(sharp) and not outliers:
             assert getattr(found.coefficients, name) == pytest.approx(getattr(TRUE, name), rel=0.12), name
     clean = seconds(points(noise=0.0), LLAMA, H100, TRUE)
     errors = np.abs(np.array(found.seconds) / clean - 1)
     assert np.median(errors) < 0.005
-    assert errors.max() < 0.03
+    assert errors.max() < (0.04 if outliers else 0.03)
 
 
 def test_how_uncertain_coefficients_are_said_to_be_is_how_far_off_they_are() -> None:

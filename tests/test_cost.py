@@ -67,6 +67,7 @@ MODELS = [
     model({"name": "jamba-v0.1", "tensor_parallel": 4}, coefficients=Coefficients(sequence_overhead_s=7e-6)),
     model({"name": "gpt-oss-20b", "kv_dtype": "fp8"}, "l4", attention="naive"),
     model("llama-3.1-8b", coefficients=Coefficients(repeated_reads_cached=0.7)),
+    model("llama-3.1-8b", coefficients=Coefficients(power_throttle=0.2, power_reserve_s=0.03)),
     model("gemma-3-12b", attention="naive", coefficients=Coefficients(repeated_reads_cached=1.0)),
 ]
 WAITING = model("llama-3.2-1b", coefficients=REPLAYED.changed({"prefill_host_s": 0.5}, ""))
@@ -81,7 +82,7 @@ def loads(draw: st.DrawFn) -> Load:
     tokens = draw(st.integers(chunks, 8192 * chunks)) if chunks else 0
     start = draw(st.integers(0, 100_000)) * chunks
     pairs = draw(st.integers(tokens, (start + tokens) ** 2)) if chunks else 0
-    rare = st.one_of(st.just(0), st.integers(0, 2**36))
+    rare = st.one_of(st.just(0), st.integers(0, 2**30))
     mapped, unmapped = draw(rare), draw(rare)
     return Load(
         prefill_tokens=tokens,
@@ -103,6 +104,7 @@ def loads(draw: st.DrawFn) -> Load:
         window_prefill_context=(start + tokens) // 2,
         window_decode_context=context // 3,
         decode_repeated=draw(st.integers(0, context)),
+        heat_ns=draw(st.one_of(st.just(0), st.integers(0, 10**8))),
     )
 
 
@@ -428,7 +430,11 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
     for entry in fields(Coefficients):
         eases = entry.name in {"run_ahead", "captured_tokens"}  # a floor under the step
         replayed = 1e4 if entry.name == "prefill_host_s" else 0.0
-        base = Coefficients(launch_layer_s=0.1 if eases else 0.0, captured_tokens=replayed)
+        base = Coefficients(
+            launch_layer_s=0.1 if eases else 0.0,
+            captured_tokens=replayed,
+            power_throttle=0.1 if entry.name == "power_reserve_s" else 0.0,
+        )
         changed = base.changed(
             {entry.name: 1e4 if entry.name == "captured_tokens" else entry.default / 2 + 0.1}, "here"
         )
@@ -436,6 +442,24 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
         way |= {"attention": "naive", "separate": entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s"}}
         before, after = (model(spec, coefficients=c, **way).step_ns(load) for c in (base, changed))
         assert before != after, entry.name
+
+
+def test_long_prefills_in_a_row_take_longer_from_where_the_power_limit_is_reached() -> None:
+    free = model("llama-3.1-8b")
+    held = model("llama-3.1-8b", coefficients=Coefficients(power_throttle=0.2, power_reserve_s=0.03))
+    load = prompt(800)
+    took = free.step_ns(load)
+    assert 15e6 < took < 25e6
+    assert held.step_ns(load) == took
+    assert held.step_ns(load._replace(heat_ns=30_000_000)) == pytest.approx(1.2 * took, abs=2)
+    assert held.step_ns(load._replace(heat_ns=20_000_000)) == pytest.approx(took + 0.2 * (took - 10e6), abs=2)
+    for cool in (decode(64, 1000), prompt(60)):
+        assert held.step_ns(cool._replace(heat_ns=10**9)) == free.step_ns(cool), "bound by memory"
+
+
+def test_a_floor_of_launches_is_not_longer_for_a_lower_clock() -> None:
+    waits = Coefficients(launch_layer_s=0.1, power_throttle=0.2)
+    assert model("llama-3.1-8b", coefficients=waits).step_ns(prompt(800)) == pytest.approx(3.2e9, rel=1e-3)
 
 
 def test_changes_are_shown_as_such() -> None:

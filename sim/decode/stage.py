@@ -25,6 +25,8 @@ from sim.engine.serving import Serving
 from workloads.requests import Requests
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sim.calibration import Route
     from sim.captured import CapturedStep
     from sim.decode.model import Decoder
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from sim.shapes import Shapes
 
 
-GROUPS = 3
+PAUSE_S = 0.06
+"""Longer than a GPU may draw more power than its limit (`sim.heat`)."""
 MOST = 256
 """Tokens by which a sequence may grow."""
 
@@ -49,6 +52,9 @@ class Scene(NamedTuple):
     behind: int = 0
     """Steps of the same decodes alone that come before each repeat, as most prefills do in service: the host is at
     work on it behind the last of them, and a GPU's clock does not fall as it does under one prefill after another."""
+    row: int = 1
+    """How often the step itself is run in a row; the last one counts.  A GPU's clock may fall meanwhile, so that there
+    is a pause before each row."""
     out: int = 0
     """Blocks swapped out before the step."""
     back: int = 0
@@ -61,7 +67,7 @@ class Scene(NamedTuple):
     @property
     def longer(self) -> int:
         """Tokens by which the sequences that decode have grown in the end, at most."""
-        return (Patience().warmup + Patience().most) * (1 + self.behind)
+        return (Patience().warmup + Patience().most) * (self.row + self.behind)
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -119,6 +125,8 @@ class Stage:
         self.backend = runtime.backend
         self._executor, self._transcript, self._padded = runtime.executor, runtime.transcript, runtime.padded
         self._serving = Serving(self.allocator)
+        self._told: list[int] = []
+        """Nanoseconds that each step of a scene was told to take."""
         block_bytes, recomputes = case.pool.block_bytes, self.allocator.recomputes
         self._counter = Simulated(setup.cost(self.allocator), recomputes=recomputes, block_bytes=block_bytes)
 
@@ -157,8 +165,8 @@ class Stage:
         """Set a step up, run it a number of times, and take it away.
 
         Returns:
-            what the executor measured, with the load of the middle repeat.  The median counts: of the repeats, or
-            where steps may be padded, whose times are told a step late (`sim.decode.pace`), of three groups' means.
+            the median of what the executor measured, with the load of the middle repeat.  (What a padded step took is
+            told too late, but known in the end: `sim.decode.pace`.)
 
         Raises:
             OutOfMemoryError: the device has no room for the step's activations.
@@ -166,23 +174,22 @@ class Stage:
 
         """
         jobs = self._seat(scene)
-        durations: list[int] = []
         loads: list[Load] = []
         self._executor.rest()
+        earlier = len(self._executor.errors())
+        self._told.clear()
         began = time.perf_counter()
         try:
-            while len(durations) < patience.warmup + patience.most:
-                load, duration = self._step(scene, jobs[len(jobs) - len(scene.chunks) :])
-                loads.append(load)
-                durations.append(duration)
-                enough = len(durations) >= patience.warmup + patience.least
+            while len(loads) < patience.warmup + patience.most:
+                loads.append(self._step(scene, jobs[len(jobs) - len(scene.chunks) :]))
+                enough = len(loads) >= patience.warmup + patience.least
                 if enough and time.perf_counter() - began > patience.seconds:
                     break
         finally:
             self._clear(jobs)
-        seconds = np.array(durations[patience.warmup :]) / 1e9
-        parts = np.array_split(seconds, GROUPS if self.route == "blocks" else len(seconds))
-        low, middle, high = np.quantile([part.mean() for part in parts], (0.25, 0.5, 0.75)).tolist()
+        took = np.array(self._told) - np.diff(self._executor.errors()[earlier:], prepend=0)
+        seconds = took[scene.behind + scene.row - 1 :: scene.behind + scene.row][patience.warmup :] / 1e9
+        low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75)).tolist()
         load = loads[(patience.warmup + len(loads)) // 2]
         return Point(scene.name, load, middle, (high - low) / 2 / middle, self.route)
 
@@ -219,35 +226,41 @@ class Stage:
         self._transcript.open(job)
         return job
 
-    def _step(self, scene: Scene, prefilling: list[Job]) -> tuple[Load, int]:
-        """Run a scene's step once; sequences that decode are a token longer afterwards."""
-        serving, decoding = self._serving, self._serving.decoding
+    def _step(self, scene: Scene, prefilling: list[Job]) -> Load:
+        """Run a scene's step, with all that comes before it; sequences that decode are longer afterwards."""
         chunks = [Chunk(job, *span) for job, span in zip(prefilling, scene.chunks, strict=True)]
-        plan = Plan(len(decoding), chunks)
+        if scene.row > 1:
+            self._executor.rest()
+            time.sleep(PAUSE_S)
+        behind = 0
         for _ in range(scene.behind):
-            plan.behind = self._decode(Plan(len(decoding)))
-        self._grow(plan)
+            behind = self._run(self._plan(()))
+        heat = 0 if scene.behind or not chunks else sum(self._told)  # what is behind has restored what was used up
+        for _ in range(scene.row - 1):
+            heat += self._run(self._plan(chunks))
+            behind = 0
+        serving, plan = self._serving, self._plan(chunks)
+        plan.behind = behind
         for kind, blocks in ((MoveKind.OUT, scene.out), (MoveKind.IN, scene.back)):
             plan.move(kind, (Copy(block, block) for block in range(1, blocks + 1)))
             plan.swapped_blocks += blocks
         load = self._counter.load(plan, serving)
-        load = load._replace(decode_repeated=serving.repeated(plan.decodes))  # whatever the cost model makes of it
-        return load, self._run(plan)
+        load = load._replace(decode_repeated=serving.repeated(plan.decodes), heat_ns=heat)  # whether they matter or not
+        self._run(plan)
+        return load
 
-    def _decode(self, plan: Plan) -> int:
-        """Let all sequences that decode do so; returns how long it took."""
-        self._grow(plan)
-        return self._run(plan)
-
-    def _grow(self, plan: Plan) -> None:
-        """Make room for the next token of each sequence that decodes."""
+    def _plan(self, chunks: Sequence[Chunk]) -> Plan:
+        """Plan a step in which all sequences that decode do so, with room for the next token of each."""
+        plan = Plan(len(self._serving.decoding), list(chunks))
         if plan.decodes:
             _, growth = self._serving.growing.grow(0, plan.decodes)
             plan.copied_tokens += growth.copied
+        return plan
 
     def _run(self, plan: Plan) -> int:
-        """Run a plan; its decodes are a token longer afterwards."""
+        """Run a plan; its decodes are a token longer afterwards.  Returns how long it was told to take."""
         duration = self._executor.run(plan, self._serving)
+        self._told.append(duration)
         self._serving.tokens += plan.decodes
         self._serving.advance(1, 0)
         return duration

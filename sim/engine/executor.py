@@ -59,13 +59,18 @@ class Simulated:
         self._block_bytes = block_bytes
         self._window = cost.geometry.window
         self._spares = cost.spares
+        self._throttles, self._heat = cost.throttles, cost.heat()
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """Say how long the plan takes, and in the plan how much of the calls for pages was hidden."""
         load = self.load(plan, serving)
         if plan.mappings.mapped or plan.mappings.unmapped:
             plan.hidden, plan.exposed = self._cost.moves.mapping_ns(load)
-        return self._cost.step_ns(load)
+        if not (self._throttles and self._cost.heats(load)):
+            return self._cost.step_ns(load)
+        duration = self._cost.step_ns(load._replace(heat_ns=self._heat.at(plan.start)))
+        self._heat.add(plan.start, duration)
+        return duration
 
     def load(self, plan: Plan, serving: Serving) -> Load:
         """Count what the plan computes and moves."""

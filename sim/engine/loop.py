@@ -228,6 +228,7 @@ class Engine:
         if mapped != before:
             plan.mappings = mapped.since(before)
             self._mapped = mapped
+        plan.start = now
         plan.behind = self._pace if self._decoded_alone else 0
         plan.before = self._pace - self._exposed
         duration = self._pace = self.executor.run(plan, serving)

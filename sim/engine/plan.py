@@ -75,6 +75,7 @@ class Plan:
         "preempted",
         "refusal",
         "restored",
+        "start",
         "swapped_blocks",
     )
 
@@ -100,6 +101,8 @@ class Plan:
         """Blocks moved over PCIe, both ways."""
         self.mappings = NO_MAPPINGS
         """Physical pages mapped and unmapped since the step before began."""
+        self.start = 0
+        """When the step begins, in nanoseconds."""
         self.behind = 0
         """Nanoseconds of the step before if it ran decodes alone, else 0: an engine's host can be at work on this step
         meanwhile."""

@@ -200,6 +200,7 @@ class ReferenceEngine:
         step.mappings = now.since(self.mapped)
         self.mapped = now
         plan = as_plan(step)
+        plan.start = self.now
         plan.behind, plan.before = self.behind, self.before
         duration = self.executor.run(plan, as_serving(room))
         self.behind, self.before = 0 if plan.chunks else duration, duration - plan.exposed

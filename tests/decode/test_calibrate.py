@@ -81,7 +81,8 @@ def test_one_of_two_things_is_done(capsys: pytest.CaptureFixture[str]) -> None:
 def test_points_carry_the_load_of_their_steps() -> None:
     stage = make_stage({"kind": "paged", "block_size": 4})
     point = stage.measure(Scene("mixed", (10, 20), ((5, 3),)), Patience(warmup=1, most=3, seconds=0, least=3))
-    assert point.load == Load(
+    assert point.load.heat_ns > 0, "no decodes before it, but others like it"
+    assert point.load._replace(heat_ns=0) == Load(
         prefill_tokens=3,
         prefill_pairs=3 * 5 + 6,
         prefill_context=8,
@@ -93,6 +94,26 @@ def test_points_carry_the_load_of_their_steps() -> None:
     assert point.measured_s > 0
     stage.allocator.check()
     assert stage.allocator.usage().held == 0
+
+
+def test_steps_in_a_row_are_run_and_the_last_one_counts() -> None:
+    stage = make_stage({"kind": "paged", "block_size": 4})
+    seen: list[bool] = []
+    run = stage._executor.run
+
+    def watched(plan: Plan, serving: Serving) -> int:
+        seen.append(bool(plan.chunks))
+        run(plan, serving)
+        return 1000 * len(seen)
+
+    stage._executor.run = watched  # type: ignore[method-assign]
+    point = stage.measure(Scene("row", (4,), ((0, 3),), 2, 3), Patience(warmup=1, most=2, seconds=0, least=1))
+    assert seen == [False, False, True, True, True] * 2
+    assert point.measured_s == pytest.approx(10e-6)
+    assert (point.load.heat_ns, point.load.behind_ns) == (8000 + 9000, 0)
+    assert point.load.decode_context == 4 + 5 + 5
+    row = stage.measure(Scene("in a row", chunks=((0, 3),)), Patience(warmup=1, most=2, seconds=0, least=1))
+    assert row.load.heat_ns == 11_000, "no decodes before it"
 
 
 def test_sequences_that_are_alike_hold_the_same_blocks() -> None:

@@ -32,6 +32,7 @@ model: llama-3.1-8b
 device: {{name: h100-80gb, kv_memory_gib: {memory}}}
 engine: {{scheduler: {scheduler}, max_num_seqs: 16, max_num_batched_tokens: 8192, max_model_len: {longest}, {engine}}}
 requests: {{trace: {trace}, count: {count}, rate_scale: 4}}
+costs: {{{costs}}}
 allocators: [{{{allocator}}}]
 """
 
@@ -41,7 +42,7 @@ def setup(folder: Path, name: str, allocator: str, **changes: Any) -> Setup:
     trace = SHARED / "data" / "traces" / FILES[name]
     if not trace.is_file():
         pytest.skip(f"no recorded trace at {trace}; set KVSIM_SHARED to the folder that holds data/traces")
-    values = {"memory": 1, "scheduler": "vllm-v1", "longest": 8192, "engine": "", "count": 40} | changes
+    values = {"memory": 1, "scheduler": "vllm-v1", "longest": 8192, "engine": "", "costs": "", "count": 40} | changes
     path = folder / "slice.yaml"
     path.write_text(WORKLOAD.format(trace=trace, allocator=allocator, **values), encoding="utf-8")
     return prepare(load(path))
@@ -70,6 +71,7 @@ CASES = [
     ("conv", "kind: paged", {"scheduler": "vllm-v0", "engine": "preemption: swap"}),
     ("conv", "kind: paged", {"scheduler": "static", "count": 30}),
     ("conv", "kind: contiguous, reserve: pow2, block_size: 16", {"scheduler": "orca", "longest": 4096}),
+    ("code", "kind: paged", {"memory": 2, "costs": "power_throttle: 0.3, power_reserve_s: 0.02"}),
     ("conv", "kind: growing", {"count": 30}),
     ("conv", "kind: ideal", {"count": 8, "memory": 0.5}),
     ("code", "kind: paged, block_size: 32", {"memory": 2, "engine": "long_prefill_token_threshold: 512"}),
