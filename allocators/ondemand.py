@@ -85,7 +85,7 @@ class OnDemandRows(SharingRows):
             self._append_many(rows, blocks)
         else:
             length, count, slots = table.length.data, table.count.data, table.slots.data
-            cells, width = table.blocks.reshape(-1).data, table.width
+            cells, width = table.blocks.ravel().data, table.width
             taken = blocks.tolist()
             for place, row in enumerate(rows):  # compiled, a strict `zip` makes a tuple for each
                 have = count[row]

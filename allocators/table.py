@@ -119,7 +119,7 @@ class BlockTable:
     def close(self, row: int) -> None:
         """Give a row back and clear it.  Raises KeyError if it is not open."""
         self._open.remove(row)
-        self.blocks[row, : self.count[row]] = 0
+        self.row(row).fill(0)
         self.count[row] = self.length[row] = self.slots[row] = 0
         self._closed.append(row)
 

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from allocators.answers import NO_MAPPINGS
 from sim.engine.decoding import enter, in_order
-from sim.engine.growing import CACHED, EVICTED, HELD, INTERNAL, NO_STRETCH, NOTHING, ROUNDING, Noting, Stretch, noted
+from sim.engine.growing import NOTHING, Noting
+from sim.engine.stretch import CACHED, EVICTED, HELD, INTERNAL, NO_STRETCH, ROUNDING, Stretch, noted, packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from allocators.answers import Growth
     from allocators.base import Allocator
     from sim.engine.decoding import Decoding, Sequence
-    from sim.engine.growing import Change, Hides
+    from sim.engine.stretch import Change, Hides
 
 
 class Cycle(Noting):
@@ -213,10 +216,10 @@ class Cycle(Noting):
                 continue
             room -= count
             rows += self._rows.get(end % period) or self._list(end % period)
-            changes += (step, HELD, count * held)
+            changes.append(packed(step, HELD, count * held))
             if end in partly:  # the takers of final blocks are all on this page
                 useless += partly[end]
-                changes += (step, INTERNAL, partly[end] * each)
+                changes.append(packed(step, INTERNAL, partly[end] * each))
         evicted = self.allocator.append(rows)
         if self._remembers and done:
             self._note(0, len(self.decoding), done)
@@ -282,7 +285,7 @@ class Cycle(Noting):
                 allocator.append(rows)
                 taken += len(rows)
                 held = len(rows) * self._portion.held
-                changes += (done, HELD, held, done, ROUNDING, held)
+                changes += (packed(done, HELD, held), packed(done, ROUNDING, held))
             done += 1
         if not done:
             return NO_STRETCH
@@ -299,11 +302,12 @@ class Cycle(Noting):
         """Return what else changes if `evicted` cached blocks had to go for each block taken in `changes`."""
         held, taken = self._portion.held, 0
         more: list[int] = []
-        for step, field, slots in zip(changes[::3], changes[1::3], changes[2::3], strict=True):
+        steps, fields, amounts = (each.tolist() for each in unpacked(np.array(changes, np.int64)))
+        for step, field, slots in zip(steps, fields, amounts, strict=True):
             if field == HELD:
                 upto = taken + slots // held
                 if lost := sum(evicted[taken:upto]):
-                    more += (step, CACHED, -lost * held, step, EVICTED, lost)
+                    more += (packed(step, CACHED, -lost * held), packed(step, EVICTED, lost))
                 taken = upto
         return more
 

@@ -11,53 +11,33 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence as Several
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allocators.answers import Growth
 from sim.engine.decoding import enter
+from sim.engine.stretch import (
+    CACHED,
+    EVICTED,
+    HELD,
+    INTERNAL,
+    NO_CHANGE,
+    NO_STRETCH,
+    ROUNDING,
+    Stretch,
+    noted,
+    packed,
+    unpacked,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from allocators.answers import Copy, Mappings
     from allocators.base import Allocator
     from allocators.table import Ints
     from sim.engine.decoding import Decoding, Sequence
+    from sim.engine.stretch import Change, Hides
 
 NOTHING = Growth(0)
-
-
-HELD, CACHED, ROUNDING, INTERNAL, EVICTED, LIVE = range(6)
-Change: TypeAlias = tuple[int, int, int, int, int, int]
-"""How one or more steps change the pool: more (or fewer) held, cached, rounding and internal token slots; blocks
-evicted; and more live token slots, beyond one for each sequence."""
-
-
-class Stretch(NamedTuple):
-    """Steps for which memory has been found."""
-
-    steps: int
-    changes: Several[int]
-    """The changes of single steps as flat triples: the step (from 0), the field of `Change`, and the amount."""
-    total: Change
-    """The sum of them."""
-    copies: Several[Copy] = ()
-    copied: int = 0
-    calls: Several[int] = ()
-    """Pages mapped, as flat triples: the step (from 0), how many, and the nanoseconds hidden by the step before."""
-
-
-Hides: TypeAlias = "Callable[[int, Mappings], int | None]"
-"""How many nanoseconds of the calls due before a step of a leap are hidden by the step before; None if not all are."""
-NO_CHANGE: Change = (0, 0, 0, 0, 0, 0)
-NO_STRETCH = Stretch(0, (), NO_CHANGE)
-
-
-def noted(step: int, change: Change) -> list[int]:
-    """Return the change of a step in the form of `Stretch.changes`."""
-    return [number for field, more in enumerate(change) if more for number in (step, field, more)]
 
 
 class Growing(ABC):
@@ -208,9 +188,9 @@ class Calendar(Noting):
                 allocator.grow(_rows(sequences), np.array(lengths, np.int64))
                 for step, page in due:
                     held, internal = self._grown(page, clock + step + 1)
-                    changes += (step, HELD, held)
+                    changes.append(packed(step, HELD, held))
                     if internal:
-                        changes += (step, INTERNAL, internal)
+                        changes.append(packed(step, INTERNAL, internal))
         return Stretch(done, changes, _total(changes))
 
     def _grown(self, page: Several[Sequence], step: int) -> tuple[int, int]:
@@ -319,7 +299,8 @@ class Roll(Growing):
             changing[INTERNAL] = useless * self.allocator.token_slots
         columns = np.array(list(changing.values()))
         which, when = columns.nonzero()
-        changes = np.array([when, np.array(list(changing))[which], columns[which, when]]).T.ravel().tolist()
+        fields: Ints = np.array(list(changing))
+        changes = (columns[which, when] << 15 | when << 3 | fields[which]).tolist()  # each as if it were `packed`
         more = dict(zip(changing, columns.sum(axis=1).tolist(), strict=True))
         held, cached, rounding, internal, evicted, live = (more.get(field, 0) for field in range(len(NO_CHANGE)))
         total = held, cached, rounding - filled, internal, evicted, live
@@ -347,7 +328,8 @@ def _more(values: Ints, before: int) -> Ints:
 
 def _total(changes: Several[int]) -> Change:
     total = [0] * len(NO_CHANGE)
-    for field, more in zip(changes[1::3], changes[2::3], strict=True):
+    _, fields, amounts = unpacked(np.array(changes, np.int64))
+    for field, more in zip(fields.tolist(), amounts.tolist(), strict=True):
         total[field] += more
     held, cached, rounding, internal, evicted, live = total
     return held, cached, rounding, internal, evicted, live

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.engine.plan import MoveKind, Plan
+from sim.engine.stretch import LONGEST
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sim.engine.executor import Executor
-    from sim.engine.growing import Stretch
     from sim.engine.serving import Serving
-
-LONGEST = 4096
-"""Most steps in a leap; bounds its arrays."""
+    from sim.engine.stretch import Stretch
 
 
 def leap(

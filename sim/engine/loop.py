@@ -176,7 +176,7 @@ class Engine:
                 self.now += self._idle()
                 yield env.timeout(self.now - env.now)
                 continue
-            if self._certain() and self._pays() and (leapt := self._leap()):
+            if self._certain() and (leapt := self._leap()):
                 steps, duration = leapt
                 self.now += duration
                 self._book_decodes(steps)
@@ -196,11 +196,6 @@ class Engine:
             return False
         searching = self.requests.beam and serving.seats > len(serving.running)
         return not (self._forked or searching) and serving.allocator.mappings() == self._mapped
-
-    def _pays(self) -> bool:
-        """Whether a leap would span more than a step or two, if steps take about as long as the last one."""
-        upto = min(self.arrivals.soonest, self._horizon, self.record.blocks.due)
-        return min(self.serving.decoding.soonest(), (upto - self.now) / self._pace) > WORTHWHILE
 
     def _idle(self) -> int:
         """Write the row of an idle gap, which lasts until the next arrival or the horizon; returns its length."""
@@ -225,7 +220,8 @@ class Engine:
         self._copied, self._forked = 0, False
         allocator = serving.allocator
         mapped, before = allocator.mappings(), self._mapped
-        if mapped != before:
+        called = mapped != before
+        if called:
             plan.mappings = mapped.since(before)
             self._mapped = mapped
         plan.start = now
@@ -239,7 +235,7 @@ class Engine:
         serving.tokens += plan.decodes + prefill
         gap, gap_tokens = serving.decoding.gap(plan.decodes, now + duration)
         row = self.record.row(self.steps, now, prefill, plan.decodes, gap, gap_tokens, len(plan.preempted))
-        if any(plan.mappings):
+        if called:
             row = (*row[:-3], plan.mappings.mapped, plan.hidden, plan.exposed)
         self.record.steps.add(row, duration)
         self.steps += 1
@@ -331,9 +327,14 @@ class Engine:
     # -- many steps ------------------------------------------------------------------------
 
     def _leap(self) -> tuple[int, int] | None:
-        """Do as many pure-decode steps as are certain and write their rows; returns their number and duration."""
+        """Do as many pure-decode steps as are certain and write their rows; returns their number and duration.
+
+        None if there are too few of them to be worth it, given that steps take about as long as the last one.
+        """
         serving, now = self.serving, self.now
         until = min(self.arrivals.soonest, self._horizon, self.record.blocks.due) - now
+        if until <= WORTHWHILE * self._pace or serving.decoding.soonest() <= WORTHWHILE:
+            return None
         leapt = leap(serving, self.executor, until, self._pace - self._exposed)
         if leapt is None:
             return None

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sim.engine.blockmap import BlockLog
-from sim.engine.growing import NO_CHANGE
 from sim.engine.jobs import NEVER
+from sim.engine.stretch import NO_CHANGE
 from sim.engine.telemetry import PLACE, EventLog, RequestLog, StepLog
 
 if TYPE_CHECKING:
-    from sim.engine.growing import Change
     from sim.engine.jobs import Job
     from sim.engine.serving import Serving
+    from sim.engine.stretch import Change
     from sim.engine.telemetry import Sink
     from workloads.requests import Requests
 

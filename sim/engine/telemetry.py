@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from sim.engine.jobs import NEVER, Job
 from sim.engine.serving import Blocked
+from sim.engine.stretch import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +125,7 @@ class StepLog:
             for place in range(0, len(calls), 3):
                 self._calls.extend((begin + calls[place], calls[place + 1], calls[place + 2]))
         self._changes.extend(changes)
-        self._changed.append(len(changes) // 3)
+        self._changed.append(len(changes))
         self._firsts += _pack(*first)
         self._counts.append(len(durations))
         self._durations.frombytes(durations.tobytes())
@@ -163,8 +164,8 @@ class StepLog:
         """Add up changes over each stretch; evictions belong to their step alone."""
         if not self._changes:
             return
-        rows, fields, amounts = np.array(self._changes, np.int64).reshape(-1, 3).T
-        rows = rows + np.repeat(begin, np.array(self._changed))
+        rows, fields, amounts = unpacked(np.array(self._changes, np.int64))
+        rows += np.repeat(begin, np.array(self._changed))
         for field, name in enumerate(("held", "cached", "rounding", "internal", "evicted", "live")):
             some = (fields == field).nonzero()[0]
             if not len(some):
