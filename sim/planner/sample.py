@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sim.planner.job import Job
     from workloads.requests import Requests
 
-SAMPLE = 200
-"""Requests that are tried."""
+SAMPLE = 1000
+"""Requests that are tried: of fewer, most run while the engine is filling and share their steps with few others."""
 
 
 def seconds_per_request(job: Job) -> float:
