@@ -60,6 +60,8 @@ def imported(points: list[EntryPoint], sort: str, parent: type[Found], built_in:
         raise PluginError(f"{where}: cannot be imported: {type(error).__name__}: {_first_line(error)}") from error
     if not (isinstance(cls, type) and issubclass(cls, parent)):
         raise PluginError(f"{where}: is not a subclass of {parent.__module__}.{parent.__qualname__}")
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise PluginError(f"{where}: lacks {', '.join(missing)}")
     if getattr(cls, "kind", None) != point.name:
         raise PluginError(f"{where}: its kind is {getattr(cls, 'kind', 'not set')!r}, not {point.name!r}")
     return cls

@@ -227,7 +227,7 @@ def open_directory(path: str | Path) -> RunDirectory:
     if found != SCHEMA_VERSION:
         raise RunDirectoryError(f"{manifest}: schema {found!r}; this version reads schema {SCHEMA_VERSION}")
     if "runs" not in content:
-        what = f"that of a {question}" if (question := content.get("question")) else "not a run directory"
+        what = f"holds {question} results" if (question := content.get("question")) else "not a run directory"
         raise RunDirectoryError(f"{path}: {what}; give one that `run --out` has written")
     return RunDirectory(path, content)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from rich.text import Text
 from analysis.figures import COST, SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of, shortfalls
 from analysis.metrics import SHARES
 from analysis.numbers import listed, short
+from analysis.page.style import LEDGER_WORDS
 from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row, cells_of, rows
 from analysis.saturation import Verdict
@@ -184,8 +186,10 @@ def latency(allocators: Sequence[Allocator]) -> Table:
 def memory(allocators: Sequence[Allocator]) -> Table:
     """The ledger as percentages of the pool (mean over time), a row an allocator; prefix hits if there are any."""
     hits = any(one.mean("prefix_hit_rate") > 0 for one in allocators)
-    caption = "% of the pool, mean over time; live / held: share of held slots with live K/V"
-    table = plain("Memory", caption + ("; hits: prompt tokens found in the prefix cache" if hits else ""))
+    present = [name for name in SHARES[:-1] if any(one.mean(f"share.{name}") > 0 for one in allocators)]
+    said = ["% of the pool, mean over time", *(f"{name}: {LEDGER_WORDS[name]}" for name in present)]
+    said.append("live / held: share of held slots with live K/V")
+    table = plain("Memory", "; ".join(said + (["hits: prompt tokens found in the prefix cache"] if hits else [])))
     table.add_column("allocator", overflow="fold", min_width=12)
     for name in SHARES:
         table.add_column(LEDGER.get(name, name), justify="right")
@@ -274,22 +278,24 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("paired by", no_wrap=True)
     worse = comparison.regressions(threshold) if threshold is not None else []
-    previous = ""
-    for one in comparison.differences:
-        if one.label != previous:
-            table.add_row(Text(one.label, style="bold"))
-        previous = one.label
-        interval = f"{short(one.change.low)} … {short(one.change.high)}" if one.basis else "-"
-        table.add_row(
-            f"  {one.name}",
-            short(one.first),
-            short(one.second),
-            short(one.change.value),
-            interval,
-            f"{one.percent:+.1f}" if math.isfinite(one.percent) else "-",
-            {"replications": "runs", "draws": "-"}.get(one.basis, one.basis),
-            style="bold red" if one in worse else "",
-        )
+    for label, figures in groupby(comparison.differences, key=lambda one: one.label):
+        table.add_row(Text(label, style="bold"))
+        found = list(figures)
+        if all(one.change.value == 0 and (not one.basis or one.change.low == one.change.high) for one in found):
+            table.add_row("  no figure differs")
+            continue
+        for one in found:
+            interval = f"{short(one.change.low)} … {short(one.change.high)}" if one.basis else "-"
+            table.add_row(
+                f"  {one.name}",
+                short(one.first),
+                short(one.second),
+                short(one.change.value),
+                interval,
+                f"{one.percent:+.1f}" if math.isfinite(one.percent) else "-",
+                {"replications": "runs", "draws": "-"}.get(one.basis, one.basis),
+                style="bold red" if one in worse else "",
+            )
     console.print(table)
     for setting in comparison.settings:
         console.print(Text(f"{setting.key}: {_said(setting.first)} → {_said(setting.second)}"))

@@ -220,7 +220,7 @@ def _claim(out: Path, manifest: dict[str, Any], *, resume: bool) -> bool:
         return False
     before = _said(path)
     if question := before.get("question"):
-        raise UserError(f"{out}: holds a {question}, not a run; give another --out")
+        raise UserError(f"{out}: holds {question} results, not run results; give another --out")
     if not resume:
         _clear(out, before)
         return False

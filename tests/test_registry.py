@@ -79,6 +79,12 @@ def test_names_are_listed_without_importing_anything(install: Installer) -> None
             "from allocators.base import Allocator\nclass A(Allocator): kind = 'broken'",
             "lacks admit, can_grow, check, grow, never, release, usage",
         ),
+        pytest.param(
+            "kvsim_test_half:A",
+            "from allocators.reserving import RunAllocator\nclass A(RunAllocator): kind = 'broken'",
+            "lacks reservation",
+            marks=pytest.mark.skipif(compiled.active(), reason="a compiled class does not say what is abstract in it"),
+        ),
         ("tests.test_registry:Stranger", "", "its kind is 'stranger', not 'broken'"),
         (
             "kvsim_test_options:A",

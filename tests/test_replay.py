@@ -174,7 +174,7 @@ BLOCKS = '{"config": {"num_blocks": 9, "block_size": 2, "caching": true}}\n'
 FAULTS = {
     "no file": (None, "missing.jsonl: cannot be read: No such file"),
     "empty": ("", "bad.jsonl: empty"),
-    "not JSON": ("{", "bad.jsonl:1: not JSON"),
+    "not JSON": ("{", "bad.jsonl:1:2: not JSON"),
     "not an object": ("[1]", "bad.jsonl:1: expected a JSON object"),
     "no configuration": ('{"op": "free"}', "bad.jsonl:1: expected"),
     "a bad number": ('{"config": {"num_blocks": 0}}', "bad.jsonl:1: config.num_blocks must be a whole number"),
@@ -186,7 +186,7 @@ FAULTS = {
         BLOCKS + '{"op": "admit", "id": "r1", "prompt_token_ids": [1], "r": {"colour": 1}}',
         "no 'colour'",
     ),
-    "a broken line later": (BLOCKS + "\n{]", "bad.jsonl:3: not JSON"),
+    "a broken line later": (BLOCKS + "\n{]", "bad.jsonl:3:2: not JSON"),
     "a schedule without requests": (
         '{"config": {"num_blocks": 9, "block_size": 2, "max_num_batched_tokens": 9}}',
         "bad.jsonl:1: not of this kind of recording",

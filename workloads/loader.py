@@ -203,6 +203,8 @@ def worded(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
             message = str(context["error"])
         case _ if kind in _TYPES:
             message = f"must be {_TYPES[kind]}{got}"
+        case "string_too_short":
+            message = "must not be empty"
         case _ if message.startswith("Input should"):
             message = message.replace("Input should", "must") + got
     return message

@@ -15,6 +15,7 @@ import pyarrow as pa
 from allocators.docs import class_doc, module_doc
 from allocators.registry import BUILT_IN, kinds
 from analysis.metrics import formulas
+from analysis.numbers import short
 from analysis.rundir import TABLES, meaning
 from sim.calibration import find_calibration, load_calibration, shipped_calibrations
 from sim.cli.generators import generators, with_keys
@@ -297,7 +298,7 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
-        return f"{value / BILLION:.3g} B" if value >= BILLION // 10 else f"{value:,}"
+        return f"{short(value / BILLION)} B" if value >= BILLION // 10 else f"{value:,}"
     if isinstance(value, float):
         return f"{value:g}"
     return "" if value is None else str(value)

@@ -55,7 +55,7 @@ class Store:
         if before is not None and resume:
             if before["workload"] != json.loads(json.dumps(self.manifest["workload"])):
                 raise UserError(
-                    f"{folder}: holds a {question} of another workload; give another --out, or leave out --resume"
+                    f"{folder}: holds {question} results of another workload; give another --out, or leave out --resume"
                 )
         elif before is not None:
             for cell in self._cells.glob("*.json"):
@@ -82,7 +82,7 @@ class Store:
             raise UserError(f"{path}: not readable as JSON; give another --out") from None
         found = before.get("question", "run") if isinstance(before, dict) else "run"
         if found != question:
-            raise UserError(f"{self.folder}: holds a {found}, not a {question}; give another --out")
+            raise UserError(f"{self.folder}: holds {found} results, not {question} results; give another --out")
         known: dict[str, Any] = before
         return known
 

@@ -100,8 +100,8 @@ class Recording:
     def _decode(self, number: int, text: str) -> Line:
         try:
             line = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{self.path}:{number}: not JSON: {error}") from error
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.path}:{number}:{error.colno}: not JSON: {error.msg}") from error
         if not isinstance(line, dict):
             raise UserError(f"{self.path}:{number}: expected a JSON object, got {text[:40]}")
         return line

@@ -149,7 +149,11 @@ def test_a_directory_compared_with_itself_differs_in_nothing(toy: Path) -> None:
     comparison = compare(toy, toy)
     assert all(one.change.value == 0 for one in comparison.differences)
     assert comparison.regressions(0) == []
-    assert show_comparison(comparison, Console(file=io.StringIO()), threshold=0) == 0
+    out = io.StringIO()
+    assert show_comparison(comparison, Console(file=out), threshold=0) == 0
+    labels = {one.label for one in comparison.differences}
+    assert out.getvalue().count("no figure differs") == len(labels)
+    assert "throughput_rps" not in out.getvalue()
 
 
 def test_a_comparison_says_which_settings_differ(toy: Path, tmp_path: Path) -> None:

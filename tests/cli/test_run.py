@@ -55,7 +55,10 @@ def test_with_a_price_tables_pages_and_comparisons_tell_the_cost(workload: Path,
         assert metrics["cost_per_million_output_tokens"] == pytest.approx(2 * 1.8 / 3600 / metrics["output_tps"] * 1e6)
     assert "Cost of a million output tokens" in Path("priced/report.html").read_text()
     assert "Cost of a million output tokens" not in Path("runs/small/report.html").read_text()
-    assert main(["compare", "priced", "priced"]) == 0
+    dearer = ["--set", "device.price_per_hour=3.6", "--set", "model.tensor_parallel=2", "--out", "dearer", "--quiet"]
+    assert main(["run", str(workload), *dearer]) == 0
+    capsys.readouterr()
+    assert main(["compare", "priced", "dearer"]) == 0
     assert "cost_per_million_output_tokens" in capsys.readouterr().out
 
 
@@ -338,7 +341,7 @@ def test_a_run_takes_no_directory_of_a_sweep(workload: Path, capsys: Capture) ->
     before = {path: path.read_bytes() for path in Path("x").rglob("*") if path.is_file()}
     capsys.readouterr()
     assert main(["run", str(workload), "--out", "x"]) == FAULT
-    assert capsys.readouterr().err == "x: holds a sweep, not a run; give another --out\n"
+    assert capsys.readouterr().err == "x: holds sweep results, not run results; give another --out\n"
     assert {path: path.read_bytes() for path in Path("x").rglob("*") if path.is_file()} == before
     Path("x/manifest.json").write_text("{", encoding="utf-8")
     assert main(["run", str(workload), "--out", "x"]) == FAULT

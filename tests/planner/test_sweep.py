@@ -118,11 +118,11 @@ def test_resume_does_only_the_rest_and_a_grid_may_grow(capsys: Capture) -> None:
 def test_resume_refuses_what_is_not_its_own(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
     assert main(LINE) == FAULT
-    assert capsys.readouterr().err == "x: holds a run, not a sweep; give another --out\n"
+    assert capsys.readouterr().err == "x: holds run results, not sweep results; give another --out\n"
     assert main([*LINE[:-1], "y", "--quiet"]) == 0
     capsys.readouterr()
     assert main([*LINE[:-1], "y", "--resume", "--seed", "5"]) == FAULT
-    assert "y: holds a sweep of another workload; give another --out" in capsys.readouterr().err
+    assert "y: holds sweep results of another workload; give another --out" in capsys.readouterr().err
     Path("z").mkdir()
     Path("z/notes.txt").touch()
     assert main([*LINE[:-1], "z"]) == FAULT
