@@ -53,7 +53,7 @@ NOTHING = 1e-9
 """Overheads less than a few of these are none: in seconds, or as a share."""
 NOISE = 0.02
 """Relative error, and spread of a point's repeats, above which the point counts less: timings have outliers."""
-LASTING_NS = 200_000_000
+LASTING_NS = 150_000_000
 """Nanoseconds of prefills behind which another one does not count as one of the first."""
 STEADY = 0.5
 """Largest spread of a point that a first guess is taken from."""
