@@ -9,8 +9,7 @@ Tables, comparison, the report and the "published beside simulated" lines all as
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,8 +71,7 @@ def _number(values: Mapping[str, Any] | None, key: str) -> float:
     return float("nan") if value is None else float(value)
 
 
-@dataclass(frozen=True)
-class Allocator:
+class Allocator(NamedTuple):
     """All replications of one allocator of a workload."""
 
     label: str

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from analysis.figures import Allocator, group
 from analysis.published import Row, rows
 from analysis.reading import VARIANTS, RunDirectory, RunDirectoryError, open_directory
 
 
-@dataclass(frozen=True)
-class Variants:
+class Variants(NamedTuple):
     """What a run of a workload with variants left behind; a workload without is one variant without a name."""
 
     name: str

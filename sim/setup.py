@@ -7,10 +7,9 @@ request arrives: unknown models, weights that do not fit, two runs of the same n
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from allocators.answers import Ask
 from allocators.base import Allocator
@@ -48,8 +47,7 @@ SLOWEST_S = 3600.0
 """A token takes no engine longer; a device or a factor that says so is a mistake in a unit, and clocks overflow."""
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One allocator under the workload's scheduler, with the pool it gets."""
 
     label: str
@@ -100,8 +98,7 @@ class Case:
         return find_scheduler(self.scheduler)(self.limits)
 
 
-@dataclass(frozen=True)
-class Setup:
+class Setup(NamedTuple):
     """A workload with everything resolved."""
 
     workload: Workload

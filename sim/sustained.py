@@ -9,7 +9,6 @@ interpolated.  Every allocator sees the same requests at every rate, only faster
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -112,7 +111,7 @@ class Search:
         workload = at_rate(self._setup.workload, rate, self._duration_s)
         if rate * (getattr(workload.requests, "duration_s", None) or math.inf) < FEWEST:
             return None
-        setup = replace(self._setup, workload=workload)
+        setup = self._setup._replace(workload=workload)
         requests = setup.requests(repeat)
         label, total = f"{case.label} at {rate:.3g} req/s", len(requests)
 

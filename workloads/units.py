@@ -8,7 +8,7 @@ request waits for another one's answer: only the engine knows how long that take
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -72,8 +72,7 @@ def demand_few(count: int, where: str) -> None:
         raise WorkloadError(f"{where}: makes {count:,} requests or more; at most {MOST:,} are drawn")
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """What laying out needs beside the session's own settings."""
 
     lengths: PairSource

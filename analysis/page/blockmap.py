@@ -8,8 +8,7 @@ Where a pool has more blocks than the raster has rows, only every n-th block is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +23,7 @@ AT_ONCE = 1 << 21
 """Cells drawn in one go, which bounds memory."""
 
 
-@dataclass(frozen=True)
-class BlockMap:
+class BlockMap(NamedTuple):
     """Planes [rows, instants], time running fastest."""
 
     instants: npt.NDArray[np.float64]

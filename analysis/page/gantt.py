@@ -8,7 +8,7 @@ even sample of the rest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +55,7 @@ def select(
     return np.sort(np.argsort(-wish, kind="stable")[:limit])
 
 
-@dataclass
-class Gantt:
+class Gantt(NamedTuple):
     """Requests of one run as packed columns."""
 
     data: dict[str, Packed]

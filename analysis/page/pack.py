@@ -3,7 +3,9 @@
 A typed array becomes its bytes with all first bytes together, then all second bytes and so
 on (what Blosc calls shuffle), deflated.  Counters and times change slowly, so most planes
 are nearly constant and a column of a million numbers is a few kilobytes; any browser can
-undo it with `DecompressionStream` and a loop.
+undo it with `DecompressionStream` and a loop.  In such planes runs of one byte are nearly all
+that there is to compress: to look for nothing else takes two thirds of the time, for a size
+within a twentieth.
 """
 
 from __future__ import annotations
@@ -16,9 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 TYPES = {"float64": "f8", "float32": "f4", "int32": "i4", "uint32": "u4", "uint16": "u2", "uint8": "u1", "int8": "i1"}
-
-LEVEL = 2
-"""Of compression: 9 takes fifteen times as long and saves at most a quarter of what is not plotly.js, 4 a twentieth."""
 
 
 class Packed(TypedDict):
@@ -41,7 +40,8 @@ def pack(array: npt.NDArray[Any]) -> Packed:
         array = array.astype(_smallest(array))
     name = array.dtype.name
     planes = array.view(np.uint8).reshape(-1, array.dtype.itemsize).T
-    data = zlib.compress(planes.tobytes(), LEVEL)
+    deflate = zlib.compressobj(strategy=zlib.Z_RLE)
+    data = deflate.compress(planes.tobytes()) + deflate.flush()
     return {"type": TYPES[name], "length": len(array), "data": base64.b64encode(data).decode()}
 
 

@@ -6,8 +6,7 @@ latter the page keeps the first in each of many equal bins, and the number of bl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,7 @@ LIMIT = 3000
 BINS = 600
 
 
-@dataclass(frozen=True)
-class Ticks:
+class Ticks(NamedTuple):
     """Events worth stepping to, by time."""
 
     data: dict[str, Packed]

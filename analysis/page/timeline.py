@@ -10,8 +10,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +23,7 @@ BLOCKED = ("", "memory", "seats", "budget", "order")
 Window = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Timeline:
+class Timeline(NamedTuple):
     """Kept rows of steps.parquet and binned rates."""
 
     rows: npt.NDArray[np.int64]

@@ -96,7 +96,7 @@ def _terms(
     without = coefficients.changed(dict.fromkeys(OVERHEADS, 0.0), "costs")
 
     def seconds(device: Any, coefficients: Any) -> float:
-        cost = replace(setup, device=device, coefficients=coefficients, captured=()).cost(allocator)
+        cost = setup._replace(device=device, coefficients=coefficients, captured=()).cost(allocator)
         return float(cost.leap_ns(Load(), **changing).sum()) / 1e9
 
     whole = seconds(device, coefficients)

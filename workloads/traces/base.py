@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from workloads.traces.files import TraceFile
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What a workload may say about how a trace is read; each reader heeds what concerns it."""
 
     block_size: int | None = None
@@ -52,8 +50,7 @@ class Format(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class CsvFormat:
+class CsvFormat(NamedTuple):
     """A format that is two or three columns of a CSV."""
 
     name: str

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,7 @@ class BadRow(ValueError):  # noqa: N818 - a row is bad, the program is not in er
     """A row cannot be parsed; `str` says why in one line."""
 
 
-@dataclass(frozen=True)
-class Ragged:
+class Ragged(NamedTuple):
     """A list of whole numbers for each row: row i has `values[offsets[i]:offsets[i + 1]]`."""
 
     values: Ints
