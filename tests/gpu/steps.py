@@ -3,7 +3,7 @@
     python -m tests.gpu.steps PRESET CALIBRATION FOLDER...      folders as `tests.gpu.timed --keep` leaves them
 
 Prints a JSON document: for each run of each folder, the measured over the predicted time of steps that only decode
-(median, 90th and 99th percentile), and the stretches of time in which steps that should take less took more than
+(median, and the percentiles 1, 10, 90 and 99), and the stretches of time in which steps that should take less took more than
 `SLOW_S`, those less than `APART_S` apart taken together.
 """
 
@@ -50,7 +50,7 @@ def judged(folder: Path, cost: CostModel) -> dict[str, Any]:
     return {
         "steps": len(alone),
         "measured_over_predicted": {
-            f"p{percent}": round(float(np.percentile(ratios, percent)), 4) for percent in (50, 90, 99)
+            f"p{percent}": round(float(np.percentile(ratios, percent)), 4) for percent in (1, 10, 50, 90, 99)
         },
         "slow_steps": len(slow),
         "slow_stretches_s": [[round(start, 3), round(length, 3)] for start, length in stretches],
