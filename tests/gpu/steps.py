@@ -3,8 +3,8 @@
     python -m tests.gpu.steps PRESET CALIBRATION FOLDER...      folders as `tests.gpu.timed --keep` leaves them
 
 Prints a JSON document: for each run of each folder, the measured over the predicted time of steps that only decode
-(median, and the percentiles 1, 10, 90 and 99), and the stretches of time in which steps that should take less took more than
-`SLOW_S`, those less than `APART_S` apart taken together.
+(median, and the percentiles 1, 10, 90 and 99), and the stretches of time in which steps that should take less took more
+than `SLOW_S`, those less than `APART_S` apart taken together.
 """
 
 from __future__ import annotations
