@@ -38,10 +38,11 @@ absent may be skipped, as adding 0.0 changes no bit.)
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sim.attention import Attention
 from sim.coefficients import Coefficients
 from sim.heat import Heat
 from sim.load import Load, Maximum
@@ -61,21 +62,6 @@ if TYPE_CHECKING:
 
 USUAL_BLOCK = 16
 """Token slots per block in vLLM by default."""
-
-
-class Attend(NamedTuple):
-    """Seconds of attention over a set of layers, per K/V token read or per query-key pair."""
-
-    decode_memory: float
-    decode_spared: float
-    """Seconds saved when a token is read again, because the L2 cache serves part of it."""
-    decode_compute: float
-    prefill_memory: float
-    prefill_compute: float
-    unpack: float
-    """Per token of earlier context that latent attention unpacks."""
-    scores: float
-    """Per score that naive attention moves through device memory."""
 
 
 class CostModel:
@@ -150,34 +136,13 @@ class CostModel:
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
         """How many times as long decodes take to read K/V as captured ones did, in blocks of the usual size."""
-        self._full = self._attend(slower, sliding=False)
-        self._sliding = self._attend(slower, sliding=True)
+        self._attention = Attention(geometry, device, c, naive=attention == "naive", slower=slower)
         self._cached = c.repeated_reads_cached
-        self._windowed = any(group.kind == "sliding" for group in geometry.kv_groups)
 
         self.moves = Moves(geometry, device, c, page_bytes)
         """The cost of moving memory, which is added."""
         self._decodes_alone: dict[int, float] = {}
         """Results of `_alone`, by the number of sequences."""
-
-    def _attend(self, slower: float, *, sliding: bool) -> Attend:
-        c, tp, model = self.coefficients, self.geometry.tensor_parallel, self.geometry.model
-        bandwidth = self.device.bandwidth * c.attention_memory_efficiency
-        flops = self.device.peak(model.dtype) * c.attention_compute_efficiency
-        products = self.device.peak(model.compute_dtype) * c.compute_efficiency
-        mixers = [layer.mixer for layer in model.stack if (layer.mixer.kind == "sliding") == sliding]
-        groups = [group for group in self.geometry.kv_groups if (group.kind == "sliding") == sliding]
-        read = sum(group.layers * group.token_bytes for group in groups) / bandwidth
-        score = c.naive_passes * self.geometry.element_bytes / bandwidth if self.attention == "naive" else 0.0
-        return Attend(
-            decode_memory=slower * (read + score * sum(mixer.scores(tp) for mixer in mixers)),
-            decode_spared=slower * read * c.repeated_reads_cached,
-            decode_compute=slower * sum(mixer.pair_flops(tp, decode=True) for mixer in mixers) / flops,
-            prefill_memory=read,
-            prefill_compute=sum(mixer.pair_flops(tp, decode=False) for mixer in mixers) / flops,
-            unpack=sum(mixer.expansion_flops(tp) for mixer in mixers) / products,
-            scores=score * sum(mixer.scores(tp) for mixer in mixers),
-        )
 
     @property
     def throttles(self) -> bool:
@@ -195,7 +160,7 @@ class CostModel:
     @property
     def spares(self) -> bool:
         """Whether `Load.decode_repeated` makes a difference."""
-        return self._full.decode_spared != 0
+        return self._attention.spares
 
     def step_ns(self, load: Load) -> int:
         """Nanoseconds of one step."""
@@ -225,9 +190,9 @@ class CostModel:
             seconds = self._products(load, np.maximum, self._experts_read_each)
         else:
             seconds = self._products(load, max, self._experts_read)
-        seconds = seconds + self._decode(load, np.maximum)
+        seconds = seconds + self._attention.decode(load, np.maximum)
         if not _absent(load.prefill_tokens):
-            seconds = seconds + self._prefill(load, np.maximum)
+            seconds = seconds + self._attention.prefill(load, np.maximum)
             if self._throttle:
                 seconds = seconds + self._throttled(load, seconds, np.maximum)
         if self._separate:
@@ -248,17 +213,17 @@ class CostModel:
         (`contexts` are whole numbers, as floats.)  In each step `repeated` of the tokens are read again.  Equal to
         `leap_ns`: of two products with the same number, the one with the larger factor is larger, rounded or not.
         """
-        if self._windowed or self._separate:
+        if self._attention.windowed or self._separate:
             load = Load(decode_seqs=seqs, samples=seqs, decode_repeated=repeated)
             return self.leap_ns(load, decode_context=contexts)
         curve = None if self._steps is None else self._steps.decoding(seqs)
         if curve is not None:
             seconds = curve.at_each(contexts - repeated * self._cached if repeated else contexts, self._slower)
         elif repeated:
-            seconds = self._decode(Load(decode_context=contexts, decode_repeated=repeated), np.maximum)
+            seconds = self._attention.decode(Load(decode_context=contexts, decode_repeated=repeated), np.maximum)
             seconds += self._alone(seqs)
         else:
-            seconds = contexts * max(self._full.decode_memory, self._full.decode_compute)
+            seconds = contexts * self._attention.token_s
             seconds += self._alone(seqs)
         seconds *= 1e9
         steps: Ints = np.rint(seconds, out=seconds).astype(np.int64)
@@ -266,7 +231,7 @@ class CostModel:
 
     def attention_s(self, load: Load) -> float:
         """Seconds of a step that attention takes, over all layers: K/V read, pairs computed, scores moved."""
-        seconds: float = self._decode(load, max) + self._prefill(load, max)
+        seconds: float = self._attention.decode(load, max) + self._attention.prefill(load, max)
         return seconds
 
     def explain(self) -> list[tuple[str, str]]:
@@ -290,9 +255,9 @@ class CostModel:
         else:
             seconds = self._alone(load.decode_seqs)
         if load.decode_seqs:
-            seconds += self._decode(load, max)
+            seconds += self._attention.decode(load, max)
         if load.prefill_tokens:
-            seconds += self._prefill(load, max)
+            seconds += self._attention.prefill(load, max)
             if self._throttle:
                 seconds += self._throttled(load, seconds, max)
         if self._separate or self._launches(load):
@@ -321,7 +286,7 @@ class CostModel:
             return None
         earlier = load.prefill_context - tokens
         if earlier:  # chunks also attend to what comes before them; all are taken to be alike
-            seconds += self._chunks(self._full, 0, tokens * earlier / chunks, earlier, max)
+            seconds += self._attention.earlier(tokens * earlier / chunks, earlier)
         if self._throttle:
             seconds += self._throttled(load, seconds, max)
         return seconds + self._waiting(load, max) if self._host else seconds
@@ -369,32 +334,6 @@ class CostModel:
         """Seconds more that a step takes which would take so many if the device's clock did not fall."""
         left = maximum(self._reserve - load.heat_ns / 1e9, 0.0)
         return self.heats(load) * self._throttle * maximum(seconds - left, 0.0)
-
-    def _decode(self, load: Load, maximum: Maximum) -> Any:
-        """Attention of the sequences that decode."""
-        full, context = self._full, load.decode_context
-        memory = context * full.decode_memory - load.decode_repeated * full.decode_spared
-        seconds = maximum(memory, context * full.decode_compute)
-        if self._windowed:
-            sliding, context = self._sliding, load.window_decode_context
-            seconds = seconds + maximum(context * sliding.decode_memory, context * sliding.decode_compute)
-        return seconds
-
-    def _prefill(self, load: Load, maximum: Maximum) -> Any:
-        """Attention of the chunks that prefill."""
-        tokens = load.prefill_tokens
-        seconds = self._chunks(self._full, tokens, load.prefill_pairs, load.prefill_context, maximum)
-        if self._windowed:
-            pairs, context = load.window_pairs, load.window_prefill_context
-            seconds = seconds + self._chunks(self._sliding, tokens, pairs, context, maximum)
-        return seconds
-
-    def _chunks(self, of: Attend, tokens: Any, pairs: Any, context: Any, maximum: Maximum) -> Any:
-        unpack = (context - tokens) * of.unpack
-        if self.attention == "naive":  # for whole prompts, 2 x pairs - tokens is the square of their lengths
-            square = 2.0 * pairs - tokens
-            return square * of.prefill_compute + square * of.scores + context * of.prefill_memory + unpack
-        return maximum(pairs * of.prefill_compute, context * of.prefill_memory) + unpack
 
 
 def _absent(amount: Any) -> bool:

@@ -33,7 +33,12 @@ NEEDS = ("mypy>=1.18", "setuptools>=77", "numpy>=2.1", "simpy>=4.1")
 LIBRARY = "kvsim"
 """The whole group is in one extension module, `kvsim__mypyc`; those beside the sources only lead there."""
 RECORD = "allocators/compiled.txt"
-GROUP = ("allocators", "sim/engine", "sim/schedulers", "sim/cost.py", "sim/limits.py", "sim/load.py", "sim/moves.py")
+GROUP = (
+    "allocators",
+    "sim/engine",
+    "sim/schedulers",
+    *(f"sim/{name}.py" for name in ("attention", "cost", "heat", "limits", "load", "moves")),
+)
 """What every step touches: whole packages, and files."""
 PLAIN = {
     "allocators/adaptors.py": "traits of what is wrapped take the place of properties",

@@ -1,0 +1,110 @@
+"""How long attention takes: K/V read at a share of memory bandwidth, query-key pairs at a share of peak FLOP/s.
+
+Layers with a sliding window and those without see contexts of different lengths, so that they are counted
+separately and added.  (`sim.cost` says what else a step takes, and how one formula serves numbers and arrays.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from sim.coefficients import Coefficients
+    from sim.devices import Device
+    from sim.load import Load, Maximum
+    from sim.models.geometry import Geometry
+
+
+class Attend(NamedTuple):
+    """Seconds of attention over a set of layers, per K/V token read or per query-key pair."""
+
+    decode_memory: float
+    decode_spared: float
+    """Seconds saved when a token is read again, because the L2 cache serves part of it."""
+    decode_compute: float
+    prefill_memory: float
+    prefill_compute: float
+    unpack: float
+    """Per token of earlier context that latent attention unpacks."""
+    scores: float
+    """Per score that naive attention moves through device memory."""
+
+
+class Attention:
+    """Attention over all layers of one geometry on one device."""
+
+    def __init__(
+        self, geometry: Geometry, device: Device, coefficients: Coefficients, *, naive: bool, slower: float
+    ) -> None:
+        """Turn sizes, rates and coefficients into seconds for each unit of load.
+
+        Args:
+            geometry: the model, as split over GPUs.
+            device: one of those GPUs.
+            coefficients: of the cost model.
+            naive: whether the scores are materialised in device memory.
+            slower: times as long that decodes take which read through a block table.
+
+        """
+        self._naive = naive
+        self._full = _attend(geometry, device, coefficients, naive=naive, slower=slower, sliding=False)
+        self._sliding = _attend(geometry, device, coefficients, naive=naive, slower=slower, sliding=True)
+        self.windowed = any(group.kind == "sliding" for group in geometry.kv_groups)
+        """Whether there are layers with a sliding window."""
+        self.spares = self._full.decode_spared != 0
+        """Whether `Load.decode_repeated` makes a difference."""
+        self.token_s = max(self._full.decode_memory, self._full.decode_compute)
+        """Seconds for each K/V token that a decode attends to, in layers without a window."""
+
+    def decode(self, load: Load, maximum: Maximum) -> Any:
+        """Seconds for the sequences that decode."""
+        full, context = self._full, load.decode_context
+        memory = context * full.decode_memory - load.decode_repeated * full.decode_spared
+        seconds = maximum(memory, context * full.decode_compute)
+        if self.windowed:
+            sliding, context = self._sliding, load.window_decode_context
+            seconds = seconds + maximum(context * sliding.decode_memory, context * sliding.decode_compute)
+        return seconds
+
+    def prefill(self, load: Load, maximum: Maximum) -> Any:
+        """Seconds for the chunks that prefill."""
+        tokens = load.prefill_tokens
+        seconds = self._chunks(self._full, tokens, load.prefill_pairs, load.prefill_context, maximum)
+        if self.windowed:
+            pairs, context = load.window_pairs, load.window_prefill_context
+            seconds = seconds + self._chunks(self._sliding, tokens, pairs, context, maximum)
+        return seconds
+
+    def earlier(self, pairs: float, context: int) -> Any:
+        """Seconds for what chunks attend to before their own tokens, in layers without a window."""
+        return self._chunks(self._full, 0, pairs, context, max)
+
+    def _chunks(self, of: Attend, tokens: Any, pairs: Any, context: Any, maximum: Maximum) -> Any:
+        unpack = (context - tokens) * of.unpack
+        if self._naive:  # for whole prompts, 2 x pairs - tokens is the square of their lengths
+            square = 2.0 * pairs - tokens
+            return square * of.prefill_compute + square * of.scores + context * of.prefill_memory + unpack
+        return maximum(pairs * of.prefill_compute, context * of.prefill_memory) + unpack
+
+
+def _attend(
+    geometry: Geometry, device: Device, coefficients: Coefficients, *, naive: bool, slower: float, sliding: bool
+) -> Attend:
+    """Count the layers with a sliding window, or those without."""
+    c, tp, model = coefficients, geometry.tensor_parallel, geometry.model
+    bandwidth = device.bandwidth * c.attention_memory_efficiency
+    flops = device.peak(model.dtype) * c.attention_compute_efficiency
+    products = device.peak(model.compute_dtype) * c.compute_efficiency
+    mixers = [layer.mixer for layer in model.stack if (layer.mixer.kind == "sliding") == sliding]
+    groups = [group for group in geometry.kv_groups if (group.kind == "sliding") == sliding]
+    read = sum(group.layers * group.token_bytes for group in groups) / bandwidth
+    score = c.naive_passes * geometry.element_bytes / bandwidth if naive else 0.0
+    return Attend(
+        decode_memory=slower * (read + score * sum(mixer.scores(tp) for mixer in mixers)),
+        decode_spared=slower * read * c.repeated_reads_cached,
+        decode_compute=slower * sum(mixer.pair_flops(tp, decode=True) for mixer in mixers) / flops,
+        prefill_memory=read,
+        prefill_compute=sum(mixer.pair_flops(tp, decode=False) for mixer in mixers) / flops,
+        unpack=sum(mixer.expansion_flops(tp) for mixer in mixers) / products,
+        scores=score * sum(mixer.scores(tp) for mixer in mixers),
+    )
