@@ -27,6 +27,8 @@ from workloads.requests import Requests
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
     from sim.calibration import Route
     from sim.captured import CapturedStep
     from sim.decode.model import Decoder
@@ -127,6 +129,8 @@ class Stage:
         self._serving = Serving(self.allocator)
         self._told: list[int] = []
         """Nanoseconds that each step of a scene was told to take."""
+        self._earlier = 0
+        """Steps before that scene."""
         block_bytes, recomputes = case.pool.block_bytes, self.allocator.recomputes
         self._counter = Simulated(setup.cost(self.allocator), recomputes=recomputes, block_bytes=block_bytes)
 
@@ -175,23 +179,48 @@ class Stage:
         """
         jobs = self._seat(scene)
         loads: list[Load] = []
-        self._executor.rest()
-        earlier = len(self._executor.errors())
-        self._told.clear()
+        self._begin()
         began = time.perf_counter()
         try:
             while len(loads) < patience.warmup + patience.most:
-                loads.append(self._step(scene, jobs[len(jobs) - len(scene.chunks) :]))
+                loads.append(self._step(scene, _chunks(scene, jobs)))
                 enough = len(loads) >= patience.warmup + patience.least
                 if enough and time.perf_counter() - began > patience.seconds:
                     break
         finally:
             self._clear(jobs)
-        took = np.array(self._told) - np.diff(self._executor.errors()[earlier:], prepend=0)
-        seconds = took[scene.behind + scene.row - 1 :: scene.behind + scene.row][patience.warmup :] / 1e9
+        seconds = self._took()[scene.behind + scene.row - 1 :: scene.behind + scene.row][patience.warmup :]
         low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75)).tolist()
         load = loads[(patience.warmup + len(loads)) // 2]
         return Point(scene.name, load, middle, (high - low) / 2 / middle, self.route)
+
+    def times(self, scene: Scene, prefills: Sequence[bool]) -> npt.NDArray[np.float64]:
+        """Set a step up, and run its decodes alone, or with its chunks where `prefills` says so; take it away.
+
+        Returns:
+            float64[steps]: seconds of each.
+
+        """
+        jobs = self._seat(scene)
+        chunks = _chunks(scene, jobs)
+        self._begin()
+        try:
+            for prefill in prefills:
+                self._run(self._plan(chunks if prefill else ()))
+        finally:
+            self._clear(jobs)
+        return self._took()
+
+    def _begin(self) -> None:
+        """Measure from here on."""
+        self._executor.rest()
+        self._earlier = len(self._executor.errors())
+        self._told.clear()
+
+    def _took(self) -> npt.NDArray[np.float64]:
+        """Wait for what is under way; returns the seconds that each step has taken since the beginning."""
+        seconds: npt.NDArray[np.float64] = np.array(self._told) / 1e9
+        return seconds - np.diff(self._executor.errors()[self._earlier :], prepend=0) / 1e9
 
     def _seat(self, scene: Scene) -> list[Job]:
         """Put a scene's sequences into the allocator, those that decode into the decoding set."""
@@ -226,9 +255,8 @@ class Stage:
         self._transcript.open(job)
         return job
 
-    def _step(self, scene: Scene, prefilling: list[Job]) -> Load:
+    def _step(self, scene: Scene, chunks: Sequence[Chunk]) -> Load:
         """Run a scene's step, with all that comes before it; sequences that decode are longer afterwards."""
-        chunks = [Chunk(job, *span) for job, span in zip(prefilling, scene.chunks, strict=True)]
         if scene.row > 1:
             self._executor.rest()
             time.sleep(PAUSE_S)
@@ -272,3 +300,9 @@ class Stage:
             else:
                 self._serving.leave_decoding(job)
             self._serving.retire(job)
+
+
+def _chunks(scene: Scene, jobs: Sequence[Job]) -> list[Chunk]:
+    """Return the chunks of a scene, whose sequences come last."""
+    prefilling = jobs[len(jobs) - len(scene.chunks) :]
+    return [Chunk(job, *span) for job, span in zip(prefilling, scene.chunks, strict=True)]

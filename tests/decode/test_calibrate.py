@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,6 +115,23 @@ def test_steps_in_a_row_are_run_and_the_last_one_counts() -> None:
     assert point.load.decode_context == 4 + 5 + 5
     row = stage.measure(Scene("in a row", chunks=((0, 3),)), Patience(warmup=1, most=2, seconds=0, least=1))
     assert row.load.heat_ns == 11_000, "no decodes before it"
+
+
+def test_steps_can_be_run_in_any_order() -> None:
+    stage = make_stage({"kind": "paged", "block_size": 4})
+    seen: list[bool] = []
+    run = stage._executor.run
+
+    def watched(plan: Plan, serving: Serving) -> int:
+        seen.append(bool(plan.chunks))
+        run(plan, serving)
+        return 1000 * len(seen)
+
+    stage._executor.run = watched  # type: ignore[method-assign]
+    order = [False, True, True, False, True]
+    assert stage.times(Scene("row", (4, 4), ((0, 3),)), order) == pytest.approx(np.arange(1, 6) / 1e6)
+    assert seen == order
+    assert stage.allocator.usage().held == 0
 
 
 def test_sequences_that_are_alike_hold_the_same_blocks() -> None:
