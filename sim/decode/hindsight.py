@@ -81,6 +81,8 @@ class Moments:
     def corrected(self, table: str, columns: Columns) -> tuple[str, Columns]:
         """Return the same rows of a table with the times that were."""
         moved = {name: self._moved(_numbers(columns, name)) for name in MOMENTS.get(table, ())}
+        if table == "requests":  # the clock may have let a request in that had not come yet
+            moved["scheduled_s"] = np.maximum(moved["scheduled_s"], _numbers(columns, "arrival_s"))
         if table == "steps":
             start, duration, gap = (_numbers(columns, name) for name in ("start_s", "duration_s", "gap_s"))
             end = self._moved(start + duration)

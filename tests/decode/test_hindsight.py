@@ -97,13 +97,14 @@ def test_every_step_took_what_it_took(rate: float, kv_kib: float) -> None:
 
 
 def test_tokens_come_when_their_step_ended() -> None:
-    executor = Late(seed=5)
+    executor = Late(seed=3)
     written, passed = served(executor, 300, kv_kib=70)
     ends = {round((row["start_s"] + row["duration_s"]) * 1e9) for row in passed.rows("steps")}
     before, after = written.rows("requests"), passed.rows("requests")
     for moment in ("first_token_s", "finish_s"):
         assert {round(row[moment] * 1e9) for row in after} <= ends
         assert [row[moment] for row in before] != [row[moment] for row in after]
+    assert all(row["arrival_s"] <= row["scheduled_s"] < row["first_token_s"] for row in after)
     assert [row["arrival_s"] for row in before] == [row["arrival_s"] for row in after]
     events = passed.rows("events")
     assert any(row["event"] == "preempt" for row in events)
