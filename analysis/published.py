@@ -41,11 +41,15 @@ class Row(NamedTuple):
         """Whether the figure is a share, so that differences are percentage points."""
         return not self.given.get("over") and ("share." in self.name or self.name in FRACTIONS)
 
-    def text(self, value: float) -> str:
-        """Write one value with its unit."""
+    def text(self, digits: str) -> str:
+        """Write a value, given in digits, with its unit."""
         if self.given.get("over"):
-            return f"{short(value)}x"
-        return f"{short(self.scaled(value))} %" if self.is_share else short(value)
+            return f"{digits}x"
+        return f"{digits} %" if self.is_share else digits
+
+    def _known(self, value: float) -> str:
+        """Write a published value as it was published, without digits that nobody claims."""
+        return self.text(f"{self.scaled(value):,.6g}")
 
     def scaled(self, value: float) -> float:
         """Turn a fraction into per cent."""
@@ -56,17 +60,17 @@ class Row(NamedTuple):
         """The figure or range as text."""
         low, high = _bounds(self.given)
         if low == high:
-            return self.text(low)
+            return self._known(low)
         if math.isinf(low):
-            return f"at most {self.text(high)}"
+            return f"at most {self._known(high)}"
         if math.isinf(high):
-            return f"at least {self.text(low)}"
-        return f"{self.text(low)} to {self.text(high)}"
+            return f"at least {self._known(low)}"
+        return f"{self._known(low)} to {self._known(high)}"
 
     @property
     def value(self) -> str:
         """The simulated figure as text."""
-        return self.text(self.simulated.value)
+        return self.text(short(self.scaled(self.simulated.value)))
 
     @property
     def interval(self) -> str:
