@@ -179,7 +179,7 @@ class Measure(NamedTuple):
 
 
 class Portion(NamedTuple):
-    """What a row of a `regular` allocator takes at a time, and what it leaves behind; in slots of the pool."""
+    """What a row of a `regular` allocator takes at a time; in slots of the pool."""
 
     tokens: int
     """Tokens for which a portion has room."""
@@ -187,11 +187,18 @@ class Portion(NamedTuple):
     """Slots that a row holds more with each portion."""
     rounding: int = 0
     """Part of it that is rounding."""
-    left_held: int = 0
-    """Slots that it holds less with each portion that its windows leave behind ..."""
-    left_rounding: int = 0
-    left_live: int = 0
-    """... and how much of that was live."""
+
+
+class Shift(NamedTuple):
+    """What `Allocator.shift` has done."""
+
+    granted: int
+    """Rows that have got their slot; those after them are unchanged."""
+    left: Sequence[int] = ()
+    """What they left behind, as flat fours: place among the rows (ascending), and slots that are held less, that are
+    live less, and that sharing saves less.  In a prefix cache, what is held no more is cached."""
+    evicted: Sequence[int] = ()
+    """How many cached blocks were evicted to take each block; nothing if none was."""
 
 
 class Mappings(NamedTuple):

@@ -99,7 +99,7 @@ class BlockPool:
             self.queue.give_front(blocks)
             return blocks
         self.references[blocks] -= 1
-        idle: Ints = blocks[self.references[blocks] == 0]
+        idle: Ints = blocks[self.references[blocks] == 0] if self.shared else blocks
         self.shared -= len(blocks) - len(idle)
         keyed = self.cache.key[idle] != 0
         self.queue.give_front(idle[~keyed])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MASK = (1 << 64) - 1
-AHEAD = 128
+AHEAD = 512
 """Tokens of an output whose keys are computed at a time."""
 
 

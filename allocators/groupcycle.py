@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.answers import Portion
+from allocators.answers import Portion, Shift
 from allocators.compiled import mypyc_attr
 from allocators.grouprows import GroupRows
 
@@ -27,24 +27,24 @@ class RegularGroups(GroupRows):
 
     @property
     def regular(self) -> bool:
-        """See `Allocator.regular`: every piece is a block, and all windows leave theirs behind in one step."""
+        """See `Allocator.regular`: every piece is a block, and all windows leave theirs behind in one step.
+
+        States that are kept for the prefix cache are taken in steps of their own.
+        """
         alike = len({window.tokens for window in self.windows.values()}) < 2
         single = self.cut.page_blocks == 1 and len(self.attention) > 0
-        return single and alike and not self.prefix_cache
+        return single and alike and not (self.prefix_cache and self.states)
+
+    @property
+    def names_full(self) -> bool:
+        """See `Allocator.names_full`."""
+        return self.prefix_cache
 
     @property
     def portion(self) -> Portion:
         """See `Allocator.portion`: a piece of each attention group."""
-        taken, left = [self.pieces[group] for group in self.attention], [self.pieces[group] for group in self.windows]
-        size = self.block_size
-        return Portion(
-            self.cut.tokens,
-            len(taken) * size,
-            sum(piece.padding for piece in taken),
-            len(left) * size,
-            sum(piece.padding for piece in left),
-            sum(piece.full for piece in left),
-        )
+        taken = [self.pieces[group] for group in self.attention]
+        return Portion(self.cut.tokens, len(taken) * self.block_size, sum(piece.padding for piece in taken))
 
     @property
     def leaves_behind(self) -> int | None:
@@ -54,7 +54,7 @@ class RegularGroups(GroupRows):
     def append(self, rows: Sequence[int]) -> Sequence[int]:
         """See `Allocator.append`."""
         table, tokens, groups = self.table, self.cut.tokens, len(self.attention)
-        blocks = iter(self.pool.take_in_turn(self.attention, len(rows)).tolist())
+        blocks = iter(self.pool.take_in_turn(self.attention, len(rows))[0].tolist())
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         for row in rows:
             have = count[row]
@@ -64,8 +64,10 @@ class RegularGroups(GroupRows):
             count[row], slots[row] = have + groups, slots[row] + tokens
         return ()
 
-    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> int:
-        """See `Allocator.shift`.  What is given back is taken next, by whatever group."""
+    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
+        """See `Allocator.shift`.  Without a prefix cache what is given back is taken next, by whatever group."""
+        if self.prefix_cache:
+            return self._shift_cached(rows, lengths)
         table, tokens, groups = self.table, self.cut.tokens, len(self.attention)
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         first = (self.leaves_behind or 0) + tokens
@@ -74,6 +76,7 @@ class RegularGroups(GroupRows):
         fresh = self.pool.queue.take(min(takers * groups, len(self.pool.queue)))[::-1].tolist()
         given: list[int] = []  # the last of these is taken next, and then those of `fresh`
         left: list[int] = []
+        told: list[int] = []
         owners: dict[int, int] = {}
         granted = 0
         for row, after in zip(rows, lengths, strict=True):
@@ -90,6 +93,7 @@ class RegularGroups(GroupRows):
                     owners[block] = -1
                     given.append(block)
                     left.append(block)
+                    told += (granted, self.block_size, self.pieces[group].full, 0)
             if takes:
                 if len(given) + len(fresh) < groups:
                     break
@@ -104,7 +108,60 @@ class RegularGroups(GroupRows):
         self.host.part(left)
         self.pool.own(owners)
         self.pool.queue.give_front(np.array(given[::-1] + fresh[::-1], np.int64))
-        return granted
+        return Shift(granted, told)
+
+    def _shift_cached(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
+        """Do `shift` where full blocks have keys: as those left behind are taken last, all are taken first."""
+        table, tokens, groups, lead = self.table, self.cut.tokens, len(self.attention), self.columns.lead
+        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        first = (self.leaves_behind or 0) + tokens
+        windows = [(group, self.first_column[group]) for group in self.windows]
+        takes, leaves = 1 % tokens, (first + 1) % tokens
+        takers = [place for place, after in enumerate(lengths) if after % tokens == takes]
+        room = self.room
+        granted = takers[room] if len(takers) > room else len(rows)
+        fresh, evicted = self.pool.take_in_turn(self.attention, min(len(takers), room))
+        taken = iter(fresh.tolist())
+        keys: list[int] = []
+        full: list[int] = []
+        left: list[tuple[int, int, int]] = []
+        for place, (row, after) in enumerate(zip(rows[:granted], lengths, strict=False)):
+            over = after % tokens
+            if windows and over == leaves and after > first:
+                for group, column in windows:
+                    at = column + (after - 1 - first) // tokens * groups
+                    if block := cells[row, at]:  # else it left it when it was last refused
+                        cells[row, at] = 0
+                        left.append((place, group, block))
+            if over == takes:
+                have = count[row]
+                for column in range(have, have + groups):
+                    cells[row, column] = next(taken)
+                count[row], slots[row] = have + groups, slots[row] + tokens
+            if over == 0 and (content := self.contents.get(row)) is not None:
+                at = after // tokens - 1
+                key = content.keys(tokens, at + 1)[at]
+                keys += [hash((key, group)) or 1 for group in self.attention]
+                full += [cells[row, column] for column in range(lead + at * groups, lead + (at + 1) * groups)]
+            length[row] = after
+        if keys:
+            self.pool.enter(keys, np.array(full, np.int64))
+        return Shift(granted, self._let_go_each(left) if left else (), () if evicted is None else evicted.tolist())
+
+    def _let_go_each(self, left: Sequence[tuple[int, int, int]]) -> list[int]:
+        """Let go of what rows have left behind, as (place, group, piece); returns what `Shift.left` says of that."""
+        pool, size, told = self.pool, self.block_size, list[int]()
+        if any(pool.shared):
+            idle = [pool.let_go(group, np.array([piece])) for _, group, piece in left]
+        else:
+            idle = [[piece] for _, _, piece in left]
+            pool.keep_in_turn([group for _, group, _ in left], [piece for _, _, piece in left])
+        for (place, group, _), pieces in zip(left, idle, strict=True):
+            tokens = self.pieces[group].full
+            self.left += tokens
+            self.host.part(pieces)
+            told += (place, size, tokens, 0) if pieces else (place, 0, 0, tokens)
+        return told
 
     @property
     def room(self) -> int:

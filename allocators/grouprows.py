@@ -186,11 +186,16 @@ class GroupRows(Allocator):
     def usage(self) -> Usage:
         """See `Allocator.usage`."""
         pool, size = self.pool, self.block_size
-        saved = sum(shared * piece.full for shared, piece in zip(pool.shared, self.pieces, strict=True))
+        held = cached = rounding = saved = 0
+        for piece, has, keeps, shares in zip(self.pieces, pool.held, pool.cached, pool.shared, strict=True):
+            held += has * piece.blocks
+            cached += keeps * piece.blocks
+            rounding += has * piece.padding
+            saved += shares * piece.full
         return Usage(
-            held=pool.blocks_held * size,
-            cached=pool.blocks_cached * size,
-            rounding=sum(held * piece.padding for held, piece in zip(pool.held, self.pieces, strict=True)),
+            held=held * size,
+            cached=cached * size,
+            rounding=rounding,
             saved=saved - self._shared_slack(),
             dropped=self.left,
             swapped=self.host.pool.blocks_held * size,
@@ -199,6 +204,8 @@ class GroupRows(Allocator):
 
     def _shared_slack(self) -> int:
         """Empty slots in last blocks that several rows hold, once for each holder but one."""
+        if not self.forked:
+            return 0
         return sum(self._shared_room(group) * self.pieces[group].slots for group in self.attention)
 
     def _shared_room(self, group: int) -> int:
@@ -224,6 +231,10 @@ class GroupRows(Allocator):
             return tokens
         cells = [self.cells_of(row)[group] for row in aside]
         return tokens - shared_with(pool.references, cells, self.table.length[aside], size)
+
+    def largest_hole(self) -> int:
+        """See `Allocator.largest_hole`."""
+        return (self.pool.blocks_free - self.pool.blocks_cached) * self.block_size
 
     def evictions(self) -> int:
         """See `Allocator.evictions`."""

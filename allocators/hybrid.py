@@ -106,7 +106,7 @@ class HybridAllocator(GroupTurns):
     def notice(self) -> int | None:
         """See `Allocator.notice`."""
         if self.regular:
-            return int(bool(self.windows))
+            return int(bool(self.windows) or self.prefix_cache)
         return None if self.cut.tokens < LARGE or self.windows or self.states else int(self.prefix_cache)
 
     @classmethod
@@ -226,6 +226,7 @@ class HybridAllocator(GroupTurns):
         revived = sum(
             int(np.count_nonzero(self.pool.references[cells] == 0)) * piece.blocks
             for cells, piece in zip(hits, self.pieces, strict=True)
+            if len(cells)
         )
         taking = self.blocks_of(needs) + revived
         if not self.pool.fits(needs, hits) or taking + ask.spare > self.pool.blocks_free:

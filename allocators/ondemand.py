@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from allocators.answers import Copy, Growth, Leap, Reason, Refusal
+from allocators.answers import Copy, Growth, Leap, Reason, Refusal, Shift
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
 from allocators.leap import leap, spread
@@ -35,12 +35,17 @@ class OnDemandRows(SharingRows):
     @property
     def notice(self) -> int | None:
         """See `Allocator.notice`."""
-        return int(self.prefix_cache or self.windowed) if self.regular else None
+        return int(self.prefix_cache or self.windowed)
 
     @property
     def regular(self) -> bool:
         """See `Allocator.regular`."""
-        return not self.windowed or not self.prefix_cache
+        return True
+
+    @property
+    def names_full(self) -> bool:
+        """See `Allocator.names_full`."""
+        return self.windowed and self.prefix_cache
 
     @property
     def leaves_behind(self) -> int | None:
@@ -105,8 +110,10 @@ class OnDemandRows(SharingRows):
         table.slots[rows] = slots = columns * size
         table.length[rows] = slots - size + 1
 
-    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> int:
-        """See `Allocator.shift`.  A block that is given back is the next one taken."""
+    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
+        """See `Allocator.shift`.  Without a prefix cache a block that is given back is the next one taken."""
+        if self.prefix_cache:
+            return self._shift_cached(rows, lengths)
         table, size, first = self.table, self.block_size, self.window.tokens - 1 + self.block_size
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         takers = sum(after % size == 1 % size for after in lengths)
@@ -114,6 +121,7 @@ class OnDemandRows(SharingRows):
         fresh = fresh[::-1].tolist()  # popped from the end, so the next to take comes last ...
         given: list[int] = []  # ... but blocks given back meanwhile are taken first
         left: list[int] = []
+        told: list[int] = []
         granted = 0
         for row, after in zip(rows, lengths, strict=True):
             before = after - 1
@@ -123,6 +131,7 @@ class OnDemandRows(SharingRows):
                     cells[row, column] = 0
                     given.append(block)
                     left.append(block)
+                    told += (granted, size, size, 0)
             if before % size == 0:
                 if not given and not fresh:
                     break
@@ -134,7 +143,54 @@ class OnDemandRows(SharingRows):
         self.left += len(left)
         self.host.part(np.array(left, np.int64))
         self.pool.let_go(np.array(given[::-1] + fresh[::-1], np.int64))
-        return granted
+        return Shift(granted, told)
+
+    def _shift_cached(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
+        """Do `shift` where full blocks have keys: as those left behind are taken last, all are taken first."""
+        table, pool, size, first = self.table, self.pool, self.block_size, self.window.tokens - 1 + self.block_size
+        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        takes, leaves = 1 % size, (first + 1) % size
+        takers = [place for place, after in enumerate(lengths) if after % size == takes]
+        granted = takers[pool.free] if len(takers) > pool.free else len(rows)
+        fresh, evicted = pool.take(min(len(takers), pool.free)) if takers else (np.zeros(0, np.int64), None)
+        taken = iter(fresh.tolist())
+        keys: list[int] = []
+        full: list[int] = []
+        left: list[tuple[int, int]] = []
+        for place, (row, after) in enumerate(zip(rows[:granted], lengths, strict=False)):
+            over = after % size
+            if over == leaves and after > first:
+                column = (after - 1 - first) // size
+                if block := cells[row, column]:  # 0 if it was already given back, in a step that was then refused
+                    cells[row, column] = 0
+                    left.append((place, block))
+            if over == takes:
+                have = count[row]
+                cells[row, have] = next(taken)
+                count[row], slots[row] = have + 1, (have + 1) * size
+            if over == 0:
+                column = after // size - 1
+                keys.append(self.contents[row].keys(size, column + 1)[column])
+                full.append(cells[row, column])
+            length[row] = after
+        if keys:
+            pool.cache.enter(keys, np.array(full, np.int64))
+        return Shift(granted, self._let_go_each(left) if left else (), () if evicted is None else evicted.tolist())
+
+    def _let_go_each(self, left: Sequence[tuple[int, int]]) -> list[int]:
+        """Let go of what rows have left behind, as (place, block); returns what `Shift.left` says of that."""
+        size, told = self.block_size, list[int]()
+        self.left += len(left)
+        if not self.pool.shared:
+            self.host.part(self.pool.let_go(np.array([block for _, block in left], np.int64)))
+            for place, _ in left:
+                told += (place, size, size, 0)
+            return told
+        for place, block in left:
+            idle = self.pool.let_go(np.array([block], np.int64))
+            self.host.part(idle)
+            told += (place, size, size, 0) if len(idle) else (place, 0, 0, size)
+        return told
 
     @property
     def room(self) -> int:

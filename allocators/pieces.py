@@ -13,13 +13,13 @@ Where a page is a single piece, this behaves like `allocators.blockpool`, block 
 from __future__ import annotations
 
 from copy import copy, deepcopy
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allocators.compiled import mypyc_attr
-from allocators.errors import CorruptionError
 from allocators.freequeue import FreeQueue
+from allocators.pieceaudit import audit
 from allocators.prefix import PrefixCache
 from allocators.table import Ints
 
@@ -70,7 +70,7 @@ class PiecePool:
         self.evicted = 0
         """Cached blocks whose pieces were taken for something else, so far."""
         self._ample = ample
-        self._idle = 0
+        self.idle = 0
         """Pages in the queue that have something cached."""
 
     @property
@@ -98,7 +98,7 @@ class PiecePool:
         pages = len(self.queue)
         for group, (need, piece) in enumerate(zip(needs, self.pieces, strict=True)):
             spare = len(self.blank[group]) + len(self.kept[group])
-            if len(hits):
+            if len(hits) and len(hits[group]):
                 idle = hits[group][self.references[hits[group]] == 0]
                 opened = np.unique(self.page(idle))
                 opened = opened[self.inside[opened] == 0]
@@ -125,23 +125,41 @@ class PiecePool:
     def _take_pages(self, group: int, need: int) -> Ints:
         """Take pieces that are pages, as the queue has them."""
         pages = self.queue.take(need)
-        for page in pages[self.group[pages] >= 0].tolist():
-            self._evict(page)
+        if self.page_blocks == 1:
+            self._evict_blocks(pages)
+        else:
+            for page in pages[self.group[pages] >= 0].tolist():
+                self._evict(page)
         self.group[pages], self.inside[pages] = group, 1
         first: Ints = (pages - 1) * self.page_blocks + 1
         return first
 
-    def take_in_turn(self, groups: Sequence[int], times: int) -> Ints:
+    def take_in_turn(self, groups: Sequence[int], times: int) -> tuple[Ints, Ints | None]:
         """Give a piece of each of some groups one holder, and that some times over, where pages are pieces of a block.
 
-        None of them may be cached, and there must be enough.
+        There must be enough.
+
+        Returns:
+            The pieces, and int64[times * len(groups)]: how many cached blocks were evicted to take each, or None.
+
         """
         pages = self.queue.take(times * len(groups))
+        evicted = self._evict_blocks(pages)
         self.references[pages] = self.inside[pages] = 1
-        self.group[pages] = np.tile(np.array(groups, np.int64), times)
+        self.group[pages] = [*groups] * times
         for group in groups:
             self.held[group] += times
-        return pages
+        return pages, evicted
+
+    def keep_in_turn(self, groups: Sequence[int], pages: Sequence[int]) -> None:
+        """Let go of pieces of some groups, in order, that are pages of a block, have a key and just one holder."""
+        pieces = np.array(pages, np.int64)
+        self.references[pieces] = self.inside[pieces] = 0
+        for group in groups:
+            self.held[group] -= 1
+            self.cached[group] += 1
+        self.idle += len(pages)
+        self.queue.give_back(pieces)
 
     def own(self, owners: Mapping[int, int]) -> None:
         """Note which group holds each of some pieces that are pages of a block, or that none does any more (-1)."""
@@ -154,7 +172,7 @@ class PiecePool:
         """Take pieces of pages in use as long as there are any, else open pages."""
         blank, kept, taken = self.blank[group], self.kept[group], list[int]()
         while len(taken) < need:
-            if not blank and kept and len(self.queue) - self._idle <= self._ample:
+            if not blank and kept and len(self.queue) - self.idle <= self._ample:
                 block = next(iter(kept))
                 del kept[block]
                 self._forget(group, [block])
@@ -173,19 +191,32 @@ class PiecePool:
         if self.group[page] >= 0:
             self._evict(page)
         self.group[page] = group
-        self.blank[group].update(dict.fromkeys(self._within(page)))
+        self.blank[group].update(dict.fromkeys(self.within(page)))
 
     def _evict(self, page: int) -> None:
         """Forget what is cached in a page that nobody holds a piece of."""
-        self._forget(int(self.group[page]), [block for block in self._within(page) if self.cache.key[block]])
-        self._idle -= 1
+        self._forget(int(self.group[page]), [block for block in self.within(page) if self.cache.key[block]])
+        self.idle -= 1
+
+    def _evict_blocks(self, pages: Ints) -> Ints | None:
+        """Do `_evict` for pages that are a block; returns int64[k], how many cached blocks each was, or None."""
+        if not self.idle or not (cached := self.cache.key[pages] != 0).any():
+            return None
+        lost = pages[cached]
+        for group in self.group[lost].tolist():
+            self.cached[group] -= 1
+        self.cache.forget(lost)
+        self.idle -= len(lost)
+        self.evicted += len(lost)
+        evicted: Ints = cached.astype(np.int64)
+        return evicted
 
     def _forget(self, group: int, blocks: list[int]) -> None:
         self.cache.forget(np.array(blocks, np.int64))
         self.cached[group] -= len(blocks)
         self.evicted += len(blocks) * self.pieces[group].blocks
 
-    def _within(self, page: int) -> range:
+    def within(self, page: int) -> range:
         """Return the pieces of a page that belongs to a group."""
         first = (page - 1) * self.page_blocks + 1
         return range(first, first + self.page_blocks, self.pieces[self.group[page]].blocks)
@@ -203,8 +234,8 @@ class PiecePool:
         page = (block - 1) // self.page_blocks + 1
         if not self.inside[page]:
             self.queue.remove(np.array([page]))
-            self._idle -= 1
-            for other in self._within(page):
+            self.idle -= 1
+            for other in self.within(page):
                 (self.kept if self.cache.key[other] else self.blank)[group][other] = None
         del self.kept[group][block]
         self.inside[page] += 1
@@ -250,7 +281,7 @@ class PiecePool:
         self.shared[group] -= len(blocks) - len(idle)
         self.held[group] -= len(idle)
         self.cached[group] += cached
-        self._idle += cached
+        self.idle += cached
         self.inside[pages] = 0
         self.group[pages[~keyed]] = -1
         self.queue.give_front(pages[~keyed])
@@ -263,7 +294,7 @@ class PiecePool:
         empty, idle = list[int](), list[int]()
         for page in pages:
             keyed = False
-            for block in self._within(page):
+            for block in self.within(page):
                 self.blank[group].pop(block, None)
                 keyed |= block in self.kept[group]
                 self.kept[group].pop(block, None)
@@ -271,7 +302,7 @@ class PiecePool:
         self.group[empty] = -1
         self.queue.give_front(np.array(empty, np.int64))
         self.queue.give_back(np.array(idle, np.int64))
-        self._idle += len(idle)
+        self.idle += len(idle)
 
     def enter(self, keys: list[int], blocks: Ints) -> None:
         """Give held pieces their keys, now that they are full."""
@@ -283,7 +314,7 @@ class PiecePool:
             self.group[page] = -1
         self.cache.clear()
         self.cached = [0] * len(self.pieces)
-        self._idle = 0
+        self.idle = 0
 
     def trial(self) -> PiecePool:
         """Return a pool to try verbs on; it lists no keys, so it cannot be looked up in."""
@@ -301,60 +332,8 @@ class PiecePool:
         return np.repeat(first - sizes.cumsum() + sizes, sizes) + np.arange(sizes.sum())
 
     def check(self, references: Ints) -> None:
-        """Raise `CorruptionError` unless the pool agrees with itself and with `references`, counted from the table.
-
-        Args:
-            references: int64[num_blocks + 1], rows that hold the piece which starts at each block.
-
-        """
-        wrong = np.flatnonzero(references != self.references)
-        if len(wrong):
-            block = int(wrong[0])
-            raise CorruptionError(f"piece {block} has {references[block]} holders, counted {self.references[block]}")
-        self.queue.check()
-        self.cache.check()
-        books = [_Books(set(), set(), set(), set()) for _ in self.pieces]
-        starts, idle = np.zeros(self.num_blocks + 1, np.bool_), 0
-        for page in range(1, len(self.group)):
-            within = self._within(page) if self.group[page] >= 0 else range(0)
-            held = {block for block in within if references[block]}
-            cached = {block for block in within if self.cache.key[block]} - held
-            if len(held) != self.inside[page] or (page in self.queue) == bool(held) or (within and not held | cached):
-                raise CorruptionError(f"{len(held)} pieces of page {page} are held, counted {self.inside[page]}")
-            starts[within] = True
-            idle += bool(within) and not held
-            if within:
-                books[self.group[page]].add(held, cached, set(within) if held else set())
-        if (self.references[~starts] != 0).any() or (self.cache.key[~starts] != 0).any():
-            raise CorruptionError("a piece is held or cached that does not start where its page is cut")
-        if idle != self._idle:
-            raise CorruptionError(f"{idle} pages are only cached, counted {self._idle}")
-        self._compare(books)
-
-    def _compare(self, books: Sequence[_Books]) -> None:
-        for group, book in enumerate(books):
-            shared = int(self.references[list(book.held)].sum()) - len(book.held)
-            counted = (self.held[group], self.cached[group], self.shared[group])
-            if counted != (len(book.held), len(book.cached), shared):
-                raise CorruptionError(f"group {group} counts {counted} pieces held, cached and shared; it has others")
-            if book.blank != set(self.blank[group]) or book.kept != set(self.kept[group]):
-                raise CorruptionError(f"group {group} does not list the free pieces of its pages")
-
-
-class _Books(NamedTuple):
-    """Pieces of one group."""
-
-    held: set[int]
-    cached: set[int]
-    blank: set[int]
-    kept: set[int]
-
-    def add(self, held: set[int], cached: set[int], used: set[int]) -> None:
-        """Add those of a page, `used` being all of them if it is in use."""
-        self.held.update(held)
-        self.cached.update(cached)
-        self.blank.update(used - held - cached)
-        self.kept.update(used & cached)
+        """Raise `CorruptionError` unless the pool agrees with itself and `references` (see `allocators.pieceaudit`)."""
+        audit(self, references)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import ClassVar
 
-from allocators.answers import NO_MAPPINGS, Mappings, Portion
+from allocators.answers import NO_MAPPINGS, Mappings, Portion, Shift
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
 from allocators.table import BlockTable, Ints
@@ -53,7 +53,7 @@ class RegularGrowth(ABC):
     def portion(self) -> Portion:
         """What a row takes when it runs out of slots, if the allocator is `regular`."""
         size = self.block_size
-        return Portion(size, size, size if self.rounds_up else 0, left_held=size, left_live=size)
+        return Portion(size, size, size if self.rounds_up else 0)
 
     @property
     def leaves_behind(self) -> int | None:
@@ -62,6 +62,14 @@ class RegularGrowth(ABC):
         If the allocator is `regular`, `shift` is then called instead of `grow`.
         """
         return None
+
+    @property
+    def names_full(self) -> bool:
+        """Whether every row must be named when it fills a portion, too, since a prefix cache hears of each.
+
+        If the allocator is `regular`, `shift` is then called instead of `grow`, for rows that are `entangled` as well.
+        """
+        return False
 
     @property
     def rounds_up(self) -> bool:
@@ -86,19 +94,17 @@ class RegularGrowth(ABC):
         """
         raise AllocatorError(f"{self.kind} grows in more ways than by a block")
 
-    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> int:
-        """Do `append` for rows that also leave blocks behind, as far as there is room.
+    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
+        """Do `append` for rows that also leave portions behind, or fill one, as far as there is certainly room.
 
         Args:
-            rows: open rows of an allocator that is `regular` and `leaves_behind`, each of which takes a block, gives
-                back one that only it holds, or both; rows of later steps may follow.
+            rows: open rows of an allocator that is `regular` and `leaves_behind` or `names_full`, each of which may
+                take a portion, leave one, or fill one; rows of later steps may follow.  Without a prefix cache they
+                share none of those that they leave; with one, their tokens are known if they leave any.
             lengths: tokens that each row will have, one more than before.
 
-        Returns:
-            how many rows were granted; those after them are unchanged.
-
         """
-        raise AllocatorError(f"{self.kind} leaves nothing behind")
+        raise AllocatorError(f"{self.kind} grows in more ways than by a block")
 
     def calls(self, rows: Sequence[int]) -> Mappings | None:
         """Count the pages that `append` with the same rows would map and unmap, or None if that is not certain.

@@ -90,7 +90,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[HybridAllocator], Any], str]] = {
     "a free page that is not in the queue": (lambda a: a.pool.queue.take(1), "0 pieces of page 8 are held"),
     "held pieces of a page miscounted": (lambda a: put(a.pool.inside, 2, 1), "of page 2 are held, counted 1"),
     "a key where no piece starts": (lambda a: a.pool.cache.enter([5], cells(a, "full")[1:2]), "does not start where"),
-    "cached pages miscounted": (lambda a: setattr(a.pool, "_idle", 5), "pages are only cached, counted 5"),
+    "cached pages miscounted": (lambda a: setattr(a.pool, "idle", 5), "pages are only cached, counted 5"),
     "held pieces miscounted": (lambda a: put(a.pool.held, FULL, 99), "group 1 counts"),
     "cached pieces miscounted": (lambda a: put(a.pool.cached, SLIDING, 99), "group 2 counts"),
     "shared pieces miscounted": (lambda a: put(a.pool.shared, FULL, 99), "group 1 counts"),

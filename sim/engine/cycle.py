@@ -3,8 +3,7 @@
 Where all blocks are alike, the only thing that happens to a decoding sequence is that it takes a block whenever
 its last one is full: in the steps whose number has a certain remainder modulo `block_size`.  A page for each
 remainder lists the sequences that take a block then, and changes only when a sequence comes or goes.  So many steps
-are a walk over pages, however many sequences decode.  A sliding window is equally regular: what it leaves behind is
-given back in steps of another remainder.
+are a walk over pages, however many sequences decode.  (`sim.engine.shifting` is the same where more than that happens.)
 
 A prefix cache matters only to sequences that are entangled with others: it must hear of their full blocks at
 once.  Of all other sequences it only needs to know the length.
@@ -12,6 +11,7 @@ once.  Of all other sequences it only needs to know the length.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from allocators.answers import NO_MAPPINGS
 from sim.engine.decoding import enter, in_order
 from sim.engine.growing import NOTHING, Noting
-from sim.engine.stretch import CACHED, EVICTED, HELD, INTERNAL, NO_STRETCH, ROUNDING, Stretch, noted, packed, unpacked
+from sim.engine.stretch import CACHED, EVICTED, HELD, INTERNAL, NO_STRETCH, ROUNDING, Stretch, packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from allocators.answers import Growth
     from allocators.base import Allocator
     from sim.engine.decoding import Decoding, Sequence
-    from sim.engine.stretch import Change, Hides
+    from sim.engine.stretch import Hides
 
 
 class Cycle(Noting):
@@ -43,12 +43,14 @@ class Cycle(Noting):
         self._pages: list[list[Sequence]] = [[] for _ in range(self._period)]
         """By remainder, the sequences that take a block in a step that ends at such a clock, in running order."""
         self._rows: dict[int, list[int]] = {}
-        """Rows of the sequences on a page, if listed since the page last changed."""
+        """By remainder, the rows of the sequences that `_changing` lists, if listed since these last changed."""
         self._partly: dict[int, int] = {}
         """By future clock, the slots that stay unused in final blocks taken in the step that ends then."""
         self._remembers = bool(allocator.notice)
         """Whether the allocator must know which blocks are full."""
         self._window = allocator.leaves_behind
+        self._after = [0]
+        """How many steps after those of its page the allocator must hear of a sequence."""
         self._sharing = 0
         """Sequences that may leave shared blocks behind; the allocator must be asked for those steps, too."""
         self._fresh: list[Sequence] = []
@@ -66,7 +68,7 @@ class Cycle(Noting):
             sequence.due = used - period + 1 - sequence.start
             self._expect(sequence, 1)
         enter(self._pages[(1 - sequence.start) % period], sequence)
-        self._rows.pop((1 - sequence.start) % period, None)
+        self._changed(1 - sequence.start)
         if self._window is not None:
             self._sharing += owner.samples > 1
         behind = self._window is not None and owner.computed >= self._window + period
@@ -78,7 +80,7 @@ class Cycle(Noting):
         sequence.slots = self.allocator.table.slots.item(sequence.row)
         super().leave(sequence)
         self._pages[(1 - sequence.start) % self._period].remove(sequence)
-        self._rows.pop((1 - sequence.start) % self._period, None)
+        self._changed(1 - sequence.start)
         self._expect(sequence, -1)
         if self._window is not None:
             self._sharing -= sequence.owner.samples > 1
@@ -154,22 +156,20 @@ class Cycle(Noting):
         return len(page)
 
     def _changing(self, step: int) -> list[Sequence]:
-        """List the sequences that take a block, or leave one behind, in the step that ends at clock `step`."""
-        taking = self._pages[step % self._period]
-        if self._window is None or not (leaving := self._leaving(step, self._window)):
-            return taking
-        return sorted({*taking, *leaving}, key=in_order)
+        """List the sequences of which the allocator must hear in the step that ends at clock `step`."""
+        found = [page for after in self._after if (page := self._pages[(step - after) % self._period])]
+        if len(found) < 2:
+            return found[0] if found else []
+        return sorted(chain.from_iterable(found), key=in_order)
 
-    def _leaving(self, step: int, window: int) -> list[Sequence]:
-        """List the sequences that leave a block behind in the step that ends at clock `step`."""
-        period = self._period
-        return [each for each in self._pages[(step - window) % period] if step + each.start > window + period]
+    def _changed(self, page: int) -> None:
+        """Forget what has been listed of the sequences on a page."""
+        for after in self._after:
+            self._rows.pop((page + after) % self._period, None)
 
     def _give(self, page: Several[Sequence], step: int) -> int:
-        """Let sequences take and leave their blocks in a step; returns how many of them can."""
+        """Let sequences take their blocks in a step; returns how many of them can."""
         rows = [each.row for each in page]
-        if self._window is not None:
-            return self.allocator.shift(rows, [step + each.start for each in page])
         granted = min(len(rows), self.allocator.room)
         self.allocator.append(rows[:granted])
         return granted
@@ -197,8 +197,6 @@ class Cycle(Noting):
         """See `Growing.stretch`."""
         if self._fresh or self._sharing:
             return NO_STRETCH
-        if self._window is not None:
-            return self._sliding_stretch(steps, self._window)
         if self.allocator.rounds_up:
             return self._mapping_stretch(steps, hides)
         pages, period, clock, each = self._pages, self._period, self.decoding.clock, self._each
@@ -227,45 +225,7 @@ class Cycle(Noting):
             changes += self._evicting(changes, evicted)
         self.internal += useless
         lost = sum(evicted)
-        return Stretch(done, changes, (len(rows) * held, -lost * held, 0, useless * each, lost, 0))
-
-    def _sliding_stretch(self, steps: int, window: int) -> Stretch:
-        """Do `stretch` where blocks are also left behind."""
-        period, clock, portion = self._period, self.decoding.clock, self._portion
-        room = self.allocator.room * portion.held
-        rows: list[int] = []
-        lengths: list[int] = []
-        changes: list[int] = []
-        done, taken, left, useless = steps, 0, 0, 0
-        for step in range(clock + 1, clock + 1 + steps):
-            takers, leaving = self._pages[step % period], self._leaving(step, window)
-            held = len(takers) * portion.held
-            if held > room:  # it may still be enough, if others leave theirs in time
-                done = step - clock - 1
-                break
-            if not takers and not leaving:
-                continue
-            page = sorted({*takers, *leaving}, key=in_order) if leaving else takers
-            after = [step + each.start for each in page]
-            rows += [each.row for each in page]
-            lengths += after
-            spare = self._useless(page, step)
-            taken, left, useless = taken + len(takers), left + len(leaving), useless + spare
-            change = self._shifted(len(takers), len(leaving), spare)
-            room -= change[HELD]
-            changes += noted(step - clock - 1, change)
-        self.allocator.shift(rows, lengths)
-        if done:
-            self._note(0, len(self.decoding), done)
-        self.internal += useless
-        return Stretch(done, changes, self._shifted(taken, left, useless))
-
-    def _shifted(self, taken: int, left: int, useless: int) -> Change:
-        """Return what changes when this many portions are taken and left behind."""
-        portion = self._portion
-        rounding = taken * portion.rounding - left * portion.left_rounding
-        held = taken * portion.held - left * portion.left_held
-        return held, 0, rounding, useless * self._each, 0, -left * portion.left_live
+        return Stretch(done, changes, (len(rows) * held, -lost * held, 0, useless * each, lost, 0, 0))
 
     def _mapping_stretch(self, steps: int, hides: Hides) -> Stretch:
         """Do `stretch` where blocks are page groups, which may have to be mapped, and empty slots are rounding."""
@@ -291,23 +251,23 @@ class Cycle(Noting):
             return NO_STRETCH
         self._note(0, len(self.decoding), done)
         held, filled = taken * self._portion.held, len(self.decoding) * (done - 1)  # what is filled is rounding no more
-        return Stretch(done, changes, (held, 0, held - filled, 0, 0, 0), calls=told)
+        return Stretch(done, changes, (held, 0, held - filled, 0, 0, 0, 0), calls=told)
 
     def _list(self, remainder: int) -> list[int]:
-        """List the rows of the sequences on a page."""
-        rows = self._rows[remainder] = [each.row for each in self._pages[remainder]]
+        """List the rows of the sequences of which the allocator must hear in a step with such a remainder."""
+        rows = self._rows[remainder] = [each.row for each in self._changing(remainder)]
         return rows
 
     def _evicting(self, changes: Several[int], evicted: Several[int]) -> list[int]:
         """Return what else changes if `evicted` cached blocks had to go for each block taken in `changes`."""
-        held, taken = self._portion.held, 0
+        size, taken = self.allocator.block_size, 0
         more: list[int] = []
         steps, fields, amounts = (each.tolist() for each in unpacked(np.array(changes, np.int64)))
         for step, field, slots in zip(steps, fields, amounts, strict=True):
             if field == HELD:
-                upto = taken + slots // held
+                upto = taken + slots // size
                 if lost := sum(evicted[taken:upto]):
-                    more += (packed(step, CACHED, -lost * held), packed(step, EVICTED, lost))
+                    more += (packed(step, CACHED, -lost * size), packed(step, EVICTED, lost))
                 taken = upto
         return more
 

@@ -181,7 +181,7 @@ class Calendar(Noting):
                 internal = self._grown(due[0][1], clock + done)[1]
                 held, cached, rounding = (now - then for now, then in zip(usage[:3], before[:3], strict=True))
                 lost = allocator.evictions() - evictions
-                changes += noted(done - 1, (held, cached, rounding, internal, lost, 0))
+                changes += noted(done - 1, (held, cached, rounding, internal, lost, 0, 0))
             elif due:
                 sequences = [each for _, page in due for each in page]
                 lengths = [clock + step + 1 + each.start for step, page in due for each in page]
@@ -302,8 +302,8 @@ class Roll(Growing):
         fields: Ints = np.array(list(changing))
         changes = (columns[which, when] << 15 | when << 3 | fields[which]).tolist()  # each as if it were `packed`
         more = dict(zip(changing, columns.sum(axis=1).tolist(), strict=True))
-        held, cached, rounding, internal, evicted, live = (more.get(field, 0) for field in range(len(NO_CHANGE)))
-        total = held, cached, rounding - filled, internal, evicted, live
+        held, cached, rounding, internal, evicted, live, saved = (more.get(field, 0) for field in range(len(NO_CHANGE)))
+        total = held, cached, rounding - filled, internal, evicted, live, saved
         return Stretch(done.steps, changes, total, done.copies, done.copied)
 
     def _hold(self, rows: Ints, slots: Ints) -> Ints:
@@ -327,12 +327,13 @@ def _more(values: Ints, before: int) -> Ints:
 
 
 def _total(changes: Several[int]) -> Change:
+    """Add up changes that are `packed`."""
     total = [0] * len(NO_CHANGE)
     _, fields, amounts = unpacked(np.array(changes, np.int64))
     for field, more in zip(fields.tolist(), amounts.tolist(), strict=True):
         total[field] += more
-    held, cached, rounding, internal, evicted, live = total
-    return held, cached, rounding, internal, evicted, live
+    held, cached, rounding, internal, evicted, live, saved = total
+    return held, cached, rounding, internal, evicted, live, saved
 
 
 def _rows(sequences: Several[Sequence]) -> Ints:

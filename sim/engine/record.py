@@ -58,7 +58,7 @@ class Record:
         allocator = serving.allocator
         live, internal, external, usage = serving.shares()
         evicted, self._evicted = allocator.evictions() - self._evicted, allocator.evictions()
-        held, cached, rounding, useless, lost, written = since
+        held, cached, rounding, useless, lost, written, spared = since
         return (
             step,
             now,
@@ -74,7 +74,7 @@ class Record:
             usage.rounding - rounding,
             internal - useless,
             external,
-            usage.saved,
+            usage.saved - spared,
             usage.swapped,
             allocator.largest_hole() + held + cached,
             preemptions,

@@ -21,6 +21,7 @@ from sim.engine.decoding import Decoding
 from sim.engine.growing import Calendar, Growing, Roll
 from sim.engine.jobs import Job
 from sim.engine.plan import Loss, MoveKind
+from sim.engine.shifting import Shifting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -307,7 +308,8 @@ class Serving(Books):
 def _growing(allocator: Allocator, decoding: Decoding) -> Growing:
     """Choose how the decoding sequences of an allocator grow."""
     if allocator.regular:
-        return Cycle(allocator, decoding)
+        shifting = allocator.leaves_behind is not None or allocator.names_full
+        return (Shifting if shifting else Cycle)(allocator, decoding)
     notice = allocator.notice
     return Roll(allocator, decoding) if notice is None else Calendar(allocator, decoding, notice)
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 LONGEST = 1 << 12
 """Most steps in a stretch; bounds its arrays."""
-HELD, CACHED, ROUNDING, INTERNAL, EVICTED, LIVE = range(6)
-Change: TypeAlias = tuple[int, int, int, int, int, int]
+HELD, CACHED, ROUNDING, INTERNAL, EVICTED, LIVE, SAVED = range(7)
+Change: TypeAlias = tuple[int, int, int, int, int, int, int]
 """How one or more steps change the pool: more (or fewer) held, cached, rounding and internal token slots; blocks
-evicted; and more live token slots, beyond one for each sequence."""
+evicted; and more live token slots, beyond one for each sequence, and more that sharing saves."""
 
 
 def packed(step: int, field: int, more: int) -> int:
@@ -43,7 +43,7 @@ class Stretch(NamedTuple):
 
     steps: int
     changes: Several[int]
-    """The changes of single steps, each `packed`."""
+    """The changes of single steps, each `packed`; several of one field in one step add up."""
     total: Change
     """The sum of them."""
     copies: Several[Copy] = ()
@@ -54,5 +54,5 @@ class Stretch(NamedTuple):
 
 Hides: TypeAlias = "Callable[[int, Mappings], int | None]"
 """How many nanoseconds of the calls due before a step of a leap are hidden by the step before; None if not all are."""
-NO_CHANGE: Change = (0, 0, 0, 0, 0, 0)
+NO_CHANGE: Change = (0, 0, 0, 0, 0, 0, 0)
 NO_STRETCH = Stretch(0, (), NO_CHANGE)

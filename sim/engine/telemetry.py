@@ -166,12 +166,12 @@ class StepLog:
             return
         rows, fields, amounts = unpacked(np.array(self._changes, np.int64))
         rows += np.repeat(begin, np.array(self._changed))
-        for field, name in enumerate(("held", "cached", "rounding", "internal", "evicted", "live")):
+        for field, name in enumerate(("held", "cached", "rounding", "internal", "evicted", "live", "shared_savings")):
             some = (fields == field).nonzero()[0]
             if not len(some):
                 continue
             change = np.zeros(len(which), np.int64)
-            change[rows[some]] = amounts[some]
+            np.add.at(change, rows[some], amounts[some])
             if name != "evicted":
                 total = change.cumsum()
                 change = total - (total - change)[begin][which]

@@ -1,0 +1,115 @@
+"""Growing in a cycle in which sequences do not only take blocks.
+
+A sliding window is as regular as growing: it leaves a block behind once in `block_size` steps, in those of another
+remainder.  And if a prefix cache must hear of every block as it fills, that is in the step before the next is taken.
+So a sequence is heard of in the steps of up to three remainders, and still nothing is done in between.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim.engine.cycle import Cycle
+from sim.engine.stretch import CACHED, HELD, INTERNAL, LIVE, NO_STRETCH, ROUNDING, SAVED, Stretch, packed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence as Several
+
+    from allocators.answers import Shift
+    from allocators.base import Allocator
+    from sim.engine.decoding import Decoding, Sequence
+    from sim.engine.stretch import Change, Hides
+
+
+class Shifting(Cycle):
+    """Lets sequences take blocks, fill them and leave them behind."""
+
+    def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
+        """Grow the sequences in `decoding`."""
+        super().__init__(allocator, decoding)
+        self._keeps = allocator.names_full
+        """Whether full blocks are kept, and must be heard of."""
+        self._after = sorted({0, (self._window or 0) % self._period, -int(self._keeps) % self._period})
+        self._starts: dict[int, list[int]] = {}
+        """The starts of the sequences that `_rows` lists."""
+
+    def _filling(self, step: int) -> list[Sequence]:
+        """See `Cycle._filling`.  `shift` enters them in their turn."""
+        return []
+
+    def _give(self, page: Several[Sequence], step: int) -> int:
+        """See `Cycle._give`."""
+        return self.allocator.shift([each.row for each in page], [step + each.start for each in page]).granted
+
+    def _list(self, remainder: int) -> list[int]:
+        """See `Cycle._list`."""
+        self._starts[remainder] = [each.start for each in self._changing(remainder)]
+        return super()._list(remainder)
+
+    def stretch(self, steps: int, hides: Hides) -> Stretch:
+        """See `Growing.stretch`."""
+        if self._fresh or self._sharing:
+            return NO_STRETCH
+        period, clock, room, portion = self._period, self.decoding.clock, self.allocator.room, self._portion
+        rows: list[int] = []
+        lengths: list[int] = []
+        when: list[int] = []  # the step of each of `rows`
+        changes: list[int] = []
+        done, useless = steps, 0
+        for step in range(steps):
+            end = clock + 1 + step
+            page = end % period
+            count = len(self._pages[page])
+            if count > room:  # it may still be enough, if others leave theirs in time
+                done = step
+                break
+            room -= count
+            named = self._rows.get(page)
+            if named is None:
+                named = self._list(page)
+            rows += named
+            lengths += [end + start for start in self._starts[page]]
+            when += [step] * len(named)
+            if count:
+                changes.append(packed(step, HELD, count * portion.held))
+                if portion.rounding:
+                    changes.append(packed(step, ROUNDING, count * portion.rounding))
+                if end in self._partly:  # the takers of final blocks are all on this page
+                    useless += self._partly[end]
+                    changes.append(packed(step, INTERNAL, self._partly[end] * self._each))
+        taken = self.allocator.room - room
+        shift = self.allocator.shift(rows, lengths)
+        if shift.evicted:
+            changes += self._evicting(changes, shift.evicted)
+        changes += self._leaving(shift.left, when)
+        if done:
+            self._note(0, len(self.decoding), done)
+        self.internal += useless
+        return Stretch(done, changes, self._total(taken, useless, shift))
+
+    def _leaving(self, left: Several[int], when: list[int]) -> list[int]:
+        """Return what else changes by what is `left` behind (see `Shift`) by rows whose steps are in `when`."""
+        changes: list[int] = []
+        for place, held, live, saved in zip(left[::4], left[1::4], left[2::4], left[3::4], strict=True):
+            step = when[place]
+            if saved:
+                changes.append(packed(step, SAVED, -saved))
+                continue
+            changes += (packed(step, HELD, -held), packed(step, LIVE, -live))
+            if self._keeps:
+                changes.append(packed(step, CACHED, held))
+            if held > live:
+                changes.append(packed(step, ROUNDING, live - held))
+        return changes
+
+    def _total(self, taken: int, useless: int, shift: Shift) -> Change:
+        """Return what changes in all steps together, in which so many portions are taken."""
+        held, live, saved, lost = (
+            sum(shift.left[1::4]),
+            sum(shift.left[2::4]),
+            sum(shift.left[3::4]),
+            sum(shift.evicted),
+        )
+        cached = (held if self._keeps else 0) - lost * self.allocator.block_size
+        rounding = taken * self._portion.rounding - (held - live)
+        return taken * self._portion.held - held, cached, rounding, useless * self._each, lost, -live, -saved
