@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocators.errors import CorruptionError
+from allocators.pieceaudit import audit_pieces
 from allocators.table import Ints
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def audit(rows: GroupRows) -> None:
             left += int(np.count_nonzero(cells == 0)) * piece.full
     if left != rows.left:
         raise CorruptionError(f"{left} slots are left behind, counted {rows.left}")
-    rows.pool.check(references)
+    audit_pieces(rows.pool, references)
     rows.host.check(references, _on_host(rows))
     _audit_writers(rows, references)
 

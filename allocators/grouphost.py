@@ -14,6 +14,7 @@ import numpy as np
 from allocators.answers import Copy
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError, CorruptionError
+from allocators.pieceaudit import audit_pieces
 from allocators.pieces import PiecePool
 from allocators.table import BlockTable, Ints
 
@@ -87,7 +88,7 @@ class GroupHost:
 
     def check(self, on_device: Ints, here: Ints) -> None:
         """Raise `CorruptionError` unless the counts and twins agree with the holders of each piece on either side."""
-        self.pool.check(here)
+        audit_pieces(self.pool, here)
         if {twin: piece for piece, twin in self.of_device.items()} != self.of_host:
             raise CorruptionError("device and host disagree on which pieces are twins")
         for piece, twin in self.of_device.items():

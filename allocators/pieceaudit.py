@@ -31,7 +31,7 @@ class _Books(NamedTuple):
         self.kept.update(used & cached)
 
 
-def audit(pool: PiecePool, references: Ints) -> None:
+def audit_pieces(pool: PiecePool, references: Ints) -> None:
     """Raise `CorruptionError` unless the pool agrees with itself and with `references`, counted from the table.
 
     Args:

@@ -19,7 +19,6 @@ import numpy as np
 
 from allocators.compiled import mypyc_attr
 from allocators.freequeue import FreeQueue
-from allocators.pieceaudit import audit
 from allocators.prefix import PrefixCache
 from allocators.table import Ints
 
@@ -330,10 +329,6 @@ class PiecePool:
         first = np.flatnonzero((self.cache.key != 0) & (self.references == 0))
         sizes = np.array([piece.blocks for piece in self.pieces])[self.group[self.page(first)]]
         return np.repeat(first - sizes.cumsum() + sizes, sizes) + np.arange(sizes.sum())
-
-    def check(self, references: Ints) -> None:
-        """Raise `CorruptionError` unless the pool agrees with itself and `references` (see `allocators.pieceaudit`)."""
-        audit(self, references)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)

@@ -194,6 +194,8 @@ class Engine:
         serving = self.serving
         if not self.leaps or not self.scheduler.steady(serving) or serving.decoding.apart:
             return False
+        if serving.lingering and serving.allocator.leaves_behind is not None and serving.allocator.usage().saved:
+            return False  # what a window leaves behind may then be of use to finished jobs alone
         searching = self.requests.beam and serving.seats > len(serving.running)
         return not (self._forked or searching) and serving.allocator.mappings() == self._mapped
 

@@ -48,6 +48,21 @@ def test_equals_the_reference_engine(kind: str, scheduler: str, data: st.DataObj
         assert outcome == expected
 
 
+@pytest.mark.parametrize("leaps", [False, True])
+def test_what_a_window_leaves_to_finished_jobs_is_counted_when_it_is_left(leaps: bool) -> None:
+    """A batch holds its finished jobs; a block that only they hold by now is of use to nobody."""
+    limits = Limits(max_num_seqs=12, max_num_batched_tokens=8, max_model_len=40, chunked_prefill=False)
+    options = {"block_size": 2, "prefix_cache": True, "sliding_window": 13}
+    setup = Setup("static", limits, "paged", 40, options, clock=Clock(step=1))
+    asked = replace(
+        ask(*((0, 4, output) for output in (1, 1, 1, 1, 1, 8, 8, 8, 22, 1, 13))),
+        prefixes=Prefixes(np.ones(11, np.int64), np.full(11, 4), np.arange(12), np.arange(100, 111)),
+        after=np.array([-1, *[0] * 7, -1, 1, 0]),
+        delay_s=np.zeros(11),
+    )
+    assert not differences(setup.run(asked, reference=True)[1], setup.run(asked, leaps=leaps)[1])
+
+
 @pytest.mark.parametrize("kind", [kind for kind in registry.names() if not registry.find(kind).recomputes])
 def test_a_wrapped_allocator_serves_as_it_does_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told to swap: what cannot still recomputes when it is wrapped."""
