@@ -111,6 +111,8 @@ class Engine:
         """Pages mapped and unmapped before the last step began."""
         self._pace = 1
         """Nanoseconds of the last step."""
+        self._lost: set[tuple[int, int]] = set()
+        """Requests preempted by plans that did nothing else, and the tokens that each had generated."""
         self._decoded_alone = False
         """Whether the last step ran decodes and nothing else."""
         self._exposed = 0
@@ -183,7 +185,7 @@ class Engine:
             else:
                 plan = scheduler.plan(serving)
                 if plan.empty:
-                    self._stalled(plan)
+                    self._make_way(plan)
                 self.now += self._start(plan)
                 self._book(plan)
             if self.now >= blocks.due:
@@ -205,6 +207,16 @@ class Engine:
         duration = int(min(self.arrivals.soonest, self._horizon)) - now
         self.record.steps.add(self.record.row(self.steps, now, 0, 0, 0, 0, 0), duration)
         return duration
+
+    def _make_way(self, plan: Plan) -> None:
+        """Let a plan do nothing but preempt, if that leads any further than it did before.
+
+        The last sequence may have to make way for itself, where what others have left is too scattered for it.
+        """
+        lost = {(job.index, job.generated) for job in plan.preempted}
+        if lost <= self._lost:
+            self._stalled(plan)
+        self._lost |= lost
 
     def _stalled(self, plan: Plan) -> None:
         """Raise, naming who cannot go on and why; reached only if a scheduler or allocator breaks its contract."""

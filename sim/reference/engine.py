@@ -86,6 +86,8 @@ class ReferenceEngine:
         self.event_rows: list[dict[str, Any]] = []
         self.evicted = 0
         """Cached blocks evicted until the last row was written."""
+        self.lost: set[tuple[int, int]] = set()
+        """Requests that lost their memory in steps without work, and the tokens that each had generated."""
         self.behind = 0
         """Nanoseconds of the last step if it ran decodes alone."""
         self.before = 1
@@ -180,11 +182,14 @@ class ReferenceEngine:
         """Plan a step, run it, and write its row."""
         room = self.room
         step = self.policy.plan(room)
-        if not step.work:
+        lost = {(loss[0].index, loss[0].generated) for loss in step.losses}
+        if not step.work and lost <= self.lost:
             head = [*room.waiting, *room.running][0]
             raise StalledError(
                 f"no progress: {head}: {step.lacking or step.refusal or step.blocked or 'nothing to run'}"
             )
+        if not step.work:
+            self.lost |= lost
         for loss in step.losses:
             self.happened(self.now, *loss)
         for request in step.admitted:

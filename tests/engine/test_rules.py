@@ -161,6 +161,19 @@ def test_a_run_without_progress_is_an_error_that_names_the_request_and_the_reaso
         replace(POOL, scheduler=scheduler).run(ask((0, 12, 10), (0, 2, 2)), **engine)
 
 
+def test_the_last_sequence_makes_way_for_itself_where_what_others_left_is_too_scattered(
+    engine: dict[str, bool],
+) -> None:
+    groups = "state 1x40, full 2x8, sliding 2x8/6"  # ten slots a page: two states, or five tokens of two layers
+    limits = Limits(max_num_seqs=12, max_num_batched_tokens=8, max_model_len=40, chunked_prefill=False)
+    pool = Setup(limits=limits, kind="ideal", slots=48, options={"groups": groups}, instants=0)
+    short = [(0, 1, 1)] * 4
+    outcome, sink = pool.run(ask((0, 1, 1), (0, 1, 1), (0, 1, 15, 4), *short, (0, 1, 8), *short[:2]), **engine)
+    assert outcome.finished == 10
+    gone = [row for row in sink.rows("steps") if not row["prefill_tokens"] + row["decode_tokens"]]
+    assert [(row["preemptions"], row["free"]) for row in gone] == [(1, 200)]
+
+
 @pytest.mark.parametrize("kind", ["paged", "contiguous", "growing", "virtual"])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @settings(max_examples=10)
