@@ -97,17 +97,23 @@ def test_points_carry_the_load_of_their_steps() -> None:
     assert stage.allocator.usage().held == 0
 
 
-def test_steps_in_a_row_are_run_and_the_last_one_counts() -> None:
-    stage = make_stage({"kind": "paged", "block_size": 4})
+def watched(stage: Stage) -> list[bool]:
+    """Let each step of a stage be told to take a microsecond more than the last; lists which of them have chunks."""
     seen: list[bool] = []
     run = stage._executor.run
 
-    def watched(plan: Plan, serving: Serving) -> int:
+    def told(plan: Plan, serving: Serving) -> int:
         seen.append(bool(plan.chunks))
         run(plan, serving)
         return 1000 * len(seen)
 
-    stage._executor.run = watched  # type: ignore[method-assign]
+    stage._executor.run = told  # type: ignore[method-assign]  # a stand-in for the device's clock
+    return seen
+
+
+def test_steps_in_a_row_are_run_and_the_last_one_counts() -> None:
+    stage = make_stage({"kind": "paged", "block_size": 4})
+    seen = watched(stage)
     point = stage.measure(Scene("row", (4,), ((0, 3),), 2, 3), Patience(warmup=1, most=2, seconds=0, least=1))
     assert seen == [False, False, True, True, True] * 2
     assert point.measured_s == pytest.approx(10e-6)
@@ -119,15 +125,7 @@ def test_steps_in_a_row_are_run_and_the_last_one_counts() -> None:
 
 def test_steps_can_be_run_in_any_order() -> None:
     stage = make_stage({"kind": "paged", "block_size": 4})
-    seen: list[bool] = []
-    run = stage._executor.run
-
-    def watched(plan: Plan, serving: Serving) -> int:
-        seen.append(bool(plan.chunks))
-        run(plan, serving)
-        return 1000 * len(seen)
-
-    stage._executor.run = watched  # type: ignore[method-assign]
+    seen = watched(stage)
     order = [False, True, True, False, True]
     assert stage.times(Scene("row", (4, 4), ((0, 3),)), order) == pytest.approx(np.arange(1, 6) / 1e6)
     assert seen == order
