@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
 
 INFINITY = float("inf")
-in_order = attrgetter("ticket")
+by_ticket = attrgetter("ticket")
 WORTHWHILE = 2
 """As many steps cost about as much one by one as in a leap."""
 REPORTS = 256
@@ -280,7 +280,7 @@ class Engine:
             if self.requests.beam:
                 self._select_beams(len(serving.decoding) - len(staying))
         ended += [chunk.job for chunk in plan.chunks if self._book_chunk(chunk)]
-        for job in sorted(ended, key=in_order) if len(ended) > 1 else ended:
+        for job in sorted(ended, key=by_ticket) if len(ended) > 1 else ended:
             self._finish(job)
         if serving.blocked is Blocked.BUDGET:  # the next step has a budget of its own
             serving.unblock()
