@@ -1,7 +1,7 @@
-"""The arguments and results of an allocator: plain immutable values.
+"""The arguments and results of an allocator's methods: plain immutable values.
 
-A *grant* says what a sequence got, a *refusal* why it got nothing and how much was lacking.  `Usage` counts the
-contents of the pool in token slots, `Mappings` the calls to a driver in pages.
+A *grant* says what a sequence got; a *refusal* says why it got nothing and how much was missing.  `Usage` counts the
+contents of the pool in token slots, `Mappings` the pages that a driver has mapped.
 """
 
 from __future__ import annotations
@@ -28,46 +28,46 @@ class Reason(StrEnum):
 
 
 class Refusal(NamedTuple):
-    """A refusal.  The allocator is as it was before the call."""
+    """The answer if a request cannot be granted; the allocator is as it was before the call."""
 
     reason: Reason
     need: int
-    """Blocks asked for; for a contiguous allocator, the length of the hole asked for."""
+    """Blocks needed; for a contiguous allocator, the length of the hole needed."""
     shortfall: int
     """Blocks missing: how many more must become free before the same call can succeed."""
 
 
 class Hit(NamedTuple):
-    """A prefix found in the cache.  Valid until the allocator next changes."""
+    """A prefix found in the cache; valid until the allocator next changes."""
 
     tokens: int = 0
     blocks: tuple[int, ...] = ()
-    """Physical ids in logical order; 0 where a sliding window has left a block behind."""
+    """Physical ids in logical order; 0 for blocks that a sliding window has already passed."""
 
 
 MISS = Hit()
 
 
 class Ask(NamedTuple):
-    """What a sequence wants on admission."""
+    """What a sequence asks for when it is admitted."""
 
     content: Content
-    """What its tokens are, for the prefix cache; not its length."""
+    """The identity of its tokens, for the prefix cache; says nothing of its length."""
     prompt: int
     """Prompt tokens."""
     tokens: int
-    """Token slots to take now, including the hit."""
+    """Token slots to take now, those of the hit included."""
     hit: Hit = MISS
-    """What `lookup` just answered."""
+    """The result of `lookup`, if the allocator has not changed since."""
     whole: int = 0
-    """Token slots that must fit now even though only `tokens` are taken."""
+    """Token slots for which there must be room now, even if fewer are taken (all of a prompt that comes in chunks)."""
     spare: int = 0
     """Blocks that must still be free afterwards (the watermark)."""
     output: int | None = None
     """True output length in tokens; set only for allocators whose `oracle` is true."""
     samples: int = 1
-    """Sequences that will hold these tokens at once and continue independently: `never` and `admit` answer for all
-    of them, but `admit` opens one row, and is asked again for the others unless they share."""
+    """Sequences that will start with these tokens and continue independently.  `never` and `admit` answer for all of
+    them, but `admit` opens only one row: the others fork from it, or are admitted one by one if forks do not share."""
 
 
 class Grant(NamedTuple):
@@ -76,55 +76,58 @@ class Grant(NamedTuple):
     row: int
     """Its row in `Allocator.table`."""
     slots: int
-    """Token slots it may use before it must ask again, not counting placement rounding."""
+    """Token slots it may use before it must grow, without those that exist only because placement rounds up."""
     copied: int = 0
-    """Tokens whose K/V must be copied because of this grant."""
+    """Tokens whose K/V must be copied as a consequence."""
 
 
 class Copy(NamedTuple):
-    """K/V of one whole block to be copied before the step runs (copy-on-write, or a move)."""
+    """A block whose K/V must be copied before the step runs: copy-on-write, or a swap to or from the host."""
 
     source: int
-    """Physical id of the block that is read; where it crosses to or from the host, an id on its own side."""
+    """Physical id of the block to read, on the side where it lies (device or host)."""
     target: int
-    """... of the block that is written."""
+    """Physical id of the block to write."""
 
 
 class Growth(NamedTuple):
-    """The answer to `grow`: the first `granted` rows got what they asked for, in order."""
+    """The result of `grow`: the first `granted` rows got what they asked for."""
 
     granted: int
     refusal: Refusal | None = None
-    """Why row number `granted` got nothing, if not all were granted."""
+    """Why the next row did not, if there is one."""
     copies: Sequence[Copy] = ()
-    """Block copies due before the step."""
+    """Blocks to copy before the step."""
     copied: int = 0
     """Tokens whose K/V is copied because of this call (a `Copy` counts its filled slots)."""
 
 
 class Leap(NamedTuple):
-    """The answer to `advance`: what `steps` equal calls of `grow` would have changed."""
+    """The result of `advance`: what `steps` calls of `grow` would have changed.
+
+    `when`, `who` and `slots` have one entry for each time that a row got more slots.
+    """
 
     steps: int
-    """Steps done; 0 if the very first would be refused, or takes time of its own (it maps pages: see `mappings`)."""
+    """Steps done; 0 if the first would be refused, or would map pages and so take extra time (see `mappings`)."""
     when: Ints
-    """For each time that a row got more slots: the step, from 0, ascending."""
+    """The step, from 0; ascending."""
     who: Ints
-    """... the row's index in the `rows` argument."""
+    """The row's index in the `rows` argument."""
     slots: Ints
-    """... and the slots that the row holds from then on."""
+    """The slots that the row holds from then on."""
     held: Ints
     """int64[steps]: `Usage.held` after each step."""
     cached: Ints
     """int64[steps]: `Usage.cached` after each step."""
     copies: Sequence[Copy] = ()
-    """Block copies due before the step; a leap that copies is one step long."""
+    """Blocks to copy before the step; a leap that copies blocks is one step long."""
     copied: int = 0
-    """Tokens whose K/V is copied before the first step; with `concatenates`, each step copies all its tokens."""
+    """Tokens whose K/V is copied before the first step; with `concatenates`, every step copies all its tokens."""
     rounding: Ints | None = None
-    """int64[steps]: `Usage.rounding` after each step; None if it stays as it is."""
+    """int64[steps]: `Usage.rounding` after each step; None if it does not change."""
     evicted: Ints | None = None
-    """int64[steps]: cached blocks evicted by each step; None if none was."""
+    """int64[steps]: cached blocks evicted in each step; None if there are none."""
 
     @classmethod
     def none(cls) -> Leap:
@@ -141,26 +144,26 @@ class Swap(NamedTuple):
     slots: int
     """Token slots it holds there."""
     moves: Sequence[Copy]
-    """Block moves, device id and host id; blocks shared by several sequences move once."""
+    """Blocks to move between device and host; a block that several sequences share is moved once."""
 
 
 class Usage(NamedTuple):
     """How much of the pool is taken, in token slots.  `capacity - held - cached` is free."""
 
     held: int
-    """In blocks that running sequences hold, counting a shared block once."""
+    """Slots of blocks that running sequences hold; a shared block counts once."""
     cached: int = 0
-    """In blocks without a holder, kept for reuse and evictable."""
+    """Slots of blocks that no sequence holds, kept for reuse and evictable."""
     rounding: int = 0
-    """Part of `held` that exists only because placement rounds up."""
+    """The part of `held` that exists only because placement rounds up."""
     saved: int = 0
-    """Filled slots saved by sharing: the sum over blocks of (references - 1) x filled."""
+    """Filled slots that sharing saves: the sum over blocks of (references - 1) x filled slots."""
     dropped: int = 0
-    """Tokens of running sequences that no longer have a slot (left behind by a sliding window)."""
+    """Slots of tokens of running sequences that a sliding window has passed and that were given back."""
     swapped: int = 0
-    """In blocks on the host."""
+    """Slots of blocks on the host."""
     states: int = 0
-    """In states of running sequences, which do not grow with tokens; a shared state counts once per holder."""
+    """Slots of recurrent states of running sequences; a shared state counts once per holder."""
 
 
 class Measure(NamedTuple):
@@ -173,48 +176,49 @@ class Measure(NamedTuple):
     token_slots: int = 1
     """Slots that one token takes."""
     multiple: int = 1
-    """The pool is a whole multiple of this number of blocks."""
+    """The number of blocks in the pool is a multiple of this."""
     states: bool = False
-    """Whether the states of recurrent layers lie in blocks too, so that no memory is set aside for them."""
+    """Whether the states of recurrent layers are kept in blocks too, so that no other memory is reserved for them."""
 
 
 class Portion(NamedTuple):
-    """What a row of a `regular` allocator takes at a time; in slots of the pool."""
+    """What a row of a `regular` allocator takes when its slots are used up."""
 
     tokens: int
-    """Tokens for which a portion has room."""
+    """Tokens that fit in a portion."""
     held: int
-    """Slots that a row holds more with each portion."""
+    """Slots by which each portion increases `Usage.held`."""
     rounding: int = 0
-    """Part of it that is rounding."""
+    """Slots by which each portion increases `Usage.rounding`."""
 
 
 class Shift(NamedTuple):
-    """What `Allocator.shift` has done."""
+    """The result of `Allocator.shift`."""
 
     granted: int
-    """Rows that have got their slot; those after them are unchanged."""
+    """Rows that got their slot; those after them are unchanged."""
     left: Sequence[int] = ()
-    """What they left behind, as flat fours: place among the rows (ascending), and slots that are held less, that are
-    live less, and that sharing saves less.  In a prefix cache, what is held no more is cached."""
+    """What rows gave back because their windows have passed it, as a flat list of four numbers for each portion: index
+    of the row (ascending), and by how many slots held, live and saved by sharing decrease.  With a prefix cache, what
+    is no longer held is cached."""
     evicted: Sequence[int] = ()
-    """How many cached blocks were evicted to take each block; nothing if none was."""
+    """How many cached blocks were evicted for each block taken; empty if none was."""
 
 
 class Mappings(NamedTuple):
-    """Calls to the driver, for allocators that map physical pages into virtual ranges; never decreasing."""
+    """Pages that the driver has mapped into and unmapped from virtual ranges; the counts only increase."""
 
     mapped: int = 0
     """Pages mapped so far."""
     unmapped: int = 0
     """Pages unmapped so far."""
     mapped_ahead: int = 0
-    """The part of `mapped` for tokens that were foreseen, so that the calls run while the step before computes."""
+    """The part of `mapped` that was foreseen, so that it could be done while the step before ran."""
     unmapped_ahead: int = 0
-    """The part of `unmapped` that had to make way for these."""
+    """The part of `unmapped` that made room for those."""
 
     def since(self, before: Mappings) -> Mappings:
-        """Return the calls made since it was `before`."""
+        """Return the difference from an earlier count."""
         return Mappings(*(now - then for now, then in zip(self, before, strict=True)))
 
 

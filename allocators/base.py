@@ -1,18 +1,16 @@
-"""The interface of every allocator: its verbs, and the questions it answers.
+"""The interface that every allocator implements.
 
-An allocator owns a pool of physical blocks and hands them to sequences.  It is a
-pure data structure: no clock, no queue, no framework; a simulator and a real engine
-call the same methods.  Three rules keep it honest:
+An allocator owns a pool of physical blocks and gives them to sequences.  It is a pure data structure, without a
+clock, a queue or a framework, so a simulator and a real engine can call the same methods.  Three rules apply to all:
 
-* A *refusal* is a value (`Refusal`) that says why and by how much.  A refused verb
-  has changed nothing.  Misuse (such as a row that is not open) raises `AllocatorError`.
-* An allocator never learns how long an output will really be, unless its class says
-  that `oracle` is true.
-* Physical block ids run from 1 to `num_blocks`.  Block 0 is the *null block*: never
-  handed out and always readable, so that a table row can be padded with it.
+* A call that cannot be granted returns a `Refusal`, which says why and how many blocks are missing, and changes
+  nothing.  Misuse, such as naming a row that is not open, raises `AllocatorError`.
+* An allocator does not know how long an output will be, unless its class declares itself an `oracle`.
+* Physical block ids run from 1 to `num_blocks`.  Block 0 is the *null block*: it is never handed out and always
+  readable, so unused entries of the block table point to it.
 
-Arguments and results are defined in `answers.py`; `regular.py` defines how an engine may
-let rows grow without asking for every token.
+`answers.py` defines the arguments and results.  `regular.py` defines how an engine may let sequences grow without
+calling the allocator for every token.
 """
 
 from __future__ import annotations
@@ -49,29 +47,31 @@ from allocators.table import BlockTable, Columns, Ints
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Allocator(RegularGrowth):
-    """A pool of `num_blocks` blocks of `block_size` token slots, and who holds them.
+    """A pool of `num_blocks` blocks of `block_size` token slots each, and the sequences that hold them.
 
-    `table` is the only record of who holds what that an executor needs: row `r` of
-    `table.blocks` lists the physical ids of one sequence in logical order.
+    An executor needs nothing but `table`: row `r` of `table.blocks` lists the physical block ids of one sequence in
+    logical order.
     """
 
     kind: ClassVar[str]
     """Name in workload files and reports."""
     options: ClassVar[Mapping[str, Option]] = MappingProxyType({"block_size": BLOCK_SIZE})
-    """What a workload file may set; each is a keyword argument of the constructor."""
+    """The options of a workload file; each is a keyword argument of the constructor."""
     recomputes: ClassVar[bool] = False
-    """True if K/V does not outlive a step, so that every step recomputes all known tokens."""
+    """True if no K/V is kept between steps, so that every step recomputes all tokens so far."""
     concatenates: ClassVar[bool] = False
-    """True if a sequence is its own tensors, replaced by longer copies whenever it grows; its row lists no blocks."""
+    """True if each sequence has tensors of its own, which are replaced by longer copies whenever it grows; its row
+    lists no blocks."""
     free_preemption: ClassVar[bool] = False
-    """True if preempting a sequence and restoring it costs nothing (the bound)."""
+    """True if preempting and restoring a sequence costs nothing (only the ideal allocator)."""
     scattered: ClassVar[bool] = False
-    """True if a sequence's blocks may lie anywhere, so that attention must read through the block table."""
+    """True if a sequence's blocks may lie anywhere in the pool, so that attention must read through the block table."""
     shares: ClassVar[bool] = False
-    """True if `fork` shares blocks and so takes no room; other allocators take room for a whole group on admission."""
+    """True if `fork` shares blocks and therefore takes none; other allocators take the blocks of all samples of a
+    request when it is admitted."""
 
     def __init_subclass__(cls) -> None:
-        """See `allocators.compiled`."""
+        """Make copies of instances complete where this class is compiled (see `allocators.compiled`)."""
         super().__init_subclass__()
         copied_whole(cls)
 
@@ -79,9 +79,9 @@ class Allocator(RegularGrowth):
         """Make an empty pool.
 
         Args:
-            num_blocks: physical blocks that can be handed out, ids 1 to num_blocks.
-            block_size: token slots a block.
-            max_model_len: the longest sequence, in token slots.
+            num_blocks: physical blocks that can be handed out, with ids 1 to num_blocks.
+            block_size: token slots per block.
+            max_model_len: length of the longest sequence, in token slots.
             max_rows: sequences expected at once; the table doubles when there are more.
 
         """
@@ -95,7 +95,7 @@ class Allocator(RegularGrowth):
         self.max_model_len = max_model_len
         self.table = BlockTable(max_rows, -(-max_model_len // block_size))
         self.columns = Columns.plain(self.table.width, block_size)
-        """What a block holds, by its column of the table."""
+        """Which tokens the block in each column of the table holds."""
 
     @classmethod
     def from_options(
@@ -111,9 +111,9 @@ class Allocator(RegularGrowth):
 
         Args:
             num_blocks: physical blocks of `cls.slots_per_block(...)` token slots.
-            max_model_len: the longest sequence, in token slots.
+            max_model_len: length of the longest sequence, in token slots.
             max_rows: sequences expected at once.
-            facts: what is known of the model (see `Option.fact`).
+            facts: properties of the model and the run, by name (see `Option.fact`).
             options: as declared in `cls.options`.
 
         Raises:
@@ -128,37 +128,40 @@ class Allocator(RegularGrowth):
 
     @classmethod
     def slots_per_block(cls, values: Mapping[str, Value]) -> int:
-        """Token slots per block under these (resolved) options: the unit in which the pool is counted."""
+        """Token slots per block under these (resolved) options."""
         return int(values["block_size"] or 0)
 
     @classmethod
     def measure(cls, values: Mapping[str, Value]) -> Measure:
-        """Return the unit in which the pool is counted under these (resolved) options."""
+        """Return the unit in which the pool's capacity is counted under these (resolved) options."""
         return Measure(cls.slots_per_block(values))
 
     @property
     def oracle(self) -> bool:
-        """True if `Ask.output` may be read; depends on the options for some classes."""
+        """True if the allocator reads `Ask.output`, the true output length; may depend on its options."""
         return False
 
     @property
     def settled(self) -> bool:
-        """True if a refused `admit` stays refused until something is released (as without a cache)."""
+        """True if a refused `admit` stays refused until a row is released.
+
+        False where growing rows can change the answer, for example by entering blocks in a prefix cache.
+        """
         return True
 
     @property
     def swaps(self) -> bool:
-        """True if sequences can be moved to a host."""
+        """True if sequences can be swapped out to host memory."""
         return type(self).swap_out_group is not Allocator.swap_out_group
 
     @property
     def token_slots(self) -> int:
-        """Slots that one token takes: 1, or several where groups of layers are counted separately."""
+        """Slots that one token takes: 1, or more where the pool is counted in parts of a token (`HybridAllocator`)."""
         return 1
 
     @property
     def page_bytes(self) -> int:
-        """Bytes of a physical page, for allocators that map pages (see `mappings`)."""
+        """Bytes of a physical page, for allocators that map pages (see `mappings`); 0 for all others."""
         return 0
 
     @property
@@ -173,11 +176,11 @@ class Allocator(RegularGrowth):
         return self.capacity - usage.held - usage.cached
 
     def blocks_for(self, tokens: int) -> int:
-        """Blocks that hold `tokens` token slots."""
+        """Blocks needed for `tokens` token slots."""
         return -(-tokens // self.block_size)
 
     def too_long(self, length: int) -> Refusal:
-        """Refuse `length` token slots, which exceed `max_model_len`."""
+        """Return the refusal of `length` token slots, which exceed `max_model_len`."""
         return Refusal(Reason.LENGTH, self.blocks_for(length), self.blocks_for(length - self.max_model_len))
 
     def demand_open(self, row: int) -> None:
@@ -192,47 +195,53 @@ class Allocator(RegularGrowth):
             raise AllocatorError(f"a row is named twice: {rows}")
 
     def lookup(self, content: Content, tokens: int) -> Hit:
-        """Find the longest cached prefix of the first `tokens` tokens.  Changes nothing.
+        """Find the longest cached prefix of the first `tokens` tokens.
 
-        Never covers the last token: a full hit still computes it.
+        The prefix never includes the last of them, which must be computed to produce logits.  Does not change what
+        the allocator holds.
         """
         return MISS
 
     @abstractmethod
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """Return why sequences that will use `final` slots each could not run even alone, or None.  Changes nothing."""
+        """Return why a request could not run even alone in the pool, or None if it could.  Changes nothing.
+
+        Args:
+            ask: what the request would be admitted with.
+            final: token slots that each of its sequences will have used when it ends.
+
+        """
 
     @abstractmethod
     def admit(self, ask: Ask) -> Grant | Refusal:
-        """Open a row for a sequence and give it `ask.tokens` slots, or as many as policy reserves.
+        """Open a row for a sequence and give it `ask.tokens` slots, or more if the allocator reserves in advance.
 
-        All or nothing.  Blocks of `ask.hit` are shared, not taken.
+        The blocks of `ask.hit` are shared; only those for the remaining tokens are taken.
         """
 
     @abstractmethod
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
-        """Make room for each row to be `lengths` tokens long, in the order given.
+        """Make room for each row to be `lengths` tokens long, in the given order.
 
-        Equivalent to one call per row: stops at the first row that cannot grow; that row and
-        those after it are unchanged.  Blocks that become full are entered in the prefix
-        cache.  A row may appear once.
+        Equivalent to one call per row: it stops at the first row that cannot grow, and leaves that row and all after
+        it unchanged.  Blocks that become full are entered in the prefix cache.
 
         Args:
-            rows: int64[n], open rows of `table`.
-            lengths: int64[n], token slots each will use, not less than it uses now.
+            rows: int64[n], open rows of `table`, each at most once.
+            lengths: int64[n], token slots that each will use, not less than it uses now.
 
         """
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
-        """Let every row grow by one token, in the order given, up to `steps` times over.
+        """Let every row grow by one token in each of up to `steps` steps, in the given order.
 
-        Has exactly the effect of that many calls of `grow`, block ids included; stops before
-        the first step in which a row would be refused or pages would be mapped.  An allocator
-        may stop earlier, after at least one step.  This default does one.
+        Equivalent to that many calls of `grow`, down to the block ids.  It stops before the first step in which a row
+        would be refused or pages would be mapped; it may stop earlier, but not before the first step without such a
+        reason.  This default implementation does one step.
 
         Args:
             rows: int64[n], open rows.
-            lengths: int64[n], tokens each holds before the first step.
+            lengths: int64[n], tokens that each holds before the first step.
             steps: at least 1.
 
         """
@@ -249,12 +258,15 @@ class Allocator(RegularGrowth):
 
     @abstractmethod
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
-        """Say whether `grow` with the same arguments would grant every row.  Changes nothing."""
+        """Return whether `grow` with the same arguments would grant every row.  Changes nothing."""
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
-        """Return int64[n]: how many free blocks `grow` with the same arguments takes for each row, at most.
+        """Return int64[n]: at most how many free blocks `grow` would take for each row.  Changes nothing.
 
-        Changes nothing.
+        Args:
+            rows: as for `grow`.
+            lengths: as for `grow`.
+
         """
         size = self.block_size
         more: Ints = -(-lengths // size) - -(-self.table.slots[rows] // size)
@@ -263,81 +275,87 @@ class Allocator(RegularGrowth):
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
         """Open a second row that holds the same tokens as `row`.
 
-        Allocators that share blocks share every block until one of the two writes; others take
-        new room and say in `Grant.copied` how many tokens must be copied.
+        Allocators that share blocks share all of them until one of the rows writes into a shared block; others take
+        new blocks and report in `Grant.copied` how many tokens must be copied.
 
         Args:
             row: an open row.
             output: as `Ask.output`.
-            content: the tokens of the new row, equal to those of `row` so far; without it
-                nothing that it writes enters the prefix cache.
+            content: the tokens of the new row, equal to those of `row` so far; without it, blocks that the new row
+                fills are not entered in the prefix cache.
 
         """
         raise AllocatorError(f"{self.kind} cannot fork")
 
     @abstractmethod
     def release(self, row: int) -> None:
-        """Close a row and give back the blocks that only it held."""
+        """Close a row and free the blocks that no other row holds."""
 
     def swap_out(self, row: int) -> Swap | Refusal:
-        """Move a sequence to the host; its row is closed and a host row opened."""
+        """Move a sequence to host memory: its row is closed and a row of the host's table is opened."""
         swaps = self.swap_out_group([row])
         return swaps if isinstance(swaps, Refusal) else swaps[0]
 
     def swap_in(self, row: int, spare: int = 0) -> Swap | Refusal:
-        """Move a sequence back; `row` is a host row.
+        """Move a sequence back to the device.
 
-        `spare` blocks must still be free afterwards, and if any need be, the sequence's next token must find room.
+        Args:
+            row: a row of the host's table.
+            spare: blocks that must still be free afterwards; if it is not 0, there must also be room for the
+                sequence's next token.
+
         """
         swaps = self.swap_in_group([row], spare)
         return swaps if isinstance(swaps, Refusal) else swaps[0]
 
     def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """Do `swap_out` for all of `rows`, the sequences of one request, or for none."""
+        """Move all of `rows`, the sequences of one request, to the host, or none of them."""
         raise AllocatorError(f"{self.kind} cannot swap")
 
     def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """Do `swap_in` for all of `rows`, which are host rows, or for none."""
+        """Move all of `rows`, rows of the host's table, back to the device, or none of them; see `swap_in`."""
         raise AllocatorError(f"{self.kind} cannot swap")
 
     @abstractmethod
     def usage(self) -> Usage:
-        """Count the pool.  O(1); `check` recomputes it."""
+        """Return how the pool is used, from running counts in O(1) that `check` verifies."""
 
     def repeated(self, aside: Sequence[int] = ()) -> int:
-        """Count the tokens that rows share: over all blocks, (rows that list it - 1) x tokens in it.
+        """Count the tokens that rows share: the sum over blocks of (rows that list the block - 1) x tokens in it.
 
-        When all rows attend, this many K/V tokens are read that were read for another row already.  Where groups of
-        layers are kept separately, the group that keeps all tokens counts.  Changes nothing.  O(1), except for rows
-        set aside.
+        When all rows decode, this many K/V tokens are read again after they were read for another row.  Where groups
+        of layers have blocks of their own, the group that keeps all tokens is counted.  Changes nothing.  Takes O(1)
+        plus the length of the excluded rows.
 
         Args:
-            aside: open rows that do not count.
+            aside: open rows to exclude.
 
         """
         return 0
 
     def mappings(self) -> Mappings:
-        """Count the physical pages mapped and unmapped since the beginning; those of a step add to its time."""
+        """Return how many physical pages have been mapped and unmapped so far; calls for pages take time."""
         return NO_MAPPINGS
 
     def evictions(self) -> int:
-        """Count the cached blocks evicted since the beginning, because their room was needed."""
+        """Return how many cached blocks have been evicted so far to make room."""
         return 0
 
     def cached_blocks(self) -> Ints:
-        """Return int64[k]: physical ids of the blocks that nobody holds and that are kept for reuse, in any order."""
+        """Return int64[k]: ids of the blocks that no row holds and that are kept for reuse, in any order."""
         return np.zeros(0, np.int64)
 
     def padding(self) -> tuple[Ints, Ints]:
-        """Return int64[k] rows and int64[k] blocks that they hold beyond their tables only because placement rounds up.
+        """Return the blocks that rows hold only because placement rounds up, and that their tables do not list.
 
-        In any order; a row is listed once for each such block.
+        Returns:
+            int64[k] rows and int64[k] block ids: one pair for each such block, in any order.
+
         """
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
 
     def extents(self, rows: Ints) -> Ints | None:
-        """Return int64[n]: blocks that each row holds, `padding` included, if their ids follow one another; or None.
+        """Return int64[n]: blocks that each row holds, `padding` included; None unless each row's are consecutive.
 
         Args:
             rows: int64[n], open rows.
@@ -346,13 +364,13 @@ class Allocator(RegularGrowth):
         return None
 
     def largest_hole(self) -> int:
-        """Token slots in the longest run of free blocks that one request could be given."""
+        """Token slots in the longest run of free blocks that could be given to one request."""
         return self.free
 
     def stranded(self, need: int) -> int:
-        """Token slots that are free but in holes shorter than `need` blocks (external fragmentation)."""
+        """Token slots that are free but in holes of fewer than `need` blocks (external fragmentation)."""
         return 0
 
     @abstractmethod
     def check(self) -> None:
-        """Recompute every invariant from scratch; raise `CorruptionError` at the first that fails."""
+        """Recompute every invariant from scratch; raise `CorruptionError` for the first one that does not hold."""

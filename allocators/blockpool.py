@@ -1,9 +1,10 @@
-"""The block pool: how many rows hold each block, and what happens to a block that none holds.
+"""The block pool: a reference count for each block, and a queue of free ones.
 
 The policy is vLLM's, and it determines every block id.  A block that loses its last holder
-joins the free queue: at the back if it is cached, at the front if not.  So blocks with nothing
-to reuse are taken first, then cached ones in order of release; and as sequences release their
-tails first, a prefix outlives what follows it.  A cached block is evicted by being taken.
+joins the free queue: at the back if it is cached, at the front if not.  Blocks with nothing
+to reuse are therefore taken first, then cached ones in order of release (LRU); and because
+sequences release their last blocks first, a prefix is evicted after what follows it.  A cached
+block is evicted when it is taken for other tokens.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from allocators.table import Ints
 class BlockPool:
     """Blocks 1 to `num_blocks` with reference counts, a free queue and a prefix cache.
 
-    Arguments and results that are several blocks are int64[k] of physical ids.
+    Several blocks are passed as int64[k] of physical ids.
     """
 
     def __init_subclass__(cls) -> None:
-        """See `allocators.compiled`."""
+        """Make copies of instances complete where this class is compiled (see `allocators.compiled`)."""
         super().__init_subclass__()
         copied_whole(cls)
 
@@ -33,11 +34,11 @@ class BlockPool:
         """Make a pool in which every block is free."""
         self.num_blocks = num_blocks
         self.references = np.zeros(num_blocks + 1, np.int64)
-        """int64[num_blocks + 1]: how many table rows hold each block."""
+        """int64[num_blocks + 1]: how many rows hold each block."""
         self.queue = FreeQueue(num_blocks)
         self.cache = PrefixCache(num_blocks)
         self.cached = 0
-        """Blocks that nobody holds and that have a key."""
+        """Blocks that no row holds and that have a key."""
         self.evicted = 0
         """Cached blocks evicted so far, because they were taken for other tokens."""
         self.shared = 0
@@ -50,11 +51,11 @@ class BlockPool:
 
     @property
     def held(self) -> int:
-        """Blocks that some sequence holds."""
+        """Blocks that are held by at least one row."""
         return self.num_blocks - self.queue.size
 
     def cached_blocks(self) -> Ints:
-        """List the blocks that nobody holds and that have a key."""
+        """Return int64[k]: the blocks that no row holds and that have a key."""
         if not self.cached:
             return np.zeros(0, np.int64)
         return np.flatnonzero((self.cache.key != 0) & (self.references == 0))
@@ -76,11 +77,11 @@ class BlockPool:
         return blocks, evicted.astype(np.int64)
 
     def revived(self, blocks: Ints) -> int:
-        """Count the blocks that are free now and would not be if they were shared."""
+        """Count those of some blocks that no row holds: sharing them would take them from the free queue."""
         return int(np.count_nonzero(self.references[blocks] == 0))
 
     def share(self, blocks: Ints) -> None:
-        """Give each block, held or cached, one more holder."""
+        """Add a holder to each block, held or cached."""
         idle = blocks[self.references[blocks] == 0]
         self._revive(idle)
         self.cached -= len(idle)
@@ -88,10 +89,10 @@ class BlockPool:
         self.references[blocks] += 1
 
     def let_go(self, blocks: Ints) -> Ints:
-        """Drop one holder of each block, in order of release (tail first).
+        """Remove a holder from each block, in order of release (the last block of a sequence first).
 
         Returns:
-            The blocks that now have no holder.
+            The blocks that no row holds any more.
 
         """
         if not self.shared and self.cache.empty:  # each has one holder and no key
@@ -116,19 +117,19 @@ class BlockPool:
         self.queue.remove(blocks)
 
     def queued(self) -> Ints:
-        """List the blocks that should be in the free queue, ascending."""
+        """Return the blocks that should be in the free queue, ascending."""
         return np.flatnonzero(self.references[1:] == 0) + 1
 
     def forget(self) -> None:
-        """Drop every key; the free queue keeps its order."""
+        """Forget every key; the order of the free queue does not change."""
         self.cache.clear()
         self.cached = 0
 
     def check(self, references: Ints) -> None:
-        """Raise `CorruptionError` unless the pool agrees with itself and with `references`, counted from the tables.
+        """Raise `CorruptionError` unless the pool is consistent and has the given reference counts.
 
         Args:
-            references: int64[num_blocks + 1], rows that hold each block.
+            references: int64[num_blocks + 1], rows that hold each block, counted from the block tables.
 
         """
         wrong = np.flatnonzero(references != self.references)
@@ -137,7 +138,7 @@ class BlockPool:
             raise CorruptionError(f"block {block} has {references[block]} holders, counted {self.references[block]}")
         self.queue.check()
         if not np.array_equal(np.sort(self.queue.order()), self.queued()):
-            raise CorruptionError("the free queue does not hold just the blocks that nobody needs")
+            raise CorruptionError("the free queue does not hold exactly the blocks that no row holds")
         self.cache.check()
         if self.cache.key[0]:
             raise CorruptionError("the null block is cached")

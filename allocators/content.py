@@ -1,18 +1,18 @@
-"""The identity of a sequence's tokens, as far as sharing needs it.
+"""The identity of a sequence's tokens, as far as a prefix cache needs it.
 
-A prefix cache must know whether two sequences begin with the same tokens, but never needs the
-tokens themselves.  So `Content` answers one question: what is the chained *key* of a full block,
-a 64-bit hash of everything from the start of the sequence to the block's end (vLLM: "hash of
-the parent block, the block's tokens, extra keys")?  There are two kinds of content:
+A prefix cache must know whether two sequences begin with the same tokens, but not what the tokens
+are.  So `Content` only provides the *key* of each full block: a 64-bit hash of everything from the
+start of the sequence to the end of the block, computed from the key of the block before (as in
+vLLM: "hash of the parent block, the block's tokens, extra keys").  There are two kinds of content:
 
 * `Segments`: a list of (id, length) pieces; tokens are equal where ids and offsets are equal.
-  A shared system prompt, a session's history or a branch of a tree of thought is an id, and
-  no token is ever materialised.  The last piece, the output, is open-ended.
+  A shared system prompt, the history of a session or a branch of a tree of thought is one id, and
+  no token is ever generated.  The last piece, the output, is open-ended.
 * `Tokens`: real token ids, as an engine has them.
 
-Keys are Python's tuple hashes of integers, which do not depend on PYTHONHASHSEED.  Within a segment
-no chain is needed: the key before the segment and the position in it determine a block's key, so many
-are computed at once.  All sequences that use one cache must have the same kind of content.
+Keys are Python's hashes of tuples of integers, which do not depend on PYTHONHASHSEED.  Within a
+segment they need not be chained: the key before the segment and the position in it determine a block's
+key, so many are computed at once.  All sequences that use one cache must have the same kind of content.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 MASK = (1 << 64) - 1
 AHEAD = 512
-"""Tokens of an output whose keys are computed at a time."""
+"""Tokens of an output for which keys are computed at a time."""
 
 
 class Media(NamedTuple):
-    """An image or the like, whose placeholder tokens are `[offset, offset + length)`."""
+    """An image or similar input, for which the tokens `[offset, offset + length)` are placeholders."""
 
     hash: int
     """Its identity: items with equal hashes are equal."""
     offset: int
     """Tokens of the sequence before it."""
     length: int
-    """Tokens."""
+    """Placeholder tokens."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -51,18 +51,18 @@ class Content(ABC):
     __slots__ = ("_keys", "root")
 
     def __init__(self, root: int = 0) -> None:
-        """Start a chain of keys at `root`: only contents with equal roots (salt, LoRA) can share."""
+        """Begin the chain of keys with `root` (a salt or LoRA id): contents with different roots never share."""
         self.root = root
         self._keys: dict[int, list[int]] = {}
 
     @abstractmethod
     def piece(self, start: int, stop: int) -> tuple[int, ...]:
-        """Identify the tokens of `[start, stop)`: equal tuples exactly where the tokens are equal."""
+        """Identify the tokens of `[start, stop)`: two tuples are equal if and only if the tokens are."""
 
     def keys(self, block_size: int, count: int) -> list[int]:
-        """Return the keys, none of them 0, of at least the first `count` full blocks of `block_size` tokens.
+        """Return the keys of at least the first `count` full blocks of `block_size` tokens; none of them is 0.
 
-        The list belongs to the content, and is longer than asked for if more keys are known.
+        The list may be longer than asked for.  It belongs to the content and must not be changed.
         """
         keys = self._keys.setdefault(block_size, [])
         parent = keys[-1] if keys else self.root
@@ -117,7 +117,7 @@ class Segments(Content):
         return tuple(parts)
 
     def keys(self, block_size: int, count: int) -> list[int]:
-        """See `Content.keys`.  Blocks that lie inside one segment, as nearly all do, are computed together."""
+        """See `Content.keys`.  The keys of all blocks that lie inside one segment are computed together."""
         keys = self._keys.get(block_size)
         if keys is None:
             keys = self._keys[block_size] = []
@@ -141,7 +141,7 @@ class Segments(Content):
         return keys
 
     def branch(self, tokens: int, tail: int) -> Segments:
-        """Return a content that is the same for its first `tokens` tokens; what follows them is `tail`."""
+        """Return a content with the same first `tokens` tokens, followed by those of `tail`."""
         ends = [*self._starts[1:], tokens]
         pieces = [
             (name, min(end, tokens) - start)
@@ -160,7 +160,7 @@ class Tokens(Content):
     __slots__ = ("_media", "tokens")
 
     def __init__(self, tokens: Sequence[int], root: int = 0, media: Sequence[Media] = ()) -> None:
-        """Hold a prompt's token ids; `media` positions add their hashes to the blocks they touch."""
+        """Start with a prompt's token ids; each item of `media` becomes part of the keys of the blocks it overlaps."""
         super().__init__(root)
         self.tokens = list(tokens)
         self._media = tuple(media)
@@ -175,13 +175,13 @@ class Tokens(Content):
         self._keys = self._keys_of_first(count)
 
     def branch(self, tokens: int) -> Tokens:
-        """Return a content that is the same for its first `tokens` tokens and can be extended otherwise."""
+        """Return a content with the same first `tokens` tokens, which can then be extended differently."""
         child = Tokens(self.tokens[:tokens], self.root, self._media)
         child._keys = self._keys_of_first(tokens)
         return child
 
     def piece(self, start: int, stop: int) -> tuple[int, ...]:
-        """Return the token ids, then (hash, offset relative to the block) of each media item it touches.
+        """Return the token ids, then (hash, offset relative to `start`) of each media item that the range overlaps.
 
         Raises:
             ValueError: some of the tokens are not known yet.

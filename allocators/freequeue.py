@@ -1,9 +1,9 @@
 """The free queue: the blocks that no row holds, in the order in which they will be taken.
 
-vLLM keeps a doubly linked list, so that a cached block can be revived from the middle.  Here
-the queue is a slice of one array: taking `k` blocks reads a slice, giving back writes one, and
-a revived block leaves a hole (0) that later takes skip.  Every operation costs amortised O(1)
-per block and a handful of NumPy calls, however long the queue is.
+vLLM uses a doubly linked list, because a cached block that is reused leaves the queue from the
+middle.  Here the queue is a slice of one array: taking `k` blocks reads a slice, giving blocks
+back writes one, and a block that leaves from the middle leaves a hole (0), which `take` skips.
+Every operation costs amortised O(1) per block and a few NumPy calls, however long the queue is.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from allocators.table import Ints
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class FreeQueue:
-    """A double-ended queue of block ids with removal from the middle; each id is in it at most once.
+    """A double-ended queue of block ids, each at most once, with removal from the middle.
 
-    Several ids at a time are int64[k].
+    Several ids are passed as int64[k].
     """
 
     def __init__(self, num_blocks: int) -> None:
         """Hold the ids 1 to `num_blocks`, ascending."""
         self._cells = np.zeros(4 * num_blocks, np.int64)
         self._place = np.full(num_blocks + 1, -1, np.int64)
-        """The cell in which each id was last put; if that cell holds something else, the id has left the queue."""
+        """The cell into which each id was last put; if the cell holds something else, the id has left the queue."""
         self._placed = False
-        """Whether `_place` is kept: only from the first time that it is needed."""
+        """Whether `_place` is maintained, which begins when it is first needed."""
         self._head = self._tail = 0
         self.size = num_blocks
         """Blocks in the queue."""
@@ -46,7 +46,7 @@ class FreeQueue:
 
     @property
     def _holes(self) -> int:
-        """Cells between front and back whose block was removed."""
+        """Cells between front and back whose block has been removed."""
         return self._tail - self._head - self.size
 
     def order(self) -> Ints:
@@ -70,7 +70,7 @@ class FreeQueue:
         return found
 
     def give_front(self, blocks: Ints) -> None:
-        """Put ids at the front: `blocks[0]` will be taken next."""
+        """Add ids at the front: `blocks[0]` will be taken next."""
         if self._head < len(blocks):
             self._lay(self.order())
         self._head -= len(blocks)
@@ -78,7 +78,7 @@ class FreeQueue:
         self.size += len(blocks)
 
     def give_back(self, blocks: Ints) -> None:
-        """Put ids at the back: `blocks[-1]` will be taken last."""
+        """Add ids at the back: `blocks[-1]` will be taken last."""
         if self._tail + len(blocks) > len(self._cells):
             self._lay(self.order())
         self._put(self._tail, blocks)
@@ -117,13 +117,13 @@ class FreeQueue:
             self._place[blocks] = np.arange(start, start + len(blocks))
 
     def _note(self) -> None:
-        """Start to keep `_place`, unless that has been done."""
+        """Start to maintain `_place`, unless that has been done."""
         if not self._placed:
             self._placed = True
             self._put(self._head, self._cells[self._head : self._tail])
 
     def _lay(self, blocks: Ints) -> None:
-        """Rewrite the queue in the middle of the array, with room on either side for every block that exists."""
+        """Write the queue in the middle of the array, with room on either side for every block that exists."""
         self._head = (len(self._cells) - len(blocks)) // 2
         self._tail = self._head + len(blocks)
         self._put(self._head, blocks)

@@ -1,11 +1,12 @@
-"""Blocks on demand: how rows that share blocks grow.
+"""How the rows of a paged allocator grow: by taking blocks on demand.
 
-A row takes a block when its last one is full.  If the last one is not full but another row relies on its contents,
-it is copied first (copy-on-write).  Blocks that a sliding window has left behind are given back before any is taken.
+A row takes a block when its last one is full.  If the last block is not full, but another row relies on its contents,
+it is copied before the row writes into it (copy-on-write).  Blocks that a sliding window has passed are given back
+before any are taken.
 
-Every sequence grows in every step, so this is where a simulation spends its time in an allocator.  Many rows are
-handled by a few NumPy calls, a few rows by a loop; `append` and `shift` are for rows known to do nothing but take a
-block, or leave one behind.
+Every sequence grows in every step, so a simulation spends most of its time in an allocator here.  `grow` handles many
+rows with a few NumPy calls and a few rows with a loop.  `append` and `shift` are faster still, for rows of which an
+engine knows that they do nothing but take a block or give one back.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from allocators.rows import Bools, SharingRows
 from allocators.table import Ints
 
 FEW = 24
-"""Up to so many rows a Python loop beats NumPy."""
+"""Up to this many rows, a Python loop is faster than NumPy calls."""
 MANY = 48
-"""The same for blocks that only need to be listed."""
+"""The same for `append`, which does less for each row."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -53,7 +54,7 @@ class OnDemandRows(SharingRows):
         return self.window.tokens - 1 if self.windowed else None
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
-        """See `Allocator.grow`.  A few NumPy calls, and work only for rows that run out of slots or fill a block."""
+        """See `Allocator.grow`.  Only rows that run out of slots or fill a block need work."""
         if len(rows) <= FEW and not self.windowed:
             named, reach = rows.tolist(), lengths.tolist()
             needs = self._needs(named, reach)
@@ -101,7 +102,7 @@ class OnDemandRows(SharingRows):
         return () if lost is None else lost.tolist()
 
     def _append_many(self, named: Sequence[int], blocks: Ints) -> None:
-        """List blocks in the rows they were taken for; a row may be named several times."""
+        """Enter blocks in the rows for which they were taken; a row may be listed several times."""
         table, size, rows = self.table, self.block_size, np.array(named, np.int64)
         columns = table.count[rows] + _nth(named)
         table.blocks[rows, columns] = blocks
@@ -111,7 +112,7 @@ class OnDemandRows(SharingRows):
         table.length[rows] = slots - size + 1
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
-        """See `Allocator.shift`.  Without a prefix cache a block that is given back is the next one taken."""
+        """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""
         if self.prefix_cache:
             return self._shift_cached(rows, lengths)
         table, size, first = self.table, self.block_size, self.window.tokens - 1 + self.block_size
@@ -146,7 +147,7 @@ class OnDemandRows(SharingRows):
         return Shift(granted, told)
 
     def _shift_cached(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
-        """Do `shift` where full blocks have keys: as those left behind are taken last, all are taken first."""
+        """Do `shift` with a prefix cache: blocks given back are taken last, so all needed ones can be taken first."""
         table, pool, size, first = self.table, self.pool, self.block_size, self.window.tokens - 1 + self.block_size
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         takes, leaves = 1 % size, (first + 1) % size
@@ -178,7 +179,7 @@ class OnDemandRows(SharingRows):
         return Shift(granted, self._let_go_each(left) if left else (), () if evicted is None else evicted.tolist())
 
     def _let_go_each(self, left: Sequence[tuple[int, int]]) -> list[int]:
-        """Let go of what rows have left behind, as (place, block); returns what `Shift.left` says of that."""
+        """Give back the blocks that windows have passed, as (index of the row, block); returns `Shift.left`."""
         size, told = self.block_size, list[int]()
         self.left += len(left)
         if not self.pool.shared:
@@ -194,7 +195,7 @@ class OnDemandRows(SharingRows):
 
     @property
     def room(self) -> int:
-        """See `Allocator.room`.  A row takes one block at most."""
+        """See `Allocator.room`.  A row takes at most one block at a time."""
         return self.pool.free
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
@@ -215,14 +216,14 @@ class OnDemandRows(SharingRows):
         return True
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
-        """See `Allocator.demand`.  Counts copies too, but not what a window will leave behind."""
+        """See `Allocator.demand`.  Counts blocks for copies, but not those that windows are about to give back."""
         due, need, _ = self._demand(rows, lengths)
         more = np.zeros(len(rows), np.int64)
         more[due] = need
         return more
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
-        """See `Allocator.advance`.  A few NumPy calls, and O(1) for each block taken or filled."""
+        """See `Allocator.advance`.  Costs a few NumPy calls, and O(1) for each block taken or filled."""
         self._demand(rows, lengths)
         if (lengths != self.table.length[rows]).any():
             raise AllocatorError("a leap starts from the lengths that the rows have")
@@ -232,7 +233,7 @@ class OnDemandRows(SharingRows):
         return leap(self, rows, lengths, steps)
 
     def _demand(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints, Bools]:
-        """Return which rows need work to reach `lengths`, the blocks each takes, and whether the first is a copy."""
+        """Return which rows need work to reach `lengths`, the blocks each takes, and whether it copies its last one."""
         table = self.table
         try:
             now = table.length[rows]
@@ -257,7 +258,7 @@ class OnDemandRows(SharingRows):
         return due, -(-lengths[due] // self.block_size) - table.count[who] + copying, copying
 
     def _extend(self, rows: Ints, lengths: Ints, need: Ints, copying: Bools) -> tuple[list[Copy], int]:
-        """Give each row the blocks it needs; if it is copying, the first one replaces its shared last block."""
+        """Give each row the blocks it needs; where a row copies, the first of them replaces its shared last block."""
         table, size = self.table, self.block_size
         full = table.length[rows] // size
         who, nth = spread(lengths // size - full)
@@ -273,15 +274,15 @@ class OnDemandRows(SharingRows):
         return copies, copied
 
     def turns(self, rows: Ints, lengths: Ints) -> Bools | None:
-        """Return bool[n]: which of `rows`, by growing, change what the rows after them can take; None if none does.
+        """Return bool[n]: which of `rows` change, when they grow, what the rows after them can take; None if none does.
 
-        These are rows that first give back what their window has left behind.
+        These are the rows that first give back blocks that their window has passed.
         """
         leaving = self.leaving(rows) if self.windowed else None
         return leaving if leaving is not None and leaving.any() else None
 
     def _grow_in_turns(self, rows: Ints, lengths: Ints, turns: Bools) -> Growth:
-        """Grow rows in order, in as few batches as `turns` allows."""
+        """Grow rows in order, in as few batches as `turns` allows: a row that it marks begins a new one."""
         copies: list[Copy] = []
         copied = 0
         for start, end in pairwise([0, *np.flatnonzero(turns).tolist(), len(rows)]):
@@ -295,7 +296,10 @@ class OnDemandRows(SharingRows):
         return Growth(len(rows), None, copies, copied)
 
     def _needs(self, rows: list[int], lengths: list[int]) -> list[int] | None:
-        """Count the blocks that each row needs; None unless all are plain: no fork, none named twice, none too long."""
+        """Count the blocks that each row needs; None in all cases that `_grow_few` does not handle.
+
+        These are shared last blocks, and rows that are listed twice, too long, or not open.
+        """
         table, size, longest = self.table, self.block_size, self.max_model_len
         named = set(rows)
         if len(named) < len(rows) or not table.open_all(named) or not self.tails.isdisjoint(named):
@@ -310,7 +314,7 @@ class OnDemandRows(SharingRows):
         return needs
 
     def _grow_few(self, rows: list[int], lengths: list[int], needs: list[int]) -> Growth:
-        """Do what `_extend` does, row by row: for a few rows that is faster than its forty array operations."""
+        """Do what `_extend` does, row by row: for a few rows this is faster than its forty array operations."""
         table, size = self.table, self.block_size
         now, count = table.length.data, table.count.data
         slots, cells = table.slots.data, table.blocks.data
@@ -337,7 +341,10 @@ class OnDemandRows(SharingRows):
 
 
 def _nth(named: Sequence[int]) -> Ints:
-    """Count how often each row has been named before; mostly all rows are named in turn, again and again."""
+    """Count, for each entry, how often the same row is listed before it.
+
+    Usually all rows are listed in turn, again and again, and then no sorting is needed.
+    """
     turn = len(set(named))
     if named[turn:] == named[: len(named) - turn]:
         return np.arange(len(named)) // turn

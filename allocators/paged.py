@@ -2,15 +2,15 @@
 
 A sequence holds exactly the blocks that its tokens need.  They may lie anywhere in the pool
 and are listed in its row of the block table; the only slots it wastes are the unused end of
-its last block.  As all blocks are alike, sequences can share them:
+its last block.  Because all blocks are alike, sequences can share them:
 
 * a *prefix*: each full block has a key, and a sequence that begins with the same tokens uses
-  the same blocks, even after the sequences that computed them are gone (`allocators.prefix`);
+  the same blocks, even after the sequences that computed them have ended (`allocators.prefix`);
 * a *fork*: parallel samples and beams hold the same blocks until one of them writes into a
   shared last block, which is copied first (copy-on-write, `allocators.rows`);
-* a *swap*: a shared block crosses to the host and back only once (`allocators.swapping`).
+* a *swap*: a shared block is moved to the host and back only once (`allocators.swapping`).
 
-The order in which blocks are taken is vLLM's (`allocators.blockpool`); how rows grow is in `allocators.ondemand`.
+Blocks are taken in the same order as in vLLM (`allocators.blockpool`).  `allocators.ondemand` lets rows grow.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class PagedAllocator(OnDemandRows):
     # -- admission -------------------------------------------------------------------------
 
     def lookup(self, content: Content, tokens: int) -> Hit:
-        """See `Allocator.lookup`.  Stops at the first miss; in a sliding window earlier blocks may be missing."""
+        """See `Allocator.lookup`.  Stops at the first miss; with a sliding window, only its last blocks must hit."""
         if not self.prefix_cache:
             return MISS
         full = (tokens - 1) // self.block_size
@@ -82,12 +82,12 @@ class PagedAllocator(OnDemandRows):
                 return Hit(len(blocks) * self.block_size, tuple(blocks))
 
     def find(self, content: Content, count: int) -> list[int]:
-        """Return the blocks, of the first `count` of a content, that the cache already holds as a prefix hit."""
+        """Return the blocks of the longest prefix hit among the first `count` blocks of a content."""
         keys = content.keys(self.block_size, count)[:count]
         return self.pool.cache.window(keys, self.window.reach) if self.windowed else self.pool.cache.run(keys)
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """See `Allocator.never`: the context bounds a sequence, then the pool."""
+        """See `Allocator.never`.  Refuses what exceeds `max_model_len` or the pool."""
         if max(ask.tokens, ask.whole, final) > self.max_model_len:
             return self.too_long(max(ask.tokens, ask.whole, final))
         most = self.window.most(ask.tokens, final, ask.samples)
@@ -95,7 +95,7 @@ class PagedAllocator(OnDemandRows):
         return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
-        """See `Allocator.admit`.  Takes what the hit does not cover; hit blocks that no row held are revived."""
+        """See `Allocator.admit`.  Blocks of the hit that no row holds leave the free queue."""
         hit, size, table = ask.hit, self.block_size, self.table
         if not len(hit.blocks) * size == hit.tokens < ask.tokens:
             raise AllocatorError(f"{ask.tokens} token slots are not more than the {hit.tokens} of the prefix hit")
@@ -104,7 +104,7 @@ class PagedAllocator(OnDemandRows):
         whole = max(ask.tokens, ask.whole)
         if whole > self.max_model_len:
             return self.too_long(whole)
-        if not self.prefix_cache:  # a shortcut with fewer arrays: nothing to share or to enter
+        if not self.prefix_cache:  # nothing can be shared, which saves most of the array operations below
             last = -(-whole // size)
             if last + ask.spare > self.pool.free:
                 return self._short_of(last, ask.spare)
@@ -126,7 +126,7 @@ class PagedAllocator(OnDemandRows):
         return Grant(row, int(table.slots[row]))
 
     def is_fresh(self, content: Content, blocks: Ints) -> bool:
-        """Whether the blocks of a prefix hit still hold what the look-up found in them."""
+        """Whether the blocks of a prefix hit still hold the tokens that `lookup` found in them."""
         keys = content.keys(self.block_size, len(blocks))[: len(blocks)]
         return bool((self.pool.cache.key[blocks] == np.array(keys, np.int64))[blocks > 0].all())
 

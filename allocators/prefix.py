@@ -1,13 +1,14 @@
 """The prefix cache: which physical blocks hold tokens that another sequence may need.
 
 A full block is identified by a key that stands for every token from the start of its sequence
-to the block's end (`allocators.content`).  Two blocks may carry the same key, because tables
-are append-only and a block that is computed twice is not replaced; a look-up finds the oldest.
-A cached block outlives its sequence until it is taken for other tokens.
+to the end of the block (`allocators.content`).  Two blocks may have the same key, because a block
+that was computed twice is not replaced in its table; a look-up finds the older one.  A cached
+block keeps its key after its sequence has ended, until it is taken for other tokens.
 
-What a sequence leaves behind, and no other sequence has reached yet, is *folded*: a run of blocks behind a block
-that has its key.  The run can only be found through that block, and it is evicted before it, as tails are taken
-first.  So the keys of the run, which mostly nobody asks for, are entered only when a look-up gets there.
+As an optimisation, blocks at the end of a sequence that has ended may be *folded*: kept as a run of blocks behind
+an entered one.  They can only be found by way of that block, and are evicted before it, because the last blocks of a
+sequence are taken first.  So their keys, which usually nobody asks for, are entered only when a look-up reaches that
+block.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FIRST = 16
-"""Keys to look up in the first go."""
+"""Keys to look up in the first round."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PrefixCache:
-    """Key -> blocks, and block -> key.  Keys come as lists of n numbers, their blocks as int64[n] of physical ids."""
+    """Maps keys to blocks and blocks to keys.  Several are passed as a list of n keys and int64[n] of block ids."""
 
     def __init__(self, num_blocks: int) -> None:
         """Make a cache in which none of the blocks 1 to `num_blocks` has a key."""
         self.key = np.zeros(num_blocks + 1, np.int64)
-        """int64[num_blocks + 1]: each block's key, 0 if it has none; of a folded one, the key its run is behind."""
+        """int64[num_blocks + 1]: each block's key, 0 if none; for a folded block, the key behind which its run is."""
         self.folded = np.zeros(num_blocks + 1, np.bool_)
         """bool[num_blocks + 1]: whether each block is part of a folded run."""
         self._oldest: dict[int, int] = {}
-        """Key -> its block, or the oldest of several ..."""
+        """Key -> its block, the oldest if there are several."""
         self._younger: dict[int, list[int]] = {}
-        """... and the others, if there are any, by age."""
+        """Key -> its other blocks, if any, the oldest first."""
         self._runs: dict[int, tuple[list[int], Ints]] = {}
-        """Key -> the keys and blocks of the run that is folded behind it."""
+        """Key -> keys and blocks of the run that is folded behind it."""
 
     def __len__(self) -> int:
         """Blocks that have a key."""
@@ -64,7 +65,7 @@ class PrefixCache:
         return bool(self.key[block] == key)
 
     def sole(self, key: int) -> bool:
-        """Whether just one block has this key."""
+        """Whether exactly one block has this key."""
         return key in self._oldest and key not in self._younger
 
     def run(self, keys: Sequence[int]) -> list[int]:
@@ -77,9 +78,9 @@ class PrefixCache:
         return found[: found.index(0)] if 0 in found else found
 
     def window(self, keys: Sequence[int], enough: int) -> list[int]:
-        """Return blocks of the longest prefix of `keys` whose last `enough` are cached, with 0 for all before these.
+        """Return the longest prefix of `keys` of which the last `enough` blocks are cached, with 0 for all before them.
 
-        If there is none, return what `run` does.
+        If there is none, return the same as `run`.
         """
         tail: list[int] = []
         for place in range(len(keys) - 1, -1, -1):
@@ -93,7 +94,7 @@ class PrefixCache:
         return tail[::-1]
 
     def enter(self, keys: Sequence[int], blocks: Ints) -> None:
-        """Give each block its key; the blocks must have none.  Later blocks count as younger."""
+        """Give each block its key; the blocks must not have one yet.  Later blocks count as younger."""
         self.key[blocks] = keys
         given = blocks.tolist()
         oldest = list(map(self._oldest.setdefault, keys, given))
@@ -103,13 +104,13 @@ class PrefixCache:
                     self._younger.setdefault(key, []).append(block)
 
     def fold(self, key: int, keys: list[int], blocks: Ints) -> None:
-        """Give blocks their keys, as a run behind the only block with `key`; none of them may be in the cache."""
+        """Keep blocks as a run behind the only block with `key`; neither they nor their `keys` may be in the cache."""
         self.key[blocks] = key
         self.folded[blocks] = True
         self._runs[key] = keys, blocks
 
     def unfold(self, keys: Sequence[int]) -> bool:
-        """Enter the runs that are folded behind any of `keys`; returns whether there was a block to enter."""
+        """Enter the runs that are folded behind any of `keys`; return whether there was a block to enter."""
         if not self._runs or self._runs.keys().isdisjoint(keys):
             return False
         there = [self._unfold_one(key) for key in keys if key in self._runs]

@@ -1,10 +1,9 @@
-"""Regular growth: how an engine may let rows grow a portion at a time, without asking for every token.
+"""Regular growth: what lets an engine skip most calls of `grow`.
 
-In most steps nothing happens to most rows, as they already own their next slot.  An allocator may declare which
-rows need not be named in `grow`, and until when (`notice`).  One that is *regular* promises more: the only thing that
-ever happens to a row is that it takes a portion of fixed size, so an engine can work out when, and `append` does it.
-Both only save time and never change a decision; an allocator that promises nothing (the defaults below) is asked for
-every token.
+In most steps nothing happens to most rows, because they already own their next slot.  An allocator may declare which
+rows need not be passed to `grow`, and until when (`notice`).  A *regular* allocator promises more: the only thing that
+ever happens to a row is that it takes a portion of fixed size, so an engine can compute when, and call `append` then.
+Both only save time and never change a result.  The defaults below promise nothing: every row is passed for every token.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NO_ROWS: frozenset[int] = frozenset()
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RegularGrowth(ABC):
-    """What an allocator promises about how its rows grow, and the verbs that keep the promise."""
+    """What an allocator promises about how its rows grow, and the methods that rely on it."""
 
     kind: ClassVar[str]
     block_size: int
@@ -32,11 +31,11 @@ class RegularGrowth(ABC):
 
     @property
     def notice(self) -> int | None:
-        """How many free slots a row has left when it must next be named in `grow`.
+        """How many free slots a row has left when it must next be passed to `grow`.
 
-        0 if only a row that runs out of slots must be named, 1 if one that becomes full must be too; None if every
-        row must be named for every token.  Until a row is named, its `table.length` lags behind; `grow` with its
-        present length brings it up to date, which `fork` and `swap_out` require.
+        0 if a row must be passed only when it runs out of slots; 1 if also when its last slot is filled; None if for
+        every token.  Until then, its `table.length` lags behind.  `fork` and `swap_out` require it to be up to date:
+        call `grow` with the row's present length first.
         """
         return None
 
@@ -44,77 +43,81 @@ class RegularGrowth(ABC):
     def regular(self) -> bool:
         """Whether `append` may be called instead of `grow`.
 
-        True if a row that runs out of slots gets one portion of one or more blocks, and nothing else ever happens to
-        a decoding row (once it has grown after a fork or a swap, and while it is not `entangled`).
+        True if a row that runs out of slots gets one portion, of one or more blocks, and nothing else ever happens to
+        a decoding row.  (Exceptions are its first token after a fork or a swap, and rows that are `entangled`.)
         """
         return False
 
     @property
     def portion(self) -> Portion:
-        """What a row takes when it runs out of slots, if the allocator is `regular`."""
+        """What a row takes when it runs out of slots; for `regular` allocators."""
         size = self.block_size
         return Portion(size, size, size if self.rounds_up else 0)
 
     @property
     def leaves_behind(self) -> int | None:
-        """Tokens `n` such that a row gives back its k-th portion when it grows beyond `n` plus k portions, or None.
+        """Tokens `n` such that a row gives back its k-th portion (from 1) when it grows beyond `n` plus k portions.
 
-        If the allocator is `regular`, `shift` is then called instead of `grow`.
+        None if rows keep all portions.  Where it is not None, an engine calls `shift` instead of `append`.
         """
         return None
 
     @property
     def names_full(self) -> bool:
-        """Whether every row must be named when it fills a portion, too, since a prefix cache hears of each.
+        """Whether a `regular` allocator must be told when a row fills a portion, to enter it in a prefix cache.
 
-        If the allocator is `regular`, `shift` is then called instead of `grow`, for rows that are `entangled` as well.
+        If so, an engine calls `shift` instead of `append`, also for rows that are `entangled`.
         """
         return False
 
     @property
     def rounds_up(self) -> bool:
-        """True if a row's slots are exactly its tokens, and whatever it holds beyond them counts as rounding."""
+        """True if a row's slots are exactly its tokens, and everything it holds beyond them counts as rounding."""
         return False
 
     @property
     def entangled(self) -> AbstractSet[int]:
-        """Rows of a `regular` allocator that must also be named in `grow` when one of their blocks becomes full."""
+        """Rows of a `regular` allocator that must also be passed to `grow` when one of their blocks becomes full.
+
+        A prefix cache needs this for rows whose blocks other rows can share, or already do.
+        """
         return NO_ROWS
 
     def append(self, rows: Sequence[int]) -> Sequence[int]:
-        """Give each row, in order, one more portion and use its first slot: `grow`, where it does nothing else.
+        """Give each row, in order, one more portion, and use its first slot.
+
+        This is what `grow` would do for a `regular` allocator.
 
         Args:
-            rows: open rows of an allocator that is `regular`, with all their slots in use; a row named again gets
-                another portion, as if the one before had been used up meanwhile.  There must be `room`.
+            rows: open rows with all their slots in use; a row that is listed again gets another portion, as if the
+                one before had been used up by then.  There must be `room` for all.
 
         Returns:
-            How many cached blocks were evicted to take each block; nothing if none was.
+            How many cached blocks were evicted for each block taken; empty if none was.
 
         """
         raise AllocatorError(f"{self.kind} grows in more ways than by a block")
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
-        """Do `append` for rows that also leave portions behind, or fill one, as far as there is certainly room.
+        """Let rows grow by a token that may make them take a portion, give one back, or fill one.
+
+        Stops at the first row for which there might be no room.
 
         Args:
-            rows: open rows of an allocator that is `regular` and `leaves_behind` or `names_full`, each of which may
-                take a portion, leave one, or fill one; rows of later steps may follow.  Without a prefix cache they
-                share none of those that they leave; with one, their tokens are known if they leave any.
+            rows: open rows of a `regular` allocator that `leaves_behind` portions or `names_full` ones; rows of later
+                steps may follow.  Without a prefix cache, no portion that is given back may be shared; with one, the
+                tokens of rows that give any back must be known.
             lengths: tokens that each row will have, one more than before.
 
         """
         raise AllocatorError(f"{self.kind} grows in more ways than by a block")
 
     def calls(self, rows: Sequence[int]) -> Mappings | None:
-        """Count the pages that `append` with the same rows would map and unmap, or None if that is not certain.
-
-        Changes nothing.
-        """
+        """Return the pages that `append(rows)` would map and unmap, or None if unknown.  Changes nothing."""
         return NO_MAPPINGS
 
     def note(self, rows: Ints, lengths: Ints) -> None:
-        """Note how long rows have become within their slots, after `append` was called instead of `grow`.
+        """Record how long rows have become within their slots, where `append` was called instead of `grow`.
 
         Args:
             rows: int64[n], open rows.
@@ -125,5 +128,5 @@ class RegularGrowth(ABC):
 
     @property
     def room(self) -> int:
-        """How many rows can certainly grow by a token beyond their slots now, one after the other."""
+        """How many rows are certain to find room if, one after the other, they run out of slots now."""
         return 0

@@ -1,12 +1,13 @@
-"""Rows that share blocks: what a sequence holds, as opposed to what it may take.
+"""Rows that share blocks: the bookkeeping of a paged allocator.
 
-A block has a number of holders, not an owner.  So beyond its blocks three things must be known of a row:
+A block may be held by several rows, so it has a reference count instead of an owner.  Apart from the block table,
+three things are known about a row:
 
-* what its tokens are, if its full blocks are to have keys (`contents`), and which of the blocks have none
-  yet because no other row could find them (`apart`);
-* whether it may write into its last block or must copy it first, because another row, or a twin on the
-  host, relies on its contents (`tails`: copy-on-write);
-* how many of its entries a sliding window has left behind (they are 0).
+* the identity of its tokens (`contents`), where its full blocks are to be entered in the prefix cache; and, as an
+  optimisation, whether entering them can wait because no other row could find them yet (`apart`);
+* whether its last block must be copied before the row writes into it (copy-on-write), because another row or a
+  copy on the host relies on its contents (`tails`);
+* how many of its table entries are 0 because a sliding window has passed their blocks (summed up in `left`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Naming(NamedTuple):
-    """Keys of blocks, and the table cells in which the blocks are listed."""
+    """Keys of blocks, and the cells of the block table in which the blocks are listed."""
 
     keys: list[int]
     rows: list[int]
@@ -39,14 +40,14 @@ class Naming(NamedTuple):
 
 
 def last_of_each(naming: Naming) -> list[tuple[int, int, int]]:
-    """List the last block of each row: (row, key, column)."""
+    """Return the last block of each row: (row, key, column)."""
     last = {row: (row, key, column) for key, row, column in zip(*naming, strict=True)}
     return list(last.values())
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class SharingRows(Allocator):
-    """The part of a paged allocator that keeps the books: rows, holders, keys and running counts."""
+    """The part of a paged allocator that keeps track of rows, reference counts and keys."""
 
     pool_type: ClassVar[type[BlockPool]] = BlockPool
     """Decides what happens to blocks that no row holds."""
@@ -66,13 +67,12 @@ class SharingRows(Allocator):
 
         Args:
             num_blocks: physical blocks that can be handed out.
-            block_size: token slots a block.
-            max_model_len: the longest sequence, in token slots.
+            block_size: token slots per block.
+            max_model_len: length of the longest sequence, in token slots.
             max_rows: sequences expected at once.
             prefix_cache: whether full blocks are kept for sequences that begin alike.
-            sliding_window: tokens a token attends to, itself included; None for all, 1 leaves nothing to cache.
-                A block that no later token attends to is given back when its sequence next
-                grows, even if that growth is then refused.
+            sliding_window: tokens that a token attends to, itself included; None for all of them.  A block that no
+                later token attends to is given back when its sequence next grows, even if that growth is then refused.
             host_blocks: blocks on the host for sequences that are swapped out.
 
         """
@@ -83,20 +83,23 @@ class SharingRows(Allocator):
         self.windowed = sliding_window is not None and sliding_window < max_model_len  # else no token leaves it
         self.window = Window(sliding_window or max_model_len + block_size, block_size)
         self.contents: dict[int, Content] = {}
-        """Tokens of each row whose full blocks have keys."""
+        """Identity of the tokens of each row whose full blocks have keys.  Such a row is either entangled or apart."""
         self._entangled: set[int] = set()
-        """Those of these rows whose blocks are entered in the cache as soon as they are full ..."""
+        """Rows whose blocks are entered in the cache as soon as they are full."""
         self.apart: dict[int, int] = {}
-        """... and, with the number of blocks entered, those whose further blocks no other row can find or fill without
-        reaching the last one entered.  The rest is entered when a row gets there, or is folded when this one closes."""
+        """Rows whose further blocks need not be entered yet -> number of blocks entered.
+
+        No other row can find or fill such a block before it reaches the last one that was entered.  The rest is
+        entered when a row does so, or folded (see `allocators.prefix`) when this row is closed.
+        """
         self.tips: dict[int, int] = {}
-        """Key of that last entered block -> the row that is apart."""
+        """Key of the last block entered for a row that is apart -> the row."""
         self.tails: set[int] = set()
-        """Rows whose last block is not full and was shared, or had a twin on the host, when last seen."""
+        """Rows whose last block is not full and, when last looked at, was shared or had a copy on the host."""
         self.shared_slack = 0
         """Empty slots in shared last blocks, counted once for each holder beyond the first."""
         self.left = 0
-        """Table entries that the window has left behind."""
+        """Table entries that are 0 because a window has passed their blocks."""
 
     @property
     def entangled(self) -> set[int]:
@@ -117,12 +120,12 @@ class SharingRows(Allocator):
         return Grant(child, int(self.table.slots[child]))
 
     def release(self, row: int) -> None:
-        """See `Allocator.release`.  Blocks go back tail first."""
+        """See `Allocator.release`.  The last blocks are freed first, so that a cached prefix is evicted last."""
         self.demand_open(row)
         self.close_row(row)
 
     def discard(self, row: int) -> None:
-        """Close a row of the host's table: its sequence will not come back."""
+        """Close a row of the host's table, whose sequence will not return to the device."""
         self.host.demand_open(row)
         self.host.close(row)
 
@@ -144,7 +147,7 @@ class SharingRows(Allocator):
         return tokens - shared_with(pool.references, [table.row(row) for row in aside], table.length[aside], size)
 
     def largest_hole(self) -> int:
-        """See `Allocator.largest_hole`: blocks that are neither held nor cached may lie anywhere."""
+        """See `Allocator.largest_hole`: all free blocks, as they need not be adjacent."""
         pool = self.pool
         return (self.num_blocks - pool.held - pool.cached) * self.block_size
 
@@ -157,7 +160,7 @@ class SharingRows(Allocator):
         return self.pool.cached_blocks()
 
     def open_row(self, blocks: Ints, length: int) -> int:
-        """Open a row that lists `blocks`, int64[count] in logical order; the pool counts their new holder already."""
+        """Open a row for `blocks`, int64[count] in logical order, whose references already include it."""
         row, slots = self.table.open(), len(blocks) * self.block_size
         self.table.fill(row, blocks, length, slots)
         if self.windowed:
@@ -168,7 +171,7 @@ class SharingRows(Allocator):
         return row
 
     def close_row(self, row: int) -> None:
-        """Close a row and let go of its blocks, tail first."""
+        """Close a row and drop its references to its blocks, the last block first."""
         table = self.table
         if row in self.apart:
             self.leave(row)
@@ -184,26 +187,29 @@ class SharingRows(Allocator):
         table.close(row)
 
     def leaving(self, rows: Ints) -> Bools:
-        """Return bool[n]: which of `rows` hold blocks that their windows have left behind."""
+        """Return bool[n]: which of `rows` hold blocks that their windows have passed."""
         table, size = self.table, self.block_size
         behind = np.maximum(0, table.length[rows] - self.window.tokens + 1) // size
         held: Bools = table.blocks[rows, behind - 1] != 0
         return held & (behind > 0)
 
     def behind(self, row: int) -> Ints:
-        """Return int64[k]: blocks that a row still holds although its window has left them behind, right to left."""
+        """Return int64[k]: blocks that a row holds although its window has passed them, from right to left."""
         cells = self.table.blocks[row, : self.window.behind(int(self.table.length[row]))]
         return cells[cells > 0][::-1].astype(np.int64)
 
     def leave_behind(self, row: int) -> None:
-        """Let go of the blocks that `behind` lists."""
+        """Give back the blocks that `behind` returns."""
         blocks = self.behind(row)
         self.table.blocks[row, : self.window.behind(int(self.table.length[row]))] = 0
         self.left += len(blocks)
         self.host.part(self.pool.let_go(blocks))
 
     def copying(self, rows: Ints) -> Bools:
-        """Return bool[n]: which of `rows` must copy a shared last block first if all write now, in this order."""
+        """Return bool[n]: which of `rows` must first copy their shared last block if all write now, in this order.
+
+        The last of a block's holders to write need not copy it.
+        """
         result = np.zeros(len(rows), np.bool_)
         writers: dict[int, int] = {}
         for index, row in enumerate(rows.tolist() if self.tails else ()):
@@ -214,10 +220,10 @@ class SharingRows(Allocator):
         return result
 
     def part_tails(self, rows: Ints, copying: Bools, targets: Ints) -> tuple[list[Copy], int]:
-        """Let go of the shared last blocks of the rows that copy them to `targets`.
+        """Give up the shared last blocks of the rows that copy them to `targets`.
 
         Returns:
-            The copies, and how many tokens they carry.
+            The copies, and the number of tokens in them.
 
         """
         table, copies, copied, target = self.table, [], 0, iter(targets.tolist())
@@ -236,9 +242,12 @@ class SharingRows(Allocator):
         return copies, copied
 
     def name(self, rows: Ints, columns: Ints) -> Naming:
-        """Find the keys of blocks that are about to be full, given as table cells, those of each row in order.
+        """Find the keys of blocks that are about to become full.  Blocks of rows that are apart are left out.
 
-        Blocks of rows that are apart are left out.
+        Args:
+            rows: int64[n], the row of each block.
+            columns: int64[n], its column in the table; those of one row ascend.
+
         """
         if not self.entangled:
             return Naming([], [], [])
@@ -256,11 +265,11 @@ class SharingRows(Allocator):
         return naming
 
     def order_matters(self, naming: Naming) -> int | None:
-        """Return the first of these that must be entered in its turn, not after all blocks are taken; None if none."""
+        """Return the index of the first block that must be entered in its turn, before others are taken, or None."""
         return None
 
     def enter(self, naming: Naming) -> None:
-        """Enter blocks that the table lists in the prefix cache, in the order in which they become full."""
+        """Enter blocks in the prefix cache, in the order in which they become full."""
         if not naming.keys:
             return
         self.meet(naming.keys)
@@ -271,34 +280,34 @@ class SharingRows(Allocator):
                     self.part(row, key, column + 1)
 
     def enter_row(self, row: int, start: int, stop: int) -> None:
-        """Do `enter` for the blocks in columns `[start, stop)` of one row.
+        """Enter the blocks in columns `[start, stop)` of one row.
 
-        If the first one is new, so are the others; the row is then apart after the first, and the others can wait.
+        If the first of them is new to the cache, so are the others: the row is then apart, and they can wait.
         """
         self.enter(self.naming(row, start, min(start + 1, stop)))
         if row in self._entangled:
             self.enter(self.naming(row, start + 1, stop))
 
     def naming(self, row: int, start: int, stop: int) -> Naming:
-        """Find the keys of blocks in columns `[start, stop)` of one row."""
+        """Find the keys of the blocks in columns `[start, stop)` of one row."""
         keys = self.contents[row].keys(self.block_size, stop)[start:stop]
         return Naming(keys, [row] * len(keys), list(range(start, stop)))
 
     # -- rows that are apart ---------------------------------------------------------------
 
     def know(self, row: int, content: Content) -> None:
-        """Note the content of a row whose full blocks are all entered, or about to be."""
+        """Remember the content of a row whose full blocks have all been entered, or are about to be."""
         self.contents[row] = content
         self._entangled.add(row)
 
     def part(self, row: int, key: int, entered: int) -> None:
-        """Let a row, whose last entered block has `key`, stop entering blocks for now."""
+        """Stop entering a row's blocks for now; the last of the `entered` ones has `key`."""
         self._entangled.discard(row)
         self.apart[row] = entered
         self.tips[key] = row
 
     def catch_up(self, row: int) -> bool:
-        """Enter the blocks that a row that is apart has filled meanwhile; returns whether there are any."""
+        """Enter the blocks that a row has filled since it is apart; return whether there are any."""
         full = int(self.table.length[row]) // self.block_size
         if full == self.apart[row]:
             return False
@@ -307,7 +316,7 @@ class SharingRows(Allocator):
         return True
 
     def rejoin(self, row: int) -> None:
-        """Enter all of a row's full blocks now, and each later one as soon as it is full."""
+        """Enter all full blocks of a row that is apart, and from now on each block as soon as it is full."""
         if row not in self.apart:
             return
         size, entered = self.block_size, self.apart.pop(row)
@@ -317,12 +326,12 @@ class SharingRows(Allocator):
             self.enter_run(row, entered, full)
 
     def enter_run(self, row: int, start: int, stop: int) -> None:
-        """Enter the blocks in columns `[start, stop)` of a row that was apart; the cache has none of their keys."""
+        """Enter the blocks in columns `[start, stop)` of a row that was apart; none of their keys is in the cache."""
         keys = self.contents[row].keys(self.block_size, stop)[start:stop]
         self.pool.cache.enter(keys, self.table.blocks[row, start:stop].astype(np.int64))
 
     def leave(self, row: int) -> None:
-        """Fold the full blocks that a row which is apart has not entered; the row is about to be closed."""
+        """Fold the full blocks that have not been entered, of a row that is apart and about to be closed."""
         size, entered, full = self.block_size, self.apart.pop(row), int(self.table.length[row]) // self.block_size
         key, *keys = self.contents[row].keys(size, full)[entered - 1 : full]
         del self.tips[key]
@@ -330,15 +339,16 @@ class SharingRows(Allocator):
             self.pool.cache.fold(key, keys, self.table.blocks[row, entered:full].astype(np.int64))
 
     def gather(self, rows: Sequence[int]) -> None:
-        """Let rows that grow together rejoin if one of them is entangled: it may fill another one's last block."""
+        """Let all rows that grow together rejoin if one of them is entangled: it might fill a block equal to theirs."""
         if self.apart and not self.entangled.isdisjoint(rows):
             for row in rows:
                 self.rejoin(row)
 
     def meet(self, keys: Sequence[int]) -> None:
-        """Let rows that are apart catch up if one of `keys`, to be entered or shared, is their last entered block's.
+        """Prepare for blocks with these keys to be entered or shared.
 
-        Runs that are folded behind such a block are entered, too.
+        Rows that are apart behind such a block enter what they have filled since, and runs that are folded behind it
+        are unfolded.
         """
         self.pool.cache.unfold(keys)
         if self.tips and not self.tips.keys().isdisjoint(keys):
