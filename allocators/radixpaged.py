@@ -6,7 +6,7 @@ used leaf that is on no running sequence's path gives up all its blocks.
 
 The new pages of a prompt form one node, and the output after it another, which grows with it:
 until another row reaches the end of that node, the tree need not hear of every page
-(`SharingRows.apart`).  A page that the tree has already is not added again: the sequence that
+(`KeyedRows.apart`).  A page that the tree has already is not added again: the sequence that
 has filled a second copy of it uses the tree's block and gives its own back.
 """
 
@@ -24,12 +24,13 @@ from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.errors import CorruptionError
+from allocators.keyed import Naming, last_of_each
 from allocators.leap import spread
 from allocators.options import BLOCK_SIZE, Option
 from allocators.paged import PagedAllocator
 from allocators.prefix import PrefixCache
 from allocators.radix import NOTHING, Node, RadixTree, Run
-from allocators.rows import Bools, Naming, last_of_each
+from allocators.rows import Bools
 from allocators.table import Ints
 
 
@@ -187,7 +188,7 @@ class RadixAllocator(PagedAllocator):
         self.radix.tree.unlock(node)
 
     def enter(self, naming: Naming) -> None:
-        """See `SharingRows.enter`."""
+        """See `KeyedRows.enter`."""
         self.meet(naming.keys)
         if len(naming.keys) > len(set(naming.rows)) and self.order_matters(naming) is None:
             self._enter_new(naming)
@@ -197,7 +198,7 @@ class RadixAllocator(PagedAllocator):
             self._may_part(row, key, column + 1)
 
     def enter_row(self, row: int, start: int, stop: int) -> None:
-        """See `SharingRows.enter_row`.  If the tree lacks the first page, it lacks all that follow."""
+        """See `KeyedRows.enter_row`.  If the tree lacks the first page, it lacks all that follow."""
         if start >= stop:
             return
         run = self._run(self.contents[row], start, stop)
@@ -208,11 +209,11 @@ class RadixAllocator(PagedAllocator):
             self._may_part(row, run.key(run.pages - 1), stop)
 
     def enter_run(self, row: int, start: int, stop: int) -> None:
-        """See `SharingRows.enter_run`."""
+        """See `KeyedRows.enter_run`."""
         self._add(row, self._run(self.contents[row], start, stop))
 
     def leave(self, row: int) -> None:
-        """See `SharingRows.leave`.  A run of the tree is no dearer than a folded one."""
+        """See `KeyedRows.leave`.  A run of the tree is no dearer than a folded one."""
         self.rejoin(row)
 
     def find(self, content: Content, count: int) -> list[int]:
@@ -275,7 +276,7 @@ class RadixAllocator(PagedAllocator):
         return True
 
     def order_matters(self, naming: Naming) -> int | None:
-        """See `SharingRows.order_matters`: rows that come before may evict a page that the tree has now."""
+        """See `KeyedRows.order_matters`: rows that come before may evict a page that the tree has now."""
         begun, seen = set[int](), set[int]()
         for place, (key, row, _) in enumerate(zip(*naming, strict=True)):
             if key in seen or (row not in begun and key in self.nodes[row].children):

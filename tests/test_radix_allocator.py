@@ -289,11 +289,11 @@ def relabel(node: Node) -> None:
 CORRUPTIONS: dict[str, tuple[Callable[[RadixAllocator], Any], str]] = {
     "a page that is in the queue too": (
         lambda a: a.pool.queue.give_back(a.pool.cached_blocks()),
-        "the free queue does not hold just",
+        "the free queue does not hold exactly",
     ),
     "a page that lost its key": (
         lambda a: a.pool.cache.forget(a.pool.cached_blocks()),
-        "the free queue does not hold just",
+        "the free queue does not hold exactly",
     ),
     "a page of other tokens": (lambda a: relabel(next(iter(a.pool.tree))), "is not where it belongs"),
     "a path that nobody has locked": (
