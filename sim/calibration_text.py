@@ -68,10 +68,11 @@ def text_of(calibration: Calibration) -> str:
         lines += [
             "",
             "[captured]",
-            "# Padded steps as replayed from CUDA graphs: all lanes of decodes taken, chunks at the start of prompts.",
+            "# Padded steps as replayed from CUDA graphs: all lanes of decodes taken, chunks of equal length.",
             "# For this model on this device they take the place of what the coefficients say of products.",
             f"parameters = {calibration.parameters}",
-            "# [decodes, tokens of chunks, chunks, K/V tokens that the decodes attend to, seconds]",
+            "# [decodes, tokens of chunks, chunks, K/V tokens that the decodes attend to (without decodes: that the",
+            "# chunks attend to before their own), seconds]",
             "steps = [",
             *(f"  {_value(step)}," for step in sorted(calibration.captured)),
             "]",

@@ -2,9 +2,12 @@
 
 The time of matrix products is a staircase over their rows, which no share of a peak describes, and
 attention over a few long sequences is further from memory bandwidth than over many.  So a calibration
-replays every shape (`sim.shapes`) with decodes of growing context and with one or many chunks.  Times
-are interpolated between measured contexts; what the cache serves of shared blocks is subtracted from
-the context that decodes read; what a chunk attends to before its own tokens is left to the roofline.
+replays every shape (`sim.shapes`) with decodes of growing context, and with as many chunks as it has room
+for; those without decodes also with a single chunk, and with chunks that attend to earlier tokens.  Times are
+interpolated between measured contexts; what the cache serves of shared blocks is subtracted from the
+context that decodes read.  Fewer chunks than were measured have more query-key pairs, and some are split
+and merged (`sim.splitting`), which takes so much longer for each pair and for each token that is merged.
+What a chunk attends to before its own tokens is left to the roofline.
 """
 
 from __future__ import annotations
@@ -23,12 +26,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sim.shapes import Shapes
+    from sim.splitting import Splitting
 
     Floats = npt.NDArray[np.float64]
-
-SPLIT = 128
-"""K/V tokens beyond which a chunk's attention may be split among the device's units and the results merged: the
-smallest part that FlashInfer makes."""
 
 
 class CapturedStep(NamedTuple):
@@ -41,8 +41,14 @@ class CapturedStep(NamedTuple):
     chunks: int
     """... divided equally among this many chunks."""
     context: int
-    """K/V tokens that all decodes together attend to, their own included."""
+    """K/V tokens that all decodes together attend to, their own included; in a step without decodes, what all chunks
+    together attend to before their own."""
     seconds: float
+
+    @property
+    def plain(self) -> bool:
+        """Whether there are no chunks, or many that attend to nothing before their own tokens."""
+        return self.chunks != 1 and (not self.tokens or self.context == self.decodes)
 
 
 class Curve(NamedTuple):
@@ -83,12 +89,13 @@ class Curve(NamedTuple):
 class CapturedSteps:
     """Times of the shapes of one engine."""
 
-    def __init__(self, shapes: Shapes, measured: Iterable[CapturedStep]) -> None:
+    def __init__(self, shapes: Shapes, measured: Iterable[CapturedStep], splitting: Splitting) -> None:
         """Prepare the look-up of an engine's shapes.
 
         Args:
             shapes: of the engine.
             measured: the steps; where a shape is missing, the next larger one stands in.
+            splitting: which chunks were split and merged.
 
         """
         points = sorted(measured)
@@ -99,17 +106,26 @@ class CapturedSteps:
             for shape in shapes.all
             if not shape.chunks and (size := min((size for size in decodes if size >= shape.decodes), default=0))
         }
-        one = {(point.decodes, point.tokens): point.seconds for point in points if point.chunks == 1}
-        many = one | {(point.decodes, point.tokens): point.seconds for point in points if point.chunks > 1}
-        self._one, self._many = (
-            {shape: seconds for shape in shapes.all if (seconds := _at_least(shape, times)) is not None}
-            for times in (one, many)
-        )
-        periods = {Shape(size): curve.seconds[0] for size, curve in self._curves.items()} | self._many
+        full = {(p.decodes, p.tokens): p for p in points if p.chunks and p.plain}
+        self._full = {shape: step for shape in shapes.all if (step := _at_least(shape, full)) is not None}
+        """Steps with as many chunks as there is room for."""
+        periods = {Shape(size): curve.seconds[0] for size, curve in self._curves.items()}
+        periods |= {shape: step.seconds for shape, step in self._full.items()}
         self._shapes = shapes.timed({shape: round(seconds * 1e9) for shape, seconds in periods.items()})
         fitting = (self._shapes.fit(decodes) for decodes in range(1, max(self._curves, default=0) + 1))
         self._decoding = (None, *(self._curves.get(shape.decodes) if shape else None for shape in fitting))
         """Curves by the number of decodes."""
+        self.splitting = splitting
+        alone = [(point, full[0, point.tokens]) for point in points if (0, point.tokens) in full and not point.decodes]
+        self._merging_s, self.behind_s = _merging(alone, splitting)
+        """Seconds for each token that is merged; and those of a step whose chunks attend to earlier tokens at all."""
+        self._pair_s = {
+            one.tokens: max(0.0, one.seconds - many.seconds - self._merging_s * merged_of(one, splitting))
+            / (pairs_of(one) - pairs_of(many))
+            for one, many in alone
+            if one.chunks == 1 and not one.context
+        }
+        """Seconds for each query-key pair beyond those of as many chunks as there is room for, by the step's tokens."""
 
     def launches(self, decodes: int, tokens: int, chunks: int) -> bool:
         """Return whether no shape has room for a step with chunks, so that it is launched kernel by kernel."""
@@ -120,7 +136,7 @@ class CapturedSteps:
         return self._decoding[decodes] if decodes < len(self._decoding) else None
 
     def mixed(
-        self, decodes: int, context: float, tokens: int, chunks: int, attended: int, slower: float = 1.0
+        self, decodes: int, context: float, tokens: int, chunks: int, pairs: float, merged: int, slower: float = 1.0
     ) -> float | None:
         """Return how long a step with chunks takes, in seconds; None if that is not known.
 
@@ -129,19 +145,54 @@ class CapturedSteps:
             context: K/V tokens that they read.
             tokens: of the chunks.
             chunks: how many.
-            attended: K/V tokens that the chunks attend to; time for those before the chunks themselves is not included.
+            pairs: query-key pairs of the chunks; those with tokens before the chunks are neither counted nor timed.
+            merged: tokens of chunks that are split.
             slower: see `Curve.at`.
 
         """
         shape = self._shapes.fit(decodes, tokens, chunks)
-        if shape is None or shape not in self._one:
+        if shape is None or shape not in self._full:
             return None
-        seconds = self._many[shape]
-        if attended > SPLIT * chunks:
-            filled = (tokens / shape.tokens) ** 2  # share of the measured query-key pairs
-            seconds += (self._one[shape] - seconds) * filled
+        step = self._full[shape]
+        most, least = tokens * (tokens + 1) / 2, tokens * (tokens / chunks + 1) / 2  # of one chunk, and of equal ones
+        more = min(max(pairs, least), most) - pairs_of(step)
+        seconds = step.seconds + more * self._pair_s.get(step.tokens, 0.0) + merged * self._merging_s
         curve = self._curves.get(shape.decodes)
         return seconds if curve is None else seconds + (curve.at(context, slower) - curve.seconds[0])
+
+
+def pairs_of(step: CapturedStep) -> float:
+    """Return the query-key pairs of a step's chunks, with their own tokens."""
+    return step.tokens * (step.tokens / step.chunks + 1) / 2
+
+
+def merged_of(step: CapturedStep, splitting: Splitting) -> int:
+    """Return how many tokens of a step's chunks are split and merged."""
+    ends = [number * step.tokens // step.chunks for number in range(step.chunks + 1)]
+    return splitting.merged((end - begin, step.context // step.chunks) for begin, end in pairwise(ends))
+
+
+def _merging(steps: list[tuple[CapturedStep, CapturedStep]], splitting: Splitting) -> tuple[float, float]:
+    """Return the seconds that merging takes for each token, and those of a step besides, of steps merged as a whole.
+
+    Args:
+        steps: each without decodes, and beside it the one of as many tokens and chunks that attend to nothing earlier.
+            Where none of these attends to earlier tokens (in files from before that was measured), single chunks
+            tell instead, a little too much, as they also have more query-key pairs.
+        splitting: which of them are merged.
+
+    """
+    chosen = [pair for pair in steps if pair[0].context] or [pair for pair in steps if pair[0].chunks == 1]
+    whole = [
+        (step.tokens, step.seconds - plain.seconds)
+        for step, plain in chosen
+        if merged_of(step, splitting) == step.tokens
+    ]
+    if len(whole) < 2:  # points, of which a line needs two
+        return 0.0, 0.0
+    tokens, seconds = np.array(whole).T
+    slope, start = np.polyfit(tokens, seconds, 1).tolist()
+    return max(0.0, slope), max(0.0, start)
 
 
 def _curve(points: list[CapturedStep]) -> Curve:
@@ -153,7 +204,7 @@ def _curve(points: list[CapturedStep]) -> Curve:
     return Curve(contexts, seconds, [*slopes, slopes[-1] if slopes else 0.0])
 
 
-def _at_least(shape: Shape, measured: dict[tuple[int, int], float]) -> float | None:
-    """Return the time of a shape with chunks, or of the next wider one that has room for it."""
+def _at_least(shape: Shape, measured: dict[tuple[int, int], CapturedStep]) -> CapturedStep | None:
+    """Return the step of a shape with chunks, or of the next wider one that has room for it."""
     roomy = [each for each in measured if each[0] >= shape.decodes and each[1] >= shape.tokens]
     return measured[min(roomy, key=sum)] if roomy and shape.chunks else None

@@ -20,8 +20,9 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
     all-reduce  two per layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
     recurrent   layers read and write their state once per sequence; their scan is not counted otherwise
     captured    where a calibration has it, a step of a captured shape takes the time that was measured
-                (`sim.captured`), corrected as above where decodes read blocks of another size; only attention of
-                chunks to what comes before them, moves and waiting are added
+                (`sim.captured`), corrected as above where decodes read blocks of another size, and for chunks that
+                are fewer, or split otherwise (`sim.splitting`), than those measured; only attention of chunks to what
+                comes before them, moves and waiting are added
     power       where a step prefills and is bound by compute, all of the above takes power_throttle longer as soon as
                 such steps, those just before included (`Heat`), have lasted power_reserve_s: the device draws more
                 power than its limit, and its clock falls
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from sim.captured import CapturedSteps
     from sim.devices import Device
     from sim.models.geometry import Geometry
+    from sim.splitting import Splitting
 
     Ints = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]
@@ -156,6 +158,11 @@ class CostModel:
     def heats(self, load: Load) -> Any:
         """Whether a step draws so much power that the clock may fall: it prefills, and is bound by compute."""
         return (load.prefill_tokens > 0) * (load.prefill_tokens + load.decode_seqs >= self._bound)
+
+    @property
+    def splitting(self) -> Splitting | None:
+        """The rule that `Load.prefill_merged` is counted by, if it makes a difference."""
+        return None if self._steps is None else self._steps.splitting
 
     @property
     def spares(self) -> bool:
@@ -280,13 +287,14 @@ class CostModel:
         if not tokens:
             curve = captured.decoding(decodes)
             return None if curve is None else curve.at(context, self._slower)
-        chunks = max(1, load.prefill_seqs)
-        seconds = captured.mixed(decodes, context, tokens, chunks, load.prefill_context, self._slower)
+        chunks, earlier = max(1, load.prefill_seqs), load.prefill_context - tokens
+        before = tokens * earlier / chunks  # pairs with what comes before the chunks; all are taken to be alike
+        own = load.prefill_pairs - before
+        seconds = captured.mixed(decodes, context, tokens, chunks, own, load.prefill_merged, self._slower)
         if seconds is None:
             return None
-        earlier = load.prefill_context - tokens
-        if earlier:  # chunks also attend to what comes before them; all are taken to be alike
-            seconds += self._attention.earlier(tokens * earlier / chunks, earlier)
+        if earlier:
+            seconds += captured.behind_s + self._attention.earlier(before, earlier)
         if self._throttle:
             seconds += self._throttled(load, seconds, max)
         return seconds + self._waiting(load, max) if self._host else seconds

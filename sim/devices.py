@@ -39,6 +39,8 @@ class Device:
     """To the other GPUs of the host, one direction, bytes a second."""
     source: str
     """Where the figures come from."""
+    multiprocessors: int = 132
+    """Of one GPU; only how attention is split depends on it (`sim.splitting`).  Those of an H100 if not known."""
     kv_memory_bytes: int | None = None
     """Memory of the K/V cache on this GPU where the user gives it; None for what weights and activations leave."""
     price_per_hour: float | None = None
@@ -89,6 +91,7 @@ def shipped_devices() -> dict[str, Device]:
             pcie_bandwidth=row["pcie_gbps"] * 1e9,
             link_bandwidth=row["link_gbps"] * 1e9,
             source=row["source"],
+            multiprocessors=row["multiprocessors"],
         )
         for name, row in table.items()
     }
@@ -105,6 +108,7 @@ CHANGES: Mapping[str, Callable[[Device, float], Device]] = {
     "pcie_gbps": lambda device, value: replace(device, pcie_bandwidth=value * 1e9),
     "link_gbps": lambda device, value: replace(device, link_bandwidth=value * 1e9),
     "kv_memory_gib": lambda device, value: replace(device, kv_memory_bytes=round(value * GIB)),
+    "multiprocessors": lambda device, value: replace(device, multiprocessors=round(value)),
     "price_per_hour": lambda device, value: replace(device, price_per_hour=value),
 }
 """What a user may say of a device, by its key in workload files (`kv_memory_gib` for each GPU)."""

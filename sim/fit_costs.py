@@ -23,6 +23,7 @@ from sim.cost import USUAL_BLOCK
 from sim.evidence import Evidence, seconds
 from sim.load import Load
 from sim.shapes import CHUNKS, Shapes
+from sim.splitting import Splitting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -124,13 +125,13 @@ def fit(
     apart = [point for point in points if point.route != "blocks"]
     found = replace(Coefficients(), **HELD, captured_tokens=captured_tokens)
     uncertain: dict[str, float] = {}
-    known = _looked_up(captured)
+    known = _looked_up(captured, Splitting.of(geometry, device)) if captured else None
     for part, wanted in ((together, TOGETHER), (apart, APART)):
         if part:
             evidence = [Evidence.of(part, known)]
             if captured and part is together:
-                plain = [step for step in captured if step.chunks != 1]  # merging what was split is no roofline's
-                evidence.append(Evidence.of([_point(step) for step in plain], None))
+                plain = [_point(step) for step in captured if step.plain]  # merging what was split is no roofline's
+                evidence.append(Evidence.of(plain, None))
             best, errors = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
             found = replace(best, **{name: getattr(found, name) for name in wanted if name not in errors})
             uncertain |= errors
@@ -142,12 +143,10 @@ def fit(
     )
 
 
-def _looked_up(captured: Sequence[CapturedStep]) -> CapturedSteps | None:
+def _looked_up(captured: Sequence[CapturedStep], splitting: Splitting) -> CapturedSteps:
     """Look captured steps up in an engine as large as they reach."""
-    if not captured:
-        return None
     most, tokens = max(step.decodes for step in captured), max(step.tokens for step in captured)
-    return CapturedSteps(Shapes(most, tokens), captured)
+    return CapturedSteps(Shapes(most, tokens), captured, splitting)
 
 
 def _point(step: CapturedStep) -> Point:

@@ -58,5 +58,7 @@ class Load(NamedTuple):
     """`decode_context` as sliding-window layers see it: sum of min(context, window)."""
     decode_repeated: Amount = 0
     """Of `decode_context`, those in blocks that several of these sequences list: once for each of them but one."""
+    prefill_merged: Amount = 0
+    """Known tokens whose attention is split and merged (`sim.splitting`); counted where it makes a difference."""
     heat_ns: Amount = 0
     """Nanoseconds by which steps that prefill and are bound by compute have lasted longer than others just before."""

@@ -32,6 +32,7 @@ from sim.moves import LARGE_PAGE
 from sim.pool import Pool, make_pool
 from sim.schedulers import Scheduler, find_scheduler
 from sim.shapes import shapes_for
+from sim.splitting import Splitting
 from workloads.generate import requests as make_requests
 from workloads.labels import labels as label_all
 
@@ -143,9 +144,7 @@ class Setup(NamedTuple):
             block_size=USUAL_BLOCK if allocator.free_preemption else allocator.block_size,
             separate=separate,
             page_bytes=allocator.page_bytes or LARGE_PAGE,
-            captured=None
-            if separate or not self.captured
-            else CapturedSteps(shapes_for(self.cases[0].limits, int(self.coefficients.captured_tokens)), self.captured),
+            captured=None if separate else self._captured_steps(),
         )
         try:
             takes = cost.step_ns(Load(decode_seqs=1, decode_context=1, samples=1)) / 1e9
@@ -157,6 +156,13 @@ class Setup(NamedTuple):
                 "look at the units of the device's rates, and at costs"
             )
         return cost
+
+    def _captured_steps(self) -> CapturedSteps | None:
+        """Return the times of captured steps, if any are known."""
+        if not self.captured:
+            return None
+        shapes = shapes_for(self.cases[0].limits, int(self.coefficients.captured_tokens))
+        return CapturedSteps(shapes, self.captured, Splitting.of(self.geometry, self.device))
 
     def facts(self, case: Case, repeat: int) -> dict[str, Any]:
         """Return what is known of a run beforehand, as manifests have it."""

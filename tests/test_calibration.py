@@ -30,6 +30,7 @@ from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
 from sim.shapes import Shapes, padded_sizes
+from sim.splitting import Splitting
 from workloads.loader import load
 
 H100, LLAMA = resolve_device("h100-80gb"), resolve_model("llama-3.1-8b")
@@ -194,7 +195,7 @@ def test_what_is_read_again_is_found_where_captured_steps_are_looked_up() -> Non
         CapturedStep(load.decode_seqs, 0, 0, load.decode_context, model.step_ns(load) * 0.9e-9) for load in steps
     ]
     bare = [Point(name, load, 1.0) for name, load in loads().items() if name.startswith("alike")]
-    times = seconds(bare, LLAMA, H100, TRUE, CapturedSteps(Shapes(64, 0), captured)).tolist()
+    times = seconds(bare, LLAMA, H100, TRUE, CapturedSteps(Shapes(64, 0), captured, Splitting.of(LLAMA, H100))).tolist()
     alike = [point._replace(measured_s=time) for point, time in zip(bare, times, strict=True)]
     found = fit([*alike, *(point for point in points() if "64 x" in point.name)], LLAMA, H100, captured=captured)
     assert "repeated_reads_cached" in found.fitted
@@ -207,7 +208,9 @@ def test_what_small_blocks_take_is_found_where_captured_steps_are_looked_up() ->
     steps = [Load(decode_seqs=n, decode_context=n * c, samples=n) for n in padded_sizes(64) for c in (1, 512, 4096)]
     captured = [CapturedStep(load.decode_seqs, 0, 0, load.decode_context, model.step_ns(load) * 1e-9) for load in steps]
     bare = [Point(f"small {load}", load, 1.0, block_size=1) for load in steps if load.decode_context > load.decode_seqs]
-    times = seconds(bare, LLAMA, H100, planted, CapturedSteps(Shapes(64, 0), captured)).tolist()
+    times = seconds(
+        bare, LLAMA, H100, planted, CapturedSteps(Shapes(64, 0), captured, Splitting.of(LLAMA, H100))
+    ).tolist()
     small = [point._replace(measured_s=time) for point, time in zip(bare, times, strict=True)]
     found = fit([*small, *(point for point in points() if "64 x" in point.name)], LLAMA, H100, captured=captured)
     assert "paged_block_overhead" in found.fitted

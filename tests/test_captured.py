@@ -13,7 +13,7 @@ import pytest
 from allocators.paged import PagedAllocator
 from sim.calibration import Calibration, Point, load_calibration, load_captured
 from sim.calibration_text import save_calibration
-from sim.captured import CapturedStep, CapturedSteps
+from sim.captured import CapturedStep, CapturedSteps, merged_of, pairs_of
 from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import CostModel
 from sim.devices import resolve_device
@@ -24,6 +24,7 @@ from sim.models.geometry import resolve_model
 from sim.runner import run_case
 from sim.setup import prepare
 from sim.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, captured_tokens, padded_sizes, shapes_for
+from sim.splitting import Splitting
 from workloads.generate import requests as make_requests
 from workloads.schema import Workload
 
@@ -32,23 +33,41 @@ H100 = resolve_device("h100-80gb")
 MS = 1e-3
 
 
+RULE = Splitting.of(LLAMA, H100)
+PAIR, MERGE, BEHIND = 3e-9, 2e-6, 40e-6
+
+
 def measured(most: int = 64) -> list[CapturedStep]:
-    """Steps of every shape: 5 ms, a tenth for each ten lanes and each hundred tokens, and 1 us for each K/V token."""
+    """Steps of every shape.
+
+    They take 5 ms, a tenth for each ten lanes and each hundred tokens, 1 us for each K/V token that decodes read, and
+    with chunks that are not eight or attend to earlier tokens `PAIR`, `MERGE` and `BEHIND`.
+    """
     points = [
         CapturedStep(size, 0, 0, size * each, (5 + size / 100) * MS + size * (each - 1) * 1e-6)
         for size in padded_sizes(most)
         for each in (1, 100, 1000)
     ]
-    return points + [
-        CapturedStep(size, tokens, chunks, size, (5 + size / 100 + tokens / 1000 + (chunks == 1 and tokens > 128)) * MS)
+    points += [
+        CapturedStep(size, tokens, 8, size, (5 + size / 100 + tokens / 1000) * MS)
         for size in (*(size for size in MIXED_DECODES if size < most), most)
         for tokens in MIXED_TOKENS
-        for chunks in (1, 8)
     ]
+    for tokens in MIXED_TOKENS:
+        alone = CapturedStep(0, tokens, 1, 0, 0)
+        longer = PAIR * (pairs_of(alone) - pairs_of(alone._replace(chunks=8))) + MERGE * merged_of(alone, RULE)
+        points.append(alone._replace(seconds=(5 + tokens / 1000) * MS + longer))
+        behind = CapturedStep(0, tokens, 8, 8 * 144, 0)
+        points.append(behind._replace(seconds=(5 + tokens / 1000) * MS + BEHIND + MERGE * merged_of(behind, RULE)))
+    return points
+
+
+def captured(most: int, tokens: int, steps: list[CapturedStep]) -> CapturedSteps:
+    return CapturedSteps(Shapes(most, tokens), steps, RULE)
 
 
 def made(most: int = 64, tokens: int = 1024) -> CapturedSteps:
-    return CapturedSteps(Shapes(most, tokens), measured(most))
+    return captured(most, tokens, measured(most))
 
 
 def test_decodes_are_padded_and_times_between_contexts_lie_on_a_line() -> None:
@@ -73,21 +92,42 @@ def test_many_contexts_at_once_give_the_same_to_the_last_bit(decodes: int) -> No
 
 def test_a_dip_of_a_measurement_is_evened_out() -> None:
     points = [CapturedStep(4, 0, 0, 4, 5 * MS), CapturedStep(4, 0, 0, 400, 4 * MS), CapturedStep(4, 0, 0, 4000, 6 * MS)]
-    curve = CapturedSteps(Shapes(4, 32), points).decoding(4)
+    curve = captured(4, 32, points).decoding(4)
     assert curve is not None
     assert [curve.at(context) / MS for context in (4, 400, 2200, 4000)] == pytest.approx([5, 5, 5.5, 6])
 
 
-def test_one_chunk_is_told_from_many_where_attention_may_split_it() -> None:
+@pytest.mark.parametrize(
+    "chunks", [(448,), (100, 60), (300, 30, 30), (40, 40, 40, 40), (512,), (170, 171, 171), (900,)]
+)
+def test_fewer_chunks_take_as_much_longer_as_they_have_pairs_and_are_merged(chunks: tuple[int, ...]) -> None:
+    steps, tokens = made(), sum(chunks)
+    shape = min(size for size in MIXED_TOKENS if size >= tokens)
+    pairs = sum(each * (each + 1) // 2 for each in chunks)
+    merged = RULE.merged((each, 0) for each in chunks)
+    longer = PAIR * (pairs - shape * (shape / 8 + 1) / 2) + MERGE * merged
+    assert steps.mixed(0, 0, tokens, len(chunks), pairs, merged) == pytest.approx((5 + shape / 1000) * MS + longer)
+    beside = steps.mixed(10, 1016, tokens, len(chunks), pairs, merged)  # decodes beside them add nothing to that
+    assert beside == pytest.approx((5.16 + shape / 1000 + 1) * MS + longer)
+
+
+def test_pairs_are_those_that_so_many_chunks_may_have() -> None:
     steps = made()
-    assert steps.mixed(0, 0, 448, 1, 448) == pytest.approx((5 + 0.448 + 1) * MS)
-    assert steps.mixed(0, 0, 400, 1, 400) == pytest.approx((5 + 0.448 + (400 / 448) ** 2) * MS)
-    assert steps.mixed(0, 0, 400, 4, 400) == pytest.approx((5 + 0.448) * MS)
-    assert steps.mixed(0, 0, 448, 4, 4000) == pytest.approx((5 + 0.448 + 1) * MS)
-    assert steps.mixed(10, 16, 100, 1, 100) == pytest.approx((5.16 + 0.128) * MS)
-    assert steps.mixed(10, 1016, 100, 1, 100) == pytest.approx((5.16 + 0.128 + 1) * MS)
-    assert steps.mixed(10, 16, 2000, 1, 2000) is None
-    assert steps.mixed(10, 16, 400, 9, 400) is None
+    most, least = steps.mixed(0, 0, 448, 2, 448 * 449 / 2, 0), steps.mixed(0, 0, 448, 2, 448 * 225 / 2, 0)
+    assert steps.mixed(0, 0, 448, 2, 1e9, 0) == most
+    assert steps.mixed(0, 0, 448, 2, -1e9, 0) == least
+
+
+def test_steps_that_no_shape_has_room_for_are_not_known() -> None:
+    assert made().mixed(10, 16, 2000, 1, 2_001_000, 0) is None
+    assert made().mixed(10, 16, 400, 9, 9000, 0) is None
+
+
+def test_without_steps_that_attend_to_earlier_tokens_single_chunks_tell_what_merging_takes() -> None:
+    steps = captured(64, 1024, [step for step in measured() if step.plain or step.chunks == 1])
+    assert steps.behind_s == pytest.approx(0, abs=2 * BEHIND)
+    split = steps.mixed(0, 0, 448, 1, 448 * 449 / 2, 448)
+    assert split == pytest.approx(made().mixed(0, 0, 448, 1, 448 * 449 / 2, 448), rel=0.03)
 
 
 def test_a_larger_shape_that_is_faster_stands_in() -> None:
@@ -95,11 +135,11 @@ def test_a_larger_shape_that_is_faster_stands_in() -> None:
         step._replace(seconds=9 * MS) if step.decodes == 24 or (step.decodes, step.tokens) == (16, 64) else step
         for step in measured()
     ]
-    steps = CapturedSteps(Shapes(64, 1024), slow)
+    steps = captured(64, 1024, slow)
     curve = steps.decoding(20)
     assert curve is not None
     assert curve.at(1) == pytest.approx(5.32 * MS)
-    assert steps.mixed(10, 16, 50, 1, 50) == pytest.approx((5.16 + 0.096) * MS)
+    assert steps.mixed(10, 16, 50, 8, 50 * 57 / 16, 0) == pytest.approx((5.16 + 0.096) * MS, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -125,10 +165,10 @@ def test_steps_are_captured_as_long_as_launching_a_layer_takes_longer_than_compu
 
 
 def test_a_shape_that_was_not_measured_takes_as_long_as_the_next_larger_one() -> None:
-    steps = CapturedSteps(Shapes(48, 256), measured(64))  # beside chunks this engine pads to 48
-    assert steps.mixed(40, 48, 200, 2, 200) == pytest.approx((5.64 + 0.224) * MS)
+    steps = captured(48, 256, measured(64))  # beside chunks this engine pads to 48
+    assert steps.mixed(40, 48, 200, 8, 2600, 0) == pytest.approx((5.64 + 0.224) * MS, rel=1e-3)
     few = [point for point in measured() if point.decodes != 24 or point.tokens]
-    curve = CapturedSteps(Shapes(64, 32), few).decoding(20)
+    curve = captured(64, 32, few).decoding(20)
     assert curve is not None
     assert curve.at(1) == pytest.approx(5.32 * MS)
 
@@ -136,7 +176,7 @@ def test_a_shape_that_was_not_measured_takes_as_long_as_the_next_larger_one() ->
 LOADS = [
     Load(decode_seqs=3, decode_context=900, samples=3),
     Load(decode_seqs=70, decode_context=900, samples=70),
-    Load(200, 20_100, 200, 1, 5, 800, 6),
+    Load(200, 20_100, 200, 1, 5, 800, 6, prefill_merged=200),
     Load(200, 20_100 + 200 * 50, 250, 1, 5, 800, 6, before_ns=10_000),
     Load(3000, 4_501_500, 3000, 1, 5, 800, 6, behind_ns=5_000_000),
     Load(decode_seqs=8, decode_context=100, samples=8, copied_tokens=16, swapped_bytes=1 << 20, transfers=4),
@@ -196,7 +236,7 @@ def test_the_cost_model_looks_captured_steps_up_and_computes_all_others() -> Non
     plain, looked = CostModel(LLAMA, H100, COEFFICIENTS), CostModel(LLAMA, H100, COEFFICIENTS, captured=made())
     assert looked.step_ns(LOADS[0]) == round((5.04 * MS + 896e-6) * 1e9)
     assert looked.step_ns(LOADS[2]) == round(
-        (5.16 * MS + 0.224 * MS + MS * (200 / 224) ** 2 + 784e-6 + MS) * 1e9
+        (5.16 * MS + 0.224 * MS + PAIR * (20_100 - 224 * 29 / 2) + MERGE * 200 + 784e-6 + MS) * 1e9
     )  # and the host, a ms
     assert looked.step_ns(LOADS[1]) == plain.step_ns(LOADS[1])
     assert looked.step_ns(LOADS[4]) == plain.step_ns(LOADS[4])
@@ -220,7 +260,7 @@ def test_a_chunk_longer_than_the_longest_shape_of_an_engine_is_launched_kernel_b
 
 def test_a_captured_shape_that_was_not_measured_is_computed_but_not_launched() -> None:
     slow = replace(COEFFICIENTS, launch_layer_s=1.0)
-    wide = CapturedSteps(Shapes(512, 1024), measured())  # up to 64 decodes are known
+    wide = captured(512, 1024, measured())  # up to 64 decodes are known
     model = CostModel(LLAMA, H100, slow, captured=wide)
     assert model.step_ns(Load(100, 5050, 100, 1, 300, 3000, 301)) < 1e9
     assert model.step_ns(Load(3000, 4_501_500, 3000, 1, 300, 3000, 301)) > 1e9
@@ -231,7 +271,7 @@ def test_what_a_chunk_attends_to_before_its_own_tokens_is_added() -> None:
     alone = model.step_ns(Load(200, 20_100, 200, 1, samples=1))
     later = model.step_ns(Load(200, 20_100 + 200 * 3000, 3200, 1, samples=1))
     flops = 200 * 3000 * LLAMA.layers * 4 * LLAMA.heads * LLAMA.head_dim
-    assert later - alone == pytest.approx(flops / (H100.peak("bf16") * 0.5) * 1e9, rel=1e-3)
+    assert later - alone == pytest.approx((BEHIND + flops / (H100.peak("bf16") * 0.5)) * 1e9, rel=1e-3)
 
 
 def calibrated(path: Path, **changes: Any) -> Path:

@@ -69,6 +69,8 @@ class Device(Spec):
     """Bandwidth to the host, one direction, 1e9 bytes a second: what swapping costs."""
     link_gbps: Positive | None = None
     """Bandwidth to the host's other GPUs, one direction, 1e9 bytes a second."""
+    multiprocessors: Positive | None = None
+    """Streaming multiprocessors; attention is split among them.  It matters only with a calibration."""
     kv_memory_gib: Positive | None = None
     """Memory of the KV pool, instead of what utilization, weights and activations leave."""
     price_per_hour: Positive | None = None

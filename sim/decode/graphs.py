@@ -36,6 +36,11 @@ PREPARED_S = 2.5e-3
 REPEATS = 2
 """How often a step is timed; once more if the times differ by more than `ALIKE`."""
 ALIKE = 1.01
+EARLIER = 144
+"""Tokens that each chunk attends to before its own where that is measured: so few that reading them takes no time, but
+enough for the chunk to be split (`sim.splitting`)."""
+OFTEN = 3
+"""Times as many repeats for steps that tell of others."""
 READS = (32, 16, 8, 4, 2)
 """Parts of the longest sequence that decodes read on average."""
 
@@ -103,9 +108,11 @@ class PaddedSteps:
         return self._backend.planning
 
     def clock(self, longest: int, num_blocks: int) -> list[CapturedStep]:
-        """Measure a step of each captured shape (a median): decodes by context read, and one or many chunks.
+        """Measure a step of each captured shape (a median): decodes by context read, with chunks or without.
 
-        As in service it comes behind decodes, so that the host has told the device all about it by then.
+        As in service it comes behind decodes, so that the host has told the device all about it by then.  What fewer
+        chunks take longer, or chunks that attend to earlier tokens, does not depend on decodes beside them, and is
+        measured without.
 
         Args:
             longest: tokens of the longest sequence.
@@ -124,18 +131,21 @@ class PaddedSteps:
                 lanes = blank(shape, paging, spare, contexts=contexts, blocks=num_blocks)
                 found.append(CapturedStep(shape.decodes, 0, 0, int(contexts.sum()), self._clocked(lanes, before)))
         for shape in (shape for shape in self._captured if shape.chunks):
-            for chunks in (1, shape.chunks):
-                lanes = blank(shape, paging, spare, chunks=chunks)
-                seconds = self._clocked(lanes, before)
-                found.append(CapturedStep(shape.decodes, shape.tokens, chunks, shape.decodes, seconds))
+            ways = [(shape.chunks, 0), (shape.chunks, EARLIER), (1, 0)]
+            for chunks, start in ways[:1] if shape.decodes else ways:
+                lanes = blank(shape, paging, spare, chunks=chunks, start=start, blocks=num_blocks)
+                seconds = self._clocked(lanes, before, 1 if shape.decodes else OFTEN)
+                context = shape.decodes or chunks * start
+                found.append(CapturedStep(shape.decodes, shape.tokens, chunks, context, seconds))
         return found
 
-    def _clocked(self, lanes: Lanes, before: Lanes) -> float:
-        """Return the seconds that a step takes after some other steps."""
+    def _clocked(self, lanes: Lanes, before: Lanes, often: int = 1) -> float:
+        """Return the seconds that a step takes after some other steps, from `often` times as many repeats as usual."""
         behind = self._captured[before.shape]
         slack = round(PREPARED_S * 1e9 / behind.period)
         took: list[float] = []
-        while len(took) < REPEATS or (len(took) == REPEATS and max(took) > ALIKE * min(took)):
+        least = often * REPEATS
+        while len(took) < least or (len(took) == least and max(took) > ALIKE * min(took)):
             if lanes.shape.chunks:  # so that the clock is not still low from the one before (`sim.heat`)
                 time.sleep(self._captured[lanes.shape].period / 1e9)
             self.run(before)

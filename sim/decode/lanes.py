@@ -133,6 +133,7 @@ def blank(
     *,
     contexts: Ints | None = None,
     chunks: int | None = None,
+    start: int = 0,
     blocks: int = 1,
 ) -> Lanes:
     """Lay out a step of nobody's, which fills its shape and writes to the null block alone.
@@ -143,6 +144,7 @@ def blank(
         spare: a place in the transcript that belongs to no sequence.
         contexts: int64[shape.decodes], tokens that each decode reads; its own alone if not given.
         chunks: how many share the shape's tokens, equally; all that there is room for if not given.
+        start: tokens that each of them attends to before its own.
         blocks: of the cache, which are read one after the other; if that is 1, the null block.
 
     """
@@ -158,6 +160,8 @@ def blank(
     queries = np.full(shape.chunks + 1, shape.tokens, np.int32)
     queries[: used + 1] = np.arange(used + 1) * shape.tokens // max(1, used)
     counts = np.diff(queries).astype(np.int64)
-    table = np.zeros((1, -(-int(counts.max(initial=1)) // paging.block_size)), np.int32)
-    pages = pages_of(table, np.zeros(shape.chunks, np.int64), np.maximum(counts, 1), paging, shape.chunks)
+    attended = np.where(counts > 0, counts + start, 1)
+    width = -(-int(attended.max(initial=1)) // paging.block_size)
+    places = np.arange(shape.chunks * width).reshape(shape.chunks, width) % blocks
+    pages = pages_of(places.astype(np.int32), np.arange(shape.chunks), attended, paging, shape.chunks)
     return Lanes(shape, lanes.inputs, lanes.outputs, decodes, pages, queries, none, none)

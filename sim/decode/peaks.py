@@ -28,10 +28,10 @@ def shipped_name(device: str) -> str | None:
 
 
 def peaks_of(device: torch.device) -> dict[str, float]:
-    """Measure what describes a device in a workload file: memory_gib, bandwidth_tbps, bf16_tflops.
+    """Measure what describes a device in a workload file.
 
-    Bandwidth counts the bytes that a copy reads and writes.  Arithmetic is that of bf16 on a GPU, and on a CPU of
-    fp32, in which models run there.
+    That is memory_gib, bandwidth_tbps, bf16_tflops and, of a GPU, multiprocessors.  Bandwidth counts the bytes that a
+    copy reads and writes.  Arithmetic is that of bf16 on a GPU, and on a CPU of fp32, in which models run there.
     """
     source = torch.ones(COPIED[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -39,10 +39,14 @@ def peaks_of(device: torch.device) -> dict[str, float]:
     side, dtype = SIDE[device.type], torch.bfloat16 if device.type == "cuda" else torch.float32
     matrix = torch.randn((side, side), dtype=dtype, device=device)
     multiplying = seconds_of(lambda: matrix @ matrix, device)
+    units = {}
+    if device.type == "cuda":
+        units["multiprocessors"] = torch.cuda.get_device_properties(device).multi_processor_count
     return {
         "memory_gib": round(free_bytes(device) / GIB, 2),
         "bandwidth_tbps": float(f"{2 * len(source) / copying / 1e12:.4g}"),
         "bf16_tflops": float(f"{2 * side**3 / multiplying / 1e12:.4g}"),
+        **units,
     }
 
 

@@ -22,6 +22,7 @@ from sim.engine.executor import Simulated
 from sim.engine.jobs import Job
 from sim.engine.plan import Chunk, MoveKind, Plan
 from sim.engine.serving import Serving
+from sim.splitting import Splitting
 from workloads.requests import Requests
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ class Stage:
         self.backend = runtime.backend
         self._executor, self._transcript, self._padded = runtime.executor, runtime.transcript, runtime.padded
         self._serving = Serving(self.allocator)
+        self._splitting = Splitting.of(setup.geometry, setup.device)
         self._told: list[int] = []
         """Nanoseconds that each step of a scene was told to take."""
         self._earlier = 0
@@ -273,7 +275,11 @@ class Stage:
             plan.move(kind, (Copy(block, block) for block in range(1, blocks + 1)))
             plan.swapped_blocks += blocks
         load = self._counter.load(plan, serving)
-        load = load._replace(decode_repeated=serving.repeated(plan.decodes), heat_ns=heat)  # whether they matter or not
+        load = load._replace(  # whether they matter or not
+            decode_repeated=serving.repeated(plan.decodes),
+            prefill_merged=self._splitting.merged((tokens, start) for _, start, tokens in chunks),
+            heat_ns=heat,
+        )
         self._run(plan)
         return load
 

@@ -59,6 +59,7 @@ class Simulated:
         self._block_bytes = block_bytes
         self._window = cost.geometry.window
         self._spares = cost.spares
+        self._splitting = cost.splitting
         self._throttles, self._heat = cost.throttles, cost.heat()
 
     def run(self, plan: Plan, serving: Serving) -> int:
@@ -132,6 +133,9 @@ class Simulated:
         load = Load(
             computed, pairs, context, len(chunks), seqs, attended, samples, before_ns=plan.before, behind_ns=plan.behind
         )
+        if self._splitting is not None:
+            merged = self._splitting.merged((tokens, start) for _, start, tokens in chunks)
+            load = load._replace(prefill_merged=merged)
         window = self._window
         if window is None:
             return load

@@ -54,7 +54,7 @@ BLIND = ("1b", "8b")
 """Presets `validate_blind_...`, fixed before they were first run and after the last change to how steps are timed."""
 SEEN = ("1b", "tensors", "8b", "prefix", "swap")
 """Presets `validate_timed_...`, whose errors showed what to mend from the beginning."""
-HELD_OUT = (*SEEN, "burst", "crowd", "sharegpt")
+HELD_OUT = (*SEEN, "burst", "crowd", "sharegpt", "prompts", "long")
 """Presets `validate_heldout_...`, fixed before they were first run, whose errors have done so since."""
 JUDGED = {"blind", "held-out"}
 """Groups of these that a verdict is of."""
