@@ -56,6 +56,7 @@ class Adaptor(Allocator):
 
     oracle: Any = Inner()
     settled: Any = Inner()
+    rounds_up: Any = Inner()
     swaps: Any = Inner()
     token_slots: Any = Inner()
     page_bytes: Any = Inner()

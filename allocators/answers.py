@@ -105,7 +105,8 @@ class Growth(NamedTuple):
 class Leap(NamedTuple):
     """The result of `advance`: what `steps` calls of `grow` would have changed.
 
-    `when`, `who` and `slots` have one entry for each time that a row got more slots.
+    `when`, `who` and `slots` have one entry for each time that a row got more slots; none if the allocator `rounds_up`,
+    as then every row gets one slot in every step, and all that is held beyond them is rounding.
     """
 
     steps: int
@@ -125,15 +126,20 @@ class Leap(NamedTuple):
     copied: int = 0
     """Tokens whose K/V is copied before the first step; with `concatenates`, every step copies all its tokens."""
     rounding: Ints | None = None
-    """int64[steps]: `Usage.rounding` after each step; None if it does not change."""
+    """int64[steps]: `Usage.rounding` after each step; None if it does not change, or `rounds_up`."""
     evicted: Ints | None = None
     """int64[steps]: cached blocks evicted in each step; None if there are none."""
 
     @classmethod
+    def unlisted(cls, held: Ints, cached: Ints, copied: int = 0) -> Leap:
+        """Return a leap that lists no row."""
+        nothing = np.zeros(0, np.int64)
+        return cls(len(held), nothing, nothing, nothing, held, cached, (), copied)
+
+    @classmethod
     def none(cls) -> Leap:
         """Return a leap of no steps."""
-        nothing = np.zeros(0, np.int64)
-        return cls(0, nothing, nothing, nothing, nothing, nothing)
+        return cls.unlisted(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 class Swap(NamedTuple):

@@ -20,7 +20,7 @@ import numpy as np
 from allocators.answers import Ask, Grant, Growth, Leap, Reason, Refusal, Usage
 from allocators.compiled import mypyc_attr
 from allocators.errors import CorruptionError
-from allocators.lockstep import ExactRows, lockstep, most_steps
+from allocators.lockstep import ExactRows, most_steps
 from allocators.options import BLOCK_SIZE, KV_TENSORS, TENSOR_TOKEN_BYTES, Option
 from allocators.table import Ints
 from allocators.tensors import Footprints, PlacedTensors
@@ -134,19 +134,18 @@ class GrowingAllocator(ExactRows):
         """Leap as far as memory and context reach, and a table of moderate size."""
         table, memory = self.table, self._memory
         self.demand_longer(rows, lengths)
-        count = len(rows)
         steps = min(steps, most_steps(lengths, self.max_model_len))
-        held = memory.foresee(rows, steps, table.length)
+        taken, held = memory.foresee(lengths, steps, table.length)
         steps = int(held.searchsorted(memory.capacity, side="right"))
-        held = -(-held[:steps] // self._slot_bytes)
-        tokens = int(table.length.sum()) + count * np.arange(1, steps + 1)
-        copied = int(lengths.sum()) if steps else 0
-        if steps:
-            self._enter(rows, lengths + steps)
+        if not steps:
+            return Leap.none()
+        memory.taken = int(taken[steps - 1])
+        self._set(rows, lengths + steps)
         if self.tensors:
             for step in range(1, steps + 1):
                 self.tensors.concatenate(rows.tolist(), (lengths + step).tolist())
-        return lockstep(lengths, steps, held, held - tokens, copied)
+        held = -(-held[:steps] // self._slot_bytes)
+        return Leap.unlisted(held, np.zeros(steps, np.int64), int(lengths.sum()))
 
     def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, int]:
         """Bytes that are held in addition after each row has grown, and bytes that there are."""
@@ -158,6 +157,9 @@ class GrowingAllocator(ExactRows):
     def _enter(self, rows: Ints, lengths: Ints) -> None:
         """Enter the new lengths of rows, 0 for one that is about to be closed."""
         self._memory.change(self.table.length[rows], lengths)
+        self._set(rows, lengths)
+
+    def _set(self, rows: Ints, lengths: Ints) -> None:
         self.table.length[rows] = self.table.slots[rows] = lengths
         self._usage = None
 

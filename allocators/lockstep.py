@@ -1,12 +1,10 @@
-"""Allocators whose rows hold exactly their tokens, and their leaps: every row's slots change in every step."""
+"""Allocators whose rows hold exactly their tokens, so that every row's slots change in every step."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 
-import numpy as np
-
-from allocators.answers import Ask, Grant, Leap, Refusal
+from allocators.answers import Ask, Grant, Refusal
 from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
@@ -14,7 +12,7 @@ from allocators.errors import AllocatorError
 from allocators.table import Ints
 
 CELLS = 1 << 16
-"""Most changes, rows times steps, that one leap lists."""
+"""Most lengths, rows times steps, that one leap looks at."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -53,23 +51,5 @@ class ExactRows(Allocator):
 
 
 def most_steps(lengths: Ints, longest: int) -> int:
-    """Steps that rows of these lengths can do before one is longer than `longest`, or a leap is too long to list."""
+    """Steps that rows of these lengths can do before one is longer than `longest`, or a leap looks too far."""
     return int(min(longest - lengths.max(initial=0), max(1, CELLS // max(len(lengths), 1))))
-
-
-def lockstep(lengths: Ints, steps: int, held: Ints, rounding: Ints, copied: int = 0) -> Leap:
-    """List a leap in which every row has one slot more after each step.
-
-    Args:
-        lengths: int64[n], tokens before the first step.
-        steps: how many were done.
-        held: int64[steps], as in `Leap`.
-        rounding: int64[steps], as in `Leap`.
-        copied: tokens copied before the first step.
-
-    """
-    count = len(lengths)
-    when = np.repeat(np.arange(steps), count)
-    who = np.arange(steps * count) % count
-    slots = (lengths + np.arange(1, steps + 1)[:, None]).ravel()
-    return Leap(steps, when, who, slots, held, np.zeros(steps, np.int64), (), copied, rounding)

@@ -21,9 +21,6 @@ from allocators.leap import spread
 from allocators.placement import Placement, Span
 from allocators.table import Ints
 
-NONE = np.zeros(0, np.int64)
-NONE.flags.writeable = False
-
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class ReservingAllocator(Allocator):
@@ -62,7 +59,7 @@ class ReservingAllocator(Allocator):
         if steps:
             self.grow(rows, lengths + steps)
         usage = self.usage()
-        return Leap(steps, NONE, NONE, NONE, np.full(steps, usage.held), np.full(steps, usage.cached))
+        return Leap.unlisted(np.full(steps, usage.held), np.full(steps, usage.cached))
 
     def _beyond(self, row: int, length: int) -> Refusal:
         """Refuse to let a row outgrow its reservation, which cannot be extended in place."""

@@ -103,11 +103,15 @@ class Footprints:
         copies = self.sizes[np.maximum(np.maximum.accumulate(targets), longest)]
         return np.asarray(more.cumsum() + copies - self.sizes[longest])
 
-    def foresee(self, rows: Ints, steps: int, lengths: Ints) -> Ints:
-        """int64[steps]: bytes held after each of the next steps, in each of which every row grows by one token."""
-        ahead = lengths[rows][:, None] + np.arange(1, steps + 1)
-        more = self.footprints[ahead].sum(axis=0) - self.footprints[lengths[rows]].sum()
-        return np.asarray(self.taken + more + self.sizes[np.maximum(ahead.max(axis=0, initial=0), lengths.max())])
+    def foresee(self, some: Ints, steps: int, lengths: Ints) -> tuple[Ints, Ints]:
+        """Bytes that tensors take, and bytes held, after each of the next steps: two int64[steps].
+
+        In each step the rows whose lengths are `some` grow by one token.
+        """
+        sums = self.footprints[some[:, None] + np.arange(steps + 1)].sum(axis=0)
+        taken = sums[1:] + (self.taken - int(sums[0]))
+        longest = int(some.max())
+        return taken, taken + np.maximum(self.sizes[longest + 1 : longest + 1 + steps], self.sizes[lengths.max()])
 
     def change(self, before: Ints, after: Ints) -> None:
         """Enter rows whose lengths were `before` and are `after`, 0 standing for closed ones."""

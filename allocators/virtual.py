@@ -30,7 +30,7 @@ import numpy as np
 from allocators.answers import NO_MAPPINGS, Ask, Grant, Growth, Leap, Mappings, Reason, Refusal, Usage
 from allocators.compiled import mypyc_attr
 from allocators.errors import CorruptionError
-from allocators.lockstep import ExactRows, lockstep, most_steps
+from allocators.lockstep import ExactRows, most_steps
 from allocators.options import KV_TENSORS, TENSOR_TOKEN_BYTES, Option, Value
 from allocators.table import Ints
 
@@ -210,9 +210,7 @@ class VirtualAllocator(ExactRows):
         if leap > 0:
             self.grow(rows, lengths + leap)
         leap = max(leap, 0)
-        held = np.full(leap, self._in_use * self.block_size)
-        tokens = int(self.table.length.sum()) + len(rows) * np.arange(1 - leap, 1)
-        return lockstep(lengths, leap, held, held - tokens)
+        return Leap.unlisted(np.full(leap, self._in_use * self.block_size), np.zeros(leap, np.int64))
 
     def _can_step(self, rows: Ints, lengths: Ints) -> bool:
         """Whether rows can grow by one token into groups that are mapped there already."""

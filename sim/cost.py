@@ -214,15 +214,16 @@ class CostModel:
         steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
         return steps
 
-    def decode_ns(self, seqs: int, contexts: Floats, repeated: int = 0) -> Ints:
+    def decode_ns(self, seqs: int, contexts: Floats, repeated: int = 0, *, copied: bool = False) -> Ints:
         """Nanoseconds of each of several pure decode steps of `seqs` sequences, `contexts[i]` K/V tokens in step i.
 
-        (`contexts` are whole numbers, as floats.)  In each step `repeated` of the tokens are read again.  Equal to
-        `leap_ns`: of two products with the same number, the one with the larger factor is larger, rounded or not.
+        (`contexts` are whole numbers, as floats.)  In each step `repeated` of the tokens are read again, and if
+        `copied` all but the newest are copied first.  Equal to `leap_ns`: of two products with the same number, the
+        one with the larger factor is larger, rounded or not.
         """
-        if self._attention.windowed or self._separate:
+        if self._attention.windowed:
             load = Load(decode_seqs=seqs, samples=seqs, decode_repeated=repeated)
-            return self.leap_ns(load, decode_context=contexts)
+            return self.leap_ns(load, decode_context=contexts, copied_tokens=copied * (contexts - seqs))
         curve = None if self._steps is None else self._steps.decoding(seqs)
         if curve is not None:
             seconds = curve.at_each(contexts - repeated * self._cached if repeated else contexts, self._slower)
@@ -232,6 +233,10 @@ class CostModel:
         else:
             seconds = contexts * self._attention.token_s
             seconds += self._alone(seqs)
+        if self._separate:  # and so not captured
+            seconds = np.maximum(seconds, self._floor(Load(decode_seqs=seqs)))
+        if copied:
+            seconds += (contexts - seqs) * self.moves.copy_s
         seconds *= 1e9
         steps: Ints = np.rint(seconds, out=seconds).astype(np.int64)
         return steps

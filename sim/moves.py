@@ -32,7 +32,8 @@ class Moves:
 
     def __init__(self, geometry: Geometry, device: Device, c: Coefficients, page_bytes: int) -> None:
         """Turn sizes, rates and coefficients into seconds; `page_bytes` is the size of pages mapped on demand."""
-        self._copy = 2 * geometry.kv_bytes_per_token / (device.bandwidth * c.copy_efficiency)
+        self.copy_s = 2 * geometry.kv_bytes_per_token / (device.bandwidth * c.copy_efficiency)
+        """Seconds for each token slot copied."""
         self._swap = 1 / (device.pcie_bandwidth * c.pcie_efficiency)
         self._swapping = c.swap_overhead_s
         self._transfer = c.transfer_overhead_s * geometry.kv_tensors
@@ -44,7 +45,7 @@ class Moves:
     def seconds(self, load: Load, maximum: Maximum) -> Any:
         """Copies on the device, swaps over PCIe, page mappings."""
         return (
-            load.copied_tokens * self._copy
+            load.copied_tokens * self.copy_s
             + load.swapped_bytes * self._swap
             + (load.transfers > 0) * self._swapping
             + load.transfers * self._transfer

@@ -69,6 +69,7 @@ MODELS = [
     model("llama-3.1-8b", coefficients=Coefficients(repeated_reads_cached=0.7)),
     model("llama-3.1-8b", coefficients=Coefficients(power_throttle=0.2, power_reserve_s=0.03)),
     model("gemma-3-12b", attention="naive", coefficients=Coefficients(repeated_reads_cached=1.0)),
+    model("llama-3.1-8b", separate=True, coefficients=Coefficients(separate_launch_layer_s=2e-5)),
 ]
 WAITING = model("llama-3.2-1b", coefficients=REPLAYED.changed({"prefill_host_s": 0.5}, ""))
 """Waits for the host, so that a step with a prefill can be longer than one with a larger prefill."""
@@ -121,16 +122,18 @@ def test_a_leap_is_its_steps_to_the_bit(which: CostModel, steps: list[Load]) -> 
 @given(
     which=st.sampled_from(MODELS),
     seqs=st.integers(1, 512),
-    contexts=st.lists(st.integers(0, 10**8), min_size=1, max_size=50),
+    earlier=st.lists(st.integers(0, 10**8), min_size=1, max_size=50),
+    copied=st.booleans(),
     data=st.data(),
 )
 def test_pure_decode_steps_leapt_over_are_those_steps(
-    which: CostModel, seqs: int, contexts: list[int], data: st.DataObject
+    which: CostModel, seqs: int, earlier: list[int], copied: bool, data: st.DataObject
 ) -> None:
-    repeated = data.draw(st.one_of(st.just(0), st.integers(0, min(contexts))))
-    leap = which.decode_ns(seqs, np.array(contexts, np.float64), repeated)
+    repeated = data.draw(st.one_of(st.just(0), st.integers(0, min(earlier))))
+    leap = which.decode_ns(seqs, np.array(earlier, np.float64) + seqs, repeated, copied=copied)
     load = Load(decode_seqs=seqs, samples=seqs, decode_repeated=repeated)
-    assert leap.tolist() == [which.step_ns(load._replace(decode_context=context)) for context in contexts]
+    steps = [load._replace(decode_context=tokens + seqs, copied_tokens=copied * tokens) for tokens in earlier]
+    assert leap.tolist() == [which.step_ns(step) for step in steps]
 
 
 @given(which=st.sampled_from(MODELS), load=loads(), field=st.sampled_from(Load._fields), more=st.integers(1, 10**6))

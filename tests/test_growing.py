@@ -106,8 +106,7 @@ def test_a_leap_stops_where_memory_ends() -> None:
     length = 16 + leap.steps
     assert not allocator.can_grow(rows, np.array([length + 1]))
     assert allocator.grow(rows, np.array([length + 1])).refusal is not None
-    assert leap.rounding is not None
-    assert leap.rounding[-1] == allocator.usage().rounding
+    assert leap.held[-1] == allocator.usage().held
 
 
 FULL = [

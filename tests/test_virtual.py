@@ -60,9 +60,8 @@ def test_a_leap_ends_where_pages_must_be_mapped() -> None:
     rows = ints([admit(allocator, 6), admit(allocator, 1)])
     leap = allocator.advance(rows, ints([6, 1]), 100)
     assert leap.steps == 2
-    assert leap.slots.tolist() == [7, 2, 8, 3]
-    assert leap.rounding is not None
-    assert leap.rounding.tolist() == [3, 1]
+    assert leap.held.tolist() == [12, 12]
+    assert allocator.usage().rounding == 1
     assert allocator.advance(rows, ints([8, 3]), 100).steps == 0
     assert allocator.grow(rows, ints([9, 4])).granted == 2
 

@@ -106,9 +106,9 @@ class Simulated:
     def _durations(self, serving: Serving, steps: int) -> Ints:
         count, known = len(serving.decoding), serving.context
         repeated = serving.repeated(count) if self._spares else 0  # nobody writes into shared blocks meanwhile
-        if not (self._recomputes or self._window or serving.allocator.concatenates):
+        if not (self._recomputes or self._window):
             contexts = np.arange(known + count, known + count * steps + 1, count, dtype=np.float64)
-            return self._cost.decode_ns(count, contexts, repeated)
+            return self._cost.decode_ns(count, contexts, repeated, copied=serving.allocator.concatenates)
         ahead = np.arange(1, steps + 1)
         load = self._with_decodes(Load(samples=count, decode_repeated=repeated), serving, count, ahead)
         if serving.allocator.concatenates:

@@ -250,7 +250,7 @@ class Roll(Growing):
 
     def leave(self, sequence: Sequence) -> None:
         """See `Growing.leave`."""
-        sequence.slots = int(self._known[0, sequence.row])
+        sequence.slots = self.allocator.table.slots.item(sequence.row)
         super().leave(sequence)
 
     def stay(self, sequences: Several[Sequence]) -> None:
@@ -264,14 +264,12 @@ class Roll(Growing):
         decoding = self.decoding
         rows = decoding.column(decoding.ROW)[first:last]
         growth = self.allocator.grow(rows, decoding.column(decoding.LENGTH)[first:last] + 1)
-        rows = rows[: growth.granted]
-        slots = self.allocator.table.slots[rows]
-        if self.allocator.rounds_up:  # no slot is useless
-            self._known[0, rows] = slots
-            return first + growth.granted, growth
-        changed = (slots != self._known[0, rows]).nonzero()[0]
-        if len(changed):
-            self._hold(rows[changed], slots[changed])
+        if not self.allocator.rounds_up:  # else no slot is useless
+            rows = rows[: growth.granted]
+            slots = self.allocator.table.slots[rows]
+            changed = (slots != self._known[0, rows]).nonzero()[0]
+            if len(changed):
+                self._hold(rows[changed], slots[changed])
         return first + growth.granted, growth
 
     def stretch(self, steps: int, hides: Hides) -> Stretch:
@@ -288,23 +286,29 @@ class Roll(Growing):
             changing[ROUNDING] = _more(done.rounding, usage.rounding)
         if done.evicted is not None:
             changing[EVICTED] = done.evicted
-        filled = 0
-        if self.allocator.rounds_up:  # no slot is useless, and what is filled is rounding no more, as every row says
-            self._known[0, rows] = self.allocator.table.slots[rows]
-            filled = len(rows) * (done.steps - 1)
-            changing.setdefault(ROUNDING, np.zeros(done.steps, np.int64))[1:] += len(rows)
+        if self.allocator.rounds_up:  # no slot is useless, and all that is held is rounding, less what is filled
+            changing[ROUNDING] = changing[HELD]
         elif len(done.who):
             useless = np.zeros(done.steps, np.int64)
             np.add.at(useless, done.when, self._hold(rows[done.who], done.slots))
             changing[INTERNAL] = useless * self.allocator.token_slots
-        columns = np.array(list(changing.values()))
-        which, when = columns.nonzero()
-        fields: Ints = np.array(list(changing))
-        changes = (columns[which, when] << 15 | when << 3 | fields[which]).tolist()  # each as if it were `packed`
-        more = dict(zip(changing, columns.sum(axis=1).tolist(), strict=True))
-        held, cached, rounding, internal, evicted, live, saved = (more.get(field, 0) for field in range(len(NO_CHANGE)))
-        total = held, cached, rounding - filled, internal, evicted, live, saved
-        return Stretch(done.steps, changes, total, done.copies, done.copied)
+        changes: list[int] = []
+        total = [0] * len(NO_CHANGE)
+        for field, more in changing.items():
+            when = more.nonzero()[0]
+            amounts = more[when]
+            changes += (amounts << 15 | when << 3 | field).tolist()  # each as if it were `packed`
+            total[field] = int(amounts.sum())
+        held, cached, rounding, internal, evicted, live, saved = total
+        if self.allocator.rounds_up:
+            rounding -= len(rows) * (done.steps - 1)
+        return Stretch(
+            done.steps,
+            changes,
+            (held, cached, rounding, internal, evicted, live, saved),
+            done.copies,
+            done.copied,
+        )
 
     def _hold(self, rows: Ints, slots: Ints) -> Ints:
         """Note what rows hold (the last value, if a row grew several times); returns how many more slots are useless.
