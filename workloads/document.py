@@ -118,7 +118,7 @@ class Document:
         """Write `file:line:col`."""
         return (
             self.name
-            if mark is None or self.name.startswith("--set")
+            if mark is None or self.name.startswith("--")  # one line of a command
             else f"{self.name}:{mark.line + 1}:{mark.column + 1}"
         )
 

@@ -36,7 +36,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
 
     Args:
         path: the YAML file; relative file names inside it start from its folder.
-        overrides: settings `a.b.c=value` that replace what the file says; values are YAML.
+        overrides: settings `a.b.c=value` that replace what the file says; values are YAML.  A key that the command line
+            has an option for may be written like that, `--seed 3`, and messages name it so.
 
     Raises:
         WorkloadError: one line for every fault, as `file:line:col: dotted.path: message`.
@@ -52,8 +53,9 @@ def place(path: str | Path, overrides: Sequence[str], dotted: str) -> str | None
     inside is likelier at fault than the file.
     """
     for setting in reversed(overrides):
-        if f"{setting.partition('=')[0]}.".startswith(f"{dotted}."):
-            return f"--set {setting}"
+        key, _, source = _taken_apart(setting)
+        if f"{key}.".startswith(f"{dotted}."):
+            return source
     document, _ = open_document(path, overrides)
     where = steps(dotted)
     return document.where(where).text if isinstance(document.data, dict) and where[0] in document.data else None
@@ -87,20 +89,26 @@ def open_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Docu
 
 
 def override(document: Document, setting: str) -> None:
-    """Apply `a.b.c=value`, the value in YAML; a name that stands for a mapping becomes one.
+    """Apply `a.b.c=value`, the value in YAML, or `--key value`; a name that stands for a mapping becomes one.
 
     Raises:
-        WorkloadError: the setting has no `=`, names no allocator, or leads through something that has no parts.
+        WorkloadError: the setting has no value, names no allocator, or leads through something that has no parts.
 
     """
-    key, equals, text = (part.strip() for part in setting.partition("="))
-    source = f"--set {setting}"
-    if not equals or "" in key.split("."):
+    key, text, source = _taken_apart(setting)
+    if text is None or "" in key.split("."):
         raise WorkloadError(f"{source}: write it as key.key=value")
     value = Document(text, source).data
     held = document.data.get("allocators") if isinstance(document.data, dict) else None
     for where in places(key, named(held), source):
         document.put(where, value, source)
+
+
+def _taken_apart(setting: str) -> tuple[str, str | None, str]:
+    """Take a setting apart: its key, the text of its value if it has one, and how the user wrote it."""
+    option = setting.startswith("--")
+    key, between, text = setting.removeprefix("--").partition(" " if option else "=")
+    return key.strip(), text.strip() if between else None, setting if option else f"--set {setting}"
 
 
 def parse(document: Document, folder: Path) -> Workload:
@@ -150,6 +158,8 @@ def _line(document: Document, fault: ErrorDetails) -> tuple[Place, str]:
         path = (*path, "kind")
     dotted = ".".join(map(str, path))
     where = document.where(path, key=kind in {"extra_forbidden", "unknown_option"})
+    if where.text.startswith(f"--{dotted} "):  # an option that has the key's name
+        dotted = ""
     return where, f"{where.text}: {dotted + ': ' if dotted else ''}{worded(fault, kind, context)}"
 
 
@@ -205,9 +215,11 @@ def worded(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
             message = f"must be {_TYPES[kind]}{got}"
         case "string_too_short":
             message = "must not be empty"
+        case "bad_option" if fault["loc"][-1] != "kind":  # which says itself what was given
+            message += got
         case _ if message.startswith("Input should"):
             message = message.replace("Input should", "must") + got
-    return message
+    return message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
 
 
 def _words(listed: str) -> list[str]:

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from cyclopts import App, CycloptsError, Parameter, Token, convert
+from cyclopts import App, CoercionError, CycloptsError, Parameter, Token, convert
 
 from sim.cli.usage import fault
 
@@ -76,8 +76,8 @@ def _version() -> str:
 
 def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
     """Convert as always, except that no number is rounded."""
-    if kind is int and (given := next((token.value for token in tokens if "." in token.value), None)):
-        raise ValueError(f"{given} is not a whole number")
+    if kind is int and (given := next((token for token in tokens if "." in token.value), None)):
+        raise CoercionError(token=given, target_type=int)
     return convert(kind, tokens)
 
 

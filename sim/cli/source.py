@@ -33,10 +33,10 @@ def read(
 
 
 def changes(settings: Settings = (), seed: int | None = None, repeat: int | None = None) -> list[str]:
-    """Write everything that a command line changes about a file as `--set` settings."""
+    """Write everything that a command line changes about a file as settings of `workloads.loader.load`."""
     overrides = list(settings)
-    overrides += [] if seed is None else [f"seed={seed}"]
-    overrides += [] if repeat is None else [f"repeat={repeat}"]
+    overrides += [] if seed is None else [f"--seed {seed}"]
+    overrides += [] if repeat is None else [f"--repeat {repeat}"]
     return overrides
 
 

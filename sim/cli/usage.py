@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import get_args
 
-from cyclopts import CycloptsError, MissingArgumentError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from sim.errors import suggest
+
+WANTED = {int: "a whole number", float: "a number", bool: "true or false, or the option alone"}
+"""What a value must be, by its type."""
 
 
 def fault(error: CycloptsError, program: str) -> str:
@@ -38,6 +49,18 @@ def _what(error: CycloptsError) -> str:
             said = f"{argument.name} is missing"
         case MissingArgumentError():
             said = f"{error.keyword} needs a value"
+        case CoercionError() if error.token is not None and (wanted := _wanted(error)):
+            where = error.token.keyword or (error.argument.name if error.argument else "")
+            said = f"{where} {error.token.value}: must be {wanted}"
         case _:
             said = " ".join(str(error).split())
     return said
+
+
+def _wanted(error: CoercionError) -> str:
+    """Say what a value that cannot be read would have to be; nothing for types that have no name here."""
+    if error.target_type in WANTED:
+        return WANTED[error.target_type]
+    choices = [choice for choice in get_args(error.target_type) if isinstance(choice, str)]
+    given = error.token.value if error.token else ""
+    return f"one of {', '.join(choices)}{suggest(given, choices)}" if choices else ""

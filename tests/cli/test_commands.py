@@ -329,7 +329,7 @@ def test_a_fit_is_a_requests_block(recorded: Path, workload: Path, capsys: Captu
 
 def test_a_bad_option_of_a_trace_is_told_as_it_was_given(recorded: Path, capsys: Capture) -> None:
     assert main(["trace", "describe", str(recorded), "--block-size", "0"]) == FAULT
-    assert capsys.readouterr().err == "--block-size: must be greater than or equal to 1, got 0\n"
+    assert capsys.readouterr().err == "--block-size: must be at least 1, got 0\n"
 
 
 def test_a_trace_is_converted_and_nothing_overwritten(recorded: Path, capsys: Capture) -> None:

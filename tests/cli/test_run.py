@@ -384,3 +384,15 @@ def test_a_bug_shows_its_traceback(workload: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sim.cli.run.run_workload", broken)
     with pytest.raises(ZeroDivisionError):
         main(["run", str(workload)])
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--repeat 0", "must be at least 1, got 0"), ("--seed -1", "must be at least 0, got -1")],
+)
+def test_a_bad_number_is_told_as_it_was_given(
+    workload: Path, command: str, option: str, message: str, capsys: Capture
+) -> None:
+    assert main([command, str(workload), *option.split()]) == FAULT
+    assert capsys.readouterr().err == f"{option}: {message}\n"

@@ -51,7 +51,7 @@ def test_what_is_loaded_cannot_be_changed(small: Small) -> None:
     ("line", "message"),
     [
         ("engine: {max_num_seq: 3}", "w.yaml:6:10: engine.max_num_seq: unknown key (did you mean max_num_seqs?)"),
-        ("engine: {max_num_seqs: 0}", "w.yaml:6:24: engine.max_num_seqs: must be greater than or equal to 1, got 0"),
+        ("engine: {max_num_seqs: 0}", "w.yaml:6:24: engine.max_num_seqs: must be at least 1, got 0"),
         ("engine: {max_num_seqs: 1.5}", "w.yaml:6:24: engine.max_num_seqs: must be a whole number, got 1.5"),
         ('engine: {max_num_seqs: "3"}', "w.yaml:6:24: engine.max_num_seqs: must be a whole number, got '3'"),
         ("repeat: true", "w.yaml:6:9: repeat: must be a whole number, got True"),
@@ -66,7 +66,7 @@ def test_what_is_loaded_cannot_be_changed(small: Small) -> None:
         ("name: again", "w.yaml:6:1: name: duplicate key (first on line 1)"),
         (
             "costs: {memory_efficiency: -1}",
-            "w.yaml:6:28: costs.memory_efficiency: must be greater than or equal to 0, got -1",
+            "w.yaml:6:28: costs.memory_efficiency: must be at least 0, got -1",
         ),
         ("expect: {paged: {batch: x}}", "w.yaml:6:25: expect.paged.batch: must be a number, got 'x'"),
         (
@@ -266,7 +266,13 @@ class TestOverrides:
         [
             ("seed", "--set seed: write it as key.key=value"),
             ("=3", "--set =3: write it as key.key=value"),
-            ("seed=-1", "--set seed=-1: seed: must be greater than or equal to 0, got -1"),
+            ("seed=-1", "--set seed=-1: seed: must be at least 0, got -1"),
+            ("--seed -1", "--seed -1: must be at least 0, got -1"),
+            ("--seed x", "--seed x: must be a whole number, got 'x'"),
+            (
+                "allocators.0.block_size=0",
+                "--set allocators.0.block_size=0: allocators.0.block_size: must be at least 1, got 0",
+            ),
             ("seed={", "--set seed={: not valid YAML"),
             ("seed.x=1", "--set seed.x=1: there is no seed.x: it would be inside 0"),
             (

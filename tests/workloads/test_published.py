@@ -55,7 +55,7 @@ variants:
             "variants: [{label: a, set: {requests.sample: 2}}]",
             r"f\.yaml:6:12: variants: a: requests\.sample: unknown key",
         ),
-        ("variants: [{label: a, set: {seed: -1}}]", r"variants: a: seed: must be greater than or equal to 0"),
+        ("variants: [{label: a, set: {seed: -1}}]", r"variants: a: seed: must be at least 0"),
         ("variants: [{label: a, set: {seed.x: 1}}]", r"variants: a: seed\.x: there is no seed\.x"),
         ("expect: {ours: {batch_size: {}}}", "give either value, or low or high or both"),
         ("expect: {ours: {batch_size: {value: 1, low: 1}}}", "give either value, or low or high or both"),
