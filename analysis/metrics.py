@@ -30,6 +30,16 @@ SHARES = Ledger._fields[:7]
 """The shares of the ledger that sum to the capacity."""
 HELD = ("live", "reserved", "internal", "rounding")
 """The shares that running sequences hold."""
+LEDGER_WORDS = {
+    "live": "filled with K/V of a running sequence, a shared slot counted once",
+    "reserved": "held for a running sequence, which will use them",
+    "internal": "held, and never used (internal fragmentation)",
+    "rounding": "held only because placement rounds up",
+    "cached": "kept for reuse, evictable",
+    "external": "free, but in holes too small for the next request (external fragmentation)",
+    "free": "free and usable",
+}
+"""What the token slots of each share of the ledger are, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -325,3 +335,17 @@ def plain(columns: Mapping[str, Any]) -> dict[str, Column]:
 def formulas() -> dict[str, str]:
     """Return each metric's formula, the first line of its docstring, by name."""
     return {metric.__name__: (metric.__doc__ or "").splitlines()[0] for metric in (*PER_REQUEST, itl_s, *PER_RUN)}
+
+
+def terms() -> dict[str, str]:
+    """Return what each term of the ledger means, under the names by which `analysis.figures` looks its figures up."""
+    shares = {
+        f"share.{share}": f"`{share}` slots / capacity in per cent, time-weighted mean; {share} slots are {words}."
+        for share, words in LEDGER_WORDS.items()
+    }
+    return shares | {
+        "steady.share.NAME": "The same between the end of the warm-up (MSER-5) and the last arrival.",
+        "peak.NAME": "The most slots that are NAME at once.",
+        "peak.shared_savings": "The most slots that sharing avoids at once; they are no part of the capacity.",
+        "peak.swapped": "The most slots on the host at once; they are no part of the capacity.",
+    }

@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from analysis.metrics import SHARES, formulas
+from analysis.metrics import LEDGER_WORDS, SHARES, formulas
 from analysis.numbers import short
 from analysis.page.document import document
-from analysis.page.style import HELP, LEDGER_WORDS, VERDICT_WORDS, limits
+from analysis.page.style import HELP, VERDICT_WORDS, limits
 from analysis.reading import RunDirectory, Together, open_directory, together
 from analysis.rundir import WALL_CLOCK
 from analysis.whole import whole

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from analysis.metrics import LEDGER_WORDS
+
 WALL_CLOCK = ("started", "wall_s")
 """What a manifest says of the run itself; all else in a directory depends on the workload alone, to the byte."""
 
@@ -65,13 +67,7 @@ STEPS = pa.schema(
         _field("decode_tokens", pa.int32(), "sequences that decoded one token"),
         _field("gap_s", pa.float64(), "time since the previous token, of most that decoded"),
         _field("gap_tokens", pa.int32(), "how many of them; the others are in stall_s"),
-        _field("live", pa.int64(), "ledger, token slots"),
-        _field("reserved", pa.int64(), "ledger, token slots"),
-        _field("internal", pa.int64(), "ledger, token slots"),
-        _field("rounding", pa.int64(), "ledger, token slots"),
-        _field("cached", pa.int64(), "ledger, token slots"),
-        _field("external", pa.int64(), "ledger, token slots"),
-        _field("free", pa.int64(), "ledger, token slots"),
+        *(_field(share, pa.int64(), f"token slots: {words}") for share, words in LEDGER_WORDS.items()),
         _field("shared_savings", pa.int64(), "token slots that sharing avoids"),
         _field("swapped", pa.int64(), "token slots on the host"),
         _field("largest_hole", pa.int64(), "token slots in the longest free run"),

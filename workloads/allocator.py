@@ -17,6 +17,7 @@ from allocators.options import Value, meant
 from allocators.plugins import SCHEDULERS as PLUGINS
 from allocators.plugins import declared
 from allocators.registry import find
+from workloads.errors import shown
 from workloads.spec import Spec
 
 Fault: TypeAlias = tuple[Literal["bad_option", "unknown_option"], str, Any, str]
@@ -82,7 +83,7 @@ class AllocatorSpec(Spec):
                 message = f"unknown key{meant(name, [*options, *cls.model_fields])}"
                 faults.append(("unknown_option", str(name), value, message))
             elif fault := options[name].fault(value):
-                faults.append(("bad_option", name, value, fault))
+                faults.append(("bad_option", name, value, f"{fault}, got {shown(value)}"))
         if faults:
             raise _error(faults)
         return given

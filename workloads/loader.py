@@ -215,8 +215,6 @@ def worded(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
             message = f"must be {_TYPES[kind]}{got}"
         case "string_too_short":
             message = "must not be empty"
-        case "bad_option" if fault["loc"][-1] != "kind":  # which says itself what was given
-            message += got
         case _ if message.startswith("Input should"):
             message = message.replace("Input should", "must") + got
     return message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")

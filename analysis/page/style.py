@@ -9,17 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-LEDGER_WORDS: dict[str, str] = {
-    "live": "hold K/V of a running sequence",
-    "reserved": "held for a running sequence, which will use them",
-    "internal": "held, and never used",
-    "rounding": "held only because placement rounds up",
-    "cached": "kept for reuse, evictable",
-    "external": "free, but in holes too small for the next request",
-    "free": "free and usable",
-}
-"""What each share of the ledger is, in a few words."""
-
 HANDING_OUT: dict[str, str] = {
     "no-cache": "keeps nothing: every step computes every token again",
     "growing": "a sequence has tensors in one piece, copied into longer ones for every new token",

@@ -7,14 +7,14 @@ rows, laid out so that 80 columns suffice.
 from __future__ import annotations
 
 from dataclasses import fields
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
 from allocators.docs import class_doc, module_doc
 from allocators.registry import BUILT_IN, kinds
-from analysis.metrics import formulas
+from analysis.metrics import formulas, terms
 from analysis.numbers import short
 from analysis.rundir import TABLES, meaning
 from sim.calibration import find_calibration, load_calibration, shipped_calibrations
@@ -32,6 +32,8 @@ from workloads.traces import FORMATS, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from rich.table import Table
 
     from allocators.base import Allocator
     from allocators.options import Option
@@ -51,6 +53,13 @@ Name: TypeAlias = Literal[
 ]  # fmt: skip
 Row: TypeAlias = dict[str, Any]
 
+FAMILIES = {
+    "sosp23": "The PagedAttention paper's figures, with the published values beside the simulated ones",
+    "validate": "For `validate`: real decode on a GPU or a CPU beside its simulation",
+}
+"""What presets are for, by the word that their names begin with."""
+PURPOSES = ("To start from", *FAMILIES.values())
+"""In the order of the list."""
 BILLION = 10**9
 UNITS = {"gib": "GiB", "tbps": "TB/s", "tflops": "TFLOP/s", "gbps": "GB/s"}
 
@@ -71,14 +80,23 @@ def list_(topic: Name | None = None, /, *, json: AsJson = False) -> None:
     if json:
         emit({topic or "topics": rows})
         return
-    if topic is not None:
-        rows = [line for row in rows for line in TOPICS[topic].lines(row)]
-    names = list(rows[0]) if rows else []
+    lines, by = (TOPICS[topic].lines, TOPICS[topic].by) if topic is not None else (_as_it_is, "")
+    for title, group in groupby(rows, key=lambda row: str(row.get(by, ""))):
+        lay_out(terminal(), _table([line for row in group for line in lines(row)], title, by))
+
+
+def _as_it_is(row: Row) -> list[Row]:
+    return [row]
+
+
+def _table(rows: list[Row], title: str, by: str) -> Table:
+    """Lay rows out under a title, which is what all of them have in `by`."""
+    names = [name for name in rows[0] if name != by]
     numbers = [name for name in names if all(isinstance(row[name], int | float | None) for row in rows)]
-    made = listing({name: _heading(name) for name in names}, numbers)
+    made = listing({name: _heading(name) for name in names}, numbers, title)
     for row in rows:
         add(made, *(_cell(row[name]) for name in names))
-    lay_out(terminal(), made)
+    return made
 
 
 # -- the topics ------------------------------------------------------------------------------
@@ -157,8 +175,9 @@ def _narrow(row: Row) -> list[Row]:
 
 
 def _in_short(row: Row) -> list[Row]:
-    """Leave out of a preset what its file tells."""
-    return [{name: row[name] for name in ("preset", "model", "device", "what")}]
+    """Write a preset's model and device behind what it is: columns of their own would leave no room for that."""
+    on = " on ".join(row[name] for name in ("model", "device") if row[name])
+    return [{"preset": row["preset"], "what": f"{row['what']} ({on})"}]
 
 
 def devices() -> list[Row]:
@@ -211,8 +230,8 @@ def _fitted(row: Row) -> list[Row]:
 
 
 def shipped_workloads() -> list[Row]:
-    """List presets."""
-    return [_preset(name) for name in presets()]
+    """List presets, those to start from first."""
+    return sorted(map(_preset, presets()), key=lambda row: PURPOSES.index(row["purpose"]))
 
 
 def _preset(name: str) -> Row:
@@ -220,6 +239,7 @@ def _preset(name: str) -> Row:
     requests = workload.requests
     return {
         "preset": name,
+        "purpose": FAMILIES.get(name.partition("_")[0], PURPOSES[0]),
         "model": workload.model.name,
         "device": workload.device.name,
         "requests": requests.trace if isinstance(requests, Trace) else requests.lengths.kind,
@@ -241,8 +261,15 @@ def traces() -> list[Row]:
 
 
 def metrics() -> list[Row]:
-    """List metrics."""
-    return [{"metric": name, "formula": formula} for name, formula in formulas().items()]
+    """List metrics, and the ledger's terms beside them."""
+    return [
+        {"metric": name, "formula": formula, "purpose": purpose}
+        for purpose, all_of_them in (
+            ("Figures of a run", formulas()),
+            ("The ledger: where the pool's slots are", terms()),
+        )
+        for name, formula in all_of_them.items()
+    ]
 
 
 def columns() -> list[Row]:
@@ -266,8 +293,10 @@ class Topic(NamedTuple):
 
     about: str
     rows: Callable[[], list[Row]]
-    lines: Callable[[Row], list[Row]] = lambda row: [row]
+    lines: Callable[[Row], list[Row]] = _as_it_is
     """The lines of the table that show one row."""
+    by: str = ""
+    """The key by which rows stand in tables of their own, if any."""
 
 
 TOPICS: Mapping[Name, Topic] = {
@@ -277,11 +306,11 @@ TOPICS: Mapping[Name, Topic] = {
     "devices": Topic("GPUs, by their datasheets", devices),
     "costs": Topic("coefficients of the cost model, and where they come from", costs),
     "calibrations": Topic("cost coefficients fitted to steps measured on a device", calibrations, _fitted),
-    "presets": Topic("shipped workload files", shipped_workloads, _in_short),
+    "presets": Topic("shipped workload files", shipped_workloads, _in_short, by="purpose"),
     "generators": Topic("what requests can be made of: arrivals, lengths, sharing, sessions", generators, with_keys),
     "traces": Topic("formats of recorded traces", traces),
-    "metrics": Topic("figures of a run, and their formulas", metrics),
-    "columns": Topic("what a run leaves of every request, step, block and event", columns),
+    "metrics": Topic("figures of a run and terms of the ledger, with their formulas", metrics, by="purpose"),
+    "columns": Topic("what a run leaves of every request, step, block and event", columns, by="file"),
 }
 
 

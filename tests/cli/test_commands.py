@@ -7,11 +7,14 @@ import re
 import subprocess
 import sys
 import warnings
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 from allocators import registry
+from allocators.ledger import Ledger
+from analysis.figures import figure, is_figure
 from sim.cli import main
 from sim.cli.app import BROKEN_PIPE, FAULT
 from sim.cli.catalogue import TOPICS
@@ -271,7 +274,7 @@ def test_a_run_is_exported(to: str, ending: str, run_directory: Path, capsys: Ca
 
 def test_an_export_that_makes_no_sense_is_one_line(run_directory: Path, capsys: Capture) -> None:
     for more, message in (
-        (["--to", "perfeto"], 'Did you mean "perfetto"?'),
+        (["--to", "perfeto"], "(did you mean perfetto?)"),
         (["--to", "csv", "--allocator", "slab"], "no allocator slab in one; there are: preallocated, paged"),
         (["--to", "csv", "--after", "5", "--until", "1"], "the window 5 to 1 s is empty"),
     ):
@@ -390,6 +393,39 @@ def test_generators_are_listed_with_their_keys(capsys: Capture) -> None:
     assert {"turns", "tree", "replies"} == {kind for block, kind in kinds if block == "session"}
     assert [key["key"] for key in kinds["arrivals", "gamma"]["keys"]] == ["rate", "cv"]
     assert all(row["what"] and all(key["what"] for key in row["keys"]) for row in rows)
+
+
+def test_presets_to_start_from_come_before_those_for_validation(capsys: Capture) -> None:
+    assert main(["list", "presets", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["presets"]
+    assert sorted(row["preset"] for row in rows) == presets()
+    by_purpose = {
+        purpose: [row["preset"] for row in group] for purpose, group in groupby(rows, lambda row: row["purpose"])
+    }
+    start, paper, validation = by_purpose.values()
+    assert {"quickstart", "chat", "rag"} <= set(start)
+    assert all(name.startswith("sosp23_") for name in paper)
+    assert all(name.startswith("validate_") for name in validation)
+    said = [row["what"] for row in rows]
+    assert len(set(said)) == len(said), "two presets that their descriptions do not tell apart"
+    assert main(["list", "presets"]) == 0
+    shown = capsys.readouterr().out
+    places = [shown.index(part) for part in (*by_purpose, *(f" {names[0]} " for names in by_purpose.values()))]
+    assert sorted(places) == [places[i] for i in (0, 3, 1, 4, 2, 5)]
+
+
+def test_metrics_are_listed_with_the_terms_of_the_ledger(capsys: Capture, run_directory: Path) -> None:
+    assert main(["list", "metrics", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["metrics"]
+    said = {row["metric"]: row["formula"] for row in rows if row["purpose"].startswith("The ledger")}
+    assert {"ttft_s", "kv_usage", "blocked_by"} <= {row["metric"] for row in rows} - set(said)
+    assert set(Ledger._fields) <= {name.split(".")[-1] for name in said}
+    (entry, *_) = json.loads((run_directory / "summary.json").read_text(encoding="utf-8"))["runs"]
+    for name in (name.replace("NAME", "live") for name in said):
+        assert is_figure(name)
+        assert figure(entry, name) >= 0
+    assert "internal fragmentation" in said["share.internal"]
+    assert "external fragmentation" in said["share.external"]
 
 
 def test_the_topics_are_listed(capsys: Capture) -> None:
