@@ -1,4 +1,4 @@
-"""The page of an advice: what each change of the settings buys."""
+"""The page of an advice: what each change of the settings does."""
 
 from __future__ import annotations
 

@@ -41,9 +41,9 @@ def bound(limits: Mapping[str, Any]) -> dict[str, str]:
     term = max(limits["saved"], key=lambda name: float(limits["saved"][name]))
     cause = max(waits, key=lambda name: float(waits[name]), default="")
     pace = (
-        f"{WHILE[limits['during']]}, infinitely fast memory would save {_percent(limits['saved']['bandwidth'])} of the "
-        f"time, infinitely fast arithmetic {_percent(limits['saved']['compute'])}, and no overheads "
-        f"{_percent(limits['saved']['overhead'])}."
+        f"{WHILE[limits['during']]}, steps would take {_percent(limits['saved']['bandwidth'])} less time if reading "
+        f"memory took none, {_percent(limits['saved']['compute'])} less if arithmetic took none, and "
+        f"{_percent(limits['saved']['overhead'])} less without overheads."
     )
     idle = f"The engine is idle {_percent(limits['idle'])} of the time."
     if cause and waits[cause] > SOME:
@@ -66,48 +66,60 @@ def bound(limits: Mapping[str, Any]) -> dict[str, str]:
         return {"name": term, "text": f"{BINDING[term].capitalize()} limits this workload: {BEHIND}. {pace}"}
     return {
         "name": "arrivals",
-        "text": f"The arrival rate limits this workload: hardly a request waits for memory, a seat or room in a step. "
-        f"{idle} {pace} How much more it could take is what `capacity` finds.",
+        "text": f"Nothing but the arrival rate limits this workload: hardly any request waits for memory, a seat or "
+        f"room in a step. {idle} {pace} `capacity` finds how much higher the rate could be.",
     }
 
 
 def words(summary: Mapping[str, Any]) -> list[Finding]:
-    """Say what limits the workload, what to change, what it buys, and what could not be told apart."""
+    """Say what limits the workload, what to change, what that gains, and what makes no clear difference."""
     limits, best = summary["limits"], summary["best"]
     said = [Finding("limit", bound(limits)["text"])]
-    aims = " and ".join(one["text"] for one in summary["slo"])
+    aims = " and ".join(map(_aim, summary["slo"]))
     if best["change"]:
-        bought = _bought(best["effect"])
-        said.append(Finding("advice", f"Change {best['change']}. {bought}{_holds(best, summary, aims)}"))
+        said.append(
+            Finding("advice", f"Change {best['change']}. {_bought(best['effect'])}{_holds(best, summary, aims)}")
+        )
         again = best["confirmed"]
         if again is not None:
-            text = f"On replications that had no part in the choice: {_bought(again)}"
-            said.append(Finding("advice" if again["tells"] == "better" else "warning", text.strip()))
+            text = f"Measured once more, on replications that had no part in the choice: {_differences(again)}."
+            said.append(Finding("advice" if again["tells"] == "better" else "warning", text))
         elif summary["basis"] == "requests":
             alike = "Nothing was repeated" if summary["drawn"] else "A trace is the same every time"
             text = (
-                f"{alike}, so this choice could not be checked on other requests: "
-                "the best of many looks a little better than it is."
+                f"{alike}, so this choice could not be checked on other requests. The best of many settings looks a "
+                "little better on the requests it was chosen on than it is."
             )
             said.append(Finding("warning", text))
     else:
         said.append(Finding("advice", _nothing(summary, aims)))
     if "kv_dtype" in best["knobs"]:
-        said.append(Finding("warning", "What an fp8 cache does to the answers themselves is not simulated; test it."))
+        said.append(
+            Finding(
+                "warning", "Whether answers stay as good with a KV cache in fp8 is not simulated; test that yourself."
+            )
+        )
     for tells, what in (
-        ("same", "Could not be told apart from the file as it is"),
-        ("none", "Made no difference at all"),
+        ("same", "No clear difference from the file as it is"),
+        ("none", "No difference at all, request by request"),
     ):
         if some := _by_knob([one for one in summary["changes"] if one["effect"]["tells"] == tells]):
             said.append(Finding("limit", f"{what}: {some}."))
     gain = [one for one in summary["hardware"] if one["effect"]["tells"] == "better"]
     if gain:
         most = min(gain, key=lambda one: float(one["effect"]["latency"]["mean"]))
-        text = f"Of a quarter more of each resource, {most['change']} buys most. {_bought(most['effect'])}"
-        said.append(Finding("result", text.strip()))
+        text = (
+            f"Of a quarter more of each of the GPU's resources, {most['change']} gains most. {_bought(most['effect'])}"
+        )
+        said.append(Finding("result", text))
     elif summary["hardware"]:
-        said.append(Finding("result", "A quarter more bandwidth, compute or KV memory buys nothing that can be told."))
+        said.append(Finding("result", "A quarter more bandwidth, compute or KV memory makes no clear difference."))
     return said
+
+
+def _aim(one: Mapping[str, Any]) -> str:
+    share = f" ({_percent(one['limit'])} of requests within the SLO)" if one["name"] == "goodput" else ""
+    return f"{one['text']}{share}"
 
 
 def _nothing(summary: Mapping[str, Any], aims: str) -> str:
@@ -119,7 +131,7 @@ def _nothing(summary: Mapping[str, Any], aims: str) -> str:
     more = "; a larger --budget would" if summary["left_out"] else ""
     short_of = f" with {summary['budget']} simulations at most{more}"
     text = f"No setting was tried{short_of}."
-    return f"{text} As it is, {aims} {'holds' if before['meets'] else 'does not hold'}." if aims else text
+    return f"{text} As it is, {aims} is {'met' if before['meets'] else 'not met'}." if aims else text
 
 
 def _by_knob(some: Sequence[Mapping[str, Any]]) -> str:
@@ -132,12 +144,13 @@ def _by_knob(some: Sequence[Mapping[str, Any]]) -> str:
 
 
 def advice_table(summary: Mapping[str, Any]) -> Table:
-    """Lay out every change with what it buys; changes made together have a line each."""
+    """Lay out every change with what it does; changes made together have a line each."""
     over = "replications" if summary["basis"] == "replications" else "batches of requests"
-    made = plain(f"What each change buys {summary['allocator']}")
+    made = plain(f"What each change does to {summary['allocator']}")
     made.caption = (
-        f"differences from the file as it is, with 95 % intervals over {over}; unclear: the intervals hold 0; "
-        "same: no request fares differently; in brackets: a quarter more of a resource of the device"
+        f"ms/token: end-to-end latency / output tokens; differences from the file as it is, with 95 % intervals over "
+        f"{over}; unclear: the interval holds 0; same: no request fares differently; in brackets: a quarter more of "
+        "one of the GPU's resources"
     )
     columns = {"latency": "ms/token\nmean", "latency_effect": "difference"}
     if summary["slo"]:
@@ -187,12 +200,17 @@ def _row(name: str, one: Mapping[str, Any], key: str | None = None) -> dict[str,
 
 def _bought(effect: Mapping[str, Any]) -> str:
     """Write an effect as a sentence."""
+    return f"Compared with the file as it is: {_differences(effect)}."
+
+
+def _differences(effect: Mapping[str, Any]) -> str:
+    """Write an effect with its intervals, without what does not differ."""
     said = []
     if effect["good"]["mean"]:
-        said.append(f"{_span(effect['good'], 100)} points of requests within the SLO")
+        said.append(f"{_span(effect['good'], 100)} percentage points of requests within the SLO")
     if effect["latency"]["mean"] is not None:
-        said.append(f"{_span(effect['latency'], 1e3)} ms a token")
-    return f"That is {' and '.join(said)}." if said else ""
+        said.append(f"{_span(effect['latency'], 1e3)} ms of latency per output token")
+    return " and ".join(said) or "no request fares differently"
 
 
 def _holds(one: Mapping[str, Any], summary: Mapping[str, Any], aims: str) -> str:
@@ -201,14 +219,14 @@ def _holds(one: Mapping[str, Any], summary: Mapping[str, Any], aims: str) -> str
     if not aims:
         return ""
     if one["meets"]:
-        return f" {aims} holds" + (", as it did before." if before["meets"] and one is not before else ".")
+        return f" {aims} is met" + (", as it was before." if before["meets"] and one is not before else ".")
     if others := [change for change in summary["changes"] if change["meets"]]:
-        chance = "though what that buys cannot be told from chance"
+        chance = "though that may be chance"
         more = "; a larger --repeat would tell" if summary["basis"] == "replications" else ""
-        return f" Even so {aims} does not hold. With {_by_knob(others)} it does, {chance}{more}."
+        return f" Even so {aims} is not met. With {_by_knob(others)} it is, {chance}{more}."
     if not one["kept_up"]:
-        return f" Even so {BEHIND}, with this or anything that was tried."
-    return f" Even so {aims} does not hold, with this or anything that was tried."
+        return f" Even so {BEHIND}, with this and with everything else that was tried."
+    return f" Even so {aims} is not met, neither with this nor with anything else that was tried."
 
 
 def _span(figure: Mapping[str, float | None], scale: float) -> str:

@@ -1,4 +1,4 @@
-"""What a change buys: paired differences between runs that served the same requests.
+"""What a change does: paired differences between runs that served the same requests.
 
 Repeated, a difference is taken replication by replication, with Student's interval.  A trace
 that is replayed is the same every time; there the difference is taken over batches of

@@ -34,11 +34,12 @@ class Change:
     before: Any
     after: Any
     axis: Axis
+    unit: str = ""
 
     @property
     def text(self) -> str:
         """In words."""
-        return f"{self.knob} {_shown(self.before)} -> {_shown(self.after)}"
+        return f"{self.knob} {_shown(self.before)} -> {_shown(self.after)} {self.unit}".rstrip()
 
 
 def changes(setup: Setup, place: int, *, shared: bool) -> tuple[list[Change], list[str]]:
@@ -123,20 +124,20 @@ def hardware(setup: Setup, place: int) -> list[Change]:
     device, pool = setup.device, setup.cases[place].pool
     more = (MORE - 1) * pool.kv_bytes / GIB
     if pool.given:
-        memory = ("KV memory, GiB", "kv_memory_gib", pool.kv_bytes / GIB, MORE * pool.kv_bytes / GIB)
+        memory = ("KV memory", "GiB", "kv_memory_gib", pool.kv_bytes / GIB, MORE * pool.kv_bytes / GIB)
     else:  # the engine takes its share of what is added
         now = device.memory_bytes / GIB
         added = more / setup.workload.engine.gpu_memory_utilization
-        memory = ("device memory (KV memory a quarter more), GiB", "memory_gib", now, now + added)
+        memory = ("device memory (a quarter more KV memory)", "GiB", "memory_gib", now, now + added)
     dtype = setup.geometry.model.compute_dtype
     dtype = dtype if dtype in device.flops else "bf16"
     bandwidth, flops = device.bandwidth / 1e12, device.flops[dtype] / 1e12
     rows = (
-        ("memory bandwidth, TB/s", "bandwidth_tbps", bandwidth, MORE * bandwidth),
-        (f"compute, {dtype} TFLOP/s", "bf16_tflops" if dtype == "fp16" else f"{dtype}_tflops", flops, MORE * flops),
+        ("memory bandwidth", "TB/s", "bandwidth_tbps", bandwidth, MORE * bandwidth),
+        ("compute", f"{dtype} TFLOP/s", "bf16_tflops" if dtype == "fp16" else f"{dtype}_tflops", flops, MORE * flops),
         memory,
     )
     return [
-        Change(name, float(f"{now:.4g}"), float(f"{then:.4g}"), Axis(name, (("device", key),), ()))
-        for name, key, now, then in rows
+        Change(name, float(f"{now:.4g}"), float(f"{then:.4g}"), Axis(name, (("device", key),), ()), unit)
+        for name, unit, key, now, then in rows
     ]
