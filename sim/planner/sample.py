@@ -13,13 +13,14 @@ import numpy as np
 from sim.errors import UserError
 from sim.runner import run_case
 from sim.setup import prepare
+from workloads.schema import Generated
 
 if TYPE_CHECKING:
     from sim.planner.job import Job
-    from workloads.requests import Requests
+    from workloads.requests import Ints, Requests
 
 SAMPLE = 1000
-"""Requests that are tried: of fewer, most run while the engine is filling and share their steps with few others."""
+"""Requests that are tried, about: of fewer, most run while the engine is filling and share steps with few others."""
 
 
 def seconds_per_request(job: Job) -> float:
@@ -28,24 +29,47 @@ def seconds_per_request(job: Job) -> float:
         setup = prepare(job.workload)
     except UserError:
         return 0.0
-    few = first(setup.requests(job.repeat), SAMPLE)
+    source = job.workload.requests
+    closed = isinstance(source, Generated) and source.arrivals.kind == "closed"
+    few = beginning(setup.requests(job.repeat), SAMPLE, closed=closed)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="kvsim-") as folder:
         run_case(setup, setup.cases[0], few, Path(folder))
     return (time.perf_counter() - started) / len(few)
 
 
-def first(requests: Requests, count: int) -> Requests:
-    """Return the first requests, which follow none of the others."""
-    count = min(count, len(requests))
-    prefixes = requests.prefixes
+def beginning(requests: Requests, count: int, *, closed: bool = False) -> Requests:
+    """Return about as many of the first requests as asked, which follow none of the others.
+
+    Sessions are taken whole: the prompts of later turns are longer, and the first requests to arrive would be
+    first turns, mostly.  In a closed loop whoever follows another is a user's next request; fewer users would share
+    steps with fewer others, so that there requests are taken as they arrive.
+    """
+    if closed or not (requests.after >= 0).any():
+        chosen = np.arange(min(count, len(requests)))
+    else:
+        session = _sessions(requests)
+        last = session[np.argsort(session, kind="stable")[min(count, len(requests)) - 1]]
+        chosen = np.flatnonzero(session <= last)
+    place = np.full(len(requests) + 1, -1)  # the last stands for -1, nobody
+    place[chosen] = np.arange(len(chosen))
+    prefixes, linked = requests.prefixes, len(requests.after) > 0
     return replace(
         requests,
-        arrival_s=requests.arrival_s[:count],
-        prompt_tokens=requests.prompt_tokens[:count],
-        output_tokens=requests.output_tokens[:count],
-        samples=requests.samples[:count],
-        prefixes=None if prefixes is None else prefixes.take(np.arange(count)),
-        after=requests.after[:count],
-        delay_s=requests.delay_s[:count],
+        arrival_s=requests.arrival_s[chosen],
+        prompt_tokens=requests.prompt_tokens[chosen],
+        output_tokens=requests.output_tokens[chosen],
+        samples=requests.samples[chosen] if len(requests.samples) else requests.samples,
+        prefixes=None if prefixes is None else prefixes.take(chosen),
+        after=place[requests.after[chosen]] if linked else requests.after,
+        delay_s=requests.delay_s[chosen] if linked else requests.delay_s,
     )
+
+
+def _sessions(requests: Requests) -> Ints:
+    """Return of each request the first one of its session: int64[n]."""
+    session = np.arange(len(requests))
+    for request, before in enumerate(requests.after.tolist()):
+        if before >= 0:
+            session[request] = session[before]
+    return session

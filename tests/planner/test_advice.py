@@ -291,7 +291,9 @@ def test_a_setting_that_holds_the_slo_is_named_even_if_it_may_be_chance(
     assert "anything else that was tried" not in advice
     assert advice.endswith("though that may be chance; a larger --repeat would tell.")
     never = {**told, "changes": [{**one, "meets": False} for one in changes]}
-    assert "with this and with everything else that was tried" in next(one.text for one in in_words(never) if one.tone == "advice")
+    assert "with this and with everything else that was tried" in next(
+        one.text for one in in_words(never) if one.tone == "advice"
+    )
 
 
 @pytest.mark.parametrize(
