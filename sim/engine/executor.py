@@ -139,8 +139,11 @@ class Simulated:
         window = self._window
         if window is None:
             return load
-        seen = sum(_window_pairs(start + tokens, window) - _window_pairs(start, window) for _, start, tokens in chunks)
-        read = sum(min(start + tokens, window + tokens) for _, start, tokens in chunks)
+        seen = read = 0
+        for _, start, tokens in chunks:
+            end = start + tokens
+            seen += _window_pairs(end, min(end, window), window) - _window_pairs(start, min(start, window), window)
+            read += min(end, window - 1 + tokens)
         return load._replace(window_pairs=seen, window_prefill_context=read)
 
     def _with_decodes(self, load: Load, serving: Serving, count: int, ahead: Any) -> Load:
@@ -149,23 +152,25 @@ class Simulated:
         if self._recomputes or self._window or count < len(decoding):
             lengths = decoding.column(decoding.LENGTH)[:count]
             known = int(lengths.sum())
-        context = known + count * ahead
-        if self._recomputes:  # n tokens of each are computed anew: n (n + 1) / 2 query-key pairs
+        context, seen = known + count * ahead, 0
+        if self._window is not None:
+            tokens = lengths[:, None] + np.atleast_1d(ahead)
+            inside = np.minimum(tokens, self._window)
+            pairs = (_window_pairs(tokens, inside, self._window) if self._recomputes else inside).sum(axis=0)
+            seen = int(pairs[0]) if isinstance(ahead, int) else pairs
+        if self._recomputes:  # all n tokens of each sequence are computed again: n (n + 1) / 2 query-key pairs
             squares = int(lengths @ lengths) + 2 * ahead * known + ahead * ahead * count
             return load._replace(
                 prefill_tokens=load.prefill_tokens + context,
                 prefill_pairs=load.prefill_pairs + (squares + context) // 2,
                 prefill_context=load.prefill_context + context,
                 prefill_seqs=load.prefill_seqs + count,
+                window_pairs=load.window_pairs + seen,
+                window_prefill_context=load.window_prefill_context + (context if self._window is not None else 0),
             )
-        load = load._replace(decode_seqs=count, decode_context=context)
-        if self._window is not None:
-            seen = np.minimum(lengths[:, None] + np.atleast_1d(ahead), self._window).sum(axis=0)
-            load = load._replace(window_decode_context=int(seen[0]) if isinstance(ahead, int) else seen)
-        return load
+        return load._replace(decode_seqs=count, decode_context=context, window_decode_context=seen)
 
 
-def _window_pairs(tokens: int, window: int) -> int:
-    """Query-key pairs of the first `tokens` tokens when each sees the last `window`, itself included."""
-    inside = min(tokens, window)
+def _window_pairs(tokens: Any, inside: Any, window: int) -> Any:
+    """Query-key pairs of the first `tokens` tokens if each sees the last `window`; the first `inside` see all."""
     return inside * (inside + 1) // 2 + (tokens - inside) * window
