@@ -300,6 +300,10 @@ def test_what_decodes_share_is_read_from_memory_once_if_the_cache_serves_the_res
     assert attention(31 * 400, 1.0) == pytest.approx((32_000 - 31 * 400) * token, abs=2)
     assert attention(31 * 400, 0.75) == pytest.approx((32_000 - 31 * 300) * token, abs=2)
     assert attention(31 * 1000, 1.0) > 1000 * token, "pairs of queries and keys are computed for every sequence"
+    slowed = ROOFLINE.changed({"paged_attention_overhead": 0.25}, "")
+    paged, load = model("llama-3.1-8b", coefficients=replace(slowed, repeated_reads_cached=1.0)), decode(32, 1000)
+    repeated = load._replace(decode_repeated=31 * 400)
+    assert paged.step_ns(load) - paged.step_ns(repeated) == pytest.approx(1.25 * 31 * 400 * token, abs=2)
     # scores are of one sequence alone, whoever has the same keys
     scores = attention(0, 1.0, attention="naive") - attention(0, 1.0)
     assert attention(31 * 400, 1.0, attention="naive") == pytest.approx((32_000 - 31 * 400) * token + scores, abs=3)
@@ -337,13 +341,28 @@ def test_a_mixture_reads_the_experts_that_its_tokens_reach() -> None:
     assert many > routed
 
 
+def test_a_mixture_computes_only_the_experts_to_which_a_token_is_sent() -> None:
+    cost = model("gpt-oss-20b", coefficients=ROOFLINE)
+    geometry, (few, many) = cost.geometry, (Load(prefill_tokens=tokens) for tokens in (50_000, 100_000))
+    products = (cost.step_ns(many) - cost.step_ns(few) - (cost.attention_s(many) - cost.attention_s(few)) * 1e9) / 1e9
+    per_token = geometry.weights.dense + geometry.weights.routed * 4 / 32
+    assert products == pytest.approx(50_000 * 2 * per_token / H100.peak(geometry.model.compute_dtype), rel=1e-6)
+
+
 def test_latent_attention_unpacks_the_context_of_a_chunk() -> None:
     cost = model({"name": "deepseek-v3", "tensor_parallel": 8}, coefficients=ROOFLINE)
     later, first = prompt(16, start=4096), prompt(16)
     unpack = 4096 * 2 * 512 * 16 * 256 * 61 / 1979e12
-    attention = (later.prefill_context - first.prefill_context) * 70_272 / 3.35e12
-    attention = max(attention, later.prefill_pairs * 2 * 16 * (128 + 64 + 128) * 61 / 989e12)
-    assert (cost.step_ns(later) - cost.step_ns(first)) / 1e9 == pytest.approx(unpack + attention, rel=0.02)
+
+    def attention(load: Load) -> float:
+        read = load.prefill_context * 70_272 / 3.35e12
+        return max(read, load.prefill_pairs * 2 * 16 * (128 + 64 + 128) * 61 / 989e12)
+
+    assert cost.attention_s(first) == pytest.approx(attention(first)), "its own tokens are unpacked already"
+    assert cost.attention_s(later) == pytest.approx(attention(later) + unpack)
+    assert cost.step_ns(later) - cost.step_ns(first) == pytest.approx(
+        (cost.attention_s(later) - cost.attention_s(first)) * 1e9, abs=2
+    )
 
 
 def test_gpus_in_parallel_share_work_and_pay_for_all_reduces() -> None:
@@ -355,6 +374,10 @@ def test_gpus_in_parallel_share_work_and_pay_for_all_reduces() -> None:
         {"name": "opt-13b", "tensor_parallel": 4}, "a100-40gb", coefficients=replace(ROOFLINE, allreduce_latency_s=1e-5)
     )
     assert late.step_ns(load) - four.step_ns(load) == pytest.approx(2 * 40 * 10_000, abs=2)
+    slow = model(
+        {"name": "opt-13b", "tensor_parallel": 4}, "a100-40gb", coefficients=replace(ROOFLINE, link_efficiency=0.5)
+    )
+    assert slow.step_ns(load) - four.step_ns(load) == pytest.approx(reduces * 1e9, abs=2)
 
 
 def test_moves_of_memory() -> None:
@@ -458,6 +481,10 @@ def test_long_prefills_in_a_row_take_longer_from_where_the_power_limit_is_reache
     assert held.step_ns(load._replace(heat_ns=20_000_000)) == pytest.approx(took + 0.2 * (took - 10e6), abs=2)
     for cool in (decode(64, 1000), prompt(60)):
         assert held.step_ns(cool._replace(heat_ns=10**9)) == free.step_ns(cool), "bound by memory"
+    small = prompt(200)
+    beside = small._replace(decode_seqs=256, decode_context=256, samples=257)
+    assert held.step_ns(small._replace(heat_ns=10**9)) == free.step_ns(small)
+    assert held.step_ns(beside._replace(heat_ns=10**9)) == pytest.approx(1.2 * free.step_ns(beside), abs=2)
 
 
 def test_a_floor_of_launches_is_not_longer_for_a_lower_clock() -> None:
