@@ -1,12 +1,12 @@
 """The buddy system (Knowlton 1965; Knuth, TAOCP volume 1, section 2.5).
 
-Every span is a power of two long and aligned to its length.  A request takes the shortest
-free span that is long enough, halved until it fits; a freed span joins its *buddy* (the
-other half of the span both came from) whenever that is whole and free.  So addresses stay
-tidy and every operation is logarithmic, at the price of rounding each request up.
+The length of every span is a power of two, and its address a multiple of its length.  A request
+takes the shortest free span that is long enough, halved until it fits.  A freed span is merged
+with its *buddy* (the other half of the span that both came from) if that is free as a whole.  This
+limits fragmentation and makes every operation logarithmic, at the price of rounding requests up.
 
-A pool whose size is no power of two is a forest of such spans, longest first: 15,729 blocks
-are 8192 + 4096 + 2048 + 1024 + 256 + 64 + 32 + 16 + 1.  A tree's root lies at a multiple of
+A pool whose size is not a power of two is a forest of such spans, the longest first: 15,729 blocks
+are 8192 + 4096 + 2048 + 1024 + 256 + 64 + 32 + 16 + 1.  The root of a tree lies at a multiple of
 its size, so the buddy of a root would be a span that no tree of the forest contains.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Buddy(Placement):
-    """Spans of 1, 2, 4, ... blocks.  Of equally long ones the lowest address is taken."""
+    """Spans of 1, 2, 4, ... blocks; the lowest of several equally long ones is taken."""
 
     def __init__(self, blocks: int) -> None:
         """Cover `blocks` with the fewest aligned powers of two."""
@@ -42,7 +42,7 @@ class Buddy(Placement):
         return 1 << _order(need)
 
     def take(self, need: int) -> Span | None:
-        """Take the lowest of the shortest free spans that are long enough, and free what is cut off."""
+        """Take the lowest of the shortest free spans that are long enough; what is cut off stays free."""
         order = _order(need)
         for found in range(order, len(self._holes)):
             if self._holes[found]:
@@ -56,7 +56,7 @@ class Buddy(Placement):
         return Span(start, 1 << order)
 
     def give(self, span: Span) -> None:
-        """Free a span, and join it with its buddy for as long as that one is free too."""
+        """Free a span, and merge it with its buddy as long as that is free too."""
         start, size = span
         self.free += size
         order = _order(size)
@@ -78,7 +78,7 @@ class Buddy(Placement):
                 yield Span(start, 1 << order)
 
     def check(self, held: Iterable[Span]) -> None:
-        """Also: spans are aligned, and no two free buddies lie side by side."""
+        """See `Placement.check`.  Also: spans are aligned, and no two buddies are both free."""
         held = list(held)
         super().check(held)
         for span in [*self.holes(), *held]:

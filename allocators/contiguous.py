@@ -1,12 +1,12 @@
 """Contiguous reservation: one run of consecutive blocks per sequence (Orca, as the PagedAttention paper models it).
 
-Three policies say how long the run is (PagedAttention, section 6.1):
+Three policies determine the length of the run (PagedAttention, section 6.1):
 
-* `max`: the longest context, which is all that a real system can do without knowing the output.
-* `pow2`: prompt plus output, rounded up to a power of two; "over-reserves at most 2x".
+* `max`: `max_model_len`, which is all that a real system can do without knowing the output.
+* `pow2`: the prompt, plus the output rounded up to a power of two; it "over-reserves ... by at most 2x".
 * `oracle`: exactly what will be written, prompt + output - 1 (the last token's K/V is never needed).
 
-The last two read the true output length.  Three placements say where the run goes: `buddy`, as in
+The last two read the true output length.  Three placements determine where the run goes: `buddy`, as in
 the paper, `first-fit` and `best-fit`.
 """
 
@@ -31,7 +31,7 @@ PLACEMENTS: Mapping[Fit, type[Buddy | FirstFit]] = MappingProxyType(
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class ContiguousAllocator(RunAllocator):
-    """A run of blocks a sequence, sized by `reserve` and placed by `placement`."""
+    """A run of blocks per sequence, sized by `reserve` and placed by `placement`."""
 
     kind = "contiguous"
     options = MappingProxyType(
@@ -62,7 +62,7 @@ class ContiguousAllocator(RunAllocator):
         return self.reserve != "max"
 
     def reservation(self, prompt: int, output: int | None) -> int:
-        """Return the policy's token slots; formulas in the head of this module."""
+        """See `RunAllocator.reservation`; the docstring of this module has the formulas."""
         if self.reserve == "max":
             return self.max_model_len
         output = self.told(output)

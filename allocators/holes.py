@@ -1,8 +1,8 @@
 """First fit and best fit: one list of holes, ordered by address (Knuth, TAOCP volume 1, section 2.5).
 
-Requests are placed at the low end of a hole, to the block; nothing is rounded.  First fit takes
-the lowest hole that is long enough; best fit the shortest, and of equally short ones the
-lowest.  A freed span joins the holes that it touches.
+A request takes exactly the blocks that it needs from the low end of a hole.  First fit chooses the
+lowest hole that is long enough; best fit chooses the shortest, and the lowest of several equally short
+ones.  A freed span is merged with the holes next to it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class FirstFit(Placement):
-    """Takes the lowest hole that is long enough.  Another rule is another `find`."""
+    """Chooses the lowest hole that is long enough.  A subclass with another rule overrides `find`."""
 
     def __init__(self, blocks: int) -> None:
         """Cover `blocks` with one hole."""
@@ -36,7 +36,7 @@ class FirstFit(Placement):
         return next((index for index, size in enumerate(self.sizes) if size >= need), None)
 
     def take(self, need: int) -> Span | None:
-        """Cut `need` blocks from the low end of the hole that the rule picks."""
+        """Cut `need` blocks from the low end of the hole that `find` chooses."""
         index = self.find(need)
         if index is None:
             return None
@@ -50,7 +50,7 @@ class FirstFit(Placement):
         return Span(start, need)
 
     def give(self, span: Span) -> None:
-        """Free a span and join it with the holes at either end."""
+        """Free a span and merge it with the holes next to it."""
         start, size = span
         self.free += size
         index = bisect_left(self.starts, start)
@@ -68,7 +68,7 @@ class FirstFit(Placement):
         yield from map(Span, self.starts, self.sizes)
 
     def check(self, held: Iterable[Span]) -> None:
-        """Also: holes ascend and no two touch."""
+        """See `Placement.check`.  Also: holes are in ascending order and no two are adjacent."""
         super().check(held)
         holes = list(self.holes())
         for low, high in pairwise(holes):
@@ -78,7 +78,7 @@ class FirstFit(Placement):
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class BestFit(FirstFit):
-    """Takes the shortest hole that is long enough, of equal ones the lowest."""
+    """Chooses the shortest hole that is long enough, the lowest of several."""
 
     def find(self, need: int) -> int | None:
         """Return the index of the hole for `need` blocks, or None.  Changes nothing."""

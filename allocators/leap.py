@@ -1,9 +1,9 @@
 """The leap: many steps at once, in each of which every sequence of a batch grows by one token.
 
-Between two block boundaries nothing happens but counting.  Each sequence is a clock that
-strikes when it must take a block, and again after every `block_size` further tokens; so all
-strikes within many steps follow from array arithmetic, and with them the blocks taken, in
-exactly the order in which the same number of single steps would take them.
+A sequence takes a block in some step, and then again after every `block_size` further tokens, like
+a clock that strikes once per period; in between, only its length changes.  So array arithmetic
+yields all strikes within many steps, and with them the blocks taken, in exactly the order in which
+single steps would take them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class Strikes(NamedTuple):
     """Strikes of many clocks, sorted by step and then by clock."""
 
     steps: int
-    """Steps, 0 to `steps` - 1, that the list covers."""
+    """The list covers steps 0 to `steps` - 1."""
     when: Ints
     """Step of each strike."""
     who: Ints
     """Clock of each strike."""
     nth: Ints
-    """How often that clock has struck before."""
+    """Number of earlier strikes of the same clock."""
 
 
 def spread(counts: Ints) -> tuple[Ints, Ints]:
-    """Return i and the number within i of each of `counts[i]` items for every i, in order: two int64[sum of counts]."""
+    """Enumerate `counts[i]` items for each i: return i and the number within i, from 0, of each, as int64[sum]."""
     who = np.repeat(np.arange(len(counts)), counts)
     return who, np.arange(len(who)) - np.repeat(counts.cumsum() - counts, counts)
 
@@ -43,14 +43,14 @@ def strikes(first: Ints, period: int, steps: int, limit: int | None = None) -> S
     """List the strikes of clocks in steps 0 to `steps` - 1.
 
     Args:
-        first: int64[n], step at which each clock strikes first.
-        period: steps between strikes of a clock.
-        steps: steps to look at, at least 0.
-        limit: strikes that can be had; the list ends before the first step that would exceed it.
+        first: int64[n], step in which each clock first strikes.
+        period: steps between two strikes of a clock.
+        steps: steps to consider, at least 0.
+        limit: most strikes to list; the list ends before the first step that would exceed it.
 
     """
     if limit is not None and len(first):
-        # From the last first strike on, all clocks strike once a period, so the limit is met by then at the latest.
+        # After the last first strike all clocks strike once per period, so the limit is reached by then at the latest.
         steps = min(steps, int(first.max()) + period * (limit // len(first) + 2))
     who, nth = spread(np.maximum(0, -((first - steps) // period)))
     when = first[who] + nth * period
@@ -62,7 +62,7 @@ def strikes(first: Ints, period: int, steps: int, limit: int | None = None) -> S
 
 
 def leap(allocator: SharingRows, rows: Ints, lengths: Ints, steps: int) -> Leap:
-    """Do `Allocator.advance` for rows whose last blocks are their own, without a sliding window."""
+    """Implement `Allocator.advance` for rows that do not share their last blocks, without a sliding window."""
     table, pool, size = allocator.table, allocator.pool, allocator.block_size
     steps = min(steps, allocator.max_model_len - int(lengths.max(initial=0)))
     taking = strikes(table.slots[rows] - lengths, size, steps, pool.free)

@@ -1,7 +1,7 @@
-"""No cache: every step recomputes all known tokens and keeps nothing.
+"""No cache: every step recomputes all tokens so far and keeps nothing.
 
-The baseline that shows why a KV cache exists: memory never runs short, but the time per token
-grows with the context.  K/V lives only inside a layer's forward pass, so it belongs to the
+The baseline that shows why a KV cache exists: memory never runs out, but the time per token
+grows with the context.  K/V exists only during a layer's forward pass, so it belongs to the
 activations, not to the pool.
 """
 
@@ -16,17 +16,17 @@ from allocators.reserving import ReservingAllocator
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class NoCacheAllocator(ReservingAllocator):
-    """Rows without blocks; only the context's length can be refused."""
+    """Rows without blocks; only what exceeds `max_model_len` is refused."""
 
     kind = "no-cache"
     recomputes = True
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """Refuse only what exceeds the context."""
+        """See `Allocator.never`."""
         return self.too_long(final) if final > self.max_model_len else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
-        """Open a row that may grow to the longest context."""
+        """See `Allocator.admit`.  The row may grow to `max_model_len`."""
         if ask.tokens < 1:
             raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
         if ask.tokens > self.max_model_len:
@@ -34,21 +34,21 @@ class NoCacheAllocator(ReservingAllocator):
         return Grant(self._open(self.max_model_len, ask.tokens), self.max_model_len)
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
-        """Open a second row of the same length; there is nothing to share or copy."""
+        """See `Allocator.fork`.  There is nothing to share or copy."""
         self.demand_open(row)
         return Grant(self._open(self.max_model_len, int(self.table.length[row])), self.max_model_len)
 
     def release(self, row: int) -> None:
-        """Close the row."""
+        """See `Allocator.release`."""
         self.demand_open(row)
         self.table.close(row)
 
     def usage(self) -> Usage:
-        """Hold nothing."""
+        """See `Allocator.usage`.  Nothing is ever held."""
         return Usage(held=0)
 
     def check(self) -> None:
-        """No row lists a block, and every length is one that could have been granted."""
+        """See `Allocator.check`.  No row may list a block, and every length must be one that was granted."""
         table = self.table
         rows = table.rows()
         if table.count.any() or table.blocks.any():

@@ -1,9 +1,9 @@
 """Placement: where in the pool a run of consecutive blocks goes.
 
-A contiguous allocator has two halves: a policy that decides how much to reserve, and a placement
-that finds room for it.  Fragmentation concerns the placement alone and follows from addresses:
-free blocks in holes shorter than a request cannot serve it, however many there are.  Addresses
-here count blocks from 0; block ids in the table are one higher.
+A contiguous allocator has two parts: a policy that decides how much to reserve, and a placement
+that finds room for it.  External fragmentation is a matter of the placement alone: free blocks in
+holes that are shorter than a request cannot serve it, however many there are.  Addresses here
+count blocks from 0; block ids in the table are one higher.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class Span(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """First address after it."""
+        """The first address after the span."""
         return self.start + self.size
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Placement(ABC):
-    """Free space of a pool, and the rule by which it is given out."""
+    """The free space of a pool, and the rule by which it is given out."""
 
     def __init__(self, blocks: int) -> None:
         """Cover the addresses 0 to `blocks` - 1, all free."""
         self.blocks = blocks
         self.free = blocks
-        """Free blocks, in whatever holes."""
+        """Free blocks, over all holes."""
 
     def size(self, need: int) -> int:
         """Blocks that a request for `need` blocks takes."""
@@ -46,18 +46,18 @@ class Placement(ABC):
 
     @abstractmethod
     def take(self, need: int) -> Span | None:
-        """Take a hole for `need` blocks, `size(need)` long; None (and no change) if there is none."""
+        """Take a span of `size(need)` blocks; return None, and change nothing, if no hole is long enough."""
 
     @abstractmethod
     def give(self, span: Span) -> None:
-        """Give back what `take` returned, whole."""
+        """Give back a span that `take` returned."""
 
     @abstractmethod
     def holes(self) -> Iterator[Span]:
-        """Yield every hole: free blocks of which one request can have any part that placement allows."""
+        """Yield every hole: a span of free blocks that placement treats as one."""
 
     def largest(self) -> int:
-        """Length of the longest hole that a request can be given, 0 if none is free."""
+        """Length of the longest hole, 0 if there is none."""
         return max((hole.size for hole in self.holes()), default=0)
 
     def stranded(self, need: int) -> int:

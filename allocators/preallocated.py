@@ -1,7 +1,7 @@
 """One slot of `max_model_len` tokens per sequence, laid out in advance (FasterTransformer; transformers' StaticCache).
 
 The pool is a row of equal slots, like a tensor of shape [batch, max_model_len, ...]; what
-remains at its end is a hole into which no sequence ever fits.
+remains at its end is a hole that is too small for any sequence.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Slots(Placement):
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PreallocatedAllocator(RunAllocator):
-    """Every sequence holds the longest sequence's room."""
+    """Every sequence holds memory for the longest one."""
 
     kind = "preallocated"
     options = MappingProxyType({"block_size": BLOCK_SIZE._replace(default=1)})
@@ -71,5 +71,5 @@ class PreallocatedAllocator(RunAllocator):
         super().__init__(slots, num_blocks, block_size, max_model_len, max_rows)
 
     def reservation(self, prompt: int, output: int | None) -> int:
-        """Reserve the longest context, whatever is asked."""
+        """See `RunAllocator.reservation`: always `max_model_len`."""
         return self.max_model_len

@@ -1,9 +1,9 @@
-"""Allocators that reserve: on admission a sequence gets all the room it will ever have.
+"""Allocators that reserve: on admission a sequence gets all the memory that it will ever have.
 
-Serving systems before PagedAttention kept a sequence's K/V in one tensor, so its room had to be
-consecutive and its length had to be guessed at the start.  In return nothing can run short
-later, `grow` only counts, and a whole decode is one leap; the price is the room that lies empty
-meanwhile.
+Serving systems before PagedAttention kept the K/V of a sequence in one tensor, so its memory had
+to be consecutive and its size had to be chosen in advance.  Once admitted, a sequence cannot run
+out of memory: `grow` only counts tokens, and a whole decode is a single leap.  The price is memory
+that is reserved but empty.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from allocators.table import Ints
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class ReservingAllocator(Allocator):
-    """A row's `slots` never change: growing is counting."""
+    """An allocator in which the slots of a row never change, so that growing only counts tokens."""
 
     @property
     def notice(self) -> int | None:
@@ -32,7 +32,7 @@ class ReservingAllocator(Allocator):
         return 0
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
-        """Count the tokens; a row that asks for more than was reserved is refused."""
+        """See `Allocator.grow`.  Refuses rows that would exceed what was reserved for them."""
         table = self.table
         within = lengths <= table.slots[rows]
         granted = len(rows)
@@ -50,11 +50,11 @@ class ReservingAllocator(Allocator):
         return Growth(granted, refusal)
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
-        """Whether every length is within what was reserved."""
+        """See `Allocator.can_grow`."""
         return bool((lengths <= self.table.slots[rows]).all())
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
-        """Leap as far as the fullest row has room: no step takes a block."""
+        """See `Allocator.advance`.  Goes as far as the fullest row has room; no step takes a block."""
         steps = int((self.table.slots[rows] - lengths).min(initial=steps))
         if steps:
             self.grow(rows, lengths + steps)
@@ -62,7 +62,7 @@ class ReservingAllocator(Allocator):
         return Leap.unlisted(np.full(steps, usage.held), np.full(steps, usage.cached))
 
     def _beyond(self, row: int, length: int) -> Refusal:
-        """Refuse to let a row outgrow its reservation, which cannot be extended in place."""
+        """Return the refusal of a length beyond a row's reservation, which cannot be extended in place."""
         if length > self.max_model_len:
             return self.too_long(length)
         need = self.blocks_for(length)
@@ -78,12 +78,12 @@ class ReservingAllocator(Allocator):
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class RunAllocator(ReservingAllocator):
-    """Each sequence holds one run of consecutive blocks, as long as its policy says."""
+    """An allocator in which each sequence holds one run of consecutive blocks, whose length a policy determines."""
 
     def __init__(
         self, placement: Placement, num_blocks: int, block_size: int, max_model_len: int, max_rows: int = 256
     ) -> None:
-        """Make an empty pool that `placement` divides."""
+        """Make an empty pool, in which `placement` decides where runs go."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
         self._placement = placement
         self._whole = placement.largest()
@@ -93,16 +93,16 @@ class RunAllocator(ReservingAllocator):
 
     @abstractmethod
     def reservation(self, prompt: int, output: int | None) -> int:
-        """Token slots that the policy reserves for a sequence; `output` is known to oracles only."""
+        """Token slots that the policy reserves for a sequence; `output` is None unless the class is an `oracle`."""
 
     def told(self, output: int | None) -> int:
-        """Return the true output length; an oracle that was not told it raises `AllocatorError`."""
+        """Return the true output length; raise `AllocatorError` if it was not given to an oracle."""
         if output is None or output < 1:
             raise AllocatorError(f"{self.kind}: an oracle must be told the output length, got {output}")
         return output
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """Refuse what exceeds the context, or whose reservations exceed the holes of an empty pool."""
+        """See `Allocator.never`.  Refuses what exceeds `max_model_len`, or does not fit in an empty pool."""
         final = max(final, ask.whole)
         if final > self.max_model_len:
             return self.too_long(final)
@@ -112,14 +112,14 @@ class RunAllocator(ReservingAllocator):
         return Refusal(Reason.NEVER, need * ask.samples, missing) if missing > 0 else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
-        """Reserve by policy (never less than `ask.tokens` and `ask.whole`) and place the run."""
+        """See `Allocator.admit`.  Reserves what the policy says, but never less than `ask.tokens` and `ask.whole`."""
         if ask.tokens < 1:
             raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
         slots = max(self.reservation(ask.prompt, ask.output), ask.tokens, ask.whole)
         return self._place(slots, ask.tokens, ask.prompt, ask.spare)
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:
-        """Reserve anew for a sequence with the same prompt, and copy all its tokens."""
+        """See `Allocator.fork`.  Makes a second reservation for the same prompt; all tokens are copied."""
         self.demand_open(row)
         length = int(self.table.length[row])
         prompt = self._prompts[row]
@@ -146,14 +146,14 @@ class RunAllocator(ReservingAllocator):
         return Grant(row, slots)
 
     def release(self, row: int) -> None:
-        """Free the run."""
+        """See `Allocator.release`."""
         self.demand_open(row)
         self._placement.give(self._runs.pop(row))
         del self._prompts[row]
         self.table.close(row)
 
     def usage(self) -> Usage:
-        """Count runs as held; what they hold beyond the policy's slots is rounding."""
+        """See `Allocator.usage`.  Runs are held; what they contain beyond the policy's slots is rounding."""
         held = (self.num_blocks - self._placement.free) * self.block_size
         return Usage(held, rounding=held - int(self.table.slots.sum()))
 
@@ -170,15 +170,15 @@ class RunAllocator(ReservingAllocator):
         return rows[which], (starts + 1 + sizes - more)[which] + place
 
     def largest_hole(self) -> int:
-        """Token slots in the longest hole."""
+        """See `Allocator.largest_hole`."""
         return self._placement.largest() * self.block_size
 
     def stranded(self, need: int) -> int:
-        """Token slots in holes too short for a run of `need` blocks, rounded as placement does."""
+        """See `Allocator.stranded`.  `need` is first rounded as the placement rounds requests."""
         return self._placement.stranded(need) * self.block_size
 
     def check(self) -> None:
-        """Runs and holes tile the pool, and the table lists the runs."""
+        """See `Allocator.check`.  Runs and holes must tile the pool, and the table must list the runs."""
         self._placement.check(self._runs.values())
         if set(self._runs) != set(self.table.rows()):
             raise CorruptionError(f"runs of rows {sorted(self._runs)}, open rows {self.table.rows()}")

@@ -20,15 +20,15 @@ Ints = npt.NDArray[np.int64]
 
 
 class Columns(NamedTuple):
-    """What the blocks in each column of a table hold; each field is int64[width].
+    """Which tokens the block in each column of a table holds; each field is int64[width].
 
-    A row of `n` tokens fills `slots x min(max(n - start, 0), tokens) - before` slots of the block, from 0 to the
-    slots of a block.  If all layers keep the same tokens, a token is one slot and column `c` starts at
-    `c x block_size`.
+    A row of `n` tokens fills `slots x min(max(n - start, 0), tokens) - before` slots of a column's block, clipped to
+    between 0 and the slots of a block.  If all layers keep the same tokens, a token takes one slot and column `c`
+    starts at `c x block_size`.
     """
 
     start: Ints
-    """Tokens of the sequence before the first one of the column."""
+    """Tokens of the sequence before the first one in the column."""
     tokens: Ints
     """Tokens for which the column's block is the room, or part of it."""
     slots: Ints
@@ -36,13 +36,13 @@ class Columns(NamedTuple):
     before: Ints
     """Slots of the same tokens that lie in earlier columns."""
     lead: int = 0
-    """Columns ahead of the first tokens', for what a sequence keeps once (its states)."""
+    """Columns before those of the first tokens, for what a sequence keeps only once (its recurrent states)."""
     even: bool = False
-    """Whether each column holds `block_size` tokens, following on from the column before."""
+    """Whether each column holds the `block_size` tokens that follow those of the column before."""
 
     @classmethod
     def plain(cls, width: int, block_size: int) -> Columns:
-        """Return columns of consecutive blocks of one token a slot."""
+        """Return the columns of a table in which every token takes one slot."""
         start = np.arange(width) * block_size
         return cls(start, np.full(width, block_size), np.ones(width, np.int64), np.zeros(width, np.int64), even=True)
 
@@ -51,7 +51,7 @@ class Columns(NamedTuple):
         return self.filled_at(np.arange(count), lengths[..., None], block_size)
 
     def filled_at(self, columns: Ints, lengths: Ints, block_size: int) -> Ints:
-        """Return int64[...]: slots filled in single cells, given by column and tokens of the row."""
+        """Return int64[...]: slots filled in single cells, each given by its column and the tokens of its row."""
         start, tokens, slots, before = (column[columns] for column in self[:4])
         within: Ints = np.minimum(np.maximum(lengths - start, 0), tokens)
         filled: Ints = np.minimum(np.maximum(within * slots - before, 0), block_size)
@@ -69,11 +69,11 @@ class BlockTable:
         self.count: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
         """int64[rows]: entries of each row in use."""
         self.length: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
-        """int64[rows]: tokens of each row, as far as the allocator has been told."""
+        """int64[rows]: tokens of each row, as far as the allocator knows (see `RegularGrowth.notice`)."""
         self.slots: npt.NDArray[np.int64] = np.zeros(rows, np.int64)
-        """int64[rows]: tokens the row may reach before it must grow."""
+        """int64[rows]: tokens that a row may have before it must grow."""
         self.width = width
-        """Block ids a row can hold."""
+        """Block ids that fit in a row."""
         self._closed = list(range(rows - 1, -1, -1))
         self._open: set[int] = set()
 
@@ -109,7 +109,7 @@ class BlockTable:
         self.length[row], self.slots[row] = length, slots
 
     def open(self) -> int:
-        """Take a closed row; all its entries are 0.  Doubles the arrays when none is left."""
+        """Open a row, whose entries are all 0, and return its index.  Doubles the arrays if no row is left."""
         if not self._closed:
             self._double()
         row = self._closed.pop()
@@ -117,7 +117,7 @@ class BlockTable:
         return row
 
     def close(self, row: int) -> None:
-        """Give a row back and clear it.  Raises KeyError if it is not open."""
+        """Close a row and clear it.  Raises KeyError if it is not open."""
         self._open.remove(row)
         self.row(row).fill(0)
         self.count[row] = self.length[row] = self.slots[row] = 0

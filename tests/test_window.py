@@ -20,3 +20,12 @@ def test_the_most_that_samples_hold_is_found_without_a_look_at_every_length(
         own = -(-(length + 1) // block_size) - max(full, behind)
         most = max(most, max(0, full - behind) + samples * own)
     assert window.most(first, first + more, samples) == most
+
+
+@given(tokens=SMALL, block_size=st.integers(1, 9), blocks=st.integers(40, 80))
+def test_a_prefix_hit_needs_exactly_the_blocks_that_its_next_token_attends_to(
+    tokens: int, block_size: int, blocks: int
+) -> None:
+    next_token = blocks * block_size  # its position: the hit ends with a block
+    attended = range(next_token - tokens + 1, next_token)
+    assert Window(tokens, block_size).reach == len({position // block_size for position in attended})
