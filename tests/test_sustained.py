@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import log
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,12 @@ def test_the_rate_is_that_of_the_closed_form(file: Path, tmp_path: Path) -> None
     tried = entries[0]["sustained"]["tried"]
     assert [one["rate"] for one in tried] == sorted(one["rate"] for one in tried)
     found = entries[0]["sustained"]["rps"]
-    under = [one["latency_s"] for one in tried if one["rate"] <= found]
-    over = [one["latency_s"] for one in tried if one["rate"] > found]
-    assert under[-1] <= 0.02 < over[0]
+    under = next(one for one in reversed(tried) if one["rate"] <= found)
+    over = next(one for one in tried if one["rate"] > found)
+    assert under["latency_s"] <= 0.02 < over["latency_s"]
+    rise = log(over["latency_s"] / under["latency_s"]) / log(over["rate"] / under["rate"])
+    at_found = under["latency_s"] * (found / under["rate"]) ** rise
+    assert at_found == pytest.approx(0.02, rel=1e-9), "latency between two rates is a power of the rate"
 
 
 def test_a_limit_that_no_rate_reaches_gives_no_rate(file: Path, tmp_path: Path) -> None:
