@@ -1,11 +1,11 @@
-"""Adaptors: allocators that wrap another allocator (an idea of rmm's).
+"""Adaptors: allocators that wrap another allocator (an idea from RAPIDS rmm).
 
-Each watches or restricts the calls that pass through it and forwards everything else, so they stack:
+Each observes or restricts some calls and forwards everything else, so they can be stacked:
 
     allocator = CheckingAdaptor(LimitingAdaptor(create("paged", ...), blocks=512))
 
-Kind, traits and table are those of the wrapped allocator.  Its promises of regular growth are not
-forwarded, so that every growth goes through `grow`.
+Kind, traits and table are those of the wrapped allocator.  Its promises of regular growth
+(`allocators.regular`) are not forwarded, so that an engine calls `grow` for every token.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TRAITS = (
 
 
 class Inner:
-    """A property of an adaptor that is the one of what it wraps."""
+    """A property that an adaptor takes from the allocator that it wraps."""
 
     def __set_name__(self, owner: type[Adaptor], name: str) -> None:
         """Learn which property it is."""
@@ -52,7 +52,7 @@ class Inner:
 
 
 class Adaptor(Allocator):
-    """Passes every verb on.  Subclasses change single verbs, or `around`, through which all of them go."""
+    """Forwards every call.  Subclasses override single methods, or `around`, through which all changes go."""
 
     oracle: Any = Inner()
     settled: Any = Inner()
@@ -62,13 +62,13 @@ class Adaptor(Allocator):
     page_bytes: Any = Inner()
 
     def __init__(self, inner: Allocator) -> None:
-        """Wrap `inner`, which is best not used directly any more."""
+        """Wrap `inner`, which should no longer be used directly."""
         self.inner = inner
         for trait in TRAITS:
             setattr(self, trait, getattr(inner, trait))
 
     def around(self, verb: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        """Do a verb that may change the allocator; `verb` is bound to the one inside."""
+        """Call a method that may change the allocator; `verb` is the method of the wrapped one."""
         return verb(*arguments, **named)
 
     def lookup(self, content: Content, tokens: int) -> Hit:
@@ -165,30 +165,30 @@ class Adaptor(Allocator):
 
 
 class Event(NamedTuple):
-    """One verb, as `RecordingAdaptor` saw it."""
+    """One call, as recorded by `RecordingAdaptor`."""
 
     time: float
-    """What the clock said when it was called, in its own unit."""
+    """The time of the call, in the unit of the clock."""
     verb: str
     """Name of the method."""
     arguments: tuple[Any, ...]
-    """Copies, where they were arrays."""
+    """Its arguments; copies of arrays."""
     answer: Any
     """What was returned, or the `AllocatorError` that was raised."""
     usage: Usage
-    """The pool afterwards."""
+    """How the pool was used afterwards."""
 
 
 class RecordingAdaptor(Adaptor):
-    """Hands every verb that may change the allocator to a sink."""
+    """Records every call that may change the allocator."""
 
     def __init__(self, inner: Allocator, clock: Callable[[], float], sink: Callable[[Event], None]) -> None:
         """Wrap `inner`.
 
         Args:
             inner: the allocator that does the work.
-            clock: tells the time; allocators have none of their own.
-            sink: takes each event, `list.append` for one.
+            clock: returns the time; allocators have no clock of their own.
+            sink: called with each event; `list.append`, for example.
 
         """
         super().__init__(inner)
@@ -196,7 +196,7 @@ class RecordingAdaptor(Adaptor):
         self._sink = sink
 
     def around(self, verb: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        """Do the verb and pass on what happened, errors included."""
+        """Call the method and record what happened, errors included."""
         time = self._clock()
         given = tuple(argument.copy() if isinstance(argument, np.ndarray) else argument for argument in arguments)
         try:
@@ -209,10 +209,10 @@ class RecordingAdaptor(Adaptor):
 
 
 class CheckingAdaptor(Adaptor):
-    """Recomputes every invariant after each verb, and sees to it that what is refused has changed nothing."""
+    """Checks every invariant after each call, and that calls which are refused or raise have changed nothing."""
 
     def around(self, verb: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-        """Do the verb, then check.  Raises CorruptionError."""
+        """Call the method, then check.  Raises CorruptionError."""
         before = self._state()
         try:
             answer = verb(*arguments, **named)
@@ -238,7 +238,7 @@ class CheckingAdaptor(Adaptor):
 
 
 class LimitingAdaptor(Adaptor):
-    """Keeps an allocator from holding more than a number of blocks, though it has more."""
+    """Limits the number of blocks that an allocator may hold."""
 
     def __init__(self, inner: Allocator, blocks: int) -> None:
         """Let `inner` hold at most `blocks` blocks, which must be from 1 to all it has."""

@@ -1,4 +1,4 @@
-"""The audit: every invariant of a paged allocator, recomputed from its block tables."""
+"""Checks every invariant of a paged allocator by recomputing it from the block tables."""
 
 from __future__ import annotations
 

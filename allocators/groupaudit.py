@@ -1,4 +1,4 @@
-"""The audit: every invariant of a hybrid allocator, recomputed from its block tables."""
+"""Checks every invariant of a hybrid allocator by recomputing it from the block tables."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Decoding rows of several groups of layers: the known steps in which they take blocks and leave some behind.
+"""Regular growth of a hybrid allocator: rows that take and give back blocks in steps that are known in advance.
 
-Where every piece is a page and a page is a block, a row that runs out of slots takes one block for each
-attention group, in their order; and if all windows are equal, they leave their blocks behind in the same step.
+If every piece is a page of one block, a row that runs out of slots takes one block for each attention group, in
+their order; and if all windows are equal, their blocks are given back in the same step.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class RegularGroups(GroupRows):
 
     @property
     def regular(self) -> bool:
-        """See `Allocator.regular`: every piece is a block, and all windows leave theirs behind in one step.
+        """See `Allocator.regular`.  True if every piece is a block, and all windows pass their blocks in one step.
 
-        States that are kept for the prefix cache are taken in steps of their own.
+        False with checkpoints of states, which are saved in steps of their own.
         """
         alike = len({window.tokens for window in self.windows.values()}) < 2
         single = self.cut.page_blocks == 1 and len(self.attention) > 0
@@ -65,7 +65,7 @@ class RegularGroups(GroupRows):
         return ()
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
-        """See `Allocator.shift`.  Without a prefix cache what is given back is taken next, by whatever group."""
+        """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""
         if self.prefix_cache:
             return self._shift_cached(rows, lengths)
         table, tokens, groups = self.table, self.cut.tokens, len(self.attention)
@@ -111,7 +111,7 @@ class RegularGroups(GroupRows):
         return Shift(granted, told)
 
     def _shift_cached(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
-        """Do `shift` where full blocks have keys: as those left behind are taken last, all are taken first."""
+        """Do `shift` with a prefix cache: blocks given back are taken last, so all needed ones can be taken first."""
         table, tokens, groups, lead = self.table, self.cut.tokens, len(self.attention), self.columns.lead
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         first = (self.leaves_behind or 0) + tokens
@@ -149,7 +149,7 @@ class RegularGroups(GroupRows):
         return Shift(granted, self._let_go_each(left) if left else (), () if evicted is None else evicted.tolist())
 
     def _let_go_each(self, left: Sequence[tuple[int, int, int]]) -> list[int]:
-        """Let go of what rows have left behind, as (place, group, piece); returns what `Shift.left` says of that."""
+        """Give back pieces that windows have passed, as (index of the row, group, piece); return `Shift.left`."""
         pool, size, told = self.pool, self.block_size, list[int]()
         if any(pool.shared):
             idle = [pool.let_go(group, np.array([piece])) for _, group, piece in left]
@@ -165,5 +165,5 @@ class RegularGroups(GroupRows):
 
     @property
     def room(self) -> int:
-        """See `Allocator.room`.  None takes more than a page for each group that grows."""
+        """See `Allocator.room`.  A row takes at most one page for each attention group."""
         return len(self.pool.queue) // max(1, len(self.attention))

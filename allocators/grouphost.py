@@ -1,8 +1,8 @@
-"""The host of a hybrid allocator: where swapped-out sequences wait, with a table of their own.
+"""The host memory of a hybrid allocator: swapped-out sequences, with a block table of their own.
 
-As in `allocators.host`, a piece that several sequences hold crosses only once each way: the host
-remembers which of its pieces is a copy of which piece on the device (its *twin*), for as long as
-both are held and the one on the device has not been written since.
+As in `allocators.host`, a piece that several sequences hold is moved only once in each direction:
+the host remembers which of its pieces is a copy of which piece on the device (its *twin*), as long
+as both are held and the one on the device has not been written since.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Rows of a table that several groups of layers share: what a sequence holds of each group, and how that is counted.
+"""Rows of a block table that several groups of layers share: what a sequence holds of each group.
 
-The groups' block tables are strided views of one array (`GroupRows.tables`): a row begins with
-the blocks of its states; then come the first block of tokens of each group, the second of each,
-and so on.  A piece of several blocks is listed with all of them.
+The block tables of the groups are strided views of one array (`GroupRows.tables`).  A row begins
+with the blocks of its states; then come the first block of tokens of each group, the second of each,
+and so on.  All blocks of a piece are listed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class GroupRows(Allocator):
-    """The part of a hybrid allocator that keeps the books."""
+    """The part of a hybrid allocator that opens, forks and closes rows and keeps the running counts."""
 
     def __init__(self, num_blocks: int, cut: Cut, max_model_len: int, max_rows: int, host_blocks: int) -> None:
         """Make an empty pool of `num_blocks` blocks, cut as `cut` says; for the others see `Allocator`.

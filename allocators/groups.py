@@ -1,9 +1,9 @@
-"""Groups of layers that keep the same tokens, and how one pool's pages are cut for all groups.
+"""Groups of layers that keep the same tokens, and how the pages of one pool are cut for all groups.
 
-In a hybrid model layers differ: some attend to everything, some to a window, some keep a state
-of fixed size.  Layers that keep the same form a *group*, with a block table of its own; all
-groups draw from one pool.  A *piece* is what a group takes at a time: a block of tokens over its
-layers, or one state.  Pieces differ in size between groups, and there are three ways to handle that:
+In a hybrid model layers differ: some attend to all tokens, some to a window, some keep a state of
+fixed size.  Layers that keep the same form a *group*, with a block table of its own; all groups
+take memory from one pool.  A *piece* is what a group takes at a time: a block of tokens over its
+layers, or one state.  Groups have pieces of different sizes, and there are three ways to handle that:
 
 * `uniform`: a page holds one piece of any group and is as large as the largest; smaller pieces
   are padded.  Blocks of attention are first enlarged, in whole blocks, until one is as large as
@@ -13,8 +13,8 @@ layers, or one state.  Pieces differ in size between groups, and there are three
 * `common-multiple`: a page is as large as the least common multiple of all pieces and is cut
   into pieces of one group at a time (Jenga, arXiv 2503.18292, section 4.1).
 
-The ledger counts the pool in the largest unit of which a token of every group, a state and a
-page are whole multiples.  So a slot here is a part of a token: `Cut.token_slots` of them make a whole one.
+The ledger counts the pool in the largest unit of which a token of every group, a state and a page
+are whole multiples.  So a slot here is a part of a token: a token takes `Cut.token_slots` of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _GROUP = re.compile(r"\s*(full|sliding|latent|state)\s+(\d+)x(\d+)(?:/(\d+))?\s*
 
 
 class Group(NamedTuple):
-    """Layers that keep the same."""
+    """Layers that keep the same tokens, or a state."""
 
     kind: str
     """`full`, `sliding` or `latent` attention, or `state`."""
@@ -84,9 +84,9 @@ class Cut(NamedTuple):
     tokens: int
     """Tokens a piece of attention holds."""
     states: tuple[Piece, ...]
-    """What each recurrent group takes ..."""
+    """The pieces of recurrent groups, in the order of the groups."""
     attention: tuple[Piece, ...]
-    """... and each group of attention, in the order of the groups."""
+    """The pieces of attention groups, in the order of the groups."""
 
     @property
     def token_slots(self) -> int:

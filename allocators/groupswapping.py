@@ -1,6 +1,6 @@
-"""Swapping with several groups of layers: a group of rows crosses to the host or back, either all of them or none.
+"""Swapping with several groups of layers: moving a group of rows to the host or back, either all of them or none.
 
-Pieces that are already on the other side do not cross again (`allocators.grouphost`).
+Pieces of which the other side still has a copy are not moved again (`allocators.grouphost`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Growing in turns: how rows of several groups of layers grow, one after the other.
+"""How the rows of a hybrid allocator grow: one after the other, in turns.
 
-In its turn a row gives back what its windows have left behind, copies shared pieces that it is about to write into
-(copy-on-write), takes a piece for each attention group that runs out, and has newly full blocks entered in the prefix
-cache.  A row that does none of this has no turn.  A turn's effect on the pool can be tried on a copy of its books.
+In its turn, a row gives back what its windows have passed, copies shared pieces that it is about to write into
+(copy-on-write), takes a piece for each attention group that runs out of slots, and enters newly full blocks in the
+prefix cache.  Rows that do none of this are only counted.  Turns can be tried out on a copy of the pool.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Turn(NamedTuple):
     """What one row's growth has changed in the pool, to be written into its row."""
 
     copies: list[tuple[int, int, int, int]]
-    """(group, column, source, target) of pieces that are written but shared."""
+    """(group, column, source, target) of shared pieces that are written to and so must be copied."""
     new: list[Ints]
     """By group: pieces taken for further tokens."""
 
@@ -36,7 +36,7 @@ class GroupTurns(RegularGroups):
     """Tokens between states kept for the prefix cache, whole blocks."""
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
-        """See `Allocator.grow`.  Rows that need nothing are only counted; the others take their turns."""
+        """See `Allocator.grow`.  Rows that need nothing are only counted; the others take turns."""
         copies: list[Copy] = []
         copied = 0
         for index in self._due(rows, lengths).tolist():
@@ -50,7 +50,7 @@ class GroupTurns(RegularGroups):
         return Growth(len(rows), None, copies, copied)
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
-        """See `Allocator.can_grow`.  Where it may be tight, the turns are tried on a copy of the pool's books."""
+        """See `Allocator.can_grow`.  If memory may be short, the turns are tried out on a copy of the pool."""
         due = self._due(rows, lengths)
         if len(due) and lengths.max() > self.max_model_len:
             return False
@@ -64,7 +64,7 @@ class GroupTurns(RegularGroups):
         )
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
-        """See `Allocator.demand`.  Counts copies too, but not what windows will leave behind."""
+        """See `Allocator.demand`.  Counts pieces for copies, but not those that windows are about to give back."""
         more = np.zeros(len(rows), np.int64)
         for index in self._due(rows, lengths).tolist():
             row, length = int(rows[index]), int(lengths[index])
@@ -78,7 +78,7 @@ class GroupTurns(RegularGroups):
         return more.clip(min=0)
 
     def _due(self, rows: Ints, lengths: Ints) -> Ints:
-        """Return which rows take, copy, keep or leave anything by growing to `lengths`."""
+        """Return which rows take, copy, cache or give back anything when they grow to `lengths`."""
         table, tokens = self.table, self.cut.tokens
         try:
             now = table.length[rows]
@@ -103,7 +103,7 @@ class GroupTurns(RegularGroups):
         return np.flatnonzero(due)
 
     def _leave_behind(self, pool: PiecePool, row: int, *, real: bool) -> int:
-        """Let go of what windows have left behind, even if growth is then refused; returns the row's length."""
+        """Give back what windows have passed, even if growth is then refused; return the row's length."""
         length = int(self.table.length[row])
         for group, window in self.windows.items():
             behind = window.behind(length)
@@ -119,7 +119,7 @@ class GroupTurns(RegularGroups):
         return length
 
     def _turn(self, pool: PiecePool, row: int, length: int, now: int) -> Turn | Refusal:
-        """Take from `pool` what one row needs to grow; on refusal nothing is taken."""
+        """Take from `pool` what one row needs to grow; if it is refused, nothing is taken."""
         if length > self.max_model_len:
             return self.too_long(length)
         copying = self._copying(pool, row, length)
@@ -153,7 +153,7 @@ class GroupTurns(RegularGroups):
         return Turn(copies, taken)
 
     def _copying(self, pool: PiecePool, row: int, length: int) -> list[tuple[int, int, int]]:
-        """List (group, column, piece) of what a row that grows must copy first: last blocks and states, if shared."""
+        """Return (group, column, piece) of what a row must copy before it grows: shared last blocks and states."""
         now = int(self.table.length[row])
         if row not in self.forked or length == now:
             return []
@@ -165,7 +165,7 @@ class GroupTurns(RegularGroups):
         return [(group, column, piece) for group, column, piece in cells if pool.references[piece] > 1]
 
     def _finish(self, row: int, length: int, turn: Turn, copies: list[Copy]) -> int:
-        """Write a turn into its row; returns the tokens whose K/V is copied, at least in part."""
+        """Write a turn into its row; return the number of tokens whose K/V is copied, at least in part."""
         now, held = int(self.table.length[row]), self._held_places(row)
         copied = 0
         for group, column, source, target in turn.copies:
@@ -185,7 +185,7 @@ class GroupTurns(RegularGroups):
         return -(-copied // self.token_slots)
 
     def _keep(self, pool: PiecePool, row: int, now: int, length: int, cells: list[Ints]) -> None:
-        """Enter the pieces in `cells` that have become full, and keep states where tokens pass a checkpoint."""
+        """Enter the pieces in `cells` that have become full, and save states where the row passes a checkpoint."""
         content, tokens = self.contents[row], self.cut.tokens
         first, last = now // tokens, length // tokens
         for group in self.attention if last > first else ():

@@ -1,14 +1,14 @@
-"""Growing by concatenation: every new token makes each tensor of a sequence anew (transformers' DynamicCache).
+"""Growing by concatenation: every new token replaces each tensor of a sequence by a longer one (DynamicCache).
 
-`torch.cat` allocates a tensor one token longer, copies the old one into it, and only then frees
-the old one.  Nothing is reserved, so memory follows the tokens; but each step copies the whole
-cache, and for a moment every tensor exists twice.  The tensors come from PyTorch's caching
-allocator, whose rounding, segments and holes take room, too: here on average within 2 % of what
-placing every tensor gives (`allocators.tensors`).
+This is what Hugging Face transformers does by default.  `torch.cat` allocates a tensor that is one token
+longer, copies the old one into it, and only then frees the old one.  Nothing is reserved, so memory use
+follows the number of tokens; but each step copies the whole cache, and for a moment a tensor exists twice.
+The tensors come from PyTorch's caching allocator, whose rounding, segments and holes take memory too: on
+average within 2 % of what placing every tensor gives (`allocators.tensors`).
 
-A sequence's tokens lie in one tensor per layer for K and one for V, each at its own address, so no
-block table can list them: rows have no blocks, and a block is only the unit of counting.
-Executors that compute for real concatenate for real.
+The tokens of a sequence are in one tensor per layer for K and one for V, each at its own address, so no
+block table can list them: rows have no blocks, and a block is only a unit of counting.  Executors that
+really decode also really concatenate.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ class GrowingAllocator(ExactRows):
             if trace_tensors
             else None
         )
-        """Where each tensor lies, if that is traced."""
+        """The address of each tensor, if they are traced."""
         self._usage: Usage | None = None
-        """What `usage` has found since lengths last changed: it is asked more than once a step."""
+        """The result of `usage` since lengths last changed; it is called more than once per step."""
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """Refuse what exceeds the context, or the pool together with its copy."""
+        """See `Allocator.never`.  Refuses what exceeds `max_model_len`, or does not fit together with its copy."""
         if max(final, ask.whole) > self.max_model_len:
             return self.too_long(max(final, ask.whole))
         need = self._memory.alone(max(final, ask.whole), ask.samples) + ask.spare * self.block_size * self._slot_bytes
@@ -81,7 +81,7 @@ class GrowingAllocator(ExactRows):
         return Refusal(Reason.NEVER, self._blocks(need), self._blocks(missing)) if missing > 0 else None
 
     def open_row(self, tokens: int, whole: int, spare: int, samples: int) -> Grant | Refusal:
-        """See `ExactRows.open_row`.  The row's tensors are made; a fork's are copies."""
+        """See `ExactRows.open_row`.  Allocates the row's tensors."""
         table, memory = self.table, self._memory
         if whole > self.max_model_len:
             return self.too_long(whole)
@@ -96,7 +96,7 @@ class GrowingAllocator(ExactRows):
         return Grant(row, tokens)
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
-        """Concatenate; what a row held before is copied."""
+        """See `Allocator.grow`.  Everything that a row held before is copied."""
         table = self.table
         granted, refusal = len(rows), None
         more, room = self._growth(rows, lengths)
@@ -120,7 +120,7 @@ class GrowingAllocator(ExactRows):
         return Growth(granted, refusal, copied=copied)
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
-        """Whether every row and the copy fit."""
+        """See `Allocator.can_grow`."""
         more, room = self._growth(rows, lengths)
         return bool(((more <= room) & (lengths <= self.max_model_len)).all())
 
@@ -131,7 +131,7 @@ class GrowingAllocator(ExactRows):
         return np.diff(-(-(held + more) // size), prepend=-(-held // size))
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
-        """Leap as far as memory and context reach, and a table of moderate size."""
+        """See `Allocator.advance`.  Leaps as far as memory and `max_model_len` allow, up to a list of moderate size."""
         table, memory = self.table, self._memory
         self.demand_longer(rows, lengths)
         steps = min(steps, most_steps(lengths, self.max_model_len))
@@ -148,14 +148,14 @@ class GrowingAllocator(ExactRows):
         return Leap.unlisted(held, np.zeros(steps, np.int64), int(lengths.sum()))
 
     def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, int]:
-        """Bytes that are held in addition after each row has grown, and bytes that there are."""
+        """Return the additional bytes held once each row, and those before it, have grown; and the free bytes."""
         table, memory = self.table, self._memory
         self.demand_longer(rows, lengths)
         known = np.minimum(lengths, self.max_model_len)
         return memory.growth(rows, known, table.length), memory.capacity - memory.held(table.length)
 
     def _enter(self, rows: Ints, lengths: Ints) -> None:
-        """Enter the new lengths of rows, 0 for one that is about to be closed."""
+        """Record the new lengths of rows, 0 for a row that is about to be closed."""
         self._memory.change(self.table.length[rows], lengths)
         self._set(rows, lengths)
 
@@ -164,7 +164,7 @@ class GrowingAllocator(ExactRows):
         self._usage = None
 
     def release(self, row: int) -> None:
-        """Free the tensors."""
+        """See `Allocator.release`."""
         self.demand_open(row)
         self._enter(np.array([row]), np.array([0]))
         if self.tensors:
@@ -172,7 +172,7 @@ class GrowingAllocator(ExactRows):
         self.table.close(row)
 
     def usage(self) -> Usage:
-        """Count the tensors, and the copy that every step makes of one; what is not tokens is rounding."""
+        """See `Allocator.usage`.  Tensors and the copy of one are held; what is not tokens is rounding."""
         if self._usage is None:
             length = self.table.length
             held = -(-self._memory.held(length) // self._slot_bytes)
@@ -180,7 +180,7 @@ class GrowingAllocator(ExactRows):
         return self._usage
 
     def check(self) -> None:
-        """Shares add up, rows list no blocks, and traced tensors are sound."""
+        """See `Allocator.check`.  Sums must be right, rows must list no blocks, and traced tensors be consistent."""
         table = self.table
         if table.count.any() or table.blocks.any():
             raise CorruptionError("a row lists blocks, but sequences are tensors of their own")

@@ -1,8 +1,8 @@
-"""The host pool: where swapped-out sequences wait, with a block table of their own.
+"""The host pool: memory for swapped-out sequences, with a block table of its own.
 
-A block shared by several sequences crosses PCIe only once each way.  To that end the pool remembers
-which host block is a copy of which device block (its *twin*), for as long as both are held and the
-device block has not been written since.
+A block shared by several sequences crosses PCIe only once in each direction.  For this, the pool
+remembers which host block is a copy of which device block (its *twin*), as long as both are held
+and the device block has not been written since.
 """
 
 from __future__ import annotations
@@ -32,22 +32,25 @@ class HostPool:
         self.pool = BlockPool(num_blocks)
         self.table = BlockTable(rows, width)
         self.contents: dict[int, Content] = {}
-        """What the tokens of rows are, where the device knew."""
+        """Identity of the tokens of rows, where it was known on the device."""
         self.of_device = np.zeros(device_blocks + 1, np.int64)
-        """int64[device_blocks + 1]: the host block with the same K/V as each device block, 0 if there is none."""
+        """int64[device_blocks + 1]: the twin of each device block on the host, 0 if there is none."""
         self.of_host = np.zeros(num_blocks + 1, np.int64)
-        """int64[num_blocks + 1]: the other way round."""
+        """int64[num_blocks + 1]: the twin of each host block on the device, 0 if there is none."""
 
     def lacking(self, device: BlockTable, rows: Sequence[int]) -> int:
-        """Count the blocks of some device rows that have no twin here."""
+        """Count the blocks of device rows that have no twin on the host."""
         return _lone(device, rows, self.of_device)
 
     def missing(self, rows: Sequence[int]) -> int:
-        """Count the blocks of some rows here that have no twin on the device."""
+        """Count the blocks of host rows that have no twin on the device."""
         return _lone(self.table, rows, self.of_host)
 
     def receive(self, cells: Ints) -> list[Copy]:
-        """Give each block of a device row one more holder here, its twin; returns the moves that takes."""
+        """Add a holder to the twin of each block of a device row, and return the blocks to move for that.
+
+        A block without a twin gets one.  The result is in `of_device`.
+        """
         blocks, targets = _cross(cells, self.of_device, self.pool)
         if len(self.of_host) <= self.pool.num_blocks:  # the pool has grown
             self.of_host = np.concatenate([self.of_host, np.zeros(self.pool.num_blocks + 1, np.int64)])
@@ -55,7 +58,7 @@ class HostPool:
         return _moves(blocks, targets)
 
     def send(self, cells: Ints, device: BlockPool) -> list[Copy]:
-        """Give each block of a row here one more holder on the device, its twin; returns the moves that takes."""
+        """Add a holder to the twin of each block of a host row, and return the blocks to move; see `receive`."""
         blocks, targets = _cross(cells, self.of_host, device)
         self.of_device[targets] = blocks
         return _moves(blocks, targets)

@@ -1,15 +1,14 @@
 """Paged allocation for models whose layers differ: a block table for each group of layers, over one pool.
 
-Each group does what `allocators.paged` would do for its layers alone.  Attention takes blocks as its
-sequences grow, and gives back those that its window has left behind; a recurrent group has one
-state per sequence.  `allocators.groups` defines the pieces of the groups and how a page is cut into them,
-`allocators.pieces` who holds them, `allocators.grouprows` how a row lists them, and
-`allocators.groupturns` how a row grows.
+Each group does what `allocators.paged` would do for its layers alone.  An attention group takes blocks as its
+sequences grow, and gives back those that its window has passed; a recurrent group has one state per sequence.
+`allocators.groups` defines the pieces that groups take and how a page is cut into them, `allocators.pieces`
+keeps track of who holds them, `allocators.grouprows` defines how a row lists them, and `allocators.groupturns`
+lets rows grow.
 
-A *prefix hit* is the longest prefix on which all groups agree: a group with a window needs only the last
-blocks before its end, a recurrent one exactly the state at its end.  Such states are kept as
-checkpoints every `checkpoint` tokens that a sequence computes; they are taken from free memory, and
-skipped if there is none.
+A *prefix hit* is the longest prefix for which all groups have what they need: a group with a window needs only
+the last blocks, a recurrent one exactly the state at its end.  Such states are saved as checkpoints, every
+`checkpoint` tokens that a sequence computes, if there is free memory for them.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from allocators.content import Content
 
 LARGE = 4
-"""Tokens a block from which on it pays to name only rows that run out; in smaller ones most rows do."""
+"""Tokens per block from which it pays to pass only rows that run out of slots to `grow`; in smaller ones most do."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -78,18 +77,18 @@ class HybridAllocator(GroupTurns):
         """Make an empty pool.
 
         Args:
-            num_blocks: physical blocks, a multiple of those of a page.
-            block_size: tokens a block of an attention group, at least; the pool's own blocks are `Cut.block_slots`.
-            max_model_len: the longest sequence, in tokens.
+            num_blocks: physical blocks, a multiple of the blocks of a page.
+            block_size: least tokens per block of an attention group; blocks of the pool have `Cut.block_slots` slots.
+            max_model_len: length of the longest sequence, in tokens.
             max_rows: sequences expected at once.
             paging: how pages are cut, one of `allocators.groups.PAGINGS`.
             prefix_cache: whether full blocks, and states, are kept for sequences that begin alike.
-            checkpoint: tokens between kept states, rounded up to whole blocks.
-            host_blocks: blocks on the host for sequences that are swapped out; what is no whole page of them is unused.
-            groups: the model's, as `allocators.groups.parse` reads them.
+            checkpoint: tokens between saved states, rounded up to whole blocks.
+            host_blocks: blocks on the host for sequences that are swapped out, rounded down to whole pages.
+            groups: the model's groups of layers, as `allocators.groups.parse` reads them.
 
         Raises:
-            AllocatorError: the pool is no whole number of pages.
+            AllocatorError: the pool is not a whole number of pages.
 
         """
         made = _cut({"groups": groups, "block_size": block_size, "paging": paging})
@@ -99,7 +98,10 @@ class HybridAllocator(GroupTurns):
 
     @property
     def settled(self) -> bool:
-        """See `Allocator.settled`.  Growth of others may turn a lack of blocks into a lack of pages."""
+        """See `Allocator.settled`.
+
+        False where pages have several pieces: as other rows grow, a lack of blocks may turn into a lack of pages.
+        """
         return not self.prefix_cache and not self.windows and all(piece.pieces == 1 for piece in self.pieces)
 
     @property
@@ -119,7 +121,7 @@ class HybridAllocator(GroupTurns):
         facts: Mapping[str, Value] = MappingProxyType({}),
         **options: Value,
     ) -> Self:
-        """See `Allocator.from_options`; `block_size` is an option like others here."""
+        """See `Allocator.from_options`; here, `block_size` is an option like others."""
         values = resolve(cls.kind, cls.options, options, facts)
         _cut(values)
         return cls(num_blocks, max_model_len=max_model_len, max_rows=max_rows, **values)  # type: ignore[arg-type] # `resolve` has
@@ -131,7 +133,7 @@ class HybridAllocator(GroupTurns):
 
     @classmethod
     def measure(cls, values: Mapping[str, Value]) -> Measure:
-        """See `Allocator.measure`: slots are the units of `allocators.groups.Cut`."""
+        """See `Allocator.measure`.  Slots are those of `allocators.groups.Cut`."""
         made = _cut(values)
         return Measure(made.block_slots, made.slot_bytes, made.token_slots, made.page_blocks, states=True)
 
@@ -150,7 +152,7 @@ class HybridAllocator(GroupTurns):
     # -- admission -------------------------------------------------------------------------
 
     def lookup(self, content: Content, tokens: int) -> Hit:
-        """See `Allocator.lookup`: the longest prefix that all groups agree on."""
+        """See `Allocator.lookup`: the longest prefix for which all groups have what they need."""
         length = (tokens - 1) // self.cut.tokens
         if not self.prefix_cache or not length:
             return MISS
@@ -186,9 +188,9 @@ class HybridAllocator(GroupTurns):
         return all(self.pool.cache.find(keys[group][length - 1]) for group in self.states)
 
     def _scattered_too_far(self, found: Mapping[int, list[int]]) -> bool:
-        """Whether holding these pieces might keep a sequence from its last token in a pool of few pages.
+        """Whether holding these pieces might keep a sequence from finishing in a pool of few pages.
 
-        Alone in the pool it has room if its pieces fill pages one after the other; a hit may lie in many.
+        `never` assumes that a sequence alone in the pool fills one page after the other, but a hit may lie in many.
         """
         extra = 0
         for group, cells in found.items():
@@ -197,7 +199,7 @@ class HybridAllocator(GroupTurns):
         return extra > 0 and extra + self._ample > len(self.pool.group) - 1
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """See `Allocator.never`: the context bounds a sequence, then the pages."""
+        """See `Allocator.never`.  Refuses what exceeds `max_model_len` or the pages of the pool."""
         longest = max(ask.tokens, ask.whole)
         if max(longest, final) > self.max_model_len:
             return self.too_long(max(longest, final))
@@ -210,7 +212,7 @@ class HybridAllocator(GroupTurns):
         return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
-        """See `Allocator.admit`.  What the hit does not cover is taken; a state is copied from its checkpoint."""
+        """See `Allocator.admit`.  States are copied from their checkpoints."""
         hit, tokens = ask.hit, self.cut.tokens
         places = hit.tokens // tokens
         if not len(hit.blocks) == places * self.stride or not places * tokens == hit.tokens < ask.tokens:
@@ -250,7 +252,12 @@ class HybridAllocator(GroupTurns):
         return Grant(row, int(self.table.slots[row]))
 
     def _of_hit(self, hit: Hit, content: Content) -> tuple[list[Ints], list[int]]:
-        """Split a hit into the groups' pieces, 0 where left behind, and the states' checkpoints; it must be fresh."""
+        """Split a hit into the pieces of each group, 0 where a window has passed, and the checkpoints of states.
+
+        Raises:
+            AllocatorError: a block or state of it has been taken since the look-up.
+
+        """
         places = hit.tokens // self.cut.tokens
         cells = np.array(hit.blocks, np.int64).reshape(places, self.stride)
         found = [np.zeros(0, np.int64) for _ in self.states]
@@ -275,12 +282,12 @@ class HybridAllocator(GroupTurns):
         return None
 
     def stranded(self, need: int) -> int:
-        """See `Allocator.stranded`: what is free in pages that other groups have."""
+        """See `Allocator.stranded`: what is free in pages that belong to some group."""
         return self.pool.blocks_blank * self.block_size
 
 
 def _cut(values: Mapping[str, Value]) -> Cut:
-    """Cut pages as resolved options say.  Raises ValueError."""
+    """Cut pages as the (resolved) options say.  Raises ValueError if the groups cannot be parsed."""
     try:
         groups = parse(str(values["groups"]))
     except ValueError as error:

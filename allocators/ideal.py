@@ -1,13 +1,13 @@
-"""The bound: the best that any memory manager could do with this pool and these tokens.
+"""The upper bound: the best that any memory manager could do with this pool and these tokens.
 
-Token slots are handed out one by one, so nothing held is empty and no hole is too small; sequences
-share whatever they have in common; and a preempted sequence goes to an unlimited host and comes
-back at no cost.  The order is first come, first served, as for every allocator, so batch and
-throughput of any other allocator can be given as a percentage of these.
+Token slots are handed out one by one, so no slot that is held is empty and no hole is too small;
+sequences share whatever they have in common; and a preempted sequence goes to an unlimited host and
+returns at no cost.  Requests are served first come, first served, as with every allocator, so batch
+and throughput of other allocators can be given as a percentage of these.
 
-Where layers differ, or have a sliding window, each group keeps exactly what it needs
-(`GroupedIdeal`): tokens in pieces of one size if the groups can be divided into such, else in the
-smallest pages that can be cut for any group, a few of which are not full.
+Where layers differ, or have a sliding window, each group of layers keeps exactly what it needs
+(`GroupedIdeal`): in pieces of one token if all groups can be cut into equal ones, otherwise in the
+smallest pages that suit every group, a few of which are not full.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class EndlessPool(BlockPool):
 
     @property
     def free(self) -> int:
-        """More than anyone can ask for."""
+        """Practically infinitely many."""
         return 1 << 60
 
     def take(self, count: int) -> tuple[Ints, Ints | None]:
-        """Give `count` blocks one holder each."""
+        """See `BlockPool.take`; there are always enough."""
         while count > len(self.queue):
             self._double()
         return super().take(count)
@@ -59,11 +59,11 @@ class EndlessPieces(PiecePool):
 
     @property
     def blocks_free(self) -> int:
-        """More than anyone can ask for."""
+        """Practically infinitely many."""
         return 1 << 60
 
     def fits(self, needs: Sequence[int], hits: Sequence[Ints] = ()) -> bool:
-        """Whatever it is."""
+        """See `PiecePool.fits`; everything fits."""
         return True
 
     def take_some(self, group: int, need: int) -> Ints:
@@ -84,23 +84,23 @@ class EndlessPieces(PiecePool):
 
 
 class FreeSwaps(Allocator):
-    """Swapping out of, and into, another allocator's pool that is always possible and free."""
+    """Swapping to and from the host that is always possible and costs nothing; mixed into another allocator."""
 
     free_preemption = True
 
     def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """See `Allocator.swap_out_group`.  Never refused, and no move is due: none could be free of cost."""
+        """See `Allocator.swap_out_group`.  Never refused; no block need be moved, since a move would take time."""
         swaps = super().swap_out_group(rows)
         return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
 
     def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """See `Allocator.swap_in_group`.  No move is due."""
+        """See `Allocator.swap_in_group`.  No block need be moved."""
         swaps = super().swap_in_group(rows, spare)
         return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
 
 
 class IdealAllocator(FreeSwaps, PagedAllocator):
-    """Pages of one token, and swapping that is always possible and free."""
+    """Blocks of one token, and swapping that is always possible and costs nothing."""
 
     kind = "ideal"
     options = MappingProxyType(
@@ -159,7 +159,7 @@ class IdealAllocator(FreeSwaps, PagedAllocator):
 
 
 class GroupedIdeal(FreeSwaps, HybridAllocator):
-    """Pieces of one token for each group of layers, and swapping that is always possible and free."""
+    """Pieces of one token for each group of layers, and swapping that is always possible and costs nothing."""
 
     kind = "ideal"
 
@@ -183,10 +183,10 @@ class GroupedIdeal(FreeSwaps, HybridAllocator):
 
 
 def _paging(groups: str) -> str:
-    """Say how pages are cut so that groups of layers waste least; nothing where one group keeps everything.
+    """Return the way of cutting pages that wastes least, or nothing if a single group of layers keeps all tokens.
 
     Raises:
-        ValueError: the groups make no sense.
+        ValueError: the groups cannot be parsed.
 
     """
     try:

@@ -1,10 +1,10 @@
-"""The ledger: where every token slot of the pool is at one instant.
+"""The ledger: how every token slot of the pool is used at one instant.
 
-The seven shares always sum to the capacity.  An allocator knows what is held, cached and
-free (`Usage`); only the engine knows how long each sequence will get, so only it can split
-slots that are held but empty into `reserved` (will be used) and `internal` (never will).  The
-terms are those of the PagedAttention paper, section 3.1 and figure 2: its "external
-fragmentation and others" is `external + rounding` here.
+The seven shares always sum to the capacity.  An allocator knows what is held, cached and free
+(`Usage`).  Only the engine knows how long each sequence will become, so only it can divide slots
+that are held but empty into `reserved` (will be used) and `internal` (will never be used).  The
+terms are those of the PagedAttention paper, section 3.1 and figure 2: its "external fragmentation
+and others" is `external + rounding` here.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ class Ledger(NamedTuple):
     """Token slots by use.  The first seven sum to the capacity of the pool."""
 
     live: int
-    """Hold K/V of a running sequence; a shared slot once."""
+    """Hold K/V of a running sequence; a shared slot counts once."""
     reserved: int
     """Held for a running sequence, which will use them before it ends."""
     internal: int
-    """Held by policy or as the rest of a last block; will never be used."""
+    """Reserved by policy, or the unused end of a last block: will never be used."""
     rounding: int
     """Held only because placement rounds up (buddy sizes, page multiples)."""
     cached: int
-    """Kept for reuse, evictable."""
+    """Hold K/V that is kept for reuse and can be evicted."""
     external: int
-    """Free, but in no hole large enough for the request that memory keeps at the head of the queue."""
+    """Free, but not in a hole large enough for the request at the head of a queue that memory blocks."""
     free: int
     """Free and usable."""
     shared_savings: int
-    """Outside the sum: slots that sharing avoids."""
+    """Not in the sum: slots that sharing saves."""
     swapped: int
-    """Outside the sum: slots on the host."""
+    """Not in the sum: slots on the host."""
 
     @property
     def total(self) -> int:
@@ -48,10 +48,10 @@ def split(capacity: int, usage: Usage, written: int, internal: int, stranded: in
     Args:
         capacity: token slots in the pool.
         usage: the allocator's count.
-        written: sum over running sequences of the slots that tokens take whose K/V exists, or is written by the
-            current step.
-        internal: held slots that no sequence will ever use, placement rounding not counted.
-        stranded: free slots in holes too small for the blocked head of the queue, 0 if memory blocks none.
+        written: slots of all tokens of running sequences whose K/V exists or is written by the current step; a shared
+            slot counts once for each sequence.
+        internal: held slots that no sequence will ever use, without placement rounding.
+        stranded: free slots in holes too small for the head of the queue; 0 unless memory blocks it.
 
     """
     live = written + usage.states - usage.saved - usage.dropped

@@ -1,4 +1,4 @@
-"""Allocators whose rows hold exactly their tokens, so that every row's slots change in every step."""
+"""Allocators in which a row has exactly as many slots as tokens, so that its slots change in every step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CELLS = 1 << 16
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class ExactRows(Allocator):
-    """An allocator whose rows have as many slots as tokens; whatever else it holds for them is rounding."""
+    """An allocator in which a row has as many slots as tokens; everything else that it holds is rounding."""
 
     @property
     def rounds_up(self) -> bool:
@@ -26,7 +26,7 @@ class ExactRows(Allocator):
 
     @abstractmethod
     def open_row(self, tokens: int, whole: int, spare: int, samples: int) -> Grant | Refusal:
-        """Open a row of `tokens` tokens, if there is room for `samples` rows of `whole` and `spare` blocks besides."""
+        """Open a row of `tokens` tokens if there is room for `samples` rows of `whole` tokens and `spare` blocks."""
 
     def admit(self, ask: Ask) -> Grant | Refusal:
         """See `Allocator.admit`."""
@@ -51,5 +51,5 @@ class ExactRows(Allocator):
 
 
 def most_steps(lengths: Ints, longest: int) -> int:
-    """Steps that rows of these lengths can do before one is longer than `longest`, or a leap looks too far."""
+    """Return how many steps rows of these lengths can do before one exceeds `longest`, or the leap its size limit."""
     return int(min(longest - lengths.max(initial=0), max(1, CELLS // max(len(lengths), 1))))

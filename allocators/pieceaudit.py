@@ -1,4 +1,4 @@
-"""The audit of a piece pool: its lists and counts, recomputed from who holds which piece and what has a key."""
+"""Checks the lists and counts of a piece pool by recomputing them from holders and keys."""
 
 from __future__ import annotations
 

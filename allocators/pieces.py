@@ -1,13 +1,13 @@
-"""The piece pool: pages of one size, each cut into pieces of whichever group needs it.
+"""The piece pool: pages of one size, each cut into pieces for whichever group of layers needs them.
 
-Pages of which no piece is held stand in one queue, whatever group their cached pieces belong to:
-empty pages at the front, those with cached pieces at the back, in order of release.  Opening a page
-evicts what is cached in it and yields all its pieces.  A page in use belongs to its group until its
-last held piece is let go; its other pieces are *blank*, or *kept* for the prefix cache, and are taken
-before another page is opened: blank ones first, kept ones only when few pages are empty.  (Jenga gives
-each request pages of its own for as long as it can.)
+Pages of which no piece is held are in one queue, whatever group their cached pieces belong to: empty
+pages at the front, those with cached pieces at the back, in order of release.  Taking a page from the
+queue evicts what is cached in it.  A page in use belongs to its group until its last held piece is given
+back; its other pieces are *blank*, or *kept* for the prefix cache.  They are taken before another page
+is: blank ones first, kept ones only when few pages are empty.  (Jenga instead gives each request pages of
+its own as long as it can.)
 
-Where a page is a single piece, this behaves like `allocators.blockpool`, block for block.
+If a page is a single piece, this behaves exactly like `allocators.blockpool`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PiecePool:
-    """Pages with reference counts for each piece.  A piece is known by the first of its blocks, 1 to `num_blocks`.
+    """Pages with a reference count for each piece.  A piece is identified by the first of its blocks.
 
-    Where several pieces of a group are named, or answered, they are int64[k] of such first blocks.
+    Several pieces of a group are passed as int64[k] of such blocks.
     """
 
     def __init__(self, num_blocks: int, page_blocks: int, pieces: Sequence[Piece], ample: int) -> None:
         """Make a pool of empty pages.
 
         Args:
-            num_blocks: a whole number of pages.
-            page_blocks: blocks a page.
-            pieces: what each group takes.
-            ample: as long as more pages are empty, kept pieces of pages in use are spared.
+            num_blocks: blocks of a whole number of pages.
+            page_blocks: blocks per page.
+            pieces: what each group takes at a time.
+            ample: as long as more pages than this are empty, kept pieces of pages in use are not taken.
 
         """
         self.num_blocks, self.page_blocks, self.pieces = num_blocks, page_blocks, tuple(pieces)
@@ -50,7 +50,7 @@ class PiecePool:
         self.references = np.zeros(num_blocks + 1, np.int64)
         """int64[num_blocks + 1]: rows that hold the piece which starts at each block."""
         self.group = np.full(pages + 1, -1, np.int64)
-        """int64[pages + 1]: group whose pieces a page is cut into; -1 if it is empty."""
+        """int64[pages + 1]: the group to which a page belongs; -1 if it is empty."""
         self.inside = np.zeros(pages + 1, np.int64)
         """int64[pages + 1]: pieces held in each page."""
         self.queue = FreeQueue(pages)
@@ -59,41 +59,41 @@ class PiecePool:
         self.blank: list[dict[int, None]] = [{} for _ in self.pieces]
         """By group: pieces of pages in use that hold nothing; the first is taken next."""
         self.kept: list[dict[int, None]] = [{} for _ in self.pieces]
-        """... and those that are cached, by the order of their release."""
+        """By group: pieces of pages in use that are only cached, in order of release."""
         self.held = [0] * len(self.pieces)
-        """By group: pieces that some row holds."""
+        """By group: pieces that are held by at least one row."""
         self.cached = [0] * len(self.pieces)
-        """By group: pieces that nobody holds and that have a key."""
+        """By group: pieces that no row holds and that have a key."""
         self.shared = [0] * len(self.pieces)
-        """By group: sum over held pieces of references - 1."""
+        """By group: the sum over held pieces of references - 1."""
         self.evicted = 0
-        """Cached blocks whose pieces were taken for something else, so far."""
+        """Cached blocks evicted so far."""
         self._ample = ample
         self.idle = 0
-        """Pages in the queue that have something cached."""
+        """Pages in the queue that contain cached pieces."""
 
     @property
     def blocks_held(self) -> int:
-        """Blocks in pieces that some row holds."""
+        """Blocks of pieces that are held."""
         return sum(held * piece.blocks for held, piece in zip(self.held, self.pieces, strict=True))
 
     @property
     def blocks_cached(self) -> int:
-        """Blocks in pieces that are only cached."""
+        """Blocks of pieces that are only cached."""
         return sum(cached * piece.blocks for cached, piece in zip(self.cached, self.pieces, strict=True))
 
     @property
     def blocks_free(self) -> int:
-        """Blocks that nobody holds, cached ones included, whatever page they are in."""
+        """Blocks that no row holds, cached ones included, whatever page they are in."""
         return self.num_blocks - self.blocks_held
 
     @property
     def blocks_blank(self) -> int:
-        """Free blocks in pages that one group has."""
+        """Blocks of blank pieces."""
         return sum(len(blank) * piece.blocks for blank, piece in zip(self.blank, self.pieces, strict=True))
 
     def fits(self, needs: Sequence[int], hits: Sequence[Ints] = ()) -> bool:
-        """Say whether `needs[g]` pieces of each group g can be taken at once, once `hits[g]` are held too."""
+        """Return whether `needs[g]` pieces of each group g can be taken at once, if `hits[g]` are held too."""
         pages = len(self.queue)
         for group, (need, piece) in enumerate(zip(needs, self.pieces, strict=True)):
             spare = len(self.blank[group]) + len(self.kept[group])
@@ -107,22 +107,22 @@ class PiecePool:
         return pages >= 0
 
     def page(self, blocks: Ints) -> Ints:
-        """Return int64[k]: the pages, from 1, that blocks lie in."""
+        """Return int64[k]: the pages, from 1, in which blocks lie."""
         return (blocks - 1) // self.page_blocks + 1
 
     def take(self, needs: Sequence[int]) -> list[Ints]:
-        """Give `needs[g]` pieces of each group g one holder each; they must fit."""
+        """Take `needs[g]` pieces of each group g, each with one holder; they must fit."""
         return [self.take_some(group, need) for group, need in enumerate(needs)]
 
     def take_some(self, group: int, need: int) -> Ints:
-        """Give `need` pieces of one group one holder each; they must fit."""
+        """Take `need` pieces of one group, each with one holder; they must fit."""
         found = self._take_pages(group, need) if self.pieces[group].pieces == 1 else self._take_parts(group, need)
         self.references[found] = 1
         self.held[group] += need
         return found
 
     def _take_pages(self, group: int, need: int) -> Ints:
-        """Take pieces that are pages, as the queue has them."""
+        """Take pieces that are whole pages, in the order of the queue."""
         pages = self.queue.take(need)
         if self.page_blocks == 1:
             self._evict_blocks(pages)
@@ -134,9 +134,9 @@ class PiecePool:
         return first
 
     def take_in_turn(self, groups: Sequence[int], times: int) -> tuple[Ints, Ints | None]:
-        """Give a piece of each of some groups one holder, and that some times over, where pages are pieces of a block.
+        """Take a piece for each of some groups, several times over, if all pages are pieces of one block.
 
-        There must be enough.
+        There must be enough of them.
 
         Returns:
             The pieces, and int64[times * len(groups)]: how many cached blocks were evicted to take each, or None.
@@ -151,7 +151,7 @@ class PiecePool:
         return pages, evicted
 
     def keep_in_turn(self, groups: Sequence[int], pages: Sequence[int]) -> None:
-        """Let go of pieces of some groups, in order, that are pages of a block, have a key and just one holder."""
+        """Give back pieces of some groups, in order, each of which is a page of one block with a key and one holder."""
         pieces = np.array(pages, np.int64)
         self.references[pieces] = self.inside[pieces] = 0
         for group in groups:
@@ -161,14 +161,14 @@ class PiecePool:
         self.queue.give_back(pieces)
 
     def own(self, owners: Mapping[int, int]) -> None:
-        """Note which group holds each of some pieces that are pages of a block, or that none does any more (-1)."""
+        """Set which group holds each of some pieces that are pages of one block, -1 for none."""
         pages = np.fromiter(owners.keys(), np.int64, len(owners))
         groups = np.fromiter(owners.values(), np.int64, len(owners))
         self.group[pages] = groups
         self.references[pages] = self.inside[pages] = groups >= 0
 
     def _take_parts(self, group: int, need: int) -> Ints:
-        """Take pieces of pages in use as long as there are any, else open pages."""
+        """Take pieces of pages in use as long as there are any, then open further pages."""
         blank, kept, taken = self.blank[group], self.kept[group], list[int]()
         while len(taken) < need:
             if not blank and kept and len(self.queue) - self.idle <= self._ample:
@@ -185,7 +185,7 @@ class PiecePool:
         return np.array(taken, np.int64)
 
     def _open(self, group: int) -> None:
-        """Make the next page of the queue one of `group`, its pieces blank."""
+        """Take the next page from the queue for `group`; its pieces become blank."""
         page = int(self.queue.take(1)[0])
         if self.group[page] >= 0:
             self._evict(page)
@@ -193,12 +193,12 @@ class PiecePool:
         self.blank[group].update(dict.fromkeys(self.within(page)))
 
     def _evict(self, page: int) -> None:
-        """Forget what is cached in a page that nobody holds a piece of."""
+        """Forget what is cached in a page of which no piece is held."""
         self._forget(int(self.group[page]), [block for block in self.within(page) if self.cache.key[block]])
         self.idle -= 1
 
     def _evict_blocks(self, pages: Ints) -> Ints | None:
-        """Do `_evict` for pages that are a block; returns int64[k], how many cached blocks each was, or None."""
+        """Do `_evict` for pages of one block; return int64[k], the cached blocks in each, or None if there are none."""
         if not self.idle or not (cached := self.cache.key[pages] != 0).any():
             return None
         lost = pages[cached]
@@ -221,7 +221,7 @@ class PiecePool:
         return range(first, first + self.page_blocks, self.pieces[self.group[page]].blocks)
 
     def share(self, group: int, blocks: Ints) -> None:
-        """Give pieces, held or cached, one more holder."""
+        """Add a holder to each piece, held or cached."""
         for block in blocks.tolist():
             if self.references[block]:
                 self.shared[group] += 1
@@ -242,15 +242,15 @@ class PiecePool:
         self.cached[group] -= 1
 
     def touch(self, group: int, block: int) -> None:
-        """Count a cached piece as used now, though nobody will hold it."""
+        """Count a cached piece as used now, although no row will hold it."""
         self.share(group, np.array([block]))
         self.let_go(group, np.array([block]))
 
     def let_go(self, group: int, blocks: Ints) -> list[int]:
-        """Take one holder from each piece, in the order of their release (tail first).
+        """Remove a holder from each piece, in order of release (the last piece of a sequence first).
 
         Returns:
-            The pieces that nobody holds any more.
+            The pieces that no row holds any more.
 
         """
         self.references[blocks] -= 1
@@ -273,7 +273,7 @@ class PiecePool:
         return idle
 
     def _let_go_of_pages(self, group: int, blocks: Ints) -> list[int]:
-        """Put pieces that are pages in the queue, if nobody holds them any more."""
+        """Put pieces that are whole pages in the queue, if no row holds them any more."""
         idle = blocks[self.references[blocks] == 0]
         keyed, pages = self.cache.key[idle] != 0, self.page(idle)
         cached = int(np.count_nonzero(keyed))
@@ -308,7 +308,7 @@ class PiecePool:
         self.cache.enter(keys, blocks)
 
     def forget(self) -> None:
-        """Drop every key; no piece may be held."""
+        """Forget every key; no piece may be held."""
         for page in self.queue.order().tolist():
             self.group[page] = -1
         self.cache.clear()
@@ -316,7 +316,7 @@ class PiecePool:
         self.idle = 0
 
     def trial(self) -> PiecePool:
-        """Return a pool to try verbs on; it lists no keys, so it cannot be looked up in."""
+        """Return a copy on which to try out changes; it lists no keys, so look-ups do not work on it."""
         pool = copy(self)
         pool.references, pool.group, pool.inside = self.references.copy(), self.group.copy(), self.inside.copy()
         pool.queue, pool.cache = deepcopy(self.queue), _Marks(self.cache)
@@ -325,7 +325,7 @@ class PiecePool:
         return pool
 
     def cached_blocks(self) -> Ints:
-        """List the blocks of pieces that nobody holds and that have a key."""
+        """Return int64[k]: the blocks of pieces that no row holds and that have a key."""
         first = np.flatnonzero((self.cache.key != 0) & (self.references == 0))
         sizes = np.array([piece.blocks for piece in self.pieces])[self.group[self.page(first)]]
         return np.repeat(first - sizes.cumsum() + sizes, sizes) + np.arange(sizes.sum())
@@ -333,7 +333,7 @@ class PiecePool:
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class _Marks(PrefixCache):
-    """Which pieces have keys, without knowing whose they are."""
+    """A prefix cache that only knows which pieces have keys, for `PiecePool.trial`."""
 
     def __init__(self, cache: PrefixCache) -> None:
         self.key = cache.key.copy()

@@ -1,12 +1,12 @@
 """The radix tree of SGLang's RadixAttention: cached prefixes as paths from a root.
 
-An edge holds a run of pages (blocks), and a node stands at its end; two sequences share a path as
-far as their pages agree, page by page.  A node is *locked* while a sequence uses a path through it.
-Eviction removes whole leaves that no sequence uses, least recently used first, so a prefix outlives
+An edge holds a run of pages (blocks), and a node is at its end; two sequences share a path as far as
+their pages are equal.  A node is *locked* while a sequence uses a path through it.  Eviction removes
+whole leaves that no sequence uses, the least recently used first, so a prefix is evicted after
 everything that continues it.
 
 Pages are identified by the keys of their content (`allocators.content`), which stand for everything from
-the start: a namespace (SGLang's `extra_key`, `cache_salt`) is a root of keys.  Time is a counter of uses.
+the start; a namespace (SGLang's `extra_key`, `cache_salt`) is a root of keys.  Time is a counter of uses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """Pages `[start, stop)` of a content.  Their keys are found when they are asked for, which is seldom."""
+    """Pages `[start, stop)` of a content, whose keys are computed only when they are needed."""
 
     content: Content
     size: int
@@ -90,10 +90,10 @@ class Node:
         self.used = used
         """Time of last use, in uses of the tree."""
         self.growing = False
-        """Whether it is the end of a sequence that may still grow, and has never had a child: then it grows too."""
+        """Whether it is the end of a sequence that may still grow and has never had a child: then it grows with it."""
 
     def __lt__(self, other: Node) -> bool:
-        """Make nodes that were used at one time comparable: a heap needs it, but no two leaves are."""
+        """Compare nodes in a heap of (time of use, node); needed only formally, as no two leaves have equal times."""
         return self.run.pages < other.run.pages
 
     def ancestry(self) -> Iterator[Node]:
@@ -116,7 +116,7 @@ class RadixTree:
         """Make an empty tree."""
         self.root = Node(NOTHING, np.zeros(0, np.int64), None, 0)
         self.evictable = 0
-        """Pages in nodes that nobody has locked."""
+        """Pages in nodes that are not locked."""
         self.protected = 0
         """Pages in locked nodes."""
         self._time = 0
@@ -162,7 +162,7 @@ class RadixTree:
         return self._descend(self.root, run)[0]
 
     def ending(self, run: Run) -> Node:
-        """Return the node that ends with the last page of a run, which is in the tree; no use of it.
+        """Return the node that ends with the last page of a run, which is in the tree, without marking it used.
 
         A node that goes on behind it is split.
         """
@@ -175,15 +175,15 @@ class RadixTree:
         return node
 
     def insert(self, run: Run, blocks: Ints, start: Node | None = None) -> tuple[Node, int]:
-        """Add what is not there yet of a sequence of pages.
+        """Add those pages of a sequence that are not in the tree yet.
 
         Args:
-            run: the pages, behind `start`.
-            blocks: their blocks; those of pages that are there already are not taken over.
-            start: the node where the sequence begins, by default the root.
+            run: the pages, which follow `start`.
+            blocks: their blocks; those of pages that are in the tree already are not used.
+            start: the node at which the sequence begins, by default the root.
 
         Returns:
-            The node that ends with the sequence, and how many of its pages were there.
+            The node that ends with the sequence, and how many of its pages were in the tree.
 
         """
         node, there = self._descend(start or self.root, run)
@@ -198,10 +198,10 @@ class RadixTree:
         return node, there
 
     def follow(self, node: Node, run: Run, blocks: Ints) -> tuple[Node, bool]:
-        """Go on from a node that the caller has locked, once, and lock where it leads instead.
+        """Move on from a node that the caller has locked once, to the node that `run` leads to, and lock that instead.
 
-        Pages that are not there yet are added: to the node itself if it is the end of the
-        caller's own growing sequence, else as a new node.
+        Pages that are not in the tree yet are added: to the node itself if it is the end of the caller's own
+        growing sequence, otherwise as a new node.
 
         Args:
             node: where the caller's sequence ends.
@@ -230,7 +230,7 @@ class RadixTree:
         self._offer(node)
 
     def lock(self, node: Node) -> None:
-        """Protect the path to `node` from eviction, once more."""
+        """Protect the path to `node` from eviction until it is unlocked as often as it was locked."""
         self._demand_in_tree(node)
         for each in node.ancestry():
             self._lock(each)
@@ -295,7 +295,7 @@ class RadixTree:
             raise CorruptionError(f"the tree has {len(nodes)} nodes, counted {self._nodes}")
 
     def _descend(self, node: Node, run: Run) -> tuple[Node, int]:
-        """Follow a run from `node`, marking what is passed as used; return where it ends and how much was found."""
+        """Follow a run from `node` and mark the path as used; return where it ends and how many pages were found."""
         time, begin = self._tick(), run.start
         while run.pages and (child := node.children.get(run.key(0))) is not None:
             same = child.run.common(run)
@@ -328,7 +328,7 @@ class RadixTree:
         return node.parent is not None and not node.locks and not node.children
 
     def _offer(self, node: Node) -> None:
-        """Enter a node for eviction if it may be evicted; sweep the heap when most of it is out of date."""
+        """Add a node to the heap if it may be evicted; rebuild the heap when most of it is out of date."""
         if self._is_evictable(node):
             heappush(self._heap, (node.used, node))
             if len(self._heap) > 4 * self._nodes + 64:

@@ -1,13 +1,13 @@
 """Paged allocation with SGLang's cache: blocks that outlive their sequence are kept in a radix tree.
 
-Everything except the fate of cached blocks is as in `allocators.paged`.  A cached block is not
-in the free queue but in the tree (`allocators.radix`); when the queue runs dry, the least recently
-used leaf that is on no running sequence's path gives up all its blocks.
+Everything except what happens to cached blocks is as in `allocators.paged`.  A cached block is not
+in the free queue but in the tree (`allocators.radix`); when the queue is empty, the least recently
+used leaf that no running sequence uses is evicted with all its blocks.
 
-The new pages of a prompt form one node, and the output after it another, which grows with it:
-until another row reaches the end of that node, the tree need not hear of every page
-(`KeyedRows.apart`).  A page that the tree has already is not added again: the sequence that
-has filled a second copy of it uses the tree's block and gives its own back.
+The new pages of a prompt form one node, and the output after it another one, which grows with it.
+Until another row reaches the end of that node, pages need not be entered one by one
+(`KeyedRows.apart`).  A page that is in the tree already is not added again: a sequence that has
+filled a second copy of it switches to the tree's block and gives its own back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How much rows share, counted as if some of them were absent.
+"""How many tokens sharing saves because of some rows.
 
-A pool knows how many rows hold each of its blocks, and how many tokens sharing saves in total.  To leave some rows
-out of the count, only the blocks that these rows hold need to be looked at.
+A pool knows how many rows hold each of its blocks, and how many tokens sharing saves in total.  To exclude some rows
+from that total, only the blocks that these rows hold need to be looked at.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from allocators.table import Ints
 
 
 def shared_with(references: Ints, cells: Sequence[npt.NDArray[np.integer]], lengths: Ints, block_size: int) -> int:
-    """Count the tokens that sharing avoids because some rows are open, and would not if they were closed.
+    """Count the tokens that sharing saves and would not save if some rows were closed.
 
     Args:
-        references: int64[...], rows that hold each block.
+        references: int64[blocks + 1], rows that hold each block.
         cells: for each of those rows, its blocks in logical order, none missing.
-        lengths: int64[len(cells)], tokens of each.
-        block_size: tokens a block.
+        lengths: int64[len(cells)], tokens of each of those rows.
+        block_size: tokens per block.
 
     """
     blocks = np.concatenate(cells)
     places = np.concatenate([np.arange(len(each)) for each in cells])
     filled = np.minimum(np.repeat(lengths, [len(each) for each in cells]) - places * block_size, block_size)
     held, first, rows = np.unique(blocks, return_index=True, return_counts=True)
-    again = rows - (references[held] == rows)  # if nobody else holds a block, one of them has it for itself
+    again = rows - (references[held] == rows)  # if no other row holds a block, its first holder saves nothing
     return int(again @ filled[first])

@@ -1,6 +1,6 @@
-"""Swapping: a group of rows that share blocks crosses to the host or back, either all of them or none.
+"""Swapping: moving a group of rows that share blocks to the host or back, either all of them or none.
 
-Blocks that are already on the other side do not cross again (`allocators.host`).
+Blocks of which the other side still has a copy are not moved again (`allocators.host`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def swap_out(device: SharingRows, rows: Sequence[int]) -> list[Swap] | Refusal:
-    """Do `Allocator.swap_out_group`."""
+    """Implement `Allocator.swap_out_group`."""
     for row in rows:
         device.demand_open(row)
     device.demand_each_once(rows)
@@ -31,7 +31,7 @@ def swap_out(device: SharingRows, rows: Sequence[int]) -> list[Swap] | Refusal:
 
 
 def swap_in(device: SharingRows, rows: Sequence[int], spare: int) -> list[Swap] | Refusal:
-    """Do `Allocator.swap_in_group`."""
+    """Implement `Allocator.swap_in_group`."""
     for row in rows:
         device.host.demand_open(row)
     device.demand_each_once(rows)

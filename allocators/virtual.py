@@ -1,22 +1,22 @@
 """Virtual contiguity: an address range per sequence, into which physical pages are mapped on demand (vAttention).
 
-Each sequence owns a virtual range for the longest context in the K and the V tensor of every
-layer, so kernels need no block table.  Memory is spent only on pages that its tokens have reached:
-one page in each of those tensors at a time, a *page group*, which is the block here.  It holds
-`page / bytes of a token in one tensor` tokens: for Llama-3-8B 32 with pages of 64 KiB, and 1,024
-with the 2 MiB of an unmodified CUDA driver (vAttention, ASPLOS 2025, table 8).
+Each sequence owns a virtual range for `max_model_len` tokens in the K and the V tensor of every layer,
+so kernels need no block table.  It uses memory only for pages that its tokens have reached: one page in
+each of those tensors at a time, together a *page group*, which is the block here.  A group holds
+`page / bytes of a token in one tensor` tokens: for Llama-3-8B 32 with pages of 64 KiB, and 1,024 with
+the 2 MiB pages of an unmodified CUDA driver (vAttention, ASPLOS 2025, table 8).
 
-Mapping is a call to the driver, so calls are counted, and two mechanisms keep them off the critical
-path.  With deferred reclamation a range keeps its pages when its sequence leaves, and the next sequence
-starts in them (in the smallest such range that has enough, else in the largest); pages are unmapped from
-idle ranges only when no others are left.  With overlap, a second thread maps the pages that each
-sequence's next decode will reach while the GPU computes the step before; the step waits for pages of
-prompts, and for those that the step before was too short to hide.
+Mapping a page is a call to the driver, so calls are counted, and two mechanisms keep them off the critical
+path.  With deferred reclamation, a range keeps its pages when its sequence ends, and the next sequence starts
+in them (in the smallest such range that has enough pages, else in the largest); pages are unmapped from idle
+ranges only when none are left elsewhere.  With overlap, a second thread maps the pages that each sequence's
+next decode will reach while the GPU computes the step before.  A step then waits only for pages of prompts,
+and for those that the step before was too short to hide.
 
-vAttention's thread looks up to ten steps ahead, for at most two groups a step, and while the pool is full
-finds nothing to map until the step that frees memory is over.  Here it looks one step ahead, and finds
-what the next step will find.  Mapping pages ahead for a request yet to come (the paper's eager allocation)
-is not in vAttention's published code, nor here.
+vAttention's thread looks up to ten steps ahead, maps at most two groups per step and sequence, and while the
+pool is full finds nothing to map until the step that frees memory is over.  Here it looks one step ahead, and
+knows what the next step will need.  Mapping pages in advance for requests that have not arrived (the paper's
+eager allocation) is not in vAttention's published code, and not here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KIB = 1 << 10
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class VirtualAllocator(ExactRows):
-    """Page groups mapped into ranges; row `r` of the table lists those that its sequence has reached."""
+    """Page groups that are mapped into ranges; row `r` of the table lists those that its sequence has reached."""
 
     kind = "virtual"
     options = MappingProxyType(
@@ -67,7 +67,7 @@ class VirtualAllocator(ExactRows):
         kv_tensors: int = 64,
         tensor_token_bytes: int = 2048,
     ) -> None:
-        """Make an empty pool; the caller has worked out the size of a block from those of a page and a token."""
+        """Make an empty pool; `block_size` must be what `slots_per_block` returns for the options."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
         self._page_bytes = page_kib * KIB
         self._deferred = deferred
@@ -75,26 +75,26 @@ class VirtualAllocator(ExactRows):
         self._pages_a_group = kv_tensors
         self._groups = Mappings()
         self._unmapped = list(range(num_blocks, 0, -1))
-        """Groups that are mapped nowhere; the last is taken next."""
+        """Groups that are not mapped anywhere; the last is taken next."""
         self._ahead: dict[int, list[int]] = {}
-        """By row: groups mapped into its range beyond what it has reached; the last is reached next."""
+        """By row: groups in its range that it has not reached yet; the last is reached next."""
         self._idle: list[list[int]] = []
-        """Ranges without a sequence, oldest first: their groups, the last of which lies lowest in the range."""
+        """The groups of ranges without a sequence, the oldest range first; its last group lies lowest in the range."""
         self._in_use = 0
 
     @property
     def notice(self) -> int:
-        """See `Allocator.notice`: it counts tokens."""
+        """See `Allocator.notice`.  1, because `usage` counts the tokens of rows."""
         return 1
 
     @property
     def regular(self) -> bool:
-        """See `Allocator.regular`: a row reaches one group of pages after the other."""
+        """See `Allocator.regular`.  A row reaches one group of pages after the other."""
         return True
 
     @property
     def room(self) -> int:
-        """See `Allocator.room`: what no sequence has reached can be had."""
+        """See `Allocator.room`.  Groups that no sequence has reached can be taken, wherever they are mapped."""
         return self.num_blocks - self._in_use
 
     @property
@@ -104,14 +104,14 @@ class VirtualAllocator(ExactRows):
 
     @classmethod
     def slots_per_block(cls, values: Mapping[str, Value]) -> int:
-        """Whole tokens in a page of one tensor."""
+        """See `Allocator.slots_per_block`: the whole tokens that fit in a page of one tensor."""
         page, token = int(values["page_kib"] or 0) * KIB, int(values["tensor_token_bytes"] or 0)
         if page < token:
             raise ValueError(f"{cls.kind}.page_kib: a page of {page} bytes is smaller than a token's {token} bytes")
         return page // token
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
-        """Refuse what exceeds the context or the pool."""
+        """See `Allocator.never`.  Refuses what exceeds `max_model_len` or the pool."""
         final = max(final, ask.whole)
         if final > self.max_model_len:
             return self.too_long(final)
@@ -119,7 +119,7 @@ class VirtualAllocator(ExactRows):
         return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
 
     def open_row(self, tokens: int, whole: int, spare: int, samples: int) -> Grant | Refusal:
-        """See `ExactRows.open_row`.  The row gets an idle range, if there is one, and the groups that it lacks."""
+        """See `ExactRows.open_row`.  The row gets an idle range, if there is one, and the groups that are missing."""
         if whole > self.max_model_len:
             return self.too_long(whole)
         need = self.blocks_for(whole) * samples + spare
@@ -131,7 +131,7 @@ class VirtualAllocator(ExactRows):
         return Grant(row, tokens)
 
     def _best_idle(self, need: int) -> list[int]:
-        """Take the smallest idle range that has `need` groups, else the largest; of equals the newest."""
+        """Take the smallest idle range that has `need` groups, else the largest; the newest of several equal ones."""
         idle = self._idle
         if not idle:
             return []
@@ -140,7 +140,7 @@ class VirtualAllocator(ExactRows):
         )
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
-        """Reach, and if need be map, further groups; between page boundaries only count."""
+        """See `Allocator.grow`.  Rows that cross a page boundary reach further groups, which may have to be mapped."""
         due, need = self._due(rows, lengths)
         granted, refusal = len(rows), None
         total = need.cumsum()
@@ -162,7 +162,7 @@ class VirtualAllocator(ExactRows):
         return Growth(granted, refusal)
 
     def append(self, rows: Sequence[int]) -> Sequence[int]:
-        """See `Allocator.append`.  A row reaches the next group of its range, which may have to be mapped first."""
+        """See `Allocator.append`.  A row reaches the next group of its range, which may have to be mapped."""
         table, size = self.table, self.block_size
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         for row in rows:
@@ -174,7 +174,7 @@ class VirtualAllocator(ExactRows):
         return ()
 
     def calls(self, rows: Sequence[int]) -> Mappings | None:
-        """See `Allocator.calls`.  It is not certain which are unmapped if ranges in use must give up groups."""
+        """See `Allocator.calls`.  Unknown if ranges in use would have to give up groups."""
         groups = sum(not self._ahead[row] for row in rows)
         if not groups:
             return NO_MAPPINGS
@@ -189,7 +189,7 @@ class VirtualAllocator(ExactRows):
         self.table.length[rows] = self.table.slots[rows] = lengths
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
-        """Whether groups and context suffice."""
+        """See `Allocator.can_grow`."""
         _, need = self._due(rows, lengths)
         return int(need.sum()) <= self.num_blocks - self._in_use and bool((lengths <= self.max_model_len).all())
 
@@ -201,7 +201,7 @@ class VirtualAllocator(ExactRows):
         return more
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
-        """Leap to the next page boundary; over it only where no page need be mapped."""
+        """See `Allocator.advance`.  Leaps to the next page boundary; crosses it only if no page need be mapped."""
         self._due(rows, lengths)
         room = int((self.table.count[rows] * self.block_size - lengths).min(initial=steps))
         leap = min(steps, most_steps(lengths, self.max_model_len), room)
@@ -213,22 +213,26 @@ class VirtualAllocator(ExactRows):
         return Leap.unlisted(np.full(leap, self._in_use * self.block_size), np.zeros(leap, np.int64))
 
     def _can_step(self, rows: Ints, lengths: Ints) -> bool:
-        """Whether rows can grow by one token into groups that are mapped there already."""
+        """Whether all rows can grow by one token into groups that are already mapped in their ranges."""
         if not self.can_grow(rows, lengths):
             return False
         return all(self._ahead[row] for row in rows[self._due(rows, lengths)[0]].tolist())
 
     def _due(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints]:
-        """Return which rows leave their pages or the context, and the groups each then reaches."""
+        """Return which rows exceed their pages or `max_model_len`, and how many groups each then reaches."""
         self.demand_longer(rows, lengths)
         more = -(-lengths // self.block_size) - self.table.count[rows]
         due = ((more > 0) | (lengths > self.max_model_len)).nonzero()[0]
         return due, more[due]
 
     def _reach(self, row: int, length: int, *, ahead: bool = False) -> None:
-        """Let a row reach the groups that `length` tokens need, mapping what is not in its range yet.
+        """Let a row reach the groups that `length` tokens need, and map those that are not in its range yet.
 
-        `ahead` says whether that could be done before, because the row decodes.
+        Args:
+            row: an open row.
+            length: tokens it will have.
+            ahead: whether they could be mapped while the step before ran, because the row decodes.
+
         """
         table = self.table
         count, there = int(table.count[row]), self._ahead[row]
@@ -242,7 +246,7 @@ class VirtualAllocator(ExactRows):
         self._in_use += need
 
     def _map(self, count: int, *, ahead: bool) -> list[int]:
-        """Take groups that are mapped nowhere, or unmap some: from the end of the oldest idle range, else of any."""
+        """Take groups that are not mapped, or unmap some first: from the end of the oldest idle range, else of any."""
         short = max(0, count - len(self._unmapped))
         for _ in range(short):
             source = next(filter(None, chain(self._idle, self._ahead.values())))
@@ -253,12 +257,12 @@ class VirtualAllocator(ExactRows):
         return [self._unmapped.pop() for _ in range(count)]
 
     def _count(self, mapped: int, unmapped: int, *, ahead: bool) -> None:
-        """Count groups mapped and unmapped, now or ahead of the step that needs them."""
+        """Count groups that are mapped and unmapped, possibly ahead of the step that needs them."""
         calls = Mappings(mapped, unmapped, mapped * ahead, unmapped * ahead)
         self._groups = Mappings(*map(sum, zip(self._groups, calls, strict=True)))
 
     def release(self, row: int) -> None:
-        """Close the row; its range keeps its groups, or they are unmapped at once."""
+        """See `Allocator.release`.  The range keeps its groups, or they are unmapped at once."""
         self.demand_open(row)
         groups = self._ahead.pop(row) + self.table.row(row)[::-1].tolist()
         self._in_use -= int(self.table.count[row])
@@ -270,16 +274,16 @@ class VirtualAllocator(ExactRows):
             self._count(0, len(groups), ahead=self._overlap)
 
     def usage(self) -> Usage:
-        """Count groups that a sequence has reached; what its tokens do not fill is rounding."""
+        """See `Allocator.usage`.  Groups that a sequence has reached are held; what it does not fill is rounding."""
         held = self._in_use * self.block_size
         return Usage(held, rounding=held - int(self.table.length.sum()))
 
     def mappings(self) -> Mappings:
-        """Pages, of which a group has one in each tensor."""
+        """See `Allocator.mappings`.  A group has one page in each tensor."""
         return Mappings(*(groups * self._pages_a_group for groups in self._groups))
 
     def check(self) -> None:
-        """Every group is in one place, and rows list what their tokens need."""
+        """See `Allocator.check`.  Every group must be in one place, and rows must list what their tokens need."""
         table = self.table
         rows = table.rows()
         places = [self._unmapped, *self._ahead.values(), *self._idle, *(table.row(row).tolist() for row in rows)]
