@@ -131,7 +131,7 @@ class GrowingAllocator(ExactRows):
         return np.diff(-(-(held + more) // size), prepend=-(-held // size))
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
-        """See `Allocator.advance`.  Leaps as far as memory and `max_model_len` allow, up to a list of moderate size."""
+        """See `Allocator.advance`.  Leaps as far as memory and `max_model_len` allow, within `most_steps`."""
         table, memory = self.table, self._memory
         self.demand_longer(rows, lengths)
         steps = min(steps, most_steps(lengths, self.max_model_len))
