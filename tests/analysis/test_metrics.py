@@ -121,6 +121,14 @@ def test_rates_divide_by_the_whole_run(entry: dict[str, Any]) -> None:
     assert metrics["goodput_rps"] == pytest.approx(1 / 10)
 
 
+def test_every_sample_s_output_counts(case: Case) -> None:
+    requests, steps = case
+    requests["samples"][0] = 4
+    metrics = summarise(requests, steps, RUN)["metrics"]
+    assert metrics["output_tps"] == pytest.approx((4 * 3 + 2) / 10)
+    assert metrics["total_tps"] == pytest.approx((4 * 3 + 2 + 10 + 20) / 10)
+
+
 def test_goodput_needs_every_limit(case: Case) -> None:
     for slo, good in (({"ttft_s": 1.9}, 0), ({"tpot_s": 2.1}, 1), ({"itl_s": 1.9}, 0), ({"itl_s": 2.1}, 1)):
         assert summarise(*case, RUN, slo)["metrics"]["goodput_rps"] == pytest.approx(good / 10), slo
@@ -184,6 +192,25 @@ def test_an_output_that_was_cut_is_counted(case: Case) -> None:
 def test_external_fragmentation_looks_at_all_that_is_free(entry: dict[str, Any]) -> None:
     index = (0 * 2 + (1 - 35 / 70) * 2 + (1 - 25 / 50) * 2 + 0 * 4) / 10
     assert entry["metrics"]["fragmentation_external_index"] == pytest.approx(index)
+
+
+def test_external_fragmentation_is_weighted_by_the_time_in_which_something_is_free(case: Case) -> None:
+    requests, steps = case
+    steps["free"][0] = steps["largest_hole"][0] = 0
+    index = ((1 - 35 / 70) * 2 + (1 - 25 / 50) * 2 + 0 * 4) / (2 + 2 + 4)
+    assert summarise(requests, steps, RUN)["metrics"]["fragmentation_external_index"] == pytest.approx(index)
+
+
+def test_the_steady_window_ends_with_the_last_arrival(case: Case) -> None:
+    """Without a warm-up, as the batch is the same throughout; the last request arrives at 5 s."""
+    requests, steps = case
+    requests["arrival_s"] = np.array([0.0, 1.0, 5.0])
+    requests["finish_s"] = np.array([4.9, 5.0, 9.0])
+    steps["running"][:] = 2
+    window = summarise(requests, steps, RUN)["steady"]
+    assert (window["from_s"], window["until_s"]) == (0.0, 5.0)
+    assert window["throughput_rps"] == pytest.approx(1 / 5)
+    assert window["ledger"]["live"] == pytest.approx((10 * 2 + 11 * 2 + 32 * 1) / 5)
 
 
 def test_ledger_sums_to_the_capacity(entry: dict[str, Any]) -> None:

@@ -42,11 +42,33 @@ def queue(arrival_rate: float, service_rate: float, count: int = 4000, seed: int
 
 
 @pytest.mark.parametrize(
-    ("rate", "expected"), [(0.02, Verdict.STABLE), (0.8, Verdict.BACKLOGGED), (1.25, Verdict.OVERLOADED)]
+    ("rate", "expected"),
+    [
+        (0.02, Verdict.STABLE),
+        (0.15, Verdict.STABLE),  # somebody waits for 0.15^2 = 2 % of the time,
+        (0.3, Verdict.BACKLOGGED),  # and here for 9 %
+        (0.8, Verdict.BACKLOGGED),
+        (1.25, Verdict.OVERLOADED),
+    ],
 )
 @pytest.mark.parametrize("seed", range(5))
 def test_verdict_on_a_queue_with_known_load(rate: float, expected: Verdict, seed: int) -> None:
     assert saturation.verdict(*queue(rate, 1.0, seed=seed)[:5]) is expected
+
+
+@pytest.mark.parametrize(
+    ("growth", "arrivals", "falls_behind"),
+    [
+        (10, 100, False),  # a tenth, but chance may add 3 x 10
+        (31, 100, True),
+        (490, 10_000, False),  # more than chance, but less than 5 %
+        (510, 10_000, True),
+    ],
+)
+def test_a_queue_outgrows_its_arrivals_by_a_share_and_by_more_than_chance(
+    growth: int, arrivals: int, *, falls_behind: bool
+) -> None:
+    assert saturation.outgrows(growth, arrivals) is falls_behind
 
 
 def test_requests_that_come_all_at_once_are_a_backlog() -> None:

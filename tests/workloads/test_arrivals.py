@@ -67,11 +67,14 @@ def test_fixed_gaps_start_at_zero() -> None:
     assert process(kind="fixed", rate=4.0).draw(stream(0, "x"), 4).tolist() == [0, 0.25, 0.5, 0.75]
 
 
-def test_a_day_peaks_and_sleeps_where_the_sine_says() -> None:
-    times = process(kind="diurnal", rate=100.0, swing=1.0, period_s=100.0).draw(stream(2, "arrivals"), 100_000)
+@pytest.mark.parametrize(("swing", "phase"), [(1.0, 0.0), (0.5, 0.25), (0.8, 0.6)])
+def test_a_day_peaks_and_sleeps_where_the_sine_says(swing: float, phase: float) -> None:
+    block = {"kind": "diurnal", "rate": 100.0, "swing": swing, "phase": phase, "period_s": 100.0}
+    times = process(**block).draw(stream(2, "arrivals"), 100_000)
     counts, _ = np.histogram(times % 100, bins=10, range=(0, 100))
     middle = np.arange(5, 100, 10)
-    assert counts / counts.sum() * 10 == pytest.approx(1 + np.sin(2 * np.pi * middle / 100), abs=0.06)
+    expected = 1 + swing * np.sin(2 * np.pi * (middle / 100 + phase))
+    assert counts / counts.sum() * 10 == pytest.approx(expected, abs=0.06)
 
 
 def test_a_profile_is_quiet_in_its_empty_bins() -> None:
