@@ -1,7 +1,7 @@
-"""How long attention takes: K/V read at a share of memory bandwidth, query-key pairs at a share of peak FLOP/s.
+"""How long attention takes: reading K/V at a share of the memory bandwidth, computing pairs at a share of the FLOP/s.
 
-Layers with a sliding window and those without see contexts of different lengths, so that they are counted
-separately and added.  (`sim.cost` says what else a step takes, and how one formula serves numbers and arrays.)
+Layers with a sliding window see shorter contexts than those without, so the two kinds are counted separately and
+added.  (`sim.cost` describes the other parts of a step, and why the same formula serves numbers and arrays.)
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class Attend(NamedTuple):
 
     decode_memory: float
     decode_spared: float
-    """Seconds saved when a token is read again, because the L2 cache serves part of it."""
+    """Seconds saved for each token that is read again, because part of it is in the L2 cache."""
     decode_compute: float
     prefill_memory: float
     prefill_compute: float
     unpack: float
-    """Per token of earlier context that latent attention unpacks."""
+    """Seconds per token of earlier context that latent attention unpacks."""
     scores: float
-    """Per score that naive attention moves through device memory."""
+    """Seconds per score that naive attention moves through device memory."""
 
 
 class Attention:
@@ -42,8 +42,8 @@ class Attention:
             geometry: the model, as split over GPUs.
             device: one of those GPUs.
             coefficients: of the cost model.
-            naive: whether the scores are materialised in device memory.
-            slower: times as long that decodes take which read through a block table.
+            naive: whether the scores are stored in device memory.
+            slower: factor for decodes that read through a block table.
 
         """
         self._naive = naive
@@ -52,12 +52,12 @@ class Attention:
         self.windowed = any(group.kind == "sliding" for group in geometry.kv_groups)
         """Whether there are layers with a sliding window."""
         self.spares = self._full.decode_spared != 0
-        """Whether `Load.decode_repeated` makes a difference."""
+        """Whether step times depend on `Load.decode_repeated`."""
         self.token_s = max(self._full.decode_memory, self._full.decode_compute)
-        """Seconds for each K/V token that a decode attends to, in layers without a window."""
+        """Seconds for each K/V token to which a decode attends, in layers without a window."""
 
     def decode(self, load: Load, maximum: Maximum) -> Any:
-        """Seconds for the sequences that decode."""
+        """Return the seconds of attention for the sequences that decode."""
         full, context = self._full, load.decode_context
         memory = context * full.decode_memory - load.decode_repeated * full.decode_spared
         seconds = maximum(memory, context * full.decode_compute)
@@ -67,7 +67,7 @@ class Attention:
         return seconds
 
     def prefill(self, load: Load, maximum: Maximum) -> Any:
-        """Seconds for the chunks that prefill."""
+        """Return the seconds of attention for the chunks that prefill."""
         tokens = load.prefill_tokens
         seconds = self._chunks(self._full, tokens, load.prefill_pairs, load.prefill_context, maximum)
         if self.windowed:
@@ -76,12 +76,12 @@ class Attention:
         return seconds
 
     def earlier(self, pairs: float, context: int) -> Any:
-        """Seconds for what chunks attend to before their own tokens, in layers without a window."""
+        """Return the seconds for what chunks attend to before their own tokens, in layers without a window."""
         return self._chunks(self._full, 0, pairs, context, max)
 
     def _chunks(self, of: Attend, tokens: Any, pairs: Any, context: Any, maximum: Maximum) -> Any:
         unpack = (context - tokens) * of.unpack
-        if self._naive:  # for whole prompts, 2 x pairs - tokens is the square of their lengths
+        if self._naive:  # for whole prompts, 2 x pairs - tokens is the sum of the squares of their lengths
             square = 2.0 * pairs - tokens
             return square * of.prefill_compute + square * of.scores + context * of.prefill_memory + unpack
         return maximum(pairs * of.prefill_compute, context * of.prefill_memory) + unpack
@@ -90,7 +90,7 @@ class Attention:
 def _attend(
     geometry: Geometry, device: Device, coefficients: Coefficients, *, naive: bool, slower: float, sliding: bool
 ) -> Attend:
-    """Count the layers with a sliding window, or those without."""
+    """Work out the seconds for the layers with a sliding window, or for those without."""
     c, tp, model = coefficients, geometry.tensor_parallel, geometry.model
     bandwidth = device.bandwidth * c.attention_memory_efficiency
     flops = device.peak(model.dtype) * c.attention_compute_efficiency

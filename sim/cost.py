@@ -1,22 +1,24 @@
-"""How long a step takes: a roofline over what the step computes and moves.
+"""How long a step takes: a roofline model of what the step computes and moves.
 
     t = step_overhead_s + sequence_overhead_s x sequences
       + (layer_overhead_s + prefill_layer_s if the step prefills) x layers
-      + products + head + decode + prefill + all-reduce     (the model runs)
-      + copies + swaps + pages                              (memory moves: `sim.moves`)
+      + products + head + decode + prefill + all-reduce     (running the model)
+      + copies + swaps + pages                              (moving memory: `sim.moves`)
 
-With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens computed:
+F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of tokens computed, g the number of GPUs:
 
-    products    compute 2 n x weights / (F x compute_efficiency), memory (weight bytes + n x activation bytes) /
-                (B x memory_efficiency); the longer, and `overlap_loss` of the shorter.  Of a mixture of experts,
-                the expected share of experts that n tokens reach is read.
-    head        the same for the output matrix and the sequences whose logits are wanted
-    decode      the longer of K/V bytes / (B x attention_memory_efficiency) and pairs x 4 x heads x head_dim /
-                (F x attention_compute_efficiency), times 1 + paged_attention_overhead + paged_block_overhead / block.
-                The bytes of a block that several of these sequences list count in full for one of them; for each
-                other one the L2 cache serves a share `repeated_reads_cached` (not in sliding windows)
-    prefill     the same over its query-key pairs and its context; latent attention unpacks its context first
-    naive       adds naive_passes x scores x bytes of traffic, and computes the whole square, not half of it
+    products    matrix products: compute takes 2 n x weights / (F x compute_efficiency), and memory traffic
+                (weight bytes + n x activation bytes) / (B x memory_efficiency).  The time is the longer of the two plus
+                `overlap_loss` x the shorter.  Of a mixture of experts, only the experts that n tokens are expected
+                to reach are read
+    head        the same for the output matrix, for those sequences that need logits
+    decode      attention of decodes: the longer of K/V bytes / (B x attention_memory_efficiency) and pairs x 4 x heads
+                x head_dim / (F x attention_compute_efficiency), times 1 + paged_attention_overhead +
+                paged_block_overhead / block size.  If several of the sequences share a block, all but the first read
+                a share `repeated_reads_cached` of it from the L2 cache (not in sliding windows)
+    prefill     attention of prefills: the same formula for their query-key pairs and their context, without the
+                paged overheads; latent attention also unpacks what was computed earlier
+    naive       adds memory traffic of naive_passes x scores x bytes, and computes the whole square of scores
     all-reduce  two per layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
     recurrent   layers read and write their state once per sequence; their scan is not counted otherwise
     captured    where a calibration has it, a step of a captured shape takes the time that was measured
@@ -31,9 +33,9 @@ With F the peak FLOP/s and B the memory bandwidth of one GPU, n the tokens compu
                 attention runs sequence by sequence, any step takes at least step_overhead_s +
                 (separate_launch_layer_s + sequence_launch_layer_s x sequences) x layers
 
-One formula serves a single step and a leap of many: the same float operations in the same order,
-on a number or on an array, so both give the same nanoseconds to the last bit.  (A term that is
-absent may be skipped, as adding 0.0 changes no bit.)
+The same formula serves a single step and a leap of many: the same floating-point operations in the same order, on
+numbers or on arrays, so both give the same nanoseconds to the last bit.  (A term that is absent may be skipped,
+because adding 0.0 changes nothing.)
 """
 
 from __future__ import annotations
@@ -88,12 +90,12 @@ class CostModel:
             geometry: the model, as split over GPUs.
             device: one of those GPUs.
             coefficients: None for the defaults.
-            attention: `naive` materialises the scores in device memory, `flash` does not.
+            attention: `naive` stores the scores in device memory, `flash` does not.
             paged: whether decode attention reads through a block table (`paged_attention_overhead` applies).
-            block_size: token slots of one of its blocks.
-            separate: whether attention goes sequence by sequence (`separate_launch_layer_s` applies).
+            separate: whether attention is launched sequence by sequence (`separate_launch_layer_s` applies).
+            block_size: token slots per block.
             page_bytes: size of the physical pages that are mapped on demand, if any are.
-            captured: measured times of captured steps; None to use the roofline for all.
+            captured: measured times of captured steps; None to use the roofline for all steps.
 
         """
         self.geometry, self.device, self.attention = geometry, device, attention
@@ -131,13 +133,13 @@ class CostModel:
         self._head = count.head * element / bandwidth
         gained = self._token_compute - self._token_memory
         self._bound = (self._weights + self._routed) / gained if gained > 0 else math.inf
-        """Tokens from which matrix products are bound by compute."""
+        """Number of tokens from which matrix products are bound by compute."""
         self._sample_memory = (model.hidden * element + count.head / model.embedding_dim * 4) / bandwidth
         self._sample_compute = 2 * count.head / (device.peak(model.dtype) * c.compute_efficiency)
 
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
-        """How many times as long decodes take to read K/V as captured ones did, in blocks of the usual size."""
+        """Factor by which reading K/V takes longer than in captured decodes, which have blocks of the usual size."""
         self._attention = Attention(geometry, device, c, naive=attention == "naive", slower=slower)
         self._cached = c.repeated_reads_cached
 
@@ -148,15 +150,15 @@ class CostModel:
 
     @property
     def throttles(self) -> bool:
-        """Whether `Load.heat_ns` makes a difference."""
+        """Whether step times depend on `Load.heat_ns`."""
         return self._throttle != 0
 
     def heat(self) -> Heat:
-        """Return what keeps `Load.heat_ns` during a run, from rest."""
+        """Return a `Heat` at rest, which keeps track of `Load.heat_ns` during a run."""
         return Heat(round(self._reserve * 1e9))
 
     def heats(self, load: Load) -> Any:
-        """Whether a step draws so much power that the clock may fall: it prefills, and is bound by compute."""
+        """Whether a step draws so much power that the clock may fall: if it prefills and is bound by compute."""
         return (load.prefill_tokens > 0) * (load.prefill_tokens + load.decode_seqs >= self._bound)
 
     @property
@@ -166,11 +168,11 @@ class CostModel:
 
     @property
     def spares(self) -> bool:
-        """Whether `Load.decode_repeated` makes a difference."""
+        """Whether step times depend on `Load.decode_repeated`."""
         return self._attention.spares
 
     def step_ns(self, load: Load) -> int:
-        """Nanoseconds of one step."""
+        """Return the nanoseconds that one step takes."""
         replayed = None if self._steps is None else self._replayed(self._steps, load)
         seconds = self._roofline(load) if replayed is None else replayed
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
@@ -179,11 +181,11 @@ class CostModel:
         return nanoseconds
 
     def leap_ns(self, load: Load, **changing: Ints | Floats) -> Ints:
-        """Nanoseconds of each of several steps, equal to `step_ns` of every one of them.
+        """Return int64[n]: the nanoseconds of each of several steps, each equal to its `step_ns`.
 
         Args:
             load: the fields that are the same in all steps.
-            changing: int64[n] for each field that is not.
+            changing: int64[n] for each other field.
 
         """
         if changing:
@@ -242,12 +244,12 @@ class CostModel:
         return steps
 
     def attention_s(self, load: Load) -> float:
-        """Seconds of a step that attention takes, over all layers: K/V read, pairs computed, scores moved."""
+        """Return the seconds of a step that attention takes, over all layers."""
         seconds: float = self._attention.decode(load, max) + self._attention.prefill(load, max)
         return seconds
 
     def explain(self) -> list[tuple[str, str]]:
-        """What is assumed, as (what, how much) rows: the model, the device, every coefficient."""
+        """List all assumptions as (what, how much) rows: the model, the device, every coefficient."""
         attention = ("attention kernel", self.attention)
         return [*self.geometry.explain(), *self.device.explain(), attention, *self.coefficients.explain()]
 
@@ -260,7 +262,7 @@ class CostModel:
         return seconds
 
     def _roofline(self, load: Load) -> float:
-        """Seconds of a step without moves, by what it computes and reads."""
+        """Seconds of a step by the roofline, without moves of memory."""
         seconds: float
         if load.prefill_tokens or load.prefill_seqs or load.samples != load.decode_seqs:
             seconds = self._products(load, max, self._experts_read)
@@ -285,7 +287,7 @@ class CostModel:
         return self._steps.launches(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
 
     def _replayed(self, captured: CapturedSteps, load: Load) -> float | None:
-        """Seconds of a captured step without moves, as measured; None if the step is not captured."""
+        """Seconds of a captured step as measured, without moves of memory; None if the step is not captured."""
         decodes, context, tokens = load.decode_seqs, load.decode_context, load.prefill_tokens
         if load.decode_repeated:
             context -= load.decode_repeated * self._cached
@@ -305,7 +307,7 @@ class CostModel:
         return seconds + self._waiting(load, max) if self._host else seconds
 
     def _experts_read(self, tokens: int) -> float:
-        """Expected share of the experts that `tokens` tokens reach, each sent to its few at random."""
+        """Expected share of the experts that `tokens` tokens reach, if each is sent to random ones."""
         return 1.0 - self._idle**tokens
 
     def _experts_read_each(self, tokens: Any) -> Any:
@@ -314,7 +316,7 @@ class CostModel:
         return np.array([self._experts_read(each) for each in tokens.tolist()])
 
     def _products(self, load: Load, maximum: Maximum, experts_read: Callable[[Any], Any]) -> Any:
-        """Overheads, matrix products, output matrix, all-reduces."""
+        """Seconds of overheads, matrix products, the output matrix and all-reduces."""
         tokens = load.prefill_tokens + load.decode_seqs
         samples = load.samples
         memory = self._weights + tokens * self._token_memory
@@ -335,20 +337,20 @@ class CostModel:
         )
 
     def _floor(self, load: Load) -> Any:
-        """Host work of a step that is launched kernel by kernel."""
+        """Seconds of host work for a step that is launched kernel by kernel: the least that the step takes."""
         sequences = load.decode_seqs + load.prefill_seqs
         return self._launch + sequences * self._launch_sequence - load.behind_ns * self._ahead
 
     def _waiting(self, load: Load, maximum: Maximum) -> Any:
-        """Host work for a replayed step with a prefill, as far as the step before does not hide it."""
+        """Seconds of host work for a replayed step with a prefill that the step before does not hide."""
         return maximum(self._host - load.before_ns / 1e9, 0.0)
 
     def _throttled(self, load: Load, seconds: Any, maximum: Maximum) -> Any:
-        """Seconds more that a step takes which would take so many if the device's clock did not fall."""
+        """Additional seconds of a step that would take `seconds` if the clock of the device did not fall."""
         left = maximum(self._reserve - load.heat_ns / 1e9, 0.0)
         return self.heats(load) * self._throttle * maximum(seconds - left, 0.0)
 
 
 def _absent(amount: Any) -> bool:
-    """Whether there is none of something in any step."""
+    """Whether an amount is 0 in all steps."""
     return isinstance(amount, int) and not amount

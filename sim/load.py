@@ -1,4 +1,4 @@
-"""The load of one step: everything that its duration depends on, as the cost model (`sim.cost`) takes it.
+"""The load of one step: everything on which its duration depends, as input of the cost model (`sim.cost`).
 
 Engines count it from their plans (`sim.engine.executor`); a calibration stores it with each step that it
 measures.
@@ -10,26 +10,26 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 Amount: TypeAlias = Any
-"""A number, or in a leap an array with one for each step."""
+"""A number; for a leap, an array with one number for each step."""
 Maximum: TypeAlias = Callable[[Any, Any], Any]
-"""The larger of two amounts: `max`, or in a leap `np.maximum`."""
+"""Returns the larger of two amounts: `max`, or for a leap `np.maximum`."""
 
 
 class Load(NamedTuple):
     """What one step computes and moves.  Tokens are counted once, whatever the number of layers."""
 
     prefill_tokens: Amount = 0
-    """Known tokens computed, over all chunks."""
+    """Tokens computed, over all chunks."""
     prefill_pairs: Amount = 0
-    """Query-key pairs of the chunks: sum of n x start + n x (n + 1) / 2."""
+    """Query-key pairs of the chunks: the sum of n x start + n x (n + 1) / 2."""
     prefill_context: Amount = 0
-    """K/V tokens the chunks read: sum of start + n."""
+    """K/V tokens that the chunks read: the sum of start + n."""
     prefill_seqs: Amount = 0
     """Chunks."""
     decode_seqs: Amount = 0
     """Sequences that decode one token."""
     decode_context: Amount = 0
-    """K/V tokens they attend to, their own included."""
+    """K/V tokens to which they attend, their own included."""
     samples: Amount = 0
     """Sequences whose logits are computed."""
     copied_tokens: Amount = 0
@@ -43,22 +43,22 @@ class Load(NamedTuple):
     unmapped_pages: Amount = 0
     """Physical pages unmapped."""
     mapped_ahead: Amount = 0
-    """Of those mapped, the ones that were foreseen and could be mapped while the step before ran."""
+    """Those of the mapped pages that were foreseen, so that they could be mapped while the step before ran."""
     unmapped_ahead: Amount = 0
-    """Of those unmapped, the ones that made way for them."""
+    """Those of the unmapped pages that made room for them."""
     before_ns: Amount = 0
     """Nanoseconds of the step before."""
     behind_ns: Amount = 0
     """Nanoseconds of the step before, if it ran decodes alone and this one prefills."""
     window_pairs: Amount = 0
-    """`prefill_pairs` as sliding-window layers see them."""
+    """`prefill_pairs` in layers with a sliding window."""
     window_prefill_context: Amount = 0
-    """`prefill_context` as sliding-window layers see it."""
+    """`prefill_context` in layers with a sliding window: the sum of min(start, window - 1) + n."""
     window_decode_context: Amount = 0
-    """`decode_context` as sliding-window layers see it: sum of min(context, window)."""
+    """`decode_context` in layers with a sliding window: the sum of min(context, window)."""
     decode_repeated: Amount = 0
-    """Of `decode_context`, those in blocks that several of these sequences list: once for each of them but one."""
+    """The part of `decode_context` in blocks that several of these sequences share: once for each but the first."""
     prefill_merged: Amount = 0
     """Known tokens whose attention is split and merged (`sim.splitting`); counted where it makes a difference."""
     heat_ns: Amount = 0
-    """Nanoseconds by which steps that prefill and are bound by compute have lasted longer than others just before."""
+    """Level of `Heat` at the start of the step, in nanoseconds: how long steps before it drew too much power."""

@@ -1,11 +1,11 @@
-"""How long moving memory takes in a step: what the cost model (`sim.cost`) adds to the computation.
+"""How long moving memory takes in a step, which the cost model (`sim.cost`) adds to the computation.
 
-copies      read and written: 2 x bytes / (B x copy_efficiency)
+copies      are read and written: 2 x bytes / (B x copy_efficiency), with B the memory bandwidth
 swaps       swap_overhead_s, bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K
-            and V a layer)
-pages       page_map_s and page_unmap_s for each of 2 MiB; if smaller small_page_map_s, small_page_doubling_s for
-            each doubling from 64 KiB on, and small_page_unmap_s.  Those that were foreseen count as far as they
-            take longer than the step before, beside which they run
+            and V of each layer)
+pages       page_map_s and page_unmap_s for each page of 2 MiB; for smaller ones small_page_map_s plus
+            small_page_doubling_s for each doubling from 64 KiB, and small_page_unmap_s.  Pages that were foreseen are
+            mapped while the step before runs, and only what takes longer than that step counts
 """
 
 from __future__ import annotations
