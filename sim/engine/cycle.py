@@ -1,12 +1,13 @@
 """Growing in a cycle: each sequence needs a block once in `block_size` steps, and nothing in between.
 
-Where all blocks are alike, the only thing that happens to a decoding sequence is that it takes a block whenever
-its last one is full: in the steps whose number has a certain remainder modulo `block_size`.  A page for each
-remainder lists the sequences that take a block then, and changes only when a sequence comes or goes.  So many steps
-are a walk over pages, however many sequences decode.  (`sim.engine.shifting` is the same where more than that happens.)
+With a regular allocator (`allocators.regular`), the only thing that happens to a decoding sequence is that it takes a
+block when its last one is full: in steps whose number has a certain remainder modulo `block_size`.  For each
+remainder, a page lists the sequences that take a block then; it changes only when a sequence comes or goes.  Many
+steps are therefore a walk over pages, however many sequences decode.  (`sim.engine.shifting` extends this to
+sequences that also give blocks back.)
 
-A prefix cache matters only to sequences that are entangled with others: it must hear of their full blocks at
-once.  Of all other sequences it only needs to know the length.
+A prefix cache must be told at once of full blocks of sequences that are entangled with others; of all other sequences
+it only needs to know the length.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class Cycle(Noting):
-    """Hands out a block at a time, to each sequence whose last one is full."""
+    """Grows the sequences of a regular allocator."""
 
     def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
         """Grow the sequences in `decoding`."""
@@ -41,22 +42,22 @@ class Cycle(Noting):
         self._each = 1 if allocator.rounds_up else allocator.token_slots
         """Slots of the pool that a token takes."""
         self._pages: list[list[Sequence]] = [[] for _ in range(self._period)]
-        """By remainder, the sequences that take a block in a step that ends at such a clock, in running order."""
+        """By remainder: the sequences that take a block in a step that ends at such a clock, in running order."""
         self._rows: dict[int, list[int]] = {}
-        """By remainder, the rows of the sequences that `_changing` lists, if listed since these last changed."""
+        """By remainder: cached rows of the sequences that `_changing` returns."""
         self._partly: dict[int, int] = {}
-        """By future clock, the slots that stay unused in final blocks taken in the step that ends then."""
+        """By future clock: slots that stay unused in final blocks taken in the step that ends then."""
         self._remembers = bool(allocator.notice)
         """Whether the allocator must know which blocks are full."""
         self._window = allocator.leaves_behind
         self._after = [0]
-        """How many steps after those of its page the allocator must hear of a sequence."""
+        """How many steps after those of its page the allocator must be told of a sequence."""
         self._sharing = 0
-        """Sequences that may leave shared blocks behind; the allocator must be asked for those steps, too."""
+        """Number of sequences whose windows may pass shared blocks; steps with these are not done in bulk."""
         self._fresh: list[Sequence] = []
-        """Sequences whose last block may be shared or have a twin on the host, in running order.
+        """Sequences whose last block may be shared or have a copy on the host, in running order.
 
-        The allocator must be asked for their next step, in which it copies that block.
+        The next step of these needs `Allocator.grow`, which copies the block first if necessary.
         """
 
     def begin(self, sequence: Sequence) -> None:
@@ -64,7 +65,7 @@ class Cycle(Noting):
         super().begin(sequence)
         owner, period = sequence.owner, self._period
         used = -(-sequence.final // period) * period
-        if sequence.slots < used:  # else it holds its final block already, from a step that was given up
+        if sequence.slots < used:  # else it already holds its final block, from a step that was not completed
             sequence.due = used - period + 1 - sequence.start
             self._expect(sequence, 1)
         enter(self._pages[(1 - sequence.start) % period], sequence)
@@ -99,14 +100,14 @@ class Cycle(Noting):
             self._expect(sequence, 1)
 
     def _expect(self, sequence: Sequence, more: int) -> None:
-        """Add (1) or remove (-1) the slots that stay unused in the final block that a sequence is yet to take."""
+        """Add (1) or remove (-1) the slots that will stay unused in the final block of a sequence."""
         if sequence.due <= self.decoding.clock:
             self._partly.pop(sequence.due, None)  # it has taken that block
         elif (empty := -sequence.final % self._period) and not self.allocator.rounds_up:
             self._partly[sequence.due] = self._partly.get(sequence.due, 0) + more * empty
 
     def tell(self, sequences: Several[Sequence]) -> None:
-        """See `Growing.tell`.  The allocator knows the lengths already if it must know which blocks are full."""
+        """See `Growing.tell`.  The allocator already knows the lengths if it must know which blocks are full."""
         if not self._remembers:
             super().tell(sequences)
 
@@ -137,7 +138,7 @@ class Cycle(Noting):
     def _filling(self, step: int) -> list[Sequence]:
         """List the sequences that fill a block in the step that ends at clock `step`, from the first entangled one on.
 
-        They take a block in the next step.  What the entangled one fills may entangle those after it.
+        (They take a block in the next step.)  Later ones are included because the entangled one may entangle them.
         """
         if entangled := self.allocator.entangled:
             page = self._pages[(step + 1) % self._period]
@@ -147,7 +148,7 @@ class Cycle(Noting):
         return []
 
     def _plain(self, page: list[Sequence], filling: list[Sequence]) -> int:
-        """Count the sequences at the start of a page that only take a block; others are mostly the newest."""
+        """Count the sequences at the start of a page that only take a block.  The others are usually the newest."""
         if not self._fresh and not filling and not self._sharing:
             return len(page)
         for place, each in enumerate(page):
@@ -156,19 +157,19 @@ class Cycle(Noting):
         return len(page)
 
     def _changing(self, step: int) -> list[Sequence]:
-        """List the sequences of which the allocator must hear in the step that ends at clock `step`."""
+        """List the sequences of which the allocator must be told in the step that ends at clock `step`."""
         found = [page for after in self._after if (page := self._pages[(step - after) % self._period])]
         if len(found) < 2:
             return found[0] if found else []
         return sorted(chain.from_iterable(found), key=in_order)
 
     def _changed(self, page: int) -> None:
-        """Forget what has been listed of the sequences on a page."""
+        """Forget the cached rows of the sequences on a page."""
         for after in self._after:
             self._rows.pop((page + after) % self._period, None)
 
     def _give(self, page: Several[Sequence], step: int) -> int:
-        """Let sequences take their blocks in a step; returns how many of them can."""
+        """Let sequences take their blocks in a step; return how many of them can."""
         rows = [each.row for each in page]
         granted = min(len(rows), self.allocator.room)
         self.allocator.append(rows[:granted])
@@ -181,7 +182,7 @@ class Cycle(Noting):
         self.allocator.note(rows, lengths + steps)
 
     def _page(self, first: int, last: int, step: int, filling: list[Sequence]) -> list[Sequence]:
-        """List which of the sequences `[first, last)` the allocator must be asked for, or must give a block."""
+        """List those of the sequences `[first, last)` that take a block or for which the allocator must be asked."""
         page, members = self._changing(step), self.decoding.members
         if self._fresh or filling:
             page = list(page)
@@ -228,7 +229,7 @@ class Cycle(Noting):
         return Stretch(done, changes, (len(rows) * held, -lost * held, 0, useless * each, lost, 0, 0))
 
     def _mapping_stretch(self, steps: int, hides: Hides) -> Stretch:
-        """Do `stretch` where blocks are page groups, which may have to be mapped, and empty slots are rounding."""
+        """Do `stretch` if blocks are page groups, which may have to be mapped, and empty slots are rounding."""
         allocator, period, clock, room = self.allocator, self._period, self.decoding.clock, self.allocator.room
         changes: list[int] = []
         told: list[int] = []
@@ -254,12 +255,12 @@ class Cycle(Noting):
         return Stretch(done, changes, (held, 0, held - filled, 0, 0, 0, 0), calls=told)
 
     def _list(self, remainder: int) -> list[int]:
-        """List the rows of the sequences of which the allocator must hear in a step with such a remainder."""
+        """List the rows of the sequences of which the allocator must be told in steps with this remainder."""
         rows = self._rows[remainder] = [each.row for each in self._changing(remainder)]
         return rows
 
     def _evicting(self, changes: Several[int], evicted: Several[int]) -> list[int]:
-        """Return what else changes if `evicted` cached blocks had to go for each block taken in `changes`."""
+        """Return what else changes if `evicted[i]` cached blocks were evicted for the i-th block taken in `changes`."""
         size, taken = self.allocator.block_size, 0
         more: list[int] = []
         steps, fields, amounts = (each.tolist() for each in unpacked(np.array(changes, np.int64)))
@@ -272,7 +273,7 @@ class Cycle(Noting):
         return more
 
     def _useless(self, page: Several[Sequence], step: int) -> int:
-        """Count the slots of blocks just taken that will never be used; only final blocks have any."""
+        """Count the slots of blocks just taken that will never be used; only final blocks have such slots."""
         if step not in self._partly:
             return 0
         if page is self._pages[step % self._period]:  # the takers of final blocks are all on this page

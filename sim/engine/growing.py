@@ -1,10 +1,10 @@
 """Growing: asking the allocator for the memory of the coming step, or of many steps at once.
 
-Most allocators need to be asked only when a sequence runs out of the slots it holds
-(`Allocator.notice`): a `Calendar` knows which sequences do so in which step, and the others
-cost nothing.  The rest must hear of every token, so a `Roll` names every sequence in every step.
-(`sim.engine.cycle` is a faster calendar for regular allocators.)  All grow sequences in running
-order, so the allocator hands out the same blocks either way.
+Most allocators need to be asked only when a sequence runs out of slots (`Allocator.notice`).  A
+`Calendar` knows which sequences do so in which step, and the others cost nothing.  Other allocators
+must be told of every token, so a `Roll` passes every sequence in every step.  (`sim.engine.cycle` is
+a faster calendar for regular allocators.)  All grow sequences in running order, so the allocator
+hands out the same blocks in each case.
 """
 
 from __future__ import annotations
@@ -51,38 +51,49 @@ class Growing(ABC):
         """Slots that decoding sequences hold and will never use."""
 
     def begin(self, sequence: Sequence) -> None:
-        """Take in a sequence that has begun to decode."""
+        """Add a sequence that has begun to decode."""
         self.internal += max(0, sequence.slots - sequence.final)
 
     def leave(self, sequence: Sequence) -> None:
-        """Let a sequence go, before anything is done to its row."""
+        """Remove a sequence, before its row is changed in any way."""
         self.internal -= max(0, sequence.slots - sequence.final)
 
     @abstractmethod
     def stay(self, sequences: Several[Sequence]) -> None:
-        """Note that some sequences sit out the coming step."""
+        """Record that some sequences do not take part in the coming step."""
 
     @abstractmethod
     def tell(self, sequences: Several[Sequence]) -> None:
-        """Bring the allocator's lengths of some sequences up to date, before it copies or moves them."""
+        """Tell the allocator the lengths of some sequences, before it copies or moves them."""
 
     @abstractmethod
     def grow(self, first: int, last: int) -> tuple[int, Growth]:
-        """Find the next slot of the sequences `[first, last)`; returns where it stopped, and the allocator's answer."""
+        """Find memory for the next token of the sequences `[first, last)`.
+
+        Returns:
+            The place of the first sequence that was refused, or `last`; and the allocator's result.
+
+        """
 
     @abstractmethod
     def stretch(self, steps: int, hides: Hides) -> Stretch:
-        """Find memory for all sequences for up to `steps` steps, none of which is refused or takes extra time."""
+        """Find memory for all sequences for up to `steps` steps, as long as none is refused or would take extra time.
+
+        Args:
+            steps: number of steps, at least 1.
+            hides: says whether mapping pages takes extra time.
+
+        """
 
 
 class Noting(Growing):
-    """Asks only for sequences that run out of slots; the allocator learns of other tokens when it needs to."""
+    """Asks only for sequences that run out of slots; the allocator is told other lengths when it needs them."""
 
     def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
         """Grow the sequences in `decoding`."""
         super().__init__(allocator, decoding)
         self._asked = (0, 0)
-        """The last step for which slots were found, and the last sequence that got them."""
+        """The last step for which slots were found, and the `order` of the last sequence that got one."""
 
     def tell(self, sequences: Several[Sequence]) -> None:
         """See `Growing.tell`."""
@@ -92,25 +103,25 @@ class Noting(Growing):
         self.allocator.grow(_rows(sequences), np.array(lengths, np.int64))
 
     def _ask(self, page: Several[Sequence], step: int) -> Growth:
-        """Ask for the slots that sequences need for the step that ends at clock `step`."""
+        """Ask the allocator for the slots that sequences need in the step that ends at clock `step`."""
         lengths = [step + each.start for each in page]
         return self.allocator.grow(_rows(page), np.array(lengths, np.int64))
 
 
 class Calendar(Noting):
-    """Asks for those sequences that run out of slots.
+    """Knows in which step each sequence must next be passed to the allocator.
 
-    A page lists, in running order, the sequences that need more slots for the step that ends when
-    the clock shows its number.  When a sequence has grown, its next page is known from its slots.
+    A page lists, in running order, the sequences to pass for the step that ends when the clock shows its number.
+    After a sequence has grown, its next page follows from its slots.
     """
 
     def __init__(self, allocator: Allocator, decoding: Decoding, notice: int) -> None:
-        """Grow the sequences in `decoding` when their slots, but for `notice` of them, are used up."""
+        """Grow each sequence in `decoding` when only `notice` of its slots are left."""
         super().__init__(allocator, decoding)
         self._margin = 1 - notice
         self._pages: dict[int, list[Sequence]] = {}
         self._fresh = 0
-        """Number of the page that may hold sequences whose last block is shared, or has a twin on the host."""
+        """Number of the page that may list sequences whose last block is shared or has a copy on the host."""
 
     def begin(self, sequence: Sequence) -> None:
         """See `Growing.begin`."""
@@ -154,8 +165,8 @@ class Calendar(Noting):
     def stretch(self, steps: int, hides: Hides) -> Stretch:
         """See `Growing.stretch`.
 
-        Every sequence comes up once in `block_size` steps.  As long as nothing is cached that could be evicted,
-        growing changes what is held and nothing else, and so many steps are asked for at once.
+        Every sequence is passed once in `block_size` steps.  If nothing is cached that could be evicted, growing
+        changes only what is held, so the allocator is asked for that many steps at once.
         """
         allocator, clock = self.allocator, self.decoding.clock
         if self._fresh == clock + 1:
@@ -194,7 +205,7 @@ class Calendar(Noting):
         return Stretch(done, changes, _total(changes))
 
     def _grown(self, page: Several[Sequence], step: int) -> tuple[int, int]:
-        """Read what sequences hold after a step; returns how many more slots, and how many of those are useless."""
+        """Read what sequences hold after a step; return how many slots they got, and how many of these are useless."""
         slots_of, pages, margin = self.allocator.table.slots.data, self._pages, self._margin
         got = useless = 0
         if len(page) == len(pages[step]):
@@ -232,13 +243,13 @@ class Calendar(Noting):
 
 
 class Roll(Growing):
-    """Asks for every sequence in every step, with array operations."""
+    """Passes every sequence to the allocator in every step, with array operations."""
 
     def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
         """Grow the sequences in `decoding`."""
         super().__init__(allocator, decoding)
         self._known: Ints = np.zeros((2, len(allocator.table.slots)), np.int64)
-        """For each row, the slots it held when last seen, and those it will use in the end."""
+        """For each row: the slots that it held when last looked at, and those that it will use in the end."""
 
     def begin(self, sequence: Sequence) -> None:
         """See `Growing.begin`."""
@@ -257,7 +268,7 @@ class Roll(Growing):
         """See `Growing.stay`.  Nothing depends on the step."""
 
     def tell(self, sequences: Several[Sequence]) -> None:
-        """See `Growing.tell`.  The allocator knows them already."""
+        """See `Growing.tell`.  The allocator already knows them."""
 
     def grow(self, first: int, last: int) -> tuple[int, Growth]:
         """See `Growing.grow`."""
@@ -311,9 +322,10 @@ class Roll(Growing):
         )
 
     def _hold(self, rows: Ints, slots: Ints) -> Ints:
-        """Note what rows hold (the last value, if a row grew several times); returns how many more slots are useless.
+        """Record what rows hold; return by how much each changes the number of useless slots.
 
-        A row grows only when it needs more, so if it is named twice, none of its earlier slots was useless.
+        If a row is listed several times, the last value counts; as a row grows only when it needs more slots, none of
+        its earlier ones was useless.
         """
         before, final = self._known[:, rows]
         useless: Ints = np.maximum(slots - final, 0) - np.maximum(before - final, 0)
@@ -323,7 +335,7 @@ class Roll(Growing):
 
 
 def _more(values: Ints, before: int) -> Ints:
-    """Return by how much each value is more than the one before it."""
+    """Return the difference of each value from the one before it; `before` precedes the first."""
     more = values.copy()
     more[1:] -= values[:-1]
     more[0] -= before

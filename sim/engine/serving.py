@@ -1,8 +1,8 @@
 """What the engine serves at one instant: the waiting queue, the running jobs, and their memory.
 
-Schedulers decide and `Serving` acts: each verb moves a job between the queue, prefill, decode and
-the end, calls the allocator, and keeps the sums that the ledger and the cost model need, so
-that neither has to loop over the batch.
+Schedulers decide and `Serving` acts: each method moves a job between the queue, prefill, decode
+and the end, calls the allocator, and updates the sums that the ledger and the cost model need, so
+that these never loop over the batch.
 """
 
 from __future__ import annotations
@@ -41,10 +41,16 @@ class Blocked(StrEnum):
 
 
 class Serving(Books):
-    """Queue, running jobs and allocator, changed by one scheduler and one engine."""
+    """The queue, the running jobs and the allocator of one engine."""
 
     def __init__(self, allocator: Allocator, *, swap: bool = False) -> None:
-        """Serve from `allocator`; with `swap`, preempted jobs go to the host if it has one, else recompute."""
+        """Start empty.
+
+        Args:
+            allocator: gives memory to the jobs.
+            swap: whether preempted jobs are swapped to the host, if the allocator can do that.
+
+        """
         super().__init__(allocator)
         self.swap = allocator.free_preemption or (swap and allocator.swaps)
         self.waiting: deque[Job] = deque()
@@ -54,19 +60,27 @@ class Serving(Books):
         self.growing = _growing(allocator, self.decoding)
         self.blocked = Blocked.NOTHING
         self.context = 0
-        """Tokens in the cache over the decoding sequences."""
+        """Tokens in the cache, over the decoding sequences."""
         self._tickets = 0
 
     # -- admission -------------------------------------------------------------------------
 
     def lookup(self, job: Job) -> Hit:
-        """Find the tokens of a waiting job that are in the cache.  Changes nothing."""
+        """Find the longest cached prefix of a waiting job."""
         return MISS if job.host_rows else self.allocator.lookup(job.content, job.known)
 
     def admit(self, job: Job, hit: Hit, tokens: int, *, whole: int = 0, spare: int = 0) -> Refusal | None:
-        """Give the head of the queue memory for `tokens` tokens and let it run; on refusal nothing changes.
+        """Give the head of the queue memory for `tokens` tokens and let it run; if refused, nothing changes.
 
-        The caller plans the chunk; `job.computed` tokens need not be computed.
+        Afterwards `job.computed` tokens, those of the hit, are in the cache; the caller plans a chunk for the others.
+
+        Args:
+            job: the head of the queue.
+            hit: its cached prefix.
+            tokens: token slots to take, those of the hit included.
+            whole: as `Ask.whole`.
+            spare: as `Ask.spare`.
+
         """
         allocator = self.allocator
         output = job.output if allocator.oracle else None
@@ -90,7 +104,7 @@ class Serving(Books):
         return None
 
     def restore(self, job: Job, plan: Plan, spare: int = 0) -> Refusal | None:
-        """Bring a swapped job back to the device; on refusal nothing changes."""
+        """Bring the head of the queue back from the host and let it run; if refused, nothing changes."""
         swaps = self.allocator.swap_in_group(job.host_rows, spare)
         if isinstance(swaps, Refusal):
             return swaps
@@ -107,7 +121,7 @@ class Serving(Books):
         return None
 
     def _moved(self, kind: MoveKind, swaps: Sequence[Swap], job: Job, plan: Plan) -> list[int]:
-        """Book the blocks moved by swapping a job; returns its rows on the other side."""
+        """Record the blocks moved by swapping a job; return its rows on the other side."""
         moves = [move for swap in swaps for move in swap.moves]
         plan.move(kind, moves)
         job.moved = True
@@ -126,7 +140,7 @@ class Serving(Books):
     # -- running ---------------------------------------------------------------------------
 
     def extend(self, job: Job, tokens: int, plan: Plan) -> Refusal | None:
-        """Make room for the next `tokens` tokens of a prefilling job; copies that this takes are added to the plan."""
+        """Make room for the next `tokens` tokens of a prefilling job; block copies for this are added to the plan."""
         before = sum(self.waste(row, job) for row in job.rows)
         refusal = None
         for row in job.rows:
@@ -139,7 +153,7 @@ class Serving(Books):
         return refusal
 
     def fork(self, job: Job) -> int:
-        """Give a prefilled job a row for each of its samples; returns how many tokens must be copied for it."""
+        """Give a prefilled job a row for each of its samples; return how many tokens must be copied for that."""
         copied = 0
         if len(job.rows) < job.samples:
             rows = list(job.rows)
@@ -157,10 +171,10 @@ class Serving(Books):
         return copied
 
     def select(self, job: Job, parents: Sequence[int]) -> int:
-        """Let sequence i of a decoding job continue sequence `parents[i]`; returns how many tokens must be copied.
+        """Let sequence i of a decoding job continue sequence `parents[i]`; return how many tokens must be copied.
 
-        Where blocks are shared, sequences that are continued more than once fork and those that nobody continues
-        are released; elsewhere they keep their reservations and K/V is copied between them.
+        If blocks are shared, sequences that are continued more than once fork, and those that are not continued are
+        released.  Otherwise all keep their memory, and K/V is copied between them.
         """
         place = self.decoding.place(job)
         sequences = self.decoding.members[place : place + len(parents)]
@@ -192,7 +206,7 @@ class Serving(Books):
         return copied
 
     def start_decoding(self, job: Job) -> None:
-        """Move a job from prefill to decode, once all its known tokens except the last are computed."""
+        """Move a job from prefill to decode; all its known tokens except the last are computed."""
         slots = self.allocator.table.slots
         self.prefilling.pop(job.ticket, None)
         for row in job.rows:
@@ -201,10 +215,15 @@ class Serving(Books):
         self.context += job.computed * len(job.rows)
 
     def advance(self, steps: int, now: int, staying: Sequence[Stream] = ()) -> list[Job]:
-        """Let the decoding sequences grow by `steps` tokens, except the last ones, those `staying` behind.
+        """Let `steps` steps pass, the last of them ending at `now`, in which decoding sequences grow by a token each.
+
+        Args:
+            steps: number of steps.
+            now: nanoseconds.
+            staying: the last sequences in running order that do not take part, if any.
 
         Returns:
-            the jobs that have ended, in running order; they have left the decoding set.
+            The jobs that have ended, in running order; they no longer count as decoding.
 
         """
         decoding = self.decoding
@@ -219,7 +238,7 @@ class Serving(Books):
 
     def repeated(self, decodes: int) -> int:
         """K/V tokens that the first `decodes` decoding sequences share, once for each holder beyond the first."""
-        if not self.allocator.repeated():  # nothing is shared by any rows, as usual
+        if not self.allocator.repeated():  # usually, nothing is shared at all
             return 0
         others = [each.row for each in self.decoding.members[decodes:]]
         for job in (*self.prefilling.values(), *self.lingering):
@@ -227,7 +246,12 @@ class Serving(Books):
         return self.allocator.repeated(others)
 
     def preempt(self, plan: Plan, needy: Job, lacking: Refusal) -> Job:
-        """Take away the memory of the last running job, for `needy`, and put that job at the front of the queue."""
+        """Take the memory of the newest running job, which `needy` lacks, and put that job at the front of the queue.
+
+        Returns:
+            The preempted job, which may be `needy` itself.
+
+        """
         ticket, job = self.running.popitem()
         slots = self.slots(job)
         if ticket in self.prefilling:
@@ -259,7 +283,7 @@ class Serving(Books):
         return True
 
     def leave_decoding(self, job: Job) -> None:
-        """Take all of a job's sequences out of the decoding set; their memory stays."""
+        """Stop decoding all sequences of a job; it keeps their memory."""
         place = self.decoding.place(job)
         self.decoding.settle(place)
         for _ in job.rows:
@@ -268,20 +292,20 @@ class Serving(Books):
         self.tokens -= job.computed * len(job.rows)
 
     def linger(self, job: Job) -> None:
-        """Keep a finished job's memory until its batch ends."""
+        """Keep the memory of a finished job until its batch ends."""
         self.lingering.append(job)
         tokens, empty = self.left_by(job)
         self.tokens += tokens
         self.internal += empty
 
     def leave_prefilling(self, job: Job) -> None:
-        """Take a job out of the prefilling set; its memory stays."""
+        """Stop prefilling a job; it keeps its memory."""
         del self.prefilling[job.ticket]
         self.tokens -= job.computed
         self.internal -= sum(self.waste(row, job) for row in job.rows)
 
     def retire(self, job: Job) -> None:
-        """Release a finished job that has left the prefilling or decoding set."""
+        """Release the memory of a finished job, which neither prefills nor decodes any more."""
         if job in self.lingering:
             self.lingering.remove(job)
             tokens, empty = self.left_by(job)
@@ -297,11 +321,11 @@ class Serving(Books):
     # -- standing still --------------------------------------------------------------------
 
     def block(self, why: Blocked, refusal: Refusal | None = None) -> None:
-        """Remember what keeps the head of the queue waiting."""
+        """Record what keeps the head of the queue waiting."""
         self.blocked, self.refusal = why, refusal
 
     def unblock(self) -> None:
-        """Forget what blocked the head of the queue: something has changed that may let it in."""
+        """Forget what blocked the head of the queue, because something has changed."""
         self.blocked, self.refusal = Blocked.NOTHING, None
 
 
