@@ -153,6 +153,12 @@ def test_no_sequence_outgrows_the_context() -> None:
     assert allocator.advance(ints([other]), ints([10]), 100).steps == 0
 
 
+def test_a_sequence_that_is_too_long_is_told_so_even_if_memory_is_short_too() -> None:
+    allocator = pool(blocks=2, size=4, longest=8)
+    row = admit(allocator, 8)
+    assert grow(allocator, (row, 9)).refusal.reason is Reason.LENGTH, "no release could help"
+
+
 def test_growing_nothing_is_granted() -> None:
     allocator = pool()
     assert allocator.grow(ints([]), ints([])).granted == 0

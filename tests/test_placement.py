@@ -140,6 +140,17 @@ def test_a_pool_of_any_size_is_a_forest_and_becomes_it_again_when_empty() -> Non
     assert sorted(buddy.holes()) == forest
 
 
+def test_of_equal_spans_the_lowest_is_taken_and_only_the_shortest_is_cut() -> None:
+    buddy = Buddy(16)
+    spans = [buddy.take(2) for _ in range(8)]
+    for index in (5, 1, 7):
+        buddy.give(spans[index])
+    assert [buddy.take(2).start for _ in range(3)] == [2, 10, 14]
+    for index in (2, 3, 6):  # a span of four blocks at 4, and one of two at 12
+        buddy.give(spans[index])
+    assert [buddy.take(1).start for _ in range(3)] == [12, 13, 4]
+
+
 def test_the_paper_s_pool_holds_seven_longest_sequences() -> None:
     buddy = Buddy(15_729)
     assert [buddy.take(2048) for _ in range(8)].count(None) == 1

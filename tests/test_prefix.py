@@ -142,8 +142,11 @@ def test_the_oldest_of_several_blocks_answers_until_it_is_forgotten() -> None:
     assert (cache.find(7), cache.sole(7), cache.sole(9), cache.sole(5), len(cache)) == (1, False, True, False, 4)
     cache.forget(np.array([2]))  # one that is neither the oldest nor the youngest
     assert cache.find(7) == 1
+    cache.enter([7], np.array([5]))
     cache.forget(np.array([1, 3]))
-    assert (cache.find(7), cache.find(9), cache.sole(7), len(cache)) == (4, 0, True, 1)
+    assert (cache.find(7), cache.find(9), cache.sole(7), len(cache)) == (4, 0, False, 2)
+    cache.forget(np.array([5]))
+    assert (cache.find(7), cache.sole(7)) == (4, True)
     cache.check()
     cache.forget(np.array([4]))
     assert cache.empty

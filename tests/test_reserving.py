@@ -1,4 +1,4 @@
-"""Allocators that reserve: what their audit finds, and what an oracle must be told."""
+"""Allocators that reserve: how much, what their audit finds, and what an oracle must be told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from allocators import registry
-from allocators.answers import Grant
+from allocators.answers import Ask, Grant, Reason
 from allocators.base import Allocator
 from allocators.errors import AllocatorError, CorruptionError
 from tests.conformance.cases import ask
@@ -22,6 +22,52 @@ def busy(kind: str) -> Allocator:
     allocator.release(2)
     allocator.check()
     return allocator
+
+
+@pytest.mark.parametrize(
+    ("reserve", "prompt", "output", "slots"),
+    [
+        ("max", 100, 25, 2048),
+        ("pow2", 100, 25, 132),  # the paper's example: an output of 25 tokens reserves 32
+        ("pow2", 100, 32, 132),
+        ("pow2", 100, 33, 164),
+        ("pow2", 100, 1, 101),
+        ("pow2", 1900, 140, 2048),  # but not beyond the context
+        ("oracle", 100, 25, 124),  # the last token's K/V is never written
+        ("oracle", 100, 1, 100),
+    ],
+)
+def test_a_policy_reserves_what_the_paper_says(reserve: str, prompt: int, output: int, slots: int) -> None:
+    allocator = registry.create("contiguous", num_blocks=4096, max_model_len=2048, reserve=reserve)
+    grant = allocator.admit(ask(prompt, output=output))
+    assert isinstance(grant, Grant)
+    assert grant.slots == slots
+
+
+def test_a_reservation_has_room_for_all_that_is_known() -> None:
+    """A request that was preempted, and so has more tokens than its prompt, and one that comes in chunks."""
+    allocator = registry.create("contiguous", num_blocks=64, max_model_len=64, reserve="oracle")
+    known = Ask(ask(8).content, prompt=8, tokens=4, whole=12, output=2)
+    grant = allocator.admit(known)
+    assert isinstance(grant, Grant)
+    assert grant.slots == 12
+
+
+@pytest.mark.parametrize(
+    ("blocks", "samples", "spare", "shortfall"),
+    [
+        (8, 2, 0, 0),
+        (7, 2, 0, 4),  # room for 8 in all, but the second hole of four is missing
+        (8, 2, 1, 1),
+        (12, 2, 4, 0),
+        (12, 2, 5, 1),
+    ],
+)
+def test_what_never_fits_is_said_beforehand_to_the_block(blocks: int, samples: int, spare: int, shortfall: int) -> None:
+    allocator = registry.create("preallocated", num_blocks=blocks, max_model_len=4)
+    refusal = allocator.never(ask(3)._replace(samples=samples, spare=spare), 4)
+    assert (refusal.shortfall if refusal else 0) == shortfall
+    assert refusal is None or refusal.reason is Reason.NEVER
 
 
 @pytest.mark.parametrize(
