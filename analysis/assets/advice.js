@@ -1,5 +1,5 @@
 // Advice: each change as a difference with its interval, left or right of nothing.
-function drawEffects(id, name, scale, sign) {
+function drawEffects(id, name, scale, sign, unit) {
   const rows = facts.changes.filter(({ effect }) => effect[name].mean !== null && effect.tells !== "none");
   const colour = ({ mean, low, high }) => (low === null || (low <= 0 && high >= 0) ? css("--muted") : mean * sign > 0 ? css("--live") : css("--internal"));
   const of = rows.map(({ effect }) => effect[name]), names = rows.map(({ change }) => plain(change.replace(/ \S+ -> /g, " ")));
@@ -13,13 +13,13 @@ function drawEffects(id, name, scale, sign) {
     const value = text.slice(text.lastIndexOf(" ")); // what tells changes of one setting apart
     return text.length > letters && value.length < letters ? `${text.slice(0, letters - 1 - value.length)}…${value}` : text;
   };
-  return chart(byId(id), [trace], { range: [least - room, most + room] }, { tickmode: "array", tickvals: rows.map((_, at) => at), ticktext: names.map(cut), range: [rows.length - 0.4, -0.6], showgrid: false },
-    { shapes: [zero, ...bars], height: 60 + 24 * rows.length, left });
+  return chart(byId(id), [trace], { title: `difference, ${unit}`, range: [least - room, most + room] }, { tickmode: "array", tickvals: rows.map((_, at) => at), ticktext: names.map(cut), range: [rows.length - 0.4, -0.6], showgrid: false },
+    { shapes: [zero, ...bars], height: 72 + 24 * rows.length, left });
 }
 
 async function redraw() {
-  if (byId("good")) await drawEffects("good", "good", 100, 1);
-  await drawEffects("latency", "latency", 1e3, -1);
+  if (byId("good")) await drawEffects("good", "good", 100, 1, "percentage points");
+  await drawEffects("latency", "latency", 1e3, -1, "ms");
 }
 
 begin(redraw);

@@ -42,6 +42,7 @@ function rgb(colour) {
   const hex = colour.replace("#", "");
   return [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));
 }
+const TICKS = ",.12~r"; // numbers on every axis: 0.05, 2,500, 10,000
 const number = (value) => value.toLocaleString("en-US");
 const mix = (one, other, part) => one.map((value, at) => Math.round(value + (other[at] - value) * part));
 const word = ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r; // little-endian RGBA, as canvas has it

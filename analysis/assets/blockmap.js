@@ -21,7 +21,7 @@ function mapNote() {
 class BlockMapPlot extends Plot {
   constructor(cell, column) {
     const blocks = column.facts.num_blocks;
-    super(cell, column, narrow() ? 200 : 300, { range: [0.5, blocks + 0.5], fixedrange: coarse, tickformat: narrow() ? "~s" : ",d", showgrid: false, title: { text: "block", standoff: 2, font: { size: 11 } } },
+    super(cell, column, narrow() ? 200 : 300, { range: [0.5, blocks + 0.5], fixedrange: coarse, showgrid: false, ...titled("block") },
       { canvas: "below", label: `Block map of ${column.facts.label}: ${blocks} physical blocks over time` });
     const map = column.map;
     if (!map) {

@@ -34,7 +34,7 @@ async function drawBars() {
     const room = rate && ideal ? (narrow() ? 2 : 1.5) : 1.28; // for the text behind the longest bar
     await Plotly.newPlot(div, traces, {
       ...base, dragmode: false, width: div.clientWidth, margin: { l: Math.min(150, div.clientWidth * 0.4), r: 8, t: 4, b: 24 }, bargap: 0.25, annotations: text,
-      xaxis: { ...base.xaxis, ticksuffix: "", showgrid: true, nticks: 4, fixedrange: true, type: log ? "log" : "linear", range: log ? [Math.log10(least / 2), Math.log10(most) + 0.28 * (Math.log10(most) - Math.log10(least / 2))] : [0, most * room], domain: [0, 1] },
+      xaxis: { ...base.xaxis, ticksuffix: "", title: undefined, showgrid: true, nticks: 4, fixedrange: true, type: log ? "log" : "linear", range: log ? [Math.log10(least / 2), Math.log10(most) + 0.28 * (Math.log10(most) - Math.log10(least / 2))] : [0, most * room], domain: [0, 1] },
       yaxis: { ...base.yaxis, showgrid: false, tickvals: ys, ticktext: labels.map((label) => plain(label.length > 22 ? `${label.slice(0, 21)}…` : label)), range: [labels.length - 0.5, -0.5], tickfont: { size: 11, color: css("--ink") } },
     }, { ...CONFIG, staticPlot: true });
   }
@@ -42,7 +42,7 @@ async function drawBars() {
 
 class StripPlot extends Plot {
   constructor(cell, first, second) {
-    super(cell, first, 170, { title: { text: "s", standoff: 2, font: { size: 11 } } }, { canvas: "above", label: "Difference in end-to-end latency, request by request" });
+    super(cell, first, 185, { tickformat: TICKS, ticksuffix: " s", ...titled("difference") }, { canvas: "above", label: "Difference in end-to-end latency, request by request" });
     const one = first.requests, two = second.requests, points = [];
     for (let at = 0; at < one.request_id.length; at += 1) {
       const other = second.place.get(one.request_id[at]);
@@ -54,6 +54,8 @@ class StripPlot extends Plot {
     const size = Math.max(1e-3, ...points.map((point) => Math.abs(point[1])));
     this.y = { ...this.y, range: [-1.08 * size, 1.08 * size], zeroline: true, zerolinecolor: css("--muted") };
   }
+
+  extra() { return { xaxis: { ...layout(this.height, this.y).xaxis, ...titled("time of arrival") } }; }
 
   paint(context, width, height) {
     const [low, high] = this.y.range, worse = css("--internal"), better = css("--live");

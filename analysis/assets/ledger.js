@@ -1,7 +1,7 @@
 // View 2: the ledger as a stacked area that sums to the pool.
 class LedgerPlot extends Plot {
   constructor(cell, column) {
-    super(cell, column, narrow() ? 150 : 190, { range: [0, 100], tickvals: [0, 25, 50, 75, 100], ticktext: ["0 %", "25 %", "50 %", "75 %", "100 %"] }, { label: `Ledger of ${column.facts.label} over time, shares of the pool` });
+    super(cell, column, narrow() ? 150 : 190, { range: [0, 100], tickvals: [0, 25, 50, 75, 100], ticktext: ["0 %", "25 %", "50 %", "75 %", "100 %"], ...titled("share of the pool") }, { label: `Ledger of ${column.facts.label} over time, shares of the pool` });
     const { steps } = column;
     const peak = steps.live.reduce((best, value, at) => (value > steps.live[best] ? at : best), 0);
     this.peak = { time: steps.start[peak], share: (100 * steps.live[peak]) / column.facts.capacity };

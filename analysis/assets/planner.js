@@ -17,7 +17,7 @@ function legend(box, labels) {
   }));
 }
 
-const base = () => ({ color: css("--muted"), gridcolor: css("--line"), linecolor: css("--line"), zeroline: false, tickfont: { size: 11 }, fixedrange: true, automargin: false });
+const base = () => ({ color: css("--muted"), gridcolor: css("--line"), linecolor: css("--line"), zeroline: false, tickfont: { size: 11 }, tickformat: TICKS, fixedrange: true, automargin: false });
 const BARE = { displayModeBar: false, responsive: false, showTips: false, scrollZoom: false };
 
 function chart(div, traces, x, y, more = {}) {
@@ -35,7 +35,7 @@ function chart(div, traces, x, y, more = {}) {
 
 const numeric = (values) => values.every((value) => typeof value === "number");
 const wide = (values, factor) => { const known = values.filter((value) => value !== null); return known.length > 1 && Math.min(...known) > 0 && Math.max(...known) / Math.min(...known) >= factor; };
-const said = (value) => (typeof value === "string" ? value : value === null ? "-" : typeof value === "object" ? JSON.stringify(value) : String(value));
+const said = (value) => (typeof value === "string" ? value : value === null ? "-" : typeof value === "number" ? value.toLocaleString("en-US", { maximumSignificantDigits: 12 }) : JSON.stringify(value));
 
 // an axis over the values of a varied key: numbers keep their distances, words stand in a row
 function keyAxis({ key, values }) {

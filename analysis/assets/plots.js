@@ -1,5 +1,6 @@
 // One plot: plotly draws axes and lines, a canvas of ours below or above draws what has too many pieces.
-const MARGIN = () => ({ l: narrow() ? 44 : 56, r: 10, t: 9, b: 26 });
+const MARGIN = () => ({ l: narrow() ? 44 : 62, r: 10, t: 9, b: 40 });
+const titled = (text) => ({ title: { text, standoff: 2, font: { size: 11 } } });
 const CONFIG = { displayModeBar: false, doubleClick: false, responsive: false, showTips: false };
 const coarse = matchMedia("(pointer: coarse)").matches;
 
@@ -9,8 +10,8 @@ function layout(height, y, extra) {
   return {
     height, margin: MARGIN(), paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
     dragmode: coarse ? false : "zoom", hovermode: false, font: { family: "inherit", color: ink, size: 11 },
-    xaxis: { ...axis, range: state.range.slice(), ticksuffix: " s", showgrid: false, anchor: "free", position: 0, nticks: narrow() ? 5 : 8 },
-    yaxis: { ...axis, fixedrange: true, nticks: 5, ...y }, ...extra,
+    xaxis: { ...axis, range: state.range.slice(), tickformat: TICKS, ticksuffix: " s", ...titled("time"), showgrid: false, anchor: "free", position: 0, nticks: narrow() ? 5 : 8 },
+    yaxis: { ...axis, tickformat: narrow() ? "~s" : TICKS, fixedrange: true, nticks: 5, ...y }, ...extra,
   };
 }
 

@@ -10,7 +10,7 @@ class PulsePlot extends Plot {
     const top = pulseTops(), lanes = lanesShown(), height = (narrow() ? 230 : 280) + LANE * lanes.length;
     const floor = (LANE * (lanes.length + 1) + 8) / (height - MARGIN().t - MARGIN().b), room = 1 - floor;
     const panels = { running: [floor + 0.68 * room, 1], waiting: [floor + 0.34 * room, floor + 0.6 * room], tokens: [floor, floor + 0.26 * room] };
-    super(cell, column, height, { range: [0, top.running * 1.08], domain: panels.running, nticks: 3, title: { text: "running", standoff: 2, font: { size: 11 } } },
+    super(cell, column, height, { range: [0, top.running * 1.08], domain: panels.running, nticks: 3, ...titled("running") },
       { canvas: "above", label: `Engine pulse of ${column.facts.label}: running, waiting, tokens a second, memory events` });
     this.top = top;
     this.panels = panels;
@@ -39,7 +39,7 @@ class PulsePlot extends Plot {
 
   extra() {
     const base = layout(this.height, { nticks: 3 }).yaxis;
-    const axis = (domain, most, text) => ({ ...base, range: [0, most * 1.08], domain, anchor: "x", title: { text, standoff: 2, font: { size: 11 } } });
+    const axis = (domain, most, text) => ({ ...base, range: [0, most * 1.08], domain, anchor: "x", ...titled(text) });
     return { yaxis2: axis(this.panels.waiting, this.top.waiting, "waiting"), yaxis3: axis(this.panels.tokens, this.top.tokens, "tokens/s") };
   }
 

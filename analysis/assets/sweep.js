@@ -20,7 +20,7 @@ function drawCurves() {
     const mine = cells.filter((cell) => cell.allocator === allocator && valueOf(cell, figure)[0] !== null).sort((one, two) => one.at[wish.x] - two.at[wish.x]);
     return line(mine.map((cell) => ({ x: numbers ? key.values[cell.at[wish.x]] : said(key.values[cell.at[wish.x]]), y: valueOf(cell, figure), text: tell(cell, figure) })), label, allocator, figure);
   }).filter((trace) => trace.x.length);
-  const values = traces.flatMap((trace) => trace.y), slo = limit(figure), log = wide(values, 50);
+  const values = traces.flatMap((trace) => trace.y), slo = limit(figure), log = figure.unit !== "%" && wide(values, 50);
   const shapes = slo === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: slo, y1: slo, line: { color: css("--internal"), width: 1.5, dash: "dash" } }];
   const annotations = slo === null ? [] : [{ xref: "paper", x: 0, y: log ? Math.log10(slo) : slo, xanchor: "left", yanchor: "bottom", text: `SLO ${Number(slo.toPrecision(3))} ${figure.unit}`, showarrow: false, font: { size: 11, color: css("--internal") } }];
   byId("no-curves").hidden = traces.length > 0;

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ class Opened:
         self.page.goto(path.as_uri() + fragment)
         self.page.wait_for_selector("html[data-complete]", state="attached", timeout=90_000)
         return self.page
+
+
+def short_ticks(page: Page) -> list[str]:
+    """Return ticks that are written `10k` or `1000`, where others of the page say `10,000` and `1,000`."""
+    ticks = page.locator(".js-plotly-plot .xtick, .js-plotly-plot .ytick").all_text_contents()
+    assert ticks
+    return [tick for tick in ticks if re.search(r"(?<![\d.])\d{4}|\d[kMGµmn]$", tick)]
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from sim.planner.capacity import capacity
 from sim.planner.grid import Base
 from sim.planner.slo import Objective
 from sim.planner.sweep import sweep
-from tests.browser.conftest import Opened
+from tests.browser.conftest import Opened, short_ticks
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -40,7 +41,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     base = Base(str(file), ["repeat=2"])
     over = base.axes(["requests.arrivals.rate=500,2000", "allocators.paged.block_size=4,16"])
     sweep(base, over, folder / "sweep", make())
-    capacity(base, (), (Objective("ttft_s", 0.002),), folder / "capacity", make(), repeats=2, precision=0.5)
+    capacity(
+        base,
+        (),
+        (Objective("goodput", 0.5), Objective("ttft_s", 0.002)),
+        folder / "capacity",
+        make(),
+        repeats=2,
+        precision=0.5,
+    )
     line = ["advise", str(file), "--budget", "20", "--repeat", "2", "--quiet", "--out", str(folder / "advice")]
     assert main(line) == 0
     return {name: write_page(folder / name) for name in ("sweep", "capacity", "advice")}
@@ -65,6 +74,38 @@ def test_a_page_draws_itself_at_every_size_and_theme(kind: str, opened: Opened, 
             .filter(node => getComputedStyle(node).display !== 'inline').map(node => node.textContent)"""
     )
     assert cut == []
+
+
+@pytest.mark.parametrize("kind", ["sweep", "capacity", "advice"])
+def test_every_axis_says_what_it_shows_and_its_ticks_are_written_alike(
+    kind: str, opened: Opened, pages: dict[str, Path]
+) -> None:
+    page = opened.go(pages[kind])
+    titles = page.evaluate(
+        """[...document.querySelectorAll('.js-plotly-plot')].flatMap(({layout}) => [layout.xaxis, layout.yaxis]
+            .filter(axis => !axis.ticktext).map(axis => axis.title.text))"""
+    )
+    assert titles
+    assert all(titles)
+    assert short_ticks(page) == []
+
+
+def test_a_share_is_drawn_between_nothing_and_everything(opened: Opened, pages: dict[str, Path]) -> None:
+    """A limit beside values that differ by a factor of 50 was once put at ten to the power of itself."""
+    before, opening, rest = pages["capacity"].read_text(encoding="utf-8").partition('id="facts">')
+    text, closing, after = rest.partition("</script>")
+    facts = json.loads(text)
+    for curve in facts["curves"]:
+        for place, point in enumerate(curve["points"]):
+            point["figures"]["goodput"] = [1.0 if place else 0.001, None, None]
+    changed = pages["capacity"].with_name("changed.html")
+    changed.write_text(before + opening + json.dumps(facts) + closing + after, encoding="utf-8")
+    page = opened.go(changed)
+    axis = "(({type, range}) => [type, range])(document.getElementById('curves').layout.yaxis)"
+    page.locator("#figure").select_option("goodput")
+    page.wait_for_function(f"() => JSON.stringify({axis}[1]) === '[0,105]'")
+    assert page.evaluate(axis)[0] == "linear"
+    assert "SLO 50 %" in page.locator("#curves .annotation").all_text_contents()
 
 
 def test_figure_and_axis_of_a_sweep_are_chosen(opened: Opened, pages: dict[str, Path]) -> None:

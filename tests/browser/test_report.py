@@ -14,7 +14,7 @@ from analysis.report import write_report
 from analysis.walkthrough import SCENES
 from sim.runner import run
 from tests.analysis.synthetic import write_directory
-from tests.browser.conftest import Opened
+from tests.browser.conftest import Opened, short_ticks
 from workloads.loader import load
 
 pytestmark = pytest.mark.browser
@@ -40,7 +40,7 @@ def hover(page: Page, view: str, column: int, across: float, up: float) -> None:
     box.scroll_into_view_if_needed()
     size = box.bounding_box()
     assert size is not None
-    left, right, top, bottom = 56, 10, 9, 26
+    left, right, top, bottom = 62, 10, 9, 40
     page.mouse.move(
         size["x"] + left + across * (size["width"] - left - right),
         size["y"] + top + (1 - up) * (size["height"] - top - bottom),
@@ -80,6 +80,17 @@ def test_nothing_overlaps_or_is_cut_off(page: Page) -> None:
             .map(node => node.textContent)"""
     )
     assert cut == []
+
+
+def test_every_axis_says_what_it_shows_and_its_ticks_are_written_alike(page: Page) -> None:
+    titles = page.evaluate(
+        """[...document.querySelectorAll('#timelines .js-plotly-plot, #strip .js-plotly-plot')].map(({layout}) =>
+            [layout.xaxis, layout.yaxis, layout.yaxis2, layout.yaxis3].filter(axis => axis && axis.visible !== false)
+            .map(axis => axis.title.text))"""
+    )
+    each = [["time", "block"], ["time", "share of the pool"], ["time", "running", "waiting", "tokens/s"], ["time"]]
+    assert sorted(titles) == sorted([*each, *each, ["time of arrival", "difference"]])
+    assert short_ticks(page) == []
 
 
 def test_the_words_come_before_the_plots(page: Page) -> None:
