@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
     from workloads.schema import Workload
 
+ALIKE = "nothing of these requests is drawn at random: replications are all alike, and intervals over them mean nothing"
 WORDS = ("expect", "remarks")
 """Keys of a workload on which no run depends: a directory may be resumed under others."""
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
@@ -84,9 +85,10 @@ def _all_runs(
     workload, started, clock = setup.workload, datetime.now(UTC), time.perf_counter()
     manifest["started"] = started.isoformat(timespec="seconds")
     write_json(out / "manifest.json", manifest)
+    alike = [ALIKE] if workload.repeat > 1 and setup.requests(0).same_as(setup.requests(1)) else []
     for repeat in range(workload.repeat):
         requests = setup.requests(repeat)
-        manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes]
+        manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *alike]
         for case in setup.cases:
             folder = out / _folder(case.label, repeat)
             if not (keep and (folder / "requests.parquet").exists()):

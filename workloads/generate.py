@@ -102,7 +102,7 @@ def _replayed(trace: Trace, streams: Streams) -> Requests:
             raise WorkloadError(f"requests.format: {error}") from error
     raw, form = rows(trace)
     made = requests_of(raw, trace, streams("spread"))
-    notes = (*made.notes, f"read as {form.name}: {form.about}")
+    notes = (*made.notes, f"trace read as {form.name} ({form.about})")
     if trace.arrivals is None:
         return replace(made, notes=notes)
     count = len(made)

@@ -100,6 +100,14 @@ class Requests:
         """How many."""
         return len(self.arrival_s)
 
+    def same_as(self, other: Requests) -> bool:
+        """Whether these are the other's requests once more, as all replications of a trace are."""
+        columns = ("arrival_s", "prompt_tokens", "output_tokens", "samples", "delay_s")
+        contents = [b"" if one.prefixes is None else one.prefixes.ids.tobytes() for one in (self, other)]
+        return contents[0] == contents[1] and all(
+            np.array_equal(getattr(self, name), getattr(other, name)) for name in columns
+        )
+
     def prefix_groups(self) -> Ints:
         """Number groups of prompts that begin with the same piece of content: int64[n], -1 where no other one does."""
         groups = np.full(len(self), -1, np.int64)

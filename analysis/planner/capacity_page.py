@@ -10,6 +10,7 @@ from analysis.planner.content import Content, aims, drawn, legend, values_of
 from analysis.planner.reading import Planned
 from analysis.planner.rows import plain
 from analysis.planner.tables import (
+    ALIKE,
     FLEET,
     GPUS,
     PRICE,
@@ -37,7 +38,11 @@ def content(planned: Planned) -> Content:
         capacity_findings(summary),
         [
             aims(planned),
-            f"{repeats} replications, the same random numbers at every rate" if repeats > 1 else "one replication",
+            ALIKE
+            if not summary.get("drawn", True)
+            else f"{repeats} replications, the same random numbers at every rate"
+            if repeats > 1
+            else "one replication",
             *filter(None, [resolution(summary)]),
         ],
         {

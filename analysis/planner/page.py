@@ -36,7 +36,7 @@ def render(planned: Planned) -> str:
     rooms = {"sweep": sweep_page, "capacity": capacity_page, "advice": advice_page}
     content = rooms[planned.question].content(planned)
     workload = planned.manifest["workload"]
-    machine = f"{workload['model']['name']} on {workload['device'].get('name') or 'a device of its own'}"
+    machine = f"{workload['model']['name']} on {workload['device'].get('name') or 'a GPU of your own'}"
     text: str = (
         environment()
         .get_template(content.template)

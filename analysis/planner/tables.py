@@ -20,6 +20,7 @@ MOST = 60
 """Rows of a table; the parquet file has all."""
 PRICE = "cost/M: of a million output tokens, at price_per_hour"
 FLEET = "GPUs: engines that share the arrivals evenly, nothing spare for peaks or for one that fails"
+ALIKE = "a trace is the same every time: one replication, and no interval"
 GPUS = "model.tensor_parallel"
 """The key that says how many GPUs serve together."""
 COLUMNS: tuple[tuple[str, str, float], ...] = (
@@ -94,7 +95,7 @@ def _figures(summary: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Calla
 
 def _legend(summary: Mapping[str, Any]) -> list[str]:
     """Say what the columns are, a line each."""
-    said = []
+    said = [] if summary.get("drawn", True) else [ALIKE]
     if any(one["n"] > 1 for one in summary["answers"]):
         said.append("±: 95 % interval over replications; a ratio is of pairs of replications")
         if near := resolution(summary):

@@ -56,7 +56,7 @@ def capacity(
         out: Directory to write; runs/NAME-capacity if not given, NAME being the workload's.
         settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
         seed: Seed instead of the file's.
-        repeat: Replications; one gives no interval, and no ratio between allocators.
+        repeat: Replications; one gives no interval, and no ratio between allocators. A trace has one.
         demand: A rate to be served, in the unit of the answer: also say how many GPUs that takes.
         precision: The answer lies between two rates that differ by at most this share.
         curves: Whether to run each allocator at rates around what it sustains, for the page.

@@ -44,10 +44,7 @@ class Source(NamedTuple):
     def of(cls, workload: Workload) -> Self:
         """Look at two replications."""
         first, second = (make_requests(workload, repeat) for repeat in (0, 1))
-        alike = np.array_equal(first.arrival_s, second.arrival_s) and np.array_equal(
-            first.prompt_tokens, second.prompt_tokens
-        )
-        return cls(not alike, first.prefixes is not None)
+        return cls(not first.same_as(second), first.prefixes is not None)
 
 
 class Adviser:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.planner.capacities import FAILED, summarise
 from analysis.planner.rows import row
 from sim.errors import UserError
+from sim.planner.adviser import Source
 from sim.planner.execute import Executor
 from sim.planner.rates import Rate, rate_of
 from sim.planner.slo import share_good
@@ -180,7 +181,7 @@ def capacity(
         aims: what a sustained run holds.
         out: the directory.
         backend: where jobs are done.
-        repeats: replications; an interval needs at least 2.
+        repeats: replications of a workload that is drawn; an interval needs at least 2.
         demand: a rate to be served; the answers then say how many GPUs that takes.
         precision: the answer lies between two rates that differ by at most this share.
         curves: whether each allocator is also run at rates around what it sustains.
@@ -197,6 +198,8 @@ def capacity(
     points = list(base.points(over))
     rates = [rate_of(point.workload) for point in points]
     base.demand(points)
+    source = Source.of(base.workload)
+    repeats = repeats if source.drawn else 1
     store = Store(out, "capacity", base.workload, resume=resume)
     store.describe(
         {
@@ -231,7 +234,7 @@ def capacity(
         rates[0].unit,
         failed,
         demand,
-    )
+    ) | {"drawn": source.drawn}
     write_json(out / "summary.json", summary)
     return summary
 

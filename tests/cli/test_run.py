@@ -132,7 +132,7 @@ def test_what_was_assumed_and_cut_stands_under_the_tables(workload: Path, capsys
     assert "all: 1 of 2 outputs cut short where prompt and output reach max_model_len\n" in out
     assert "until the last is done; 2 arrive a second" in " ".join(out.split())
     assert "model type llama9 is not listed: read as a Llama-like decoder" in out
-    assert "read as csv: " in out
+    assert "trace read as csv (your own CSV: " in out
     page = Path("x/report.html").read_text(encoding="utf-8")
     assert "outputs cut short" in page
     assert "Assumed: model type llama9 is not listed" in page
@@ -396,3 +396,16 @@ def test_a_bad_number_is_told_as_it_was_given(
 ) -> None:
     assert main([command, str(workload), *option.split()]) == FAULT
     assert capsys.readouterr().err == f"{option}: {message}\n"
+
+
+def test_replications_that_are_all_alike_are_told(workload: Path, capsys: Capture) -> None:
+    rows = "".join(f"{at / 400},24,{8 + at % 9}\n" for at in range(20))
+    Path("trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows, encoding="utf-8")
+    alike = "replications are all alike"
+    for settings, repeat, told in (
+        (["--set", "requests={trace: trace.csv}"], "2", True),
+        (["--set", "requests={trace: trace.csv}"], "1", False),
+        ([], "2", False),
+    ):
+        assert main(["run", str(workload), "--quiet", "--repeat", repeat, *settings]) == 0
+        assert (alike in " ".join(capsys.readouterr().out.split())) is told

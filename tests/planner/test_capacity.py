@@ -231,6 +231,18 @@ def test_objectives_read_the_figures_of_a_run(base: Base) -> None:
     assert Objective("goodput", 0.9).value(record) == pytest.approx(share)
 
 
+def test_a_trace_is_searched_once_and_has_no_interval(workload: Path, capsys: Capture) -> None:
+    rows = "".join(f"{at / 400},24,{8 + at % 9}\n" for at in range(60))
+    Path("trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows, encoding="utf-8")
+    line = ["capacity", str(workload), "--set", "requests={trace: trace.csv}", "--slo", "ttft_s.p99=0.02", "--quiet"]
+    assert main([*line, "--precision", "0.5", "--repeat", "3"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "±" not in shown
+    assert "a trace is the same every time: one replication, and no interval" in shown
+    summary = json.loads(Path("runs/small-capacity/summary.json").read_text(encoding="utf-8"))
+    assert {(one["n"], one["capacity"]["low"]) for one in summary["answers"]} == {(1, None)}
+
+
 def test_the_rate_of_a_trace_is_its_own_times_the_scale(workload: Path) -> None:
     Path("trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,10,5\n1,10,5\n4,10,5\n", encoding="utf-8")
     rate = rate_of(Base(str(workload), ["requests={trace: trace.csv, rate_scale: 3}"]).workload)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from workloads.errors import WorkloadError
 from workloads.generate import requests
+from workloads.loader import load
 from workloads.requests import Floats, Ints, Prefixes, Requests
 from workloads.schema import Workload
 
@@ -320,3 +321,14 @@ def test_prompts_that_begin_alike_are_a_group() -> None:
     served = Requests(np.zeros(3), np.array([6, 3, 6]), np.ones(3, np.int64), prefixes=prefixes)
     assert served.prefix_groups().tolist() == [0, -1, 0]
     assert replace(served, prefixes=None).prefix_groups().tolist() == [-1, -1, -1]
+
+
+def test_replications_are_the_same_only_if_nothing_is_drawn() -> None:
+    one, other = (requests(load("quickstart", ["requests.count=20"]), repeat) for repeat in (0, 1))
+    assert one.same_as(one)
+    assert not one.same_as(other)
+    assert not one.same_as(replace(one, output_tokens=one.output_tokens + 1))
+    documents = requests(load("rag", ["requests.count=20"]))
+    assert documents.prefixes is not None
+    asked = replace(documents.prefixes, ids=documents.prefixes.ids + 1)
+    assert not documents.same_as(replace(documents, prefixes=asked))
