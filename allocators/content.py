@@ -12,7 +12,7 @@ vLLM: "hash of the parent block, the block's tokens, extra keys").  There are tw
 
 Keys are Python's hashes of tuples of integers, which do not depend on PYTHONHASHSEED.  Within a
 segment they need not be chained: the key before the segment and the position in it determine a block's
-key, so many are computed at once.  All sequences that use one cache must have the same kind of content.
+key, so many are computed at once, or one alone.  All sequences that use one cache must have the same kind of content.
 """
 
 from __future__ import annotations
@@ -72,15 +72,76 @@ class Content(ABC):
             keys.append(parent)
         return keys
 
+    def key(self, block_size: int, index: int) -> int:
+        """Return the key of full block number `index`, which is `keys(...)[index]`."""
+        return self.keys(block_size, index + 1)[index]
+
     def _keys_of_first(self, tokens: int) -> dict[int, list[int]]:
         return {block_size: keys[: tokens // block_size] for block_size, keys in self._keys.items()}
 
 
+class Run(NamedTuple):
+    """Full blocks (pages) `[start, stop)` of a content, whose keys are computed only when they are needed."""
+
+    content: Content
+    size: int
+    """Tokens a page."""
+    start: int
+    """The first page, counted from the beginning of the content."""
+    stop: int
+    """The page after the last."""
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        return self.stop - self.start
+
+    @property
+    def keys(self) -> list[int]:
+        """Their keys."""
+        if self.pages == 1:
+            return [self.key(0)]
+        return self.content.keys(self.size, self.stop)[self.start : self.stop]
+
+    def key(self, place: int) -> int:
+        """Return the key of one of them."""
+        return self.content.key(self.size, self.start + place)
+
+    def common(self, other: Run) -> int:
+        """Count the pages that are the same as those of `other`, which begins in the same place; by bisection."""
+        most = min(self.pages, other.pages)
+        if self.content is other.content:
+            return most
+        upto = self.start + most
+        mine, theirs = self.content.keys(self.size, upto), other.content.keys(self.size, upto)
+        alike, unlike, place = self.start, upto + 1, upto
+        while unlike - alike > 1:  # a key stands for all before it
+            if mine[place - 1] == theirs[place - 1]:
+                alike = place
+            else:
+                unlike = place
+            place = (alike + unlike) // 2
+        return alike - self.start
+
+
+GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+"""Multipliers of SplitMix64 (Steele et al., OOPSLA 2014)."""
+
+
+def _mixed_one(seed: int, number: int) -> int:
+    """Scramble a seed and a number to 64 bits, as `_mixed` does."""
+    state = (number + 1) * GOLDEN + seed & MASK
+    state = (state ^ state >> 30) * FIRST & MASK
+    state = (state ^ state >> 27) * SECOND & MASK
+    state ^= state >> 31
+    return state - (MASK + 1) if state >> 63 else state or 1
+
+
 def _mixed(seed: int, start: int, stop: int) -> list[int]:
-    """Scramble a seed and each number of `[start, stop)` to 64 bits (SplitMix64, Steele et al., OOPSLA 2014)."""
-    state = np.arange(start + 1, stop + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed & MASK)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    """Scramble a seed and each number of `[start, stop)` to 64 bits, with SplitMix64; none becomes 0."""
+    state = np.arange(start + 1, stop + 1, dtype=np.uint64) * np.uint64(GOLDEN) + np.uint64(seed & MASK)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(FIRST)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(SECOND)
     state ^= state >> np.uint64(31)
     state[state == 0] = 1
     keys: list[int] = state.view(np.int64).tolist()
@@ -91,7 +152,7 @@ def _mixed(seed: int, start: int, stop: int) -> list[int]:
 class Segments(Content):
     """Content as pieces (id, length) in order, then `tail`, the id of everything after them."""
 
-    __slots__ = ("_ids", "_starts")
+    __slots__ = ("_ids", "_seeds", "_starts")
 
     def __init__(self, pieces: Iterable[tuple[int, int]], tail: int, root: int = 0) -> None:
         """Describe a sequence: `pieces` of its prompt, and `tail` for its output."""
@@ -103,6 +164,8 @@ class Segments(Content):
                 ends.append(ends[-1] + length)
         self._ids = (*names, tail)
         self._starts = tuple(ends)
+        self._seeds: dict[int, list[int]] = {}
+        """By block size, what the keys of blocks inside each segment are made from, as far as it is known."""
 
     def piece(self, start: int, stop: int) -> tuple[int, ...]:
         """Identify the range by (segment id, offset inside it, length) of each segment it touches."""
@@ -134,11 +197,30 @@ class Segments(Content):
             if inside <= known:  # the next block reaches into another segment
                 super().keys(block_size, known + 1)
                 continue
-            name, first = self._ids[index], -(-self._starts[index] // block_size)
-            parent = keys[first - 1] if first else self.root
-            offset = first * block_size - self._starts[index]
-            keys += _mixed(hash((parent, (name, offset, block_size))), known - first, inside - first)
+            first = -(-self._starts[index] // block_size)
+            keys += _mixed(self._seed(block_size, index), known - first, inside - first)
         return keys
+
+    def key(self, block_size: int, index: int) -> int:
+        """See `Content.key`.  That of a block inside a segment is computed alone."""
+        keys = self._keys.get(block_size)
+        if keys is not None and index < len(keys):
+            return keys[index]
+        start = index * block_size
+        segment = bisect_right(self._starts, start) - 1
+        if segment < len(self._ids) - 1 and self._starts[segment + 1] < start + block_size:
+            return super().key(block_size, index)
+        return _mixed_one(self._seed(block_size, segment), index - -(-self._starts[segment] // block_size))
+
+    def _seed(self, block_size: int, segment: int) -> int:
+        """Return what the keys of blocks inside a segment are made from: the key before them, and where they begin."""
+        seeds = self._seeds.setdefault(block_size, [])
+        while (index := len(seeds)) <= segment:
+            first = -(-self._starts[index] // block_size)
+            parent = self.key(block_size, first - 1) if first else self.root
+            offset = first * block_size - self._starts[index]
+            seeds.append(hash((parent, (self._ids[index], offset, block_size))))
+        return seeds[segment]
 
     def branch(self, tokens: int, tail: int) -> Segments:
         """Return a content with the same first `tokens` tokens, followed by those of `tail`."""

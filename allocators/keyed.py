@@ -17,7 +17,7 @@ import numpy as np
 from allocators.base import Allocator
 from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
-from allocators.content import Content
+from allocators.content import Content, Run
 from allocators.table import Ints
 from allocators.window import Window
 
@@ -126,7 +126,7 @@ class KeyedRows(Allocator):
 
     def naming(self, row: int, start: int, stop: int) -> Naming:
         """Find the keys of the blocks in columns `[start, stop)` of one row."""
-        keys = self.contents[row].keys(self.block_size, stop)[start:stop]
+        keys = Run(self.contents[row], self.block_size, start, stop).keys
         return Naming(keys, [row] * len(keys), list(range(start, stop)))
 
     def know(self, row: int, content: Content) -> None:
@@ -146,7 +146,7 @@ class KeyedRows(Allocator):
         if full == self.apart[row]:
             return False
         self.rejoin(row)
-        self.part(row, self.contents[row].keys(self.block_size, full)[full - 1], full)
+        self.part(row, self.contents[row].key(self.block_size, full - 1), full)
         return True
 
     def rejoin(self, row: int) -> None:
@@ -154,23 +154,24 @@ class KeyedRows(Allocator):
         if row not in self.apart:
             return
         size, entered = self.block_size, self.apart.pop(row)
-        del self.tips[self.contents[row].keys(size, entered)[entered - 1]]
+        del self.tips[self.contents[row].key(size, entered - 1)]
         self._entangled.add(row)
         if (full := int(self.table.length[row]) // size) > entered:
             self.enter_run(row, entered, full)
 
     def enter_run(self, row: int, start: int, stop: int) -> None:
         """Enter the blocks in columns `[start, stop)` of a row that was apart; none of their keys is in the cache."""
-        keys = self.contents[row].keys(self.block_size, stop)[start:stop]
+        keys = Run(self.contents[row], self.block_size, start, stop).keys
         self.pool.cache.enter(keys, self.table.blocks[row, start:stop].astype(np.int64))
 
     def leave(self, row: int) -> None:
         """Fold the full blocks that have not been entered, of a row that is apart and about to be closed."""
         size, entered, full = self.block_size, self.apart.pop(row), int(self.table.length[row]) // self.block_size
-        key, *keys = self.contents[row].keys(size, full)[entered - 1 : full]
+        key = self.contents[row].key(size, entered - 1)
         del self.tips[key]
-        if keys:
-            self.pool.cache.fold(key, keys, self.table.blocks[row, entered:full].astype(np.int64))
+        if full > entered:
+            run = Run(self.contents[row], size, entered, full)
+            self.pool.cache.fold(key, run, self.table.blocks[row, entered:full].astype(np.int64))
 
     def gather(self, rows: Sequence[int]) -> None:
         """Let all rows that grow together rejoin if one of them is entangled: it might fill a block equal to theirs."""

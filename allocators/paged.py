@@ -76,15 +76,18 @@ class PagedAllocator(OnDemandRows):
         full = (tokens - 1) // self.block_size
         while True:
             blocks = self.find(content, full)
-            last = content.keys(self.block_size, len(blocks))[len(blocks) - 1] if blocks else 0
+            last = content.key(self.block_size, len(blocks) - 1) if blocks else 0
             row = self.tips.get(last)
             if not self.pool.cache.unfold((last,)) and (row is None or not self.catch_up(row)):
                 return Hit(len(blocks) * self.block_size, tuple(blocks))
 
     def find(self, content: Content, count: int) -> list[int]:
         """Return the blocks of the longest prefix hit among the first `count` blocks of a content."""
+        cache = self.pool.cache
+        if not (self.windowed or (count and cache.find(content.key(self.block_size, 0)))):
+            return []  # as mostly, and then no other key need be found
         keys = content.keys(self.block_size, count)[:count]
-        return self.pool.cache.window(keys, self.window.reach) if self.windowed else self.pool.cache.run(keys)
+        return cache.window(keys, self.window.reach) if self.windowed else cache.run(keys)
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """See `Allocator.never`.  Refuses what exceeds `max_model_len` or the pool."""
@@ -132,7 +135,7 @@ class PagedAllocator(OnDemandRows):
 
     def take_part(self, content: Content, blocks: Ints) -> None:
         """Take a reference to the blocks of a prefix hit, for a row that is about to be opened."""
-        self.meet(content.keys(self.block_size, len(blocks))[len(blocks) - 1 : len(blocks)])
+        self.meet([content.key(self.block_size, len(blocks) - 1)])
         self.pool.share(blocks[blocks > 0])
 
     def reset(self) -> Refusal | None:

@@ -7,8 +7,8 @@ block keeps its key after its sequence has ended, until it is taken for other to
 
 As an optimisation, blocks at the end of a sequence that has ended may be *folded*: kept as a run of blocks behind
 an entered one.  They can only be found by way of that block, and are evicted before it, because the last blocks of a
-sequence are taken first.  So their keys, which usually nobody asks for, are entered only when a look-up reaches that
-block.
+sequence are taken first.  So their keys, which usually nobody asks for, are found and entered only when a look-up
+reaches that block.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocators.compiled import mypyc_attr
+from allocators.content import Run
 from allocators.errors import CorruptionError
 from allocators.table import Ints
 
@@ -44,8 +45,8 @@ class PrefixCache:
         """Key -> its block, the oldest if there are several."""
         self._younger: dict[int, list[int]] = {}
         """Key -> its other blocks, if any, the oldest first."""
-        self._runs: dict[int, tuple[list[int], Ints]] = {}
-        """Key -> keys and blocks of the run that is folded behind it."""
+        self._runs: dict[int, tuple[Run, Ints]] = {}
+        """Key -> the run that is folded behind it, and its blocks."""
 
     def __len__(self) -> int:
         """Blocks that have a key."""
@@ -103,11 +104,11 @@ class PrefixCache:
                 if old != block:
                     self._younger.setdefault(key, []).append(block)
 
-    def fold(self, key: int, keys: list[int], blocks: Ints) -> None:
-        """Keep blocks as a run behind the only block with `key`; neither they nor their `keys` may be in the cache."""
+    def fold(self, key: int, run: Run, blocks: Ints) -> None:
+        """Keep blocks as a run behind the only block with `key`; neither they nor their keys may be in the cache."""
         self.key[blocks] = key
         self.folded[blocks] = True
-        self._runs[key] = keys, blocks
+        self._runs[key] = run, blocks
 
     def unfold(self, keys: Sequence[int]) -> bool:
         """Enter the runs that are folded behind any of `keys`; return whether there was a block to enter."""
@@ -117,10 +118,10 @@ class PrefixCache:
         return any(there)
 
     def _unfold_one(self, key: int) -> bool:
-        keys, blocks = self._runs.pop(key)
+        run, blocks = self._runs.pop(key)
         blocks = blocks[self.folded[blocks] & (self.key[blocks] == key)]  # the others, at its end, are evicted
         self.folded[blocks] = False
-        self.enter(keys[: len(blocks)], blocks)
+        self.enter(run.keys[: len(blocks)], blocks)
         return len(blocks) > 0
 
     def forget(self, blocks: Ints) -> None:
@@ -171,10 +172,10 @@ class PrefixCache:
                 if self.key[block] != key:
                     raise CorruptionError(f"block {block} is listed under key {key} but carries {self.key[block]}")
             listed += blocks
-        for key, (keys, run) in self._runs.items():
-            there = self.folded[run] & (self.key[run] == key)
-            if not self.sole(key) or len(keys) != len(run) or (np.diff(there.astype(np.int8)) > 0).any():
+        for key, (run, those) in self._runs.items():
+            there = self.folded[those] & (self.key[those] == key)
+            if not self.sole(key) or run.pages != len(those) or (np.diff(there.astype(np.int8)) > 0).any():
                 raise CorruptionError(f"what is folded behind key {key} is not a run behind one block")
-            listed += run[there].tolist()
+            listed += those[there].tolist()
         if len(set(listed)) != len(listed) or len(listed) != len(self):
             raise CorruptionError(f"{len(self)} blocks carry a key, {len(listed)} are listed under one")

@@ -12,59 +12,17 @@ the start; a namespace (SGLang's `extra_key`, `cache_salt`) is a root of keys.  
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allocators.compiled import mypyc_attr
-from allocators.content import Content, Segments
+from allocators.content import Run, Segments
 from allocators.errors import AllocatorError, CorruptionError
 from allocators.table import Ints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-class Run(NamedTuple):
-    """Pages `[start, stop)` of a content, whose keys are computed only when they are needed."""
-
-    content: Content
-    size: int
-    """Tokens a page."""
-    start: int
-    """First page, counted from the beginning of the content."""
-    stop: int
-    """The page after the last."""
-
-    @property
-    def pages(self) -> int:
-        """How many pages there are."""
-        return self.stop - self.start
-
-    @property
-    def keys(self) -> list[int]:
-        """Their keys."""
-        return self.content.keys(self.size, self.stop)[self.start : self.stop]
-
-    def key(self, place: int) -> int:
-        """Return the key of one of them."""
-        return self.content.keys(self.size, self.start + place + 1)[self.start + place]
-
-    def common(self, other: Run) -> int:
-        """Count the pages that are the same as those of `other`, which begins in the same place; by bisection."""
-        most = min(self.pages, other.pages)
-        if self.content is other.content:
-            return most
-        upto = self.start + most
-        mine, theirs = self.content.keys(self.size, upto), other.content.keys(self.size, upto)
-        alike, unlike, place = self.start, upto + 1, upto
-        while unlike - alike > 1:  # a key stands for all before it
-            if mine[place - 1] == theirs[place - 1]:
-                alike = place
-            else:
-                unlike = place
-            place = (alike + unlike) // 2
-        return alike - self.start
 
 
 NOTHING = Run(Segments((), 0), 1, 0, 0)

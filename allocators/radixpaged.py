@@ -22,14 +22,14 @@ import numpy as np
 from allocators.answers import Ask, Grant, Refusal
 from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
-from allocators.content import Content
+from allocators.content import Content, Run
 from allocators.errors import CorruptionError
 from allocators.keyed import Naming, last_of_each
 from allocators.leap import spread
 from allocators.options import BLOCK_SIZE, Option
 from allocators.paged import PagedAllocator
 from allocators.prefix import PrefixCache
-from allocators.radix import NOTHING, Node, RadixTree, Run
+from allocators.radix import NOTHING, Node, RadixTree
 from allocators.rows import Bools
 from allocators.table import Ints
 

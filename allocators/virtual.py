@@ -73,7 +73,7 @@ class VirtualAllocator(ExactRows):
         self._deferred = deferred
         self._overlap = overlap
         self._pages_a_group = kv_tensors
-        self._groups = Mappings()
+        self._calls = NO_MAPPINGS
         self._unmapped = list(range(num_blocks, 0, -1))
         """Groups that are not mapped anywhere; the last is taken next."""
         self._ahead: dict[int, list[int]] = {}
@@ -257,9 +257,14 @@ class VirtualAllocator(ExactRows):
         return [self._unmapped.pop() for _ in range(count)]
 
     def _count(self, mapped: int, unmapped: int, *, ahead: bool) -> None:
-        """Count groups that are mapped and unmapped, possibly ahead of the step that needs them."""
-        calls = Mappings(mapped, unmapped, mapped * ahead, unmapped * ahead)
-        self._groups = Mappings(*map(sum, zip(self._groups, calls, strict=True)))
+        """Count the pages of groups that are mapped and unmapped, possibly ahead of the step that needs them."""
+        so_far, mapped, unmapped = self._calls, mapped * self._pages_a_group, unmapped * self._pages_a_group
+        self._calls = Mappings(
+            so_far.mapped + mapped,
+            so_far.unmapped + unmapped,
+            so_far.mapped_ahead + mapped * ahead,
+            so_far.unmapped_ahead + unmapped * ahead,
+        )
 
     def release(self, row: int) -> None:
         """See `Allocator.release`.  The range keeps its groups, or they are unmapped at once."""
@@ -280,7 +285,11 @@ class VirtualAllocator(ExactRows):
 
     def mappings(self) -> Mappings:
         """See `Allocator.mappings`.  A group has one page in each tensor."""
-        return Mappings(*(groups * self._pages_a_group for groups in self._groups))
+        return self._calls
+
+    def largest_hole(self) -> int:
+        """See `Allocator.largest_hole`.  Any group that no sequence has reached is available."""
+        return self.room * self.block_size
 
     def check(self) -> None:
         """See `Allocator.check`.  Every group must be in one place, and rows must list what their tokens need."""
@@ -297,6 +306,6 @@ class VirtualAllocator(ExactRows):
             length = int(table.length[row])
             if table.slots[row] != length or table.count[row] != self.blocks_for(length):
                 raise CorruptionError(f"row {row} of {length} tokens has {table.count[row]} groups")
-        mapped = self.num_blocks - len(self._unmapped)
-        if mapped != self._groups.mapped - self._groups.unmapped:
-            raise CorruptionError(f"{mapped} groups are mapped, {self._groups} counted")
+        mapped = (self.num_blocks - len(self._unmapped)) * self._pages_a_group
+        if mapped != self._calls.mapped - self._calls.unmapped:
+            raise CorruptionError(f"{mapped} pages are mapped, {self._calls} counted")

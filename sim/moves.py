@@ -11,9 +11,9 @@ pages       page_map_s and page_unmap_s for each page of 2 MiB; for smaller ones
 from __future__ import annotations
 
 from math import log2
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sim.load import Load, Maximum
+from sim.load import Amount, Load, Maximum
 
 if TYPE_CHECKING:
     from allocators.answers import Mappings
@@ -25,6 +25,8 @@ LARGE_PAGE = 2 << 20
 """Bytes of the only pages that CUDA's own driver maps."""
 SMALLEST_PAGE = 64 << 10
 """Bytes of the smallest that vAttention's driver maps."""
+Calls: TypeAlias = tuple[Amount, Amount, Amount, Amount]
+"""Pages, as in `Mappings`."""
 
 
 class Moves:
@@ -49,29 +51,32 @@ class Moves:
             + load.swapped_bytes * self._swap
             + (load.transfers > 0) * self._swapping
             + load.transfers * self._transfer
-            + self._mapping(load, maximum)
+            + self._mapping(_calls(load), load.before_ns, maximum)
         )
 
     def mapping_ns(self, load: Load) -> tuple[int, int]:
         """Nanoseconds of calls for pages that the step before hides, and of those that this step waits for."""
-        exposed = self._mapping(load, max)
-        total = load.mapped_pages * self._map + load.unmapped_pages * self._unmap
-        return round((total - exposed) * 1e9), round(exposed * 1e9)
+        calls = _calls(load)
+        exposed = self._mapping(calls, load.before_ns, max)
+        return round((self._total(calls) - exposed) * 1e9), round(exposed * 1e9)
 
     def hidden_ns(self, calls: Mappings, before_ns: int) -> int | None:
         """Nanoseconds of calls for pages if a step that takes `before_ns` hides all of them; None if it does not."""
-        load = Load(
-            mapped_pages=calls.mapped,
-            unmapped_pages=calls.unmapped,
-            mapped_ahead=calls.mapped_ahead,
-            unmapped_ahead=calls.unmapped_ahead,
-            before_ns=before_ns,
-        )
-        return None if self._mapping(load, max) else self.mapping_ns(load)[0]
+        return None if self._mapping(calls, before_ns, max) else round(self._total(calls) * 1e9)
 
-    def _mapping(self, load: Load, maximum: Maximum) -> Any:
+    def _total(self, calls: Calls) -> Any:
+        """Seconds of all calls for pages."""
+        mapped, unmapped, _, _ = calls
+        return mapped * self._map + unmapped * self._unmap
+
+    def _mapping(self, calls: Calls, before_ns: Amount, maximum: Maximum) -> Any:
         """Seconds of calls for pages that the step waits for: those not foreseen, and what of the others is left."""
-        ahead = load.mapped_ahead * self._map + load.unmapped_ahead * self._unmap
-        now = (load.mapped_pages - load.mapped_ahead) * self._map
-        now = now + (load.unmapped_pages - load.unmapped_ahead) * self._unmap
-        return now + maximum(ahead - load.before_ns / 1e9, 0.0)
+        mapped, unmapped, mapped_ahead, unmapped_ahead = calls
+        ahead = mapped_ahead * self._map + unmapped_ahead * self._unmap
+        now = (mapped - mapped_ahead) * self._map
+        now = now + (unmapped - unmapped_ahead) * self._unmap
+        return now + maximum(ahead - before_ns / 1e9, 0.0)
+
+
+def _calls(load: Load) -> Calls:
+    return load.mapped_pages, load.unmapped_pages, load.mapped_ahead, load.unmapped_ahead

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocators.answers import MISS, Ask, Grant, Reason, Refusal
-from allocators.content import Content, Media, Segments, Tokens, _mixed
+from allocators.content import Content, Media, Run, Segments, Tokens, _mixed, _mixed_one
 from allocators.paged import PagedAllocator
 from allocators.prefix import PrefixCache
 
@@ -55,6 +55,15 @@ def test_segments_agree_as_the_tokens_they_stand_for_would(
     for index, (one, other) in enumerate(zip(keys(first), keys(second), strict=False)):
         end = (index + 1) * size
         assert (one == other) == (spelled(first)[:end] == spelled(second)[:end])
+
+
+@given(parts=pieces, size=st.integers(1, 5), known=st.integers(0, 9), order=st.permutations(range(12)))
+def test_a_key_alone_is_the_one_in_the_list(
+    parts: list[tuple[int, int]], size: int, known: int, order: list[int]
+) -> None:
+    content, keys = Segments(parts, tail=9, root=7), Segments(parts, tail=9, root=7).keys(size, 12)
+    content.keys(size, known)
+    assert [content.key(size, index) for index in order] == [keys[index] for index in order]
 
 
 def test_an_output_that_becomes_part_of_the_next_prompt_is_the_same_content() -> None:
@@ -129,6 +138,7 @@ def test_keys_inside_a_segment_are_scrambled_as_published() -> None:
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     assert [key % 2**64 for key in _mixed(1234567, 0, 4)] == published
     assert [key % 2**64 for key in _mixed(1234567 - 2**64, 2, 4)] == published[2:]
+    assert [_mixed_one(seed, 3) for seed in (1234567, 1234567 - 2**64)] == _mixed(1234567, 3, 4) * 2
 
 
 # -- the index -----------------------------------------------------------------------------------------
@@ -154,35 +164,34 @@ def test_the_oldest_of_several_blocks_answers_until_it_is_forgotten() -> None:
 
 
 def test_what_is_folded_is_entered_as_far_as_it_is_there_when_somebody_comes_to_the_block_before_it() -> None:
-    cache = PrefixCache(8)
-    cache.enter([7], np.array([1]))
-    cache.fold(7, [8, 9, 10], np.array([2, 3, 4]))
+    cache, content = PrefixCache(8), Segments([], 1)
+    keys = content.keys(1, 4)[:4]
+    cache.enter(keys[:1], np.array([1]))
+    cache.fold(keys[0], Run(content, 1, 1, 4), np.array([2, 3, 4]))
     cache.check()
-    assert (cache.find(8), len(cache)) == (0, 4)
+    assert (cache.find(keys[1]), len(cache)) == (0, 4)
     cache.forget(np.array([4]))  # tails go first
     cache.check()
-    assert not cache.unfold([8])
-    assert cache.unfold([5, 7])
-    assert cache.run([7, 8, 9, 10]) == [1, 2, 3]
-    assert not cache.unfold([7])
+    assert not cache.unfold(keys[1:2])
+    assert cache.unfold([5, keys[0]])
+    assert cache.run(keys) == [1, 2, 3]
+    assert not cache.unfold(keys[:1])
     cache.check()
 
 
 @pytest.mark.parametrize("steps", [[[3, 2, 1]], [[3, 2], [1]]])
 def test_what_is_folded_goes_before_the_block_that_it_is_behind(steps: list[list[int]]) -> None:
-    cache = PrefixCache(4)
-    cache.enter([7], np.array([1]))
-    cache.fold(7, [8, 9], np.array([2, 3]))
+    cache, content = PrefixCache(4), Segments([], 1)
+    keys = content.keys(1, 3)[:3]
+    cache.enter(keys[:1], np.array([1]))
+    cache.fold(keys[0], Run(content, 1, 1, 3), np.array([2, 3]))
     for blocks in steps:
         cache.forget(np.array(blocks))
         cache.check()
     assert cache.empty
-    cache.enter([7, 8], np.array([3, 2]))
-    assert not cache.unfold([7])
-    assert cache.run([7, 8, 9]) == [3, 2]
-
-
-# -- look-ups ----------------------------------------------------------------------------------------
+    cache.enter(keys[:2], np.array([3, 2]))
+    assert not cache.unfold(keys[:1])
+    assert cache.run(keys) == [3, 2]
 
 
 def test_a_prefix_outlives_the_sequence_that_computed_it() -> None:

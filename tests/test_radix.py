@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocators.content import Tokens
+from allocators.content import Run, Tokens
 from allocators.errors import AllocatorError, CorruptionError
-from allocators.radix import Node, RadixTree, Run
+from allocators.radix import Node, RadixTree
 from allocators.table import Ints
 
 

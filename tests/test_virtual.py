@@ -183,7 +183,7 @@ def test_damage_is_found() -> None:
     with pytest.raises(CorruptionError, match="lost, or in two places"):
         allocator.check()
     allocator._unmapped += lost
-    with pytest.raises(CorruptionError, match="groups are mapped"):
+    with pytest.raises(CorruptionError, match="pages are mapped"):
         allocator.check()
     allocator._in_use += 1
     with pytest.raises(CorruptionError, match="counted in use"):

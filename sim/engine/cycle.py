@@ -236,7 +236,8 @@ class Cycle(Noting):
         done, taken = 0, 0
         while done < steps:
             if self._pages[(clock + 1 + done) % period]:
-                rows = self._list((clock + 1 + done) % period)
+                page = (clock + 1 + done) % period
+                rows = self._rows.get(page) or self._list(page)
                 calls = allocator.calls(rows) if len(rows) <= room - taken else None
                 hidden = 0 if calls == NO_MAPPINGS else None if calls is None else hides(done, calls)
                 if calls is None or hidden is None:

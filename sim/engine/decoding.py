@@ -101,8 +101,8 @@ class Decoding:
 
     def column(self, which: int) -> Ints:
         """Return the rows, tokens in the cache, tickets or requests of all sequences, as a copy."""
-        column = np.array(self._columns[which], np.int64)
-        return column + self.clock if which == self.LENGTH else column
+        column: Ints = np.frombuffer(self._columns[which], np.int64)
+        return column + self.clock if which == self.LENGTH else column.copy()
 
     def length(self, sequence: Sequence) -> int:
         """Tokens that a sequence has in the cache."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from allocators.content import Tokens
-from allocators.radix import Node, RadixTree, Run
+from allocators.content import Run, Tokens
+from allocators.radix import Node, RadixTree
 from sim.replay.blocks import Names
 from sim.replay.recording import Line, Recording, Replay
 
