@@ -1,7 +1,7 @@
-"""Arrivals: which request comes when.
+"""Arrivals: when each request arrives.
 
-Most times are known beforehand; a follow-up request comes some time after the request that it
-follows has ended.  The engine checks for arrivals wherever it stops anyway, and waits for them when it is idle.
+Most times are known in advance; a follow-up request arrives some time after the request that it
+follows has ended.  The engine checks for arrivals between steps, and waits for them when it is idle.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ NONE_TO_COME = float("inf")
 
 
 class Arrivals:
-    """The requests to come, in order of time and at one instant in the order of the workload."""
+    """The requests that have not arrived, in order of time; at the same instant, in the order of the workload."""
 
     def __init__(self, requests: Requests) -> None:
-        """Expect `requests`."""
+        """Start with all of `requests`."""
         count = len(requests)
         self.pending = count
         """Requests that have not arrived."""
@@ -30,23 +30,23 @@ class Arrivals:
         self._time = np.rint(requests.arrival_s[alone] * 1e9).astype(np.int64).data
         self._next = 0
         self._released: list[tuple[int, int]] = []
-        """Heap of (time, request) of those that followed another one."""
+        """Heap of (time, request) of follow-up requests whose time is known."""
         self._delay_s = requests.delay_s
         self._followers: dict[int, list[int]] = {}
         for index in np.flatnonzero(requests.after >= 0).tolist():
             self._followers.setdefault(int(requests.after[index]), []).append(index)
         self.soonest: int | float = self._soonest()
-        """Nanoseconds at which the next one comes, as far as is known; infinity if none is."""
+        """When the next request arrives, in nanoseconds, as far as known; infinity if no time is known."""
 
     def take(self) -> tuple[int, int]:
-        """Take the next one: (time, request)."""
+        """Remove and return the next request: (time, request)."""
         self.pending -= 1
         found = self._first()
         self.soonest = self._soonest()
         return found
 
     def release(self, index: int, now: int) -> None:
-        """Learn that request `index` has ended, so that those following it may come."""
+        """Set the arrival of the requests that follow request `index`, which has ended at `now`."""
         if index in self._followers:
             for follower in self._followers[index]:
                 heappush(self._released, (now + round(float(self._delay_s[follower]) * 1e9), follower))

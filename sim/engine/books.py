@@ -1,7 +1,7 @@
-"""The books: where every slot of the pool is, to the extent that only the engine can tell.
+"""The engine's part of the ledger: how every slot of the pool is used, as far as the allocator cannot know.
 
-An allocator knows what rows hold, but not how long they will get, which jobs have ended, or whether a token has been
-computed.  Sums are updated as jobs come and go, so that a step that changes none of this looks at no job.
+An allocator knows what rows hold, but not how long they will become, which jobs have finished, or whether a token has
+been computed.  Sums are updated as jobs come and go, so a step in which nothing of this changes does not look at jobs.
 """
 
 from __future__ import annotations
@@ -23,53 +23,53 @@ if TYPE_CHECKING:
 
 
 class Books:
-    """The part of what is served that counts slots."""
+    """The part of `Serving` that counts slots."""
 
     growing: Growing
-    """Counts those that decoding sequences hold and will never use."""
+    """Counts the slots that decoding sequences hold and will never use."""
 
     def __init__(self, allocator: Allocator) -> None:
-        """Begin with nothing in `allocator`."""
+        """Start with an empty `allocator`."""
         self.allocator = allocator
         self.running: dict[int, Job] = {}
-        """By ticket, hence in running order."""
+        """Running jobs by ticket, and so in running order."""
         self.lingering: list[Job] = []
-        """Finished jobs whose memory a batch-level scheduler still holds."""
+        """Finished jobs that keep their memory until their (static) batch ends."""
         self.refusal: Refusal | None = None
-        """Why memory blocks the head of the queue, when it does."""
+        """The allocator's refusal of the head of the queue, if memory blocks it."""
         self.tokens = 0
         """Tokens in the cache over all running sequences, lingering ones included."""
         self.internal = 0
-        """Held slots that no sequence will ever use, but for those of decoding sequences."""
+        """Held slots that no sequence will ever use, without those of decoding sequences."""
         self.seats = 0
-        """Running sequences, lingering ones included."""
+        """Number of running sequences, lingering ones included."""
 
     def waste(self, row: int, job: Job) -> int:
-        """Slots a row holds beyond what its sequence will ever use."""
+        """Slots that a row holds beyond what its sequence will ever use."""
         slots: int = self.allocator.table.slots.item(row)
         final = job.prompt + job.output - 1
         return slots - final if slots > final else 0
 
     def slots(self, job: Job) -> int:
-        """Token slots the rows of a job hold, shared ones once a row."""
+        """Token slots that the rows of a job hold; a shared slot counts once per row."""
         return sum(self.allocator.table.slots.item(row) for row in job.rows)
 
     def left_by(self, job: Job) -> tuple[int, int]:
-        """Tokens that a finished job leaves in the cache, and slots that it leaves empty."""
-        tokens = job.computed * (len(job.rows) if job.output > 1 else 1)  # with its first token it had not yet forked
+        """Tokens that a finished job has in the cache, and slots that it holds but leaves empty."""
+        tokens = job.computed * (len(job.rows) if job.output > 1 else 1)  # it forks only after its first token
         return tokens, self.slots(job) - tokens
 
     def ledger(self) -> Ledger:
-        """Where every slot is now."""
+        """Return how every slot is used now."""
         live, internal, stranded, usage = self.shares()
         written = live - usage.states + usage.saved + usage.dropped
         return split(self.allocator.capacity, usage, written, internal, stranded)
 
     def shares(self) -> tuple[int, int, int, Usage]:
-        """Count what only the engine can tell apart: live, internal and external slots; and the allocator's count."""
+        """Return the live, internal and external slots, and the allocator's count."""
         allocator = self.allocator
         usage = allocator.usage()
-        if allocator.recomputes:  # no token has a slot once its step is over
+        if allocator.recomputes:  # no token has a slot after its step
             return 0, 0, 0, usage
         refusal, stranded = self.refusal, 0
         if refusal is not None and refusal.reason is Reason.HOLE:
@@ -85,7 +85,7 @@ class Books:
         return live, internal, stranded, usage
 
     def spent(self) -> int:
-        """Slots filled by finished jobs and shared with no running one: internal, as nobody will read them."""
+        """Slots filled by finished jobs and not shared with running ones; they are internal, as nobody reads them."""
         left = [self.left_by(job) for job in self.lingering]
         if not self.allocator.shares:
             return sum(tokens for tokens, _ in left)
@@ -95,7 +95,7 @@ class Books:
         return int(filled[first][(blocks > 0) & ~np.isin(blocks, used)].sum())
 
     def _filled(self, jobs: Iterable[Job]) -> tuple[Ints, Ints]:
-        """Blocks that some jobs' rows list, and the slots filled in each."""
+        """Return the blocks in the rows of some jobs, and the slots filled in each: two int64[k]."""
         allocator = self.allocator
         blocks, filled = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for job in jobs:
@@ -105,7 +105,7 @@ class Books:
         return np.concatenate(blocks), np.concatenate(filled)
 
     def _counted_twice(self) -> int:
-        """Waste in last blocks that forked sequences still share, beyond once a block."""
+        """Count the waste in last blocks that forked sequences share, for each sequence beyond the first."""
         if not self.allocator.shares:
             return 0
         table = self.allocator.table

@@ -1,8 +1,8 @@
-"""The decoding sequences, kept so that a step costs nothing for sequences to which nothing happens.
+"""The decoding sequences, stored so that a step costs nothing for sequences to which nothing happens.
 
-All of them advance by one token per step, so none is updated: a clock counts the steps, and what
-is true of a sequence is kept relative to it.  A sequence that started at clock `c` with `n` tokens
-has `clock + start` tokens, where `start = n - c`, and its last token comes when the clock reaches
+All of them advance by one token per step, so none is updated: a clock counts the steps, and the
+state of a sequence is stored relative to it.  A sequence that started at clock `c` with `n` tokens
+has `clock + start` tokens, where `start = n - c`, and it gets its last token when the clock reaches
 `end`.  A calendar lists which sequences end when, so a step looks only at its own page.  (The
 calendar of which sequences need memory when is in `sim.engine.growing`.)
 """
@@ -33,7 +33,7 @@ class Sequence:
     __slots__ = ("due", "end", "final", "last", "order", "owner", "row", "slots", "start")
 
     def __init__(self, owner: Job, row: int, slots: int, order: int, clock: int) -> None:
-        """Start from what `owner` has computed."""
+        """Start with the tokens that `owner` has computed."""
         self.owner = owner
         self.row = row
         self.slots = slots
@@ -41,24 +41,24 @@ class Sequence:
         self.order = order
         """Position in running order: by ticket, then by number within its job."""
         self.start = owner.computed - clock
-        """Tokens in the cache, less the clock."""
+        """Tokens in the cache minus the clock."""
         self.end = clock + owner.output - owner.generated
-        """Clock at which its last token comes."""
+        """Clock at which it gets its last token."""
         self.final = owner.final
-        """Token slots it will use in the end."""
+        """Token slots that it will have used when it ends."""
         self.due = clock
         """Clock at the end of the step for which the allocator must next be asked."""
         self.last = owner.last_token
-        """When its last token came, if not together with the others'."""
+        """When it got its most recent token, if not at the same time as the others."""
 
 
 MOST = 1 << 20
-"""Sequences of one job, at most."""
+"""Most sequences of one job."""
 in_order = attrgetter("order")
 
 
 def enter(page: list[Sequence], sequence: Sequence) -> None:
-    """Insert a sequence in a list kept in running order; mostly at the end."""
+    """Insert a sequence in a list that is in running order; usually at the end."""
     if not page or page[-1].order < sequence.order:
         page.append(sequence)
     else:
@@ -81,17 +81,18 @@ class Decoding:
         self._orders: list[int] = []
         """The `order` of each."""
         self.emitted = 0
-        """When the sequences got their last token (nanoseconds), except those in `apart`."""
+        """When the sequences got their most recent token (nanoseconds), except those in `apart`."""
         self.apart: list[Sequence] = []
-        """Sequences whose last token came at another time: `Sequence.last`."""
+        """Sequences that got it at another time, which is `Sequence.last`."""
         self._ends: dict[int, list[Sequence]] = {}
+        """By clock: the sequences that end then."""
         self._soonest: list[int] = []
-        """The keys of `_ends` as a heap, which may also hold some that are gone."""
+        """The keys of `_ends` as a heap, possibly with some that have been removed."""
         self._columns: tuple[array[int], ...] = tuple(array("q") for _ in range(4))
-        """Rows, starts, tickets and requests of all sequences, as columns."""
+        """Rows, starts, tickets and requests of all sequences, in running order."""
 
     def __len__(self) -> int:
-        """Sequences that decode."""
+        """Number of decoding sequences."""
         return len(self.members)
 
     @property
@@ -100,7 +101,7 @@ class Decoding:
         return [sequence.owner for sequence in self.members]
 
     def column(self, which: int) -> Ints:
-        """Return the rows, tokens in the cache, tickets or requests of all sequences, as a copy."""
+        """Return int64[n]: the rows, tokens in the cache, tickets or requests of all sequences, as a copy."""
         column: Ints = np.frombuffer(self._columns[which], np.int64)
         return column + self.clock if which == self.LENGTH else column.copy()
 
@@ -111,7 +112,7 @@ class Decoding:
     # -- coming and going ------------------------------------------------------------------
 
     def insert(self, owner: Job, row: int, slots: int) -> Sequence:
-        """Add a sequence of `owner` behind all with a ticket not larger than its own."""
+        """Add a sequence of `owner` behind all sequences whose tickets are not larger."""
         members = self.members
         place = count = len(members)
         order = owner.ticket * MOST
@@ -135,7 +136,7 @@ class Decoding:
         return sequence
 
     def remove(self, place: int) -> Sequence:
-        """Drop one sequence."""
+        """Remove a sequence and return it."""
         sequence = self.members.pop(place)
         del self._orders[place]
         for column in self._columns:
@@ -146,24 +147,24 @@ class Decoding:
         return sequence
 
     def place(self, owner: Job) -> int:
-        """First place of a job's sequences, which stand together; len(self) if it has none."""
+        """Place of the first of a job's sequences, which are consecutive; len(self) if it has none."""
         place = self.before(owner.ticket)
         members = self.members
         return place if place < len(members) and members[place].owner is owner else len(members)
 
     def before(self, ticket: int) -> int:
-        """Sequences with a smaller ticket."""
+        """Number of sequences with a smaller ticket."""
         return bisect_left(self._orders, ticket * MOST)
 
     def settle(self, place: int) -> None:
-        """Write a sequence's progress back to its owner."""
+        """Write the progress of a sequence back to its owner."""
         sequence, owner = self.members[place], self.members[place].owner
         owner.computed = owner.furthest = self.length(sequence)
         owner.generated = owner.output - (sequence.end - self.clock)
         owner.last_token = sequence.last if sequence in self.apart else self.emitted
 
     def rename(self, place: int, rows: Several[int]) -> None:
-        """Give the sequences from `place` on new rows."""
+        """Assign new rows to the sequences from `place` on."""
         column = self._columns[self.ROW]
         for nth, row in enumerate(rows, place):
             self.members[nth].row = column[nth] = row
@@ -171,16 +172,16 @@ class Decoding:
     # -- time ------------------------------------------------------------------------------
 
     def soonest(self) -> int:
-        """Steps until the first of them ends; there must be one."""
+        """Steps until the first sequence ends; there must be one."""
         soonest = self._soonest
         while soonest[0] not in self._ends:
             heappop(soonest)
         return soonest[0] - self.clock
 
     def gap(self, decodes: int, end: int) -> tuple[int, int]:
-        """Return the commonest time since the last token among the first `decodes` sequences, and how many share it.
+        """Return the most common time since the last token among the first `decodes` sequences, and how many have it.
 
-        The others have stalled, and their jobs note for how long.
+        The others have stalled; their times are added to `Job.stalls`.
 
         Args:
             decodes: sequences that get a token in this step.
@@ -204,10 +205,10 @@ class Decoding:
         return gap, counts[gap]
 
     def advance(self, steps: int, now: int, staying: Several[Sequence] = ()) -> list[Sequence]:
-        """Let `steps` steps pass, the last of them ending `now`, for all sequences but those `staying` behind.
+        """Let `steps` steps pass, the last of them ending at `now`, for all sequences except those in `staying`.
 
         Returns:
-            the sequences that have ended; they are still members.
+            The sequences that have ended; they are still members.
 
         """
         if staying:
@@ -219,7 +220,7 @@ class Decoding:
         return self._ends.get(self.clock, [])
 
     def _hold(self, staying: Several[Sequence], steps: int) -> None:
-        """Shift the last sequences in running order by `steps`, as they get no token meanwhile."""
+        """Shift the last sequences in running order by `steps`, in which they get no token."""
         starts = self._columns[self.LENGTH]
         for place, sequence in enumerate(staying, len(self.members) - len(staying)):
             if sequence not in self.apart:

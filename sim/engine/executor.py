@@ -1,8 +1,8 @@
-"""Executors: what runs a plan.  In simulation a cost model says how long a step takes.
+"""Executors: what runs a plan.  In a simulation, a cost model computes how long each step takes.
 
-The engine uses two verbs.  `run` carries out a plan and returns how long it took.  `foresee`
-returns how long each of the next pure-decode steps would take, so that the engine can leap over
-them; an executor that must really run each step cannot foresee any.
+The engine calls two methods.  `run` carries out a plan and returns how long it took.  `foresee`
+returns how long each of the next pure-decode steps will take, so that the engine can leap over
+them; an executor that really has to run each step cannot foresee any.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class Foresight(NamedTuple):
-    """What is known of steps to come in which all that decode advance and nothing else runs."""
+    """The durations of the next steps, in which all decoding sequences advance and nothing else runs."""
 
     durations: Ints
     """int64[steps]: nanoseconds of each."""
     hides: Callable[[Mappings, int], int | None]
-    """Says how many nanoseconds of calls for pages a step hides that takes so many, or None if the next one waits."""
+    """Returns how many nanoseconds it takes to map pages, if a step of so many nanoseconds hides them; else None."""
 
 
 class Executor(Protocol):
@@ -39,19 +39,19 @@ class Executor(Protocol):
         """Carry out one step and return its duration in nanoseconds, at least 1."""
 
     def foresee(self, serving: Serving, steps: int) -> Foresight | None:
-        """Foresee the next `steps` steps, or not."""
+        """Return how long the next `steps` pure-decode steps take, or None if that cannot be known."""
 
 
 class Simulated:
-    """An executor that asks the cost model."""
+    """An executor that computes durations with the cost model."""
 
     def __init__(self, cost: CostModel, *, recomputes: bool = False, block_bytes: int = 0) -> None:
         """Time steps with `cost`.
 
         Args:
-            cost: of the model on the device.
-            recomputes: nothing is cached: every step computes all known tokens.
-            block_bytes: what swapping one block moves.
+            cost: the cost model.
+            recomputes: whether nothing is cached, so that every step computes all tokens so far.
+            block_bytes: bytes that swapping one block moves.
 
         """
         self._cost = cost
@@ -63,7 +63,7 @@ class Simulated:
         self._throttles, self._heat = cost.throttles, cost.heat()
 
     def run(self, plan: Plan, serving: Serving) -> int:
-        """Say how long the plan takes, and in the plan how much of the calls for pages was hidden."""
+        """See `Executor.run`.  Sets `hidden` and `exposed` of the plan."""
         load = self.load(plan, serving)
         if plan.mappings.mapped or plan.mappings.unmapped:
             plan.hidden, plan.exposed = self._cost.moves.mapping_ns(load)
@@ -74,7 +74,7 @@ class Simulated:
         return duration
 
     def load(self, plan: Plan, serving: Serving) -> Load:
-        """Count what the plan computes and moves."""
+        """Return the load of a plan: what it computes and moves."""
         decodes, decoding = plan.decodes, serving.decoding
         if self._recomputes or self._window or decodes < len(decoding.members):
             load = self._prefill(plan, decodes) if plan.chunks else Load(samples=decodes)
@@ -100,7 +100,7 @@ class Simulated:
         return load
 
     def foresee(self, serving: Serving, steps: int) -> Foresight:
-        """Say how long pure-decode steps take."""
+        """See `Executor.foresee`."""
         return Foresight(self._durations(serving, steps), self._cost.moves.hidden_ns)
 
     def _durations(self, serving: Serving, steps: int) -> Ints:
@@ -116,9 +116,14 @@ class Simulated:
         return self._cost.leap_ns(load)
 
     def _prefill(self, plan: Plan, decodes: int, seqs: int = 0, attended: int = 0) -> Load:
-        """Load of a plan's chunks, and logits for `decodes` sequences and every chunk that is its prompt's last.
+        """Return the load of a plan's chunks, with the logits of `decodes` sequences and of prompts that end.
 
-        Besides, if given, the `seqs` sequences that decode in that step and the `attended` tokens that they attend to.
+        Args:
+            plan: the plan.
+            decodes: sequences that decode, which need logits.
+            seqs: sequences to count as decodes; 0 if they are added later (`_with_decodes`).
+            attended: tokens to which these attend.
+
         """
         chunks: list[Chunk] = plan.chunks
         if self._recomputes:
@@ -147,7 +152,15 @@ class Simulated:
         return load._replace(window_pairs=seen, window_prefill_context=read)
 
     def _with_decodes(self, load: Load, serving: Serving, count: int, ahead: Any) -> Load:
-        """Add the first `count` decoding sequences; `ahead` counts steps from 1, one or many."""
+        """Add the first `count` decoding sequences to a load.
+
+        Args:
+            load: everything else.
+            serving: what is served.
+            count: sequences that decode.
+            ahead: the number of the step, from 1, or an array of such numbers.
+
+        """
         decoding, known = serving.decoding, serving.context
         if self._recomputes or self._window or count < len(decoding):
             lengths = decoding.column(decoding.LENGTH)[:count]

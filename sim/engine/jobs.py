@@ -1,8 +1,8 @@
 """Jobs: requests while they are being served.
 
-A job that waits or prefills keeps its counts in the object.  While it decodes, its sequences
-keep them relative to a clock (`sim.engine.decoding`), because all of them advance by one token
-a step and a step must not loop over the batch.
+While a job waits or prefills, its progress is stored in the object.  While it decodes, its
+sequences store it relative to a clock (`sim.engine.decoding`): all of them advance by one token
+per step, and a step must not loop over the batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from allocators.content import Content
 
 NEVER = -1
-"""Stands for an instant that has not come; simulated time starts at 0."""
+"""An instant that has not come; simulated time starts at 0."""
 
 
 class Job:
@@ -49,7 +49,7 @@ class Job:
     )
 
     def __init__(self, index: int, arrival: int, prompt: int, output: int, samples: int, content: Content) -> None:
-        """Make a job that has just arrived at `arrival` nanoseconds."""
+        """Make a job that arrives at `arrival` nanoseconds."""
         self.index = index
         self.arrival = arrival
         self.prompt = prompt
@@ -60,22 +60,22 @@ class Job:
         self.samples = samples
         self.content = content
         self.ticket = NEVER
-        """Place in the running order, given on admission."""
+        """Position in the running order, set on admission."""
         self.rows: Sequence[int] = ()
-        """Rows of the block table: one a sequence once they have forked or are reserved apart."""
+        """Rows of the block table: one per sample, but a single one until samples that share blocks fork."""
         self.host_rows: Sequence[int] = ()
         """Rows of the host's table while swapped out."""
         self.computed = 0
-        """Tokens whose K/V is in the cache.  Stale while the job decodes."""
+        """Tokens whose K/V is in the cache.  Not updated while the job decodes."""
         self.generated = 0
-        """Output tokens known, of each sample.  Stale while the job decodes."""
+        """Output tokens of each sample so far.  Not updated while the job decodes."""
         self.furthest = 0
-        """Most tokens ever computed: what lies below is recomputed."""
+        """Most tokens ever computed; computing fewer again is recomputation."""
         self.scheduled = self.first_token = self.last_token = self.finished = NEVER
         self.cached = self.recomputed = self.swapped_blocks = self.preemptions = 0
         self.stalls: list[int] = []
         self.moved = False
-        """Whether it has been on the host, where blocks of its may still have twins."""
+        """Whether it has been on the host, where there may still be copies of its blocks."""
 
     @property
     def known(self) -> int:
@@ -84,7 +84,7 @@ class Job:
 
     @property
     def final(self) -> int:
-        """Token slots a sample uses in the end: the last output token is never written."""
+        """Token slots that a sample will have used when it ends: the K/V of its last token is never written."""
         return self.prompt + self.output - 1
 
     def __repr__(self) -> str:

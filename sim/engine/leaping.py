@@ -1,9 +1,9 @@
 """Leaping: many certain steps at once.
 
 A step in which every decoding sequence advances by a token, and no request arrives, finishes or
-lacks memory, changes nothing but counters.  All steps up to the next such event are done at once:
-their durations are foreseen, their memory is found, and their telemetry is recorded as the first
-row plus what changes from row to row.
+lacks memory, only changes counters.  All steps up to the next such event are done at once: their
+durations are computed, their memory is found, and their telemetry is recorded as the first row plus
+the changes from row to row.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def leap(
     """Find times and memory for as many pure-decode steps as are certain.
 
     Args:
-        serving: nothing prefills, and the queue cannot move.
+        serving: what is served; nothing prefills, and nothing can be admitted.
         executor: foresees durations.
-        until: nanoseconds from now after which no step may start.
-        before: nanoseconds of the step before, less those for which it waited for pages.
+        until: nanoseconds from now; no step may start after that.
+        before: nanoseconds of the step before, without those for which it waited for pages.
 
     Returns:
-        int64[steps], the nanoseconds of each, their sum, and the memory found for them.  None if the executor cannot
-        foresee, or the first step lacks memory; nothing has changed then.
+        int64[steps], the nanoseconds of each; their sum; and the memory found for them.  None, with nothing changed,
+        if the executor cannot foresee durations, or the first step lacks memory.
 
     """
     decoding = serving.decoding

@@ -1,4 +1,4 @@
-"""The plan: what one step runs.  A scheduler makes it, an executor runs it."""
+"""Plans: what one step runs.  A scheduler makes a plan, an executor runs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Chunk(NamedTuple):
-    """Part of one job's known tokens, to be computed in this step."""
+    """A part of one job's tokens that is computed in this step."""
 
     job: Job
     start: int
@@ -25,22 +25,22 @@ class Chunk(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """What a preemption took, and for whom."""
+    """What one preemption took, and for whom."""
 
     request: int
-    """Whose memory it was."""
+    """The request that lost its memory."""
     slots: int
-    """Token slots it held."""
+    """Token slots that it held."""
     swapped: bool
-    """Whether its K/V went to the host."""
+    """Whether its K/V was moved to the host."""
     cause: int
-    """Request that lacked memory."""
+    """The request that needed memory."""
     reason: Reason
-    """What it lacked."""
+    """Why that request was refused."""
 
 
 class MoveKind(StrEnum):
-    """Where a block goes."""
+    """Copies on the device, and swaps out to the host or in from it."""
 
     COPY = "copy"
     OUT = "out"
@@ -48,7 +48,7 @@ class MoveKind(StrEnum):
 
 
 class Move(NamedTuple):
-    """K/V of one whole block to be moved before the step runs."""
+    """A block whose K/V must be moved before the step runs."""
 
     kind: MoveKind
     source: int
@@ -80,7 +80,7 @@ class Plan:
     )
 
     def __init__(self, decodes: int = 0, chunks: list[Chunk] | None = None, *, copied_tokens: int = 0) -> None:
-        """Make a plan for nothing else."""
+        """Make a plan without admissions, preemptions or block moves."""
         self.decodes = decodes
         self.chunks: list[Chunk] = [] if chunks is None else chunks
         self.admitted: list[Job] = []
@@ -88,31 +88,30 @@ class Plan:
         self.preempted: list[Job] = []
         """Jobs that lost their memory, in order."""
         self.losses: list[Loss] = []
-        """... and what each of them lost."""
+        """What each of them lost."""
         self.restored: list[Job] = []
-        """Those of the admitted jobs that came back from the host."""
+        """Those of the admitted jobs that were swapped in from the host."""
         self.refusal: Refusal | None = None
-        """Why the last of them had to give up its own memory, if it did."""
+        """Why the last preempted job had to give up its own memory, if it did."""
         self.moves: list[Move] = []
-        """Block moves due before the step, in this order: a block swapped out may be the target of the next copy."""
+        """Block moves to do before the step, in this order: the next move may reuse a block that was swapped out."""
         self.copied_tokens = copied_tokens
-        """Tokens whose K/V is copied on the device, by those copies or by moving a whole sequence."""
+        """Tokens whose K/V is copied on the device, by those moves or by copying a whole sequence."""
         self.swapped_blocks = 0
-        """Blocks moved over PCIe, both ways."""
+        """Blocks moved over PCIe, in both directions together."""
         self.mappings = NO_MAPPINGS
         """Physical pages mapped and unmapped since the step before began."""
         self.start = 0
         """When the step begins, in nanoseconds."""
         self.behind = 0
-        """Nanoseconds of the step before if it ran decodes alone, else 0: an engine's host can be at work on this step
-        meanwhile."""
+        """Nanoseconds of the step before if it ran only decodes, else 0: meanwhile the host can prepare this step."""
         self.before = 0
-        """Nanoseconds of the step before after it had its pages: while it runs, those of this one can be mapped, and
-        the host can be at work on it."""
+        """Nanoseconds of the step before, without those for which it waited for pages: while it runs, the pages of
+        this one can be mapped, and the host can prepare it."""
         self.hidden = 0
-        """Nanoseconds of calls for pages that ran meanwhile; the executor says so."""
+        """Nanoseconds of mapping and unmapping pages that the step before hides; set by the executor."""
         self.exposed = 0
-        """... and of those that this step has to wait for."""
+        """Nanoseconds of mapping and unmapping pages for which this step waits; set by the executor."""
 
     def move(self, kind: MoveKind, blocks: Iterable[Copy]) -> None:
         """Add block moves of one kind."""

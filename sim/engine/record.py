@@ -1,7 +1,7 @@
-"""The record of a run: what the engine writes down while it serves, and what becomes of that in the end.
+"""The record of a run: what the engine writes down while it serves.
 
-Four logs: steps, requests, what happened to their memory, and the block map.  (How these are stored is in
-`sim.engine.telemetry` and `sim.engine.blockmap`.)
+There are four logs: steps, requests, events that concern their memory, and the block map.
+(`sim.engine.telemetry` and `sim.engine.blockmap` store them.)
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
 
 SHORTEST = 1_000_000
-"""Nanoseconds between snapshots of the block map, at least."""
+"""Least nanoseconds between two snapshots of the block map."""
 
 
 class Record:
-    """What one run leaves behind."""
+    """The logs of one run."""
 
     def __init__(self, requests: Requests, serving: Serving, sink: Sink, instants: int | None) -> None:
-        """Begin the record of `serving`, which goes to `sink`; for `instants` see `BlockLog`."""
+        """Begin the record of `serving`, to be written to `sink`; for `instants` see `BlockLog`."""
         self.steps = StepLog(sink, serving.allocator.capacity)
         self.requests = RequestLog()
         self.events = EventLog(sink)
@@ -37,7 +37,7 @@ class Record:
         self._serving = serving
         self._sink = sink
         self._evicted = 0
-        """Cached blocks evicted until the last step began."""
+        """Cached blocks evicted before the last step."""
 
     def row(
         self,
@@ -50,9 +50,20 @@ class Record:
         preemptions: int,
         since: Change = NO_CHANGE,
     ) -> tuple[int, ...]:
-        """Fill in a `Step`: what is true while one runs; what memory has changed `since` is taken back.
+        """Return the fields of a `Step` for the present state.
 
-        Its last three fields, about pages that are mapped, are 0.
+        Its last three fields, which concern mapped pages, are 0.
+
+        Args:
+            step: its number.
+            now: when it begins, nanoseconds.
+            prefill: tokens that chunks compute.
+            decodes: sequences that decode.
+            gap: most common time since their last tokens, nanoseconds.
+            gap_tokens: sequences with that gap.
+            preemptions: jobs preempted by its plan.
+            since: changes that later steps of a leap have already made, and that are subtracted.
+
         """
         serving = self._serving
         allocator = serving.allocator
@@ -88,7 +99,7 @@ class Record:
         )
 
     def write(self) -> None:
-        """Hand all of it to the sink; what has not finished is unfinished."""
+        """Write everything to the sink; requests that have not finished are recorded as unfinished."""
         serving = self._serving
         for job in [*serving.running.values(), *serving.waiting]:
             if job.finished == NEVER:
@@ -100,7 +111,7 @@ class Record:
         self.blocks.flush()
 
     def _settle(self, job: Job) -> None:
-        """Let a job know how far it has come, if it decodes."""
+        """Update the progress of a job, if it decodes."""
         decoding = self._serving.decoding
         if job.rows and job.ticket not in self._serving.prefilling:
             place = decoding.place(job)
@@ -109,6 +120,9 @@ class Record:
 
 
 def _spacing(requests: Requests, instants: int) -> int:
-    """Nanoseconds between snapshots that spread `instants` of them over the arrivals; more time doubles it."""
+    """Return the nanoseconds between snapshots at which `instants` of them cover the time of arrivals.
+
+    A longer run doubles it.
+    """
     span = float(requests.arrival_s[-1]) if len(requests) else 0.0
     return max(SHORTEST, int(span * 1e9) // instants)

@@ -1,8 +1,8 @@
-"""What a scheduler is: pure decisions, no clock.
+"""The interface of schedulers: pure decisions, without a clock.
 
-`plan` looks at the queue and the running jobs and fills one step.  It changes `Serving`
-only through its verbs (admit, extend, preempt, restore).  What all schedulers share is here:
-growing the decoding sequences, and preempting from the tail until they fit.
+`plan` looks at the queue and the running jobs and decides what one step runs.  It changes `Serving`
+only through its methods (admit, extend, preempt, restore).  This module also has what all schedulers
+share: growing the decoding sequences, and preempting the newest jobs until the others fit.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Scheduler(ABC):
 
     kind: ClassVar[str]
     holds_finished: ClassVar[bool] = False
-    """Whether finished jobs keep their memory until the whole batch is done."""
+    """Whether finished jobs keep their memory until the whole batch has finished."""
     chunks: ClassVar[bool] = False
-    """Whether it computes prompts over several steps, if the workload does not say."""
+    """Whether it computes prompts over several steps by default."""
     has_budget: ClassVar[bool] = True
     """Whether `Limits.max_num_batched_tokens` bounds a step."""
 
@@ -38,12 +38,12 @@ class Scheduler(ABC):
 
     @abstractmethod
     def plan(self, serving: Serving) -> Plan:
-        """Fill one step: grow and preempt running jobs, admit waiting ones."""
+        """Decide one step: grow and preempt running jobs, admit waiting ones."""
 
     def steady(self, serving: Serving) -> bool:
-        """Say whether `plan` would do nothing but let every decoding sequence advance, given room.
+        """Return whether `plan` would only let every decoding sequence advance, if there is memory.
 
-        True until something is released, arrives or finishes.  Only then may steps be leapt over.
+        If True, it stays so until a job arrives, finishes or is released, and the engine may leap over steps.
         """
         if serving.prefilling or not serving.decoding:
             return False
@@ -51,20 +51,22 @@ class Scheduler(ABC):
 
     @staticmethod
     def settled(serving: Serving) -> bool:
-        """Whether the head of the queue was refused for a reason that still holds."""
+        """Whether the head of the queue is blocked, and growing decodes cannot change that."""
         if serving.blocked is Blocked.MEMORY:
             return serving.allocator.settled
         return serving.blocked is not Blocked.NOTHING
 
     def watermark(self, serving: Serving) -> int:
-        """Blocks that admission leaves free, none when nothing runs (vLLM counts the null block in)."""
+        """Blocks that admission must leave free: as in vLLM, a share of all blocks, the null block included."""
         return int(self.limits.watermark * (serving.allocator.num_blocks + 1)) if serving.running else 0
 
     @staticmethod
     def advance(serving: Serving, plan: Plan, first: int, last: int) -> int:
-        """Give decoding sequences `[first, last)` their next slot, preempting from the tail until they fit.
+        """Give the decoding sequences `[first, last)` their next slot, preempting the newest jobs until they fit.
 
-        Returns how many of them go on; fewer than asked if one had to preempt itself or a job behind it.
+        Returns:
+            How many of them continue; fewer than asked for if some of them were preempted.
+
         """
         members = serving.decoding.members
         start = first
@@ -86,7 +88,7 @@ class Scheduler(ABC):
     def admit(
         serving: Serving, plan: Plan, job: Job, hit: Hit, tokens: int, *, whole: int = 0, spare: int = 0
     ) -> Refusal | None:
-        """Admit the head of the queue with a chunk of `tokens` tokens beyond its prefix hit."""
+        """Admit the head of the queue and plan a chunk of `tokens` tokens that follow its prefix hit."""
         refusal = serving.admit(job, hit, hit.tokens + tokens, whole=whole, spare=spare)
         if refusal is None:
             plan.admitted.append(job)
@@ -94,7 +96,7 @@ class Scheduler(ABC):
         return refusal
 
     def restore(self, serving: Serving, plan: Plan, job: Job) -> Refusal | None:
-        """Bring the head of the queue back from the host, if there is room for its next tokens too."""
+        """Bring the head of the queue back from the host, if there is also room for its next tokens."""
         refusal = serving.restore(job, plan, self.watermark(serving) + job.samples if serving.running else 0)
         if refusal is None:
             plan.admitted.append(job)

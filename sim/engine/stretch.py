@@ -1,8 +1,8 @@
-"""Stretches: what many steps at once change in the pool.
+"""Stretches: how many steps at once change the use of the pool.
 
-Most steps of a leap change nothing, and those that do mostly change one number: how many slots are held.  So changes
-are listed one by one.  There are as many of them as blocks are taken, and telemetry keeps them all until it writes
-rows; that is why each is a single integer.
+Most steps of a leap change nothing, and the others usually change one number, that of slots held.  So changes are
+listed one by one.  There are about as many of them as blocks are taken, and telemetry keeps them all until it writes
+rows, so each is packed into a single integer.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
     from allocators.table import Ints
 
 LONGEST = 1 << 12
-"""Most steps in a stretch; bounds its arrays."""
+"""Most steps in a stretch, which bounds its arrays."""
 HELD, CACHED, ROUNDING, INTERNAL, EVICTED, LIVE, SAVED = range(7)
 Change: TypeAlias = tuple[int, int, int, int, int, int, int]
-"""How one or more steps change the pool: more (or fewer) held, cached, rounding and internal token slots; blocks
-evicted; and more live token slots, beyond one for each sequence, and more that sharing saves."""
+"""By how much one or more steps change the token slots that are held, cached, rounding and internal; blocks evicted;
+and changes of the token slots that are live, beyond one for each sequence and step, and that sharing saves."""
 
 
 def packed(step: int, field: int, more: int) -> int:
-    """Return the change of one field of `Change` in one step (from 0) as a number."""
+    """Pack the change of one field of `Change` in one step (from 0) into an integer."""
     return more << 15 | step << 3 | field
 
 
 def unpacked(changes: Ints) -> tuple[Ints, Ints, Ints]:
-    """Return the steps, the fields and the amounts of many changes that are `packed`."""
+    """Return the steps, fields and amounts of `packed` changes."""
     return changes >> 3 & LONGEST - 1, changes & 7, changes >> 15
 
 
 def noted(step: int, change: Change) -> list[int]:
-    """Return all that a step changes, each `packed`."""
+    """Return the changes of a step, `packed` one by one."""
     return [packed(step, field, more) for field, more in enumerate(change) if more]
 
 
 class Stretch(NamedTuple):
-    """Steps for which memory has been found."""
+    """A number of steps for which memory has been found."""
 
     steps: int
     changes: Several[int]
-    """The changes of single steps, each `packed`; several of one field in one step add up."""
+    """The changes of single steps, `packed`; several changes of one field in one step add up."""
     total: Change
-    """The sum of them."""
+    """Their sum."""
     copies: Several[Copy] = ()
     copied: int = 0
     calls: Several[int] = ()
@@ -53,6 +53,6 @@ class Stretch(NamedTuple):
 
 
 Hides: TypeAlias = "Callable[[int, Mappings], int | None]"
-"""How many nanoseconds of the calls due before a step of a leap are hidden by the step before; None if not all are."""
+"""Returns how many nanoseconds it takes to map pages for a step, if the step before hides all of them; else None."""
 NO_CHANGE: Change = (0, 0, 0, 0, 0, 0, 0)
 NO_STRETCH = Stretch(0, (), NO_CHANGE)

@@ -1,8 +1,8 @@
-"""Telemetry: what a run leaves behind, columnar and bounded.
+"""Telemetry: the tables that a run writes, in columns and with bounded memory.
 
-Steps are stored as integers, a stretch of similar steps as its first row and the changes after it, and
-become rows in bulk when they are streamed to Parquet.  A request is one row, written when it
-leaves.  Any other event in a request's memory is one row.  (The block map is sampled:
+Steps are stored as integers, and a stretch of similar steps as its first row and the changes after it;
+they become rows in bulk when they are streamed to Parquet.  A request is one row, written when it
+leaves.  Every event that concerns the memory of a request is one row.  (The block map is sampled, see
 `sim.engine.blockmap`.)
 """
 
@@ -38,14 +38,14 @@ EVENTS = ("preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse")
 
 
 class Sink(Protocol):
-    """Takes the columns of `requests`, `steps`, `events` and `blocks` as they fill."""
+    """Receives the tables `requests`, `steps`, `events` and `blocks`, piece by piece."""
 
     def write(self, table: str, columns: Mapping[str, object]) -> None:
         """Append rows to a table."""
 
 
 class Step(NamedTuple):
-    """What is true of one step, or of the first of a stretch of steps alike; nanoseconds and token slots."""
+    """One step, or the first of a stretch of similar steps; times in nanoseconds, memory in token slots."""
 
     step: int
     start: int
@@ -69,29 +69,29 @@ class Step(NamedTuple):
     blocked: int
     """Index in `BLOCKED`."""
     grows: int
-    """Token slots more that are live after each further step ..."""
+    """By how many slots `live` grows with each further step of the stretch."""
     rounds: int = 0
-    """... and those of them that were rounding before."""
+    """By how many slots `rounding` shrinks with each further step."""
     mapped_pages: int = 0
     mapping_hidden: int = 0
     mapping_exposed: int = 0
 
 
 _pack = Struct(f"={len(Step._fields)}q").pack
-"""Makes one record of the fields of a step, sooner than an array takes them one by one."""
+"""Packs the fields of a step into bytes, which is faster than appending them to an array one by one."""
 _pack_request = Struct("=14q").pack
-"""Likewise of a request."""
+"""Packs the fields of a request."""
 
 
 class StepLog:
     """The rows of steps.parquet, in order of time.
 
-    Of a stretch of steps alike only the first is written down, with how long each step takes and what
-    each changes; all rows follow from that, for many stretches at once, when they are handed to the sink.
+    Of a stretch of similar steps only the first is stored, with the duration of each step and the changes.  All rows
+    are computed from that, for many stretches at once, when they are passed to the sink.
     """
 
     def __init__(self, sink: Sink, capacity: int, rows: int = 1 << 16) -> None:
-        """Stream to `sink` about every `rows` rows; `capacity` is that of the pool in token slots."""
+        """Write to `sink` about every `rows` rows; `capacity` is that of the pool in token slots."""
         self._sink = sink
         self._capacity = capacity
         self._most = rows
@@ -99,12 +99,12 @@ class StepLog:
 
     def _clear(self) -> None:
         self._firsts = bytearray()
-        """Records of a `Step`."""
+        """Each a packed `Step`."""
         self._counts, self._durations = array("q"), array("q")
         self._changes, self._changed = array("q"), array("q")
-        """All `Stretch.changes`, and how many of them each stretch has."""
+        """`Stretch.changes` of all stretches, and how many of them each stretch has."""
         self._calls = array("q")
-        """Where pages were mapped in a stretch: the row, how many, and nanoseconds hidden."""
+        """Pages mapped within stretches, as triples: row, number of pages, and nanoseconds hidden."""
 
     def add(self, step: Sequence[int], duration: int) -> None:
         """Append one row; `step` has the fields of a `Step`."""
@@ -116,9 +116,14 @@ class StepLog:
             self.flush()
 
     def stretch(self, first: Sequence[int], durations: Ints, changes: Sequence[int], calls: Sequence[int] = ()) -> None:
-        """Append a row for each of `durations`; `changes` and `calls` (see `Stretch`) add to what `first` says.
+        """Append a row for each of `durations`.
 
-        A change in the first step does so too: `first` is what was true before it.
+        Args:
+            first: the fields of a `Step`: the state before the changes of the first step.
+            durations: int64[n], nanoseconds.
+            changes: see `Stretch.changes`.
+            calls: see `Stretch.calls`.
+
         """
         if calls:
             begin = len(self._durations)
@@ -133,7 +138,7 @@ class StepLog:
             self.flush()
 
     def flush(self) -> None:
-        """Hand the rows to the sink."""
+        """Pass the rows to the sink."""
         counts, durations = np.array(self._counts, np.int64), np.array(self._durations, np.int64)
         begin = counts.cumsum() - counts
         which = np.repeat(np.arange(len(counts)), counts)
@@ -161,7 +166,7 @@ class StepLog:
         self._clear()
 
     def _apply_changes(self, columns: dict[str, Ints], begin: Ints, which: Ints) -> None:
-        """Add up changes over each stretch; evictions belong to their step alone."""
+        """Add up the changes within each stretch; evictions count only for their own step."""
         if not self._changes:
             return
         rows, fields, amounts = unpacked(np.array(self._changes, np.int64))
@@ -187,7 +192,7 @@ def _typed(name: str, values: Ints) -> object:
 
 
 class RequestLog:
-    """The rows of requests.parquet, written as requests leave and ordered when the run ends."""
+    """The rows of requests.parquet, added as requests leave and sorted when the run ends."""
 
     _NAMES = (
         "request_id",
@@ -209,13 +214,13 @@ class RequestLog:
     def __init__(self) -> None:
         """Start empty."""
         self._rows = bytearray()
-        """Records of the columns in `_NAMES`."""
+        """Each a packed row of the columns in `_NAMES`."""
         self._reasons: dict[int, str] = {}
         self._stalls: dict[int, list[int]] = {}
         self.counts = dict.fromkeys(STATUSES, 0)
 
     def add(self, job: Job, status: str) -> None:
-        """Write the row of a request that leaves."""
+        """Add the row of a request that leaves."""
         self._rows += _pack_request(
             job.index,
             job.arrival,
@@ -269,7 +274,7 @@ class EventLog:
     """The rows of events.parquet, in order of time."""
 
     def __init__(self, sink: Sink, rows: int = 1 << 16) -> None:
-        """Stream to `sink` every `rows` rows."""
+        """Write to `sink` every `rows` rows."""
         self._sink = sink
         self._most = rows
         self._rows: list[tuple[int, int, int, int, int]] = []
@@ -283,7 +288,7 @@ class EventLog:
             self.flush()
 
     def flush(self) -> None:
-        """Hand the rows to the sink."""
+        """Pass the rows to the sink."""
         time, index, event, slots, cause = np.array(self._rows, np.int64).reshape(-1, 5).T
         words = ("", *sorted(set(self._reasons) - {""}))
         reasons = np.array([words.index(reason) for reason in self._reasons], np.int8)
