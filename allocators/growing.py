@@ -97,38 +97,40 @@ class GrowingAllocator(ExactRows):
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """See `Allocator.grow`.  Everything that a row held before is copied."""
-        table = self.table
+        table, memory = self.table, self._memory
         granted, refusal = len(rows), None
-        more, room = self._growth(rows, lengths)
-        fits = (more <= room) & (lengths <= self.max_model_len)
+        taken, held = self._growth(rows, lengths)
+        fits = (held <= memory.capacity) & (lengths <= self.max_model_len)
         if not fits.all():
             granted = int(fits.argmin())
             length = int(lengths[granted])
             if length > self.max_model_len:
                 refusal = self.too_long(length)
             else:
-                missing = int(more[granted]) - room
-                need = int(more[granted] - (more[granted - 1] if granted else 0))
+                missing = int(held[granted]) - memory.capacity
+                need = int(held[granted] - (held[granted - 1] if granted else memory.held(table.length)))
                 refusal = Refusal(Reason.BLOCKS, self._blocks(max(need, missing)), self._blocks(missing))
         rows, lengths = rows[:granted], lengths[:granted]
         before = table.length[rows]
         longer = lengths > before
         copied = int(before[longer].sum())
-        self._enter(rows, lengths)
+        if granted:
+            memory.taken = int(taken[granted - 1])
+        self._set(rows, lengths)
         if self.tensors:
             self.tensors.concatenate(rows[longer].tolist(), lengths[longer].tolist())
         return Growth(granted, refusal, copied=copied)
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """See `Allocator.can_grow`."""
-        more, room = self._growth(rows, lengths)
-        return bool(((more <= room) & (lengths <= self.max_model_len)).all())
+        _, held = self._growth(rows, lengths)
+        return bool(((held <= self._memory.capacity) & (lengths <= self.max_model_len)).all())
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
         """See `Allocator.demand`."""
-        more, _ = self._growth(rows, lengths)
-        held, size = self._memory.held(self.table.length), self.block_size * self._slot_bytes
-        return np.diff(-(-(held + more) // size), prepend=-(-held // size))
+        _, held = self._growth(rows, lengths)
+        size = self.block_size * self._slot_bytes
+        return np.diff(-(-held // size), prepend=-(-self._memory.held(self.table.length) // size))
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
         """See `Allocator.advance`.  Leaps as far as memory and `max_model_len` allow, within `most_steps`."""
@@ -147,12 +149,10 @@ class GrowingAllocator(ExactRows):
         held = -(-held[:steps] // self._slot_bytes)
         return Leap.unlisted(held, np.zeros(steps, np.int64), int(lengths.sum()))
 
-    def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, int]:
-        """Return the additional bytes held once each row, and those before it, have grown; and the free bytes."""
-        table, memory = self.table, self._memory
+    def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints]:
+        """See `Footprints.growth`; lengths beyond `max_model_len` count as that."""
         self.demand_longer(rows, lengths)
-        known = np.minimum(lengths, self.max_model_len)
-        return memory.growth(rows, known, table.length), memory.capacity - memory.held(table.length)
+        return self._memory.growth(rows, np.minimum(lengths, self.max_model_len), self.table.length)
 
     def _enter(self, rows: Ints, lengths: Ints) -> None:
         """Record the new lengths of rows, 0 for a row that is about to be closed."""

@@ -103,10 +103,18 @@ class OnDemandRows(SharingRows):
 
     def _append_many(self, named: Sequence[int], blocks: Ints) -> None:
         """Enter blocks in the rows for which they were taken; a row may be listed several times."""
-        table, size, rows = self.table, self.block_size, np.array(named, np.int64)
-        columns = table.count[rows] + _nth(named)
-        table.blocks[rows, columns] = blocks
-        columns += 1
+        table, size, turn = self.table, self.block_size, len(set(named))
+        rounds, rest = divmod(len(named), turn)
+        if not rest and named[turn:] == named[:-turn]:  # all in turn, equally often
+            rows = np.array(named[:turn], np.int64)
+            columns = table.count[rows]
+            table.blocks[rows, columns + np.arange(rounds)[:, None]] = blocks.reshape(rounds, turn)
+            columns += rounds
+        else:
+            rows = np.array(named, np.int64)
+            columns = table.count[rows] + _nth(named, turn)
+            table.blocks[rows, columns] = blocks
+            columns += 1
         table.count[rows] = columns  # where a row is named several times, its last value stays
         table.slots[rows] = slots = columns * size
         table.length[rows] = slots - size + 1
@@ -340,12 +348,11 @@ class OnDemandRows(SharingRows):
         return Refusal(reason, need, need + spare - self.pool.free)
 
 
-def _nth(named: Sequence[int]) -> Ints:
+def _nth(named: Sequence[int], turn: int) -> Ints:
     """Count, for each entry, how often the same row is listed before it.
 
-    Usually all rows are listed in turn, again and again, and then no sorting is needed.
+    Usually all rows, of which there are `turn`, are listed in turn, again and again, and then no sorting is needed.
     """
-    turn = len(set(named))
     if named[turn:] == named[: len(named) - turn]:
         return np.arange(len(named)) // turn
     order = np.argsort(named, kind="stable")

@@ -96,12 +96,14 @@ class Footprints:
         longest = lengths.max()
         return int(self.footprints[tokens] * count + self.sizes[max(tokens, longest)] - self.sizes[longest])
 
-    def growth(self, rows: Ints, targets: Ints, lengths: Ints) -> Ints:
-        """int64[n]: bytes held in addition once each row, and those before it, have their target length."""
-        more = self.footprints[targets] - self.footprints[lengths[rows]]
-        longest = lengths.max()
-        copies = self.sizes[np.maximum(np.maximum.accumulate(targets), longest)]
-        return np.asarray(more.cumsum() + copies - self.sizes[longest])
+    def growth(self, rows: Ints, targets: Ints, lengths: Ints) -> tuple[Ints, Ints]:
+        """Bytes that tensors take, and bytes held, once each row, and those before it, have their target length.
+
+        Returns two int64[n].
+        """
+        taken = (self.footprints[targets] - self.footprints[lengths[rows]]).cumsum() + self.taken
+        longest = np.maximum(np.maximum.accumulate(targets), lengths.max())
+        return taken, taken + self.sizes[longest]
 
     def foresee(self, some: Ints, steps: int, lengths: Ints) -> tuple[Ints, Ints]:
         """Bytes that tensors take, and bytes held, after each of the next steps: two int64[steps].
