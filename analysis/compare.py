@@ -1,9 +1,9 @@
 """Two run directories side by side: runs matched by label, differences, intervals.
 
-With replications a difference is the mean of paired differences with Student's 95 % interval, or, if the
-two did not serve the same requests, the difference of means with Welch's.  Without replications, latencies
-of the same requests are still paired one by one, with a block bootstrap; figures of the whole run then have
-no interval, and none is invented.
+With replications, a difference is the mean of paired differences with Student's 95 % interval, or, if the
+two did not serve the same requests, the difference of means with Welch's interval.  Without replications,
+latencies of the same requests are paired one by one, with a block bootstrap; figures of the whole run then
+have no interval.
 """
 
 from __future__ import annotations

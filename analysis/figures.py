@@ -1,9 +1,9 @@
-"""One figure of one allocator, looked up by name, over all its replications.
+"""Looking up a figure of an allocator by name, over all its replications.
 
-Names are those of summary.json with dots: `batch_size` (its mean), `batch_size.peak`,
-`ttft_s.p99`, `steady.batch_size`; `share.live` and `steady.share.live` are percentages of
-the pool, and `share.external+rounding` their sum; `sustained_rps` is there if it was searched.
-Tables, comparison, the report and the "published beside simulated" lines all ask here.
+Names are those of summary.json with dots: `batch_size` (its mean), `batch_size.peak`, `ttft_s.p99`,
+`steady.batch_size`.  `share.live` and `steady.share.live` are percentages of the pool, and
+`share.external+rounding` is the sum of two; `sustained_rps` exists if it was searched for.  Tables,
+comparisons, the report and the lines of published figures all use this.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def group(entries: Iterable[Entry]) -> list[Allocator]:
 
 
 def bound(allocators: Iterable[Allocator]) -> Allocator | None:
-    """Find the ideal allocator, which every other one is a percentage of."""
+    """Find the ideal allocator, of which the figures of others are given as a percentage."""
     return next((one for one in allocators if one.kind == "ideal"), None)
 
 
@@ -182,7 +182,7 @@ def _pairs(first: Allocator, second: Allocator, name: str) -> tuple[np.ndarray[A
 
 
 def shortfalls(allocators: Sequence[Allocator]) -> list[str]:
-    """Say which requests were refused, left unfinished or cut short, allocators that share a fate in one line."""
+    """Say which requests were refused, left unfinished or cut short; allocators with the same outcome share a line."""
     told: dict[str, list[str]] = {}
     for one in allocators:
         total = one.count("total")
@@ -200,7 +200,7 @@ def shortfalls(allocators: Sequence[Allocator]) -> list[str]:
 
 
 def above_bound(allocators: Sequence[Allocator]) -> list[str]:
-    """Explain, a sentence a figure, what is above the bound by more than chance."""
+    """Explain figures that exceed those of the ideal allocator by more than chance, in a sentence each."""
     ideal, said = bound(allocators), []
     for name, word, why in (
         ("batch_size", "batch", "slower steps keep sequences longer, which is no gain by itself."),
@@ -219,7 +219,7 @@ def above_bound(allocators: Sequence[Allocator]) -> list[str]:
 
 
 def page_calls(allocators: Iterable[Allocator]) -> list[str]:
-    """Say of each allocator that maps pages on demand how many it mapped, and who waited for it."""
+    """Say how many pages each allocator has mapped on demand, and how long steps waited for that."""
     lines = []
     for one in allocators:
         pages = one.mean("mapped_pages")

@@ -1,13 +1,12 @@
-"""The metrics by which a run is judged: each is one function whose docstring is its formula.
+"""The metrics of a run: each is a function whose docstring is its formula.
 
-A metric reads *columns* (mappings from the column names of `analysis.rundir` to NumPy
-arrays), so that an engine that has just finished and a directory read back a year later
-give the same numbers.  Per-request metrics return one value per request, NaN where the
-formula has none; `summarise` turns them into percentiles and counts, and never drops a
-request silently: refused and unfinished ones are counted beside the percentiles.
+A metric reads *columns*, mappings from the column names of `analysis.rundir` to NumPy arrays, so that a run
+that has just finished and one that is read back a year later give the same numbers.  Per-request metrics
+return one value per request, NaN where the formula has none.  `summarise` turns them into percentiles and
+counts; requests that were refused or did not finish are never dropped, but counted beside the percentiles.
 
-Percentiles interpolate linearly between closest ranks (NumPy's default); those of
-`itl_s` are taken over all gaps that steps and stalls describe.
+Percentiles interpolate linearly between the closest ranks (NumPy's default); those of `itl_s` are taken over
+all gaps that steps and stalls describe.
 """
 
 from __future__ import annotations
@@ -44,11 +43,10 @@ LEDGER_WORDS = {
 
 @dataclass(frozen=True)
 class Observed:
-    """One run as its metrics see it."""
+    """What the metrics of one run are computed from."""
 
     requests: Columns
-    """Columns of requests.parquet; `stall_s` is flat, with the gaps of one request after another, and
-    `stall_count` is the number of gaps of each."""
+    """Columns of requests.parquet.  The lists in `stall_s` are concatenated; `stall_count` has their lengths."""
     steps: Columns
     """Columns of steps.parquet."""
     capacity: int
@@ -56,7 +54,7 @@ class Observed:
     slo: Mapping[str, float | None] = field(default_factory=dict)
     """Limits in seconds, by the name of a per-request metric."""
     price_per_hour: float | None = None
-    """What all GPUs of the engine cost together, if known."""
+    """Price of all GPUs of the engine together, if known."""
 
     @cached_property
     def finished(self) -> npt.NDArray[np.bool_]:
@@ -65,7 +63,7 @@ class Observed:
 
     @cached_property
     def outputs(self) -> Floats:
-        """Output tokens each request produced, of one sample; NaN if none."""
+        """Output tokens that each request produced per sample; NaN if none."""
         tokens = np.asarray(self.requests["generated_tokens"], np.float64)
         return np.where(tokens > 0, tokens, np.nan)
 
@@ -76,7 +74,7 @@ class Observed:
 
     @cached_property
     def duration_s(self) -> float:
-        """Length of the run in seconds: the rows of steps tile it."""
+        """Length of the run in seconds; the rows of steps cover all of it."""
         return float(self.durations.sum())
 
     @cached_property
@@ -89,7 +87,7 @@ class Observed:
 
     @cached_property
     def blocked(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """By cause that occurs, the steps during which it kept the head of the queue waiting."""
+        """By cause: bool[steps], whether it kept the head of the queue waiting during each step."""
         causes = self.steps["blocked"]
         return {str(word): causes == word for word in sorted(set(causes.tolist())) if word}
 
@@ -137,9 +135,8 @@ PER_REQUEST: tuple[Callable[[Observed], Floats], ...] = (ttft_s, tpot_s, e2e_s, 
 def itl_s(run: Observed) -> tuple[Floats, npt.NDArray[np.int64]]:
     """All gaps between tokens: `gap_s` of each step `gap_tokens` times, and every `stall_s` once.
 
-    Returns the gaps and how often each occurs.  A preemption between two tokens is part of their gap.
-    A request of several samples that was preempted but not swapped generates its outputs anew; the gaps of both times
-    count.
+    Returns the gaps and how often each occurs.  A preemption between two tokens is part of their gap.  A request of
+    several samples that was preempted but not swapped generates its outputs again; the gaps of both times count.
     """
     stalls = np.asarray(run.requests["stall_s"], np.float64)
     often = np.asarray(run.steps["gap_tokens"], np.int64)

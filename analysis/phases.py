@@ -1,7 +1,6 @@
-"""When a request had no memory between two times when it had some.
+"""When a running request lost its memory, and when it got memory again.
 
-Exact where memory events were recorded; otherwise seen between snapshots of the block map,
-so to the nearest snapshot.
+Exact if memory events were recorded; otherwise found from snapshots of the block map, to the nearest snapshot.
 """
 
 from __future__ import annotations

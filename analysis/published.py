@@ -1,8 +1,8 @@
 """Published figures beside simulated ones.
 
-A workload file says what was published of each of its runs (`expect`): a value or a range,
-as it is or as a multiple of another run's.  Here each becomes a row: what was published,
-what the simulation gives with its interval over replications, and how far they are apart.
+A workload file may list published figures of its runs (`expect`): values or ranges, absolute or as a
+multiple of another run's.  Each becomes a row with the published figure, the simulated one with its
+interval over replications, and their difference.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reading run directories back: the manifest, the summary, and the columns of every run.
 
-Columns are NumPy arrays named as in `analysis.rundir`; words are arrays of strings, and
-the list column `stall_s` comes flat, with `stall_count` beside it (gaps a request).
+Columns are NumPy arrays named as in `analysis.rundir`.  Words are arrays of strings; the lists of
+the column `stall_s` are concatenated, and `stall_count` has their lengths.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 SUSTAINED = "sustained.json"
 VARIANTS = "variants.json"
-"""Beside the run directories of a workload with variants: what they are called."""
+"""Lists the run directories of a workload with variants."""
 REQUESTS = "requests.parquet"
 KEPT = 64 << 20
-"""Bytes of columns of one file that are kept once read; a longer run is read column by column, again and again."""
+"""Most bytes of columns of one file to keep in memory; columns of longer runs are read again whenever needed."""
 
 
 class RunDirectoryError(Exception):
-    """A path is not a run directory that this version reads; the message is one line for the user."""
+    """A path is not a run directory that this version can read; the message is one line for the user."""
 
 
 class LazyColumns(Mapping[str, npt.NDArray[Any]]):
-    """Columns of a parquet file that are read when they are asked for, and kept as long as they are small."""
+    """Columns of a Parquet file that are read when they are needed, and kept if they are small."""
 
     def __init__(self, path: Path) -> None:
         """Read from `path`, which must exist when a column is asked for."""
@@ -90,7 +90,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end; its files get their names then."""
+        """Whether it ran to its end; only then its files get their final names."""
         return (self.path / REQUESTS).exists()
 
     @property
@@ -113,7 +113,7 @@ class Run:
         return read_columns(self.path / "steps.parquet", columns)
 
     def summarise(self, slo: Mapping[str, float | None] | None = None) -> dict[str, Any]:
-        """Entry of summary.json, column by column, so that a long run needs little memory."""
+        """Compute the entry of summary.json, column by column, so that a long run needs little memory."""
         entry = summarise(LazyColumns(self.path / REQUESTS), self.lazy_steps, self.facts, slo)
         searched = self.path / SUSTAINED
         return {**entry, "sustained": _json(searched)} if searched.exists() else entry
@@ -171,7 +171,7 @@ class RunDirectory:
 
 @dataclass(frozen=True)
 class Together(RunDirectory):
-    """Several run directories of one workload as one, so that, say, a GPU's runs stand beside the simulated ones."""
+    """Several run directories of one workload shown as one, such as runs on a GPU beside simulated ones."""
 
     parts: tuple[RunDirectory, ...]
 
@@ -257,7 +257,7 @@ def _open(path: Path) -> pq.ParquetFile:
 
 
 def unfinished(path: Path) -> RunDirectoryError:
-    """Make the error that says a run, or a file of one, is not there: files get their names when the run is done."""
+    """Return the error for a missing run, or a missing file of one: files get their names when the run is finished."""
     return RunDirectoryError(f"{path}: this run was not finished; `run --resume` finishes it")
 
 

@@ -1,10 +1,10 @@
-"""Whether a run describes the system, or only how long the run was.
+"""Whether the latencies of a run describe the system, or only how long the run was.
 
-* MSER-5: where the warm-up ends (White 1997; White, Cobb & Spratt 2000).
-* A verdict on the load: whether the queue grew for as long as requests arrived.
-* Little's law, as a check that no request was lost.
+* MSER-5 finds the end of the warm-up (White 1997; White, Cobb & Spratt 2000).
+* A verdict on the load says whether the queue grew for as long as requests arrived.
+* Little's law checks that no request was lost.
 
-Everything is a pure function of arrays; times are in seconds.
+All functions are pure functions of arrays; times are in seconds.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from analysis.stats import Array
 
 
 def warmup(series: Array, batch: int = 5) -> int:
-    """Say how many values of `series` to cut as warm-up, by MSER-5.
+    """Return how many values of `series` are warm-up, by MSER-5.
 
-    Over batch means Y_1..Y_k, d minimises  sum_{i>d} (Y_i - mean_{>d})^2 / (k - d)^2  over
-    the first three quarters; later minima mean that the series never settled.
+    With batch means Y_1..Y_k, it cuts the d batches that minimise  sum_{i>d} (Y_i - mean_{>d})^2 / (k - d)^2.  Only
+    the first three quarters are considered; a later minimum means that the series never became steady.
 
     Args:
         series: equally spaced observations.
-        batch: values a batch mean.
+        batch: values per batch mean.
 
     Returns:
-        values to drop, a multiple of `batch`.
+        The number of values to drop, a multiple of `batch`.
 
     """
     batches = len(series) // batch
@@ -49,24 +49,24 @@ class Verdict(StrEnum):
     STABLE = "STABLE"
     """Requests came and went; latency figures describe the system."""
     BACKLOGGED = "BACKLOGGED"
-    """A queue stood for memory, seats or the running batch, but did not grow without bound."""
+    """Requests waited for memory, seats or the running batch, but the queue did not grow without bound."""
     OVERLOADED = "OVERLOADED"
-    """The queue grew as long as requests came: latency figures describe the length of the run."""
+    """The queue grew as long as requests arrived: latency figures describe the length of the run."""
     REFUSED = "REFUSED"
     """Not one request could be served."""
 
 
 GROWTH = 0.05
-"""Share of the arrivals that a queue may grow by."""
+"""A queue may grow by this share of the arrivals."""
 STANDING = 0.05
-"""Share of the time for which the head of the queue may be kept waiting."""
+"""The head of the queue may be kept waiting for this share of the time."""
 
 
 def outgrows(growth: int, arrivals: int) -> bool:
-    """Whether a queue that so many arrivals have lengthened by `growth` falls behind.
+    """Whether an engine falls behind if its queue grows by `growth` requests during `arrivals` arrivals.
 
-    So it does if more than 5 % of them were added for good, and more than chance explains: 3 standard deviations of a
-    random walk, 3 x the root of their number.
+    It does if the growth is more than 5 % of the arrivals, and more than chance explains: 3 standard deviations of a
+    random walk, which are 3 times the square root of the number of arrivals.
     """
     return growth > GROWTH * arrivals and growth > 3 * arrivals**0.5
 
@@ -74,11 +74,10 @@ def outgrows(growth: int, arrivals: int) -> bool:
 def verdict(arrivals: Array, start: Array, duration: Array, waiting: Array, blocked: Array) -> Verdict:
     """Judge saturation over the time in which requests arrived.
 
-    OVERLOADED: the queue outgrows the requests that arrived in the second half of that time.
-    BACKLOGGED: not so, but for more than 5 % of that time memory, seats or the scheduler's
-    order (a static batch must end first) kept the head of the queue waiting.  So is a run
-    whose requests all arrive at once: its queue only shrinks.
-    STABLE: otherwise.  REFUSED: no request was let in.
+    OVERLOADED: in the second half of that time, the queue outgrew the arrivals (see `outgrows`).
+    BACKLOGGED: otherwise, if for more than 5 % of that time memory, seats or the scheduler's order (a static batch
+    must end first) kept the head of the queue waiting; also if all requests arrive at once, and some of them wait.
+    STABLE: otherwise.  REFUSED: every request was refused.
 
     Args:
         arrivals: ascending arrival times in seconds, of requests that were not refused.

@@ -1,12 +1,12 @@
 """Statistics that keep a comparison honest.
 
 * Percentiles of weighted values, and intervals for them by a block bootstrap: latencies of
-  neighbours in a queue are alike, so blocks of consecutive requests are resampled, not
-  single ones (Kuensch 1989).
+  requests that queue together are correlated, so blocks of consecutive requests are resampled
+  instead of single ones (Künsch 1989).
 * Paired differences and ratios under common random numbers, with Student's t, and differences
-  of independent groups with Welch's (Law, *Simulation Modeling and Analysis*, section 10.2).
+  of independent groups with Welch's t (Law, *Simulation Modeling and Analysis*, section 10.2).
 
-Everything is a pure function of arrays; random choices take a seed.
+All functions are pure functions of arrays; random choices take a seed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Interval(NamedTuple):
     low: float
     high: float
     n: int
-    """Independent observations behind it."""
+    """Number of independent observations."""
 
     @property
     def clear(self) -> bool:
@@ -41,12 +41,12 @@ class Interval(NamedTuple):
 
 
 def weighted_percentiles(values: Array, weights: Array, quantiles: Sequence[float]) -> Floats:
-    """Percentiles of the multiset that holds `values[i]` `weights[i]` times.
+    """Percentiles of the multiset that contains `values[i]` `weights[i]` times.
 
-    Equals `np.percentile(np.repeat(values, weights), 100 * quantiles)` without making it.
+    Equals `np.percentile(np.repeat(values, weights), 100 * quantiles)`, but does not make that array.
 
     Args:
-        values: finite numbers, any order.
+        values: finite numbers in any order.
         weights: how often each occurs, integers >= 0.
         quantiles: in [0, 1].
 
@@ -69,9 +69,9 @@ def weighted_percentiles(values: Array, weights: Array, quantiles: Sequence[floa
 
 
 def _ranked(values: Floats, weights: Array, ranks: Array) -> Floats:
-    """Find the values of some ranks, from 0, in a multiset.
+    """Find the values at some ranks, from 0, in a multiset.
 
-    Values are first counted in equal bins, so that only the bins where a rank falls need be sorted.
+    Values are first counted in equal bins, so that only the bins that contain a wanted rank need to be sorted.
     """
     low, high = float(values.min()), float(values.max())
     scale = (RANK_BINS - 1) / (high - low) if high > low else 0.0
@@ -91,7 +91,7 @@ def _ranked(values: Floats, weights: Array, ranks: Array) -> Floats:
 
 
 def percentiles(values: Array, quantiles: Sequence[float]) -> Floats:
-    """Percentiles over the last axis, equal to `np.percentile`, which needs to import more than it computes.
+    """Percentiles over the last axis, equal to `np.percentile`, which takes longer to import than to compute.
 
     Args:
         values: float64[..., n], finite, n at least 1.
@@ -116,13 +116,12 @@ def bootstrap(
 ) -> tuple[tuple[float, float], list[tuple[float, float]]]:
     """95 % intervals for the mean and for percentiles of a correlated series.
 
-    The series is cut into 50 blocks of consecutive values (fewer if it is shorter), blocks
-    are drawn with replacement, and the interval spans the central 95 % of the estimates.
-    Where a value depends on others further back than a block, intervals are too narrow: of the
-    waits of an M/M/1 queue at a load of 0.8, 9 in 10 intervals from 5,000 requests hold the true
-    mean, but only half of those from 1,200.  Replications have no such trouble.
-    More than 4,096 values are first put into as many bins of equal rank, so that a million
-    requests cost as much as four thousand.
+    The series is cut into 50 blocks of consecutive values (fewer if it is shorter), blocks are drawn with
+    replacement, and the interval spans the central 95 % of the estimates.  If values are correlated over more than
+    a block, intervals are too narrow: of the waiting times in an M/M/1 queue at a load of 0.8, 9 of 10 intervals
+    from 5,000 requests contain the true mean, but only half of those from 1,200.  (Intervals over replications do
+    not have this problem.)  More than 4,096 values are first put into that many bins of equal rank, so that a
+    million requests cost as much as four thousand.
 
     Args:
         values: in order of arrival, finite.
@@ -131,7 +130,7 @@ def bootstrap(
         resamples: how many times to draw.
 
     Returns:
-        the interval of the mean, and one interval a quantile; NaN for fewer than 2 values.
+        The interval of the mean, and one interval for each quantile; NaN for fewer than 2 values.
 
     """
     count = len(values)
@@ -156,15 +155,15 @@ def bootstrap(
 
 
 def _reached(draws: Array, upto: Array, quantiles: Sequence[float]) -> Array:
-    """Find the bin in which each drawn multiset reaches each quantile of its size, by bisection over bins.
+    """Find the bin in which each resampled multiset reaches each quantile, by bisection over bins.
 
     Args:
         draws: int32[resamples, blocks], how often each block is drawn.
-        upto: int32[bins, blocks], values of each block up to and with a bin.
+        upto: int32[bins, blocks], number of values of each block in all bins up to and including this one.
         quantiles: in [0, 1].
 
     Returns:
-        int64[len(quantiles), resamples], the first bin up to which there are as many values as wanted.
+        int64[len(quantiles), resamples], the first bin at which the quantile is reached.
 
     """
     wanted = np.asarray(quantiles, np.float32)[:, None] * (draws @ upto[-1]).astype(np.float32)
@@ -194,10 +193,10 @@ def paired_difference(first: Array, second: Array) -> Interval:
 
 
 def unpaired_difference(first: Array, second: Array) -> Interval:
-    """Difference of the means of two independent groups, whatever their variances, with Welch's 95 % interval.
+    """Difference of the means of two independent groups, with Welch's 95 % interval, which allows unequal variances.
 
-    Infinitely wide unless both have at least 2 observations.  Where they have random numbers in common
-    after all it is wider than need be.
+    Infinitely wide unless both groups have at least 2 observations.  If the groups do share random numbers, it is
+    wider than necessary.
     """
     one, two = np.asarray(first, np.float64), np.asarray(second, np.float64)
     change, fewest = float(np.mean(two) - np.mean(one)), min(len(one), len(two))

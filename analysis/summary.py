@@ -1,8 +1,8 @@
-"""From the columns of a run to its entry in summary.json.
+"""Summing up the columns of a run as its entry in summary.json.
 
-`summarise` is pure: columns in, a JSON document out (no NaN: what does not exist is null).
-The steady window lies between the end of the warm-up (MSER-5 on the batch size) and the
-last arrival, so that neither the filling nor the draining of the engine is averaged in.
+`summarise` is a pure function from columns to a JSON document, in which values that do not exist
+are null instead of NaN.  The steady window lies between the end of the warm-up (MSER-5 on the batch
+size) and the last arrival, so that neither filling nor draining the engine is part of its averages.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The terminal's answer to a run: speed, latency, memory, and published figures beside simulated ones.
+"""The tables that a run prints: speed, latency, memory, and published figures beside simulated ones.
 
-The tables fit 100 columns, wrap long names and
-lose nothing without colours.
+They fit in 100 columns, wrap long names and do not rely on colours.
 """
 
 from __future__ import annotations

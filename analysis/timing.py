@@ -1,10 +1,9 @@
-"""How close the times of a simulation come to those of a real run of the same requests.
+"""How close the times of a simulation are to those of a real run of the same requests.
 
-Errors are relative, (simulated - measured) / measured.  Throughput, mean batch and the median
-time per output token are judged by the median of their absolute errors over all runs; every 99th
-percentile is judged individually.  A real run may be repeated: other processes on its machine can
-delay its host for a moment, which no simulation foresees, so each figure is then the median of the
-repeats, and their spread is reported.
+Errors are relative: (simulated - measured) / measured.  Throughput, mean batch and the median time per
+output token are judged by the median of their absolute errors over all runs; every 99th percentile is
+judged individually.  A real run may be repeated, because other processes on the machine can delay its host,
+which no simulation predicts; each figure is then the median of the repeats, and their spread is reported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Files that are whole or not there: written under another name, and renamed when all of it is on the disk.
+"""Writing files completely or not at all: under another name, and renamed when everything is on the disk.
 
-A disk that fills up, a key that interrupts or an error half-way leave what was there before, and nothing half-written
-that looks like a result.
+If the disk fills up, the user interrupts or an error occurs, what was there before remains, and no half-written file
+looks like a result.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 def whole(path: Path) -> Iterator[Path]:
     """Yield a name to write under; it becomes `path` at the end of the block, or is removed if the block fails.
 
-    What is no plain file, such as /dev/stdout, is written as it is.
+    What is not a plain file, such as /dev/stdout, is written directly.
 
     Raises:
-        OSError: the system refuses, a full disk say; it names `path`.
+        OSError: the file cannot be written, for example because the disk is full; the error names `path`.
 
     """
     target = path.resolve()  # a link goes on to be one
@@ -38,5 +38,5 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def naming(error: OSError, path: Path) -> OSError:
-    """Return the system's error with the name of the file, which a full disk's lacks; a library's own as it is."""
+    """Return an error of the system with the name of the file added; other errors are returned unchanged."""
     return error if error.errno is None else OSError(error.errno, os.strerror(error.errno), str(path))
