@@ -1,12 +1,12 @@
-"""The optional native build: what every step of a run touches, compiled with mypyc.
+"""The optional native build: the modules that every step of a run uses, compiled with mypyc.
 
-    KVSIM_COMPILE=1 python -m pip install .        the wheel holds the extension modules
-    KVSIM_COMPILE=1 python -m pip install -e .     each lies beside its source
+    KVSIM_COMPILE=1 python -m pip install .        builds a wheel with the extension modules
+    KVSIM_COMPILE=1 python -m pip install -e .     puts each of them beside its source
     python -m sim.native                           the same in a checkout, whatever is installed
-    python -m sim.native clean                     takes them away again, as an editable install that does not ask does
+    python -m sim.native clean                     removes them, as does an editable install without KVSIM_COMPILE
 
-If nobody asks, the sources are what runs: ordinary Python, with the same results.  Compiled modules call each other
-without Python in between, so they are one group; who is not in it is called, and calls, as ever.
+Without this, the sources run as ordinary Python, with the same results.  Compiled modules are one group, in which they
+call each other directly; calls to and from other modules work as usual.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ except ModuleNotFoundError:  # it is there when pip builds, and need not be when
 ROOT = Path(__file__).parents[1]
 ASKED = "KVSIM_COMPILE"
 NEEDS = ("mypy>=1.18", "setuptools>=77", "numpy>=2.1", "simpy>=4.1")
-"""What compiling takes; of the last two the types."""
+"""What compiling requires; the last two for their types."""
 LIBRARY = "kvsim"
-"""The whole group is in one extension module, `kvsim__mypyc`; those beside the sources only lead there."""
+"""The whole group is in one extension module, `kvsim__mypyc`; those beside the sources only refer to it."""
 RECORD = "allocators/compiled.txt"
 GROUP = (
     "allocators",
@@ -39,7 +39,7 @@ GROUP = (
     "sim/schedulers",
     *(f"sim/{name}.py" for name in ("attention", "cost", "heat", "limits", "load", "moves")),
 )
-"""What every step touches: whole packages, and files."""
+"""The packages and files to compile."""
 PLAIN = {
     "allocators/adaptors.py": "traits of what is wrapped take the place of properties",
     "allocators/compiled.py": "the build runs it as it is, and it tells whether the others are compiled",
@@ -49,7 +49,7 @@ PLAIN = {
     "allocators/plugins.py": "it judges strangers' classes, in which nothing need have the type that it should",
     "allocators/registry.py": "likewise",
 }
-"""Files in those packages that stay Python, and why the compiler cannot have them."""
+"""Files in those packages that are not compiled, and why."""
 
 
 class NoCompilerError(Exception):

@@ -1,8 +1,8 @@
 """Writing run directories: telemetry columns to parquet, facts and results to JSON.
 
-Columns arrive as NumPy arrays as the engine fills them and leave as row groups, so that a
-long run is never in memory as a whole.  Files are written under a temporary name and
-renamed when complete: what bears its final name is whole, which is what resuming relies on.
+Columns arrive as NumPy arrays whenever the engine has filled some, and are written as row groups, so
+that a long run is never in memory as a whole.  Files are written under a temporary name and renamed
+when they are complete, so a file with its final name is complete, on which resuming relies.
 """
 
 from __future__ import annotations

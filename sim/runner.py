@@ -1,7 +1,7 @@
-"""Running a workload: every allocator, every replication, into one run directory.
+"""Running a workload: every allocator and every replication, into one run directory.
 
-Each run writes its own folder and nothing else, so runs are independent: an interrupted
-directory keeps those that finished, and `resume` does only the rest.
+Each run writes only its own folder, so runs are independent: an interrupted directory keeps the
+runs that have finished, and `resume` does the others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ALIKE = "nothing of these requests is drawn at random: replications are all alike, and intervals over them mean nothing"
 WORDS = ("expect", "remarks")
-"""Keys of a workload on which no run depends: a directory may be resumed under others."""
+"""Keys of a workload on which no run depends: they may differ when a directory is resumed."""
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
 
@@ -49,18 +49,18 @@ def run(
 
     Args:
         workload: what to run.
-        out: the directory; made if it is not there.
-        base: folder that the workload's relative model files start from.
-        progress: called now and then.
-        resume: keep the runs that are complete in `out`, if it holds the same workload.
-        executing: makes executors; the cost model if not given.
-        facts: what else the manifest shall say.
+        out: the directory; created if it does not exist.
+        base: folder to which the workload's model files are relative.
+        progress: called from time to time.
+        resume: whether to keep the complete runs in `out`, which must be of the same workload.
+        executing: makes executors; by default, they compute times with the cost model.
+        facts: further entries of the manifest.
 
     Returns:
-        the directory, with what has been read of it for the summary.
+        The directory, with the columns that were read for the summary.
 
     Raises:
-        UserError: the workload cannot run, or `out` holds something else.
+        UserError: the workload cannot run, or `out` contains something else.
 
     """
     out = Path(out)
@@ -104,10 +104,10 @@ def _all_runs(
 
 
 def claim(setup: Setup, out: Path) -> None:
-    """Make `out` the directory of a run to come, which may then be resumed; what an earlier one left gives way.
+    """Prepare `out` for a run that can be resumed, and remove what an earlier run has left there.
 
     Raises:
-        UserError: `out` holds something else.
+        UserError: `out` contains something else.
 
     """
     manifest = _manifest(setup)
@@ -203,7 +203,7 @@ def _manifest(setup: Setup) -> dict[str, Any]:
 
 
 def _make(out: Path) -> None:
-    """Make a run directory, or make sure that `out` is one."""
+    """Create a run directory, or check that `out` is one."""
     path = out / "manifest.json"
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a directory")
@@ -213,9 +213,9 @@ def _make(out: Path) -> None:
 
 
 def _claim(out: Path, manifest: dict[str, Any], *, resume: bool) -> bool:
-    """Make sure that `out` may be written; returns whether finished runs in it may be kept.
+    """Check that `out` may be written; return whether finished runs in it may be kept.
 
-    What may not is cleared away: runs of an earlier file would look finished to whoever resumes.
+    Others are removed, because they would look like finished runs of this workload when it is resumed.
     """
     path = out / "manifest.json"
     if not path.exists():
@@ -239,7 +239,7 @@ def _claim(out: Path, manifest: dict[str, Any], *, resume: bool) -> bool:
 
 
 def _said(path: Path) -> dict[str, Any]:
-    """Read the manifest of what a directory holds."""
+    """Read the manifest of a directory."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -250,7 +250,7 @@ def _said(path: Path) -> dict[str, Any]:
 
 
 def _clear(out: Path, before: Mapping[str, Any]) -> None:
-    """Remove the results that a manifest speaks of, and folders that are empty then; what else is there stays."""
+    """Remove the results that a manifest lists, and folders that are empty then; everything else stays."""
     for name in RESULTS:
         (out / name).unlink(missing_ok=True)
     runs = before.get("runs", ())

@@ -1,7 +1,7 @@
-"""From a workload file to what is run: geometry, device, pool, and one case for each allocator.
+"""Resolving a workload: geometry, device, pool, and a case for each allocator.
 
 Everything that can be wrong with a workload beyond its syntax is found here, before the first
-request arrives: unknown models, weights that do not fit, two runs of the same name.
+request arrives: unknown models, weights that do not fit, two runs with the same name.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 SLOWEST_S = 3600.0
-"""A token takes no engine longer; a device or a factor that says so is a mistake in a unit, and clocks overflow."""
+"""No engine takes longer for a token; a device or coefficient with which it would is a mistake in a unit."""
 
 
 class Case(NamedTuple):

@@ -1,9 +1,9 @@
-"""When requests arrive: each kind is a point process on the time axis.
+"""When requests arrive: each kind is a point process in time.
 
-A process draws gaps of mean one and then stretches them, so the same seed at another rate gives the same
-pattern, faster or slower: a sweep over rates compares like with like.  Where the rate changes with time,
-arrivals are a renewal process in *operational time*, the expected number of arrivals so far, which is
-mapped back to seconds through the inverse of the cumulative rate (Cinlar's method).
+A process draws gaps of mean one and then scales them, so the same seed at another rate gives the same
+pattern, faster or slower, and runs at different rates are comparable.  If the rate changes with time,
+arrivals are a renewal process in *operational time*, the expected number of arrivals so far, which the
+inverse of the cumulative rate maps back to seconds (Cinlar's method).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Renewal(Process):
 
 
 class Fixed(Process):
-    """A metronome: equal gaps of 1/rate seconds, the first request at 0."""
+    """Equal gaps of 1/rate seconds, the first request at 0."""
 
     kind: Literal["fixed"]
     rate: Positive
@@ -151,7 +151,7 @@ class Diurnal(Process):
     """Coefficient of variation of the gaps in operational time; 1 is Poisson."""
 
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
-        """Draw in operational time and invert the cumulative rate, which is periodic but for its trend."""
+        """Draw in operational time and invert the cumulative rate, which is periodic apart from its trend."""
         work = np.cumsum(unit_gaps(rng, count, self.cv)) / (self.rate * self.period_s)
         whole: Floats = np.floor(work)
         x = np.linspace(0, 1, 1 << 16)
@@ -166,7 +166,7 @@ class Diurnal(Process):
 
 
 class Profile(Process):
-    """A rate for each bin of time, from the start again when the bins are used up."""
+    """A rate for each bin of time; after the last bin, they start again from the first."""
 
     kind: Literal["profile"]
     bin_s: Positive
@@ -215,7 +215,7 @@ class Closed(Spec):
     think_s: Quantity = Field(default=0.0, validate_default=True)
     """Seconds between an answer and the user's next request (with sessions: next session)."""
     ramp_s: NotNegative = 0.0
-    """Users start evenly spread over so many seconds."""
+    """The starts of users are spread evenly over this many seconds."""
 
 
 Arrivals: TypeAlias = Annotated[
@@ -224,4 +224,4 @@ Arrivals: TypeAlias = Annotated[
 ]
 
 Paced: TypeAlias = Poisson | Gamma | Fixed | Diurnal
-"""Those with one rate: at another rate they are the same pattern, faster or slower."""
+"""The kinds with a single rate: at another rate, the pattern is the same, faster or slower."""

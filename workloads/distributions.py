@@ -1,9 +1,9 @@
 """Distributions of one quantity: token counts, turns, think times.
 
-Each is given by the figures people quote (a mean and a 90th percentile, a mean and a
-coefficient of variation) and clipped to a range.  Two quantities of one request that belong
-together are drawn through a Gaussian copula: `from_normal` turns a standard normal into
-a draw, so correlated normals become correlated draws of any two distributions.
+Each is given by the figures that are usually reported (a mean and a 90th percentile, or a mean and a
+coefficient of variation) and clipped to a range.  Correlated quantities of a request are drawn through a
+Gaussian copula: `from_normal` turns a standard normal into a draw, so correlated normals become correlated
+draws of any two distributions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""From a trace to a generator: a `requests` block that makes requests like the trace's, without being the trace.
+"""Fitting a generator to a trace: a `requests` block that draws requests like those of the trace.
 
-What is kept: arrivals (rate over time, burstiness), prompt and output lengths together,
-how much prompts share, and turns of sessions.  What is not: any single request; every
-number in the block stands for many of them.  `check` says how near the fit came.
+It keeps the arrivals (rate over time, burstiness), the joint distribution of prompt and output lengths, how
+much prompts share, and the turns of sessions.  It does not contain any single request of the trace: every
+number in the block stands for many of them.  `check` measures how good the fit is.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Fitting arrivals: does the rate change, and how are the gaps distributed?
 
 Whether the rate changes is tested by shuffling the gaps, which keeps their distribution and destroys
-every slow change: if counts in bins vary more than in any of 19 shufflings (a test at 5 %), a rate is
-fitted for each bin.  Gaps, in operational time if so, are fitted as exponential or Gamma where that is
-close enough, and else kept as measured.
+slow changes: if counts in bins vary more than in any of 19 shufflings (a test at the 5 % level), a rate is
+fitted for each bin, and gaps are measured in operational time.  Gaps are fitted as exponential or Gamma if
+that is close enough, and otherwise kept as measured.
 """
 
 from __future__ import annotations

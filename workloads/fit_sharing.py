@@ -1,7 +1,7 @@
-"""Fitting what prompts share: one common beginning, and sessions that grow.
+"""Fitting what prompts share: a common beginning, and sessions.
 
-A request is taken to continue the latest one that reaches as deep as its cache hit, if that hit is longer
-than what most prompts begin with.  Its own part is then what it adds to that one's prompt and answer.
+A request is taken to continue another one if it shares more with it than most prompts have in common: the
+latest of those requests with which it shares most.  Its own part is what it adds to that one's prompt and answer.
 """
 
 from __future__ import annotations

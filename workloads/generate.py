@@ -1,7 +1,7 @@
-"""From a workload to its requests: drawn, or read from a trace.
+"""The requests of a workload: drawn at random, or read from a trace.
 
 Drawing lays out units (requests, sessions, trees) one after the other, starts each at its
-arrival, and sorts by time.  Every purpose has a random stream of its own.
+arrival, and sorts all requests by time.  Every purpose has its own random stream.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = None) -> Requests:
     """Make the requests of replication `repeat`; the same workload and repeat give the same requests.
 
-    A replayed trace is the same in every replication, but for draws that its block asks for.
+    A replayed trace is the same in every replication, except for random choices that the workload asks for.
 
     Args:
         workload: as loaded.
         repeat: number of the replication, from 0.
-        max_model_len: the model's context, tokens, which counts where the engine's is not given.
+        max_model_len: the model's context in tokens, used if the workload does not set `engine.max_model_len`.
 
     Raises:
         WorkloadError: a data file or trace is bad, no request arrives, or one does after `LATEST_S`.
@@ -55,7 +55,7 @@ def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = No
 
 
 def generate(source: Generated, seed: int = 0, repeat: int = 0, max_model_len: int | None = None) -> Requests:
-    """Draw the requests of a block; sessions end before they outgrow `max_model_len` tokens, which is said.
+    """Draw requests; sessions end before they exceed `max_model_len` tokens, which is reported in `notes`.
 
     Raises:
         WorkloadError: a data file is bad, or no request arrives.
@@ -78,7 +78,7 @@ def generate(source: Generated, seed: int = 0, repeat: int = 0, max_model_len: i
 
 
 def _outgrown(session: Turns | Tree | Replies | None, units: Units, max_model_len: int | None) -> tuple[str, ...]:
-    """Say how many conversations the longest sequence has kept from going on."""
+    """Say how many conversations ended early because of the limit on their length."""
     count = np.count_nonzero(units.outgrown)
     if not count or not isinstance(session, Turns | Replies):
         return ()
@@ -91,7 +91,7 @@ def _stream(seed: int, repeat: int, name: str) -> np.random.Generator:
 
 
 def _replayed(trace: Trace, streams: Streams) -> Requests:
-    """Read a trace, and pace it anew if asked to."""
+    """Read a trace, and replace its arrivals if the workload asks for it."""
     from workloads.traces import find, rows  # noqa: PLC0415  (start-up time of what is drawn)
     from workloads.traces.rows import requests_of  # noqa: PLC0415  (ditto)
 
@@ -151,10 +151,11 @@ def _lay_out(source: Generated, scene: Scene, starts: Floats | None) -> Units:
 
 
 def _closed(closed: Closed, units: Units, token_s: float, streams: Streams) -> tuple[Floats, Ints, Floats]:
-    """Give the units to the users in turn: each starts after its user's last one.
+    """Assign the units to the users in turn: each starts after its user's previous one.
 
     Returns:
-        Nominal starts of the units; and links and delays of the requests, first ones of units included.
+        Nominal starts of the units; and for each request, including the first of a unit, the request that it follows
+        and its delay.
 
     """
     count = int(units.unit[-1]) + 1
@@ -180,7 +181,7 @@ def _closed(closed: Closed, units: Units, token_s: float, streams: Streams) -> t
 def _pace(
     units: Units, arrivals: Process | Batch | Closed, starts: Floats | None, token_s: float, streams: Streams
 ) -> Requests:
-    """Start each unit, sort the requests by arrival, and lead the links to the new places."""
+    """Start each unit, sort the requests by arrival, and renumber the requests that others follow."""
     after, delay = units.after, units.delay_s
     if isinstance(arrivals, Closed):
         starts, after, delay = _closed(arrivals, units, token_s, streams)

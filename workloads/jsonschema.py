@@ -1,4 +1,4 @@
-"""The JSON Schema of workload files, by which editors complete and check them.
+"""The JSON Schema of workload files, with which editors complete and check them.
 
     # yaml-language-server: $schema=schema.json
 

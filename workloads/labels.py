@@ -1,9 +1,9 @@
-"""What the allocators of a workload are called, and how a dotted key finds one of them.
+"""The names of a workload's allocators, and how a dotted key refers to one of them.
 
-A run is called by the label the file gives it, or else by its allocator's kind with the options
-that tell it from others of that kind: `contiguous-pow2`.  Wherever a key leads into the list of
-allocators (`--set`, `--vary`, a variant's `set`), it may name one by that label, or by its kind,
-which means all of that kind, or by its position:
+The name of a run is the label that the file gives it, or else the kind of its allocator with the options
+that distinguish it from others of that kind: `contiguous-pow2`.  A key that leads into the list of
+allocators (in `--set`, `--vary`, or `set` of a variant) may refer to one by that label, by its position, or
+by its kind, which means all allocators of that kind:
 
     allocators.contiguous-pow2.placement    allocators.paged.block_size    allocators.0.block_size
 """

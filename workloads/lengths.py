@@ -22,7 +22,7 @@ Sample: TypeAlias = Annotated[tuple[Positive, ...], Field(min_length=1, max_leng
 
 
 def tokens(values: Floats) -> Ints:
-    """Round to whole tokens, at least one, and at most what a reader takes from a trace: no context is so long."""
+    """Round to whole tokens, at least 1 and at most `LONGEST`, which exceeds every model's context."""
     return np.clip(np.rint(values), 1, LONGEST).astype(np.int64)
 
 
@@ -66,7 +66,7 @@ class WholeRange(Distribution):
 
 
 class Fixed(Spec):
-    """Every request alike."""
+    """All requests have the same lengths."""
 
     kind: Literal["fixed"]
     prompt: Count
@@ -177,7 +177,7 @@ class ShareGPT(Spec):
 
 
 class Csv(Spec):
-    """Pairs from your own CSV (it may be gzipped), drawn with replacement."""
+    """Pairs from your own CSV file (possibly gzipped), drawn with replacement."""
 
     kind: Literal["csv"]
     path: DataPath

@@ -1,9 +1,8 @@
 """What a workload reproduces: published figures, and the runs they are read off.
 
-A figure of a paper is seldom one run.  It varies something (`variants`), looks for the rate
-that an engine sustains (`sustained`), or gives one system's figure as a multiple of
-another's (`over`).  These are declared in the workload file beside the figures themselves,
-with remarks on what remains different and why.
+A figure in a paper usually comes from more than one run: it varies something (`variants`), searches for the
+rate that an engine sustains (`sustained`), or gives a figure of one system as a multiple of another's
+(`over`).  A workload file declares these beside the published figures, with remarks on what differs and why.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Requests that each may continue an earlier one: the shape in which a trace's sharing is fitted.
+"""Requests that may each continue an earlier one: the form in which the sharing in a trace is fitted.
 
-A trace shows a window: sessions began before it and go on after it, so turns a session and
-pauses cannot be read off it without bias.  What can is how often a request continues an
-earlier one and how many requests back that one was, the distance by which caches live.
+A trace shows a window of time: sessions have begun before it and continue after it, so turns per session
+and pauses cannot be estimated from it without bias.  What can be estimated is how often a request continues
+an earlier one, and how many requests lie between them, which is what matters to a cache.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The requests of a workload, as columns.
 
-Everything upstream (generators, trace readers) makes a `Requests`; everything downstream
-(engines, reports) reads one.  Columns, not objects: a million requests are a few arrays.
+Generators and trace readers make a `Requests`; engines and reports read one.  It has columns instead of
+objects, so that a million requests are a few arrays.
 """
 
 from __future__ import annotations

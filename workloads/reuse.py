@@ -1,6 +1,6 @@
-"""How much of its prompts a workload could take from a prefix cache with room for everything.
+"""How many prompt tokens of a workload would be found in a prefix cache that has room for everything.
 
-The count is an upper bound that knows no allocator: prompts are entered on arrival, in order of arrival.
+This is an upper bound for every allocator: prompts are entered when they arrive.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The workload file as a user writes it, in frozen models.
 
-`Workload` is the whole file.  `workloads.loader.load` makes one from YAML, with errors that give
-line and column; everything downstream only reads it.  Names of models and devices are resolved in
-`sim`; here they are just words.
+`Workload` is the whole file.  `workloads.loader.load` reads it from YAML, with errors that give line and
+column; everything else only reads the result.  Names of models and devices are resolved in `sim`; here
+they are only strings.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Chats and agent loops: sessions of turns.
 
-A chat's later turn is the whole conversation and a new message; an agent's is the whole
-loop and a tool's answer.  Each turn starts when the last is answered and a while has
-passed: a person's thinking, a tool's work.
+The prompt of a later turn is everything before it and something new: a message of the user, or the
+result of a tool.  A turn starts some time after the previous one has been answered, while the user
+thinks or the tool works.
 """
 
 from __future__ import annotations

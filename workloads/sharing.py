@@ -1,8 +1,8 @@
 """What prompts have in common: parts drawn from pools.
 
-A system prompt is a pool of one; few-shot prefixes are a pool of a dozen; retrieved
-documents are a pool of thousands of which each prompt draws several.  Popularity follows
-Zipf's law.  No token exists: a part is an id and a length (`allocators.content.Segments`).
+A system prompt is a pool of one; few-shot prefixes are a pool of a dozen; retrieved documents are a
+pool of thousands, from which each prompt draws several.  Popularity follows Zipf's law.  No tokens are
+generated: a part is an id and a length (`allocators.content.Segments`).
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def draw_part(part: Part, rng: np.random.Generator, count: int, first_id: int) -
 def draw_distinct(rng: np.random.Generator, count: int, part: Part) -> Ints:
     """Draw `part.draws` different members of the pool for each prompt, one after the other, by popularity.
 
-    Repeats within a prompt are drawn again, which is drawing without replacement.  A prompt for which
-    that takes long (it wants most of a skewed pool) takes the most popular members still missing.
+    Repeats within a prompt are drawn again, which amounts to drawing without replacement.  If that takes too long
+    (because a prompt needs most of a skewed pool), the prompt takes the most popular members that are missing.
 
     Returns:
         int64[count, draws], or as many columns as the pool has members: numbers from 0.

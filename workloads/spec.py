@@ -1,7 +1,7 @@
-"""The kinds of value a workload file is made of.
+"""The types of values in a workload file.
 
-Every block of the file is a frozen pydantic model that knows no unknown keys.  Numbers are
-taken as they are written: `"12"` is not a number, `true` is not 1, and nothing is NaN.
+Every block of the file is a frozen pydantic model that rejects unknown keys.  Values are not converted:
+`"12"` is not a number, `true` is not 1, and NaN is not accepted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Trees of thought: many short requests that share long prefixes.
 
-From each kept state several thoughts are sampled; all thoughts of a level are judged, the
-best are kept, and the next level starts from them (Yao et al. 2023, breadth first).
+From each state several thoughts are sampled; all thoughts of a level are evaluated, the best are
+kept as states, and the next level starts from them (Yao et al. 2023, breadth first).
 """
 
 from __future__ import annotations

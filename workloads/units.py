@@ -1,8 +1,8 @@
-"""Requests before they have a time: units, laid out one after the other.
+"""Requests before they have arrival times: units, laid out one after the other.
 
-A *unit* (a single request, a session, a tree) starts by itself; inside it each request
-repeats what came before.  Times inside a unit count from its start and are nominal where a
-request waits for another one's answer: only the engine knows how long that takes.
+A *unit* (a single request, a session, a tree) starts independently of others; within it, each request
+repeats what came before.  Times within a unit count from its start.  They are nominal if a request waits
+for the answer to another one, because only the engine knows how long that takes.
 """
 
 from __future__ import annotations

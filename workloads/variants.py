@@ -1,6 +1,6 @@
-"""The variants of a workload: the same file with something changed, each a workload of its own.
+"""The variants of a workload: the same file with some changes, each a workload of its own.
 
-Changes are applied to the resolved file, so that a variant says only what differs, and are
+Changes are applied to the resolved file, so that a variant lists only what differs, and the result is
 checked like any other file when the workload is loaded.
 """
 
