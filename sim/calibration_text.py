@@ -72,9 +72,9 @@ def text_of(calibration: Calibration) -> str:
             "# For this model on this device they take the place of what the coefficients say of products.",
             f"parameters = {calibration.parameters}",
             "# [decodes, tokens of chunks, chunks, K/V tokens that the decodes attend to (without decodes: that the",
-            "# chunks attend to before their own), seconds]",
+            "# chunks attend to before their own), seconds, and if known K/V tokens of the longest decode]",
             "steps = [",
-            *(f"  {_value(step)}," for step in sorted(calibration.captured)),
+            *(f"  {_value(step if step.longest else step[:-1])}," for step in sorted(calibration.captured)),
             "]",
         ]
     return "\n".join([*lines, ""])

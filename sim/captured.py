@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from sim.load import Maximum
     from sim.shapes import Shapes
     from sim.splitting import Splitting
 
     Floats = npt.NDArray[np.float64]
+    Ints = npt.NDArray[np.int64]
 
 
 class CapturedStep(NamedTuple):
@@ -44,6 +46,8 @@ class CapturedStep(NamedTuple):
     """K/V tokens that all decodes together attend to, their own included; in a step without decodes, what all chunks
     together attend to before their own."""
     seconds: float
+    longest: int = 0
+    """K/V tokens of the longest of the decodes; 0 if not known."""
 
     @property
     def plain(self) -> bool:
@@ -51,39 +55,101 @@ class CapturedStep(NamedTuple):
         return self.chunks != 1 and (not self.tokens or self.context == self.decodes)
 
 
-class Curve(NamedTuple):
-    """Seconds of a step as a function of the K/V tokens its decodes attend to: linear between measured points."""
+class Line(NamedTuple):
+    """A function that is linear between points, and beyond the last one goes on as before it."""
 
-    contexts: Sequence[int]
+    places: Sequence[float]
     """Ascending."""
-    seconds: Sequence[float]
+    heights: Sequence[float]
     slopes: Sequence[float]
-    """Seconds per token from each point on."""
+    """From each point on."""
 
-    def at(self, context: float, slower: float = 1.0) -> float:
-        """Return the seconds at one context, if reading it takes `slower` times as long as measured."""
-        part, least = self._part(context), self.seconds[0]
-        seconds = self.seconds[part] + max(0, context - self.contexts[part]) * self.slopes[part]
+    @classmethod
+    def through(cls, points: Iterable[tuple[float, float]]) -> Line:
+        """Join points by lines; a height below that of an earlier point is raised to it."""
+        last = dict(sorted(points))
+        places, heights = [*last], np.maximum.accumulate([*last.values()]).tolist()
+        spans = zip(pairwise(places), pairwise(heights), strict=True)
+        slopes = [(after - before) / (end - begin) for (begin, end), (before, after) in spans]
+        return cls(places, heights, [*slopes, slopes[-1] if slopes else 0.0])
+
+    def at(self, place: float) -> float:
+        """Return the height at one place, or before the first point that of the first."""
+        part = self._part(place)
+        return self.heights[part] + max(0, place - self.places[part]) * self.slopes[part]
+
+    def at_each(self, places: Floats) -> Floats:
+        """Return `at` for each of several places, equal to the last bit.
+
+        Args:
+            places: ascending, at least one.
+
+        """
+        first, last = self._part(places[0]), self._part(places[-1])
+        if first == last and places[0] >= self.places[first]:  # nearly always: a leap is short
+            heights: Floats = places - self.places[first]
+            heights *= self.slopes[first]
+            heights += self.heights[first]
+            return heights
+        return np.array([self.at(place) for place in places.tolist()])
+
+    def _part(self, place: float) -> int:
+        return max(0, bisect_right(self.places, place) - 1)
+
+
+class Spread(NamedTuple):
+    """What decodes of one shape take if all are equally long, to be compared with those of very different lengths."""
+
+    even: Line
+    """Seconds by the K/V tokens that all of them together attend to."""
+    longest: Line
+    """Tokens of the longest of those that were of different lengths, by the same."""
+    lanes: int
+
+    def share(self, context: Any, most: Any, longest: Any, maximum: Maximum) -> Any:
+        """Return how much of the difference decodes have whose longest is `longest`, where measured ones had `most`."""
+        mean = context / self.lanes
+        return maximum(0.0, longest - mean) / maximum(1.0, most - mean)
+
+
+class Curve(NamedTuple):
+    """Seconds of a step of decodes, by the K/V tokens that they attend to."""
+
+    line: Line
+    """For lengths as in service, a few of which are much longer than the others."""
+    spread: Spread | None = None
+
+    def at(self, context: float, longest: int = 0, slower: float = 1.0) -> float:
+        """Return the seconds at one context.
+
+        Args:
+            context: tokens.
+            longest: of these, those of the longest sequence; 0 if not known.
+            slower: times as long as measured that reading takes.
+
+        """
+        seconds, spread = self.line.at(context), self.spread
+        if longest and spread is not None:
+            even = spread.even.at(context)
+            seconds = even + (seconds - even) * spread.share(context, spread.longest.at(context), longest, max)
+        least = self.line.heights[0]
         return seconds if slower == 1 else (seconds - least) * slower + least
 
-    def at_each(self, contexts: Floats, slower: float = 1.0) -> Floats:
+    def at_each(self, contexts: Floats, longest: Ints | None = None, slower: float = 1.0) -> Floats:
         """Return `at` for each of several contexts, equal to the last bit.
 
         Args:
             contexts: ascending, at least one.
+            longest: int64[contexts], or None if not known.
             slower: see `at`.
 
         """
-        first, last = self._part(contexts[0]), self._part(contexts[-1])
-        if first == last and contexts[0] >= self.contexts[first]:  # nearly always: a leap is short
-            seconds: Floats = contexts - self.contexts[first]
-            seconds *= self.slopes[first]
-            seconds += self.seconds[first]
-            return seconds if slower == 1 else (seconds - self.seconds[0]) * slower + self.seconds[0]
-        return np.array([self.at(context, slower) for context in contexts.tolist()])
-
-    def _part(self, context: float) -> int:
-        return max(0, bisect_right(self.contexts, context) - 1)
+        seconds, spread = self.line.at_each(contexts), self.spread
+        if longest is not None and spread is not None:
+            even, most = spread.even.at_each(contexts), spread.longest.at_each(contexts)
+            seconds = even + (seconds - even) * spread.share(contexts, most, longest, np.maximum)
+        least = self.line.heights[0]
+        return seconds if slower == 1 else (seconds - least) * slower + least
 
 
 class CapturedSteps:
@@ -101,6 +167,8 @@ class CapturedSteps:
         points = sorted(measured)
         decodes = {point.decodes for point in points if not point.tokens}
         curves = {size: _curve([p for p in points if p.decodes == size and not p.tokens]) for size in decodes}
+        self.spreads = any(curve.spread is not None for curve in curves.values())
+        """Whether it makes a difference how long the longest of some decodes is."""
         self._curves = {
             shape.decodes: curves[size]
             for shape in shapes.all
@@ -109,7 +177,7 @@ class CapturedSteps:
         full = {(p.decodes, p.tokens): p for p in points if p.chunks and p.plain}
         self._full = {shape: step for shape in shapes.all if (step := _at_least(shape, full)) is not None}
         """Steps with as many chunks as there is room for."""
-        periods = {Shape(size): curve.seconds[0] for size, curve in self._curves.items()}
+        periods = {Shape(size): curve.line.heights[0] for size, curve in self._curves.items()}
         periods |= {shape: step.seconds for shape, step in self._full.items()}
         self._shapes = shapes.timed({shape: round(seconds * 1e9) for shape, seconds in periods.items()})
         fitting = (self._shapes.fit(decodes) for decodes in range(1, max(self._curves, default=0) + 1))
@@ -136,7 +204,16 @@ class CapturedSteps:
         return self._decoding[decodes] if decodes < len(self._decoding) else None
 
     def mixed(
-        self, decodes: int, context: float, tokens: int, chunks: int, pairs: float, merged: int, slower: float = 1.0
+        self,
+        decodes: int,
+        context: float,
+        tokens: int,
+        chunks: int,
+        *,
+        pairs: float,
+        merged: int,
+        longest: int = 0,
+        slower: float = 1.0,
     ) -> float | None:
         """Return how long a step with chunks takes, in seconds; None if that is not known.
 
@@ -147,6 +224,7 @@ class CapturedSteps:
             chunks: how many.
             pairs: query-key pairs of the chunks; those with tokens before the chunks are neither counted nor timed.
             merged: tokens of chunks that are split.
+            longest: see `Curve.at`.
             slower: see `Curve.at`.
 
         """
@@ -158,7 +236,7 @@ class CapturedSteps:
         more = min(max(pairs, least), most) - pairs_of(step)
         seconds = step.seconds + more * self._pair_s.get(step.tokens, 0.0) + merged * self._merging_s
         curve = self._curves.get(shape.decodes)
-        return seconds if curve is None else seconds + (curve.at(context, slower) - curve.seconds[0])
+        return seconds if curve is None else seconds + (curve.at(context, longest, slower) - curve.line.heights[0])
 
 
 def pairs_of(step: CapturedStep) -> float:
@@ -196,12 +274,15 @@ def _merging(steps: list[tuple[CapturedStep, CapturedStep]], splitting: Splittin
 
 
 def _curve(points: list[CapturedStep]) -> Curve:
-    """Join points of one shape, sorted by context, by lines; the last line is extended beyond the last point."""
-    last = {point.context: point.seconds for point in points}
-    contexts, seconds = [*last], np.maximum.accumulate([*last.values()]).tolist()
-    spans = zip(pairwise(contexts), pairwise(seconds), strict=True)
-    slopes = [(after - before) / (end - begin) for (begin, end), (before, after) in spans]
-    return Curve(contexts, seconds, [*slopes, slopes[-1] if slopes else 0.0])
+    """Join points of one shape."""
+    lanes = points[0].decodes
+    even = {point for point in points if point.longest * lanes == point.context} if lanes > 1 else set()
+    ragged = [point for point in points if point not in even or point.context == lanes]  # all read one token: both
+    line = Line.through((point.context, point.seconds) for point in ragged)
+    if len(even) < 2:  # such a one, and no other
+        return Curve(line)
+    longest = Line.through((point.context, point.longest) for point in ragged)
+    return Curve(line, Spread(Line.through((point.context, point.seconds) for point in even), longest, lanes))
 
 
 def _at_least(shape: Shape, measured: dict[tuple[int, int], CapturedStep]) -> CapturedStep | None:

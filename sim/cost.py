@@ -167,6 +167,11 @@ class CostModel:
         return None if self._steps is None else self._steps.splitting
 
     @property
+    def spreads(self) -> bool:
+        """Whether `Load.decode_longest` makes a difference."""
+        return self._steps is not None and self._steps.spreads
+
+    @property
     def spares(self) -> bool:
         """Whether step times depend on `Load.decode_repeated`."""
         return self._attention.spares
@@ -216,11 +221,14 @@ class CostModel:
         steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
         return steps
 
-    def decode_ns(self, seqs: int, contexts: Floats, repeated: int = 0, *, copied: bool = False) -> Ints:
+    def decode_ns(
+        self, seqs: int, contexts: Floats, repeated: int = 0, *, longest: Ints | None = None, copied: bool = False
+    ) -> Ints:
         """Nanoseconds of each of several pure decode steps of `seqs` sequences, `contexts[i]` K/V tokens in step i.
 
-        (`contexts` are whole numbers, as floats.)  In each step `repeated` of the tokens are read again, and if
-        `copied` all but the newest are copied first.  Equal to `leap_ns`: of two products with the same number, the
+        (`contexts` are whole numbers, as floats.)  In each step `repeated` of the tokens are read again, the longest
+        sequence has `longest[i]` of them (None where that does not matter: see `spreads`), and if `copied` all but the
+        newest are copied first.  Equal to `leap_ns`: of two products with the same number, the
         one with the larger factor is larger, rounded or not.
         """
         if self._attention.windowed:
@@ -228,7 +236,8 @@ class CostModel:
             return self.leap_ns(load, decode_context=contexts, copied_tokens=copied * (contexts - seqs))
         curve = None if self._steps is None else self._steps.decoding(seqs)
         if curve is not None:
-            seconds = curve.at_each(contexts - repeated * self._cached if repeated else contexts, self._slower)
+            read = contexts - repeated * self._cached if repeated else contexts
+            seconds = curve.at_each(read, longest, self._slower)
         elif repeated:
             seconds = self._attention.decode(Load(decode_context=contexts, decode_repeated=repeated), np.maximum)
             seconds += self._alone(seqs)
@@ -293,11 +302,20 @@ class CostModel:
             context -= load.decode_repeated * self._cached
         if not tokens:
             curve = captured.decoding(decodes)
-            return None if curve is None else curve.at(context, self._slower)
+            return None if curve is None else curve.at(context, load.decode_longest, self._slower)
         chunks, earlier = max(1, load.prefill_seqs), load.prefill_context - tokens
         before = tokens * earlier / chunks  # pairs with what comes before the chunks; all are taken to be alike
         own = load.prefill_pairs - before
-        seconds = captured.mixed(decodes, context, tokens, chunks, own, load.prefill_merged, self._slower)
+        seconds = captured.mixed(
+            decodes,
+            context,
+            tokens,
+            chunks,
+            pairs=own,
+            merged=load.prefill_merged,
+            longest=load.decode_longest,
+            slower=self._slower,
+        )
         if seconds is None:
             return None
         if earlier:

@@ -58,6 +58,8 @@ class Load(NamedTuple):
     """`decode_context` in layers with a sliding window: the sum of min(context, window)."""
     decode_repeated: Amount = 0
     """The part of `decode_context` in blocks that several of these sequences share: once for each but the first."""
+    decode_longest: Amount = 0
+    """Of `decode_context`, those of the longest sequence; counted where it makes a difference."""
     prefill_merged: Amount = 0
     """Known tokens whose attention is split and merged (`sim.splitting`); counted where it makes a difference."""
     heat_ns: Amount = 0

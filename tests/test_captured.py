@@ -13,61 +13,19 @@ import pytest
 from allocators.paged import PagedAllocator
 from sim.calibration import Calibration, Point, load_calibration, load_captured
 from sim.calibration_text import save_calibration
-from sim.captured import CapturedStep, CapturedSteps, merged_of, pairs_of
+from sim.captured import CapturedStep
 from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import CostModel
-from sim.devices import resolve_device
 from sim.errors import UserError
 from sim.limits import Limits
 from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.runner import run_case
 from sim.setup import prepare
-from sim.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, captured_tokens, padded_sizes, shapes_for
-from sim.splitting import Splitting
+from sim.shapes import MIXED_TOKENS, captured_tokens, shapes_for
+from tests.captures import BEHIND, H100, LLAMA, MERGE, MS, PAIR, RULE, captured, made, measured, spread
 from workloads.generate import requests as make_requests
 from workloads.schema import Workload
-
-LLAMA = resolve_model("llama-3.1-8b")
-H100 = resolve_device("h100-80gb")
-MS = 1e-3
-
-
-RULE = Splitting.of(LLAMA, H100)
-PAIR, MERGE, BEHIND = 3e-9, 2e-6, 40e-6
-
-
-def measured(most: int = 64) -> list[CapturedStep]:
-    """Steps of every shape.
-
-    They take 5 ms, a tenth for each ten lanes and each hundred tokens, 1 us for each K/V token that decodes read, and
-    with chunks that are not eight or attend to earlier tokens `PAIR`, `MERGE` and `BEHIND`.
-    """
-    points = [
-        CapturedStep(size, 0, 0, size * each, (5 + size / 100) * MS + size * (each - 1) * 1e-6)
-        for size in padded_sizes(most)
-        for each in (1, 100, 1000)
-    ]
-    points += [
-        CapturedStep(size, tokens, 8, size, (5 + size / 100 + tokens / 1000) * MS)
-        for size in (*(size for size in MIXED_DECODES if size < most), most)
-        for tokens in MIXED_TOKENS
-    ]
-    for tokens in MIXED_TOKENS:
-        alone = CapturedStep(0, tokens, 1, 0, 0)
-        longer = PAIR * (pairs_of(alone) - pairs_of(alone._replace(chunks=8))) + MERGE * merged_of(alone, RULE)
-        points.append(alone._replace(seconds=(5 + tokens / 1000) * MS + longer))
-        behind = CapturedStep(0, tokens, 8, 8 * 144, 0)
-        points.append(behind._replace(seconds=(5 + tokens / 1000) * MS + BEHIND + MERGE * merged_of(behind, RULE)))
-    return points
-
-
-def captured(most: int, tokens: int, steps: list[CapturedStep]) -> CapturedSteps:
-    return CapturedSteps(Shapes(most, tokens), steps, RULE)
-
-
-def made(most: int = 64, tokens: int = 1024) -> CapturedSteps:
-    return captured(most, tokens, measured(most))
 
 
 def test_decodes_are_padded_and_times_between_contexts_lie_on_a_line() -> None:
@@ -78,6 +36,39 @@ def test_decodes_are_padded_and_times_between_contexts_lie_on_a_line() -> None:
     assert curve.at(5000) == pytest.approx(5.16 * MS + 4984e-6)
     assert curve.at(50_000) == pytest.approx(5.16 * MS + 49_984e-6)  # beyond the last point on the last line
     assert made().decoding(65) is made().decoding(0) is None
+
+
+def test_decodes_take_longer_the_longer_the_longest_is() -> None:
+    curve = spread().decoding(40)
+    assert curve is not None
+    assert curve.at(40) == curve.at(40, 1) == pytest.approx(5.4 * MS)
+    assert curve.at(40 * 101) == curve.at(40 * 101, 404) == pytest.approx(5.4 * MS + 4000e-6, rel=1e-3)
+    assert curve.at(40 * 101, 101) == pytest.approx(5.4 * MS + 1200e-6, rel=1e-3)
+    assert curve.at(40 * 101, 50) == curve.at(40 * 101, 101)  # which cannot be
+    assert curve.at(40 * 101, 252) == pytest.approx(5.4 * MS + 2600e-6, rel=1e-2)
+    assert curve.at(40 * 101, 700) > curve.at(40 * 101)
+
+
+def test_where_lengths_were_not_measured_the_longest_makes_no_difference() -> None:
+    assert not made().spreads
+    assert spread().spreads
+    curve = made().decoding(40)
+    assert curve is not None
+    assert curve.at(5000, 2000) == curve.at(5000)
+
+
+@pytest.mark.parametrize("decodes", [2, 3, 24, 64])
+def test_many_contexts_with_their_longest_give_the_same_to_the_last_bit(decodes: int) -> None:
+    curve = spread().decoding(decodes)
+    assert curve is not None
+    rng = np.random.default_rng(0)
+    contexts = np.sort(rng.integers(decodes, 200_000, 500)).astype(np.float64)
+    longest = np.maximum(1, (contexts / decodes * rng.uniform(1, 8, 500))).astype(np.int64)
+    for some in (slice(None), slice(9), slice(200, 210), slice(499, 500)):
+        for slower in (1.0, 1.3):
+            each = curve.at_each(contexts[some], longest[some], slower).tolist()
+            pairs = zip(contexts[some].tolist(), longest[some].tolist(), strict=True)
+            assert each == [curve.at(context, most, slower) for context, most in pairs]
 
 
 @pytest.mark.parametrize("decodes", [1, 3, 24, 64])
@@ -106,28 +97,35 @@ def test_fewer_chunks_take_as_much_longer_as_they_have_pairs_and_are_merged(chun
     pairs = sum(each * (each + 1) // 2 for each in chunks)
     merged = RULE.merged((each, 0) for each in chunks)
     longer = PAIR * (pairs - shape * (shape / 8 + 1) / 2) + MERGE * merged
-    assert steps.mixed(0, 0, tokens, len(chunks), pairs, merged) == pytest.approx((5 + shape / 1000) * MS + longer)
-    beside = steps.mixed(10, 1016, tokens, len(chunks), pairs, merged)  # decodes beside them add nothing to that
+    assert steps.mixed(0, 0, tokens, len(chunks), pairs=pairs, merged=merged) == pytest.approx(
+        (5 + shape / 1000) * MS + longer
+    )
+    beside = steps.mixed(
+        10, 1016, tokens, len(chunks), pairs=pairs, merged=merged
+    )  # decodes beside them add nothing to that
     assert beside == pytest.approx((5.16 + shape / 1000 + 1) * MS + longer)
 
 
 def test_pairs_are_those_that_so_many_chunks_may_have() -> None:
     steps = made()
-    most, least = steps.mixed(0, 0, 448, 2, 448 * 449 / 2, 0), steps.mixed(0, 0, 448, 2, 448 * 225 / 2, 0)
-    assert steps.mixed(0, 0, 448, 2, 1e9, 0) == most
-    assert steps.mixed(0, 0, 448, 2, -1e9, 0) == least
+    most, least = (
+        steps.mixed(0, 0, 448, 2, pairs=448 * 449 / 2, merged=0),
+        steps.mixed(0, 0, 448, 2, pairs=448 * 225 / 2, merged=0),
+    )
+    assert steps.mixed(0, 0, 448, 2, pairs=1e9, merged=0) == most
+    assert steps.mixed(0, 0, 448, 2, pairs=-1e9, merged=0) == least
 
 
 def test_steps_that_no_shape_has_room_for_are_not_known() -> None:
-    assert made().mixed(10, 16, 2000, 1, 2_001_000, 0) is None
-    assert made().mixed(10, 16, 400, 9, 9000, 0) is None
+    assert made().mixed(10, 16, 2000, 1, pairs=2_001_000, merged=0) is None
+    assert made().mixed(10, 16, 400, 9, pairs=9000, merged=0) is None
 
 
 def test_without_steps_that_attend_to_earlier_tokens_single_chunks_tell_what_merging_takes() -> None:
     steps = captured(64, 1024, [step for step in measured() if step.plain or step.chunks == 1])
     assert steps.behind_s == pytest.approx(0, abs=2 * BEHIND)
-    split = steps.mixed(0, 0, 448, 1, 448 * 449 / 2, 448)
-    assert split == pytest.approx(made().mixed(0, 0, 448, 1, 448 * 449 / 2, 448), rel=0.03)
+    split = steps.mixed(0, 0, 448, 1, pairs=448 * 449 / 2, merged=448)
+    assert split == pytest.approx(made().mixed(0, 0, 448, 1, pairs=448 * 449 / 2, merged=448), rel=0.03)
 
 
 def test_a_larger_shape_that_is_faster_stands_in() -> None:
@@ -139,7 +137,7 @@ def test_a_larger_shape_that_is_faster_stands_in() -> None:
     curve = steps.decoding(20)
     assert curve is not None
     assert curve.at(1) == pytest.approx(5.32 * MS)
-    assert steps.mixed(10, 16, 50, 8, 50 * 57 / 16, 0) == pytest.approx((5.16 + 0.096) * MS, rel=1e-3)
+    assert steps.mixed(10, 16, 50, 8, pairs=50 * 57 / 16, merged=0) == pytest.approx((5.16 + 0.096) * MS, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +164,7 @@ def test_steps_are_captured_as_long_as_launching_a_layer_takes_longer_than_compu
 
 def test_a_shape_that_was_not_measured_takes_as_long_as_the_next_larger_one() -> None:
     steps = captured(48, 256, measured(64))  # beside chunks this engine pads to 48
-    assert steps.mixed(40, 48, 200, 8, 2600, 0) == pytest.approx((5.64 + 0.224) * MS, rel=1e-3)
+    assert steps.mixed(40, 48, 200, 8, pairs=2600, merged=0) == pytest.approx((5.64 + 0.224) * MS, rel=1e-3)
     few = [point for point in measured() if point.decodes != 24 or point.tokens]
     curve = captured(64, 32, few).decoding(20)
     assert curve is not None

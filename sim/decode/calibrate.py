@@ -217,11 +217,11 @@ def _small_blocks(decoder: Decoder, setup: Setup, backend: str, longest: int) ->
     return [
         Point(
             f"decode {count} x {context // count} in blocks of {SMALL}",
-            Load(decode_seqs=count, samples=count, decode_context=context),
+            Load(decode_seqs=count, samples=count, decode_context=context, decode_longest=most),
             seconds,
             block_size=SMALL,
         )
-        for count, _, _, context, seconds in stage.captured(longest)
+        for count, _, _, context, seconds, most in stage.captured(longest)
         if context > count
     ]
 

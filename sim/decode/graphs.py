@@ -42,7 +42,9 @@ enough for the chunk to be split (`sim.splitting`)."""
 OFTEN = 3
 """Times as many repeats for steps that tell of others."""
 READS = (32, 16, 8, 4, 2)
-"""Parts of the longest sequence that decodes read on average."""
+"""Parts of the longest sequence that decodes read on average ..."""
+EVEN_READS = (16, 4)
+"""... and if all read equally much."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ class PaddedSteps:
         for shape in alone:
             for contexts in reads(shape.decodes, longest):
                 lanes = blank(shape, paging, spare, contexts=contexts, blocks=num_blocks)
-                found.append(CapturedStep(shape.decodes, 0, 0, int(contexts.sum()), self._clocked(lanes, before)))
+                seconds = self._clocked(lanes, before)
+                found.append(CapturedStep(shape.decodes, 0, 0, int(contexts.sum()), seconds, int(contexts.max())))
         for shape in (shape for shape in self._captured if shape.chunks):
             ways = [(shape.chunks, 0), (shape.chunks, EARLIER), (1, 0)]
             for chunks, start in ways[:1] if shape.decodes else ways:
@@ -205,11 +208,13 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def reads(count: int, longest: int) -> list[Ints]:
-    """Return how many tokens each of some decodes reads: only its own, then ever more, of lengths as in service.
+    """Return how many tokens each of some decodes reads: only its own, then ever more.
 
-    Most sequences are short and a few long (exponential), which takes attention longer than as many alike.
+    As in service most sequences are short and a few long (exponential), which takes attention longer than as many of
+    one length; in the last ones, for comparison, all are of one length.
     """
     shares = -np.log1p(-(np.arange(count) + 0.5) / count)
     shares /= shares.mean()
-    means = [longest // part for part in READS]
-    return [np.ones(count, np.int64), *(np.clip(shares * mean, 1, longest).astype(np.int64) for mean in means)]
+    ragged = [np.clip(shares * (longest // part), 1, longest).astype(np.int64) for part in READS]
+    even = [np.full(count, longest // part) for part in EVEN_READS] if count > 1 else []
+    return [np.ones(count, np.int64), *ragged, *even]

@@ -277,6 +277,7 @@ class Stage:
         load = self._counter.load(plan, serving)
         load = load._replace(  # whether they matter or not
             decode_repeated=serving.repeated(plan.decodes),
+            decode_longest=serving.decoding.longest(plan.decodes) + 1 if plan.decodes else 0,
             prefill_merged=self._splitting.merged((tokens, start) for _, start, tokens in chunks),
             heat_ns=heat,
         )

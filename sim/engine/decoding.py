@@ -105,6 +105,10 @@ class Decoding:
         column: Ints = np.frombuffer(self._columns[which], np.int64)
         return column + self.clock if which == self.LENGTH else column.copy()
 
+    def longest(self, count: int) -> int:
+        """Return the tokens in the cache of the longest of the first `count` sequences, at least one."""
+        return int(self.column(self.LENGTH)[:count].max())
+
     def length(self, sequence: Sequence) -> int:
         """Tokens that a sequence has in the cache."""
         return self.clock + sequence.start

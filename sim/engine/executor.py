@@ -59,7 +59,7 @@ class Simulated:
         self._block_bytes = block_bytes
         self._window = cost.geometry.window
         self._spares = cost.spares
-        self._splitting = cost.splitting
+        self._splitting, self._spreads = cost.splitting, cost.spreads
         self._throttles, self._heat = cost.throttles, cost.heat()
 
     def run(self, plan: Plan, serving: Serving) -> int:
@@ -85,6 +85,8 @@ class Simulated:
             load = Load(0, 0, 0, 0, decodes, serving.context + decodes, decodes)
         if self._spares and decodes and (repeated := serving.repeated(decodes)):
             load = load._replace(decode_repeated=repeated)
+        if self._spreads and decodes:
+            load = load._replace(decode_longest=decoding.longest(decodes) + 1)
         calls = plan.mappings
         if plan.moves or plan.copied_tokens or plan.swapped_blocks or calls.mapped or calls.unmapped:
             load = load._replace(
@@ -108,7 +110,9 @@ class Simulated:
         repeated = serving.repeated(count) if self._spares else 0  # nobody writes into shared blocks meanwhile
         if not (self._recomputes or self._window):
             contexts = np.arange(known + count, known + count * steps + 1, count, dtype=np.float64)
-            return self._cost.decode_ns(count, contexts, repeated, copied=serving.allocator.concatenates)
+            longest = serving.decoding.longest(count) + np.arange(1, steps + 1) if self._spreads else None
+            copied = serving.allocator.concatenates
+            return self._cost.decode_ns(count, contexts, repeated, longest=longest, copied=copied)
         ahead = np.arange(1, steps + 1)
         load = self._with_decodes(Load(samples=count, decode_repeated=repeated), serving, count, ahead)
         if serving.allocator.concatenates:

@@ -91,6 +91,7 @@ def test_points_carry_the_load_of_their_steps() -> None:
         decode_seqs=2,
         decode_context=10 + 20 + 2 * 3,  # the third of four steps
         samples=3,
+        decode_longest=20 + 3,
     )
     assert point.measured_s > 0
     stage.allocator.check()
@@ -144,7 +145,9 @@ def test_sequences_that_are_alike_hold_the_same_blocks() -> None:
 
     stage._executor.run = watched  # type: ignore[method-assign]
     point = stage.measure(Scene("alike", (14,) * 5, alike=2, shared=10), Patience(warmup=1, most=3, least=3))
-    assert point.load == Load(decode_seqs=5, decode_context=5 * 14 + 5 * 3, samples=5, decode_repeated=2 * 8)
+    assert point.load == Load(
+        decode_seqs=5, decode_context=5 * 14 + 5 * 3, samples=5, decode_repeated=2 * 8, decode_longest=17
+    )
     assert [saved for _, saved in seen] == [2 * 8] * 4
     for blocks, _ in seen:
         assert [len({row[place] for row in blocks}) for place in range(3)] == [3, 3, 5], "10 tokens fill 2 blocks"

@@ -22,6 +22,7 @@ from sim.engine.executor import Simulated
 from sim.limits import Limits
 from sim.models.geometry import resolve_model
 from sim.schedulers import SCHEDULERS
+from tests.captures import spread
 from tests.engine.harness import Clock, Setup, ask, audit, differences
 from tests.engine.strategies import every, requests, setups
 from workloads.requests import Prefixes
@@ -85,6 +86,22 @@ def test_step_times_that_depend_on_what_is_shared_are_the_same(kind: str, data: 
     cost = CostModel(model, H100, Coefficients(repeated_reads_cached=0.75, step_overhead_s=1e-3))
     setup = replace(setup, clock=Simulated(cost, block_bytes=64 << 10), options=setup.options | CACHING.get(kind, {}))
     asked = data.draw(requests().filter(lambda asked: len(asked.samples) or asked.prefixes is not None))
+    expected, reference = setup.run(asked, reference=True)
+    for leaps in (False, True):
+        outcome, sink = setup.run(asked, leaps=leaps)
+        assert not differences(reference, sink), f"leaps={leaps}"
+        assert outcome == expected
+
+
+@pytest.mark.parametrize("kind", ["paged", "radix", "contiguous", "ideal"])
+@settings(max_examples=EXAMPLES)
+@given(data=st.data())
+def test_step_times_that_are_looked_up_are_the_same(kind: str, data: st.DataObject) -> None:
+    """Where they depend on the longest sequence that decodes, and on how chunks are split."""
+    setup = data.draw(setups(kind, data.draw(st.sampled_from([*SCHEDULERS]))))
+    cost = CostModel(LLAMA, H100, Coefficients(repeated_reads_cached=0.75, captured_tokens=1024), captured=spread())
+    setup = replace(setup, clock=Simulated(cost, block_bytes=64 << 10))
+    asked = data.draw(requests())
     expected, reference = setup.run(asked, reference=True)
     for leaps in (False, True):
         outcome, sink = setup.run(asked, leaps=leaps)

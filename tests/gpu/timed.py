@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
 BLIND = ("1b", "8b")
-"""Presets `validate_blind_...`, fixed before they were first run and after the last change to how steps are timed."""
+"""Presets `validate_blind_...`, fixed before they were first run; how steps are timed has not changed since."""
 SEEN = ("1b", "tensors", "8b", "prefix", "swap")
 """Presets `validate_timed_...`, whose errors showed what to mend from the beginning."""
 HELD_OUT = (*SEEN, "burst", "crowd", "sharegpt", "prompts", "long")
