@@ -51,13 +51,13 @@ class AllocatorSpec(Spec):
     model_config = ConfigDict(extra="allow")
 
     kind: str
-    """Which allocator (`sim list allocators`)."""
+    """Kind of the allocator (`sim list allocators`)."""
     label: str | None = Field(default=None, min_length=1, max_length=80)
-    """What the run is called in reports; made from kind and options if not given."""
+    """Name in reports; made of kind and options if not given."""
     scheduler: Scheduler | None = None
-    """Scheduler instead of the engine's."""
+    """Scheduler for this allocator, instead of the engine's."""
     preemption: Preemption | None = None
-    """What a preempted request does to come back, instead of the engine's."""
+    """What becomes of a preempted request's K/V, instead of the engine's `preemption`."""
 
     @property
     def options(self) -> dict[str, Value]:

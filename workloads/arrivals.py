@@ -45,7 +45,7 @@ class Poisson(Process):
 
     kind: Literal["poisson"]
     rate: Positive
-    """Arrivals a second."""
+    """Mean arrivals a second."""
 
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
         """Add up exponential gaps."""
@@ -61,7 +61,7 @@ class Gamma(Process):
 
     kind: Literal["gamma"]
     rate: Positive
-    """Arrivals a second."""
+    """Mean arrivals a second."""
     cv: Cv
     """Coefficient of variation of the gaps: standard deviation over mean; 1 is Poisson."""
 
@@ -95,7 +95,7 @@ class Fixed(Process):
 
     kind: Literal["fixed"]
     rate: Positive
-    """Arrivals a second."""
+    """Mean arrivals a second."""
 
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
         """Count ticks."""
@@ -111,9 +111,9 @@ class OnOff(Process):
 
     kind: Literal["on-off"]
     on_rate: Positive
-    """Arrivals a second while on."""
+    """Mean arrivals a second while on."""
     off_rate: NotNegative = 0.0
-    """Arrivals a second while off."""
+    """Mean arrivals a second while off."""
     on_s: Positive
     """Mean length of an on period, seconds; the first period is on."""
     off_s: Positive
@@ -142,13 +142,14 @@ class Diurnal(Process):
     rate: Positive
     """Arrivals a second, averaged over a period."""
     swing: Share = 0.5
-    """Amplitude as a share of the mean: 0 is steady, 1 falls to nothing at night."""
+    """Amplitude as a share of the mean rate, 0 to 1: 0 is steady, 1 falls to nothing at night."""
     period_s: Positive = 86_400.0
     """Length of a day, seconds."""
     phase: Share = 0.0
-    """Where in the period time 0 is: 0 at the mean and rising, 0.25 at the peak, 0.75 at the trough."""
+    """Where in the period the workload starts, 0 to 1: 0 at the mean and rising, 0.25 at the peak, 0.75 at the trough.
+    """
     cv: Cv = 1.0
-    """Coefficient of variation of the gaps in operational time; 1 is Poisson."""
+    """Coefficient of variation of the gaps between arrivals, apart from what the changing rate adds; 1 is Poisson."""
 
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
         """Draw in operational time and invert the cumulative rate, which is periodic apart from its trend."""
@@ -174,9 +175,10 @@ class Profile(Process):
     rates: Annotated[tuple[NotNegative, ...], Field(min_length=1, max_length=100_000, strict=False)]
     """Arrivals a second in each bin."""
     cv: Cv = 1.0
-    """Coefficient of variation of the gaps in operational time; 1 is Poisson."""
+    """Coefficient of variation of the gaps between arrivals, apart from what the changing rate adds; 1 is Poisson."""
     gaps: Quantity | None = None
-    """Gaps in operational time, of mean 1, instead of Gamma ones of that cv."""
+    """Distribution of the gaps, of mean 1, before the changing rate stretches them; instead of Gamma gaps of that cv.
+    """
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -203,7 +205,7 @@ class Batch(Spec):
 
     kind: Literal["batch"]
     at_s: NotNegative = 0.0
-    """When, seconds."""
+    """The instant at which all arrive, seconds from the start."""
 
 
 class Closed(Spec):
@@ -211,11 +213,11 @@ class Closed(Spec):
 
     kind: Literal["closed"]
     users: Count
-    """Users, hence the most requests in the system (times samples)."""
+    """Number of users, hence the most requests in the system at once."""
     think_s: Quantity = Field(default=0.0, validate_default=True)
-    """Seconds between an answer and the user's next request (with sessions: next session)."""
+    """Seconds between an answer and the same user's next request; with sessions, next session."""
     ramp_s: NotNegative = 0.0
-    """The starts of users are spread evenly over this many seconds."""
+    """Seconds over which the users' first requests are spread evenly."""
 
 
 Arrivals: TypeAlias = Annotated[

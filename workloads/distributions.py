@@ -26,9 +26,9 @@ class Distribution(Spec):
     """A distribution clipped to [min, max]."""
 
     min: NotNegative = 0.0
-    """Smaller draws become this."""
+    """Lower bound: smaller draws become this."""
     max: NotNegative | None = None
-    """Larger draws become this."""
+    """Upper bound: larger draws become this; none if not given."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -95,7 +95,7 @@ class ExponentialShape(Distribution):
     """Exponential: no memory."""
 
     mean: Positive
-    """Mean before clipping."""
+    """Mean before the bounds are applied."""
 
     def sample(self, rng: np.random.Generator, count: int) -> Floats:
         """Draw exponentials."""
@@ -110,11 +110,11 @@ class LognormalShape(Distribution):
     """Lognormal, by its mean and either its 90th percentile or its sigma."""
 
     mean: Positive
-    """Mean before clipping."""
+    """Mean before the bounds are applied."""
     p90: Positive | None = None
-    """90th percentile before clipping."""
+    """90th percentile before the bounds are applied; give this or sigma."""
     sigma: Positive | None = None
-    """Standard deviation of the logarithm."""
+    """Standard deviation of the natural logarithm; give this or p90."""
 
     @model_validator(mode="after")
     def _one_shape(self) -> Self:
@@ -152,9 +152,9 @@ class GammaShape(Distribution):
     """Gamma, by its mean and coefficient of variation."""
 
     mean: Positive
-    """Mean before clipping."""
+    """Mean before the bounds are applied."""
     cv: Annotated[float, Field(ge=0.01, le=100)]
-    """Standard deviation over mean; 1 is exponential."""
+    """Coefficient of variation: standard deviation / mean; 1 is exponential."""
 
     def sample(self, rng: np.random.Generator, count: int) -> Floats:
         """Draw Gammas of shape 1/cv^2."""
@@ -174,7 +174,7 @@ class QuantilesShape(Distribution):
     """A measured distribution as its quantiles at even steps of probability, straight lines between them."""
 
     values: Annotated[tuple[NotNegative, ...], Field(min_length=2, max_length=100_001, strict=False)]
-    """Ascending, from the minimum to the maximum."""
+    """The quantiles, ascending, from the minimum to the maximum."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -199,7 +199,7 @@ class ValuesShape(Distribution):
     """Values that are equally likely: a measured distribution as the means of its equal parts, its mean kept."""
 
     values: Annotated[tuple[NotNegative, ...], Field(min_length=1, max_length=100_000, strict=False)]
-    """In any order."""
+    """The values, in any order."""
 
     def sample(self, rng: np.random.Generator, count: int) -> Floats:
         """Draw with replacement."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """Return the docstring of each field of a class and of its bases, by the field's name."""
+    """Return the docstring of each field of a class and of its bases in one line, by the field's name."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not base.__module__.startswith("workloads."):
@@ -23,5 +23,5 @@ def field_docs(cls: type) -> dict[str, str]:
             if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
                 continue
             if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                docs[field.target.id] = inspect.cleandoc(str(below.value.value))
+                docs[field.target.id] = " ".join(str(below.value.value).split())
     return docs

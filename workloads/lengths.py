@@ -30,7 +30,7 @@ class Pair(Spec):
     """Prompt and output, each from a distribution of its own."""
 
     correlation: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """Correlation of prompt and output in a Gaussian copula; 0 is independent."""
+    """Correlation of prompt and output lengths (of a Gaussian copula), -1 to 1; 0 is independent."""
 
     @property
     @abstractmethod
@@ -52,9 +52,9 @@ class WholeRange(Distribution):
     """Uniform over whole numbers, both ends included."""
 
     min: Count
-    """Shortest, tokens."""
+    """Shortest length, tokens."""
     max: Count
-    """Longest, tokens."""
+    """Longest length, tokens."""
 
     def sample(self, rng: np.random.Generator, count: int) -> Floats:
         """Draw whole numbers."""
@@ -70,9 +70,9 @@ class Fixed(Spec):
 
     kind: Literal["fixed"]
     prompt: Count
-    """Prompt tokens."""
+    """Tokens of every prompt."""
     output: Count
-    """Output tokens."""
+    """Tokens of every output."""
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
         """Return `count` equal pairs."""
@@ -84,9 +84,9 @@ class Uniform(Pair):
 
     kind: Literal["uniform"]
     prompt: WholeRange
-    """Prompt tokens."""
+    """Distribution of prompt lengths, tokens."""
     output: WholeRange
-    """Output tokens."""
+    """Distribution of output lengths, tokens."""
 
     @property
     def sides(self) -> tuple[Distribution, Distribution]:
@@ -99,9 +99,9 @@ class Lognormal(Pair):
 
     kind: Literal["lognormal"]
     prompt: LognormalShape
-    """Prompt tokens."""
+    """Distribution of prompt lengths, tokens."""
     output: LognormalShape
-    """Output tokens."""
+    """Distribution of output lengths, tokens."""
 
     @property
     def sides(self) -> tuple[Distribution, Distribution]:
@@ -114,9 +114,9 @@ class Gamma(Pair):
 
     kind: Literal["gamma"]
     prompt: GammaShape
-    """Prompt tokens."""
+    """Distribution of prompt lengths, tokens."""
     output: GammaShape
-    """Output tokens."""
+    """Distribution of output lengths, tokens."""
 
     @property
     def sides(self) -> tuple[Distribution, Distribution]:
@@ -129,9 +129,9 @@ class Marginals(Pair):
 
     kind: Literal["marginals"]
     prompt: Quantity
-    """Prompt tokens."""
+    """Distribution of prompt lengths, tokens; a bare number is the same for all."""
     output: Quantity
-    """Output tokens."""
+    """Distribution of output lengths, tokens; a bare number is the same for all."""
 
     @property
     def sides(self) -> tuple[Distribution, Distribution]:
@@ -144,9 +144,11 @@ class Joint(Spec):
 
     kind: Literal["joint"]
     prompt: Sample
-    """Equally likely prompt lengths, tokens, ascending."""
+    """Prompt lengths that are equally likely, tokens, ascending."""
     output: Annotated[tuple[Sample, ...], Field(min_length=1, max_length=10_000, strict=False)]
-    """For each of as many equal parts of the prompts, in order: equally likely output lengths, tokens."""
+    """Output lengths that are equally likely, tokens: a list for each of so many equal parts of the prompts, shortest
+    prompts first.
+    """
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
         """Draw prompts, then outputs from the part that each prompt falls into."""
@@ -165,7 +167,7 @@ class ShareGPT(Spec):
 
     kind: Literal["sharegpt"]
     tokenizer: Literal["gpt2", "llama3"] = "gpt2"
-    """Whose tokens are counted."""
+    """Which model family's tokenizer the lengths were counted with."""
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
         """Draw `count` pairs with replacement."""
@@ -181,11 +183,11 @@ class Csv(Spec):
 
     kind: Literal["csv"]
     path: DataPath
-    """The file; its first line names the columns."""
+    """Path of the file, whose first line names the columns."""
     prompt: str = "prompt_tokens"
-    """Column of prompt tokens."""
+    """Name of the column with prompt tokens."""
     output: str = "output_tokens"
-    """Column of output tokens."""
+    """Name of the column with output tokens."""
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
         """Draw `count` pairs with replacement."""

@@ -48,21 +48,23 @@ class Sustained(Spec):
     """Search for the rate of arrivals at which the mean normalized latency reaches a limit."""
 
     normalized_latency_s: Positive
-    """The limit: end-to-end latency per output token, mean over all requests, seconds."""
+    """The limit: mean over all requests of end-to-end latency / output tokens, seconds."""
     duration_s: Positive | None = None
-    """Requests arrive for so long at every rate tried, and all are finished; requests.duration_s if not given."""
+    """Seconds during which requests arrive at each rate that is tried; all are then finished. requests.duration_s if
+    not given.
+    """
     from_rate: Positive | None = None
-    """Where to begin, requests a second; the file's own rate if not given."""
+    """Rate at which the search begins, requests a second; the file's own rate if not given."""
     tolerance: Annotated[float, Field(gt=0, le=0.5)] = 0.03
-    """How closely to enclose the rate, as a share of it; between the two rates that do, it is interpolated."""
+    """How close the rates above and below must be, as a share of them; between them the answer is interpolated."""
 
 
 class Variant(Spec):
     """The same workload with something changed."""
 
     label: Annotated[str, Field(min_length=1, max_length=80)]
-    """What it is called in tables; its run directory has this name."""
+    """Name of the variant in tables, and of its run directory."""
     set: dict[str, Any] = Field(default_factory=dict)
-    """What is changed, by dotted key as with --set: requests.samples: 4."""
+    """What is changed: dotted keys, as with --set, and their values; requests.samples: 4, say."""
     expect: Expectations = Field(default_factory=dict)
-    """Published figures of this variant, as in the file's own `expect`."""
+    """Published figures of this variant, written as in the file's own `expect`."""

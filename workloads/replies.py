@@ -25,18 +25,18 @@ class Replies(Spec):
 
     kind: Literal["replies"]
     share: Share
-    """Share of the requests that continue an earlier one (where there is one so far back)."""
+    """Share of the requests, 0 to 1, that continue an earlier one (where there is one so far back)."""
     back: Quantity
-    """How many requests back that one is, rounded, at least 1."""
+    """How many requests back the continued one is, rounded, at least 1."""
     kept: Quantity = Field(default=1.0, validate_default=True)
-    """Share of that one's prompt that is repeated; from 1 on, all of it and its answer too."""
+    """Share of the earlier prompt that is repeated; from 1 on, all of it and its answer too."""
     later: Lengths | None = None
-    """Lengths of what such a request adds and is answered; as in the others if not given."""
+    """Tokens that such a request adds to the prompt and gets as output; like those of the others if not given."""
     max_tokens: Count | None = None
-    """A request whose prompt and output would be longer starts anew; the engine's max_model_len if not given."""
+    """Tokens of prompt and output beyond which a request starts anew; the engine's max_model_len if not given."""
     outgrown: ClassVar[str] = "requests start a new conversation: the old one would become longer than"
     loop: Literal["open"] = "open"
-    """Requests come at their own times, whatever the engine does."""
+    """`open`: requests come at their own times, whatever the engine does."""
 
     def units_for(self, count: int) -> int:
         """Return how many units make `count` requests."""

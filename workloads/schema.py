@@ -37,15 +37,17 @@ class Model(Spec):
     shorthand: ClassVar[str] = "name"
 
     name: ModelName
-    """A shipped geometry (`sim list models`), or the path of a Hugging Face config.json."""
+    """Name of a shipped geometry (`sim list models`), or the path of a Hugging Face config.json."""
     dtype: Literal["fp32", "fp16", "bf16"] | None = None
-    """Number format of weights and activations; as in the geometry if not given."""
+    """Number format of weights and activations; the geometry's own if not given."""
     kv_dtype: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] | None = None
-    """Number format of the KV cache; that of the model if not given."""
+    """Number format of the KV cache; the same as `dtype` if not given."""
     tensor_parallel: Count = 1
-    """GPUs over which weights and KV heads are divided; with fewer KV heads than GPUs, heads are replicated."""
+    """Number of GPUs that the weights and KV heads are divided among; with fewer KV heads than GPUs, heads are
+    replicated.
+    """
     kv_heads: Count | None = None
-    """KV heads instead of the geometry's: as many as heads is MHA, one is MQA."""
+    """Number of KV heads instead of the geometry's: as many as attention heads is MHA, fewer GQA, one MQA."""
 
 
 class Device(Spec):
@@ -56,25 +58,25 @@ class Device(Spec):
     name: str | None = None
     """A shipped device (`sim list devices`), changed by the other fields; without it the next three are needed."""
     memory_gib: Positive | None = None
-    """Device memory."""
+    """Memory of one GPU, GiB."""
     bandwidth_tbps: Positive | None = None
-    """Memory bandwidth, 1e12 bytes a second."""
+    """Memory bandwidth of one GPU, TB/s (10^12 bytes a second)."""
     bf16_tflops: Positive | None = None
-    """Peak dense bf16 and fp16 rate, 1e12 operations a second."""
+    """Peak rate of dense bf16 and fp16 products, TFLOP/s (10^12 operations a second)."""
     fp8_tflops: Positive | None = None
-    """Peak dense fp8 rate, 1e12 operations a second, for models in fp8; that of bf16 if not given."""
+    """Peak rate of dense fp8 products, TFLOP/s, for models in fp8; that of bf16 if not given."""
     fp32_tflops: Positive | None = None
-    """Peak fp32 rate, 1e12 operations a second, for models in fp32; that of bf16, far too fast, if not given."""
+    """Peak fp32 rate, TFLOP/s, for models in fp32; if not given that of bf16, which is far too fast."""
     pcie_gbps: Positive | None = None
-    """Bandwidth to the host, one direction, 1e9 bytes a second: what swapping costs."""
+    """Bandwidth between GPU and host in one direction, GB/s (10^9 bytes a second); sets how long swapping takes."""
     link_gbps: Positive | None = None
-    """Bandwidth to the host's other GPUs, one direction, 1e9 bytes a second."""
+    """Bandwidth to the other GPUs of the host in one direction, GB/s; sets how long tensor parallelism communicates."""
     multiprocessors: Positive | None = None
     """Streaming multiprocessors; attention is split among them.  It matters only with a calibration."""
     kv_memory_gib: Positive | None = None
-    """Memory of the KV pool, instead of what utilization, weights and activations leave."""
+    """Size of the KV pool on each GPU, GiB, instead of what gpu_memory_utilization, weights and activations leave."""
     price_per_hour: Positive | None = None
-    """What one GPU costs an hour, in any currency; adds the cost of a million output tokens to the figures."""
+    """Price of one GPU for an hour, in any currency; with it the cost of a million output tokens is reported."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -89,54 +91,70 @@ class Engine(Spec):
     """The serving engine.  Names and defaults follow vLLM's engine arguments."""
 
     scheduler: Scheduler = "vllm-v1"
-    """`static` batches of requests, `orca` iteration-level FCFS, `vllm-v0` prefill first, `vllm-v1` token budget."""
+    """Which sequences run in a step (`sim list schedulers`): `static` batches of requests, `orca` iteration-level FCFS,
+    `vllm-v0` prefills first, `vllm-v1` a token budget that prefills and decodes share.
+    """
     max_num_seqs: Count = 256
-    """Sequences that run at once (seats)."""
+    """The most sequences that run at once."""
     max_num_batched_tokens: Count = 2048
-    """Tokens computed in one step."""
+    """The most tokens that are computed in one step, prefill and decode together."""
     max_model_len: Count | None = None
-    """Longest sequence, prompt and output, in tokens; the model's context if not given."""
+    """Longest sequence allowed, prompt and output together, in tokens; the model's context length if not given."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of device memory that weights, activations and KV pool may take together."""
+    """Share of GPU memory, 0 to 1, that weights, activations and KV pool may take together."""
     activation_factor: Annotated[float, Field(ge=0, le=1e6)] = 1.0
-    """Activation memory as a multiple of what is estimated from the geometry."""
+    """Peak activation memory as a multiple of what is estimated from the geometry."""
     watermark: Share | None = None
-    """Share of the pool kept free when admitting; the scheduler's own default (vLLM V0 0.01, V1 0) if not given."""
+    """Share of the pool, 0 to 1, that is kept free when a request is admitted; the scheduler's default (vLLM V0 0.01,
+    V1 0) if not given.
+    """
     chunked_prefill: bool | None = None
-    """Whether a prompt may be computed over several steps; true for `vllm-v1`, false for the others if not given."""
+    """Whether a prompt may be computed in pieces over several steps; if not given true for `vllm-v1`, false for the
+    others.
+    """
     long_prefill_token_threshold: Annotated[int, Field(ge=0)] = 0
-    """The most prompt tokens of one request in one step; 0 means no limit."""
+    """The most prompt tokens of one request that are computed in one step; 0 means no limit."""
     full_prompt_gate: bool = True
-    """Admit a request only if all its known tokens would fit, although only a chunk is taken (`vllm-v1`)."""
+    """Whether `vllm-v1` admits a request only if all its tokens so far would fit, although the first step needs room
+    for a piece of them only.
+    """
     preemption: Preemption = "recompute"
-    """How a preempted request comes back: `recompute`, or `swap` where the allocator can."""
+    """What becomes of a preempted request's K/V: `recompute` drops it and computes it again, `swap` moves it to the
+    host and back, where the allocator can.
+    """
     swap_space_gib: Annotated[float, Field(ge=0, le=1e9)] = 4.0
-    """Host memory for swapped blocks, for each GPU."""
+    """Host memory for swapped blocks, GiB for each GPU."""
     attention: Literal["flash", "naive"] = "flash"
-    """`flash`: no quadratic memory traffic; `naive`: the score matrix is written to memory and read back."""
+    """Attention kernel of the cost model: `flash` keeps scores on chip; `naive` writes the score matrix to memory and
+    reads it back.
+    """
 
 
 class Generated(Spec):
     """Requests drawn from distributions."""
 
     count: Annotated[int, Field(ge=1, le=MOST)] | None = None
-    """How many requests; give this or duration_s."""
+    """Number of requests; give this or duration_s."""
     duration_s: Positive | None = None
-    """All requests (sessions, trees) that start before this instant; give this or count."""
+    """Seconds during which requests (sessions, trees) start; give this or count."""
     arrivals: Arrivals
     """When requests arrive; with a session, when sessions start."""
     lengths: Lengths
-    """How long a request's own prompt and its output are; shared parts and history come on top of the prompt."""
+    """Tokens of a request's own prompt and of its output; shared parts and the history of a session come on top of the
+    prompt.
+    """
     shared: Annotated[tuple[Part, ...], Field(strict=False)] = ()
-    """Parts that prompts begin with and share: system prompts, few-shot examples, retrieved documents."""
+    """Parts that prompts begin with and may have in common: system prompts, few-shot examples, retrieved documents."""
     session: Annotated[Turns | Tree | Replies, Field(discriminator="kind")] | None = None
-    """How requests follow from one another; without it every request stands alone."""
+    """How requests follow one another in a session; without it every request stands alone."""
     samples: Quantity = Field(default=1, validate_default=True)
-    """Parallel samples of a request (vLLM's `n`), or its beam width; rounded, at least 1."""
+    """Number of parallel samples of a request (vLLM's `n`), or its beam width; rounded, at least 1."""
     beam: bool = False
-    """Whether the samples are beams of one search, which are forked and dropped at every step."""
+    """Whether the samples are beams of one beam search, which are forked and dropped at every step."""
     token_s: Positive = NOMINAL_TOKEN_S
-    """Nominal seconds for an output token; only orders requests that wait for an answer, which the engine times."""
+    """Assumed seconds for an output token. It only sets the order of requests that wait for an answer; when they arrive
+    depends on the engine.
+    """
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
@@ -163,24 +181,26 @@ class Slo(Spec):
     """Service-level objectives: a request that meets every one given counts as goodput."""
 
     ttft_s: Positive | None = None
-    """Time to first token, at most."""
+    """Longest time to first token allowed, seconds."""
     tpot_s: Positive | None = None
-    """Time per output token, at most."""
+    """Longest time per output token after the first allowed, seconds (mean over the request)."""
     itl_s: Positive | None = None
-    """The longest gap between two tokens, at most."""
+    """Longest gap between any two tokens allowed, seconds."""
     e2e_s: Positive | None = None
-    """Arrival to last token, at most."""
+    """Longest time from arrival to last token allowed, seconds."""
     normalized_latency_s: Positive | None = None
-    """End-to-end latency per output token, at most."""
+    """Longest end-to-end latency divided by output tokens allowed, seconds."""
 
 
 class Telemetry(Spec):
     """How much is recorded of a run."""
 
     blocks: Literal["off", "sampled", "whole"] = "sampled"
-    """When to record who owns which block: never, at `instants`, or after every step."""
+    """When it is recorded which request owns which block: `off` never, `sampled` at so many `instants`, `whole` after
+    every step.
+    """
     instants: Count = 400
-    """Snapshots of the block map when sampled."""
+    """The most snapshots of the block map when it is sampled."""
 
     @property
     def snapshots(self) -> int | None:
@@ -196,7 +216,9 @@ class Costs(Spec):
     __pydantic_extra__: dict[str, NotNegative]
 
     calibration: CalibrationName | None = None
-    """A shipped calibration (`sim list calibrations`), or a file that `sim calibrate` wrote on the device."""
+    """Coefficients fitted to measured steps: a shipped calibration (`sim list calibrations`), or a file that `sim
+    calibrate` wrote.
+    """
 
     @property
     def factors(self) -> dict[str, float]:
@@ -218,37 +240,47 @@ class Workload(Spec):
     """One workload file."""
 
     name: str = Field(min_length=1, max_length=200)
-    """What it is called in reports."""
+    """Name of the workload in reports; results go to runs/NAME unless --out says otherwise."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Seed of everything random."""
+    """Seed of all random numbers; the same seed and file give the same results, byte for byte."""
     model: Model
-    """A shipped geometry, the path of a Hugging Face config.json, or a mapping that changes one."""
+    """The model: a shipped geometry (`sim list models`), the path of a Hugging Face config.json, or a mapping that
+    names one and changes it.
+    """
     device: Device
-    """A shipped device, or a mapping that changes or describes one."""
+    """The GPU: a shipped one (`sim list devices`), or a mapping that names one and changes it, or describes one of your
+    own.
+    """
     engine: Engine = Engine()
-    """The serving engine."""
+    """Settings of the serving engine; names and defaults follow vLLM."""
     requests: RequestSource
-    """The requests, generated or from a trace; every allocator sees the same ones."""
+    """The requests, generated or from a recorded trace; every allocator serves the same ones."""
     allocators: Annotated[tuple[AllocatorSpec, ...], Field(strict=False), AfterValidator(_distinct)]
-    """The allocators to compare."""
+    """The allocators to compare (`sim list allocators`), in the order of the reports."""
     slo: Slo = Slo()
-    """Service-level objectives."""
+    """Limits on latency, seconds: requests that meet all of them count as goodput."""
     repeat: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Replications, each with its own random draws."""
+    """Number of replications, each with its own random draws; figures are means over them, with intervals."""
     horizon_s: Annotated[float, Field(gt=0, le=LATEST_S)] | None = None
-    """When the simulated clock stops; unfinished requests are reported.  Without it every request is finished."""
+    """Simulated seconds after which the run stops; requests unfinished by then are reported. Without it every request
+    is finished.
+    """
     telemetry: Telemetry = Telemetry()
-    """How much is recorded."""
+    """How much of the block map is recorded."""
     costs: Costs = Costs()
-    """Changes to the cost model."""
+    """Changes to the cost model, which says how long steps take."""
     expect: Expectations = Field(default_factory=dict)
-    """Published figures: label of a run -> metric -> value; printed beside the simulated ones."""
+    """Published figures, by label of an allocator and name of a metric (`sim list metrics`); they are printed beside
+    the simulated ones.
+    """
     sustained: Sustained | None = None
-    """Also find the rate that every allocator sustains (metric sustained_rps)."""
+    """Also find the highest rate of arrivals that each allocator sustains (metric sustained_rps)."""
     variants: Annotated[tuple[Variant, ...], Field(strict=False)] = ()
-    """Run the file with each of these changes instead of as it is, each into its own run directory."""
+    """Variants of the workload: the file is run with each of these changes instead of as it is, each into a run
+    directory of its own.
+    """
     remarks: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Printed under the published figures: what remains different, and why."""
+    """Sentences that are printed under the published figures: what remains different, and why."""
 
     @model_validator(mode="after")
     def _searchable(self) -> Self:

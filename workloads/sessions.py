@@ -25,15 +25,16 @@ class Turns(Spec):
 
     kind: Literal["turns"]
     turns: Quantity
-    """Turns in a session, rounded, at least 1."""
+    """Number of turns in a session, rounded, at least 1."""
     think_s: Quantity = Field(default=0.0, validate_default=True)
     """Seconds between an answer and the next turn: a person's thinking, a tool's work."""
     later: Lengths | None = None
-    """Lengths of what every turn but the first adds and is answered; as in the first if not given."""
+    """Tokens that later turns add to the prompt and get as output; like those of the first turn if not given."""
     loop: Literal["closed", "open"] = "closed"
     """`closed`: the next turn waits for the answer; `open`: it comes at its nominal time, answer or not."""
     max_tokens: Count | None = None
-    """A session ends before its prompt and output would be longer; the engine's max_model_len if not given."""
+    """Tokens of prompt and output beyond which a session has no further turn; the engine's max_model_len if not given.
+    """
     outgrown: ClassVar[str] = "sessions end early: the next turn would make them longer than"
 
     def lay_out(self, scene: Scene, units: int) -> Units:

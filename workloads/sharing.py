@@ -27,17 +27,18 @@ class Part(Spec):
     """One part of a prompt, drawn from a pool of different contents."""
 
     tokens: Quantity
-    """Length of each content in the pool."""
+    """Tokens of each content in the pool."""
     pool: Annotated[int, Field(ge=1, le=10_000_000)] = 1
-    """Different contents; 1 is the same for everybody."""
+    """Number of different contents to draw from; 1 means that all prompts have the same."""
     draws: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Different contents in one prompt, in order of the draw (RAG: documents retrieved)."""
+    """Number of different contents in one prompt, in the order in which they are drawn (for RAG, documents retrieved).
+    """
     zipf: NotNegative = 0.0
-    """Popularity: the r-th content is drawn in proportion to r^-zipf; 0 is uniform."""
+    """How unequal their popularity is: the r-th content is drawn in proportion to r^-zipf; 0 is uniform."""
     share: Share = 1.0
-    """Share of the prompts that have this part."""
+    """Share of the prompts that have this part, 0 to 1."""
     every_turn: bool = False
-    """In a session: drawn anew for every turn, rather than once at the start."""
+    """Whether the part is drawn anew for every turn of a session, rather than once at its start."""
 
 
 def draw_part(part: Part, rng: np.random.Generator, count: int, first_id: int) -> tuple[Ints, Ints]:

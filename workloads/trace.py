@@ -12,24 +12,29 @@ class Trace(Spec):
     """Requests replayed from a recorded trace."""
 
     trace: DataPath
-    """The file; gzip'd or not."""
+    """Path of the recorded trace, gzipped or not."""
     format: str = "auto"
-    """Name of the format (`sim list traces`), or auto to tell it from the content."""
+    """Name of the file's format (`sim list traces`), or `auto` to recognise it by its content."""
     rate_scale: Positive = 1.0
-    """Arrival rate as a multiple of the recorded one: every gap is divided by it."""
+    """Arrival rate as a multiple of the recorded one: every gap between arrivals is divided by it."""
     count: Count | None = None
-    """Only the first so many requests."""
+    """Number of requests to replay, from the first on; all if not given."""
     arrivals: Arrivals | None = None
-    """Arrival times instead of the recorded ones, in the same order; needed to pace a file without times."""
+    """Generated arrival times instead of the recorded ones, in the same order; needed for a file without times."""
     spread: bool = True
-    """Whether arrivals are spread evenly at random inside the ticks of a coarse clock (Mooncake: 3 s)."""
+    """Whether arrivals that a coarse clock recorded as simultaneous (Mooncake: every 3 s) are spread at random until
+    its next tick.
+    """
     on_bad_rows: Literal["error", "skip"] = "error"
-    """Whether rows that make no sense are an error or are left out with a note."""
+    """What to do about rows that make no sense: `error` stops, `skip` leaves them out and says how many."""
     block_size: Count | None = None
-    """Tokens that one block hash names, where it is not the format's usual number."""
+    """Tokens that one block hash of the trace stands for, if not the format's usual number."""
     only_model: str | None = None
-    """Only requests of this model (BurstGPT)."""
+    """Name of a model: only its requests are replayed (for traces that name models, as BurstGPT does)."""
     turns: Literal["first", "all"] = "first"
-    """Of conversations without times: first exchanges by vLLM's filter, or every answer with its history."""
+    """Which requests of conversations without times are replayed: `first` exchanges that pass vLLM's filter, or `all`
+    answers, each with its history.
+    """
     tokenizer: DataPath | None = None
-    """A Hugging Face tokenizer.json to count the tokens of text; an estimate of 4 bytes a token without."""
+    """Path of a Hugging Face tokenizer.json that counts the tokens of text; without it 4 bytes are taken for a token.
+    """

@@ -39,13 +39,13 @@ class Tree(Spec):
 
     kind: Literal["tree"]
     depth: Annotated[int, Field(ge=1, le=100)]
-    """Levels of thoughts."""
+    """Number of levels of the tree."""
     branches: Annotated[int, Field(ge=1, le=1000)]
-    """Thoughts sampled from each kept state; they share its whole prompt."""
+    """Number of thoughts sampled from each kept state; they share its whole prompt."""
     keep: Annotated[int, Field(ge=1, le=1000)] = 1
-    """States kept after each level (picked at random here, by a judge in life)."""
+    """Number of states kept after each level (picked at random here, by a judge in reality)."""
     think_s: Quantity = Field(default=0.0, validate_default=True)
-    """Seconds to judge a level."""
+    """Seconds that judging a level takes."""
     loop: Literal["closed", "open"] = "closed"
     """`closed`: a level starts when the longest thought of the level before ends; `open`: at its nominal time."""
 
