@@ -35,6 +35,8 @@ FIGURE = len("share.external+")
 """Columns of a figure's name, if it can be broken."""
 MARK = "*"
 """Stands beside figures that mean little."""
+SMALLEST = 0.05
+"""Per cent that are not written as 0.0."""
 ROUNDING = 1e-6
 """Relative gap that rounding may leave in Little's law."""
 STYLES = {
@@ -252,6 +254,13 @@ def _name(one: Allocator) -> Text:
     return Text("\n".join(wrap(one.label, NAME)))
 
 
+def _signed(percent: float) -> str:
+    """Write a relative change, in per cent: with its sign, unless it rounds to nothing."""
+    if not math.isfinite(percent):
+        return "-"
+    return f"{percent:+.1f}" if abs(percent) >= SMALLEST else "0.0"
+
+
 def _said(value: object) -> str:
     """Write the value of a setting as its file would."""
     return value if isinstance(value, str) else json.dumps(value)
@@ -290,7 +299,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
                 short(one.second),
                 short(one.change.value),
                 interval,
-                f"{one.percent:+.1f}" if math.isfinite(one.percent) else "-",
+                _signed(one.percent),
                 {"replications": "runs", "draws": "-"}.get(one.basis, one.basis),
                 style="bold red" if one in worse else "",
             )

@@ -36,9 +36,7 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
     try:
         from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder  # noqa: PLC0415  (an extra)
     except ImportError:
-        raise ExportError(
-            "the perfetto export needs the package perfetto; install it with: pip install 'kvsim[trace]'"
-        ) from None
+        raise ExportError("--to perfetto: needs the package perfetto: pip install perfetto") from None
     target = folder / "trace.perfetto-trace"
     with whole(target) as part, part.open("wb") as file:
         trace = _Trace(StreamingTraceProtoBuilder(file))

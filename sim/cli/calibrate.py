@@ -28,7 +28,8 @@ def calibrate(
 ) -> None:
     """Measure steps of a model on a device and fit the cost model to them.
 
-    A workload uses the file that is written as costs: {calibration: FILE}. Needs: pip install 'kvsim[torch]'
+    A workload uses the file that is written as costs: {calibration: FILE}.
+    Needs: pip install torch transformers safetensors
 
     Args:
         model: A shipped geometry, or the path of a config.json or of a checkpoint.

@@ -27,11 +27,12 @@ def export(
 
     Args:
         directory: Run directory.
-        to: Format.
+        to: Format. perfetto opens at ui.perfetto.dev, torch-snapshot at pytorch.org/memory_viz, prometheus in
+            Grafana, csv anywhere.
         out: Folder to write; export in the run directory if not given.
         allocators: Only this allocator's run. May be repeated.
         after: Only what happens after this second of the run, in formats that list single events.
-        until: ... and until this one.
+        until: Only what happens before this second of the run.
         json: Print one JSON document.
 
     """

@@ -30,7 +30,7 @@ def validate(
 
     Exit status 1 if anything differs: tokens, decisions, memory, or times by more than the tolerances. Times are
     judged where there is a calibration for the device; elsewhere they are only reported.
-    Needs: pip install 'kvsim[torch]'
+    Needs: pip install torch transformers safetensors
 
     Args:
         file: Workload file, or the name of a preset.

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from workloads.schema import Workload
 
 
+TORCH = ("torch", "transformers", "safetensors")
+
+
 def demand_extras() -> None:
-    """Raise UserError unless torch and transformers can be imported."""
-    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    """Raise UserError unless what real decode needs can be imported."""
+    missing = [name for name in TORCH if find_spec(name) is None]
     if missing:
-        raise UserError(f"{' and '.join(missing)} not installed; real decode needs: pip install 'kvsim[torch]'")
+        raise UserError(f"{' and '.join(missing)} not installed; real decode needs: pip install {' '.join(TORCH)}")
 
 
 def main_validate(

@@ -40,7 +40,7 @@ def obstacle(geometry: Geometry, device: torch.device) -> str | None:
     if device.type != "cuda":
         return "flashinfer runs on cuda only"
     if find_spec("flashinfer") is None:
-        return "flashinfer is not installed (pip install 'kvsim[gpu]')"
+        return "flashinfer is not installed (pip install flashinfer-python)"
     if geometry.model.dtype not in {"fp16", "bf16"}:
         return f"flashinfer computes in fp16 or bf16, the model is {geometry.model.dtype}"
     if geometry.head_dim not in HEAD_DIMS:

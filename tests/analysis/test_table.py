@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,15 @@ def test_a_smaller_pool_is_a_regression_by_requests(toy: Path, tmp_path: Path) -
     assert show_comparison(comparison, Console(file=io.StringIO())) == 0, "without a threshold nothing fails"
     back = compare(smaller, toy)
     assert not [one for one in back.regressions(5) if one.name == "ttft_s"]
+
+
+def test_a_change_that_rounds_to_nothing_has_no_sign(toy: Path, tmp_path: Path) -> None:
+    comparison = compare(toy, write_directory(tmp_path / "small", count=80, rate=5, num_blocks=100))
+    nearly = [replace(one, second=one.first * (1 - 1e-5)) for one in comparison.differences if one.first > 0]
+    out = io.StringIO()
+    show_comparison(replace(comparison, differences=nearly), Console(file=out, width=140))
+    assert " 0.0 " in out.getvalue()
+    assert "-0.0 " not in out.getvalue()
 
 
 def test_replications_are_paired(repeated: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Dask:
         try:
             import distributed  # noqa: PLC0415 - optional
         except ImportError:
-            raise UserError("--backend dask: distributed is not installed; pip install 'kvsim[dask]'") from None
+            raise UserError("--backend dask: distributed is not installed: pip install distributed") from None
         self._distributed = distributed
         address = address or os.environ.get("DASK_SCHEDULER_ADDRESS")
         if address is None:

@@ -28,7 +28,7 @@ class Ray:
         try:
             import ray  # noqa: PLC0415 - optional
         except ImportError:
-            raise UserError("--backend ray: Ray is not installed; pip install 'kvsim[ray]'") from None
+            raise UserError("--backend ray: Ray is not installed: pip install ray") from None
         self._ray = ray
         self._ours = not ray.is_initialized()
         try:
