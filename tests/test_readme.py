@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import subprocess
@@ -13,6 +14,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+import allocators
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -86,6 +89,12 @@ def test_the_lines_of_python_run(tmp_path: Path) -> None:
     assert (tmp_path / "runs/chat-3/report.html").is_file()
 
 
+def test_the_lines_that_use_an_allocator_directly_run() -> None:
+    found = doctest.testmod(allocators)
+    assert found.attempted > 10
+    assert found.failed == 0
+
+
 def test_pictures_and_rooms_exist() -> None:
     text = README.read_text(encoding="utf-8")
     for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):
@@ -120,7 +129,7 @@ def test_the_new_allocator_is_short_and_runs_in_a_workload(plugin: Path) -> None
     wrong = shell(
         "python -m sim check chat.yaml --set 'allocators=[{kind: bucket, bucket: 0}]'", plugin, PYTHONPATH=str(plugin)
     )
-    assert wrong.stderr.endswith("allocators.0.bucket: must be at least 1\n")
+    assert wrong.stderr.endswith("allocators.0.bucket: must be at least 1, got 0\n")
 
 
 def test_the_new_allocator_passes_the_conformance_suite(plugin: Path) -> None:
