@@ -10,7 +10,6 @@ that clock only when it is idle.
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import simpy
@@ -18,12 +17,12 @@ import simpy
 from allocators.answers import Mappings
 from allocators.compiled import mypyc_attr
 from sim.engine.arrivals import Arrivals
-from sim.engine.beams import parents
 from sim.engine.intake import job_of, never_runs
-from sim.engine.jobs import NEVER, Job
+from sim.engine.jobs import NEVER
 from sim.engine.leaping import leap
 from sim.engine.record import Record
-from sim.engine.serving import Blocked, Serving, StalledError
+from sim.engine.results import Results
+from sim.engine.serving import Serving, StalledError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -31,17 +30,14 @@ if TYPE_CHECKING:
     from allocators.base import Allocator
     from allocators.content import Content
     from sim.engine.executor import Executor
-    from sim.engine.plan import Chunk, Plan
+    from sim.engine.plan import Plan
     from sim.engine.scheduler import Scheduler
     from sim.engine.telemetry import Sink
     from workloads.requests import Requests
 
 INFINITY = float("inf")
-by_ticket = attrgetter("ticket")
 WORTHWHILE = 2
 """Up to this many steps, single steps cost no more than a leap."""
-REPORTS = 256
-"""At most this many reports of progress; a progress bar cannot show more."""
 
 
 class Outcome(NamedTuple):
@@ -98,15 +94,11 @@ class Engine:
         self.executor = executor
         self.serving = Serving(allocator, swap=swap)
         self.leaps = leaps
-        self.seed = seed
         self.steps = 0
         self.arrivals = Arrivals(requests)
         self.record = Record(requests, self.serving, sink, instants)
+        self.results = Results(requests, self.serving, self.arrivals, self.record, scheduler.holds_finished, seed)
         self._horizon: int | float = INFINITY if horizon_s is None else round(horizon_s * 1e9)
-        self._copied = 0
-        """Tokens copied by forks since the last step began."""
-        self._forked = False
-        """Whether sequences have forked since the last step, so that the next one may have blocks to copy."""
         self._mapped = Mappings()
         """Pages mapped and unmapped before the last step began."""
         self._pace = 1
@@ -117,9 +109,6 @@ class Engine:
         """Whether the last step ran only decodes."""
         self._exposed = 0
         """Nanoseconds for which the last step waited for its pages."""
-        self._progress: Callable[[int], None] | None = None
-        self._often = -(-len(requests) // REPORTS)
-        """Number of finished requests between two reports of progress."""
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
         """Serve all requests, write the telemetry, and return the outcome.
@@ -131,20 +120,17 @@ class Engine:
             progress: called from time to time with the number of finished requests.
 
         """
-        self._progress = progress
-        self._tell()
+        results = self.results
+        results.progress = progress
+        results.report()
         try:
             self.env.run(until=self.env.process(self._serve()))
         except Exception:
             self.record.write()
             raise
         self.record.write()
-        self._tell()
+        results.report()
         return Outcome(**self.record.requests.counts, steps=self.steps, end_s=self.now / 1e9)
-
-    def _tell(self) -> None:
-        if self._progress is not None:
-            self._progress(self.record.requests.counts["finished"])
 
     # -- arrivals --------------------------------------------------------------------------
 
@@ -185,7 +171,7 @@ class Engine:
             if self._certain() and (leapt := self._leap()):
                 steps, duration = leapt
                 self.now += duration
-                self._book_decodes(steps)
+                self.results.book_leap(steps, self.now)
             else:
                 plan = scheduler.plan(serving)
                 if plan.empty:
@@ -203,7 +189,7 @@ class Engine:
         if serving.lingering and serving.allocator.leaves_behind is not None and serving.allocator.usage().saved:
             return False  # blocks that a window passes may then be held by finished jobs only
         searching = self.requests.beam and serving.seats > len(serving.running)
-        return not (self._forked or searching) and serving.allocator.mappings() == self._mapped
+        return not (self.results.forked or searching) and serving.allocator.mappings() == self._mapped
 
     def _idle(self) -> int:
         """Write the row of an idle gap, until the next arrival or the horizon, and return its length."""
@@ -237,8 +223,8 @@ class Engine:
         """Run a plan, write its row, and return its duration in nanoseconds."""
         serving, now = self.serving, self.now
         self._note(plan)
-        plan.copied_tokens += self._copied
-        self._copied, self._forked = 0, False
+        plan.copied_tokens += self.results.copied
+        self.results.copied, self.results.forked = 0, False
         allocator = serving.allocator
         mapped, before = allocator.mappings(), self._mapped
         called = mapped != before
@@ -276,74 +262,8 @@ class Engine:
                 events.add(now, job.index, "swap_in" if job in plan.restored else "resume", serving.slots(job))
 
     def _book(self, plan: Plan) -> None:
-        """Record what a step has produced; then finished jobs leave, in running order."""
-        serving = self.serving
-        ended = []
-        if plan.decodes:
-            staying = serving.decoding.members[plan.decodes :]
-            if staying:
-                serving.growing.stay(staying)
-            ended = serving.advance(1, self.now, staying)
-            if self.requests.beam:
-                self._select_beams(len(serving.decoding) - len(staying))
-        ended += [chunk.job for chunk in plan.chunks if self._book_chunk(chunk)]
-        for job in sorted(ended, key=by_ticket) if len(ended) > 1 else ended:
-            self._finish(job)
-        if serving.blocked is Blocked.BUDGET:  # the next step has a budget of its own
-            serving.unblock()
-        self._end_batch()
-
-    def _select_beams(self, decodes: int) -> None:
-        """Choose which beams survive, for every beam search among the first `decodes` sequences."""
-        decoding = self.serving.decoding
-        for job in dict.fromkeys(decoding.owners[:decodes]):
-            if job.samples > 1:
-                left = decoding.members[decoding.place(job)].end - decoding.clock
-                if left:
-                    chosen = parents(self.seed, job.index, job.output - left, job.samples)
-                    self._copied += self.serving.select(job, chosen)
-                    self._forked = True
-
-    def _book_chunk(self, chunk: Chunk) -> bool:
-        """Record a computed chunk; return whether it produced the last token of its job."""
-        serving, job, now = self.serving, chunk.job, self.now
-        job.recomputed += max(0, min(chunk.start + chunk.tokens, job.furthest) - chunk.start)
-        job.computed = chunk.start + chunk.tokens
-        job.furthest = max(job.furthest, job.computed)
-        if job.computed < job.known:
-            return False
-        job.generated += 1
-        if job.first_token == NEVER:
-            job.first_token = now
-        else:
-            job.stalls.append(now - job.last_token)
-            self.record.events.add(now, job.index, "recomputed", serving.slots(job))
-        job.last_token = now
-        if job.generated == job.output:
-            serving.leave_prefilling(job)
-            return True
-        self._copied += serving.fork(job)
-        self._forked |= job.samples > 1
-        serving.start_decoding(job)
-        return False
-
-    def _finish(self, job: Job) -> None:
-        job.finished = self.now
-        self.record.requests.add(job, "finished")
-        if self.record.requests.counts["finished"] % self._often == 0:
-            self._tell()
-        self.arrivals.release(job.index, job.finished)
-        if self.scheduler.holds_finished:
-            self.serving.linger(job)
-        else:
-            self.serving.retire(job)
-
-    def _end_batch(self) -> None:
-        """Release the finished jobs of a static batch once its last job has finished."""
-        serving = self.serving
-        if serving.lingering and not serving.decoding and not serving.prefilling:
-            for job in list(serving.lingering):
-                serving.retire(job)
+        """Record what a step has produced."""
+        self.results.book(plan, self.now)
 
     # -- many steps ------------------------------------------------------------------------
 
@@ -371,9 +291,3 @@ class Engine:
         self.steps += steps
         self._pace, self._decoded_alone, self._exposed = int(durations[-1]), True, 0
         return steps, total
-
-    def _book_decodes(self, steps: int) -> None:
-        """Record what a leap has produced."""
-        for job in self.serving.advance(steps, self.now):
-            self._finish(job)
-        self._end_batch()
