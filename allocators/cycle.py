@@ -1,0 +1,184 @@
+"""Regular growth of a paged allocator: rows that take and give back blocks in steps that are known in advance.
+
+A row takes a block once in `block_size` steps; a sliding window passes one as often.  An engine can work out which
+rows do so in which step (`allocators.regular`), and calls `append` or `shift` for these, which do nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from allocators.answers import Shift
+from allocators.compiled import mypyc_attr
+from allocators.rows import SharingRows
+from allocators.table import Ints
+
+MANY = 48
+"""Up to this many rows, a Python loop is faster than NumPy calls."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class RegularRows(SharingRows):
+    """The part of a paged allocator that grows by portions."""
+
+    @property
+    def notice(self) -> int | None:
+        """See `Allocator.notice`."""
+        return int(self.prefix_cache or self.windowed)
+
+    @property
+    def regular(self) -> bool:
+        """See `Allocator.regular`."""
+        return True
+
+    @property
+    def names_full(self) -> bool:
+        """See `Allocator.names_full`."""
+        return self.windowed and self.prefix_cache
+
+    @property
+    def leaves_behind(self) -> int | None:
+        """See `Allocator.leaves_behind`."""
+        return self.window.tokens - 1 if self.windowed else None
+
+    @property
+    def room(self) -> int:
+        """See `Allocator.room`.  A row takes at most one block at a time."""
+        return self.pool.free
+
+    def append(self, rows: Sequence[int]) -> Sequence[int]:
+        """See `Allocator.append`."""
+        if not rows:
+            return ()
+        table, size = self.table, self.block_size
+        blocks, lost = self.pool.take(len(rows))
+        if len(rows) > MANY:
+            self._append_many(rows, blocks)
+        else:
+            length, count, slots = table.length.data, table.count.data, table.slots.data
+            cells, width = table.blocks.ravel().data, table.width
+            taken = blocks.tolist()
+            for place, row in enumerate(rows):  # compiled, a strict `zip` makes a tuple for each
+                have = count[row]
+                cells[row * width + have] = taken[place]
+                length[row] = have * size + 1
+                count[row] = have = have + 1
+                slots[row] = have * size
+        return () if lost is None else lost.tolist()
+
+    def _append_many(self, named: Sequence[int], blocks: Ints) -> None:
+        """Enter blocks in the rows for which they were taken; a row may be listed several times."""
+        table, size, turn = self.table, self.block_size, len(set(named))
+        rounds, rest = divmod(len(named), turn)
+        if not rest and named[turn:] == named[:-turn]:  # all in turn, equally often
+            rows = np.array(named[:turn], np.int64)
+            columns = table.count[rows]
+            table.blocks[rows, columns + np.arange(rounds)[:, None]] = blocks.reshape(rounds, turn)
+            columns += rounds
+        else:
+            rows = np.array(named, np.int64)
+            columns = table.count[rows] + _nth(named, turn)
+            table.blocks[rows, columns] = blocks
+            columns += 1
+        table.count[rows] = columns  # where a row is named several times, its last value stays
+        table.slots[rows] = slots = columns * size
+        table.length[rows] = slots - size + 1
+
+    def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
+        """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""
+        if self.prefix_cache:
+            return self._shift_cached(rows, lengths)
+        table, size, first = self.table, self.block_size, self.window.tokens - 1 + self.block_size
+        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        takers = sum(after % size == 1 % size for after in lengths)
+        fresh, _ = self.pool.take(min(takers, self.pool.free))
+        fresh = fresh[::-1].tolist()  # popped from the end, so the next to take comes last ...
+        given: list[int] = []  # ... but blocks given back meanwhile are taken first
+        left: list[int] = []
+        told: list[int] = []
+        granted = 0
+        for row, after in zip(rows, lengths, strict=True):
+            before = after - 1
+            if before >= first and (before - first) % size == 0:
+                column = (before - first) // size
+                if block := cells[row, column]:  # 0 if it was already given back, in a step that was then refused
+                    cells[row, column] = 0
+                    given.append(block)
+                    left.append(block)
+                    told += (granted, size, size, 0)
+            if before % size == 0:
+                if not given and not fresh:
+                    break
+                have = count[row]
+                cells[row, have] = (given or fresh).pop()
+                count[row], slots[row] = have + 1, (have + 1) * size
+            length[row] = after
+            granted += 1
+        self.left += len(left)
+        self.host.part(np.array(left, np.int64))
+        self.pool.let_go(np.array(given[::-1] + fresh[::-1], np.int64))
+        return Shift(granted, told)
+
+    def _shift_cached(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
+        """Do `shift` with a prefix cache: blocks given back are taken last, so all needed ones can be taken first."""
+        table, pool, size, first = self.table, self.pool, self.block_size, self.window.tokens - 1 + self.block_size
+        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        takes, leaves = 1 % size, (first + 1) % size
+        takers = [place for place, after in enumerate(lengths) if after % size == takes]
+        granted = takers[pool.free] if len(takers) > pool.free else len(rows)
+        fresh, evicted = pool.take(min(len(takers), pool.free)) if takers else (np.zeros(0, np.int64), None)
+        taken = iter(fresh.tolist())
+        keys: list[int] = []
+        full: list[int] = []
+        left: list[tuple[int, int]] = []
+        for place, (row, after) in enumerate(zip(rows[:granted], lengths, strict=False)):
+            over = after % size
+            if over == leaves and after > first:
+                column = (after - 1 - first) // size
+                if block := cells[row, column]:  # 0 if it was already given back, in a step that was then refused
+                    cells[row, column] = 0
+                    left.append((place, block))
+            if over == takes:
+                have = count[row]
+                cells[row, have] = next(taken)
+                count[row], slots[row] = have + 1, (have + 1) * size
+            if over == 0:
+                column = after // size - 1
+                keys.append(self.contents[row].keys(size, column + 1)[column])
+                full.append(cells[row, column])
+            length[row] = after
+        if keys:
+            pool.cache.enter(keys, np.array(full, np.int64))
+        return Shift(granted, self._let_go_each(left) if left else (), () if evicted is None else evicted.tolist())
+
+    def _let_go_each(self, left: Sequence[tuple[int, int]]) -> list[int]:
+        """Give back the blocks that windows have passed, as (index of the row, block); returns `Shift.left`."""
+        size, told = self.block_size, list[int]()
+        self.left += len(left)
+        if not self.pool.shared:
+            self.host.part(self.pool.let_go(np.array([block for _, block in left], np.int64)))
+            for place, _ in left:
+                told += (place, size, size, 0)
+            return told
+        for place, block in left:
+            idle = self.pool.let_go(np.array([block], np.int64))
+            self.host.part(idle)
+            told += (place, size, size, 0) if len(idle) else (place, 0, 0, size)
+        return told
+
+
+def _nth(named: Sequence[int], turn: int) -> Ints:
+    """Count, for each entry, how often the same row is listed before it.
+
+    Usually all rows, of which there are `turn`, are listed in turn, again and again, and then no sorting is needed.
+    """
+    if named[turn:] == named[: len(named) - turn]:
+        return np.arange(len(named)) // turn
+    order = np.argsort(named, kind="stable")
+    rows, place = np.array(named, np.int64)[order], np.arange(len(named))
+    begins = np.append(True, rows[1:] != rows[:-1])
+    nth = np.empty_like(place)
+    nth[order] = place - np.maximum.accumulate(np.where(begins, place, 0))
+    return nth
