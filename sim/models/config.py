@@ -1,7 +1,7 @@
-"""A Hugging Face config.json, asked by our names, complaining in one line.
+"""Reading a Hugging Face config.json, with one-line errors.
 
-Configs call one thing by many names (`n_embd`, `hidden_size`), put a text model inside a
-multimodal one (`text_config`), and leave out what transformers has as default.
+Configs have different keys for the same thing (`n_embd`, `hidden_size`), contain the text model of a
+multimodal one in `text_config`, and leave out what is a default in transformers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""From a config.json to an `Architecture`: what each family of models leaves unsaid.
+"""Families of models: what a config.json does not say, so that an `Architecture` can be made from it.
 
-transformers itself is never imported (seconds of start-up for a dozen numbers).  A family says
-which biases and norms its layers have and what its configs may leave out; a model type that is
-not listed is read as a Llama-like decoder, and says so in its notes.
+transformers itself is never imported (it would take seconds for a dozen numbers).  A family defines
+which biases and norms its layers have and what its configs may leave out.  A model type that is not
+listed is read as a Llama-like decoder, which its notes say.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What one layer of a transformer is made of, in counts: weights, K/V elements, arithmetic.
 
-A layer is a *mixer* (attention of some kind, or a recurrence) followed by a *feed-forward*
-part.  Each piece is a frozen record of its sizes and answers for one GPU out of `tp` that
-share the model by tensor parallelism: how many weights it holds, what it keeps for every
-token or every sequence, how much arithmetic a token costs.  `tp = 1` is the whole model.
-Pieces of equal sizes compare equal, so layers can be grouped by what they keep.
+A layer is a *mixer* (attention of some kind, or a recurrence) followed by a *feed-forward* part.
+Each part is a frozen record of its sizes, and computes for one GPU of `tp` that share the model by
+tensor parallelism: how many weights it has, what it keeps for every token or sequence, and how
+much arithmetic a token takes.  `tp = 1` is the whole model.  Parts of equal sizes compare equal, so
+layers can be grouped by what they keep.
 
 Tensor parallelism is Megatron's, as in vLLM: heads and feed-forward columns are divided,
 norms, routers and MLA's down-projections are replicated, and so are K/V heads where there

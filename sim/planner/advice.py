@@ -1,12 +1,12 @@
 """Which settings to change: every single change, then the best ones together, within a budget.
 
-First the file as it is, and a run of it that says what limits it.  Then each change by itself,
-on the same requests, so that what it buys has a paired interval.  Then the changes that are
-clearly better are put together, best first, each kept only if it clearly adds something.  What
-was chosen among many looks better than it is; where requests are drawn, the choice is
-therefore measured once more, on replications that had no part in it.
+First, the file is run as it is, to find what limits it.  Then each change is tried by itself on the
+same requests, so that its effect has a paired interval.  Then the changes that are clearly better are
+combined, best first; each is kept only if it clearly adds something.  Because the best of many always
+looks better than it is, the choice is finally measured on replications that were not used to choose it
+(if requests are drawn at random).
 
-The budget counts simulations, so that an answer does not depend on how fast the machine is.
+The budget counts simulations, so that the answer does not depend on how fast the machine is.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The highest rate that an allocator sustains: bisection on a lattice of rates, one search per replication.
 
-A run is sustained if it keeps up with its arrivals (`analysis.planner.observe.load`) and meets every
-objective.  A replication has the same random numbers at every rate and for every allocator, so raising
-the rate only packs the same requests more closely, and the capacities of two allocators can be compared
-replication by replication.  Every search starts at the file's own rate, doubles or halves until one rate
-is sustained and its double is not, and then bisects; afterwards each allocator is run at the rates around
+A rate is sustained if the run keeps up with its arrivals (`analysis.planner.observe.load`) and meets every
+objective.  A replication has the same random numbers at every rate and for every allocator, so a higher
+rate means the same requests at shorter intervals, and the capacities of two allocators can be compared
+replication by replication.  Every search starts at the rate of the file, doubles or halves it until a rate
+is sustained and twice that rate is not, and then bisects.  Afterwards, each allocator is run at rates around
 its capacity, for the curve.
 
 All searches advance together, so that each round is a batch of independent jobs.

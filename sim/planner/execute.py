@@ -1,4 +1,4 @@
-"""Jobs through a backend into a store: results are kept, failures are reported, nothing is done twice."""
+"""Executing jobs with a backend: results are stored, failures are reported, and nothing is computed twice."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """One simulation, with everything it needs: an allocator, a workload, a replication.
 
-A job is a value.  It can be sent to another process or machine, done there, and its result sent
-back; doing it twice gives the same result.  Its key is a digest of everything that the result
-depends on, so two points of a grid that ask for the same simulation share it.
+A job is a value: it can be sent to another process or machine and executed there, and executing it twice
+gives the same result.  Its key is a digest of everything on which the result depends, so two points of a
+grid that need the same simulation share it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The settings that a user of an engine may change, and the alternatives for each.
+"""The settings of an engine that `advise` tries, and the alternatives for each.
 
-Only alternatives that can make a difference are offered: a prefix cache where prompts share something,
-swapping where the allocator can, memory utilisation where the pool depends on it.  What is left out is
+Only alternatives that can make a difference are tried: a prefix cache if prompts share something, swapping
+if the allocator can do it, memory utilization if the pool depends on it.  Settings that are left out are
 listed with the reason.
 """
 

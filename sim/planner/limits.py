@@ -1,14 +1,14 @@
-"""What limits a workload, worked out from one run: its queue, its ledger, and the terms of its step times.
+"""What limits a workload, derived from one run: its queue, its ledger, and the terms of its step times.
 
-Every step records what kept the head of the queue waiting, and where memory was.  What the steps spent
-their time on comes from the cost model: the same steps with infinitely fast memory, then with infinitely
-fast arithmetic, then without overheads.  The larger the saving, the tighter that limit; as terms overlap,
-the parts need not add up.  If requests wait, only the steps during which one waited count: bursts of
-prompts are what hurts, however long the engine decodes at ease.
+Every step records what kept the head of the queue waiting, and how memory was used.  On what the steps spent
+their time is found with the cost model: the same steps with infinitely fast memory, then with infinitely
+fast arithmetic, then without overheads.  The more time that saves, the tighter the limit; because terms
+overlap, the parts need not add up.  If requests wait, only steps during which one waited are counted, because
+these determine latency even if the engine decodes without pressure for most of the time.
 
-The record of a step has no lengths.  So the attention of prefilled chunks is computed for the mean of all
-prompts, and sequences that decode are assumed to get their tokens evenly from first to last.  `accounted`
-says how much of the recorded time the steps rebuilt in this way explain.
+The record of a step does not contain lengths.  So attention of prefills is computed for the mean length of all
+prompts, and sequences are assumed to get their tokens at equal intervals from the first to the last.
+`accounted` says how much of the recorded time these reconstructed steps explain.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The rate of a workload: where it is in the file, and the lattice of rates on which a search looks.
+"""The rate of a workload: where it is in the file, and the lattice of rates that a search visits.
 
-Rates are the file's own times powers of two with dyadic exponents, so that searches for different
-allocators and replications visit the same rates: they share runs, and their curves meet.
+Rates are the rate of the file times powers of two with dyadic exponents, so that searches for different
+allocators and replications visit the same rates: they share runs, and their curves have common points.
 """
 
 from __future__ import annotations

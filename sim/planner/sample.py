@@ -1,4 +1,4 @@
-"""Estimates what a simulation would cost by running the beginning of it."""
+"""Estimates how long a simulation will take by running its first requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run must hold: `--slo figure=limit`.
+"""Objectives that a run must meet: `--slo figure=limit`.
 
 normalized_latency_s=0.2     the mean (the paper's measure)
 ttft_s.p99=1.0               a percentile: p50, p90, p95 or p99

@@ -1,10 +1,10 @@
-"""A directory of finished jobs: one file each, named by what it computed, whole or not there.
+"""A directory of finished jobs: one file each, named by what it computed, and complete if it exists.
 
     DIR/manifest.json      what the directory is: the question, the workload, what is varied
     DIR/cells/KEY.json     the record of one job
 
-A job that is asked for again, by any point of a grid or step of a search, is read back instead
-of done: that is all that resuming needs.
+If any point of a grid or step of a search needs a job again, its record is read back, so resuming needs
+nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A grid from end to end: points, jobs, the tidy table, the summary."""
+"""Running a grid: its points, their jobs, the table of all runs, and the summary."""
 
 from __future__ import annotations
 

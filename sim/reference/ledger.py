@@ -1,8 +1,7 @@
-"""Where every slot is, counted block by block from the block table.
+"""How every slot is used, counted block by block from the block table.
 
-Nothing here relies on a running sum: each running sequence says which of its blocks' slots it has
-filled, will fill, or never will, and a block shared by several counts as it does for the one that
-uses most of it.
+Nothing here relies on a running sum: for each running sequence it is known which slots of its blocks it
+has filled, will fill, or never will, and a shared block counts as for the sequence that uses most of it.
 """
 
 from __future__ import annotations

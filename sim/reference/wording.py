@@ -1,4 +1,4 @@
-"""A step in the words that executors read: a plan, and who runs, in running order."""
+"""A step in the form that executors expect: a plan, and what is being served, in running order."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Replaying recordings of real engines against our own code, answer by answer.
+"""Replaying recordings of real engines with kvsim's code, and comparing every answer.
 
-A recording's first line says what it is:
+The first line of a recording says what it is:
 
 | first line has              | engine                       | ours                            |
 |-----------------------------|------------------------------|---------------------------------|

@@ -1,11 +1,11 @@
 """Replays vLLM 0.6.6's block manager: allocate, fork, append with copy-on-write, swap, free.
 
-Block ids are compared up to renaming: at every instant the blocks that the recording's
-sequences hold must correspond to ours one to one, so that sharing agrees as well.
+Block ids are compared up to renaming: at every instant, the blocks of the recorded sequences must
+correspond one to one to ours, so that sharing is the same too.
 
-0.6.6 counts blocks *touched*, which is not what an operation takes.  Where its answer
-follows from its own count and differs from the exact one, exact counting is right: such an
-answer is explained, not counted as a difference, and the engine's decision is carried out.
+0.6.6 counts the blocks that an operation *touches*, which may be more than it takes.  If its answer follows
+from this count and differs from the exact one, it is listed as explained, not as a difference, and the
+decision of the engine is carried out.
 """
 
 from __future__ import annotations

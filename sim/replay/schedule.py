@@ -1,8 +1,8 @@
 """Replays vLLM's V1 scheduler, step by step: the same requests through the engine that `run` uses.
 
-The recording numbers its steps; here a step lasts one tick of the clock, so that the engine
-takes arrivals in before the very step that the recording did.  What the engine plans, holds
-and finishes in each step is put beside what the recording says, field by field.
+The recording numbers its steps; here a step lasts one tick of the clock, so that requests arrive before
+the same step as in the recording.  What the engine plans, holds and finishes in each step is compared with
+the recording field by field.
 """
 
 from __future__ import annotations
