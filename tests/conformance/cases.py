@@ -1,11 +1,12 @@
-"""What the conformance suite runs over: every registered allocator, in every setting worth telling apart.
+"""The cases of the conformance suite: every registered allocator, with all settings that matter.
 
-Cases are made from the declared options, so an allocator of a third party joins by being installed:
-its defaults, each other choice of each option that has choices, a second block size, and
-its defaults inside the adaptor that narrows it.  The adaptors that only watch have a case or two.
+Cases are made from the declared options, so an allocator of a third party is tested as soon as it is
+installed: with its defaults, with every other choice of each option that has choices, with a second
+block size, and with its defaults inside the adaptor that limits it.  Adaptors that only observe have a
+case or two.
 
-What an allocator may leave out: `fork`, `swap_out` and `swap_in`.  One that does not override
-them must raise `AllocatorError` and change nothing, which the suite checks in their place.
+An allocator need not implement `fork`, `swap_out` and `swap_in`.  If it does not, they must raise
+`AllocatorError` and change nothing, which the suite checks instead.
 """
 
 from __future__ import annotations

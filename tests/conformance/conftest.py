@@ -1,4 +1,4 @@
-"""Every test of the suite that takes `case` runs once for each case, `scheduler` for each scheduler."""
+"""Runs tests that take `case` once for each case, and those that take `scheduler` once for each scheduler."""
 
 from __future__ import annotations
 

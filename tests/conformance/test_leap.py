@@ -1,4 +1,4 @@
-"""`advance` does what as many calls of `grow` would do, and says so."""
+"""`advance` does what the same number of calls of `grow` would do, and its result says so."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""All verbs mixed at random, against a model that knows only who is how long.
+"""All methods in random order, against a model that knows only how long each sequence is.
 
-A longer run by hand: `pytest tests/conformance/test_machine.py --hypothesis-profile long`.
+For a longer run: `pytest tests/conformance/test_machine.py --hypothesis-profile long`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What every scheduler keeps to, plug-ins included: limits, everybody served, and steps that may be leapt over.
+"""What every scheduler must do, plug-ins included: respect limits, serve every request, and be right about `steady`.
 
-A scheduler whose `plan` does more than `steady` lets on (reorders the queue at every call, say)
-gives other results where the engine leaps; here that is found.
+A scheduler whose `plan` does more than `steady` says (for example, if it reorders the queue in every call)
+gives different results when the engine leaps; these tests find that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`shift` does what `grow` would do row by row, for many steps at once, and says so."""
+"""`shift` does what `grow` would do row by row, for many steps at once, and its result says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each verb of an allocator promises, whatever the allocator."""
+"""What each method promises, for every allocator."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The engine leaves what the reference engine leaves, to the last bit, whatever it is given.
+"""The engine gives exactly the results of the reference engine, for all kinds of workloads and set-ups.
 
-More examples, and new ones: KVSIM_EXAMPLES=1000 python -m pytest tests/engine --hypothesis-profile explore
+For more and new examples: KVSIM_EXAMPLES=1000 python -m pytest tests/engine --hypothesis-profile explore
 """
 
 from __future__ import annotations

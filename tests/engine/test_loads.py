@@ -1,4 +1,4 @@
-"""What executors count of a plan: its load, against a count of every query and key."""
+"""The load that an executor counts for a plan, against a count of every query and key."""
 
 from __future__ import annotations
 
