@@ -18,9 +18,10 @@ from allocators.base import Allocator
 from sim.engine.books import Books
 from sim.engine.cycle import Cycle
 from sim.engine.decoding import Decoding
-from sim.engine.growing import Calendar, Growing, Roll
+from sim.engine.growing import Calendar, Growing
 from sim.engine.jobs import Job
 from sim.engine.plan import Loss, MoveKind
+from sim.engine.roll import Roll
 from sim.engine.shifting import Shifting
 
 if TYPE_CHECKING:
