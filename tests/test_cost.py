@@ -365,6 +365,13 @@ def test_latent_attention_unpacks_the_context_of_a_chunk() -> None:
     )
 
 
+def test_latent_attention_decodes_in_the_compressed_space() -> None:
+    """Scores over 512 + 64 elements of the cached vector, and a weighted sum of its 512, for each of 16 heads."""
+    geometry = resolve_model({"name": "deepseek-v3", "tensor_parallel": 8})
+    cost = CostModel(geometry, replace(H100, bandwidth=1e30), ROOFLINE)
+    assert cost.attention_s(decode(1, 1000)) == pytest.approx(1000 * 2 * 16 * (576 + 512) * 61 / 989e12)
+
+
 def test_gpus_in_parallel_share_work_and_pay_for_all_reduces() -> None:
     one, four = (model({"name": "opt-13b", "tensor_parallel": tp}, "a100-40gb", coefficients=ROOFLINE) for tp in (1, 4))
     load = decode(8, 512)

@@ -162,6 +162,16 @@ def test_what_is_not_refused_for_ever_runs_alone_to_its_end(case: Case, slots: i
         audit(allocator)
 
 
+@pytest.mark.parametrize("slots", [CONTEXT, 3 * CONTEXT])
+def test_what_can_never_leave_its_spare_blocks_is_what_an_empty_pool_refuses(case: Case, slots: int) -> None:
+    blocks = case.make(slots=slots).num_blocks
+    for spare in {0, 1, 2, blocks // 2, blocks - 2, blocks - 1, blocks, blocks + 1}:
+        allocator = case.make(slots=slots)
+        request = ask(7, output=1, oracle=allocator.oracle, spare=spare)
+        never = allocator.never(request, 7)
+        assert (never is None) == isinstance(allocator.admit(request), Grant), f"{spare} of {blocks} blocks: {never}"
+
+
 def test_growing_is_counted_and_needs_no_more_room_than_tokens(case: Case) -> None:
     allocator = case.make()
     rows = ints(admitted(allocator, prompt, output=9) for prompt in (4, 6, 2))
