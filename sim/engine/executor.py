@@ -169,7 +169,8 @@ class Simulated:
         if self._recomputes or self._window or count < len(decoding):
             lengths = decoding.column(decoding.LENGTH)[:count]
             known = int(lengths.sum())
-        context, seen = known + count * ahead, 0
+        context = known + count * ahead
+        seen: Any = 0
         if self._window is not None:
             tokens = lengths[:, None] + np.atleast_1d(ahead)
             inside = np.minimum(tokens, self._window)
