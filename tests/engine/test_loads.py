@@ -29,6 +29,8 @@ class Part(NamedTuple):
 
     start: int
     stop: int
+    rest: int = 0
+    """Tokens of its prompt that are left to later steps."""
 
 
 def pairs(part: Part, window: int) -> int:
@@ -42,13 +44,13 @@ def keys(part: Part, window: int) -> int:
 def counted(chunks: list[Part], decodes: list[Part], window: int) -> Load:
     endless = 1 << 40
     return Load(
-        prefill_tokens=sum(stop - start for start, stop in chunks),
+        prefill_tokens=sum(chunk.stop - chunk.start for chunk in chunks),
         prefill_pairs=sum(pairs(chunk, endless) for chunk in chunks),
         prefill_context=sum(keys(chunk, endless) for chunk in chunks),
         prefill_seqs=len(chunks),
         decode_seqs=len(decodes),
         decode_context=sum(keys(decode, endless) for decode in decodes),
-        samples=len(chunks) + len(decodes),
+        samples=sum(not chunk.rest for chunk in chunks) + len(decodes),
         window_pairs=sum(pairs(chunk, window) for chunk in chunks) if window else 0,
         window_prefill_context=sum(keys(chunk, window) for chunk in chunks) if window else 0,
         window_decode_context=sum(keys(decode, window) for decode in decodes) if window else 0,
@@ -56,20 +58,25 @@ def counted(chunks: list[Part], decodes: list[Part], window: int) -> Load:
 
 
 def planned(chunks: list[Part], decodes: list[int]) -> tuple[Plan, Serving]:
-    """Plan the last chunks of some prompts beside sequences that have so many tokens in the cache."""
+    """Plan chunks of some prompts beside sequences that have so many tokens in the cache."""
     serving = Serving(registry.create("paged", num_blocks=1, max_model_len=4096, block_size=16))
     for ticket, length in enumerate(decodes):
         job = Job(ticket, 0, length, 100, 1, Segments([], ticket))
         job.ticket, job.computed, job.generated = ticket, length, 1
         serving.decoding.insert(job, ticket, length)
     serving.context = sum(decodes)
-    jobs = [Job(9, 0, chunk.stop, 100, 1, Segments([], 9)) for chunk in chunks]
-    return Plan(
-        len(decodes), [Chunk(job, start, stop - start) for job, (start, stop) in zip(jobs, chunks, strict=True)]
-    ), serving
+    planned = [
+        Chunk(Job(9, 0, stop + rest, 100, 1, Segments([], 9)), start, stop - start) for start, stop, rest in chunks
+    ]
+    return Plan(len(decodes), planned), serving
 
 
-SPANS = st.tuples(st.integers(0, 150), st.integers(1, 150)).map(lambda pair: Part(pair[0], sum(pair)))
+SPANS = st.builds(
+    lambda start, tokens, rest: Part(start, start + tokens, rest),
+    st.integers(0, 150),
+    st.integers(1, 150),
+    st.sampled_from([0, 1, 50]),
+)
 
 
 @pytest.mark.parametrize("recomputes", [False, True])
@@ -82,7 +89,7 @@ def test_a_load_is_what_counting_every_query_and_key_gives(
     plan, serving = planned(chunks, decodes)
     steps = [Part(length, length + 1) for length in decodes]
     if recomputes:
-        whole = [Part(0, part.stop) for part in [*chunks, *steps]]
+        whole = [part._replace(start=0) for part in [*chunks, *steps]]
         expected = counted(whole, [], window)
     else:
         expected = counted(chunks, steps, window)
