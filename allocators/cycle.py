@@ -13,10 +13,7 @@ import numpy as np
 from allocators.answers import Shift
 from allocators.compiled import mypyc_attr
 from allocators.rows import SharingRows
-from allocators.table import Ints
-
-MANY = 48
-"""Up to this many rows, a Python loop is faster than NumPy calls."""
+from allocators.table import MANY
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -55,7 +52,9 @@ class RegularRows(SharingRows):
         table, size = self.table, self.block_size
         blocks, lost = self.pool.take(len(rows))
         if len(rows) > MANY:
-            self._append_many(rows, blocks)
+            named = table.enter(rows, blocks)
+            table.slots[named] = reach = table.count[named] * size
+            table.length[named] = reach - size + 1
         else:
             length, count, slots = table.length.data, table.count.data, table.slots.data
             cells, width = table.blocks.ravel().data, table.width
@@ -67,24 +66,6 @@ class RegularRows(SharingRows):
                 count[row] = have = have + 1
                 slots[row] = have * size
         return () if lost is None else lost.tolist()
-
-    def _append_many(self, named: Sequence[int], blocks: Ints) -> None:
-        """Enter blocks in the rows for which they were taken; a row may be listed several times."""
-        table, size, turn = self.table, self.block_size, len(set(named))
-        rounds, rest = divmod(len(named), turn)
-        if not rest and named[turn:] == named[:-turn]:  # all in turn, equally often
-            rows = np.array(named[:turn], np.int64)
-            columns = table.count[rows]
-            table.blocks[rows, columns + np.arange(rounds)[:, None]] = blocks.reshape(rounds, turn)
-            columns += rounds
-        else:
-            rows = np.array(named, np.int64)
-            columns = table.count[rows] + _nth(named, turn)
-            table.blocks[rows, columns] = blocks
-            columns += 1
-        table.count[rows] = columns  # where a row is named several times, its last value stays
-        table.slots[rows] = slots = columns * size
-        table.length[rows] = slots - size + 1
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""
@@ -167,18 +148,3 @@ class RegularRows(SharingRows):
             self.host.part(idle)
             told += (place, size, size, 0) if len(idle) else (place, 0, 0, size)
         return told
-
-
-def _nth(named: Sequence[int], turn: int) -> Ints:
-    """Count, for each entry, how often the same row is listed before it.
-
-    Usually all rows, of which there are `turn`, are listed in turn, again and again, and then no sorting is needed.
-    """
-    if named[turn:] == named[: len(named) - turn]:
-        return np.arange(len(named)) // turn
-    order = np.argsort(named, kind="stable")
-    rows, place = np.array(named, np.int64)[order], np.arange(len(named))
-    begins = np.append(True, rows[1:] != rows[:-1])
-    nth = np.empty_like(place)
-    nth[order] = place - np.maximum.accumulate(np.where(begins, place, 0))
-    return nth

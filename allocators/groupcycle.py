@@ -13,6 +13,7 @@ import numpy as np
 from allocators.answers import Portion, Shift
 from allocators.compiled import mypyc_attr
 from allocators.grouprows import GroupRows
+from allocators.table import MANY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,13 @@ class RegularGroups(GroupRows):
     def append(self, rows: Sequence[int]) -> Sequence[int]:
         """See `Allocator.append`."""
         table, tokens, groups = self.table, self.cut.tokens, len(self.attention)
-        blocks = iter(self.pool.take_in_turn(self.attention, len(rows))[0].tolist())
+        taken, _ = self.pool.take_in_turn(self.attention, len(rows))
+        if len(taken) > MANY:
+            named = table.enter(rows, taken)
+            table.slots[named] = reach = (table.count[named] - self.columns.lead) // groups * tokens
+            table.length[named] = reach - tokens + 1
+            return ()
+        blocks = iter(taken.tolist())
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         for row in rows:
             have = count[row]

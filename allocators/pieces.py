@@ -326,6 +326,8 @@ class PiecePool:
 
     def cached_blocks(self) -> Ints:
         """Return int64[k]: the blocks of pieces that no row holds and that have a key."""
+        if not any(self.cached):
+            return np.zeros(0, np.int64)
         first = np.flatnonzero((self.cache.key != 0) & (self.references == 0))
         sizes = np.array([piece.blocks for piece in self.pieces])[self.group[self.page(first)]]
         return np.repeat(first - sizes.cumsum() + sizes, sizes) + np.arange(sizes.sum())

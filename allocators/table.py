@@ -8,7 +8,7 @@ one sequence; logical position `p` of it lives in slot `p % block_size` of physi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,9 @@ import numpy.typing as npt
 from allocators.compiled import mypyc_attr
 
 Ints = npt.NDArray[np.int64]
+
+MANY = 48
+"""Up to this many blocks, a Python loop enters them faster than `BlockTable.enter`."""
 
 
 class Columns(NamedTuple):
@@ -108,6 +111,23 @@ class BlockTable:
         self.blocks[row, : len(blocks)] = blocks
         self.length[row], self.slots[row] = length, slots
 
+    def enter(self, named: Sequence[int], blocks: Ints) -> Ints:
+        """Enter blocks behind those of the rows for which they were taken, equally many each time a row is listed.
+
+        Returns the rows; some may be there several times.
+        """
+        turn, each = len(set(named)), len(blocks) // len(named)
+        rounds, rest = divmod(len(named), turn)
+        if not rest and named[turn:] == named[:-turn]:  # all in turn, equally often
+            rows, further = np.array(named[:turn], np.int64), np.arange(0, rounds * each, each)[:, None]
+        else:
+            rows, further = np.array(named, np.int64), each * _nth(named, turn)[None, :]
+        columns = self.count[rows] + further
+        for place in range(each):
+            self.blocks[rows, columns + place] = blocks[place::each].reshape(columns.shape)
+        self.count[rows] = columns[-1] + each  # where a row is there several times, the last value stays
+        return rows
+
     def open(self) -> int:
         """Open a row, whose entries are all 0, and return its index.  Doubles the arrays if no row is left."""
         if not self._closed:
@@ -130,3 +150,18 @@ class BlockTable:
         self.length = np.concatenate([self.length, np.zeros_like(self.length)])
         self.slots = np.concatenate([self.slots, np.zeros_like(self.slots)])
         self._closed = list(range(2 * rows - 1, rows - 1, -1))
+
+
+def _nth(named: Sequence[int], turn: int) -> Ints:
+    """Count, for each entry, how often the same row is listed before it.
+
+    Usually all rows, of which there are `turn`, are listed in turn, again and again, and then no sorting is needed.
+    """
+    if named[turn:] == named[: len(named) - turn]:
+        return np.arange(len(named)) // turn
+    order = np.argsort(named, kind="stable")
+    rows, place = np.array(named, np.int64)[order], np.arange(len(named))
+    begins = np.append(True, rows[1:] != rows[:-1])
+    nth = np.empty_like(place)
+    nth[order] = place - np.maximum.accumulate(np.where(begins, place, 0))
+    return nth
