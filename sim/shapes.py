@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from sim.models.geometry import Geometry
 
 CHUNKS = 8
-"""Most chunks of a padded step; hardly any has more."""
+"""Most chunks of a padded step; few steps have more."""
 MIXED_DECODES = (0, 16, 32, 64, 96, 128, 192, 256)
-"""Decodes of a padded step with chunks; as many as an engine allows are added."""
+"""Decodes of padded steps with chunks; the most that the engine allows is added."""
 MIXED_TOKENS = (*range(32, 256, 32), *range(256, 512, 64), *range(512, 1024, 128), *range(1024, 2049, 256))
-"""Tokens of its chunks, as far as `captured_tokens` of the model."""
+"""Tokens of the chunks of padded steps, up to `captured_tokens` of the model."""
 LAYER_FLOPS = 0.5e12
 """FLOPs of one layer's matrix products that take a fast GPU as long as a slow host needs to launch the layer kernel by
 kernel: 0.9 ms.  (On machines with an H200 a host took 0.3 to 0.9 ms, and products ran at 0.4 to 0.65 PFLOP/s.)"""
@@ -33,14 +33,14 @@ WORTHWHILE = 0.03
 
 
 class Shape(NamedTuple):
-    """What a padded step has room for."""
+    """What fits in a padded step."""
 
     decodes: int
-    """Sequences that say one token."""
+    """Sequences that decode one token."""
     tokens: int = 0
-    """Tokens of chunks ..."""
+    """Tokens of chunks."""
     chunks: int = 0
-    """... and chunks."""
+    """Number of chunks."""
 
     @property
     def width(self) -> int:
@@ -54,21 +54,21 @@ class Shape(NamedTuple):
 
 
 def padded_sizes(most: int) -> tuple[int, ...]:
-    """Sizes that steps of 1 to `most` decodes are padded to: finer where a lane costs relatively more."""
+    """Return the sizes to which steps of 1 to `most` decodes are padded: finer for small steps."""
     sizes = [1, 2, 4, *range(8, 128, 8), *range(128, 256, 16), *range(256, most, 32)]
     return (*(size for size in sizes if size < most), most)
 
 
 class Shapes:
-    """The shapes that steps of one engine are padded to."""
+    """The shapes to which the steps of one engine are padded."""
 
     def __init__(self, most: int, tokens: int, periods: Mapping[Shape, int] = MappingProxyType({})) -> None:
-        """Choose them.
+        """Choose the shapes.
 
         Args:
-            most: sequences at once.
-            tokens: of chunks in one step, at most.
-            periods: nanoseconds that a step of each takes, where that is known.
+            most: most sequences in a step.
+            tokens: most tokens of chunks in a step.
+            periods: nanoseconds of a step of each shape, as far as known.
 
         """
         self._most, self._longest = most, tokens
@@ -78,7 +78,7 @@ class Shapes:
         self._better = {shape: _fastest(shape, periods) for shape in periods}
 
     def timed(self, periods: Mapping[Shape, int]) -> Shapes:
-        """Return the same shapes, each standing back for a larger one that is faster."""
+        """Return the same shapes, each replaced by a larger one that is faster, if there is one."""
         return Shapes(self._most, self._longest, periods)
 
     @property
@@ -88,7 +88,7 @@ class Shapes:
         return tuple(sorted([*map(Shape, self._decodes), *mixed], key=lambda shape: shape.width, reverse=True))
 
     def fit(self, decodes: int, tokens: int = 0, chunks: int = 0) -> Shape | None:
-        """Return the smallest shape that has room, or a larger one that is known to be faster, or None."""
+        """Return the smallest shape in which a step fits, or a larger one that is known to be faster, or None."""
         shape = self._smallest(decodes, tokens, chunks)
         return None if shape is None else self._better.get(shape, shape)
 
@@ -103,7 +103,7 @@ class Shapes:
 
 
 def captured_tokens(geometry: Geometry) -> int:
-    """Return up to how many tokens of chunks a step is captured: with more, launches hide behind what they launch."""
+    """Return up to how many tokens of chunks steps are captured; with more, computation takes longer than launches."""
     flops = 2 * geometry.weights.dense / geometry.layers
     found: int = max((size for size in MIXED_TOKENS if size * flops <= LAYER_FLOPS), default=MIXED_TOKENS[0])
     return found
@@ -123,7 +123,7 @@ def shapes_for(limits: Limits, captured: int) -> Shapes:
 
 
 def _fastest(shape: Shape, periods: Mapping[Shape, int]) -> Shape:
-    """Return the shape to use where `shape` would do: matrix products of some sizes take longer than larger ones."""
+    """Return the fastest shape in which `shape` fits: matrix products of some sizes take longer than larger ones."""
     roomy = [each for each in periods if each.decodes >= shape.decodes and each.tokens >= shape.tokens]
     fastest = min((each for each in roomy if bool(each.chunks) == bool(shape.chunks)), key=periods.__getitem__)
     return fastest if periods[fastest] < (1 - WORTHWHILE) * periods[shape] else shape

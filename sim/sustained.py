@@ -1,8 +1,8 @@
 """The rate of arrivals that an allocator sustains: where the mean normalized latency reaches a limit.
 
 Below the rate that memory and compute allow, latency hardly depends on the rate; above it, the queue
-grows for as long as requests arrive.  So the systems in the PagedAttention paper's figures 12 to 17 are
-compared by their rates at equal latency.  The rate is enclosed between two that are close together, and
+grows for as long as requests arrive.  So figures 12 to 17 of the PagedAttention paper compare systems by
+their rates at equal latency.  The rate is enclosed between two rates that are close together, and then
 interpolated.  Every allocator sees the same requests at every rate, only faster or slower.
 """
 
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     from workloads.trace import Trace
 
 STRIDE = 1.4
-"""Factor between two rates while none has reached the limit."""
+"""Factor between two rates as long as none has reached the limit."""
 MOST = 24
-"""Rates tried."""
+"""Most rates to try."""
 FEWEST = 10
-"""Requests that a rate must let arrive for a latency to mean anything."""
+"""Fewest requests that must arrive at a rate for its latency to be meaningful."""
 
 
 class Tried(NamedTuple):
-    """One rate, and what came of it."""
+    """One rate and its results."""
 
     rate: float
     latency_s: float
     """Mean normalized latency."""
     served: float
-    """Requests finished a second, over the later half of the time in which they arrived."""
+    """Requests finished per second, in the second half of the time in which they arrived."""
 
 
 class Search:
     """Finds the sustained rates of a workload's allocators."""
 
     def __init__(self, setup: Setup, wanted: Sustained, progress: Callable[[Progress], None] | None = None) -> None:
-        """Search for the rates at which `wanted` is just met."""
+        """Prepare to search for the rates at which `wanted` is just met."""
         self._setup = setup
         self._rate = wanted.from_rate or _paced(setup.workload)[1].rate
         self._limit = wanted.normalized_latency_s
@@ -56,18 +56,18 @@ class Search:
         self._duration_s = wanted.duration_s
         self._progress = progress
         self._from: dict[str, float] = {}
-        """The rate that an earlier replication of an allocator has found."""
+        """By label: the rate that an earlier replication has found."""
 
     def begin(self, label: str, found: Mapping[str, Any]) -> None:
-        """Begin an allocator's later replications where an earlier one ended."""
+        """Let later replications of an allocator start at the rate that an earlier one has found."""
         if found["rps"] is not None:
             self._from[label] = found["rps"]
 
     def of(self, case: Case, repeat: int) -> dict[str, Any]:
-        """Search for one allocator.
+        """Search for the rate of one allocator.
 
         Returns:
-            `rps`, the rate (null if no rate reaches the limit), and `tried`: rate, latency and what was served.
+            `rps`, the rate (null if no rate reaches the limit), and `tried`: rate, latency and requests served.
 
         """
         tried: list[Tried] = []
@@ -91,8 +91,8 @@ class Search:
     def _next(self, low: Tried | None, high: Tried | None, steps: int) -> float:
         """Choose the next rate between those that enclose the sustained one, as far as known.
 
-        What an overloaded engine served is about what it sustains.  Where that proves too little,
-        rates just above follow, in steps that double; half way (in logarithms) is the last resort.
+        An overloaded engine serves about the rate that it sustains.  If that turns out to be too low, rates just above
+        it follow, in steps that double, but never beyond the geometric mean of the two.
         """
         if high is None:
             return (low.rate if low else self._rate) * STRIDE
@@ -107,7 +107,7 @@ class Search:
         return min(low.rate * math.pow(close, 2 ** max(steps - 1, 0)), half)
 
     def _try(self, case: Case, rate: float, repeat: int) -> Tried | None:
-        """Run one rate; None if no request finishes, or hardly any would come."""
+        """Run one rate; None if no request finishes, or too few would arrive."""
         workload = at_rate(self._setup.workload, rate, self._duration_s)
         if rate * (getattr(workload.requests, "duration_s", None) or math.inf) < FEWEST:
             return None
@@ -130,7 +130,7 @@ class Search:
 
 
 def at_rate(workload: Workload, rate: float, duration_s: float | None = None) -> Workload:
-    """Return the workload at another rate of arrivals, for so long, with every request finished and no block map."""
+    """Return the workload at another rate, with every request finished and no block map; `duration_s` if given."""
     source, arrivals = _paced(workload)
     changes: dict[str, Any] = {"arrivals": arrivals.model_copy(update={"rate": rate})}
     if duration_s is not None:
@@ -148,18 +148,18 @@ def _paced(workload: Workload) -> tuple[Generated | Trace, Paced]:
 
 
 class _RequestsOnly:
-    """A sink that keeps the columns of requests and nothing else."""
+    """A sink that keeps only the columns of requests."""
 
     def __init__(self) -> None:
         self.columns: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
 
     def write(self, table: str, columns: Mapping[str, object]) -> None:
-        """Keep the requests, which come in one piece."""
+        """Keep the requests, which are written at once."""
         if table == "requests":
             self.columns = plain(columns)
 
 
 def _crossing(low: Tried, high: Tried, limit: float) -> float:
-    """Interpolate the rate at which latency reaches the limit, between logarithms."""
+    """Interpolate the rate at which latency reaches the limit, linearly in logarithms."""
     share = math.log(limit / low.latency_s) / math.log(high.latency_s / low.latency_s)
     return low.rate * math.pow(high.rate / low.rate, share)
