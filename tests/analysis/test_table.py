@@ -5,13 +5,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from analysis.compare import compare
+from analysis.compare import Difference, compare
 from analysis.figures import above_bound, figure, group, percent_of
 from analysis.numbers import short
+from analysis.published import Row
 from analysis.reading import open_directory
+from analysis.stats import Interval
 from analysis.table import show, show_comparison
 from tests.analysis.synthetic import write_directory
 
@@ -196,6 +199,42 @@ def test_a_smaller_pool_is_a_regression_by_requests(toy: Path, tmp_path: Path) -
     assert show_comparison(comparison, Console(file=io.StringIO())) == 0, "without a threshold nothing fails"
     back = compare(smaller, toy)
     assert not [one for one in back.regressions(5) if one.name == "ttft_s"]
+
+
+@pytest.mark.parametrize(
+    ("name", "second", "bounds", "basis", "worse"),
+    [
+        ("throughput_rps", 80, (-25, -15), "replications", True),
+        ("throughput_rps", 80, (-45, 5), "replications", False),  # it may be chance
+        ("throughput_rps", 80, (-np.inf, np.inf), "", True),  # nobody knows whether it is
+        ("throughput_rps", 96, (-5, -3), "replications", False),  # within the threshold
+        ("throughput_rps", 120, (15, 25), "replications", False),  # better
+        ("ttft_s", 120, (15, 25), "requests", True),
+        ("ttft_s", 80, (-25, -15), "requests", False),
+    ],
+)
+def test_a_figure_is_worse_by_more_than_a_threshold_and_by_more_than_chance(
+    name: str, second: float, bounds: tuple[float, float], basis: str, *, worse: bool
+) -> None:
+    change = Difference("paged", name, 100.0, second, Interval(second - 100, *bounds, 5), basis)
+    assert change.worse(5) is worse
+
+
+@pytest.mark.parametrize(
+    ("given", "simulated", "said"),
+    [
+        ({"low": 10, "high": 20}, 15, "within"),
+        ({"low": 10, "high": 20}, 25, "+25.0 %"),
+        ({"low": 10, "high": 20}, 5, "-50.0 %"),
+        ({"value": 10}, 12, "+20.0 %"),
+        ({"high": 20}, 5, "within"),
+    ],
+)
+def test_a_simulated_figure_is_compared_with_the_nearest_published_one(
+    given: dict[str, float], simulated: float, said: str
+) -> None:
+    row = Row("", "paged", "batch_size", given, Interval(simulated, simulated, simulated, 3))
+    assert row.difference == said
 
 
 def test_a_change_that_rounds_to_nothing_has_no_sign(toy: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from sim.planner.capacity import capacity, levels
 from sim.planner.grid import Base
 from sim.planner.job import Failed, Job, Record, work
 from sim.planner.rates import rate_of
-from sim.planner.slo import Objective, objectives
+from sim.planner.slo import Objective, objectives, share_good
 from workloads.loader import load as load_workload
 
 Capture = pytest.CaptureFixture[str]
@@ -220,6 +220,14 @@ def test_an_objective_that_makes_no_sense_is_one_line(
     assert message in said
     assert said.count("\n") == 1
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(("good", "met"), [([5, 4], True), ([4, 4], False), ([5, 5], True)])
+def test_goodput_is_a_share_of_all_requests(good: list[float], *, met: bool) -> None:
+    """Batches differ in size, and there are far more requests than batches."""
+    record = {"batches": {"requests": [6.0, 4.0], "good": [float(one) for one in good]}}
+    assert share_good(record) == pytest.approx(sum(good) / 10)
+    assert Objective("goodput", 0.9).met(record) is met
 
 
 def test_without_an_objective_the_files_own_is_asked(base: Base, workload: Path) -> None:
