@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from analysis.numbers import short
+from analysis.terminal import plain, stiff
 
-    from analysis.timing import Timed, Timing
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from analysis.timing import Timing
     from sim.decode.checks import Finding, Memory
     from sim.decode.validate import Validation
 
@@ -39,18 +43,16 @@ def show(result: Validation, console: Console) -> None:
 
 def _show_exact(result: Validation, console: Console) -> None:
     """Print one line a run, then what differs, then how many agree."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = plain("Tokens, decisions and memory, real and simulated")
     for name in ("run", "attention"):
         table.add_column(name, no_wrap=True)
-    for name in ("steps", "preempted", "tokens", "equal", "error"):
+    for name in ("steps", "pre-\nempted", "tokens", "equal", "largest\nerror"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("decisions", "memory", "verdict"):
         table.add_column(name, no_wrap=True)
     for finding in result.findings:
         table.add_row(*map(Text, _row(finding)))
-    wide = console.options.update(width=1000)  # on a narrower terminal lines run over, but nothing is cut
-    console.width = max(console.width, Measurement.get(console, wide, table).maximum)
-    console.print(table)
+    _lay_out(table, console)
     for finding in result.findings:
         for why in reasons(finding):
             console.print(f"{finding.name}: {why}", markup=False, soft_wrap=True)
@@ -75,21 +77,27 @@ COLUMNS = {
 def show_timing(timing: Timing, console: Console) -> None:
     """Print what was measured of each run, and how far off the simulation was, if it is a prediction."""
     predicted = timing.calibration is not None
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    heading = "measured, and error of the simulation" if predicted else "measured / simulated"
-    table.add_column(heading, no_wrap=True)
+    table = plain("Times of real and simulated runs")
+    for heading in ("run", ""):
+        table.add_column(heading, no_wrap=True)
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right", no_wrap=True)
+    several = len({run.workload for run in timing.runs}) > 1
     for run in timing.runs:
-        cells = [_beside(run, name, predicted=predicted) for name in COLUMNS]
-        table.add_row(*map(Text, (f"{run.workload}: {run.label}", *cells)))
+        table.add_row(
+            Text(f"{run.workload}: {run.label}" if several else run.label), "measured", *_values(run.measured)
+        )
+        if predicted:
+            errors = (f"{run.errors[name]:+.1%}" if name in run.errors else "" for name in COLUMNS)
+            table.add_row("", "error", *errors, style="dim")
+        else:
+            table.add_row("", "simulated", *_values(run.simulated), style="dim")
     if predicted:
         medians = timing.medians
         sizes = (f"{medians[name]:.1%}" if name in medians else "" for name in COLUMNS)
-        table.add_row("median size of the errors", *sizes)
-    wide = console.options.update(width=1000)
-    console.width = max(console.width, Measurement.get(console, wide, table).maximum)
-    console.print(table)
+        table.add_row("all runs", "median error", *sizes)
+        table.caption = "error: of the simulation; the median is of the errors' sizes"
+    _lay_out(table, console)
     for fault in timing.faults if timing.judged else ():
         console.print(fault, markup=False, soft_wrap=True)
     if timing.held_up:
@@ -102,12 +110,21 @@ def show_timing(timing: Timing, console: Console) -> None:
     )
 
 
-def _beside(run: Timed, name: str, *, predicted: bool) -> str:
-    unit = 1e3 if name.endswith(("_s", "_s.p50", "_s.p99")) and name != "makespan_s" else 1
-    told = f"{run.measured[name] * unit:.4g}"
-    if name not in run.errors:
-        return told
-    return f"{told} {run.errors[name]:+.1%}" if predicted else f"{told} / {run.simulated[name] * unit:.4g}"
+def _values(figures: Mapping[str, float]) -> list[str]:
+    """Write the figures of a run, times in milliseconds but for the makespan."""
+    return [
+        short(figures[name] * (1e3 if name.endswith(("_s", "_s.p50", "_s.p99")) and name != "makespan_s" else 1))
+        if name in figures
+        else ""
+        for name in COLUMNS
+    ]
+
+
+def _lay_out(table: Table, console: Console) -> None:
+    """Print a table; on a narrower terminal lines run over, but nothing is cut."""
+    wide = console.options.update(width=1000)
+    console.width = max(console.width, Measurement.get(console, wide, stiff(table)).minimum)
+    console.print(table)
 
 
 def _row(finding: Finding) -> tuple[str, ...]:
