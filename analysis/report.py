@@ -164,5 +164,17 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["short"] = short
+    environment.filters |= {"short": short, "prose": prose}
     return environment
+
+
+def prose(text: str) -> Any:
+    """Write a sentence for a page: escaped, what stands in backquotes as code, and arrows that do not break."""
+    from markupsafe import Markup, escape  # noqa: PLC0415  (only pages need it)
+
+    parts = text.replace(" -> ", " → ").split("`")
+    closed = len(parts) % 2  # every quote has its other one
+    made = [
+        Markup("<code>{}</code>").format(part) if closed and at % 2 else escape(part) for at, part in enumerate(parts)
+    ]
+    return (Markup() if closed else escape("`")).join(made)

@@ -7,6 +7,10 @@ const DASH_ARRAYS = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" };
 const lastWord = (key) => key.split(".").pop();
 const named = (key) => (facts.keys.filter((other) => lastWord(other.key) === lastWord(key)).length > 1 ? key : lastWord(key));
 
+// units of keys whose names do not end in theirs
+const COUNTED = { rate: "arrivals/s", block_size: "token slots", max_num_seqs: "sequences", max_num_batched_tokens: "tokens", max_model_len: "tokens", count: "requests", page_kib: "KiB" };
+const titled = (key) => (COUNTED[lastWord(key)] ? `${named(key)} (${COUNTED[lastWord(key)]})` : named(key));
+
 function legend(box, labels) {
   box.replaceChildren(...labels.map((label, at) => {
     const { colour, dash } = look(at), svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS("http://www.w3.org/2000/svg", "line");
@@ -39,9 +43,9 @@ const said = (value) => (typeof value === "string" ? value : value === null ? "-
 
 // an axis over the values of a varied key: numbers keep their distances, words stand in a row
 function keyAxis({ key, values }) {
-  if (!numeric(values)) return { title: named(key), type: "category", categoryorder: "array", categoryarray: values.map(said) };
+  if (!numeric(values)) return { title: titled(key), type: "category", categoryorder: "array", categoryarray: values.map(said) };
   const sparse = values.length <= 8;
-  return { title: named(key), type: wide(values, 16) ? "log" : "linear", ...(sparse ? { tickmode: "array", tickvals: values, ticktext: values.map(said) } : {}) };
+  return { title: titled(key), type: wide(values, 16) ? "log" : "linear", ...(sparse ? { tickmode: "array", tickvals: values, ticktext: values.map(said) } : {}) };
 }
 const unit = (figure) => (figure.unit ? `${figure.title} (${figure.unit})` : figure.title);
 

@@ -57,7 +57,7 @@ function drawMaps() {
     const trace = { type: "heatmap", x: across.values.map((_, at) => at), y: rows.map((_, at) => at), z, text, hovertemplate: "%{text}<extra></extra>", hoverongaps: false, xgap: 2, ygap: 2,
       zmin: shade(low), zmax: span ? shade(high) : shade(low) + 1, colorscale: [[0, css("--soft")], [1, css("--live")]], showscale: false };
     const places = (labels) => ({ showgrid: false, tickmode: "array", tickvals: labels.map((_, at) => at), ticktext: labels.map((label) => plain(said(label))) });
-    return chart(div, [trace], { ...places(across.values), title: named(across.key) }, { ...places(rows), title: one ? "" : named(facts.keys[wish.y].key), autorange: "reversed" },
+    return chart(div, [trace], { ...places(across.values), title: titled(across.key) }, { ...places(rows), title: one ? "" : titled(facts.keys[wish.y].key), autorange: "reversed" },
       { annotations, height: Math.max(150, 78 + 34 * rows.length), left: one ? Math.min(150, 20 + 7 * Math.max(...rows.map((label) => label.length))) : 0 });
   }));
 }
@@ -72,8 +72,8 @@ function drawFront() {
         marker: { color: colour, symbol: mine.map((cell) => (cell.front ? mark : `${mark}-open`)), size: mine.map((cell) => (cell.front ? 11 : 7)), opacity: mine.map((cell) => (cell.front ? 1 : 0.6)), line: { width: 1.2, color: colour } },
         text: mine.map((cell) => tell(cell, thing, latency, held)), hovertemplate: "%{text}<extra></extra>" };
     }).filter((trace) => trace.x.length);
-    // the edge of this plane alone: nothing has more throughput and less of the other
-    const edge = known.filter((cell) => !known.some((rival) => rival !== cell && valueOf(rival, thing)[0] >= valueOf(cell, thing)[0] && valueOf(rival, other)[0] <= valueOf(cell, other)[0]
+    // the edge of this plane alone: nothing but the bound has more throughput and less of the other
+    const real = known.filter((cell) => !cell.bound), edge = real.filter((cell) => !real.some((rival) => rival !== cell && valueOf(rival, thing)[0] >= valueOf(cell, thing)[0] && valueOf(rival, other)[0] <= valueOf(cell, other)[0]
       && (valueOf(rival, thing)[0] > valueOf(cell, thing)[0] || valueOf(rival, other)[0] < valueOf(cell, other)[0]))).sort((one, two) => valueOf(one, thing)[0] - valueOf(two, thing)[0]);
     traces.unshift({ type: "scatter", mode: "lines", x: edge.map((cell) => valueOf(cell, thing)[0]), y: edge.map((cell) => valueOf(cell, other)[0]), line: { color: css("--muted"), width: 1, dash: "dot" }, hoverinfo: "skip" });
     const log = wide(known.map((cell) => valueOf(cell, other)[0]), 50);

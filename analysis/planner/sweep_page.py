@@ -60,6 +60,7 @@ def _facts(planned: Planned, labels: list[str]) -> dict[str, Any]:
                 "at": [values[key].index(cell["settings"][key]) for key in keys],
                 "verdict": cell["verdict"],
                 "front": cell["front"],
+                "bound": cell["kind"] == "ideal",
                 "figures": drawn(cell["figures"], figures),
             }
             for cell in cells

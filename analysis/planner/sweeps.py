@@ -47,11 +47,18 @@ def summarise(
 
     Returns:
         a JSON document: `cells`, one a point and allocator, each with its settings, replications,
-        verdict, figures (mean, low, high) and whether it is on the front; and `failed`.
+        verdict, figures (mean, low, high) and whether it is on the front, where the bound, which nobody can have, is
+        left out; and `failed`.
 
     """
     found = groups(rows, keys)
-    points = [[sign * group.interval(name).value for name, sign in OBJECTIVES] for group in found]
+    points = [
+        [
+            math.nan if group.rows[0]["kind"] == "ideal" else sign * group.interval(name).value
+            for name, sign in OBJECTIVES
+        ]
+        for group in found
+    ]
     return {
         "schema": SCHEMA_VERSION,
         "cells": [

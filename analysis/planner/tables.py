@@ -40,7 +40,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     cells = summary["cells"]
     shown = cells if len(cells) <= MOST else [cell for cell in cells if cell["front"]][:MOST]
     columns = [column for column in COLUMNS if any(cell["figures"][column[1]]["mean"] is not None for cell in cells)]
-    said = ["*: no other row has more requests a second, less latency and less memory held at most"]
+    said = ["*: no other row but the bound has as many requests a second with no more latency and memory held at most"]
     if len(shown) < len(cells):
         said = [f"{len(shown)} of {len(cells)} rows: those that no other one beats; results.parquet has all"]
     said.append("req/s: finished, over the whole run with its beginning and end")

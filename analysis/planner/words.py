@@ -32,7 +32,7 @@ def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Find
         Finding(
             "result",
             f"{len(front)} of {len(cells)} cells are on the Pareto front of throughput, latency and memory: "
-            "no other one beats them.",
+            "no other one but the bound beats them.",
         )
     )
     overloaded = [cell for cell in cells if cell["verdict"] == "OVERLOADED"]

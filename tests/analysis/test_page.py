@@ -27,7 +27,7 @@ from analysis.page.words import contrast, findings
 from analysis.pages import write_index
 from analysis.phases import absences, losses
 from analysis.reading import RunDirectoryError, open_directory
-from analysis.report import embed, render, write_joint_report, write_report
+from analysis.report import embed, prose, render, write_joint_report, write_report
 from tests.analysis.synthetic import write_directory
 
 KINDS = {"f8": "f8", "f4": "f4", "i4": "i4", "u4": "u4", "u2": "u2", "u1": "u1", "i1": "i1"}
@@ -444,3 +444,10 @@ def test_a_step_that_is_full_is_not_said_to_be_too_small(tmp_path: Path) -> None
     assert "room in a step (max_num_batched_tokens)" in said["limit"]
     assert said["advice"].startswith("Change first: nothing in memory")
     assert "`advise` tries it" in said["advice"]
+
+
+def test_sentences_are_escaped_and_what_is_quoted_in_them_is_code() -> None:
+    assert str(prose("<b> 1 -> 2, as `run` & `a<b` say")) == (
+        "&lt;b&gt; 1 → 2, as <code>run</code> &amp; <code>a&lt;b</code> say"
+    )
+    assert str(prose("one ` alone <i>")) == "one ` alone &lt;i&gt;"

@@ -103,7 +103,7 @@ def test_a_share_is_drawn_between_nothing_and_everything(opened: Opened, pages: 
     page = opened.go(changed)
     axis = "(({type, range}) => [type, range])(document.getElementById('curves').layout.yaxis)"
     page.locator("#figure").select_option("goodput")
-    page.wait_for_function(f"() => JSON.stringify({axis}[1]) === '[0,105]'")
+    page.wait_for_function(f"() => JSON.stringify({axis}[1]) === '[-2,105]'")
     assert page.evaluate(axis)[0] == "linear"
     assert "SLO 50 %" in page.locator("#curves .annotation").all_text_contents()
 
@@ -111,11 +111,11 @@ def test_a_share_is_drawn_between_nothing_and_everything(opened: Opened, pages: 
 def test_figure_and_axis_of_a_sweep_are_chosen(opened: Opened, pages: dict[str, Path]) -> None:
     page = opened.go(pages["sweep"])
     titles = "[...document.querySelectorAll('#curves .ytitle, #curves .xtitle')].map(node => node.textContent)"
-    assert page.evaluate(titles) == ["rate", "Throughput (requests/s)"]
+    assert page.evaluate(titles) == ["rate (arrivals/s)", "Throughput (requests/s)"]
     page.locator("#figure").select_option("ttft_s.p99")
     page.locator("#x").select_option("1")
-    page.wait_for_function("() => document.querySelector('#curves .xtitle').textContent === 'block_size'")
-    assert page.evaluate(titles) == ["block_size", "Time to first token, p99 (s)"]
+    page.wait_for_function("() => document.querySelector('#curves .xtitle').textContent === 'block_size (token slots)'")
+    assert page.evaluate(titles) == ["block_size (token slots)", "Time to first token, p99 (s)"]
     assert page.locator("#maps figure").count() == 2
     page.get_by_role("button", name="Switch between light and dark").click()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"

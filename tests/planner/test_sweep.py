@@ -326,3 +326,12 @@ def test_a_cluster_package_that_is_missing_is_one_line(
     said = capsys.readouterr().err
     assert f"pip install {package}" in said
     assert said.count("\n") == 1
+
+
+def test_the_front_is_of_what_can_be_had(workload: Path) -> None:
+    """The bound beats everything: with it on the front nothing else would ever be there."""
+    with_bound = Base(str(workload), ["allocators=[{kind: preallocated}, {kind: paged}, {kind: ideal}]"])
+    cells = sweep(with_bound, with_bound.axes(["requests.arrivals.rate=300,900"]), Path("x"), make())["cells"]
+    on = {cell["kind"] for cell in cells if cell["front"]}
+    assert "paged" in on
+    assert "ideal" not in on
