@@ -345,5 +345,5 @@ def test_bad_requests_get_one_line(toy: Path, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ExportError, match="no snapshot of the block map between"):
         export(toy, "torch-snapshot", tmp_path, window=(1e-9, 2e-9))
     monkeypatch.setitem(sys.modules, "perfetto.trace_builder.proto_builder", None)
-    with pytest.raises(ExportError, match=r"pip install 'kvsim\[trace\]'"):
+    with pytest.raises(ExportError, match=r"needs the package perfetto: pip install perfetto"):
         export(toy, "perfetto", tmp_path)
