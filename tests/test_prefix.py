@@ -359,3 +359,11 @@ def test_in_a_window_a_short_run_at_the_start_still_counts() -> None:
     assert cache.window([12, 10], 2) == []
     assert cache.window([10, 11, 13], 4) == [1, 2, 3]
     assert cache.run([10, 12, 13]) == [1]
+
+
+def test_a_token_that_attends_to_itself_alone_has_no_use_for_a_cache() -> None:
+    allocator = pool(blocks=12, sliding_window=1)
+    row, _, _ = serve(allocator, Tokens(range(20)), 20)
+    allocator.release(row)
+    assert allocator.usage().cached == 0
+    assert allocator.lookup(Tokens(range(21)), 21).tokens == 0
