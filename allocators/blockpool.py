@@ -69,10 +69,13 @@ class BlockPool:
         """
         blocks = self.queue.take(count)
         self.references[blocks] = 1
-        if not self.cached or not (evicted := self.cache.key[blocks] != 0).any():
+        if not self.cached:
+            return blocks, None
+        evicted = self.cache.key[blocks] != 0
+        if not (lost := int(np.count_nonzero(evicted))):
             return blocks, None
         self.cache.forget(blocks[evicted])
-        self.cached -= (lost := int(np.count_nonzero(evicted)))
+        self.cached -= lost
         self.evicted += lost
         return blocks, evicted.astype(np.int64)
 
