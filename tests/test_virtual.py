@@ -94,6 +94,28 @@ def test_a_sequence_starts_in_the_smallest_range_that_has_enough() -> None:
     audit(allocator)
 
 
+def test_a_range_that_has_enough_goes_before_one_that_is_as_near_but_short() -> None:
+    allocator = make(groups=10)
+    large, small = admit(allocator, 12), admit(allocator, 4)
+    pages = allocator.table.row(large).tolist()
+    for row in (large, small):
+        allocator.release(row)
+    assert allocator.table.row(admit(allocator, 8)).tolist() == pages[:2]
+
+
+def test_idle_ranges_lose_their_last_pages_first() -> None:
+    allocator = make(groups=4)
+    large, small = admit(allocator, 12), admit(allocator, 4)
+    pages = allocator.table.row(large).tolist()
+    for row in (large, small):
+        allocator.release(row)
+    row = admit(allocator, 4)
+    assert allocator.grow(ints([row]), ints([5])).granted == 1
+    assert allocator.table.row(row).tolist()[1] == pages[2]
+    assert allocator.table.row(admit(allocator, 8)).tolist() == pages[:2]
+    assert allocator.mappings() == Mappings(50, 10)
+
+
 def test_who_cannot_grow_is_told_what_itself_needs_and_what_lacks() -> None:
     allocator = make(groups=4)
     rows = ints([admit(allocator, 4), admit(allocator, 4)])
