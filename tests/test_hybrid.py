@@ -11,9 +11,10 @@ from allocators import registry
 from allocators.answers import Ask, Grant, Reason, Refusal
 from allocators.base import Allocator
 from allocators.content import Segments
-from allocators.groups import PAGINGS, Group, cut, parse
+from allocators.groups import PAGINGS, Group, Piece, cut, parse
 from allocators.hybrid import HybridAllocator
 from allocators.ideal import GroupedIdeal, IdealAllocator
+from allocators.pieces import PiecePool
 from allocators.table import Ints
 from sim.models.geometry import resolve_model
 from sim.setup import facts_of
@@ -337,3 +338,15 @@ def test_a_window_as_long_as_the_context_is_none() -> None:
     facts = {"kv_groups": "sliding 32x4096/4096"}
     made = [registry.create("ideal", num_blocks=99, max_model_len=longest, facts=facts) for longest in (4096, 4097)]
     assert [type(each) for each in made] == [IdealAllocator, GroupedIdeal]
+
+
+def test_cached_pieces_of_pages_in_use_are_spared_as_long_as_enough_pages_are_empty() -> None:
+    """Pages of two pieces; more than one page shall stay empty before a cached piece is taken."""
+    pool = PiecePool(8, 2, [Piece(Group("full", 1, 8), tokens=1, slots=1, blocks=1, pieces=2, padding=0)], 1)
+    pool.take([2])
+    pool.enter([7], ints(2))
+    pool.let_go(0, ints(2))
+    taken = [int(pool.take([1])[0][0]) for _ in range(5)]
+    assert taken == [3, 4, 5, 6, 2], "with one page left, the cached piece goes"
+    assert pool.evicted == 1
+    assert not pool.cache.find(7)
