@@ -98,8 +98,8 @@ class Coefficients:
     )
     prefill_host_s: float = _coefficient(
         0.0,
-        "host work for a step that prefills and is replayed from a CUDA graph; it waits for as much of it as the step "
-        "before does not hide",
+        "host work for a step: one that prefills and is replayed from a CUDA graph waits for as much of it as the step "
+        "before does not hide; any step for all of it, if no step ran before or that was launched kernel by kernel",
         "assumed: hidden behind steps of a larger model; `calibrate` measures it in a run",
     )
     launch_layer_s: float = _coefficient(

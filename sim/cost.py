@@ -28,6 +28,9 @@ F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of toke
     power       where a step prefills and is bound by compute, all of the above takes power_throttle longer as soon as
                 such steps, those just before included (`Heat`), have lasted power_reserve_s: the device draws more
                 power than its limit, and its clock falls
+    host        a captured step that prefills waits for as much of prefill_host_s as the step before it does not hide;
+                and any step for all of it behind a step that is launched kernel by kernel, for whose end the host
+                waits, or if no step ran just before (`CostModel.unhidden_ns`)
     launches    a step that prefills more than captured_tokens takes at least step_overhead_s + launch_layer_s x
                 layers, not counting moves, less run_ahead x the step before it if that ran decodes alone; where
                 attention runs sequence by sequence, any step takes at least step_overhead_s +
@@ -113,7 +116,7 @@ class CostModel:
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
         self._captured = c.captured_tokens
         self._steps = captured
-        self._host = c.prefill_host_s
+        self._host = 0.0 if separate else c.prefill_host_s
         self._throttle = 0.0 if separate else c.power_throttle
         self._reserve = c.power_reserve_s
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
@@ -160,6 +163,23 @@ class CostModel:
     def heats(self, load: Load) -> Any:
         """Whether a step draws so much power that the clock may fall: if it prefills and is bound by compute."""
         return (load.prefill_tokens > 0) * (load.prefill_tokens + load.decode_seqs >= self._bound)
+
+    def launches(self, load: Load) -> bool:
+        """Whether a step of a paged cache is launched kernel by kernel; the host waits for its end."""
+        if self._steps is None or not load.prefill_tokens:
+            return bool(load.prefill_tokens > self._captured)
+        return self._steps.launches(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
+
+    @property
+    def hosted(self) -> bool:
+        """Whether what the host does for a step makes a difference."""
+        return self._host > 0
+
+    def unhidden_ns(self, load: Load) -> int:
+        """Return the nanoseconds more that a step takes if no step before hides what the host does for it."""
+        replayed = load.prefill_tokens > 0 and not self.launches(load)
+        host = round(self._host * 1e9)
+        return min(host, load.before_ns) if replayed else host  # the rest is part of the step's time already
 
     @property
     def splitting(self) -> Splitting | None:
@@ -283,17 +303,11 @@ class CostModel:
             seconds += self._attention.prefill(load, max)
             if self._throttle:
                 seconds += self._throttled(load, seconds, max)
-        if self._separate or self._launches(load):
+        if self._separate or self.launches(load):
             seconds = max(seconds, self._floor(load))
         elif self._host and load.prefill_tokens:
             seconds += self._waiting(load, max)
         return seconds
-
-    def _launches(self, load: Load) -> bool:
-        """Whether a step of a paged cache is launched kernel by kernel."""
-        if self._steps is None or not load.prefill_tokens:
-            return bool(load.prefill_tokens > self._captured)
-        return self._steps.launches(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
 
     def _replayed(self, captured: CapturedSteps, load: Load) -> float | None:
         """Seconds of a captured step as measured, without moves of memory; None if the step is not captured."""

@@ -48,7 +48,7 @@ def made(most: int = 64, tokens: int = 1024) -> CapturedSteps:
     return captured(most, tokens, measured(most))
 
 
-def spread(most: int = 64) -> CapturedSteps:
+def spread(most: int = 64, tokens: int = 1024) -> CapturedSteps:
     """Decodes of one length take 0.3 us a token; of very different ones, the longest four times the mean, 1 us."""
     points = [step._replace(longest=4 * (step.context // step.decodes)) for step in measured(most) if not step.tokens]
     points = [step._replace(longest=1) if step.context == step.decodes else step for step in points if step.decodes > 1]
@@ -58,4 +58,4 @@ def spread(most: int = 64) -> CapturedSteps:
         for each in (50, 500)
         if size > 1
     ]
-    return captured(most, 1024, [*points, *(step for step in measured(most) if step.tokens)])
+    return captured(most, tokens, [*points, *(step for step in measured(most) if step.tokens)])

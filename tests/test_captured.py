@@ -16,6 +16,7 @@ from sim.calibration_text import save_calibration
 from sim.captured import CapturedStep
 from sim.coefficients import REPLAYED, Coefficients
 from sim.cost import CostModel
+from sim.engine.executor import Simulated
 from sim.errors import UserError
 from sim.limits import Limits
 from sim.load import Load
@@ -24,6 +25,7 @@ from sim.runner import run_case
 from sim.setup import prepare
 from sim.shapes import MIXED_TOKENS, captured_tokens, shapes_for
 from tests.captures import BEHIND, H100, LLAMA, MERGE, MS, PAIR, RULE, captured, made, measured, spread
+from tests.engine.harness import Setup, ask
 from workloads.generate import requests as make_requests
 from workloads.schema import Workload
 
@@ -242,6 +244,38 @@ def test_the_cost_model_looks_captured_steps_up_and_computes_all_others() -> Non
     bare = moved._replace(copied_tokens=0, swapped_bytes=0, transfers=0)
     costs = [model.step_ns(moved) - model.step_ns(bare) for model in (plain, looked)]
     assert costs[0] == pytest.approx(costs[1], abs=1)
+
+
+def test_a_step_waits_for_the_host_where_no_step_hides_its_work() -> None:
+    model = CostModel(LLAMA, H100, COEFFICIENTS, captured=made())  # of a millisecond
+    assert model.hosted
+    decodes, replayed, launched = LOADS[0], LOADS[2], LOADS[4]
+    assert not model.launches(decodes)
+    assert not model.launches(replayed)
+    assert model.launches(launched)
+    assert model.unhidden_ns(decodes) == model.unhidden_ns(launched) == 1_000_000
+    assert model.unhidden_ns(replayed) == 0  # it waits for all of it anyhow, as no time has passed
+    for before in (300_000, 5_000_000):
+        behind = replayed._replace(before_ns=before)
+        assert model.step_ns(behind) + model.unhidden_ns(behind) == model.step_ns(replayed)
+    assert not CostModel(LLAMA, H100, captured=made()).hosted
+    assert not CostModel(LLAMA, H100, COEFFICIENTS, separate=True).hosted
+
+
+def test_the_first_step_and_those_behind_an_idle_gap_or_a_launched_one_wait_for_the_host() -> None:
+    """Prompts of 700 and 16 tokens come at once, and another of 700 later; captured shapes end at 640."""
+    took = []
+    for host in (0.0, 2.0):
+        cost = CostModel(LLAMA, H100, replace(COEFFICIENTS, prefill_host_s=host), captured=made(tokens=640))
+        limits = Limits(max_num_seqs=1, max_num_batched_tokens=800, max_model_len=800)
+        setup = Setup("orca", limits, "paged", 2000, {}, clock=Simulated(cost))
+        steps = setup.run(ask((0, 700, 3), (0, 16, 2), (10_000, 700, 1)))[1].tables["steps"]
+        took.append(
+            [seconds for seconds, at_work in zip(steps["duration_s"], steps["running"], strict=True) if at_work]
+        )
+    prefill, behind_it, decode, second, last, after_a_gap = np.subtract(*reversed(took)).tolist()
+    assert [prefill, behind_it, decode, last, after_a_gap] == pytest.approx([2, 2, 0, 0, 2])
+    assert second == pytest.approx(2 - took[0][2], abs=1e-6), "less what the decode before it hides"
 
 
 def test_a_chunk_that_has_more_chunks_than_are_captured_is_launched_kernel_by_kernel() -> None:

@@ -30,6 +30,8 @@ class Foresight(NamedTuple):
     """int64[steps]: nanoseconds of each."""
     hides: Callable[[Mappings, int], int | None]
     """Returns how many nanoseconds it takes to map pages, if a step of so many nanoseconds hides them; else None."""
+    unhidden: int = 0
+    """Nanoseconds more that the first step takes if no step before it hides what the host does for it."""
 
 
 class Executor(Protocol):
@@ -61,16 +63,22 @@ class Simulated:
         self._spares = cost.spares
         self._splitting, self._spreads = cost.splitting, cost.spreads
         self._throttles, self._heat = cost.throttles, cost.heat()
+        self._hosted = cost.hosted
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """See `Executor.run`.  Sets `hidden` and `exposed` of the plan."""
         load = self.load(plan, serving)
         if plan.mappings.mapped or plan.mappings.unmapped:
             plan.hidden, plan.exposed = self._cost.moves.mapping_ns(load)
-        if not (self._throttles and self._cost.heats(load)):
-            return self._cost.step_ns(load)
-        duration = self._cost.step_ns(load._replace(heat_ns=self._heat.at(plan.start)))
-        self._heat.add(plan.start, duration)
+        hot = self._throttles and self._cost.heats(load)
+        if hot:
+            load = load._replace(heat_ns=self._heat.at(plan.start))
+        duration = self._cost.step_ns(load)
+        if self._hosted:
+            plan.waited = self._cost.launches(load)
+            duration += self._cost.unhidden_ns(load) if plan.unhidden else 0
+        if hot:
+            self._heat.add(plan.start, duration)
         return duration
 
     def load(self, plan: Plan, serving: Serving) -> Load:
@@ -103,7 +111,8 @@ class Simulated:
 
     def foresee(self, serving: Serving, steps: int) -> Foresight:
         """See `Executor.foresee`."""
-        return Foresight(self._durations(serving, steps), self._cost.moves.hidden_ns)
+        hides, unhidden = self._cost.moves.hidden_ns, self._cost.unhidden_ns(Load()) if self._hosted else 0
+        return Foresight(self._durations(serving, steps), hides, unhidden)
 
     def _durations(self, serving: Serving, steps: int) -> Ints:
         count, known = len(serving.decoding), serving.context

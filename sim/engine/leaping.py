@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def leap(
-    serving: Serving, executor: Executor, until: float, before: int
+    serving: Serving, executor: Executor, until: float, before: int, *, unhidden: bool
 ) -> tuple[npt.NDArray[np.int64], int, Stretch] | None:
     """Find times and memory for as many pure-decode steps as are certain.
 
@@ -33,6 +33,7 @@ def leap(
         executor: foresees durations.
         until: nanoseconds from now; no step may start after that.
         before: nanoseconds of the step before, without those for which it waited for pages.
+        unhidden: whether that step hides nothing of what the host does for the next one.
 
     Returns:
         int64[steps], the nanoseconds of each; their sum; and the memory found for them.  None, with nothing changed,
@@ -44,6 +45,8 @@ def leap(
     if foresight is None:
         return None
     durations = foresight.durations
+    if unhidden and foresight.unhidden:
+        durations[0] += foresight.unhidden
     steps, ends = len(durations), np.add.accumulate(durations)
     if steps > 1 and int(ends[-2]) >= until:
         steps = 1 + int(ends.searchsorted(until, side="left"))
@@ -56,6 +59,7 @@ def leap(
     if (done.copies or done.copied) and not serving.allocator.concatenates:  # such a leap is one step long
         plan = Plan(len(decoding), copied_tokens=done.copied)
         plan.move(MoveKind.COPY, done.copies)
+        plan.unhidden = unhidden
         durations[0] = executor.run(plan, serving)
         return durations, int(durations[0]), done
     return durations, int(ends[done.steps - 1]), done

@@ -109,6 +109,8 @@ class Engine:
         """Whether the last step ran only decodes."""
         self._exposed = 0
         """Nanoseconds for which the last step waited for its pages."""
+        self._unhidden = True
+        """Whether the last step, if one ran just now, hides nothing of what the host does for the next."""
 
     def run(self, progress: Callable[[int], None] | None = None) -> Outcome:
         """Serve all requests, write the telemetry, and return the outcome.
@@ -195,6 +197,7 @@ class Engine:
         """Write the row of an idle gap, until the next arrival or the horizon, and return its length."""
         now = self.now
         duration = int(min(self.arrivals.soonest, self._horizon)) - now
+        self._unhidden = True
         self.record.steps.add(self.record.row(self.steps, now, 0, 0, 0, 0, 0), duration)
         return duration
 
@@ -234,8 +237,9 @@ class Engine:
         plan.start = now
         plan.behind = self._pace if self._decoded_alone else 0
         plan.before = self._pace - self._exposed
+        plan.unhidden = self._unhidden
         duration = self._pace = self.executor.run(plan, serving)
-        self._decoded_alone, self._exposed = not plan.chunks, plan.exposed
+        self._decoded_alone, self._exposed, self._unhidden = not plan.chunks, plan.exposed, plan.waited
         prefill = 0
         for chunk in plan.chunks:
             prefill += chunk.tokens
@@ -276,7 +280,7 @@ class Engine:
         until = min(self.arrivals.soonest, self._horizon, self.record.blocks.due) - now
         if until <= WORTHWHILE * self._pace or serving.decoding.soonest() <= WORTHWHILE:
             return None
-        leapt = leap(serving, self.executor, until, self._pace - self._exposed)
+        leapt = leap(serving, self.executor, until, self._pace - self._exposed, unhidden=self._unhidden)
         if leapt is None:
             return None
         durations, total, found = leapt
@@ -289,5 +293,5 @@ class Engine:
             self._mapped = serving.allocator.mappings()
         serving.tokens += count * (steps - 1)
         self.steps += steps
-        self._pace, self._decoded_alone, self._exposed = int(durations[-1]), True, 0
+        self._pace, self._decoded_alone, self._exposed, self._unhidden = int(durations[-1]), True, 0, False
         return steps, total

@@ -77,6 +77,8 @@ class Plan:
         "restored",
         "start",
         "swapped_blocks",
+        "unhidden",
+        "waited",
     )
 
     def __init__(self, decodes: int = 0, chunks: list[Chunk] | None = None, *, copied_tokens: int = 0) -> None:
@@ -108,6 +110,10 @@ class Plan:
         self.before = 0
         """Nanoseconds of the step before, without those for which it waited for pages: while it runs, the pages of
         this one can be mapped, and the host can prepare it."""
+        self.unhidden = False
+        """Whether no step hides what the host does for this one: nothing ran before, or the host waited for its end."""
+        self.waited = False
+        """Whether the host waits for the end of this step before it does anything for the next; set by the executor."""
         self.hidden = 0
         """Nanoseconds of mapping and unmapping pages that the step before hides; set by the executor."""
         self.exposed = 0

@@ -92,6 +92,8 @@ class ReferenceEngine:
         """Nanoseconds of the last step if it ran decodes alone."""
         self.before = 1
         """Nanoseconds of the last step after it had its pages."""
+        self.unhidden = True
+        """Whether no step runs while the host prepares the next."""
 
     # -- the loop ----------------------------------------------------------------------------
 
@@ -175,6 +177,7 @@ class ReferenceEngine:
             until = min(until, self.horizon)
         self.record(until - self.now, None)
         self.now = until
+        self.unhidden = True
 
     # -- one step ----------------------------------------------------------------------------
 
@@ -206,9 +209,10 @@ class ReferenceEngine:
         self.mapped = now
         plan = as_plan(step)
         plan.start = self.now
-        plan.behind, plan.before = self.behind, self.before
+        plan.behind, plan.before, plan.unhidden = self.behind, self.before, self.unhidden
         duration = self.executor.run(plan, as_serving(room))
         self.behind, self.before = 0 if plan.chunks else duration, duration - plan.exposed
+        self.unhidden = plan.waited
         step.hidden, step.exposed = plan.hidden, plan.exposed
         gaps = self.gaps(step, self.now + duration)
         gap, gap_tokens = usual([gap for gap, _ in gaps])

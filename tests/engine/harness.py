@@ -84,6 +84,8 @@ class Clock:
     before are free if they were foreseen."""
     behind: int = 0
     """For a step with chunks right after one of decodes alone, and for each microsecond of that one."""
+    unhidden: int = 0
+    """For a step if no step before hides what the host does for it, as none does that computes more than 8 tokens."""
     foresees: bool = True
     """Whether the engine may leap."""
 
@@ -104,6 +106,8 @@ class Clock:
         if plan.behind and plan.chunks:
             moves += self.behind * (1 + plan.behind // 1000)
         moves -= again * self.again
+        moves += self.unhidden * plan.unhidden
+        plan.waited = tokens > 8
         return self.step * MS + tokens * self.token + known * self.context + done * self.prompt + moves
 
     def foresee(self, serving: Serving, steps: int) -> Foresight | None:
@@ -114,7 +118,7 @@ class Clock:
         copied = known - count if serving.allocator.concatenates else 0
         durations = self.step * MS + count * self.token + known * self.context + copied * self.copied
         durations -= serving.repeated(count) * self.again
-        return Foresight(durations, self.hides)
+        return Foresight(durations, self.hides, self.unhidden)
 
     def hides(self, calls: Mappings, before: int) -> int | None:
         ahead = calls.mapped_ahead * self.mapped + calls.unmapped_ahead * self.mapped // 10

@@ -138,6 +138,7 @@ def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
         swapped=draw(st.sampled_from([0, 50_000])),
         mapped=draw(st.sampled_from([0, 10])),
         behind=draw(st.sampled_from([0, 3])),
+        unhidden=draw(st.sampled_from([0, 70_000])),
         foresees=draw(st.integers(0, 5)) > 0,
     )
     return Setup(

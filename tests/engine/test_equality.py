@@ -97,9 +97,10 @@ def test_step_times_that_depend_on_what_is_shared_are_the_same(kind: str, data: 
 @settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_step_times_that_are_looked_up_are_the_same(kind: str, data: st.DataObject) -> None:
-    """Where they depend on the longest sequence that decodes, and on how chunks are split."""
+    """Where they depend on the longest sequence that decodes, on how chunks are split, and on what hides the host."""
     setup = data.draw(setups(kind, data.draw(st.sampled_from([*SCHEDULERS]))))
-    cost = CostModel(LLAMA, H100, Coefficients(repeated_reads_cached=0.75, captured_tokens=1024), captured=spread())
+    coefficients = Coefficients(repeated_reads_cached=0.75, prefill_host_s=8e-3, captured_tokens=32)
+    cost = CostModel(LLAMA, H100, coefficients, captured=spread(tokens=32))
     setup = replace(setup, clock=Simulated(cost, block_bytes=64 << 10))
     asked = data.draw(requests())
     expected, reference = setup.run(asked, reference=True)
