@@ -60,14 +60,14 @@ class GroupRows(Allocator):
         self.table = BlockTable(max_rows, len(self.columns.start))
         pages = zip(self.most(1, max_model_len), self.pieces, strict=True)
         self._ample = 8 * sum(-(-most // piece.pieces) for most, piece in pages)
-        """Pages that some sequences of the longest context need: whoever has more need not be sparing."""
+        """Pages that eight sequences of the longest context need; a pool with more of them free need not save any."""
         self.pool = PiecePool(num_blocks, cut.page_blocks, self.pieces, self._ample)
         host = PiecePool(host_blocks // cut.page_blocks * cut.page_blocks, cut.page_blocks, self.pieces, 0)
         self.host = GroupHost(host, max_rows, self.table.width)
         self.contents: dict[int, Content] = {}
         """Tokens of each row whose full blocks have keys."""
         self.forked: set[int] = set()
-        """Rows that may write into what another one holds too: a last block that is not full, or a state."""
+        """Rows whose last block or state may be shared with another row, and must then be copied before a write."""
         self.left = 0
         """Slots whose blocks windows have left behind."""
 

@@ -213,7 +213,7 @@ class RadixAllocator(PagedAllocator):
         self._add(row, self._run(self.contents[row], start, stop))
 
     def leave(self, row: int) -> None:
-        """See `KeyedRows.leave`.  A run of the tree is no dearer than a folded one."""
+        """See `KeyedRows.leave`.  The tree stores runs, so nothing need be folded."""
         self.rejoin(row)
 
     def find(self, content: Content, count: int) -> list[int]:

@@ -199,7 +199,7 @@ def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def gathered(parts: Iterable[Mapping[str, Any]]) -> Timing:
-    """Put the timed parts of several validations together, as they stand in their validation.json, and judge anew."""
+    """Combine the timed parts of several validations, from their validation.json, and judge them together."""
     timings = list(parts)
     names = {timing["calibration"] for timing in timings}
     calibration = None if None in names else ", ".join(sorted(names))

@@ -2,8 +2,8 @@
 
 Each scene is one tiny workload (`analysis/scenes/*.yaml`) and the recorded run of a real
 allocator.  Every frame of the page is a snapshot of that run's block map, and every caption
-is read off two consecutive snapshots: there is no animation logic that could tell another
-story than the allocator's.
+is derived from two consecutive snapshots: there is no animation logic that could differ from
+what the allocator does.
 """
 
 from __future__ import annotations

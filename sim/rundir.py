@@ -40,7 +40,7 @@ RESULTS = ("summary.json", "results.parquet", "report.html")
 CHANGING = ("step", "live", "reserved", "free", "largest_hole", "block", "request_id")
 """Integers that change in most rows, but little: their differences are small, and quick to write and to read.
 
-The others mostly stay what they were: of such runs compression makes nothing, sooner than of differences."""
+The others are usually constant for a while, which compression handles better than differences."""
 
 
 class ParquetSink:

@@ -1,10 +1,10 @@
-"""Beam search, as far as memory is concerned: which beams live on after each step.
+"""Beam search, as far as it concerns memory: which beams survive each step.
 
 A step of beam search keeps the best `width` of all continuations of `width` beams.  Which beam a
-survivor continues depends on the model's logits; here each survivor's parent is drawn uniformly
-and independently, so a beam that no survivor continues is dropped, and one that is continued more
-than once forks.  Two beams then diverge from a common ancestor about `width` steps back, which
-gives about the sharing that the PagedAttention paper measured (figure 15b).
+survivor continues depends on the model's logits; here the parent of each survivor is drawn uniformly
+and independently.  A beam that no survivor continues is dropped, and one that is continued more than
+once forks.  Two beams then have a common ancestor about `width` steps back, which gives about the
+sharing that the PagedAttention paper measured (figure 15b).
 """
 
 from __future__ import annotations

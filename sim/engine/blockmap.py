@@ -1,9 +1,9 @@
-"""The block map: which request owns which block, sampled at instants and kept as runs of like blocks.
+"""The block map: which request owns which block, sampled over time and stored as runs of equal blocks.
 
-A run may last any time, so the number of snapshots is bounded: when there are too many, every second
-one is dropped and the interval between them doubles.  As most snapshots are dropped again, taking one
-only copies what the rows list; runs are worked out when the snapshots are handed on.  If all are wanted,
-one after every step, they are written as they come.
+A simulation may last any time, so the number of snapshots is bounded: when there are too many, every second
+one is dropped and the interval between them doubles.  Because most snapshots are dropped again, taking one
+only copies the block tables; runs are computed when the snapshots are written.  If a snapshot after every
+step is wanted, they are written as they are taken.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Intake: an arriving request becomes a job, or is refused at once because it could never run."""
+"""Intake: an arriving request becomes a job, or is refused immediately because it could never run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def job_of(requests: Requests, index: int, arrival: int, content: Content) -> Jo
 
 
 def never_runs(job: Job, scheduler: Scheduler, allocator: Allocator) -> str:
-    """Say why a job can never run, or nothing; cut its output to the model's context."""
+    """Return why a job can never run, or an empty string; cut its output to the model's context."""
     limits = scheduler.limits
     budget = limits.max_num_batched_tokens if scheduler.has_budget else float("inf")
     if job.prompt >= limits.max_model_len:

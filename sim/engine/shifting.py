@@ -1,8 +1,8 @@
-"""Growing in a cycle in which sequences do not only take blocks.
+"""Growing in a cycle, for sequences that also fill blocks and give them back.
 
-A sliding window is as regular as growing: it leaves a block behind once in `block_size` steps, in those of another
-remainder.  And if a prefix cache must hear of every block as it fills, that is in the step before the next is taken.
-So a sequence is heard of in the steps of up to three remainders, and still nothing is done in between.
+A sliding window is as regular as growing: it passes a block once in `block_size` steps, those of another remainder.
+A prefix cache that must be told of every full block is told in the step before the next one is taken.  So the
+allocator is told of a sequence in steps of up to three remainders, and still nothing is done in between.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 class Shifting(Cycle):
-    """Lets sequences take blocks, fill them and leave them behind."""
+    """Grows the sequences of a regular allocator that also gives blocks back, or keeps full ones."""
 
     def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
         """Grow the sequences in `decoding`."""
         super().__init__(allocator, decoding)
         self._keeps = allocator.names_full
-        """Whether full blocks are kept, and must be heard of."""
+        """Whether full blocks are kept in a prefix cache, which must be told of each."""
         self._after = sorted({0, (self._window or 0) % self._period, -int(self._keeps) % self._period})
         self._starts: dict[int, list[int]] = {}
-        """The starts of the sequences that `_rows` lists."""
+        """The starts of the sequences whose rows are in `_rows`."""
 
     def _filling(self, step: int) -> list[Sequence]:
-        """See `Cycle._filling`.  `shift` enters them in their turn."""
+        """See `Cycle._filling`.  Not needed, as `shift` enters full blocks."""
         return []
 
     def _give(self, page: Several[Sequence], step: int) -> int:
@@ -88,7 +88,7 @@ class Shifting(Cycle):
         return Stretch(done, changes, self._total(taken, useless, shift))
 
     def _leaving(self, left: Several[int], when: list[int]) -> list[int]:
-        """Return what else changes by what is `left` behind (see `Shift`) by rows whose steps are in `when`."""
+        """Return the changes caused by what is given back (`Shift.left`), by rows whose steps are in `when`."""
         changes: list[int] = []
         for place, held, live, saved in zip(left[::4], left[1::4], left[2::4], left[3::4], strict=True):
             step = when[place]
@@ -103,7 +103,7 @@ class Shifting(Cycle):
         return changes
 
     def _total(self, taken: int, useless: int, shift: Shift) -> Change:
-        """Return what changes in all steps together, in which so many portions are taken."""
+        """Return the sum of the changes of all steps, in which `taken` portions are taken."""
         held, live, saved, lost = (
             sum(shift.left[1::4]),
             sum(shift.left[2::4]),

@@ -49,7 +49,7 @@ class Family:
     width: int = 0
     """Feed-forward width as a multiple of hidden, where the config does not say."""
     period: int = 0
-    """Every how manieth layer is full attention, the others sliding or recurrent; 0 where all are alike."""
+    """One of every `period` layers has full attention, the others are sliding or recurrent; 0 if all are alike."""
     moe_bias: bool = False
     """Router and experts have biases (gpt-oss)."""
     router_bias: bool = False

@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 @dataclass
 class Executor:
-    """Does jobs and remembers them: a directory, a backend, and whoever wants to know how it goes."""
+    """Executes jobs and remembers their results, with a directory, a backend and a callback for progress."""
 
     store: Store
     backend: Backend

@@ -39,11 +39,11 @@ def seconds_per_request(job: Job) -> float:
 
 
 def beginning(requests: Requests, count: int, *, closed: bool = False) -> Requests:
-    """Return about as many of the first requests as asked, which follow none of the others.
+    """Return about as many of the first requests as asked for; none of them follows one that is left out.
 
-    Sessions are taken whole: the prompts of later turns are longer, and the first requests to arrive would be
-    first turns, mostly.  In a closed loop whoever follows another is a user's next request; fewer users would share
-    steps with fewer others, so that there requests are taken as they arrive.
+    Sessions are taken as a whole, because prompts of later turns are longer, and most of the first requests to arrive
+    are first turns.  In a closed loop, a request that follows another one is the next of the same user; as fewer users
+    would mean smaller batches, requests are then taken in the order of arrival.
     """
     if closed or not (requests.after >= 0).any():
         chosen = np.arange(min(count, len(requests)))

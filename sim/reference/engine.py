@@ -49,7 +49,7 @@ class ReferenceEngine:
     ) -> None:
         """Make an engine that has not started; the arguments are those of `Engine`.
 
-        Of `scheduler` only its kind and limits are read: its policy is written anew here.
+        Only the kind and the limits of `scheduler` are used; its policy is implemented again here.
         """
         self.requests = requests
         self.content = content

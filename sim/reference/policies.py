@@ -1,8 +1,8 @@
-"""The four schedulers, from their descriptions.
+"""The four schedulers, written from their descriptions.
 
-Each decides one step: who decodes, who prefills how much, who is let in, who is preempted.
-A request's samples go together.  The queue is first come first served: its head is never
-overtaken, and it does not move in a step that preempted somebody.
+Each decides one step: which requests decode, which prefill how much, which are admitted and which are
+preempted.  The samples of a request stay together.  The queue is first come, first served: its head is
+never overtaken, and nothing is admitted in a step that preempts a request.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Static(Orca):
     """A batch is let in only when the one before has ended; its early finishers keep their memory until then."""
 
     def plan(self, room: Room) -> Step:
-        """Run the batch on, or take a new one; whoever waits, waits for the batch."""
+        """Continue the batch, or take a new one; requests in the queue wait until it has ended."""
         step = Step()
         if room.running:
             decode_all(room, step)
