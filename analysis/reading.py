@@ -26,6 +26,10 @@ SUSTAINED = "sustained.json"
 VARIANTS = "variants.json"
 """Lists the run directories of a workload with variants."""
 REQUESTS = "requests.parquet"
+FACTS = ("label", "kind", "dir", "capacity", "block_size", "num_blocks", "block_bytes")
+"""What every run's entry in the manifest has, besides what older versions did not write."""
+ENTRY = ("allocator", "kind", "scheduler", "verdict", "requests", "metrics", "ledger")
+"""What every run's entry in summary.json has, ditto."""
 KEPT = 64 << 20
 """Most bytes of columns of one file to keep in memory; columns of longer runs are read again whenever needed."""
 
@@ -158,14 +162,14 @@ class RunDirectory:
     @cached_property
     def runs(self) -> list[Run]:
         """Every run, in the order of the workload file, then by replication."""
-        return [Run(facts, self.path / str(facts["dir"])) for facts in self.manifest["runs"]]
+        path = self.path / "manifest.json"
+        return [Run(facts, self.path / str(facts["dir"])) for facts in _runs(path, self.manifest, FACTS)]
 
     def summary(self) -> list[dict[str, Any]]:
         """Entries of summary.json; computed from the columns where the file is missing."""
         path = self.path / "summary.json"
         if path.exists():
-            entries: list[dict[str, Any]] = _json(path)["runs"]
-            return entries
+            return _runs(path, read_json(path, "runs"), ENTRY)
         return [run.summarise(self.slo) for run in self.runs]
 
 
@@ -299,6 +303,30 @@ def _unreadable(path: Path, error: Exception) -> RunDirectoryError:
 def _numbers(column: Any) -> npt.NDArray[Any]:
     """View an Arrow array of numbers; `to_numpy` would import pandas, which takes longer than reading."""
     return column.to_numpy(zero_copy_only=False) if column.null_count else np.from_dlpack(column)
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON document that has certain keys.
+
+    Raises:
+        RunDirectoryError: it is missing, no JSON, or lacks one of them.
+
+    """
+    return _demand(path, _json(path), *keys)
+
+
+def _runs(path: Path, content: Mapping[str, Any], keys: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the list `runs` of a document, whose entries have certain keys."""
+    if not isinstance(found := content["runs"], list):
+        raise RunDirectoryError(f"{path}: 'runs' is no list: it was changed")
+    return [_demand(path, entry, *keys) for entry in found]
+
+
+def _demand(path: Path, content: Any, *keys: str) -> dict[str, Any]:
+    found: dict[str, Any] = content if isinstance(content, dict) else {}
+    if missing := [key for key in keys if key not in found]:
+        raise RunDirectoryError(f"{path}: lacks {missing[0]!r}: it was changed, or another version wrote it")
+    return found
 
 
 def _json(path: Path) -> Any:

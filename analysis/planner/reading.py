@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.reading import RunDirectoryError
+from analysis.reading import RunDirectoryError, read_json
 
 SCHEMA_VERSION = 1
 CELLS = "cells"
-QUESTIONS = ("sweep", "capacity", "advice")
+ANSWERS = {"sweep": "cells", "capacity": "answers", "advice": "changes"}
+"""The questions, and the key of summary.json under which each is answered."""
+QUESTIONS = tuple(ANSWERS)
 
 Row = Mapping[str, Any]
 
@@ -76,8 +78,8 @@ def open_planned(path: str | Path) -> Planned:
     path = Path(path)
     if question(path) is None:
         raise RunDirectoryError(f"{path}: not the directory of a sweep, capacity or advise command")
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_json(path / "manifest.json", "workload")
     summary = path / "summary.json"
     if not summary.exists():
         raise RunDirectoryError(f"{path}: no summary.json: it was interrupted; --resume does the rest")
-    return Planned(path, manifest, json.loads(summary.read_text(encoding="utf-8")))
+    return Planned(path, manifest, read_json(summary, ANSWERS[str(manifest["question"])], "failed"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_row_groups_with_different_words_agree(tmp_path: Path) -> None:
         for word in ("preempt", "resume", "preempt"):
             writer.write_table(table(columns | {"event": [word], "reason": [""]}, rundir.EVENTS))
     assert read_columns(path)["event"].tolist() == ["preempt", "resume", "preempt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "lacking"),
+    [("summary.json", "runs", "runs"), ("summary.json", "metrics", "metrics"), ("manifest.json", "dir", "dir")],
+)
+def test_a_document_that_was_changed_is_one_line(toy: Path, tmp_path: Path, name: str, key: str, lacking: str) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(toy, folder)
+    content = json.loads((folder / name).read_text(encoding="utf-8"))
+    del (content if key in content else content["runs"][0])[key]
+    (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    opened = open_directory(folder)
+    with pytest.raises(RunDirectoryError, match=rf"changed/{name}: lacks '{lacking}'"):
+        opened.summary() if name == "summary.json" else opened.runs
 
 
 def test_metrics_alone_import_nothing_heavy() -> None:

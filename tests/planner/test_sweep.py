@@ -335,3 +335,14 @@ def test_the_front_is_of_what_can_be_had(workload: Path) -> None:
     on = {cell["kind"] for cell in cells if cell["front"]}
     assert "paged" in on
     assert "ideal" not in on
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "not readable as JSON"), ("{}", "lacks 'cells'")])
+def test_a_broken_summary_is_one_line(workload: Path, capsys: Capture, text: str, message: str) -> None:
+    assert main(["sweep", str(workload), "--vary", "seed=1,2", "--out", "x", "--quiet"]) == 0
+    Path("x/summary.json").write_text(text, encoding="utf-8")
+    capsys.readouterr()
+    assert main(["report", "x"]) == FAULT
+    said = capsys.readouterr().err
+    assert said.startswith(f"x/summary.json: {message}")
+    assert said.count("\n") == 1
