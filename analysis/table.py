@@ -59,9 +59,9 @@ def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], cons
     """
     console = console or Console()
     allocators = group(entries)
-    console.print(speed(allocators))
-    console.print(latency(allocators))
-    console.print(memory(allocators))
+    for table in (speed(allocators), latency(allocators), memory(allocators)):
+        console.print(table)
+        console.print()
     expected = manifest.get("expect")
     if expected:
         show_published(rows(allocators, expected), manifest.get("remarks") or (), console)

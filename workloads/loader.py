@@ -80,8 +80,9 @@ def open_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Docu
     if preset is not None and preset.is_file() and not file.is_file():  # a folder of that name holds its results
         file = preset
     if not file.exists():
-        hint = meant(path, presets()) or f"; presets: {', '.join(presets())}"
-        raise WorkloadError(f"{path}: no such file or preset{hint}")
+        if file.name != str(path):
+            raise WorkloadError(f"{path}: no such file")
+        raise WorkloadError(f"{path}: no such file or preset{meant(path, presets()) or '; `list presets` shows them'}")
     document = read(file, str(file))
     for setting in overrides:
         override(document, setting)

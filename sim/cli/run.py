@@ -98,4 +98,7 @@ def _kept(folder: Path) -> str:
     except RunDirectoryError:
         return "interrupted; nothing was written"
     complete = sum(run.finished for run in runs)
-    return f"interrupted; {complete} of {len(runs)} runs are complete in {quote(str(folder))}, --resume keeps them"
+    if not complete:
+        return f"interrupted; none of {len(runs)} runs was finished"
+    are, them = ("is", "it") if complete == 1 else ("are", "them")
+    return f"interrupted; {complete} of {len(runs)} runs {are} complete in {quote(str(folder))}, --resume keeps {them}"

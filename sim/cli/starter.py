@@ -55,7 +55,7 @@ def starting_from(preset: str) -> str:
 
     """
     if preset not in presets():
-        raise UserError(f"{preset}: no such preset{suggest(preset, presets())}; presets: {', '.join(presets())}")
+        raise UserError(f"{preset}: no such preset{suggest(preset, presets()) or '; `list presets` shows them'}")
     lines = (PRESETS / f"{preset}.yaml").read_text("utf-8").splitlines()
     body = [line for line in lines if not line.startswith(MODELINE)]
     return "\n".join([f"{MODELINE}{SCHEMA_FILE}", *body]) + "\n"

@@ -474,7 +474,9 @@ def test_a_file_that_exists_is_not_overwritten(workload: Path, capsys: Capture) 
     assert capsys.readouterr().err == f"{workload}: exists already; give another name\n"
     assert workload.read_text(encoding="utf-8") == before
     assert main(["new", "quikstart"]) == FAULT
-    assert capsys.readouterr().err.startswith("quikstart: no such preset (did you mean quickstart?); presets: ")
+    assert capsys.readouterr().err == "quikstart: no such preset (did you mean quickstart?)\n"
+    assert main(["new", "xyzzy"]) == FAULT
+    assert capsys.readouterr().err == "xyzzy: no such preset; `list presets` shows them\n"
 
 
 def test_the_schema_names_every_allocator(capsys: Capture) -> None:

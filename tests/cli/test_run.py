@@ -314,7 +314,7 @@ def test_what_an_earlier_file_left_is_no_part_of_an_interrupted_run(
     with monkeypatch.context() as patched:
         patched.setattr("sim.cli.run.shown", impatient)
         assert main(other) == INTERRUPTED
-    assert "1 of 2 runs are complete" in capsys.readouterr().err
+    assert "1 of 2 runs is complete" in capsys.readouterr().err
     assert {str(path) for path in Path("x").rglob("*") if path.is_file()} == {
         *("x/manifest.json", "x/paged/notes.txt"),
         *(f"x/preallocated/{table}.parquet" for table in ("requests", "steps", "blocks", "events")),
@@ -357,7 +357,7 @@ def test_control_c_ends_a_run_with_the_usual_status(workload: Path) -> None:
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == "interrupted; 0 of 2 runs are complete in x, --resume keeps them\n"
+        assert process.stderr.read() == "interrupted; none of 2 runs was finished\n"
     assert process.returncode == INTERRUPTED
 
 

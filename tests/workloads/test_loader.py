@@ -217,7 +217,9 @@ def test_a_missing_file_or_preset(tmp_path: Path) -> None:
         load("quickstat")
     with pytest.raises(WorkloadError, match=r"\(did you mean sosp23_\w+ or sosp23_\w+"):
         load("sosp23")
-    with pytest.raises(WorkloadError, match="no such file or preset"):
+    with pytest.raises(WorkloadError, match="no such file or preset; `list presets` shows them"):
+        load("xyzzy")
+    with pytest.raises(WorkloadError, match=r"none\.yaml: no such file$"):
         load(tmp_path / "none.yaml")
     with pytest.raises(WorkloadError, match="cannot be read: Is a directory"):
         load(tmp_path)
