@@ -38,12 +38,10 @@ def ideal_hits(requests: Requests, *, outputs: bool = False) -> Ints:
     longest: dict[tuple[int, int], int] = {}
     answers, lengths = requests.prefixes.outputs.tolist(), requests.output_tokens.tolist()
     for request, pieces in enumerate(_pieces(requests.prefixes)):
-        node, hit, shared = 0, 0, True
+        node, hit = 0, 0
         for name, length in pieces:
             seen = longest.get((node, name), 0)
-            if shared:
-                hit += min(length, seen)
-                shared = seen >= length
+            hit += min(length, seen)  # if some of it is new, so is the node behind it, where nothing has been seen
             if length > seen:
                 longest[node, name] = length
             node = children.setdefault((node, name, length), len(children) + 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -19,6 +20,7 @@ from workloads.streams import stream
 from workloads.trace import Trace
 from workloads.traces import FORMATS, detect, find, read
 from workloads.traces.files import TraceFile
+from workloads.traces.rows import Rows, coarse_clock, requests_of, spread_ticks
 
 Small: TypeAlias = Callable[..., Workload]
 
@@ -442,3 +444,41 @@ class TestReplay:
         assert (kept.arrival_s == ticks / 1000).all()
         fine = load(tmp_path, FILES["mooncake"])
         assert fine.notes == ()
+
+    def test_links_follow_their_rows_and_one_that_leads_forward_is_cut(self, tmp_path: Path) -> None:
+        """Row 0 follows row 3, which arrives before it; row 1 follows row 2, which arrives after it."""
+        rows = Rows(
+            arrival_s=np.array([4.0, 1.0, 2.0, 3.0]),
+            prompt_tokens=np.full(4, 5.0),
+            output_tokens=np.full(4, 6.0),
+            lines=list,
+            after=np.array([3, 2, -1, -1]),
+            delay_s=np.array([0.5, 0.25, 0.0, 0.0]),
+        )
+        (path := tmp_path / "rows.csv").touch()
+        made = requests_of(rows, Trace(trace=str(path)), stream(0, "spread"))
+        assert made.arrival_s.tolist() == [0, 1, 2, 3]
+        assert made.after.tolist() == [-1, -1, -1, 2]
+        assert made.delay_s.tolist() == [0, 0, 0, 0.5]
+
+    def test_arrivals_stay_before_the_next_tick_however_near_it_is(self) -> None:
+        found = spread_ticks(np.array([0.0, 0.0, 1.0, 1.0, 9.0]), 3.0, stream(0, "spread"))
+        for before, after, arrival in zip((0, 0, 1, 1, 9), (1, 1, 4, 4, 12), found.tolist(), strict=True):
+            assert before <= arrival < after
+
+    @pytest.mark.parametrize(
+        ("ticks", "each", "tick", "found"),
+        [
+            (np.arange(100), 3, 3.0, 3.0),
+            (np.arange(100), 2, 3.0, 3.0),
+            (np.arange(100), 1, 3.0, 0.0),  # a metronome: nobody shares an instant
+            (np.arange(100), [1, 2] * 50, 3.0, 0.0),  # most instants are followed by another one
+            (np.arange(100), 3, 0.05, 0.0),  # fine enough
+            (np.cumsum(np.arange(100) % 4 // 3 + 1), 3, 3.0, 3.0),  # some ticks are empty
+            (np.cumsum(np.arange(100) ** 0.5), 3, 3.0, 0.0),  # no steps of a clock
+        ],
+    )
+    def test_a_clock_is_coarse_if_most_share_its_ticks_and_its_steps_are_multiples(
+        self, ticks: npt.NDArray[np.float64], each: int | list[int], tick: float, found: float
+    ) -> None:
+        assert coarse_clock(np.repeat(ticks * tick, each)) == pytest.approx(found)
