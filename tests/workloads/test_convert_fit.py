@@ -15,9 +15,10 @@ from workloads.errors import WorkloadError
 from workloads.fit import Check, check, fit, joint_lengths
 from workloads.fit_arrivals import fit_arrivals, ks_distance, strata
 from workloads.fit_plot import page, plot
+from workloads.fit_sharing import fit_sharing
 from workloads.generate import requests as make
 from workloads.loader import load
-from workloads.requests import Requests
+from workloads.requests import Prefixes, Requests
 from workloads.reuse import ideal_hits
 from workloads.schema import Workload
 from workloads.streams import stream
@@ -231,3 +232,21 @@ def test_describe_sums_up_what_a_reader_left_out(tmp_path: Path) -> None:
     assert found.as_dict()["prompt_tokens"]["mean"] == 20
     assert found.notes == ("1 row without a prompt or output token left out",)
     assert found.correlation == pytest.approx(1)
+
+
+def test_prompts_that_share_only_what_most_begin_with_are_no_sessions() -> None:
+    """Ten prompts of 50 common tokens and 10 of their own; the last one repeats the ninth and its answer."""
+    ids = [[1, 10 + request] for request in range(9)] + [[1, 18, 28, 30]]
+    sizes = [[50, 10]] * 9 + [[50, 10, 5, 7]]
+    prefixes = Prefixes(
+        np.concatenate(ids),
+        np.concatenate(sizes),
+        np.cumsum([0, *map(len, ids)]),
+        np.arange(20, 30),
+    )
+    prompts = np.array([sum(each) for each in sizes])
+    found = fit_sharing(Requests(np.arange(10.0), prompts, np.full(10, 5), prefixes=prefixes))
+    assert (found.common, found.common_share) == (50, 1.0)
+    assert found.parent.tolist() == [-1] * 9 + [8]
+    assert found.own.tolist() == [10] * 9 + [7]
+    assert found.kept[9] == 1
