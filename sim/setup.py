@@ -18,6 +18,8 @@ from allocators.errors import AllocatorError
 from allocators.groups import Group
 from allocators.plugins import PluginError
 from allocators.registry import create, find, measure
+from allocators.reserving import RunAllocator
+from analysis.numbers import listed
 from analysis.published import faults
 from sim.calibration import find_calibration, load_captured, load_coefficients
 from sim.captured import CapturedSteps
@@ -83,6 +85,14 @@ class Case(NamedTuple):
                 f"and {self.limits.max_num_seqs:,} sequences of up to {self.limits.max_model_len:,} tokens"
             ) from error
 
+    def reserves_longest(self) -> bool:
+        """Whether every sequence gets room for `max_model_len` tokens when it is admitted, however short it is."""
+        longest = self.limits.max_model_len
+        one = create(
+            self.spec.kind, num_blocks=1, max_model_len=longest, max_rows=1, facts=self.facts, **self.spec.options
+        )
+        return isinstance(one, RunAllocator) and not one.oracle and one.reservation(1, None) >= longest
+
     def longest_at_once(self) -> int | None:
         """Count the sequences of `max_model_len` that fit in the empty pool together; None if any number does."""
         allocator, length = self.allocator(), self.limits.max_model_len
@@ -118,6 +128,13 @@ class Setup(NamedTuple):
         if asked > known:
             found.append(
                 f"max_model_len {asked:,} is more than the {known:,} tokens that {self.geometry.name} is made for"
+            )
+        if self.workload.engine.max_model_len is None and (
+            reserving := [case.label for case in self.cases if case.reserves_longest()]
+        ):
+            found.append(
+                f"engine.max_model_len is not given: every sequence of {listed(reserving)} gets room for {asked:,} "
+                f"tokens, all that {self.geometry.name} is made for"
             )
         if "fp32" in {model.dtype, model.compute_dtype} - self.device.flops.keys():
             found.append(

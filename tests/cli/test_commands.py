@@ -55,6 +55,16 @@ def test_a_length_that_the_model_is_not_made_for_is_told(workload: Path, capsys:
     assert json.loads(capsys.readouterr().out)["notes"] == []
 
 
+def test_room_that_is_set_aside_for_want_of_a_limit_is_told(workload: Path, capsys: Capture) -> None:
+    kinds = "allocators=[preallocated, contiguous, {kind: contiguous, reserve: pow2}, paged, virtual, growing, ideal]"
+    unset = ["--set", "engine.max_model_len=null", "--set", kinds, "--set", "device.kv_memory_gib=0.01"]
+    assert main(["check", str(workload), *unset, "--json"]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert "every sequence of preallocated and contiguous gets room for 512 tokens, all that tiny-llama" in note
+    assert main(["check", str(workload), *unset, "--set", "engine.max_model_len=512", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
 def test_check_tells_what_a_calibration_was_measured_on(workload: Path, capsys: Capture) -> None:
     named = ["--set", "costs.calibration=h100-80gb-llama-3.1-8b", "--set", "device.kv_memory_gib=1"]
     assert main(["check", str(workload), *named, "--set", "model=llama-3.1-8b"]) == 0
