@@ -103,7 +103,7 @@ def test_times_stand_beside_those_measured() -> None:
     assert "10 simulated 9.5" in said
     assert 'title="paged, held-out: -5.0 %"' in page
     said = words(render(CONTENT | {"timing": timing | {"judged": False, "calibration": None}}))
-    assert "told but not judged; `calibrate` makes one" in said
+    assert "told but not judged; calibrate makes one" in said
     assert "median 5.0 %" in said
     assert "% allowed" not in said
     assert "off by" not in said

@@ -143,6 +143,16 @@ def test_the_last_block_of_a_beam_may_come_from_a_step_that_was_given_up() -> No
     assert not differences(reference, setup.run(asked)[1])
 
 
+def test_a_sequence_that_a_small_budget_passes_by_gets_no_token() -> None:
+    """Three samples use up the budget in every step; the request behind them has one long gap when they have ended."""
+    setup = Setup("vllm-v1", Limits(max_num_batched_tokens=3, max_model_len=40), "paged", 400)
+    asked = ask((0, 1, 6, 3), (0, 1, 7))
+    ours = setup.run(asked)[1]
+    assert [row["gap_tokens"] for row in ours.rows("steps")[1:6]] == [3] * 5
+    assert ours.rows("requests")[1]["stall_s"] == []
+    assert not differences(setup.run(asked, reference=True)[1], ours)
+
+
 def test_beams_that_a_step_has_passed_by_stay_as_they_are_though_one_before_them_ends() -> None:
     """A request's samples go together, and the budget has room for two when a sequence before them has its token."""
     setup = Setup(
