@@ -150,7 +150,7 @@ def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
         {},
         clock,
         swap=draw(st.booleans()),
-        instants=draw(st.sampled_from([16, 3, 1, 0, None])),
+        instants=draw(st.sampled_from([0, 0, 0, 0, 16, 3, 1, None])),  # steps are so long here that snapshots end leaps
         horizon_s=draw(mostly([None], [0.001, 0.01, 0.04])),
     )
 

@@ -143,6 +143,16 @@ def test_the_last_block_of_a_beam_may_come_from_a_step_that_was_given_up() -> No
     assert not differences(reference, setup.run(asked)[1])
 
 
+@pytest.mark.parametrize("kind", registry.names())
+def test_what_a_fork_copies_is_paid_for_by_the_next_step_which_is_not_leapt_over(kind: str) -> None:
+    """Samples fork when their prompt is computed; without snapshots the engine may leap from then on."""
+    setup = Setup("orca", Limits(max_model_len=40), kind, 4000, clock=Clock(copied=300), instants=0)
+    asked = ask((0, 9, 20, 3))
+    reference = setup.run(asked, reference=True)[1]
+    assert reference.rows("requests")[0]["status"] == "finished"
+    assert not differences(reference, setup.run(asked)[1])
+
+
 def test_a_sequence_that_a_small_budget_passes_by_gets_no_token() -> None:
     """Three samples use up the budget in every step; the request behind them has one long gap when they have ended."""
     setup = Setup("vllm-v1", Limits(max_num_batched_tokens=3, max_model_len=40), "paged", 400)
