@@ -114,7 +114,8 @@ class RegularRows(SharingRows):
         keys: list[int] = []
         full: list[int] = []
         left: list[tuple[int, int]] = []
-        for place, (row, after) in enumerate(zip(rows[:granted], lengths, strict=False)):
+        for place in range(granted):
+            row, after = rows[place], lengths[place]
             over = after % size
             if over == leaves and after > first:
                 column = (after - 1 - first) // size

@@ -132,7 +132,8 @@ class RegularGroups(GroupRows):
         keys: list[int] = []
         full: list[int] = []
         left: list[tuple[int, int, int]] = []
-        for place, (row, after) in enumerate(zip(rows[:granted], lengths, strict=False)):
+        for place in range(granted):
+            row, after = rows[place], lengths[place]
             over = after % tokens
             if windows and over == leaves and after > first:
                 for group, column in windows:

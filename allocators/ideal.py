@@ -18,8 +18,8 @@ from types import MappingProxyType
 import numpy as np
 
 from allocators.answers import Measure, Refusal, Swap
-from allocators.base import Allocator
 from allocators.blockpool import BlockPool
+from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
 from allocators.freequeue import FreeQueue
 from allocators.groups import cut, parse
@@ -31,6 +31,7 @@ from allocators.prefix import PrefixCache
 from allocators.table import Ints
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class EndlessPool(BlockPool):
     """A pool without a prefix cache that doubles whenever it runs out."""
 
@@ -54,6 +55,7 @@ class EndlessPool(BlockPool):
         self.num_blocks *= 2
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class EndlessPieces(PiecePool):
     """Pages for several groups, without a prefix cache, that double whenever they run out."""
 
@@ -83,26 +85,12 @@ class EndlessPieces(PiecePool):
         self.cache = PrefixCache(self.num_blocks)
 
 
-class FreeSwaps(Allocator):
-    """Swapping to and from the host that is always possible and costs nothing; mixed into another allocator."""
-
-    free_preemption = True
-
-    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """See `Allocator.swap_out_group`.  Never refused; no block need be moved, since a move would take time."""
-        swaps = super().swap_out_group(rows)
-        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
-
-    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """See `Allocator.swap_in_group`.  No block need be moved."""
-        swaps = super().swap_in_group(rows, spare)
-        return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
-
-
-class IdealAllocator(FreeSwaps, PagedAllocator):
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class IdealAllocator(PagedAllocator):
     """Blocks of one token, and swapping that is always possible and costs nothing."""
 
     kind = "ideal"
+    free_preemption = True
     options = MappingProxyType(
         {
             "block_size": BLOCK_SIZE._replace(default=1, choices=(1,)),
@@ -136,7 +124,7 @@ class IdealAllocator(FreeSwaps, PagedAllocator):
     def measure(cls, values: Mapping[str, Value]) -> Measure:
         """See `Allocator.measure`."""
         paging = _paging(str(values["groups"]))
-        return HybridAllocator.measure({**values, "paging": paging}) if paging else super().measure(values)
+        return HybridAllocator.measure({**values, "paging": paging}) if paging else PagedAllocator.measure(values)
 
     @classmethod
     def from_options(  # type: ignore[override] # what differs by the model is hidden here
@@ -157,11 +145,21 @@ class IdealAllocator(FreeSwaps, PagedAllocator):
             return GroupedIdeal(*made, paging=paging, prefix_cache=cached, groups=groups)
         return cls(*made, prefix_cache=cached)
 
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """See `Allocator.swap_out_group`."""
+        return _free(super().swap_out_group(rows))
 
-class GroupedIdeal(FreeSwaps, HybridAllocator):
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """See `Allocator.swap_in_group`."""
+        return _free(super().swap_in_group(rows, spare))
+
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class GroupedIdeal(HybridAllocator):
     """Pieces of one token for each group of layers, and swapping that is always possible and costs nothing."""
 
     kind = "ideal"
+    free_preemption = True
 
     def __init__(
         self,
@@ -180,6 +178,19 @@ class GroupedIdeal(FreeSwaps, HybridAllocator):
         )
         page = self.cut.page_blocks
         self.host.pool = EndlessPieces(-(-64 // page) * page, page, self.pieces, 0)
+
+    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
+        """See `Allocator.swap_out_group`."""
+        return _free(super().swap_out_group(rows))
+
+    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
+        """See `Allocator.swap_in_group`."""
+        return _free(super().swap_in_group(rows, spare))
+
+
+def _free(swaps: list[Swap] | Refusal) -> list[Swap] | Refusal:
+    """Let a swap move no block, since a move would take time."""
+    return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
 
 
 def _paging(groups: str) -> str:

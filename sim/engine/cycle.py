@@ -15,8 +15,6 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from allocators.answers import NO_MAPPINGS
 from sim.engine.decoding import enter, in_order
 from sim.engine.growing import NOTHING, Noting
@@ -264,8 +262,8 @@ class Cycle(Noting):
         """Return what else changes if `evicted[i]` cached blocks were evicted for the i-th block taken in `changes`."""
         size, taken = self.allocator.block_size, 0
         more: list[int] = []
-        steps, fields, amounts = (each.tolist() for each in unpacked(np.array(changes, np.int64)))
-        for step, field, slots in zip(steps, fields, amounts, strict=True):
+        for change in changes:
+            step, field, slots = unpacked(change)
             if field == HELD:
                 upto = taken + slots // size
                 if lost := sum(evicted[taken:upto]):

@@ -242,8 +242,8 @@ class Calendar(Noting):
 def _total(changes: Several[int]) -> Change:
     """Add up changes that are `packed`."""
     total = [0] * len(NO_CHANGE)
-    _, fields, amounts = unpacked(np.array(changes, np.int64))
-    for field, more in zip(fields.tolist(), amounts.tolist(), strict=True):
+    for change in changes:
+        _, field, more = unpacked(change)
         total[field] += more
     held, cached, rounding, internal, evicted, live, saved = total
     return held, cached, rounding, internal, evicted, live, saved

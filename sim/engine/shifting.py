@@ -90,8 +90,8 @@ class Shifting(Cycle):
     def _leaving(self, left: Several[int], when: list[int]) -> list[int]:
         """Return the changes caused by what is given back (`Shift.left`), by rows whose steps are in `when`."""
         changes: list[int] = []
-        for place, held, live, saved in zip(left[::4], left[1::4], left[2::4], left[3::4], strict=True):
-            step = when[place]
+        for place in range(0, len(left), 4):
+            step, held, live, saved = when[left[place]], left[place + 1], left[place + 2], left[place + 3]
             if saved:
                 changes.append(packed(step, SAVED, -saved))
                 continue

@@ -28,7 +28,12 @@ def packed(step: int, field: int, more: int) -> int:
     return more << 15 | step << 3 | field
 
 
-def unpacked(changes: Ints) -> tuple[Ints, Ints, Ints]:
+def unpacked(change: int) -> tuple[int, int, int]:
+    """Return the step, the field and the amount of a `packed` change."""
+    return change >> 3 & LONGEST - 1, change & 7, change >> 15
+
+
+def unpacked_all(changes: Ints) -> tuple[Ints, Ints, Ints]:
     """Return the steps, fields and amounts of `packed` changes."""
     return changes >> 3 & LONGEST - 1, changes & 7, changes >> 15
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sim.engine.jobs import NEVER, Job
 from sim.engine.serving import Blocked
-from sim.engine.stretch import unpacked
+from sim.engine.stretch import unpacked_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -169,7 +169,7 @@ class StepLog:
         """Add up the changes within each stretch; evictions count only for their own step."""
         if not self._changes:
             return
-        rows, fields, amounts = unpacked(np.array(self._changes, np.int64))
+        rows, fields, amounts = unpacked_all(np.array(self._changes, np.int64))
         rows += np.repeat(begin, np.array(self._changed))
         for field, name in enumerate(("held", "cached", "rounding", "internal", "evicted", "live", "shared_savings")):
             some = (fields == field).nonzero()[0]
