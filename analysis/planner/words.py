@@ -63,7 +63,8 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
             f"(95 % interval {ratio['low']:.2f} to {ratio['high']:.2f})."
         )
         said.append(Finding("result", text))
-    if not summary["ratios"] and len({one["allocator"] for one in answers}) > 1:
+    drawn = summary.get("drawn", True)  # of a trace there are no replications to be had
+    if drawn and not summary["ratios"] and len({one["allocator"] for one in answers}) > 1:
         said.append(Finding("limit", "No ratios: they need at least two replications that sustain some rate."))
     for one in answers:
         if one["none"]:

@@ -262,6 +262,7 @@ def test_a_trace_is_searched_once_and_has_no_interval(workload: Path, capsys: Ca
     assert "a trace is the same every time: one replication, and no interval" in shown
     summary = json.loads(Path("runs/small-capacity/summary.json").read_text(encoding="utf-8"))
     assert {(one["n"], one["capacity"]["low"]) for one in summary["answers"]} == {(1, None)}
+    assert not [one.text for one in capacity_findings(summary) if "replications" in one.text]
 
 
 def test_the_rate_of_a_trace_is_its_own_times_the_scale(workload: Path) -> None:
