@@ -70,9 +70,11 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     for heading in columns:
         made.add_column(heading, justify="right", no_wrap=True)
     made.add_column("above it breaks", no_wrap=True)
-    if summary["ratios"]:
-        made.add_column("ratio", no_wrap=True)
-    ratios = {(one["point"], one["over"]): Text(times(one)) for one in summary["ratios"]}
+    best = {str(one["allocator"]) for one in summary["ratios"]}
+    alone = len(best) == 1
+    if best:
+        made.add_column(f"{best.pop()}: times\nas much" if alone else "ratio", justify="right", no_wrap=True)
+    ratios = {(one["point"], one["over"]): Text(times(one, named=not alone)) for one in summary["ratios"]}
     for answer in summary["answers"]:
         words = [Text(str(answer["settings"][key])) for key in keys]
         figures = [figure(answer) for figure in columns.values()]
@@ -100,6 +102,8 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
         said.append("±: 95 % interval over replications; a ratio is of pairs of replications")
         if near := resolution(summary):
             said.append(f"{near}, which intervals do not count")
+    if any("queue" in broken(one) for one in summary["answers"]):
+        said.append("queue: it grows for as long as requests arrive")
     if summary.get("demand"):
         said.append(FLEET)
     if priced(summary):
@@ -161,9 +165,14 @@ def broken(answer: Mapping[str, Any]) -> str:
     return ", ".join(dict.fromkeys(word for reason in reasons for word in reason.split(", ") if word))
 
 
-def times(ratio: Mapping[str, Any]) -> str:
-    """Write a ratio with its interval."""
-    return f"{ratio['allocator']} has {ratio['mean']:.2f} times it ({ratio['low']:.2f} to {ratio['high']:.2f})"
+def times(ratio: Mapping[str, Any], *, named: bool) -> str:
+    """Write a ratio with its interval, and if asked whose it is."""
+    interval = f"({ratio['low']:.2f} to {ratio['high']:.2f})"
+    return (
+        f"{ratio['allocator']}: {ratio['mean']:.2f} times as much {interval}"
+        if named
+        else f"{ratio['mean']:.2f} {interval}"
+    )
 
 
 def failures(failed: Sequence[Mapping[str, Any]]) -> list[Text]:

@@ -477,3 +477,18 @@ def test_the_papers_order_holds_for_opt_13b() -> None:
             assert not isinstance(record, Failed)
             sustained[label] = aim.met(record) and record["load"]["kept_up"]
     assert sustained == {"Orca (Max)": False, "vLLM": True}
+
+
+def test_the_table_of_capacities_says_whose_the_ratios_are_and_what_a_queue_does(
+    workload: Path, capsys: Capture
+) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p99=0.02", "--repeat", "2", "--precision", "0.5", "--quiet"]
+    assert main(line) == 0
+    summary = json.loads(Path("runs/small-capacity/summary.json").read_text(encoding="utf-8"))
+    assert {one["allocator"] for one in summary["ratios"]} == {"paged"}
+    shown = capsys.readouterr().out
+    assert "paged: times" in shown
+    (ratio,) = summary["ratios"]
+    assert f" {ratio['mean']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}) " in shown
+    queues = any("queue" in search["limited_by"] for one in summary["answers"] for search in one["searches"])
+    assert ("queue: it grows" in shown) is queues
