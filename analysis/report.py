@@ -18,7 +18,7 @@ from typing import Any
 from analysis.metrics import LEDGER_WORDS, SHARES, formulas
 from analysis.numbers import short
 from analysis.page.document import document
-from analysis.page.style import HELP, VERDICT_WORDS, limits
+from analysis.page.style import HELP, VERDICT_WORDS, limits, machine
 from analysis.reading import RunDirectory, Together, open_directory, together
 from analysis.rundir import WALL_CLOCK
 from analysis.whole import whole
@@ -104,7 +104,7 @@ def subtitle(directory: RunDirectory) -> list[str]:
         facts.append(" beside ".join(part.path.name for part in directory.parts))
     model, device = (manifest.get(part) or {} for part in ("model", "device"))
     if model.get("name") and device.get("name"):
-        facts.append(f"{model['name']} on {device['name']}")
+        facts.append(machine(model["name"], device["name"]))
     runs = directory.runs
     if runs:
         size = max(run.pool_bytes for run in runs)

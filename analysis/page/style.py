@@ -44,6 +44,11 @@ def limits(slo: Mapping[str, float | None]) -> str:
     return ", ".join(f"{LIMIT_WORDS.get(name, name)} ≤ {limit:g} s" for name, limit in slo.items() if limit is not None)
 
 
+def machine(model: str, device: str | None) -> str:
+    """Say which model is served on which GPU; one that the workload describes itself has no name."""
+    return f"{model} on {'a GPU of your own' if device in (None, 'custom') else device}"
+
+
 HELP: tuple[tuple[str, str], ...] = (
     ("← →", "previous or next memory event (preemption, refusal, eviction)"),
     ("Shift ← →", "move the window in time"),

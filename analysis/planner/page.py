@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.page.style import machine
 from analysis.planner import advice_page, capacity_page, sweep_page
 from analysis.planner.reading import Planned, open_planned
 from analysis.report import asset, embed, environment, plotly_js
@@ -36,14 +37,14 @@ def render(planned: Planned) -> str:
     rooms = {"sweep": sweep_page, "capacity": capacity_page, "advice": advice_page}
     content = rooms[planned.question].content(planned)
     workload = planned.manifest["workload"]
-    machine = f"{workload['model']['name']} on {workload['device'].get('name') or 'a GPU of your own'}"
+    served = machine(workload["model"]["name"], workload["device"].get("name"))
     text: str = (
         environment()
         .get_template(content.template)
         .render(
             name=str(planned.manifest["name"]),
             question=planned.question,
-            subtitle=[machine, *content.subtitle],
+            subtitle=[served, *content.subtitle],
             findings=content.findings,
             failed=planned.summary["failed"],
             workload=yaml(workload),

@@ -451,3 +451,12 @@ def test_sentences_are_escaped_and_what_is_quoted_in_them_is_code() -> None:
         "&lt;b&gt; 1 → 2, as <code>run</code> &amp; <code>a&lt;b</code> say"
     )
     assert str(prose("one ` alone <i>")) == "one ` alone &lt;i&gt;"
+
+
+def test_a_gpu_that_has_no_name_is_the_reader_s_own(toy: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(toy, folder)
+    content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    content |= {"model": {"name": "llama-3.1-8b"}, "device": {"name": "custom"}}
+    (folder / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+    assert "llama-3.1-8b on a GPU of your own" in write_report(folder).read_text(encoding="utf-8")
