@@ -154,7 +154,7 @@ function details() {
     else list.append(el("li", {}, requestWords(column, at).join(" · ")));
     const map = plots.find((plot) => plot instanceof BlockMapPlot && plot.column === column && plot.picture);
     if (map) {
-      const when = state.cursor === null ? column.requests.scheduled[at] || 0 : state.cursor, table = map.tableOf(state.request, when);
+      const when = state.cursor === null ? lastSeen(column, at) : state.cursor, table = map.tableOf(state.request, when);
       const runs = consecutive(table.blocks, column.map.stride), listed = runs.slice(0, 120).join(" ") + (runs.length > 120 ? " …" : "");
       const stride = column.map.stride > 1 ? `, one block in ${column.map.stride} drawn` : "";
       const pieces = runs.length > 1 ? `, in ${number(runs.length)} places` : runs.length ? ", in one piece" : "";
@@ -164,6 +164,12 @@ function details() {
     parts.append(el("section", {}, el("h4", {}, column.facts.label), list));
   }
   box.append(el("div", { className: "card" }, el("h4", {}, `Request ${state.request} `, el("button", { type: "button", onclick: () => select(null) }, "clear")), parts));
+}
+
+// just before a request finishes, when it holds the most
+function lastSeen(column, at) {
+  const finish = column.requests.finish[at];
+  return Number.isFinite(finish) ? finish * (1 - 1e-9) : column.until;
 }
 
 // ascending blocks as runs of neighbours: 7, or 12–40

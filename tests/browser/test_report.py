@@ -161,6 +161,18 @@ def test_a_click_on_a_block_follows_its_request_everywhere(page: Page, report: P
     assert page.locator("#detail").inner_text() == ""
 
 
+def test_a_request_in_the_address_shows_the_blocks_it_had_at_its_end(opened: Opened, report: Path) -> None:
+    blocks = run_named(report, "paged").blocks()
+    assert blocks is not None
+    often = int(np.bincount(blocks["request_id"][blocks["request_id"] >= 0]).argmax())
+    page = opened.go(report, f"#r={often}")
+    finish = run_named(report, "paged").requests()["finish_s"][often]
+    section = page.locator("#detail section", has_text="paged").inner_text()
+    assert "no blocks" not in section
+    last = blocks["time_s"][(blocks["request_id"] == often) & (blocks["time_s"] < finish)].max()
+    assert float(re.findall(r"block table at ([\d.]+) s", section)[0]) == pytest.approx(last, abs=0.06)  # as rounded for a long run
+
+
 def test_blocks_of_a_paged_request_lie_in_many_places(opened: Opened, report: Path) -> None:
     blocks = run_named(report, "paged").blocks()
     assert blocks is not None
