@@ -127,7 +127,7 @@ def per_minute(arrival: Floats) -> Ints:
 
 
 def _compare(quantity: str, one: Floats | Ints, other: Floats | Ints) -> Check:
-    """Compare two samples by the Kolmogorov-Smirnov test (asymptotic 5 % point of the two-sample test)."""
+    """Compare two samples by the Kolmogorov-Smirnov test (asymptotic 5 % critical value of the two-sample test)."""
     if not len(one) or not len(other):
         return Check(quantity, math.nan, math.nan, math.nan, math.nan)
     critical = 1.3581 * math.sqrt(1 / len(one) + 1 / len(other))

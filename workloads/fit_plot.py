@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 POINTS = 400
 """Points of a line: quantiles at even steps, so that no request of the trace can be read off."""
+TICKS = ",.12~r"
+"""Numbers on every axis: 0.05, 2,500, 10,000."""
 COLOURS = {"trace": "#0072B2", "fitted": "#D55E00"}
 """Okabe and Ito's blue and vermilion, told apart by the colour-blind."""
 
@@ -38,11 +40,11 @@ def plot(requests: Requests, fitted: Fit) -> go.Figure:
         cols=2,
         specs=[[{}, {}], [{}, {}], [{"type": "table", "colspan": 2}, None]],
         subplot_titles=(
-            "prompt tokens",
-            "output tokens",
-            "gap between arrivals, s",
+            "prompts",
+            "outputs",
+            "gaps between arrivals",
             "arrivals in each whole minute",
-            "test of the fit",
+            "Kolmogorov-Smirnov test of the fit: alike where the distance is below the 5 % critical value",
         ),
         row_heights=[0.33, 0.33, 0.34],
     )
@@ -54,13 +56,15 @@ def plot(requests: Requests, fitted: Fit) -> go.Figure:
         style = _style(label, shown=False) | {"mode": "lines+markers"}  # of a single minute there is no line
         line = go.Scatter(x=np.arange(len(counts)), y=counts, **style)
         figure.add_trace(line, row=2, col=2)
-    for column in (1, 2):
-        figure.update_xaxes(type="log", row=1, col=column)
-        figure.update_yaxes(title_text="share of requests" if column == 1 else None, row=1, col=column)
-    figure.update_xaxes(type="log", row=2, col=1)
-    figure.update_yaxes(title_text="share of gaps", row=2, col=1)
-    figure.update_xaxes(title_text="minute", row=2, col=2)
-    figure.update_yaxes(rangemode="tozero", row=2, col=2)
+    log, minutes = {"type": "log", "dtick": 1}, len(per_minute(requests.arrival_s))
+    for row, column, x, y, more in (
+        (1, 1, "prompt tokens", "share of requests", log),
+        (1, 2, "output tokens", "share of requests", log),
+        (2, 1, "gap, s", "share of gaps", log),
+        (2, 2, "minute", "arrivals", {"dtick": max(1, -(-minutes // 8))}),
+    ):
+        figure.update_xaxes({"title_text": x, "tickformat": TICKS, **more}, row=row, col=column)
+        figure.update_yaxes(title_text=y, tickformat=TICKS, rangemode="tozero", row=row, col=column)
     figure.add_trace(_table(check(requests, fitted)), row=3, col=1)
     figure.update_layout(template="plotly_white", height=960)
     return figure
@@ -86,12 +90,15 @@ def _table(checks: Sequence[Check]) -> go.Table:
     rows = [
         (
             one.quantity,
-            f"{one.trace:.4g}",
-            f"{one.fitted:.4g}",
+            f"{float(f'{one.trace:.4g}'):,.12g}",
+            f"{float(f'{one.fitted:.4g}'):,.12g}",
             "" if np.isnan(one.distance) else f"{one.distance:.3f}",
             "" if np.isnan(one.distance) else f"{one.critical:.3f}",
         )
         for one in checks
     ]
-    header = ["quantity", "trace", "fitted", "KS distance", "5 % point"]
-    return go.Table(header={"values": header}, cells={"values": list(map(list, zip(*rows, strict=True)))})
+    header = ["quantity", "trace", "fitted", "KS distance", "5 % critical value"]
+    return go.Table(
+        header={"values": header, "align": "left"},
+        cells={"align": "left", "values": list(map(list, zip(*rows, strict=True)))},
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
+from analysis.numbers import short
 from analysis.whole import whole
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.errors import UserError
@@ -180,11 +181,17 @@ def _lengths(found: Description) -> Table:
 
 def _checks(checks: list[Check]) -> Table:
     """Compare trace and fit."""
-    columns = {"what": "", "trace": "trace", "fitted": "fitted", "distance": "KS distance", "critical": "5 % point"}
+    columns = {
+        "what": "",
+        "trace": "trace",
+        "fitted": "fitted",
+        "distance": "KS\ndistance",
+        "critical": "5 % critical\nvalue",
+    }
     table = listing(columns, {"trace", "fitted", "distance", "critical"}, title="Trace beside fit (means)")
     for one in checks:
         values = (one.trace, one.fitted, one.distance, one.critical)
-        add(table, one.quantity, *("-" if math.isnan(value) else f"{value:,.4g}" for value in values))
+        add(table, one.quantity, *map(short, values))
     return table
 
 

@@ -216,6 +216,16 @@ class TestFit:
         assert 'src="http' not in html
         assert "prompt tokens" in html
 
+    def test_every_axis_of_the_page_says_what_it_shows(self, small: Small) -> None:
+        made = make(small("requests.count=200", "requests.lengths={kind: sharegpt}"))
+        layout = plot(made, fit(made)).layout
+        axes = [layout[f"{side}axis{place}"] for side in "xy" for place in ("", 2, 3, 4)]
+        assert [axis.title.text for axis in axes] == [
+            *("prompt tokens", "output tokens", "gap, s", "minute"),
+            *("share of requests", "share of requests", "share of gaps", "arrivals"),
+        ]
+        assert all(axis.tickformat.startswith(",") for axis in axes)
+
     def test_a_single_minute_is_drawn_all_the_same(self, small: Small) -> None:
         made = make(small("requests.count=200", "requests.lengths={kind: sharegpt}"))
         lines = [one for one in plot(made, fit(made)).data if one.type == "scatter" and len(one.x) == 1]
