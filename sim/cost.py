@@ -43,7 +43,6 @@ because adding 0.0 changes nothing.)
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -53,10 +52,9 @@ from sim.coefficients import Coefficients
 from sim.heat import Heat
 from sim.load import Load, Maximum
 from sim.moves import LARGE_PAGE, Moves
+from sim.products import Products
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy.typing as npt
 
     from sim.captured import CapturedSteps
@@ -103,15 +101,8 @@ class CostModel:
         """
         self.geometry, self.device, self.attention = geometry, device, attention
         self.coefficients = c = coefficients or Coefficients()
-        model, tp, count = geometry.model, geometry.tensor_parallel, geometry.weights
-        element = geometry.element_bytes
-        bandwidth = device.bandwidth * c.memory_efficiency
-        flops = device.peak(model.compute_dtype) * c.compute_efficiency
-        layers, kv_bytes = geometry.layers, geometry.kv_bytes_per_token
-
-        self._step = c.step_overhead_s
-        self._run = layers * (c.layer_overhead_s + (2 * c.allreduce_latency_s if tp > 1 else 0.0))
-        self._prefilling = layers * c.prefill_layer_s
+        layers = geometry.layers
+        self._products = Products(geometry, device, c)
         self._separate = separate
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
         self._captured = c.captured_tokens
@@ -121,25 +112,6 @@ class CostModel:
         self._reserve = c.power_reserve_s
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
         self._launch_sequence = layers * c.sequence_launch_layer_s if separate else 0.0
-        self._sequence = c.sequence_overhead_s + 2 * geometry.state_bytes / bandwidth
-        self._overlap = c.overlap_loss
-
-        self._weights = (geometry.dense_bytes + count.vectors * element) / bandwidth
-        self._routed = geometry.routed_bytes / bandwidth
-        experts = model.experts
-        self._idle = 1 - experts.active / experts.experts if experts else 1.0
-        self._token_memory = (geometry.activation_elements * element + kv_bytes) / bandwidth
-        self._token_compute = 2 * (count.dense + count.routed * (1 - self._idle)) / flops
-        reduced = 2 * layers * 2 * (tp - 1) / tp * model.hidden * element
-        self._token_reduce = reduced / (device.link_bandwidth * c.link_efficiency)
-
-        self._head = count.head * element / bandwidth
-        gained = self._token_compute - self._token_memory
-        self._bound = (self._weights + self._routed) / gained if gained > 0 else math.inf
-        """Number of tokens from which matrix products are bound by compute."""
-        self._sample_memory = (model.hidden * element + count.head / model.embedding_dim * 4) / bandwidth
-        self._sample_compute = 2 * count.head / (device.peak(model.dtype) * c.compute_efficiency)
-
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
         """Factor by which reading K/V takes longer than in captured decodes, which have blocks of the usual size."""
@@ -162,7 +134,7 @@ class CostModel:
 
     def heats(self, load: Load) -> Any:
         """Whether a step draws so much power that the clock may fall: if it prefills and is bound by compute."""
-        return (load.prefill_tokens > 0) * (load.prefill_tokens + load.decode_seqs >= self._bound)
+        return (load.prefill_tokens > 0) * (load.prefill_tokens + load.decode_seqs >= self._products.bound)
 
     def launches(self, load: Load) -> bool:
         """Whether a step of a paged cache is launched kernel by kernel; the host waits for its end."""
@@ -219,12 +191,7 @@ class CostModel:
             fields = np.broadcast_arrays(*load)
             each = zip(*(field.ravel().tolist() for field in fields), strict=True)
             return np.array([self.step_ns(Load(*values)) for values in each], np.int64).reshape(fields[0].shape)
-        counts = load.prefill_tokens, load.decode_seqs, load.prefill_seqs, load.samples
-        if any(isinstance(count, np.ndarray) for count in counts):
-            seconds = self._products(load, np.maximum, self._experts_read_each)
-        else:
-            seconds = self._products(load, max, self._experts_read)
-        seconds = seconds + self._attention.decode(load, np.maximum)
+        seconds = self._products.seconds_each(load) + self._attention.decode(load, np.maximum)
         if not _absent(load.prefill_tokens):
             seconds = seconds + self._attention.prefill(load, np.maximum)
             if self._throttle:
@@ -287,14 +254,14 @@ class CostModel:
         seconds = self._decodes_alone.get(seqs)
         if seconds is None:
             load = Load(decode_seqs=seqs, samples=seqs)
-            seconds = self._decodes_alone[seqs] = self._products(load, max, self._experts_read)
+            seconds = self._decodes_alone[seqs] = self._products.seconds(load)
         return seconds
 
     def _roofline(self, load: Load) -> float:
         """Seconds of a step by the roofline, without moves of memory."""
         seconds: float
         if load.prefill_tokens or load.prefill_seqs or load.samples != load.decode_seqs:
-            seconds = self._products(load, max, self._experts_read)
+            seconds = self._products.seconds(load)
         else:
             seconds = self._alone(load.decode_seqs)
         if load.decode_seqs:
@@ -337,36 +304,6 @@ class CostModel:
         if self._throttle:
             seconds += self._throttled(load, seconds, max)
         return seconds + self._waiting(load, max) if self._host else seconds
-
-    def _experts_read(self, tokens: int) -> float:
-        """Expected share of the experts that `tokens` tokens reach, if each is sent to random ones."""
-        return 1.0 - self._idle**tokens
-
-    def _experts_read_each(self, tokens: Any) -> Any:
-        if isinstance(tokens, int):
-            return self._experts_read(tokens)
-        return np.array([self._experts_read(each) for each in tokens.tolist()])
-
-    def _products(self, load: Load, maximum: Maximum, experts_read: Callable[[Any], Any]) -> Any:
-        """Seconds of overheads, matrix products, the output matrix and all-reduces."""
-        tokens = load.prefill_tokens + load.decode_seqs
-        samples = load.samples
-        memory = self._weights + tokens * self._token_memory
-        if self._routed:
-            memory = memory + self._routed * experts_read(tokens)
-        compute = tokens * self._token_compute
-        longer = maximum(memory, compute)
-        head_memory = self._head + samples * self._sample_memory
-        head_compute = samples * self._sample_compute
-        head_longer = maximum(head_memory, head_compute)
-        return (
-            self._step
-            + (load.decode_seqs + load.prefill_seqs) * self._sequence
-            + (load.prefill_tokens > 0) * self._prefilling
-            + (tokens > 0) * (self._run + longer + self._overlap * (memory + compute - longer))
-            + (samples > 0) * (head_longer + self._overlap * (head_memory + head_compute - head_longer))
-            + tokens * self._token_reduce
-        )
 
     def _floor(self, load: Load) -> Any:
         """Seconds of host work for a step that is launched kernel by kernel: the least that the step takes."""
