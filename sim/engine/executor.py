@@ -41,7 +41,10 @@ class Executor(Protocol):
         """Carry out one step and return its duration in nanoseconds, at least 1."""
 
     def foresee(self, serving: Serving, steps: int) -> Foresight | None:
-        """Return how long the next `steps` pure-decode steps take, or None if that cannot be known."""
+        """Return how long the next `steps` pure-decode steps take.
+
+        None if that cannot be known, or if the host waits for the end of such steps (`Plan.waited`).
+        """
 
 
 class Simulated:

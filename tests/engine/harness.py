@@ -85,7 +85,7 @@ class Clock:
     behind: int = 0
     """For a step with chunks right after one of decodes alone, and for each microsecond of that one."""
     unhidden: int = 0
-    """For a step if no step before hides what the host does for it, as none does that computes more than 8 tokens."""
+    """For a step if no step before hides what the host does for it, as none with chunks does of more than 8 tokens."""
     foresees: bool = True
     """Whether the engine may leap."""
 
@@ -107,7 +107,7 @@ class Clock:
             moves += self.behind * (1 + plan.behind // 1000)
         moves -= again * self.again
         moves += self.unhidden * plan.unhidden
-        plan.waited = tokens > 8
+        plan.waited = bool(plan.chunks) and tokens > 8
         return self.step * MS + tokens * self.token + known * self.context + done * self.prompt + moves
 
     def foresee(self, serving: Serving, steps: int) -> Foresight | None:
