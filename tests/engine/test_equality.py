@@ -153,6 +153,16 @@ def test_what_a_fork_copies_is_paid_for_by_the_next_step_which_is_not_leapt_over
     assert not differences(reference, setup.run(asked)[1])
 
 
+def test_a_swapped_request_that_ended_a_prefill_step_comes_back_in_the_next_one() -> None:
+    """The host has room for one of two: the other one is recomputed, and is ahead of it in the queue."""
+    limits = Limits(max_num_batched_tokens=64, max_model_len=40, chunked_prefill=False)
+    setup = Setup("vllm-v0", limits, "paged", 32, {"block_size": 4, "host_blocks": 2}, swap=True, instants=0)
+    asked = ask((0, 1, 3), (0, 6, 17), (0, 6, 15), (0, 2, 13), (1, 8, 6))
+    reference = setup.run(asked, reference=True)[1]
+    assert {"swap_out", "preempt"} <= set(reference.tables["events"]["event"])
+    assert not differences(reference, setup.run(asked)[1])
+
+
 def test_a_sequence_that_a_small_budget_passes_by_gets_no_token() -> None:
     """Three samples use up the budget in every step; the request behind them has one long gap when they have ended."""
     setup = Setup("vllm-v1", Limits(max_num_batched_tokens=3, max_model_len=40), "paged", 400)
