@@ -163,6 +163,16 @@ def test_a_swapped_request_that_ended_a_prefill_step_comes_back_in_the_next_one(
     assert not differences(reference, setup.run(asked)[1])
 
 
+def test_more_sequences_than_the_budget_has_tokens_are_not_leapt_over() -> None:
+    """One with three samples comes back from the host while another one decodes, and a step has three tokens."""
+    limits = Limits(max_num_batched_tokens=3, max_model_len=40)
+    setup = Setup("vllm-v1", limits, "paged", 40, {"block_size": 4, "host_blocks": 5}, swap=True, instants=0)
+    asked = ask((0, 8, 18), (1, 6, 8), (1, 5, 9, 3))
+    reference = setup.run(asked, reference=True)[1]
+    assert "swap_in" in reference.tables["events"]["event"]
+    assert not differences(reference, setup.run(asked)[1])
+
+
 def test_a_sequence_that_a_small_budget_passes_by_gets_no_token() -> None:
     """Three samples use up the budget in every step; the request behind them has one long gap when they have ended."""
     setup = Setup("vllm-v1", Limits(max_num_batched_tokens=3, max_model_len=40), "paged", 400)
