@@ -170,9 +170,8 @@ def test_a_request_in_the_address_shows_the_blocks_it_had_at_its_end(opened: Ope
     section = page.locator("#detail section", has_text="paged").inner_text()
     assert "no blocks" not in section
     last = blocks["time_s"][(blocks["request_id"] == often) & (blocks["time_s"] < finish)].max()
-    assert float(re.findall(r"block table at ([\d.]+) s", section)[0]) == pytest.approx(
-        last, abs=0.06
-    )  # as rounded for a long run
+    shown = float(re.findall(r"block table at ([\d.]+) s", section)[0])
+    assert shown == pytest.approx(last, abs=0.06)  # as rounded for a long run
 
 
 def test_blocks_of_a_paged_request_lie_in_many_places(opened: Opened, report: Path) -> None:
