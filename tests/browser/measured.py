@@ -100,8 +100,8 @@ def draw(timed: dict[str, Any], curves: dict[str, Any]) -> go.Figure:
     picture.update_yaxes(title="ms per output token, mean", type="log", tickvals=ticks, row=1, col=1)
     picture.update_yaxes(title="sequences", range=[0, 13], row=1, col=2)
     for column in (1, 2):
-        picture.update_xaxes(title="tokens", type="log", dtick=1, row=2, col=column)
-        picture.update_yaxes(title="ms", type="log", dtick=1, row=2, col=column)
+        picture.update_xaxes(title="tokens", type="log", dtick=1, tickformat=",.12~r", row=2, col=column)
+        picture.update_yaxes(title="ms", type="log", dtick=1, tickformat=",.12~r", row=2, col=column)
     picture.update_layout(
         width=WIDTH,
         height=HEIGHT,
