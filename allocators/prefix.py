@@ -73,7 +73,7 @@ class PrefixCache:
         """Return the blocks of the longest prefix of `keys` that is cached."""
         look_up, count = self._oldest.get, FIRST
         found = list(map(look_up, keys[:count], repeat(0)))  # 0 is no block
-        while 0 not in found and count < len(keys):  # ever more at a time: mostly few keys hit, or very many
+        while 0 not in found and count < len(keys):  # more and more at a time: usually few keys hit, or very many
             found += map(look_up, keys[count : 4 * count], repeat(0))
             count *= 4
         return found[: found.index(0)] if 0 in found else found

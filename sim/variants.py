@@ -61,7 +61,7 @@ def run_variants(
             "variants": [{"label": label, "dir": folder} for label, folder in folders.items()],
         },
     )
-    if not resume:  # all at once: those of an earlier file would look finished to whoever resumes
+    if not resume:  # remove all first: runs of an earlier file would look finished when this is resumed
         for label, setup in setups.items():
             claim(setup, out / folders[label])
     for label, variant in variants.items():

@@ -74,7 +74,7 @@ def fit(requests: Requests) -> Fit:
     later = sharing.later
     if len(later):
         back = later - sharing.parent[later]
-        # Early requests have nothing so far back that they could continue: they start anew, though the share is kept.
+        # Early requests have none so far back that they could continue, and begin sessions although the share is kept.
         reach = float((np.arange(len(requests))[:, None] >= np.quantile(back, np.linspace(0, 1, 201))).mean())
         block["session"] = {
             "kind": "replies",

@@ -135,7 +135,7 @@ class Snapshot:
         place += first[who]
         blocks = listed[(counts.cumsum() - counts)[who] + place]
         empty = size - columns.filled_at(place, lengths[who], size)
-        if shared:  # whoever comes last says how full a block is
+        if shared:  # all rows that share a block fill it equally, so the last one counts
             slots = np.zeros(self._allocator.num_blocks + 1, np.int64)
             slots[blocks] = empty
             blocks = slots.nonzero()[0]

@@ -116,7 +116,7 @@ class Cycle(Noting):
         page, place, growth = self._page(first, last, step, filling), last, NOTHING
         plain = self._plain(page, filling)
         granted = self._give(page[:plain], step)
-        if granted < len(page):  # the next one is not plain, or there is no room and it must be told so
+        if granted < len(page):  # the next one is not plain, or there is no room for it
             if self._remembers:  # it may meet a sequence that has just filled a block
                 self._note(first, members.index(page[granted], first), 1)
             growth = self._ask(page[granted : granted + 1 if granted < plain else None], step)

@@ -119,7 +119,7 @@ class Simulated:
 
     def _durations(self, serving: Serving, steps: int) -> Ints:
         count, known = len(serving.decoding), serving.context
-        repeated = serving.repeated(count) if self._spares else 0  # nobody writes into shared blocks meanwhile
+        repeated = serving.repeated(count) if self._spares else 0  # none of these steps writes into a shared block
         if not (self._recomputes or self._window):
             contexts = np.arange(known + count, known + count * steps + 1, count, dtype=np.float64)
             longest = serving.decoding.longest(count) + np.arange(1, steps + 1) if self._spreads else None
