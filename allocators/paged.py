@@ -85,7 +85,7 @@ class PagedAllocator(OnDemandRows):
         """Return the blocks of the longest prefix hit among the first `count` blocks of a content."""
         cache = self.pool.cache
         if not (self.windowed or (count and cache.find(content.key(self.block_size, 0)))):
-            return []  # as mostly, and then no other key need be found
+            return []  # the usual case, in which no other key need be computed
         keys = content.keys(self.block_size, count)[:count]
         return cache.window(keys, self.window.reach) if self.windowed else cache.run(keys)
 
