@@ -23,7 +23,7 @@ from analysis.numbers import listed, short
 from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row, cells_of, rows
 from analysis.saturation import Verdict
-from analysis.terminal import plain
+from analysis.terminal import plain, put
 from analysis.variants import Variants
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], cons
     console = console or Console()
     allocators = group(entries)
     for table in (speed(allocators), latency(allocators), memory(allocators)):
-        console.print(table)
+        put(console, table)
         console.print()
     expected = manifest.get("expect")
     if expected:
@@ -72,7 +72,7 @@ def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], cons
 def show_variants(found: Variants, console: Console | None = None) -> None:
     """Print the runs of all variants, a row each, and published figures beside simulated ones."""
     console = console or Console()
-    console.print(overview(found.allocators))
+    put(console, overview(found.allocators))
     if rows := found.published:
         show_published(rows, found.remarks, console)
 
@@ -107,7 +107,7 @@ def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
 
 def show_published(found: Sequence[Row], remarks: Iterable[str], console: Console) -> None:
     """Print published figures beside simulated ones, and under them what remains different and why."""
-    console.print(published(found))
+    put(console, published(found))
     for remark in remarks:
         console.print(Padding(Text(remark), (0, 0, 0, 1)))
 
@@ -303,7 +303,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
                 {"replications": "runs", "draws": "-"}.get(one.basis, one.basis),
                 style="bold red" if one in worse else "",
             )
-    console.print(table)
+    put(console, table)
     for setting in comparison.settings:
         console.print(Text(f"{setting.key}: {_said(setting.first)} → {_said(setting.second)}"))
     for note in comparison.notes:

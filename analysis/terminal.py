@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
+
+WIDTH = 100
+"""Columns that the widest tables fit into."""
 
 
 def plain(title: str = "", caption: str = "") -> Table:
@@ -17,6 +21,14 @@ def plain(title: str = "", caption: str = "") -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
+
+
+def put(console: Console, table: Table) -> None:
+    """Print a table in at least `WIDTH` columns: on a narrower terminal its lines run over, but no figure is cut."""
+    width = console.width
+    console.width = max(width, WIDTH)
+    console.print(table)
+    console.width = width
 
 
 def stiff(table: Table) -> Table:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from analysis.planner.advising import advice_table, words
 from analysis.planner.page import write_page
-from sim.cli.output import WIDTH, AsJson, emit, lay_out, terminal
+from sim.cli.output import AsJson, emit, lay_out, terminal
 from sim.cli.planning import foreword, hands, interrupted, told
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
@@ -83,7 +83,7 @@ def advise(
     if json:
         emit({**summary, "words": [one.text for one in said], "out": str(folder), "report": str(page)})
         return None
-    console = terminal(at_least=WIDTH)
+    console = terminal()
     for one in said:
         console.print(Text(one.text, style="bold" if one.tone == "advice" else ""))
         console.print()

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 from ruamel.yaml import YAML
 
+from analysis.terminal import WIDTH
 from sim.calibration import find_calibration, load_origin
-from sim.cli.output import WIDTH, AsJson, add, emit, lay_out, listing, terminal
+from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, placed, read
 from sim.coefficients import Coefficients
 from sim.setup import prepare

@@ -13,15 +13,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from analysis.terminal import plain
+from analysis.terminal import WIDTH, plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 AsJson: TypeAlias = Annotated[bool, Parameter(name="--json")]
-
-WIDTH = 100
-"""Columns where no terminal says how many it has."""
 
 
 class Terminal(Console):
@@ -32,20 +29,17 @@ class Terminal(Console):
         raise BrokenPipeError
 
 
-def terminal(*, stderr: bool = False, at_least: int = 0) -> Terminal:
+def terminal(*, stderr: bool = False) -> Terminal:
     """Make a console for standard output (results) or standard error (progress and notes).
 
     Args:
         stderr: standard error.
-        at_least: columns that what is printed needs; on a narrower terminal lines run over, but nothing is cut.
 
     """
     somewhere = any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
-    made = Terminal(
+    return Terminal(
         stderr=stderr, width=None if somewhere or "COLUMNS" in os.environ else WIDTH, highlight=False, emoji=False
     )
-    made.width = max(made.width, at_least)
-    return made
 
 
 def emit(document: Any) -> None:

@@ -12,7 +12,7 @@ from analysis.planner.page import write_page
 from analysis.planner.reading import CELLS
 from analysis.planner.tables import failures
 from sim.cli.app import INTERRUPTED
-from sim.cli.output import WIDTH, emit, lay_out, terminal
+from sim.cli.output import emit, lay_out, terminal
 from sim.errors import UserError
 from sim.planner.backends import make
 from sim.setup import prepare
@@ -67,7 +67,7 @@ def answered(
     if as_json:
         emit({**summary, "out": str(folder), "report": str(page)})
         return
-    console = terminal(at_least=WIDTH)
+    console = terminal()
     lay_out(console, table)
     for line in warnings:
         console.print(Text(line))

@@ -13,7 +13,7 @@ from analysis.compare import compare as compare_directories
 from analysis.pages import write_index, write_page
 from analysis.report import write_joint_report
 from analysis.table import show_comparison
-from sim.cli.output import WIDTH, AsJson, emit, terminal
+from sim.cli.output import AsJson, emit, terminal
 from sim.errors import UserError
 from sim.replay import main_replay
 
@@ -37,7 +37,7 @@ def compare(first: Path, second: Path, /, *, fail_if_worse: float | None = None,
     if json:
         emit(comparison.document())
         return int(fail_if_worse is not None and bool(comparison.regressions(fail_if_worse)))
-    return show_comparison(comparison, terminal(at_least=WIDTH), fail_if_worse)
+    return show_comparison(comparison, terminal(), fail_if_worse)
 
 
 def report(

@@ -12,7 +12,7 @@ from analysis.report import write_report
 from analysis.table import show, show_variants
 from analysis.variants import Variants, open_variants
 from sim.cli.app import INTERRUPTED
-from sim.cli.output import WIDTH, AsJson, emit, terminal
+from sim.cli.output import AsJson, emit, terminal
 from sim.cli.progress import shown
 from sim.cli.source import Settings, placed, read
 from sim.runner import run as run_workload
@@ -60,7 +60,7 @@ def run(
     if json:
         emit(_document(folder, found, pages))
         return None
-    console = terminal(at_least=WIDTH)
+    console = terminal()
     if workload.variants:
         show_variants(found, console)
         console.print(f"Written: {folder}/ with a run directory for each variant", markup=False, soft_wrap=True)

@@ -409,3 +409,16 @@ def test_replications_that_are_all_alike_are_told(workload: Path, capsys: Captur
     ):
         assert main(["run", str(workload), "--quiet", "--repeat", repeat, *settings]) == 0
         assert (alike in " ".join(capsys.readouterr().out.split())) is told
+
+
+def test_on_a_narrow_terminal_sentences_fit_and_figures_are_whole(
+    workload: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    doubted = ["--set", "engine.max_model_len=600", "--set", "device.kv_memory_gib=0.01", "--set", "slo.ttft_s=1"]
+    assert main(["run", str(workload), "--quiet", *doubted]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    tables, notes = shown[: shown.index("max_model_len 600")], shown[shown.index("max_model_len 600") :]
+    assert max(map(len, tables.splitlines())) > 60
+    assert max(len(line) for line in notes.splitlines() if not line.startswith("Written")) <= 60
