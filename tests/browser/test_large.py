@@ -133,6 +133,6 @@ def test_of_many_requests_each_stands_where_it_would_among_all(opened: Opened, t
     size = box.bounding_box()
     assert size is not None
     for part in (0.25, 0.5, 0.75):
-        page.mouse.move(size["x"] + size["width"] / 2, size["y"] + 9 + part * (size["height"] - 35))
+        page.mouse.move(size["x"] + size["width"] / 2, size["y"] + 9 + part * (size["height"] - 49))
         request = int(page.locator("#tip").inner_text().split()[1])
         assert request / MANY == pytest.approx(part, abs=0.02)
