@@ -37,7 +37,7 @@ GROUP = (
     "allocators",
     "sim/engine",
     "sim/schedulers",
-    *(f"sim/{name}.py" for name in ("attention", "cost", "heat", "limits", "load", "moves")),
+    *(f"sim/{name}.py" for name in ("attention", "cost", "heat", "limits", "load", "moves", "products")),
 )
 """The packages and files to compile."""
 PLAIN = {
