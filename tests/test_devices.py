@@ -89,11 +89,13 @@ def test_a_figure_in_another_unit_is_doubted() -> None:
 
 def test_the_rate_that_fp32_is_assumed_to_have_is_told() -> None:
     device = "device={memory_gib: 80, bandwidth_tbps: 2, bf16_tflops: 312%s}"
-    (note,) = prepare(load("quickstart", ["model={name: gpt2, dtype: fp32}", "engine={}", device % ""])).notes
+    (note,) = prepare(
+        load("quickstart", ["model={name: gpt2, dtype: fp32}", "engine={max_model_len: 1024}", device % ""])
+    ).notes
     assert note.startswith("gpt2 is fp32 and custom has no fp32_tflops: its bf16 rate is assumed, which GPUs reach a")
-    given = ["model={name: gpt2, dtype: fp32}", "engine={}", device % ", fp32_tflops: 19.5"]
+    given = ["model={name: gpt2, dtype: fp32}", "engine={max_model_len: 1024}", device % ", fp32_tflops: 19.5"]
     assert not prepare(load("quickstart", given)).notes
-    assert not prepare(load("quickstart", ["model=gpt2", "engine={}", device % ""])).notes
+    assert not prepare(load("quickstart", ["model=gpt2", "engine={max_model_len: 1024}", device % ""])).notes
 
 
 @pytest.mark.parametrize(

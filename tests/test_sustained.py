@@ -128,7 +128,7 @@ def test_interrupted_variants_go_on_with_none_of_an_earlier_seed(
     with monkeypatch.context() as patched:
         patched.setattr("sim.cli.run.shown", impatient)
         assert main(line) == INTERRUPTED
-    assert "1 of 4 runs are complete in x" in capsys.readouterr().err
+    assert "1 of 4 runs is complete in x" in capsys.readouterr().err
     assert main([*line, "--resume"]) == 0
     assert main([*line[:-1], "y"]) == 0
     for label in ("short", "seats"):
