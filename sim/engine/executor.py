@@ -66,7 +66,7 @@ class Simulated:
         self._spares = cost.spares
         self._splitting, self._spreads = cost.splitting, cost.spreads
         self._throttles, self._heat = cost.throttles, cost.heat()
-        self._hosted = cost.hosted
+        self._hosted = cost.hosted and not recomputes  # whose steps are all launched, and last as long as that takes
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """See `Executor.run`.  Sets `hidden` and `exposed` of the plan."""

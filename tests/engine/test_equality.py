@@ -93,7 +93,7 @@ def test_step_times_that_depend_on_what_is_shared_are_the_same(kind: str, data: 
         assert outcome == expected
 
 
-@pytest.mark.parametrize("kind", ["paged", "radix", "contiguous", "ideal"])
+@pytest.mark.parametrize("kind", ["paged", "radix", "contiguous", "ideal", "no-cache"])
 @settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_step_times_that_are_looked_up_are_the_same(kind: str, data: st.DataObject) -> None:
@@ -101,7 +101,8 @@ def test_step_times_that_are_looked_up_are_the_same(kind: str, data: st.DataObje
     setup = data.draw(setups(kind, data.draw(st.sampled_from([*SCHEDULERS]))))
     coefficients = Coefficients(repeated_reads_cached=0.75, prefill_host_s=8e-3, captured_tokens=32)
     cost = CostModel(LLAMA, H100, coefficients, captured=spread(tokens=32))
-    setup = replace(setup, clock=Simulated(cost, block_bytes=64 << 10))
+    clock = Simulated(cost, recomputes=registry.find(kind).recomputes, block_bytes=64 << 10)
+    setup = replace(setup, clock=clock)
     asked = data.draw(requests())
     expected, reference = setup.run(asked, reference=True)
     for leaps in (False, True):
