@@ -54,7 +54,7 @@ Name: TypeAlias = Literal[
 Row: TypeAlias = dict[str, Any]
 
 FAMILIES = {
-    "sosp23": "The PagedAttention paper's figures, with the published values beside the simulated ones",
+    "sosp23": "The PagedAttention paper's figures, published values beside simulated ones",
     "validate": "For `validate`: real decode on a GPU or a CPU beside its simulation",
 }
 """What presets are for, by the word that their names begin with."""

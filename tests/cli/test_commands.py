@@ -405,7 +405,10 @@ def test_generators_are_listed_with_their_keys(capsys: Capture) -> None:
     assert all(row["what"] and all(key["what"] for key in row["keys"]) for row in rows)
 
 
-def test_presets_to_start_from_come_before_those_for_validation(capsys: Capture) -> None:
+def test_presets_to_start_from_come_before_those_for_validation(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["list", "presets", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["presets"]
     assert sorted(row["preset"] for row in rows) == presets()
