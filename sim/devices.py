@@ -40,7 +40,7 @@ class Device:
     source: str
     """Where the figures come from."""
     multiprocessors: int = 132
-    """Of one GPU; only how attention is split depends on it (`sim.splitting`).  Those of an H100 if not known."""
+    """Of one GPU; only how attention is split depends on it (`sim.costs.splitting`).  Those of an H100 if not known."""
     kv_memory_bytes: int | None = None
     """Memory of the K/V cache on this GPU where the user gives it; None for what weights and activations leave."""
     price_per_hour: float | None = None

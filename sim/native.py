@@ -37,7 +37,8 @@ GROUP = (
     "allocators",
     "sim/engine",
     "sim/schedulers",
-    *(f"sim/{name}.py" for name in ("attention", "cost", "heat", "limits", "load", "moves", "products")),
+    *(f"sim/costs/{name}.py" for name in ("attention", "heat", "load", "model", "moves", "products")),
+    "sim/limits.py",
 )
 """The packages and files to compile."""
 PLAIN = {

@@ -21,26 +21,26 @@ from allocators.registry import create, find, measure
 from allocators.reserving import RunAllocator
 from analysis.numbers import listed
 from analysis.published import faults
-from sim.calibration import find_calibration, load_captured, load_coefficients
-from sim.captured import CapturedSteps
-from sim.coefficients import REPLAYED, Coefficients
-from sim.cost import USUAL_BLOCK, CostModel
+from sim.costs.calibration import find_calibration, load_captured, load_coefficients
+from sim.costs.captured import CapturedSteps
+from sim.costs.coefficients import REPLAYED, Coefficients
+from sim.costs.load import Load
+from sim.costs.model import USUAL_BLOCK, CostModel
+from sim.costs.moves import LARGE_PAGE
+from sim.costs.shapes import shapes_for
+from sim.costs.splitting import Splitting
 from sim.devices import GIB, Device, resolve_device
 from sim.errors import UserError
 from sim.limits import Limits
-from sim.load import Load
 from sim.models.geometry import Geometry, resolve_model
-from sim.moves import LARGE_PAGE
 from sim.pool import Pool, make_pool
 from sim.schedulers import Scheduler, find_scheduler
-from sim.shapes import shapes_for
-from sim.splitting import Splitting
 from workloads.generate import requests as make_requests
 from workloads.labels import labels as label_all
 
 if TYPE_CHECKING:
     from allocators.options import Value
-    from sim.captured import CapturedStep
+    from sim.costs.captured import CapturedStep
     from workloads.allocator import AllocatorSpec
     from workloads.requests import Requests
     from workloads.schema import Engine, Workload

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sim.captured import CapturedStep, CapturedSteps, merged_of, pairs_of
+from sim.costs.captured import CapturedStep, CapturedSteps, merged_of, pairs_of
+from sim.costs.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, padded_sizes
+from sim.costs.splitting import Splitting
 from sim.devices import resolve_device
 from sim.models.geometry import resolve_model
-from sim.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, padded_sizes
-from sim.splitting import Splitting
 
 LLAMA = resolve_model("llama-3.1-8b")
 H100 = resolve_device("h100-80gb")

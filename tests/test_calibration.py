@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim import calibration
-from sim.calibration import (
+from sim.costs import calibration
+from sim.costs.calibration import (
     Calibration,
     Point,
     find_calibration,
@@ -18,19 +18,19 @@ from sim.calibration import (
     load_coefficients,
     shipped_for,
 )
-from sim.calibration_text import save_calibration
-from sim.captured import CapturedStep, CapturedSteps
-from sim.coefficients import Coefficients
-from sim.cost import CostModel
+from sim.costs.calibration_text import save_calibration
+from sim.costs.captured import CapturedStep, CapturedSteps
+from sim.costs.coefficients import Coefficients
+from sim.costs.evidence import seconds
+from sim.costs.fit import HELD, fit
+from sim.costs.load import Load
+from sim.costs.model import CostModel
+from sim.costs.shapes import Shapes, padded_sizes
+from sim.costs.splitting import Splitting
 from sim.devices import resolve_device
 from sim.errors import UserError
-from sim.evidence import seconds
-from sim.fit_costs import HELD, fit
-from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
-from sim.shapes import Shapes, padded_sizes
-from sim.splitting import Splitting
 from workloads.loader import load
 
 H100, LLAMA = resolve_device("h100-80gb"), resolve_model("llama-3.1-8b")

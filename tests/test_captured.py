@@ -11,19 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from allocators.paged import PagedAllocator
-from sim.calibration import Calibration, Point, load_calibration, load_captured
-from sim.calibration_text import save_calibration
-from sim.captured import CapturedStep
-from sim.coefficients import REPLAYED, Coefficients
-from sim.cost import CostModel
+from sim.costs.calibration import Calibration, Point, load_calibration, load_captured
+from sim.costs.calibration_text import save_calibration
+from sim.costs.captured import CapturedStep
+from sim.costs.coefficients import REPLAYED, Coefficients
+from sim.costs.load import Load
+from sim.costs.model import CostModel
+from sim.costs.shapes import MIXED_TOKENS, captured_tokens, shapes_for
 from sim.engine.executor import Simulated
 from sim.errors import UserError
 from sim.limits import Limits
-from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.runner import run_case
 from sim.setup import prepare
-from sim.shapes import MIXED_TOKENS, captured_tokens, shapes_for
 from tests.captures import BEHIND, H100, LLAMA, MERGE, MS, PAIR, RULE, captured, made, measured, spread
 from tests.engine.harness import Setup, ask
 from workloads.generate import requests as make_requests

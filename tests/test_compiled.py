@@ -45,7 +45,7 @@ allocators:
   - {kind: growing, scheduler: static}
   - {kind: ideal}
 """
-HOT = "sim/cost.py"
+HOT = "sim/costs/model.py"
 
 
 def copied(folder: Path) -> Path:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.coefficients import Coefficients
-from sim.cost import CostModel
+from sim.costs.coefficients import Coefficients
+from sim.costs.load import Load
+from sim.costs.model import CostModel
 from sim.devices import resolve_device
 from sim.errors import UserError
-from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
 from workloads.loader import load as load_preset

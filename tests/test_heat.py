@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.heat import Heat
+from sim.costs.heat import Heat
 
 
 @given(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.costs.splitting import Splitting
 from sim.devices import resolve_device
 from sim.models.geometry import resolve_model
-from sim.splitting import Splitting
 
 RULE = Splitting.of(resolve_model("llama-3.2-1b"), resolve_device("h200"))
 

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from sim.calibration import SECONDS, Calibration, load_calibration, sureness
-from sim.calibration_text import save_calibration
 from sim.cli.output import AsJson, Terminal, add, emit, lay_out, listing, terminal
 from sim.cli.progress import bars
+from sim.costs.calibration import SECONDS, Calibration, load_calibration, sureness
+from sim.costs.calibration_text import save_calibration
 from sim.decode import demand_extras
 from sim.errors import UserError
 

@@ -17,10 +17,10 @@ from allocators.registry import BUILT_IN, kinds
 from analysis.metrics import formulas, terms
 from analysis.numbers import short
 from analysis.rundir import TABLES, meaning
-from sim.calibration import find_calibration, load_calibration, shipped_calibrations
 from sim.cli.generators import generators, with_keys
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
-from sim.coefficients import Coefficients
+from sim.costs.calibration import find_calibration, load_calibration, shipped_calibrations
+from sim.costs.coefficients import Coefficients
 from sim.devices import GIB, shipped_devices
 from sim.models.geometry import resolve_model
 from sim.models.shipped import shipped_models

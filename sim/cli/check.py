@@ -12,10 +12,10 @@ from rich.text import Text
 from ruamel.yaml import YAML
 
 from analysis.terminal import WIDTH
-from sim.calibration import find_calibration, load_origin
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, placed, read
-from sim.coefficients import Coefficients
+from sim.costs.calibration import find_calibration, load_origin
+from sim.costs.coefficients import Coefficients
 from sim.setup import prepare
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from sim.costs.shapes import Shape, Shapes
 from sim.decode.device import moved
 from sim.decode.lanes import Ints, Ints32, Lanes, Sequences, make_lanes
 from sim.decode.paging import paging_of
-from sim.shapes import Shape, Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sim.calibration import SECONDS, Calibration, Point, described
+from sim.costs.calibration import SECONDS, Calibration, Point, described
+from sim.costs.fit import fit
+from sim.costs.load import Load
+from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.grid import Extent, block_scenes, separate_scenes
@@ -20,11 +23,8 @@ from sim.decode.runtime import choose_backend
 from sim.decode.stage import Patience, Stage
 from sim.decode.versions import versions
 from sim.devices import GIB, Device, resolve_device
-from sim.fit_costs import fit
-from sim.load import Load
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
-from sim.shapes import Shapes, captured_tokens
 from workloads.schema import Workload
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from sim.captured import CapturedStep
+    from sim.costs.captured import CapturedStep
     from sim.decode.model import Decoder
     from sim.setup import Setup
 

@@ -13,20 +13,20 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from sim.cost import CostModel
+from sim.costs.evidence import seconds as fitted_seconds
+from sim.costs.load import Load
+from sim.costs.model import CostModel
 from sim.decode.calibrate import stage_for
 from sim.decode.device import DTYPES, finish
 from sim.decode.grid import Extent, decode
 from sim.decode.peaks import seconds_of
 from sim.decode.stage import Patience
-from sim.evidence import seconds as fitted_seconds
-from sim.load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sim.calibration import Calibration
-    from sim.coefficients import Coefficients
+    from sim.costs.calibration import Calibration
+    from sim.costs.coefficients import Coefficients
     from sim.decode.model import Decoder
     from sim.devices import Device
     from sim.models.geometry import Geometry

@@ -22,12 +22,12 @@ from sim.decode.paged import PagedBackend
 from sim.errors import UserError
 
 if TYPE_CHECKING:
+    from sim.costs.shapes import Shapes
     from sim.decode.batch import Batch
     from sim.decode.lanes import Ints32, Lanes
     from sim.decode.paging import Pages, Paging
     from sim.decode.store import KVStore
     from sim.models.geometry import Geometry
-    from sim.shapes import Shapes
 
 WORKSPACE_BYTES = 128 << 20
 """For partial results of split sequences, as FlashInfer recommends; what a padded step needs may be more."""

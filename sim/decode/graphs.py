@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from sim.captured import CapturedStep
+from sim.costs.captured import CapturedStep
+from sim.costs.shapes import Shape, Shapes
 from sim.decode.device import finish
 from sim.decode.lanes import Lanes, blank
-from sim.shapes import Shape, Shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ REPEATS = 2
 ALIKE = 1.01
 EARLIER = 144
 """Tokens that each chunk attends to before its own where that is measured: so few that reading them takes no time, but
-enough for the chunk to be split (`sim.splitting`)."""
+enough for the chunk to be split (`sim.costs.splitting`)."""
 OFTEN = 3
 """Times as many repeats for steps that tell of others."""
 READS = (32, 16, 8, 4, 2)
@@ -149,7 +149,7 @@ class PaddedSteps:
         took: list[float] = []
         least = often * REPEATS
         while len(took) < least or (len(took) == least and max(took) > ALIKE * min(took)):
-            if lanes.shape.chunks:  # so that the clock is not still low from the one before (`sim.heat`)
+            if lanes.shape.chunks:  # so that the clock is not still low from the one before (`sim.costs.heat`)
                 time.sleep(self._captured[lanes.shape].period / 1e9)
             self.run(before)
             for _ in range(slack):

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sim.costs.shapes import CHUNKS
 from sim.decode.stage import Scene
-from sim.shapes import CHUNKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Steps of recurring shapes, which are most steps of a busy engine.
 
-A step is padded to one of a few shapes (`sim.shapes`), so that a CUDA graph captured for each shape can
+A step is padded to one of a few shapes (`sim.costs.shapes`), so that a CUDA graph captured for each shape can
 run it.  Everything that the device needs is laid out here, on the host, from the allocator's own block
 table: three numbers per token, two per sequence, and the list of its pages.  Empty lanes read and write
 the null block.
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sim.decode.paging import Pages, Paging, pages_of
 
 if TYPE_CHECKING:
-    from sim.shapes import Shape
+    from sim.costs.shapes import Shape
 
 Ints = npt.NDArray[np.int64]
 Ints32 = npt.NDArray[np.int32]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allocators.reserving import RunAllocator
-from sim.cost import USUAL_BLOCK
+from sim.costs.model import USUAL_BLOCK
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,7 @@ import torch
 
 from allocators.grouprows import GroupRows
 from allocators.rows import SharingRows
+from sim.costs.shapes import captured_tokens, shapes_for
 from sim.decode.batch import Batcher
 from sim.decode.contiguous import Growing, Meter, Recomputing
 from sim.decode.device import DTYPES, demand_memory, name_of
@@ -24,10 +25,10 @@ from sim.decode.transcript import Transcript
 from sim.decode.warm import warm_up
 from sim.errors import UserError, suggest
 from sim.serve import contents
-from sim.shapes import captured_tokens, shapes_for
 
 if TYPE_CHECKING:
     from allocators.base import Allocator
+    from sim.costs.shapes import Shapes
     from sim.decode.attention import AttentionBackend
     from sim.decode.executor import Memory, Watcher
     from sim.decode.model import Decoder
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from sim.decode.store import BlockStore
     from sim.models.geometry import Geometry
     from sim.setup import Case
-    from sim.shapes import Shapes
     from workloads.requests import Requests
 
 BACKENDS = ("torch", "flashinfer")

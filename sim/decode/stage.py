@@ -16,13 +16,13 @@ import torch
 from allocators.answers import MISS, Copy
 from allocators.content import Segments
 from allocators.rows import SharingRows
-from sim.calibration import Point
+from sim.costs.calibration import Point
+from sim.costs.splitting import Splitting
 from sim.decode.runtime import assemble, has_blocks
 from sim.engine.executor import Simulated
 from sim.engine.jobs import Job
 from sim.engine.plan import Chunk, MoveKind, Plan
 from sim.engine.serving import Serving
-from sim.splitting import Splitting
 from workloads.requests import Requests
 
 if TYPE_CHECKING:
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from sim.calibration import Route
-    from sim.captured import CapturedStep
+    from sim.costs.calibration import Route
+    from sim.costs.captured import CapturedStep
+    from sim.costs.load import Load
+    from sim.costs.shapes import Shapes
     from sim.decode.model import Decoder
-    from sim.load import Load
     from sim.setup import Setup
-    from sim.shapes import Shapes
 
 
 PAUSE_S = 0.06
-"""Longer than a GPU may draw more power than its limit (`sim.heat`)."""
+"""Longer than a GPU may draw more power than its limit (`sim.costs.heat`)."""
 MOST = 256
 """Tokens by which a sequence may grow."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from sim.cost import USUAL_BLOCK
+from sim.costs.model import USUAL_BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from allocators.registry import find
 from analysis.reading import open_directory
 from analysis.timing import Timing, timed
-from sim.calibration import find_calibration, fitted_in, load_origin, shipped_for
+from sim.costs.calibration import find_calibration, fitted_in, load_origin, shipped_for
 from sim.decode.device import as_served
 from sim.decode.executor import OutOfMemoryError, TorchExecutor
 from sim.decode.hindsight import Hindsight

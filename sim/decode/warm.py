@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sim.costs.shapes import captured_tokens
 from sim.decode.batch import Members, Said, packed
 from sim.decode.device import finish, moved
 from sim.decode.executor import chosen
-from sim.shapes import captured_tokens
 
 if TYPE_CHECKING:
     from sim.decode.attention import AttentionBackend

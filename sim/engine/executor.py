@@ -14,9 +14,9 @@ import numpy as np
 
 from allocators.answers import Mappings
 from allocators.table import Ints
-from sim.cost import CostModel
+from sim.costs.load import Load
+from sim.costs.model import CostModel
 from sim.engine.plan import Chunk, MoveKind
-from sim.load import Load
 
 if TYPE_CHECKING:
     from sim.engine.plan import Plan

@@ -25,7 +25,7 @@ from analysis.planner.advising import SOME
 from analysis.planner.observe import load
 from analysis.reading import Run
 from analysis.summary import judge
-from sim.load import Load
+from sim.costs.load import Load
 from sim.runner import run_case
 
 if TYPE_CHECKING:

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from allocators.content import Segments
-from sim.calibration import load_calibration
 from sim.cli import main
 from sim.cli.app import FAULT
+from sim.costs.calibration import load_calibration
+from sim.costs.load import Load
+from sim.costs.shapes import MIXED_TOKENS, Shapes
 from sim.decode import calibrate as module
 from sim.decode.grid import Extent, block_scenes
 from sim.decode.model import load
@@ -23,9 +25,7 @@ from sim.decode.store import KVStore
 from sim.engine.jobs import Job
 from sim.engine.plan import Chunk, Plan
 from sim.engine.serving import Serving
-from sim.load import Load
 from sim.setup import prepare
-from sim.shapes import MIXED_TOKENS, Shapes
 from tests.decode.room import CPU, workload
 
 SMALL = Extent(seats=8, tokens=16, longest=128)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sim.coefficients import Coefficients
-from sim.cost import CostModel
+from sim.costs.coefficients import Coefficients
+from sim.costs.load import Load
+from sim.costs.model import CostModel
 from sim.decode import calibrate, curves
 from sim.decode.curves import attention_curve
 from sim.decode.grid import Extent
 from sim.devices import resolve_device
-from sim.load import Load
 from sim.models.geometry import resolve_model
 from tests.decode.room import CPU
 from tests.gpu import curves as script

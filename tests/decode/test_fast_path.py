@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sim.costs.shapes import CHUNKS, Shape, Shapes, padded_sizes
 from sim.decode.elementwise import Angles, HeadNorms, rotate, rotate_and_store
 from sim.decode.flashinfer_backend import workspace_bytes
 from sim.decode.fused import fusible
@@ -17,7 +18,6 @@ from sim.decode.model import load
 from sim.decode.pace import Pace
 from sim.decode.paging import Paging, pages_of
 from sim.models.geometry import resolve_model
-from sim.shapes import CHUNKS, Shape, Shapes, padded_sizes
 from tests.decode.room import CONFIGS, CPU, config, decode, workload
 
 if TYPE_CHECKING:

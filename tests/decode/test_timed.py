@@ -15,14 +15,14 @@ from rich.console import Console
 
 from analysis.reading import open_directory
 from analysis.timing import gathered
-from sim.calibration import Calibration, Point
-from sim.calibration_text import save_calibration
-from sim.coefficients import Coefficients
+from sim.costs.calibration import Calibration, Point
+from sim.costs.calibration_text import save_calibration
+from sim.costs.coefficients import Coefficients
+from sim.costs.load import Load
 from sim.decode import main_validate, timed
 from sim.decode.timed import calibration_of
 from sim.engine.executor import Simulated
 from sim.errors import UserError
-from sim.load import Load
 from sim.setup import prepare
 from tests.decode.room import workload
 from tests.gpu.timed import HELD_OUT, document, pieces, simulated_again, workload_of

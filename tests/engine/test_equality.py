@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from allocators import registry
 from allocators.adaptors import CheckingAdaptor
-from sim.coefficients import Coefficients
-from sim.cost import CostModel
+from sim.costs.coefficients import Coefficients
+from sim.costs.model import CostModel
 from sim.devices import resolve_device
 from sim.engine.executor import Simulated
 from sim.limits import Limits

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from allocators import registry
 from allocators.content import Segments
-from sim.cost import CostModel
+from sim.costs.load import Load
+from sim.costs.model import CostModel
 from sim.devices import resolve_device
 from sim.engine.executor import Simulated
 from sim.engine.jobs import Job
 from sim.engine.plan import Chunk, Plan
 from sim.engine.serving import Serving
-from sim.load import Load
 from sim.models.geometry import resolve_model
 
 WINDOW = 48  # of tiny-mistral, in every layer

@@ -23,9 +23,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sim.calibration import Calibration
-from sim.calibration_text import save_calibration
-from sim.coefficients import Coefficients
+from sim.costs.calibration import Calibration
+from sim.costs.calibration_text import save_calibration
+from sim.costs.coefficients import Coefficients
 from sim.decode.calibrate import calibrate
 from sim.decode.curves import attention_curve, cache_curve
 from sim.decode.device import name_of, resolve

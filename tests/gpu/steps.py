@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from sim.calibration import find_calibration, load_origin
+from sim.costs.calibration import find_calibration, load_origin
+from sim.costs.load import Load
 from sim.decode.timed import moved_to
-from sim.load import Load
 from sim.setup import prepare
 from workloads.loader import load
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from sim.cost import CostModel
+    from sim.costs.model import CostModel
 
     Floats = npt.NDArray[np.float64]
 

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sim.cost import CostModel
-from sim.load import Load
+from sim.costs.load import Load
+from sim.costs.model import CostModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from sim.calibration import Point
-    from sim.captured import CapturedSteps
-    from sim.coefficients import Coefficients
+    from sim.costs.calibration import Point
+    from sim.costs.captured import CapturedSteps
+    from sim.costs.coefficients import Coefficients
     from sim.devices import Device
     from sim.models.geometry import Geometry
 

@@ -1,7 +1,7 @@
 """How long attention takes: reading K/V at a share of the memory bandwidth, computing pairs at a share of the FLOP/s.
 
 Layers with a sliding window see shorter contexts than those without, so the two kinds are counted separately and
-added.  (`sim.cost` describes the other parts of a step, and why the same formula serves numbers and arrays.)
+added.  (`sim.costs.model` describes the other parts of a step, and why the same formula serves numbers and arrays.)
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from sim.coefficients import Coefficients
+    from sim.costs.coefficients import Coefficients
+    from sim.costs.load import Load, Maximum
     from sim.devices import Device
-    from sim.load import Load, Maximum
     from sim.models.geometry import Geometry
 
 

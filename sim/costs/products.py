@@ -1,7 +1,7 @@
 """How long a step takes besides attention: overheads, matrix products, the output matrix, all-reduces.
 
 Matrix products of few tokens are bound by reading the weights, of many tokens by computing; the shorter of the
-two is not hidden entirely.  (`sim.cost` has the formulas, and says why they serve numbers and arrays.)
+two is not hidden entirely.  (`sim.costs.model` has the formulas, and says why they serve numbers and arrays.)
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sim.coefficients import Coefficients
+    from sim.costs.coefficients import Coefficients
+    from sim.costs.load import Load, Maximum
     from sim.devices import Device
-    from sim.load import Load, Maximum
     from sim.models.geometry import Geometry
 
 

@@ -3,7 +3,7 @@
 The metadata of each coefficient say what it is (`is`) and where its default comes from (`from`).
 Defaults describe a modern engine with fused products under CUDA graphs, as measured on one H100 with
 torch 2.11 and FlashInfer 0.5.3 on the Llama-3.1-8B geometry at a context of 1,024.  For other
-devices and models they are assumptions, which `calibrate` replaces by a fit (`sim.calibration`).
+devices and models they are assumptions, which `calibrate` replaces by a fit (`sim.costs.calibration`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REPLAYED = frozenset(
     }
 )
 """Coefficients that describe captured steps.  They have no effect where a calibration has measured such steps, so
-setting one of them turns the look-up of measured times off (`sim.captured`)."""
+setting one of them turns the look-up of measured times off (`sim.costs.captured`)."""
 
 
 def _coefficient(default: float, meaning: str, source: str, most: float = math.inf) -> float:

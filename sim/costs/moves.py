@@ -1,4 +1,4 @@
-"""How long moving memory takes in a step, which the cost model (`sim.cost`) adds to the computation.
+"""How long moving memory takes in a step, which the cost model (`sim.costs.model`) adds to the computation.
 
 copies      are read and written: 2 x bytes / (B x copy_efficiency), with B the memory bandwidth
 swaps       swap_overhead_s, bytes / (PCIe x pcie_efficiency), and transfer_overhead_s for each block and tensor (K
@@ -13,11 +13,11 @@ from __future__ import annotations
 from math import log2
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sim.load import Amount, Load, Maximum
+from sim.costs.load import Amount, Load, Maximum
 
 if TYPE_CHECKING:
     from allocators.answers import Mappings
-    from sim.coefficients import Coefficients
+    from sim.costs.coefficients import Coefficients
     from sim.devices import Device
     from sim.models.geometry import Geometry
 

@@ -6,14 +6,14 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from analysis.whole import whole
-from sim.calibration import SCHEMA
-from sim.coefficients import Coefficients
-from sim.cost import USUAL_BLOCK
+from sim.costs.calibration import SCHEMA
+from sim.costs.coefficients import Coefficients
+from sim.costs.model import USUAL_BLOCK
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sim.calibration import Calibration
+    from sim.costs.calibration import Calibration
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
@@ -47,7 +47,7 @@ def text_of(calibration: Calibration) -> str:
     lines += [
         "",
         "[measured]",
-        "# Every step: its load (see sim.load.Load), and what the cost model says of it.",
+        "# Every step: its load (see sim.costs.load.Load), and what the cost model says of it.",
         "steps = [",
     ]
     for point, fit in zip(calibration.points, calibration.fitted_s, strict=True):

@@ -1,4 +1,4 @@
-"""The load of one step: everything on which its duration depends, as input of the cost model (`sim.cost`).
+"""The load of one step: everything on which its duration depends, as input of the cost model (`sim.costs.model`).
 
 Engines count it from their plans (`sim.engine.executor`); a calibration stores it with each step that it
 measures.
@@ -61,6 +61,6 @@ class Load(NamedTuple):
     decode_longest: Amount = 0
     """Of `decode_context`, those of the longest sequence; counted where it makes a difference."""
     prefill_merged: Amount = 0
-    """Known tokens whose attention is split and merged (`sim.splitting`); counted where it makes a difference."""
+    """Known tokens whose attention is split and merged (`sim.costs.splitting`); counted where it makes a difference."""
     heat_ns: Amount = 0
     """Level of `Heat` at the start of the step, in nanoseconds: how long steps before it drew too much power."""

@@ -3,7 +3,7 @@
     t = step_overhead_s + sequence_overhead_s x sequences
       + (layer_overhead_s + prefill_layer_s if the step prefills) x layers
       + products + head + decode + prefill + all-reduce     (running the model)
-      + copies + swaps + pages                              (moving memory: `sim.moves`)
+      + copies + swaps + pages                              (moving memory: `sim.costs.moves`)
 
 F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of tokens computed, g the number of GPUs:
 
@@ -22,9 +22,9 @@ F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of toke
     all-reduce  two per layer: allreduce_latency_s, and 2 (g - 1) / g x n x hidden x bytes / (link x link_efficiency)
     recurrent   layers read and write their state once per sequence; their scan is not counted otherwise
     captured    where a calibration has it, a step of a captured shape takes the time that was measured
-                (`sim.captured`), corrected as above where decodes read blocks of another size, and for chunks that
-                are fewer, or split otherwise (`sim.splitting`), than those measured; only attention of chunks to what
-                comes before them, moves and waiting are added
+                (`sim.costs.captured`), corrected as above where decodes read blocks of another size, and for chunks
+                that are fewer, or split otherwise (`sim.costs.splitting`), than those measured; only attention of
+                chunks to what comes before them, moves and waiting are added
     power       where a step prefills and is bound by compute, all of the above takes power_throttle longer as soon as
                 such steps, those just before included (`Heat`), have lasted power_reserve_s: the device draws more
                 power than its limit, and its clock falls
@@ -47,20 +47,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sim.attention import Attention
-from sim.coefficients import Coefficients
-from sim.heat import Heat
-from sim.load import Load, Maximum
-from sim.moves import LARGE_PAGE, Moves
-from sim.products import Products
+from sim.costs.attention import Attention
+from sim.costs.coefficients import Coefficients
+from sim.costs.heat import Heat
+from sim.costs.load import Load, Maximum
+from sim.costs.moves import LARGE_PAGE, Moves
+from sim.costs.products import Products
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from sim.captured import CapturedSteps
+    from sim.costs.captured import CapturedSteps
+    from sim.costs.splitting import Splitting
     from sim.devices import Device
     from sim.models.geometry import Geometry
-    from sim.splitting import Splitting
 
     Ints = npt.NDArray[np.int64]
     Floats = npt.NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 A step has some sequences that produce one token each and some chunks of prompts.  Its shape is the
 number of both and the number of tokens in the chunks.  Real steps are padded to one of a few shapes,
-and so are simulated ones where a calibration has measured how long each shape takes (`sim.captured`).
+and so are simulated ones where a calibration has measured how long each shape takes (`sim.costs.captured`).
 """
 
 from __future__ import annotations

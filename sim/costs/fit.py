@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.calibration import Point
-from sim.captured import CapturedStep, CapturedSteps
-from sim.coefficients import Coefficients
-from sim.cost import USUAL_BLOCK
-from sim.evidence import Evidence, seconds
-from sim.load import Load
-from sim.shapes import CHUNKS, Shapes
-from sim.splitting import Splitting
+from sim.costs.calibration import Point
+from sim.costs.captured import CapturedStep, CapturedSteps
+from sim.costs.coefficients import Coefficients
+from sim.costs.evidence import Evidence, seconds
+from sim.costs.load import Load
+from sim.costs.model import USUAL_BLOCK
+from sim.costs.shapes import CHUNKS, Shapes
+from sim.costs.splitting import Splitting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -2,11 +2,11 @@
 
 The time of matrix products is a staircase over their rows, which no share of a peak describes, and
 attention over a few long sequences is further from memory bandwidth than over many.  So a calibration
-replays every shape (`sim.shapes`) with decodes of growing context, and with as many chunks as it has room
+replays every shape (`sim.costs.shapes`) with decodes of growing context, and with as many chunks as it has room
 for; those without decodes also with a single chunk, and with chunks that attend to earlier tokens.  Times are
 interpolated between measured contexts; what the cache serves of shared blocks is subtracted from the
 context that decodes read.  Fewer chunks than were measured have more query-key pairs, and some are split
-and merged (`sim.splitting`), which takes so much longer for each pair and for each token that is merged.
+and merged (`sim.costs.splitting`), which takes so much longer for each pair and for each token that is merged.
 What a chunk attends to before its own tokens is left to the roofline.
 """
 
@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sim.shapes import Shape
+from sim.costs.shapes import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
-    from sim.load import Maximum
-    from sim.shapes import Shapes
-    from sim.splitting import Splitting
+    from sim.costs.load import Maximum
+    from sim.costs.shapes import Shapes
+    from sim.costs.splitting import Splitting
 
     Floats = npt.NDArray[np.float64]
     Ints = npt.NDArray[np.int64]

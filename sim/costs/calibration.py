@@ -3,7 +3,8 @@
 A calibration is a TOML file.  It says on what it was measured, gives the fitted coefficients,
 each with its meaning, and keeps every measured step with its load, so that anyone can see how
 well the cost model follows and can fit again.  Those that come with the simulator lie in
-`sim/data/calibrations` and are known by name.  Files are found and read here, and written by `sim.calibration_text`.
+`sim/data/calibrations` and are known by name.  Files are found and read here, and written by
+`sim.costs.calibration_text`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from sim.captured import CapturedStep
-from sim.coefficients import Coefficients
-from sim.cost import USUAL_BLOCK
+from sim.costs.captured import CapturedStep
+from sim.costs.coefficients import Coefficients
+from sim.costs.load import Load
+from sim.costs.model import USUAL_BLOCK
 from sim.devices import resolve_device
 from sim.errors import UserError, suggest
-from sim.load import Load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sim.models.geometry import Geometry
 
 SCHEMA = 1
-CALIBRATIONS = Path(__file__).parent / "data" / "calibrations"
+CALIBRATIONS = Path(__file__).parents[1] / "data" / "calibrations"
 SECONDS = 20.0
 """Default time for all measurements; steps are repeated less often where it would not suffice."""
 WANTED = f"wanted a TOML file with schema = {SCHEMA} and a table [coefficients]"
@@ -96,7 +97,7 @@ class Calibration:
     captured: tuple[CapturedStep, ...] = field(default=(), repr=False)
     """Steps of captured shapes."""
     uncertain: tuple[float, ...] = ()
-    """Relative standard error of each fitted coefficient (`sim.fit_costs`); empty in older files."""
+    """Relative standard error of each fitted coefficient (`sim.costs.fit`); empty in older files."""
 
     @property
     def name(self) -> str:
