@@ -1,36 +1,32 @@
 """Step times of padded steps that an engine replays from CUDA graphs, looked up in what a calibration has measured.
 
-The time of matrix products is a staircase over their rows, which no share of a peak describes, and
-attention over a few long sequences is further from memory bandwidth than over many.  So a calibration
-replays every shape (`sim.costs.shapes`) with decodes of growing context, and with as many chunks as it has room
-for; those without decodes also with a single chunk, and with chunks that attend to earlier tokens.  Times are
-interpolated between measured contexts; what the cache serves of shared blocks is subtracted from the
-context that decodes read.  Fewer chunks than were measured have more query-key pairs, and some are split
-and merged (`sim.costs.splitting`), which takes so much longer for each pair and for each token that is merged.
-What a chunk attends to before its own tokens is left to the roofline.
+The time of matrix products is a staircase over their rows, which no share of a peak describes.  So a calibration
+replays every shape (`sim.costs.shapes`), and times between those that it has measured are found as follows:
+
+- Decodes were measured with contexts of very different lengths, as in service, and of one length.  Times are
+  interpolated by the tokens of all contexts, and between the two by the longest context, for which the others wait.
+  What the cache serves of shared blocks is subtracted from the tokens.
+- Chunks were measured in the number that there is room for.  Fewer have more query-key pairs, and some are split and
+  merged (`sim.costs.splitting`); what a pair and a merged token take is known from single chunks, and from chunks that
+  attend to earlier tokens, both measured without decodes, on which it does not depend.  What chunks attend to before
+  their own tokens is left to the roofline.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sim.costs.curve import Curve, Line, Spread
 from sim.costs.shapes import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    import numpy.typing as npt
-
-    from sim.costs.load import Maximum
     from sim.costs.shapes import Shapes
     from sim.costs.splitting import Splitting
-
-    Floats = npt.NDArray[np.float64]
-    Ints = npt.NDArray[np.int64]
 
 
 class CapturedStep(NamedTuple):
@@ -39,9 +35,9 @@ class CapturedStep(NamedTuple):
     decodes: int
     """Lanes of decodes, all of them in use."""
     tokens: int
-    """Tokens of chunks, from the start of their prompts ..."""
+    """Tokens of chunks ..."""
     chunks: int
-    """... divided equally among this many chunks."""
+    """... divided equally among this many."""
     context: int
     """K/V tokens that all decodes together attend to, their own included; in a step without decodes, what all chunks
     together attend to before their own."""
@@ -53,103 +49,6 @@ class CapturedStep(NamedTuple):
     def plain(self) -> bool:
         """Whether there are no chunks, or many that attend to nothing before their own tokens."""
         return self.chunks != 1 and (not self.tokens or self.context == self.decodes)
-
-
-class Line(NamedTuple):
-    """A function that is linear between points, and beyond the last one goes on as before it."""
-
-    places: Sequence[float]
-    """Ascending."""
-    heights: Sequence[float]
-    slopes: Sequence[float]
-    """From each point on."""
-
-    @classmethod
-    def through(cls, points: Iterable[tuple[float, float]]) -> Line:
-        """Join points by lines; a height below that of an earlier point is raised to it."""
-        last = dict(sorted(points))
-        places, heights = [*last], np.maximum.accumulate([*last.values()]).tolist()
-        spans = zip(pairwise(places), pairwise(heights), strict=True)
-        slopes = [(after - before) / (end - begin) for (begin, end), (before, after) in spans]
-        return cls(places, heights, [*slopes, slopes[-1] if slopes else 0.0])
-
-    def at(self, place: float) -> float:
-        """Return the height at one place, or before the first point that of the first."""
-        part = self._part(place)
-        return self.heights[part] + max(0, place - self.places[part]) * self.slopes[part]
-
-    def at_each(self, places: Floats) -> Floats:
-        """Return `at` for each of several places, equal to the last bit.
-
-        Args:
-            places: ascending, at least one.
-
-        """
-        first, last = self._part(places[0]), self._part(places[-1])
-        if first == last and places[0] >= self.places[first]:  # nearly always: a leap is short
-            heights: Floats = places - self.places[first]
-            heights *= self.slopes[first]
-            heights += self.heights[first]
-            return heights
-        return np.array([self.at(place) for place in places.tolist()])
-
-    def _part(self, place: float) -> int:
-        return max(0, bisect_right(self.places, place) - 1)
-
-
-class Spread(NamedTuple):
-    """What decodes of one shape take if all are equally long, to be compared with those of very different lengths."""
-
-    even: Line
-    """Seconds by the K/V tokens that all of them together attend to."""
-    longest: Line
-    """Tokens of the longest of those that were of different lengths, by the same."""
-    lanes: int
-
-    def share(self, context: Any, most: Any, longest: Any, maximum: Maximum) -> Any:
-        """Return how much of the difference decodes have whose longest is `longest`, where measured ones had `most`."""
-        mean = context / self.lanes
-        return maximum(0.0, longest - mean) / maximum(1.0, most - mean)
-
-
-class Curve(NamedTuple):
-    """Seconds of a step of decodes, by the K/V tokens that they attend to."""
-
-    line: Line
-    """For lengths as in service, a few of which are much longer than the others."""
-    spread: Spread | None = None
-
-    def at(self, context: float, longest: int = 0, slower: float = 1.0) -> float:
-        """Return the seconds at one context.
-
-        Args:
-            context: tokens.
-            longest: of these, those of the longest sequence; 0 if not known.
-            slower: times as long as measured that reading takes.
-
-        """
-        seconds, spread = self.line.at(context), self.spread
-        if longest and spread is not None:
-            even = spread.even.at(context)
-            seconds = even + (seconds - even) * spread.share(context, spread.longest.at(context), longest, max)
-        least = self.line.heights[0]
-        return seconds if slower == 1 else (seconds - least) * slower + least
-
-    def at_each(self, contexts: Floats, longest: Ints | None = None, slower: float = 1.0) -> Floats:
-        """Return `at` for each of several contexts, equal to the last bit.
-
-        Args:
-            contexts: ascending, at least one.
-            longest: int64[contexts], or None if not known.
-            slower: see `at`.
-
-        """
-        seconds, spread = self.line.at_each(contexts), self.spread
-        if longest is not None and spread is not None:
-            even, most = spread.even.at_each(contexts), spread.longest.at_each(contexts)
-            seconds = even + (seconds - even) * spread.share(contexts, most, longest, np.maximum)
-        least = self.line.heights[0]
-        return seconds if slower == 1 else (seconds - least) * slower + least
 
 
 class CapturedSteps:
