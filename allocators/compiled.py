@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 from zlib import crc32
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ else:
         return lambda cls: cls
 
 
-__all__ = ["RECORD", "active", "copied_whole", "demand_current", "mypyc_attr", "write_record"]
+__all__ = ["RECORD", "active", "copied_whole", "demand_current", "is_a", "mypyc_attr", "write_record"]
+
+Kind = TypeVar("Kind")
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_name("compiled.txt")
@@ -59,6 +61,15 @@ def copied_whole(cls: type) -> None:
     fields: tuple[str, ...] = getattr(cls, "__mypyc_attrs__", ())
     if fields and "__dict__" not in fields:
         cls.__mypyc_attrs__ = (*fields, "__dict__")  # type: ignore[attr-defined]  # only compiled classes have it
+
+
+def is_a(thing: object, kind: Callable[..., Kind]) -> TypeGuard[Kind]:
+    """Whether something is an instance of a class, which may be compiled and abstract.
+
+    Python code must not ask `isinstance` this: for an abstract class it looks into a cache, and compiled classes share
+    the one of `abc.ABC`, so that what has been found to be of one of them would be of all others.
+    """
+    return kind in type(thing).__mro__
 
 
 def _recorded() -> list[str]:

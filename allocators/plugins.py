@@ -58,7 +58,7 @@ def imported(points: list[EntryPoint], sort: str, parent: type[Found], built_in:
         cls = point.load()
     except Exception as error:  # importing a stranger's code can fail in any way
         raise PluginError(f"{where}: cannot be imported: {type(error).__name__}: {_first_line(error)}") from error
-    if not (isinstance(cls, type) and issubclass(cls, parent)):
+    if not (isinstance(cls, type) and parent in cls.__mro__):
         raise PluginError(f"{where}: is not a subclass of {parent.__module__}.{parent.__qualname__}")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise PluginError(f"{where}: lacks {', '.join(missing)}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from allocators.answers import Ask
 from allocators.base import Allocator
+from allocators.compiled import is_a
 from allocators.content import Segments
 from allocators.errors import AllocatorError
 from allocators.groups import Group
@@ -91,7 +92,7 @@ class Case(NamedTuple):
         one = create(
             self.spec.kind, num_blocks=1, max_model_len=longest, max_rows=1, facts=self.facts, **self.spec.options
         )
-        return isinstance(one, RunAllocator) and not one.oracle and one.reservation(1, None) >= longest
+        return is_a(one, RunAllocator) and not one.oracle and one.reservation(1, None) >= longest
 
     def longest_at_once(self) -> int | None:
         """Count the sequences of `max_model_len` that fit in the empty pool together; None if any number does."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from allocators.compiled import is_a
 from allocators.reserving import RunAllocator
 from sim.costs.model import USUAL_BLOCK
 
@@ -72,7 +73,7 @@ def paging_of(allocator: Allocator) -> Paging:
     size = allocator.block_size
     if size % USUAL_BLOCK == 0:
         return Paging(size, USUAL_BLOCK, USUAL_BLOCK)
-    if isinstance(allocator, RunAllocator):  # whose blocks follow one another
+    if is_a(allocator, RunAllocator):  # whose blocks follow one another
         return Paging(size, USUAL_BLOCK, 1)
     return Paging(size, size, size)
 

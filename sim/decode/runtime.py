@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from allocators.compiled import is_a
 from allocators.grouprows import GroupRows
 from allocators.rows import SharingRows
 from sim.costs.shapes import captured_tokens, shapes_for
@@ -170,9 +171,11 @@ def _keep(
         growing = Growing(transcript, meter)
         return _Kept(growing, growing, meter=meter)
     dtype = DTYPES[geometry.kv_dtype]
-    host_blocks = allocator.host.pool.num_blocks if swap and isinstance(allocator, SharingRows | GroupRows) else 0
+    host_blocks = (
+        allocator.host.pool.num_blocks if swap and (is_a(allocator, SharingRows) or is_a(allocator, GroupRows)) else 0
+    )
     demand_memory(device, {"the KV pool and its null block": (pool.num_blocks + 1) * pool.block_bytes})
-    if isinstance(allocator, GroupRows):  # the fast kernels read one table for all layers
+    if is_a(allocator, GroupRows):  # the fast kernels read one table for all layers
         parts = PooledStore(pool.num_blocks, pool.block_bytes, dtype, device, host_blocks)
         return _Kept(GroupedBackend(parts, allocator, geometry), BlockMemory(parts), parts)
     store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, host_blocks)

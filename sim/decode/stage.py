@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from allocators.answers import MISS, Copy
+from allocators.compiled import is_a
 from allocators.content import Segments
 from allocators.rows import SharingRows
 from sim.costs.calibration import Point
@@ -146,7 +147,7 @@ class Stage:
     @property
     def host_blocks(self) -> int:
         """Blocks on the host."""
-        return self.allocator.host.pool.num_blocks if isinstance(self.allocator, SharingRows) else 0
+        return self.allocator.host.pool.num_blocks if is_a(self.allocator, SharingRows) else 0
 
     def captured(self, longest: int) -> list[CapturedStep]:
         """Measure steps of every captured shape, of sequences of up to `longest` tokens; none if none is captured."""

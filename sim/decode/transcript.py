@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from allocators.compiled import is_a
 from allocators.content import Content, Segments
 from sim.decode.device import moved
 
@@ -110,7 +111,7 @@ class Transcript:
     def _parts(self, index: int) -> tuple[int, ...]:
         """What a prompt is made of: a piece's name, where it begins in it and how many tokens, again and again."""
         content = self._content(index)
-        if not isinstance(content, Segments):
+        if not is_a(content, Segments):
             raise TypeError(f"prompts are made of segments, got {type(content).__name__}")
         return content.piece(0, int(self.prompt[index]))
 

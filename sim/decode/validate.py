@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from allocators.compiled import is_a
 from allocators.grouprows import GroupRows
 from allocators.registry import find
 from allocators.rows import SharingRows
@@ -244,7 +245,9 @@ class Bench:
         finding.numerics = compare(self._reference, recorder, runtime.transcript, setup.geometry.model.dtype)
         finding.memory = memory_of(runtime, case, allocator)
         finding.exercised = exercised(recorded.steps)
-        finding.can_swap = isinstance(allocator, SharingRows | GroupRows) and allocator.host.pool.num_blocks > 0
+        finding.can_swap = (
+            is_a(allocator, SharingRows) or is_a(allocator, GroupRows)
+        ) and allocator.host.pool.num_blocks > 0
         finding.decoding_s = sum(recorded.durations) / 1e9
         recorded.close()  # the next run needs the room
 

@@ -21,6 +21,7 @@ from allocators import registry
 from allocators.adaptors import Adaptor, CheckingAdaptor, LimitingAdaptor, RecordingAdaptor
 from allocators.answers import Ask, Grant, Refusal
 from allocators.base import Allocator
+from allocators.compiled import is_a
 from allocators.content import Segments
 from allocators.grouprows import GroupRows
 from allocators.options import Value
@@ -179,14 +180,14 @@ def repeated(allocator: Allocator, rows: Iterable[int]) -> int:
     size, whole = allocator.block_size, -1
     if getattr(allocator, "windowed", False):  # nothing keeps all tokens
         return 0
-    if isinstance(allocator, GroupRows):  # of the groups that do, one counts
+    if is_a(allocator, GroupRows):  # of the groups that do, one counts
         size = allocator.cut.tokens
         whole = next((g for g in allocator.attention if g not in allocator.windows), -1)
         if whole < 0:
             return 0
     tokens: dict[int, list[int]] = {}
     for row in rows:
-        cells = allocator.cells_of(row)[whole] if isinstance(allocator, GroupRows) else allocator.table.row(row)
+        cells = allocator.cells_of(row)[whole] if is_a(allocator, GroupRows) else allocator.table.row(row)
         for place, block in enumerate(cells.tolist()):
             tokens.setdefault(block, []).append(min(int(allocator.table.length[row]) - place * size, size))
     assert all(len(set(each)) == 1 for each in tokens.values()), "a block is as full for one row as for the others"
