@@ -74,6 +74,11 @@ def choose_backend(name: str | None, geometry: Geometry, device: torch.device) -
     return name
 
 
+def host_blocks(allocator: Allocator) -> int:
+    """Return how many blocks an allocator has on the host."""
+    return allocator.host.pool.num_blocks if is_a(allocator, SharingRows) or is_a(allocator, GroupRows) else 0
+
+
 def has_blocks(allocator: Allocator) -> bool:
     """Whether the allocator's rows list blocks of one preallocated store."""
     return not (allocator.recomputes or allocator.concatenates)
@@ -171,14 +176,12 @@ def _keep(
         growing = Growing(transcript, meter)
         return _Kept(growing, growing, meter=meter)
     dtype = DTYPES[geometry.kv_dtype]
-    host_blocks = (
-        allocator.host.pool.num_blocks if swap and (is_a(allocator, SharingRows) or is_a(allocator, GroupRows)) else 0
-    )
+    on_host = host_blocks(allocator) if swap else 0
     demand_memory(device, {"the KV pool and its null block": (pool.num_blocks + 1) * pool.block_bytes})
     if is_a(allocator, GroupRows):  # the fast kernels read one table for all layers
-        parts = PooledStore(pool.num_blocks, pool.block_bytes, dtype, device, host_blocks)
+        parts = PooledStore(pool.num_blocks, pool.block_bytes, dtype, device, on_host)
         return _Kept(GroupedBackend(parts, allocator, geometry), BlockMemory(parts), parts)
-    store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, host_blocks)
+    store = KVStore(geometry, pool.num_blocks, pool.block_size, dtype, device, on_host)
     paging = paging_of(allocator)
     if backend == "flashinfer":
         paged: PagedBackend = FlashInferBackend(store, geometry, shapes, case.limits.max_model_len, paging)

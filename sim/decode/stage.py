@@ -14,12 +14,10 @@ import numpy as np
 import torch
 
 from allocators.answers import MISS, Copy
-from allocators.compiled import is_a
 from allocators.content import Segments
-from allocators.rows import SharingRows
 from sim.costs.calibration import Point
 from sim.costs.splitting import Splitting
-from sim.decode.runtime import assemble, has_blocks
+from sim.decode.runtime import assemble, has_blocks, host_blocks
 from sim.engine.executor import Simulated
 from sim.engine.jobs import Job
 from sim.engine.plan import Chunk, MoveKind, Plan
@@ -147,7 +145,7 @@ class Stage:
     @property
     def host_blocks(self) -> int:
         """Blocks on the host."""
-        return self.allocator.host.pool.num_blocks if is_a(self.allocator, SharingRows) else 0
+        return host_blocks(self.allocator)
 
     def captured(self, longest: int) -> list[CapturedStep]:
         """Measure steps of every captured shape, of sequences of up to `longest` tokens; none if none is captured."""

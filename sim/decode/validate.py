@@ -15,10 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from allocators.compiled import is_a
-from allocators.grouprows import GroupRows
 from allocators.registry import find
-from allocators.rows import SharingRows
 from analysis.reading import open_directory
 from sim.decode.checks import MEMORY_TOLERANCE, Decisions, Finding, Memory, decisions_of, exercised, memory_of
 from sim.decode.device import demand_memory, name_of, release, resolve
@@ -26,7 +23,7 @@ from sim.decode.executor import OutOfMemoryError
 from sim.decode.model import load, supported
 from sim.decode.numerics import TOLERANCE, Recorder, Reference, compare, compared
 from sim.decode.placement import Placing
-from sim.decode.runtime import assemble, choose_backend
+from sim.decode.runtime import assemble, choose_backend, host_blocks
 from sim.decode.timed import calibration_of, timed_part
 from sim.decode.trace import DivergedError, Recorded, Replayed
 from sim.decode.versions import versions
@@ -245,9 +242,7 @@ class Bench:
         finding.numerics = compare(self._reference, recorder, runtime.transcript, setup.geometry.model.dtype)
         finding.memory = memory_of(runtime, case, allocator)
         finding.exercised = exercised(recorded.steps)
-        finding.can_swap = (
-            is_a(allocator, SharingRows) or is_a(allocator, GroupRows)
-        ) and allocator.host.pool.num_blocks > 0
+        finding.can_swap = host_blocks(allocator) > 0
         finding.decoding_s = sum(recorded.durations) / 1e9
         recorded.close()  # the next run needs the room
 
