@@ -124,7 +124,8 @@ class HybridAllocator(GroupTurns):
         """See `Allocator.from_options`; here, `block_size` is an option like others."""
         values = resolve(cls.kind, cls.options, options, facts)
         _cut(values)
-        return cls(num_blocks, max_model_len=max_model_len, max_rows=max_rows, **values)  # type: ignore[arg-type] # `resolve` has
+        # The values are of the options' types: `resolve` has checked them.
+        return cls(num_blocks, max_model_len=max_model_len, max_rows=max_rows, **values)  # type: ignore[arg-type]
 
     @classmethod
     def slots_per_block(cls, values: Mapping[str, Value]) -> int:
