@@ -25,7 +25,7 @@ from analysis.published import faults
 from sim.costs.calibration import find_calibration, load_captured, load_coefficients
 from sim.costs.captured import CapturedSteps
 from sim.costs.coefficients import REPLAYED, Coefficients
-from sim.costs.load import Load
+from sim.costs.load import Load, Route
 from sim.costs.model import USUAL_BLOCK, CostModel
 from sim.costs.moves import LARGE_PAGE
 from sim.costs.shapes import shapes_for
@@ -151,7 +151,6 @@ class Setup(NamedTuple):
             UserError: a step of one token would take more than `SLOWEST_S`.
 
         """
-        separate = allocator.concatenates or allocator.recomputes
         cost = CostModel(
             self.geometry,
             self.device,
@@ -160,9 +159,9 @@ class Setup(NamedTuple):
             paged=allocator.scattered,
             # The bound has the step times of what it bounds, although its blocks are single slots.
             block_size=USUAL_BLOCK if allocator.free_preemption else allocator.block_size,
-            separate=separate,
+            route=route_of(allocator),
             page_bytes=allocator.page_bytes or LARGE_PAGE,
-            captured=None if separate else self._captured_steps(),
+            captured=self._captured_steps() if route_of(allocator) == "blocks" else None,
         )
         try:
             takes = cost.step_ns(Load(decode_seqs=1, decode_context=1, samples=1)) / 1e9
@@ -289,6 +288,13 @@ def _limits(engine: Engine, geometry: Geometry, scheduler: str, kind: str) -> Li
 def _watermark(scheduler: str, kind: str) -> float:
     """Return vLLM 0.6's default for its block manager; nothing else leaves room free."""
     return 0.01 if scheduler == "vllm-v0" and kind in {"paged", "radix", "hybrid"} else 0.0
+
+
+def route_of(allocator: Allocator) -> Route:
+    """Say how attention finds K/V where `allocator` keeps it."""
+    if allocator.recomputes:
+        return "recompute"
+    return "tensors" if allocator.concatenates else "blocks"
 
 
 def facts_of(geometry: Geometry) -> dict[str, Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from sim.costs.captured import CapturedStep, CapturedSteps
 from sim.costs.coefficients import Coefficients
 from sim.costs.evidence import seconds
 from sim.costs.fit import HELD, fit
-from sim.costs.load import Load
+from sim.costs.load import Load, Route
 from sim.costs.model import CostModel
 from sim.costs.shapes import Shapes, padded_sizes
 from sim.costs.splitting import Splitting
@@ -51,6 +52,7 @@ TRUE = Coefficients(
     power_reserve_s=0.04,
     separate_launch_layer_s=2e-4,
     sequence_launch_layer_s=1e-4,
+    concatenate_launch_layer_s=5e-5,
     copy_efficiency=0.6,
     pcie_efficiency=0.7,
     swap_overhead_s=8e-4,
@@ -74,7 +76,7 @@ def decodes() -> dict[str, Load]:
 
 
 def loads() -> dict[str, Load]:
-    found = decodes()
+    found = decodes() | recomputed()
     for tokens in (16, 64, 256, 1024, 2048, 4096):
         for start in (0, 2048):
             pairs = tokens * start + tokens * (tokens + 1) // 2
@@ -93,19 +95,27 @@ def loads() -> dict[str, Load]:
     for blocks in (8, 64):
         moved = {"swapped_bytes": blocks * 16 * LLAMA.kv_bytes_per_token, "transfers": blocks}
         found[f"swap {blocks}"] = Load(decode_seqs=8, decode_context=4096, samples=8, **moved)
-    for n in (1, 4, 16):
+    for n in (1, 4, 16, 64):
         for context in (256, 4096, 60_000):
             load = Load(decode_seqs=n, decode_context=n * context, samples=n, copied_tokens=n * context)
             found[f"concatenate {n} x {context}"] = load
     return found
 
 
+def recomputed() -> dict[str, Load]:
+    found = {}
+    for n, context in product((1, 4, 16, 64), (128, 1024)):
+        tokens, pairs = n * context, n * context * (context + 1) // 2
+        found[f"recompute {n} x {context}"] = Load(tokens, pairs, tokens, n, samples=n)
+    return found
+
+
+ROUTES: dict[str, Route] = {"concatenate": "tensors", "recompute": "recompute"}
+
+
 def points(true: Coefficients = TRUE, noise: float = 0.005, outliers: int = 0, seed: int = 1) -> list[Point]:
     rng = np.random.default_rng(seed)
-    bare = [
-        Point(name, load, 1.0, route="tensors" if name.startswith("concatenate") else "blocks")
-        for name, load in loads().items()
-    ]
+    bare = [Point(name, load, 1.0, route=ROUTES.get(name.split()[0], "blocks")) for name, load in loads().items()]
     times = seconds(bare, LLAMA, H100, true) * (1 + rng.normal(0, noise, len(bare)))
     times[rng.choice(len(bare), outliers, replace=False)] *= 1.5
     return [point._replace(measured_s=time) for point, time in zip(bare, times.tolist(), strict=True)]
@@ -181,7 +191,7 @@ def test_how_uncertain_coefficients_are_said_to_be_is_how_far_off_they_are() -> 
 
 def test_a_floor_that_no_step_touches_is_not_fitted() -> None:
     never = replace(TRUE, launch_layer_s=1e-5)  # shorter than every step with a prefill
-    found = fit(points(never), LLAMA, H100)
+    found = fit(points(never, noise=1e-4), LLAMA, H100)
     assert "launch_layer_s" not in found.fitted
     assert found.coefficients.launch_layer_s == Coefficients().launch_layer_s
     assert dict(zip(found.fitted, found.uncertain, strict=True))["compute_efficiency"] < 0.05
@@ -324,11 +334,25 @@ def test_launches_are_a_floor_under_steps_that_prefill() -> None:
 
 def test_launches_sequence_by_sequence_are_a_floor_under_every_step() -> None:
     load = Load(decode_seqs=50, decode_context=5000, samples=50)
-    costs = CostModel(LLAMA, H100, TRUE, separate=True)
+    costs = CostModel(LLAMA, H100, TRUE, route="recompute")
     floor = round((1.5e-3 + 32 * (2e-4 + 50 * 1e-4)) * 1e9)
     assert costs.step_ns(load) == floor > CostModel(LLAMA, H100, TRUE).step_ns(load)
-    assert costs.step_ns(load._replace(copied_tokens=1000)) > floor
     contexts = np.array([5000, 90_000_000])
     each = [costs.step_ns(load._replace(decode_context=context)) for context in contexts.tolist()]
     assert costs.leap_ns(load, decode_context=contexts).tolist() == each
     assert each[1] > floor
+
+
+def test_appending_to_tensors_is_launched_for_each_sequence_and_hides_copies() -> None:
+    load = Load(decode_seqs=50, decode_context=5000, samples=50, copied_tokens=4950)
+    costs = CostModel(LLAMA, H100, TRUE, route="tensors")
+    floor = round((1.5e-3 + 32 * (2e-4 + 50 * (1e-4 + 5e-5))) * 1e9)
+    assert costs.step_ns(load) == costs.step_ns(load._replace(copied_tokens=0)) == floor
+    copied = load._replace(copied_tokens=10**7)
+    copying = 2 * 10**7 * LLAMA.kv_bytes_per_token / (H100.bandwidth * 0.6)
+    assert (
+        floor / 1e9 < copying < costs.step_ns(copied) / 1e9 < copying + CostModel(LLAMA, H100, TRUE).step_ns(load) / 1e9
+    )
+    contexts = np.array([5000, 10**7], np.float64)
+    each = [costs.step_ns(load._replace(decode_context=n, copied_tokens=n - 50)) for n in (5000, 10**7)]
+    assert costs.decode_ns(50, contexts, copied=True).tolist() == each

@@ -259,7 +259,7 @@ def test_a_step_waits_for_the_host_where_no_step_hides_its_work() -> None:
         behind = replayed._replace(before_ns=before)
         assert model.step_ns(behind) + model.unhidden_ns(behind) == model.step_ns(replayed)
     assert not CostModel(LLAMA, H100, captured=made()).hosted
-    assert not CostModel(LLAMA, H100, COEFFICIENTS, separate=True).hosted
+    assert not CostModel(LLAMA, H100, COEFFICIENTS, route="tensors").hosted
 
 
 def test_the_first_step_and_those_behind_an_idle_gap_or_a_launched_one_wait_for_the_host() -> None:

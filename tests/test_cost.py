@@ -69,7 +69,7 @@ MODELS = [
     model("llama-3.1-8b", coefficients=Coefficients(repeated_reads_cached=0.7)),
     model("llama-3.1-8b", coefficients=Coefficients(power_throttle=0.2, power_reserve_s=0.03)),
     model("gemma-3-12b", attention="naive", coefficients=Coefficients(repeated_reads_cached=1.0)),
-    model("llama-3.1-8b", separate=True, coefficients=Coefficients(separate_launch_layer_s=2e-5)),
+    model("llama-3.1-8b", route="recompute", coefficients=Coefficients(separate_launch_layer_s=2e-5)),
 ]
 WAITING = model("llama-3.2-1b", coefficients=REPLAYED.changed({"prefill_host_s": 0.5}, ""))
 """Waits for the host, so that a step with a prefill can be longer than one with a larger prefill."""
@@ -472,7 +472,8 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
             {entry.name: 1e4 if entry.name == "captured_tokens" else entry.default / 2 + 0.1}, "here"
         )
         way = pages if entry.name.startswith("small_page") else {}
-        way |= {"attention": "naive", "separate": entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s"}}
+        alone = entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s", "concatenate_launch_layer_s"}
+        way |= {"attention": "naive", "route": "tensors" if alone else "blocks"}
         before, after = (model(spec, coefficients=c, **way).step_ns(load) for c in (base, changed))
         assert before != after, entry.name
 

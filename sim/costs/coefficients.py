@@ -138,6 +138,11 @@ class Coefficients:
     sequence_launch_layer_s: float = _coefficient(
         0.0, "the same for each of those sequences", "assumed: one kernel attends for the whole batch"
     )
+    concatenate_launch_layer_s: float = _coefficient(
+        0.0,
+        "the same for appending to the tensors of each of those sequences, if they grow",
+        "assumed: hidden behind the copies",
+    )
     paged_attention_overhead: float = _coefficient(
         0.0,
         "extra time of decode attention that reads through a block table, as a fraction",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sim.costs.load import Load
+from sim.costs.load import Load, Route
 from sim.costs.model import CostModel
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Alike(NamedTuple):
     """Steps that one cost model tells the times of."""
 
-    separate: bool
-    """Whether attention goes sequence by sequence."""
+    route: Route
+    """How attention finds K/V."""
     block_size: int
     places: Ints
     """int64[n]: of the steps among all."""
@@ -48,20 +48,20 @@ class Evidence(NamedTuple):
     @classmethod
     def of(cls, points: Sequence[Point], captured: CapturedSteps | None) -> Evidence:
         """Sort points by the cost models that they need, once for however many coefficients are tried."""
-        models = [(point.route != "blocks", point.block_size) for point in points]
+        models = [(point.route, point.block_size) for point in points]
         kinds = []
-        for separate, size in sorted({*models}):
-            places = np.array([place for place, model in enumerate(models) if model == (separate, size)])
+        for route, size in sorted({*models}):
+            places = np.array([place for place, model in enumerate(models) if model == (route, size)])
             loads = [points[place].load for place in places.tolist()]
-            kinds.append(Alike(separate, size, places, loads, Load(*np.array(loads, np.int64).T)))
+            kinds.append(Alike(route, size, places, loads, Load(*np.array(loads, np.int64).T)))
         return cls(points, captured, kinds)
 
     def seconds(self, geometry: Geometry, device: Device, coefficients: Coefficients) -> Floats:
         """Say what the cost model makes of each point: float64[points]."""
         found = np.empty(len(self.points))
-        for separate, size, places, loads, columns in self.kinds:
-            steps = None if separate else self.captured
-            model = CostModel(geometry, device, coefficients, separate=separate, block_size=size, captured=steps)
+        for route, size, places, loads, columns in self.kinds:
+            steps = self.captured if route == "blocks" else None
+            model = CostModel(geometry, device, coefficients, route=route, block_size=size, captured=steps)
             times = model.leap_ns(columns) if steps is None else [model.step_ns(load) for load in loads]
             found[places] = np.array(times) / 1e9
         return found

@@ -7,12 +7,14 @@ measures.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 Amount: TypeAlias = Any
 """A number; for a leap, an array with one number for each step."""
 Maximum: TypeAlias = Callable[[Any, Any], Any]
 """Returns the larger of two amounts: `max`, or for a leap `np.maximum`."""
+Route: TypeAlias = Literal["blocks", "tensors", "recompute"]
+"""How attention finds K/V: through a block table, in tensors of each sequence, or by recomputing it."""
 
 
 class Load(NamedTuple):

@@ -34,7 +34,9 @@ F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of toke
     launches    a step that prefills more than captured_tokens takes at least step_overhead_s + launch_layer_s x
                 layers, not counting moves, less run_ahead x the step before it if that ran decodes alone; where
                 attention runs sequence by sequence, any step takes at least step_overhead_s +
-                (separate_launch_layer_s + sequence_launch_layer_s x sequences) x layers
+                (separate_launch_layer_s + sequence_launch_layer_s x sequences) x layers.  Where tensors grow, each of
+                them takes concatenate_launch_layer_s more, and the device copies meanwhile: copies are below this
+                floor, not on top of it
 
 The same formula serves a single step and a leap of many: the same floating-point operations in the same order, on
 numbers or on arrays, so both give the same nanoseconds to the last bit.  (A term that is absent may be skipped,
@@ -50,7 +52,7 @@ import numpy as np
 from sim.costs.attention import Attention
 from sim.costs.coefficients import Coefficients
 from sim.costs.heat import Heat
-from sim.costs.load import Load, Maximum
+from sim.costs.load import Load, Maximum, Route
 from sim.costs.moves import LARGE_PAGE, Moves
 from sim.costs.products import Products
 
@@ -80,7 +82,7 @@ class CostModel:
         *,
         attention: Literal["flash", "naive"] = "flash",
         paged: bool = True,
-        separate: bool = False,
+        route: Route = "blocks",
         block_size: int = USUAL_BLOCK,
         page_bytes: int = LARGE_PAGE,
         captured: CapturedSteps | None = None,
@@ -93,7 +95,7 @@ class CostModel:
             coefficients: None for the defaults.
             attention: `naive` stores the scores in device memory, `flash` does not.
             paged: whether decode attention reads through a block table (`paged_attention_overhead` applies).
-            separate: whether attention is launched sequence by sequence (`separate_launch_layer_s` applies).
+            route: where attention finds K/V; it is launched sequence by sequence unless that is in blocks.
             block_size: token slots per block.
             page_bytes: size of the physical pages that are mapped on demand, if any are.
             captured: measured times of captured steps; None to use the roofline for all steps.
@@ -103,7 +105,7 @@ class CostModel:
         self.coefficients = c = coefficients or Coefficients()
         layers = geometry.layers
         self._products = Products(geometry, device, c)
-        self._separate = separate
+        self._separate = separate = route != "blocks"
         self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
         self._captured = c.captured_tokens
         self._steps = captured
@@ -111,14 +113,15 @@ class CostModel:
         self._throttle = 0.0 if separate else c.power_throttle
         self._reserve = c.power_reserve_s
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
-        self._launch_sequence = layers * c.sequence_launch_layer_s if separate else 0.0
+        growing = c.concatenate_launch_layer_s if route == "tensors" else 0.0
+        self._launch_sequence = layers * (c.sequence_launch_layer_s + growing) if separate else 0.0
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
         """Factor by which reading K/V takes longer than in captured decodes, which have blocks of the usual size."""
         self._attention = Attention(geometry, device, c, naive=attention == "naive", slower=slower)
         self._cached = c.repeated_reads_cached
 
-        self.moves = Moves(geometry, device, c, page_bytes)
+        self.moves = Moves(geometry, device, c, page_bytes, copies=not separate)
         """The cost of moving memory, which is added."""
         self._decodes_alone: dict[int, float] = {}
         """Results of `_alone`, by the number of sequences."""
@@ -197,7 +200,7 @@ class CostModel:
             if self._throttle:
                 seconds = seconds + self._throttled(load, seconds, np.maximum)
         if self._separate:
-            seconds = np.maximum(seconds, self._floor(load))
+            seconds = np.maximum(seconds + load.copied_tokens * self.moves.copy_s, self._floor(load))
         elif not _absent(load.prefill_tokens):
             launched = np.greater(load.prefill_tokens, self._captured)
             replayed = np.logical_not(launched) & np.greater(load.prefill_tokens, 0)
@@ -231,10 +234,10 @@ class CostModel:
         else:
             seconds = contexts * self._attention.token_s
             seconds += self._alone(seqs)
-        if self._separate:  # and so not captured
-            seconds = np.maximum(seconds, self._floor(Load(decode_seqs=seqs)))
         if copied:
             seconds += (contexts - seqs) * self.moves.copy_s
+        if self._separate:  # and so not captured
+            seconds = np.maximum(seconds, self._floor(Load(decode_seqs=seqs)))
         seconds *= 1e9
         steps: Ints = np.rint(seconds, out=seconds).astype(np.int64)
         return steps
@@ -270,7 +273,9 @@ class CostModel:
             seconds += self._attention.prefill(load, max)
             if self._throttle:
                 seconds += self._throttled(load, seconds, max)
-        if self._separate or self.launches(load):
+        if self._separate:
+            seconds = max(seconds + load.copied_tokens * self.moves.copy_s, self._floor(load))
+        elif self.launches(load):
             seconds = max(seconds, self._floor(load))
         elif self._host and load.prefill_tokens:
             seconds += self._waiting(load, max)

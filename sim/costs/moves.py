@@ -32,10 +32,22 @@ Calls: TypeAlias = tuple[Amount, Amount, Amount, Amount]
 class Moves:
     """Seconds for what is copied, swapped and mapped."""
 
-    def __init__(self, geometry: Geometry, device: Device, c: Coefficients, page_bytes: int) -> None:
-        """Turn sizes, rates and coefficients into seconds; `page_bytes` is the size of pages mapped on demand."""
+    def __init__(
+        self, geometry: Geometry, device: Device, c: Coefficients, page_bytes: int, *, copies: bool = True
+    ) -> None:
+        """Turn sizes, rates and coefficients into seconds.
+
+        Args:
+            geometry: the model.
+            device: the GPU.
+            c: the coefficients.
+            page_bytes: size of the pages that are mapped on demand.
+            copies: whether copies take time of their own, and do not run while later kernels are launched.
+
+        """
         self.copy_s = 2 * geometry.kv_bytes_per_token / (device.bandwidth * c.copy_efficiency)
         """Seconds for each token slot copied."""
+        self._added = self.copy_s if copies else 0.0
         self._swap = 1 / (device.pcie_bandwidth * c.pcie_efficiency)
         self._swapping = c.swap_overhead_s
         self._transfer = c.transfer_overhead_s * geometry.kv_tensors
@@ -47,7 +59,7 @@ class Moves:
     def seconds(self, load: Load, maximum: Maximum) -> Any:
         """Copies on the device, swaps over PCIe, page mappings."""
         return (
-            load.copied_tokens * self.copy_s
+            load.copied_tokens * self._added
             + load.swapped_bytes * self._swap
             + (load.transfers > 0) * self._swapping
             + load.transfers * self._transfer

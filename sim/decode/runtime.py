@@ -79,11 +79,6 @@ def host_blocks(allocator: Allocator) -> int:
     return allocator.host.pool.num_blocks if is_a(allocator, SharingRows) or is_a(allocator, GroupRows) else 0
 
 
-def has_blocks(allocator: Allocator) -> bool:
-    """Whether the allocator's rows list blocks of one preallocated store."""
-    return not (allocator.recomputes or allocator.concatenates)
-
-
 def assemble(
     decoder: Decoder,
     case: Case,

@@ -17,11 +17,12 @@ from allocators.answers import MISS, Copy
 from allocators.content import Segments
 from sim.costs.calibration import Point
 from sim.costs.splitting import Splitting
-from sim.decode.runtime import assemble, has_blocks, host_blocks
+from sim.decode.runtime import assemble, host_blocks
 from sim.engine.executor import Simulated
 from sim.engine.jobs import Job
 from sim.engine.plan import Chunk, MoveKind, Plan
 from sim.engine.serving import Serving
+from sim.setup import route_of
 from workloads.requests import Requests
 
 if TYPE_CHECKING:
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from sim.costs.calibration import Route
     from sim.costs.captured import CapturedStep
-    from sim.costs.load import Load
+    from sim.costs.load import Load, Route
     from sim.costs.shapes import Shapes
     from sim.decode.model import Decoder
     from sim.setup import Setup
@@ -138,9 +138,7 @@ class Stage:
     @property
     def route(self) -> Route:
         """How attention finds K/V here."""
-        if has_blocks(self.allocator):
-            return "blocks"
-        return "recompute" if self.allocator.recomputes else "tensors"
+        return route_of(self.allocator)
 
     @property
     def host_blocks(self) -> int:
