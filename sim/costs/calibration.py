@@ -13,13 +13,13 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from sim.costs.captured import CapturedStep
 from sim.costs.coefficients import Coefficients
-from sim.costs.load import Load
+from sim.costs.load import Load, Route
 from sim.costs.model import USUAL_BLOCK
 from sim.devices import resolve_device
 from sim.errors import UserError, suggest
@@ -35,9 +35,6 @@ CALIBRATIONS = Path(__file__).parents[1] / "data" / "calibrations"
 SECONDS = 20.0
 """Default time for all measurements; steps are repeated less often where it would not suffice."""
 WANTED = f"wanted a TOML file with schema = {SCHEMA} and a table [coefficients]"
-
-Route: TypeAlias = Literal["blocks", "tensors", "recompute"]
-"""How attention finds K/V: through a block table, in tensors of each sequence, or by recomputing it."""
 
 
 class Point(NamedTuple):
@@ -98,6 +95,9 @@ class Calibration:
     """Steps of captured shapes."""
     uncertain: tuple[float, ...] = ()
     """Relative standard error of each fitted coefficient (`sim.costs.fit`); empty in older files."""
+    pulse_s: float = 0.0
+    """Seconds of a beat of the host (`sim.decode.pulse`) while steps were measured that go sequence by sequence; 0 in
+    older files."""
 
     @property
     def name(self) -> str:
@@ -225,6 +225,11 @@ def fitted_in(path: Path) -> tuple[str, ...]:
     return tuple(_read(path).get("fitted", ()))
 
 
+def pulse_in(path: Path) -> float:
+    """Read how fast the host of a calibration was: `Calibration.pulse_s`.  Raises UserError."""
+    return float(_read(path).get("pulse_s", 0.0))
+
+
 def load_calibration(path: Path) -> Calibration:
     """Read a whole calibration, measurements and all.  Raises UserError in one line."""
     content = _read(path)
@@ -253,6 +258,7 @@ def load_calibration(path: Path) -> Calibration:
             parameters=parameters,
             captured=captured,
             uncertain=tuple(content.get("uncertain", ())),
+            pulse_s=float(content.get("pulse_s", 0.0)),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not a whole calibration: {error}") from None

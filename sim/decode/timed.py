@@ -175,4 +175,4 @@ def timed_part(
         return compare(measured, simulated, calibration)
     with Quiet().watched() as watch:
         serve(decoder, workload, measured, backend=backend, base=base, facts=facts, progress=progress)
-    return replace(compare(measured, simulated, calibration), held_up=(watch.share,))
+    return replace(compare(measured, simulated, calibration), held_up=(watch.share,), pulse_s=(watch.pulse_s,))
