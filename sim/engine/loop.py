@@ -149,7 +149,7 @@ class Engine:
                 self.record.events.add(arrival, index, "refuse", job.final * job.samples, reason=refusal)
                 arrivals.release(index, arrival)
             else:
-                if not serving.waiting:
+                if not serving.waiting or not self.scheduler.fcfs:
                     serving.unblock()
                 serving.waiting.append(job)
 

@@ -25,6 +25,9 @@ class Scheduler(ABC):
     """Decides what each step runs."""
 
     kind: ClassVar[str]
+    fcfs: ClassVar[bool] = False
+    """Whether requests are served first come, first served, so that an arrival changes nothing while the head of the
+    queue is blocked.  The engine leaps over such arrivals; for other schedulers it plans anew after each."""
     holds_finished: ClassVar[bool] = False
     """Whether finished jobs keep their memory until the whole batch has finished."""
     chunks: ClassVar[bool] = False
@@ -43,7 +46,8 @@ class Scheduler(ABC):
     def steady(self, serving: Serving) -> bool:
         """Return whether `plan` would only let every decoding sequence advance, if there is memory.
 
-        If True, it stays so until a job arrives, finishes or is released, and the engine may leap over steps.
+        If True, it stays so until a job finishes or is released, or, unless `fcfs`, one arrives; until then the engine
+        may leap over steps.
         """
         if serving.prefilling or not serving.decoding:
             return False
@@ -88,7 +92,7 @@ class Scheduler(ABC):
     def admit(
         serving: Serving, plan: Plan, job: Job, hit: Hit, tokens: int, *, whole: int = 0, spare: int = 0
     ) -> Refusal | None:
-        """Admit the head of the queue and plan a chunk of `tokens` tokens that follow its prefix hit."""
+        """Admit a waiting job and plan a chunk of `tokens` tokens that follow its prefix hit."""
         refusal = serving.admit(job, hit, hit.tokens + tokens, whole=whole, spare=spare)
         if refusal is None:
             plan.admitted.append(job)
@@ -96,7 +100,7 @@ class Scheduler(ABC):
         return refusal
 
     def restore(self, serving: Serving, plan: Plan, job: Job) -> Refusal | None:
-        """Bring the head of the queue back from the host, if there is also room for its next tokens."""
+        """Bring a waiting job back from the host, if there is also room for its next tokens."""
         refusal = serving.restore(job, plan, self.watermark(serving) + job.samples if serving.running else 0)
         if refusal is None:
             plan.admitted.append(job)

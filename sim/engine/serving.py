@@ -71,12 +71,12 @@ class Serving(Books):
         return MISS if job.host_rows else self.allocator.lookup(job.content, job.known)
 
     def admit(self, job: Job, hit: Hit, tokens: int, *, whole: int = 0, spare: int = 0) -> Refusal | None:
-        """Give the head of the queue memory for `tokens` tokens and let it run; if refused, nothing changes.
+        """Give a waiting job memory for `tokens` tokens and let it run; if refused, nothing changes.
 
         Afterwards `job.computed` tokens, those of the hit, are in the cache; the caller plans a chunk for the others.
 
         Args:
-            job: the head of the queue.
+            job: waits; the head of the queue, unless the scheduler lets others pass.
             hit: its cached prefix.
             tokens: token slots to take, those of the hit included.
             whole: as `Ask.whole`.
@@ -105,7 +105,7 @@ class Serving(Books):
         return None
 
     def restore(self, job: Job, plan: Plan, spare: int = 0) -> Refusal | None:
-        """Bring the head of the queue back from the host and let it run; if refused, nothing changes."""
+        """Bring a waiting job back from the host and let it run; if refused, nothing changes."""
         swaps = self.allocator.swap_in_group(job.host_rows, spare)
         if isinstance(swaps, Refusal):
             return swaps
@@ -132,7 +132,10 @@ class Serving(Books):
         return [swap.row for swap in swaps]
 
     def _seat(self, job: Job) -> None:
-        self.waiting.popleft()
+        try:
+            self.waiting.remove(job)
+        except ValueError:
+            raise ValueError(f"{job} is not waiting, so it cannot be admitted") from None
         self._tickets += 1
         job.ticket = self._tickets
         self.running[job.ticket] = job

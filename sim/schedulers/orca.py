@@ -24,6 +24,7 @@ class Orca(Scheduler):
     """Iteration-level FCFS with whole prompts."""
 
     kind: ClassVar[str] = "orca"
+    fcfs: ClassVar[bool] = True
     has_budget: ClassVar[bool] = False
 
     def plan(self, serving: Serving) -> Plan:

@@ -24,6 +24,7 @@ class VllmV0(Scheduler):
     """Prefill first, then decode; never both in a step."""
 
     kind: ClassVar[str] = "vllm-v0"
+    fcfs: ClassVar[bool] = True
 
     def plan(self, serving: Serving) -> Plan:
         """Prefill if a prompt can be let in, else decode."""

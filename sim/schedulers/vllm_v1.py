@@ -25,6 +25,7 @@ class VllmV1(Scheduler):
     """Token budget, chunked prefill, decodes first, preempt the newest."""
 
     kind: ClassVar[str] = "vllm-v1"
+    fcfs: ClassVar[bool] = True
     chunks: ClassVar[bool] = True
 
     def plan(self, serving: Serving) -> Plan:

@@ -6,24 +6,27 @@ import json
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocators.answers import Ask, Refusal
+from allocators.answers import MISS, Ask, Refusal
 from allocators.base import Allocator
+from allocators.content import Segments
 from allocators.paged import PagedAllocator
 from allocators.preallocated import PreallocatedAllocator
 from analysis.reading import open_directory
 from analysis.report import write_report
 from analysis.rundir import WALL_CLOCK
-from sim.engine.serving import StalledError
+from sim.engine.jobs import Job
+from sim.engine.plan import Plan
+from sim.engine.serving import Blocked, Serving, StalledError
 from sim.limits import Limits
 from sim.runner import run as run_workload
-from sim.schedulers import SCHEDULERS
+from sim.schedulers import SCHEDULERS, Scheduler
 from tests.engine.harness import Setup, ask, audit
 from tests.engine.strategies import requests, setups
 from workloads.loader import load
@@ -88,6 +91,49 @@ def test_no_more_sequences_run_at_once_than_there_are_seats(
     outcome, sink = setup.run(ask(*[(0, 3, 4, samples)] * 5), **engine)
     assert outcome.finished == 5
     assert max(sink.tables["steps"]["running"]) == 3 // samples * samples
+
+
+class Shortest(Scheduler):
+    """Lets the shortest prompt in first, wherever it stands in the queue."""
+
+    kind: ClassVar[str] = "shortest"
+    has_budget: ClassVar[bool] = False
+
+    def plan(self, serving: Serving) -> Plan:
+        plan = Plan()
+        plan.decodes = self.advance(serving, plan, 0, len(serving.decoding))
+        serving.unblock()
+        for job in sorted(serving.waiting, key=lambda job: job.known):
+            if serving.seats == self.limits.max_num_seqs:
+                serving.block(Blocked.SEATS)
+            elif refusal := self.admit(serving, plan, job, MISS, job.known):
+                serving.block(Blocked.MEMORY, refusal)
+            else:
+                continue
+            break
+        return plan
+
+
+@pytest.mark.parametrize("leaps", [False, True])
+def test_a_scheduler_may_let_requests_pass_others(leaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes while a long prompt waits for memory, and everything else decodes, fits and passes it."""
+    monkeypatch.setitem(SCHEDULERS, "shortest", Shortest)
+    limits = replace(LIMITS, max_model_len=200, max_num_batched_tokens=200)
+    setup = replace(POOL, scheduler="shortest", limits=limits, slots=200)
+    outcome, sink = setup.run(ask((0, 20, 80), (1, 12, 60), (3, 180, 9), (40.5, 2, 8)), leaps=leaps)
+    audit(setup, outcome, sink, 4)
+    assert outcome.finished == 4
+    scheduled = sink.tables["requests"]["scheduled_s"]
+    first = dict(zip(sink.tables["requests"]["request_id"], scheduled, strict=True))
+    assert sorted(first, key=first.__getitem__) == [0, 1, 3, 2]
+    assert first[3] == 0.041, "at the end of the step in which it came, not of a leap"
+
+
+def test_only_a_waiting_request_can_be_admitted() -> None:
+    serving = Serving(POOL.allocator())
+    job = Job(0, 0, 3, 2, 1, Segments([], 1))
+    with pytest.raises(ValueError, match=r"request 0 .* is not waiting"):
+        serving.admit(job, MISS, 3)
 
 
 def test_what_has_grown_beyond_the_budget_comes_back_in_a_step_of_its_own(engine: dict[str, bool]) -> None:

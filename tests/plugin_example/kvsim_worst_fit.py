@@ -47,6 +47,7 @@ class ShortestFirst(VllmV1):
     """vLLM's V1 scheduler, the shortest waiting request before all others."""
 
     kind: ClassVar[str] = "shortest-first"
+    fcfs: ClassVar[bool] = False
 
     def plan(self, serving: Serving) -> Plan:
         """Fill one step."""
