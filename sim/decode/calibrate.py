@@ -21,7 +21,7 @@ from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.pulse import pulse
 from sim.decode.quiet import CALM, Quiet
 from sim.decode.rehearsal import prefill_host_s
-from sim.decode.runtime import choose_backend
+from sim.decode.runtime import build_kernels, choose_backend
 from sim.decode.stage import Patience, Stage
 from sim.decode.versions import versions
 from sim.devices import GIB, Device, resolve_device
@@ -109,6 +109,7 @@ def calibrate(
     sizes = {"weights": pool.weight_bytes, "the KV pool": pool.kv_bytes, "activations": pool.activation_bytes}
     demand_memory(where, sizes)
     decoder = load(model, geometry, where, base=base, seed=0)
+    build_kernels(attends, geometry)
     points: list[Point] = []
     steps: list[CapturedStep] = []
     pulses: list[float] = []

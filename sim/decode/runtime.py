@@ -15,7 +15,7 @@ from sim.decode.batch import Batcher
 from sim.decode.contiguous import Growing, Meter, Recomputing
 from sim.decode.device import DTYPES, demand_memory, name_of
 from sim.decode.executor import TorchExecutor
-from sim.decode.flashinfer_backend import FlashInferBackend, obstacle
+from sim.decode.flashinfer_backend import FlashInferBackend, build, obstacle
 from sim.decode.graphs import PaddedSteps
 from sim.decode.groups import GroupedBackend, PooledStore
 from sim.decode.memory import BlockMemory, PagedMemory
@@ -72,6 +72,12 @@ def choose_backend(name: str | None, geometry: Geometry, device: torch.device) -
     if name == "flashinfer" and (why := obstacle(geometry, device)):
         raise UserError(f"--backend flashinfer: {why}; use --backend torch")
     return name
+
+
+def build_kernels(backend: str, geometry: Geometry) -> None:
+    """Have a backend build what it needs for a model, before a run that keeps to one core of the host."""
+    if backend == "flashinfer":
+        build(geometry.head_dim, geometry.window)
 
 
 def host_blocks(allocator: Allocator) -> int:

@@ -20,7 +20,7 @@ from sim.decode.executor import OutOfMemoryError, TorchExecutor
 from sim.decode.hindsight import Hindsight
 from sim.decode.peaks import shipped_name
 from sim.decode.quiet import Quiet
-from sim.decode.runtime import assemble
+from sim.decode.runtime import assemble, build_kernels
 from sim.devices import GIB, resolve_device
 from sim.runner import run
 from workloads.schema import Costs, Device
@@ -173,6 +173,7 @@ def timed_part(
     simulate(workload, simulated, calibration, base)
     if served:
         return compare(measured, simulated, calibration)
+    build_kernels(backend, decoder.geometry)
     with Quiet().watched() as watch:
         serve(decoder, workload, measured, backend=backend, base=base, facts=facts, progress=progress)
     return replace(compare(measured, simulated, calibration), held_up=(watch.share,), pulse_s=(watch.pulse_s,))

@@ -41,7 +41,7 @@ from sim.costs.calibration import find_calibration, pulse_in
 from sim.decode.device import name_of, release, resolve
 from sim.decode.model import Decoder, load
 from sim.decode.quiet import CALM, Quiet
-from sim.decode.runtime import choose_backend
+from sim.decode.runtime import build_kernels, choose_backend
 from sim.decode.show import show_timing
 from sim.decode.timed import calibration_of, compare, serve, simulate
 from sim.decode.versions import versions
@@ -123,6 +123,7 @@ class Bench:
             self._decoder = None
             release(self.device)
             self._decoder = load(workload.model.name, geometry, self.device, seed=workload.seed)
+            build_kernels(backend, geometry)
         calibration = calibration_of(workload, name_of(self.device), geometry.model.dtype, self._calibration)
         simulate(workload, folder / "simulated", calibration, None)
         facts = {"executor": {"device": name_of(self.device), "versions": versions()}}
