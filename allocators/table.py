@@ -116,12 +116,13 @@ class BlockTable:
 
         Returns the rows; some may be there several times.
         """
-        turn, each = len(set(named)), len(blocks) // len(named)
-        rounds, rest = divmod(len(named), turn)
-        if not rest and named[turn:] == named[:-turn]:  # all in turn, equally often
-            rows, further = np.array(named[:turn], np.int64), np.arange(0, rounds * each, each)[:, None]
+        rows, each = np.array(named, np.int64), len(blocks) // len(named)
+        turn = np.count_nonzero(np.bincount(rows))
+        rounds, rest = divmod(len(rows), turn)
+        if not rest and (rounds == 1 or (rows[turn:] == rows[:-turn]).all()):  # all in turn, equally often
+            rows, further = rows[:turn], np.arange(0, rounds * each, each)[:, None]
         else:
-            rows, further = np.array(named, np.int64), each * _nth(named, turn)[None, :]
+            further = each * _nth(rows, turn)[None, :]
         columns = self.count[rows] + further
         for place in range(each):
             self.blocks[rows, columns + place] = blocks[place::each].reshape(columns.shape)
@@ -152,15 +153,16 @@ class BlockTable:
         self._closed = list(range(2 * rows - 1, rows - 1, -1))
 
 
-def _nth(named: Sequence[int], turn: int) -> Ints:
+def _nth(rows: Ints, turn: int) -> Ints:
     """Count, for each entry, how often the same row is listed before it.
 
     Usually all rows, of which there are `turn`, are listed in turn, again and again, and then no sorting is needed.
     """
-    if named[turn:] == named[: len(named) - turn]:
-        return np.arange(len(named)) // turn
-    order = np.argsort(named, kind="stable")
-    rows, place = np.array(named, np.int64)[order], np.arange(len(named))
+    place = np.arange(len(rows))
+    if (rows[turn:] == rows[: len(rows) - turn]).all():
+        return place // turn
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
     begins = np.append(True, rows[1:] != rows[:-1])
     nth = np.empty_like(place)
     nth[order] = place - np.maximum.accumulate(np.where(begins, place, 0))

@@ -12,6 +12,7 @@ it only needs to know the length.
 
 from __future__ import annotations
 
+from array import array
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,12 @@ class Cycle(Noting):
         """Slots of the pool that a token takes."""
         self._pages: list[list[Sequence]] = [[] for _ in range(self._period)]
         """By remainder: the sequences that take a block in a step that ends at such a clock, in running order."""
-        self._rows: dict[int, list[int]] = {}
+        self._rows: dict[int, array[int]] = {}
         """By remainder: cached rows of the sequences that `_changing` returns."""
         self._partly: dict[int, int] = {}
         """By future clock: slots that stay unused in final blocks taken in the step that ends then."""
-        self._remembers = bool(allocator.notice)
-        """Whether the allocator must know which blocks are full."""
+        self._notes = bool(allocator.notice) and self._period > 1
+        """Whether the allocator, which must know which blocks are full, would not learn that from every `append`."""
         self._window = allocator.leaves_behind
         self._after = [0]
         """How many steps after those of its page the allocator must be told of a sequence."""
@@ -105,8 +106,8 @@ class Cycle(Noting):
             self._partly[sequence.due] = self._partly.get(sequence.due, 0) + more * empty
 
     def tell(self, sequences: Several[Sequence]) -> None:
-        """See `Growing.tell`.  The allocator already knows the lengths if it must know which blocks are full."""
-        if not self._remembers:
+        """See `Growing.tell`.  Not needed if the allocator knows the lengths, from `_note` or from every `append`."""
+        if not self._notes and self._period > 1:
             super().tell(sequences)
 
     def grow(self, first: int, last: int) -> tuple[int, Growth]:
@@ -117,7 +118,7 @@ class Cycle(Noting):
         plain = self._plain(page, filling)
         granted = self._give(page[:plain], step)
         if granted < len(page):  # the next one is not plain, or there is no room for it
-            if self._remembers:  # it may meet a sequence that has just filled a block
+            if self._notes:  # it may meet a sequence that has just filled a block
                 self._note(first, members.index(page[granted], first), 1)
             growth = self._ask(page[granted : granted + 1 if granted < plain else None], step)
             granted += growth.granted
@@ -128,7 +129,7 @@ class Cycle(Noting):
             page = page[:granted]
         if place:
             self._asked = step, members[place - 1].order
-        if self._remembers:
+        if self._notes:
             self._note(first, place, 1)
         self.internal += self._useless(page, step)
         return place, growth
@@ -168,7 +169,7 @@ class Cycle(Noting):
 
     def _give(self, page: Several[Sequence], step: int) -> int:
         """Let sequences take their blocks in a step; return how many of them can."""
-        rows = [each.row for each in page]
+        rows = self._listed(page)
         granted = min(len(rows), self.allocator.room)
         self.allocator.append(rows[:granted])
         return granted
@@ -201,7 +202,7 @@ class Cycle(Noting):
         pages, period, clock, each = self._pages, self._period, self.decoding.clock, self._each
         room, done, useless = self.allocator.room, steps, 0
         held, entangled, partly = self._portion.held, self.allocator.entangled, self._partly
-        rows: list[int] = []
+        rows = array("q")
         changes: list[int] = []
         for step in range(steps):
             end = clock + 1 + step
@@ -218,7 +219,7 @@ class Cycle(Noting):
                 useless += partly[end]
                 changes.append(packed(step, INTERNAL, partly[end] * each))
         evicted = self.allocator.append(rows)
-        if self._remembers and done:
+        if self._notes and done:
             self._note(0, len(self.decoding), done)
         if evicted:
             changes += self._evicting(changes, evicted)
@@ -253,10 +254,16 @@ class Cycle(Noting):
         held, filled = taken * self._portion.held, len(self.decoding) * (done - 1)  # what is filled is rounding no more
         return Stretch(done, changes, (held, 0, held - filled, 0, 0, 0, 0), calls=told)
 
-    def _list(self, remainder: int) -> list[int]:
+    def _list(self, remainder: int) -> array[int]:
         """List the rows of the sequences of which the allocator must be told in steps with this remainder."""
-        rows = self._rows[remainder] = [each.row for each in self._changing(remainder)]
+        rows = self._rows[remainder] = self._listed(self._changing(remainder))
         return rows
+
+    def _listed(self, page: Several[Sequence]) -> array[int]:
+        """List the rows of sequences; those of all sequences are in an array already."""
+        if len(page) == len(self.decoding):
+            return self.decoding.rows()
+        return array("q", [each.row for each in page])
 
     def _evicting(self, changes: Several[int], evicted: Several[int]) -> list[int]:
         """Return what else changes if `evicted[i]` cached blocks were evicted for the i-th block taken in `changes`."""

@@ -105,6 +105,10 @@ class Decoding:
         column: Ints = np.frombuffer(self._columns[which], np.int64)
         return column + self.clock if which == self.LENGTH else column.copy()
 
+    def rows(self) -> array[int]:
+        """Return the rows of all sequences, as a copy."""
+        return self._columns[self.ROW][:]
+
     def longest(self, count: int) -> int:
         """Return the tokens in the cache of the longest of the first `count` sequences, at least one."""
         return int(self.column(self.LENGTH)[:count].max())
