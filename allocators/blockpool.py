@@ -98,17 +98,23 @@ class BlockPool:
             The blocks that no row holds any more.
 
         """
-        if not self.shared and self.cache.empty:  # each has one holder and no key
+        idle = blocks
+        if self.shared:
+            self.references[blocks] -= 1
+            idle = blocks[self.references[blocks] == 0]
+            self.shared -= len(blocks) - len(idle)
+        else:
             self.references[blocks] = 0
-            self.queue.give_front(blocks)
-            return blocks
-        self.references[blocks] -= 1
-        idle: Ints = blocks[self.references[blocks] == 0] if self.shared else blocks
-        self.shared -= len(blocks) - len(idle)
+        if self.cache.empty:
+            self.queue.give_front(idle)
+            return idle
         keyed = self.cache.key[idle] != 0
-        self.queue.give_front(idle[~keyed])
-        self._keep(idle[keyed])
-        self.cached += int(np.count_nonzero(keyed))
+        kept = int(np.count_nonzero(keyed))
+        if kept < len(idle):
+            self.queue.give_front(idle[~keyed])
+        if kept:
+            self._keep(idle[keyed] if kept < len(idle) else idle)
+        self.cached += kept
         return idle
 
     def _keep(self, blocks: Ints) -> None:

@@ -152,7 +152,7 @@ def _mixed(seed: int, start: int, stop: int) -> list[int]:
 class Segments(Content):
     """Content as pieces (id, length) in order, then `tail`, the id of everything after them."""
 
-    __slots__ = ("_ids", "_seeds", "_starts")
+    __slots__ = ("_alone", "_ids", "_seeds", "_starts")
 
     def __init__(self, pieces: Iterable[tuple[int, int]], tail: int, root: int = 0) -> None:
         """Describe a sequence: `pieces` of its prompt, and `tail` for its output."""
@@ -166,6 +166,8 @@ class Segments(Content):
         self._starts = tuple(ends)
         self._seeds: dict[int, list[int]] = {}
         """By block size, what the keys of blocks inside each segment are made from, as far as it is known."""
+        self._alone: dict[int, dict[int, int]] = {}
+        """By block size and block, the keys that were computed alone."""
 
     def piece(self, start: int, stop: int) -> tuple[int, ...]:
         """Identify the range by (segment id, offset inside it, length) of each segment it touches."""
@@ -206,11 +208,16 @@ class Segments(Content):
         keys = self._keys.get(block_size)
         if keys is not None and index < len(keys):
             return keys[index]
+        alone = self._alone.setdefault(block_size, {})
+        if (known := alone.get(index)) is not None:
+            return known
         start = index * block_size
         segment = bisect_right(self._starts, start) - 1
         if segment < len(self._ids) - 1 and self._starts[segment + 1] < start + block_size:
             return super().key(block_size, index)
-        return _mixed_one(self._seed(block_size, segment), index - -(-self._starts[segment] // block_size))
+        key = _mixed_one(self._seed(block_size, segment), index - -(-self._starts[segment] // block_size))
+        alone[index] = key
+        return key
 
     def _seed(self, block_size: int, segment: int) -> int:
         """Return what the keys of blocks inside a segment are made from: the key before them, and where they begin."""

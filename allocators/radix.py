@@ -32,11 +32,13 @@ NOTHING = Run(Segments((), 0), 1, 0, 0)
 class Node:
     """A run of pages that begins where its parent's ends."""
 
-    __slots__ = ("blocks", "children", "growing", "locks", "parent", "run", "used")
+    __slots__ = ("blocks", "children", "growing", "key", "locks", "parent", "run", "used")
 
     def __init__(self, run: Run, blocks: Ints, parent: Node | None, used: int) -> None:
         """Make an unlocked node without children."""
         self.run = run
+        self.key = run.key(0) if run.pages else 0
+        """Key of its first page; 0 for the root."""
         self.blocks = blocks
         """int64[run.pages]: physical ids of the pages."""
         self.parent = parent
@@ -101,15 +103,14 @@ class RadixTree:
 
         Changes nothing.
         """
-        blocks = [np.zeros(0, np.int64)]
+        found: list[int] = []
         node = start or self.root
         while run.pages and (child := node.children.get(run.key(0))) is not None:
             same = child.run.common(run)
-            blocks.append(child.blocks[:same])
+            found += child.blocks[:same].tolist()
             if same < child.run.pages:
                 break
             node, run = child, run._replace(start=run.start + same)
-        found: list[int] = np.concatenate(blocks).tolist()
         return found
 
     def match(self, run: Run) -> Node:
@@ -146,13 +147,9 @@ class RadixTree:
         """
         node, there = self._descend(start or self.root, run)
         if there < run.pages:
-            leaf = Node(run._replace(start=run.start + there), blocks[there:], node, self._tick())
-            node.children[leaf.run.key(0)] = leaf
-            node.growing = False
-            self._nodes += 1
-            self.evictable += leaf.run.pages
-            self._offer(leaf)
-            node = leaf
+            node = self._add(node, run._replace(start=run.start + there), blocks[there:])
+            self.evictable += node.run.pages
+            self._offer(node)
         return node, there
 
     def follow(self, node: Node, run: Run, blocks: Ints) -> tuple[Node, bool]:
@@ -175,16 +172,21 @@ class RadixTree:
             node.blocks = np.concatenate([node.blocks, blocks])
             self.protected += run.pages
             return node, True
-        child, there = self.insert(run, blocks, node)
-        child.growing = child.growing or not there
-        self._lock(child)
-        return child, not there
+        child, there = self._descend(node, run)
+        if there:
+            self._lock(child)
+            return child, False
+        child = self._add(node, run, blocks)
+        child.growing, child.locks = True, 1
+        self.protected += run.pages
+        return child, True
 
     def touch(self, node: Node) -> None:
         """Mark the path to `node` as used."""
-        time = self._tick()
-        for each in node.ancestry():
+        time, each = self._tick(), node
+        while each.parent is not None:
             each.used = time
+            each = each.parent
         self._offer(node)
 
     def lock(self, node: Node) -> None:
@@ -202,11 +204,13 @@ class RadixTree:
         """
         if node is not self.root and not node.locks:
             raise AllocatorError("the node is not locked")
-        for each in node.ancestry():
+        each = node
+        while each.parent is not None:
             each.locks -= 1
             if not each.locks:
                 self.evictable += each.run.pages
                 self.protected -= each.run.pages
+            each = each.parent
         self._offer(node)
 
     def evict(self, pages: int) -> list[Ints]:
@@ -222,12 +226,12 @@ class RadixTree:
             if used != leaf.used or not self._is_evictable(leaf):
                 continue
             gone.append(leaf.blocks)
-            pages -= len(leaf.blocks)
-            self.evictable -= len(leaf.blocks)
+            pages -= leaf.run.pages
+            self.evictable -= leaf.run.pages
             parent, leaf.parent = leaf.parent, None
             self._nodes -= 1
             if parent is not None:
-                del parent.children[leaf.run.key(0)]
+                del parent.children[leaf.key]
                 self._offer(parent)
         return gone
 
@@ -237,7 +241,11 @@ class RadixTree:
         offered = {id(leaf) for used, leaf in self._heap if used == leaf.used}
         for node in (self.root, *nodes):
             for key, child in node.children.items():
-                if child.parent is not node or child.run.key(0) != key or child.run.start != node.run.stop:
+                if (
+                    child.parent is not node
+                    or not child.key == key == child.run.key(0)
+                    or child.run.start != node.run.stop
+                ):
                     raise CorruptionError(f"the child under key {key} is not where it belongs")
                 if child.locks > node.locks and node is not self.root:
                     raise CorruptionError("a node is locked more often than its parent")
@@ -263,6 +271,14 @@ class RadixTree:
             run = run._replace(start=run.start + same)
         return node, run.start - begin
 
+    def _add(self, node: Node, run: Run, blocks: Ints) -> Node:
+        """Add a child, whose pages the caller counts."""
+        leaf = Node(run, blocks, node, self._tick())
+        node.children[leaf.key] = leaf
+        node.growing = False
+        self._nodes += 1
+        return leaf
+
     def _split(self, node: Node, pages: int) -> Node:
         """Put the first pages of a node into a new parent of it."""
         parent, middle = node.parent, node.run.start + pages
@@ -270,9 +286,10 @@ class RadixTree:
             raise AllocatorError("the root has no pages to split")
         upper = Node(node.run._replace(stop=middle), node.blocks[:pages], parent, self._tick())
         upper.locks = node.locks
-        parent.children[upper.run.key(0)] = upper
+        parent.children[upper.key] = upper
         node.parent, node.run, node.blocks = upper, node.run._replace(start=middle), node.blocks[pages:]
-        upper.children[node.run.key(0)] = node
+        node.key = node.run.key(0)
+        upper.children[node.key] = node
         self._nodes += 1
         return upper
 

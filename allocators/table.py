@@ -117,7 +117,7 @@ class BlockTable:
         Returns the rows; some may be there several times.
         """
         rows, each = np.array(named, np.int64), len(blocks) // len(named)
-        turn = np.count_nonzero(np.bincount(rows))
+        turn = int(np.count_nonzero(np.bincount(rows)))
         rounds, rest = divmod(len(rows), turn)
         if not rest and (rounds == 1 or (rows[turn:] == rows[:-turn]).all()):  # all in turn, equally often
             rows, further = rows[:turn], np.arange(0, rounds * each, each)[:, None]

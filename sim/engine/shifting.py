@@ -7,6 +7,7 @@ allocator is told of a sequence in steps of up to three remainders, and still no
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from sim.engine.cycle import Cycle
@@ -41,7 +42,7 @@ class Shifting(Cycle):
         """See `Cycle._give`."""
         return self.allocator.shift([each.row for each in page], [step + each.start for each in page]).granted
 
-    def _list(self, remainder: int) -> list[int]:
+    def _list(self, remainder: int) -> array[int]:
         """See `Cycle._list`."""
         self._starts[remainder] = [each.start for each in self._changing(remainder)]
         return super()._list(remainder)
