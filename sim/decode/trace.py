@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.engine.executor import Foresight
+from sim.engine.timeline import Foresight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

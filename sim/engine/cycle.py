@@ -16,7 +16,6 @@ from array import array
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from allocators.answers import NO_MAPPINGS
 from sim.engine.decoding import enter, in_order
 from sim.engine.growing import NOTHING, Noting
 from sim.engine.stretch import CACHED, EVICTED, HELD, INTERNAL, NO_STRETCH, ROUNDING, Stretch, packed, unpacked
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from allocators.answers import Growth
     from allocators.base import Allocator
     from sim.engine.decoding import Decoding, Sequence
-    from sim.engine.stretch import Hides
+    from sim.engine.timeline import Timeline
 
 
 class Cycle(Noting):
@@ -193,14 +192,15 @@ class Cycle(Noting):
             page = [each for each in page if low <= each.order <= high]
         return page
 
-    def stretch(self, steps: int, hides: Hides) -> Stretch:
+    def stretch(self, timeline: Timeline) -> Stretch:
         """See `Growing.stretch`."""
         if self._fresh or self._sharing:
             return NO_STRETCH
         if self.allocator.rounds_up:
-            return self._mapping_stretch(steps, hides)
+            return self._mapping_stretch(timeline)
         pages, period, clock, each = self._pages, self._period, self.decoding.clock, self._each
-        room, done, useless = self.allocator.room, steps, 0
+        room, steps, useless = self.allocator.room, timeline.steps, 0
+        done = steps
         held, entangled, partly = self._portion.held, self.allocator.entangled, self._partly
         rows = array("q")
         changes: list[int] = []
@@ -227,22 +227,24 @@ class Cycle(Noting):
         lost = sum(evicted)
         return Stretch(done, changes, (len(rows) * held, -lost * held, 0, useless * each, lost, 0, 0))
 
-    def _mapping_stretch(self, steps: int, hides: Hides) -> Stretch:
+    def _mapping_stretch(self, timeline: Timeline) -> Stretch:
         """Do `stretch` if blocks are page groups, which may have to be mapped, and empty slots are rounding."""
         allocator, period, clock, room = self.allocator, self._period, self.decoding.clock, self.allocator.room
         changes: list[int] = []
         told: list[int] = []
         done, taken = 0, 0
-        while done < steps:
+        while done < timeline.steps:
             if self._pages[(clock + 1 + done) % period]:
                 page = (clock + 1 + done) % period
                 rows = self._rows.get(page) or self._list(page)
                 calls = allocator.calls(rows) if len(rows) <= room - taken else None
-                hidden = 0 if calls == NO_MAPPINGS else None if calls is None else hides(done, calls)
-                if calls is None or hidden is None:
+                if calls is None:
                     break
                 if calls.mapped:
-                    told += (done, calls.mapped, hidden)
+                    taking = timeline.map(done, calls)
+                    if taking is None:
+                        break
+                    told += (done, calls.mapped, *taking)
                 allocator.append(rows)
                 taken += len(rows)
                 held = len(rows) * self._portion.held

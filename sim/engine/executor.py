@@ -7,8 +7,8 @@ them; an executor that really has to run each step cannot foresee any.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,21 +17,11 @@ from allocators.table import Ints
 from sim.costs.load import Load
 from sim.costs.model import CostModel
 from sim.engine.plan import Chunk, MoveKind
+from sim.engine.timeline import Foresight
 
 if TYPE_CHECKING:
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
-
-
-class Foresight(NamedTuple):
-    """The durations of the next steps, in which all decoding sequences advance and nothing else runs."""
-
-    durations: Ints
-    """int64[steps]: nanoseconds of each."""
-    hides: Callable[[Mappings, int], int | None]
-    """Returns how many nanoseconds it takes to map pages, if a step of so many nanoseconds hides them; else None."""
-    unhidden: int = 0
-    """Nanoseconds more that the first step takes if no step before it hides what the host does for it."""
 
 
 class Executor(Protocol):
@@ -98,24 +88,30 @@ class Simulated:
             load = load._replace(decode_repeated=repeated)
         if self._spreads and decodes:
             load = load._replace(decode_longest=decoding.longest(decodes) + 1)
-        calls = plan.mappings
-        if plan.moves or plan.copied_tokens or plan.swapped_blocks or calls.mapped or calls.unmapped:
+        if plan.moves or plan.copied_tokens or plan.swapped_blocks:
             load = load._replace(
                 copied_tokens=plan.copied_tokens,
                 swapped_bytes=plan.swapped_blocks * self._block_bytes,
-                mapped_pages=calls.mapped,
-                unmapped_pages=calls.unmapped,
-                mapped_ahead=calls.mapped_ahead,
-                unmapped_ahead=calls.unmapped_ahead,
-                before_ns=plan.before,
                 transfers=sum(move.kind is not MoveKind.COPY for move in plan.moves),
             )
+        if plan.mappings.mapped or plan.mappings.unmapped:
+            load = _with_calls(load, plan.mappings, plan.before)
         return load
 
     def foresee(self, serving: Serving, steps: int) -> Foresight:
         """See `Executor.foresee`."""
         hides, unhidden = self._cost.moves.hidden_ns, self._cost.unhidden_ns(Load()) if self._hosted else 0
-        return Foresight(self._durations(serving, steps), hides, unhidden)
+        return Foresight(self._durations(serving, steps), hides, unhidden, partial(self._waits, serving))
+
+    def _waits(self, serving: Serving, step: int, calls: Mappings, before: int) -> tuple[int, int, int]:
+        """See `Foresight.waits`."""
+        count = len(serving.decoding)
+        load = self._with_decodes(_with_calls(Load(samples=count), calls, before), serving, count, step)
+        if self._spares:
+            load = load._replace(decode_repeated=serving.repeated(count))
+        if self._spreads:
+            load = load._replace(decode_longest=serving.decoding.longest(count) + step)
+        return *self._cost.moves.mapping_ns(load), self._cost.step_ns(load)
 
     def _durations(self, serving: Serving, steps: int) -> Ints:
         count, known = len(serving.decoding), serving.context
@@ -199,6 +195,17 @@ class Simulated:
                 window_prefill_context=load.window_prefill_context + (context if self._window is not None else 0),
             )
         return load._replace(decode_seqs=count, decode_context=context, window_decode_context=seen)
+
+
+def _with_calls(load: Load, calls: Mappings, before: int) -> Load:
+    """Add calls for pages, and the nanoseconds of the step before."""
+    return load._replace(
+        mapped_pages=calls.mapped,
+        unmapped_pages=calls.unmapped,
+        mapped_ahead=calls.mapped_ahead,
+        unmapped_ahead=calls.unmapped_ahead,
+        before_ns=before,
+    )
 
 
 def _window_pairs(tokens: Any, inside: Any, window: int) -> Any:

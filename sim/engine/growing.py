@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from allocators.base import Allocator
     from allocators.table import Ints
     from sim.engine.decoding import Decoding, Sequence
-    from sim.engine.stretch import Change, Hides
+    from sim.engine.stretch import Change
+    from sim.engine.timeline import Timeline
 
 NOTHING = Growth(0)
 
@@ -73,12 +74,11 @@ class Growing(ABC):
         """
 
     @abstractmethod
-    def stretch(self, steps: int, hides: Hides) -> Stretch:
-        """Find memory for all sequences for up to `steps` steps, as long as none is refused or would take extra time.
+    def stretch(self, timeline: Timeline) -> Stretch:
+        """Find memory for all sequences for up to `timeline.steps` steps, which is at least 1, until one is refused.
 
         Args:
-            steps: number of steps, at least 1.
-            hides: says whether mapping pages takes extra time.
+            timeline: is told of steps that need calls for pages.
 
         """
 
@@ -159,13 +159,13 @@ class Calendar(Noting):
             self._grown(page, step)
         return place, growth
 
-    def stretch(self, steps: int, hides: Hides) -> Stretch:
+    def stretch(self, timeline: Timeline) -> Stretch:
         """See `Growing.stretch`.
 
         Every sequence is passed once in `block_size` steps.  If nothing is cached that could be evicted, growing
         changes only what is held, so the allocator is asked for that many steps at once.
         """
-        allocator, clock = self.allocator, self.decoding.clock
+        allocator, clock, steps = self.allocator, self.decoding.clock, timeline.steps
         if self._fresh == clock + 1:
             return NO_STRETCH
         changes: list[int] = []

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sim.engine.plan import MoveKind, Plan
 from sim.engine.stretch import LONGEST
+from sim.engine.timeline import Timeline
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
+    from allocators.table import Ints
     from sim.engine.executor import Executor
     from sim.engine.serving import Serving
     from sim.engine.stretch import Stretch
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 def leap(
     serving: Serving, executor: Executor, until: float, before: int, *, unhidden: bool
-) -> tuple[npt.NDArray[np.int64], int, Stretch] | None:
+) -> tuple[Ints, int, Stretch] | None:
     """Find times and memory for as many pure-decode steps as are certain.
 
     Args:
@@ -44,22 +42,15 @@ def leap(
     foresight = executor.foresee(serving, min(decoding.soonest(), LONGEST))
     if foresight is None:
         return None
-    durations = foresight.durations
-    if unhidden and foresight.unhidden:
-        durations[0] += foresight.unhidden
-    steps, ends = len(durations), np.add.accumulate(durations)
-    if steps > 1 and int(ends[-2]) >= until:
-        steps = 1 + int(ends.searchsorted(until, side="left"))
-    done = serving.growing.stretch(
-        steps, lambda step, calls: foresight.hides(calls, int(durations[step - 1]) if step else before)
-    )
+    timeline = Timeline(foresight, until, before, unhidden=unhidden)
+    done = serving.growing.stretch(timeline)
     if not done.steps:
         return None
-    durations = durations[: done.steps]
+    durations = timeline.durations[: done.steps]
     if (done.copies or done.copied) and not serving.allocator.concatenates:  # such a leap is one step long
         plan = Plan(len(decoding), copied_tokens=done.copied)
         plan.move(MoveKind.COPY, done.copies)
         plan.unhidden = unhidden
         durations[0] = executor.run(plan, serving)
         return durations, int(durations[0]), done
-    return durations, int(ends[done.steps - 1]), done
+    return durations, timeline.total(done.steps), done

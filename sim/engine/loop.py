@@ -293,5 +293,6 @@ class Engine:
             self._mapped = serving.allocator.mappings()
         serving.tokens += count * (steps - 1)
         self.steps += steps
-        self._pace, self._decoded_alone, self._exposed, self._unhidden = int(durations[-1]), True, 0, False
+        self._pace, self._decoded_alone, self._unhidden = int(durations[-1]), True, False
+        self._exposed = found.calls[-1] if found.calls and found.calls[-4] == steps - 1 else 0
         return steps, total

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from allocators.base import Allocator
     from allocators.table import Ints
     from sim.engine.decoding import Decoding, Sequence
-    from sim.engine.stretch import Hides
+    from sim.engine.timeline import Timeline
 
 
 class Roll(Growing):
@@ -62,11 +62,11 @@ class Roll(Growing):
                 self._hold(rows[changed], slots[changed])
         return first + growth.granted, growth
 
-    def stretch(self, steps: int, hides: Hides) -> Stretch:
+    def stretch(self, timeline: Timeline) -> Stretch:
         """See `Growing.stretch`."""
         decoding, usage = self.decoding, self.allocator.usage()
         rows = decoding.column(decoding.ROW)
-        done = self.allocator.advance(rows, decoding.column(decoding.LENGTH), steps)
+        done = self.allocator.advance(rows, decoding.column(decoding.LENGTH), timeline.steps)
         if not done.steps:
             return NO_STRETCH
         changing = {HELD: _more(done.held, usage.held)}

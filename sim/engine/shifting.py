@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from allocators.answers import Shift
     from allocators.base import Allocator
     from sim.engine.decoding import Decoding, Sequence
-    from sim.engine.stretch import Change, Hides
+    from sim.engine.stretch import Change
+    from sim.engine.timeline import Timeline
 
 
 class Shifting(Cycle):
@@ -47,7 +48,7 @@ class Shifting(Cycle):
         self._starts[remainder] = [each.start for each in self._changing(remainder)]
         return super()._list(remainder)
 
-    def stretch(self, steps: int, hides: Hides) -> Stretch:
+    def stretch(self, timeline: Timeline) -> Stretch:
         """See `Growing.stretch`."""
         if self._fresh or self._sharing:
             return NO_STRETCH
@@ -56,7 +57,8 @@ class Shifting(Cycle):
         lengths: list[int] = []
         when: list[int] = []  # the step of each of `rows`
         changes: list[int] = []
-        done, useless = steps, 0
+        steps, useless = timeline.steps, 0
+        done = steps
         for step in range(steps):
             end = clock + 1 + step
             page = end % period

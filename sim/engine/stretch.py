@@ -7,12 +7,11 @@ rows, so each is packed into a single integer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence as Several
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from allocators.answers import Copy, Mappings
+    from allocators.answers import Copy
     from allocators.table import Ints
 
 LONGEST = 1 << 12
@@ -54,10 +53,9 @@ class Stretch(NamedTuple):
     copies: Several[Copy] = ()
     copied: int = 0
     calls: Several[int] = ()
-    """Pages mapped, as flat triples: the step (from 0), how many, and the nanoseconds hidden by the step before."""
+    """Pages mapped, as four numbers for each step that needs any: the step (from 0), how many, and of the nanoseconds
+    that this takes those hidden by the step before and those for which the step waits."""
 
 
-Hides: TypeAlias = "Callable[[int, Mappings], int | None]"
-"""Returns how many nanoseconds it takes to map pages for a step, if the step before hides all of them; else None."""
 NO_CHANGE: Change = (0, 0, 0, 0, 0, 0, 0)
 NO_STRETCH = Stretch(0, (), NO_CHANGE)

@@ -104,7 +104,7 @@ class StepLog:
         self._changes, self._changed = array("q"), array("q")
         """`Stretch.changes` of all stretches, and how many of them each stretch has."""
         self._calls = array("q")
-        """Pages mapped within stretches, as triples: row, number of pages, and nanoseconds hidden."""
+        """Pages mapped within stretches: four numbers each, as in `Stretch.calls`, with the row instead of the step."""
 
     def add(self, step: Sequence[int], duration: int) -> None:
         """Append one row; `step` has the fields of a `Step`."""
@@ -127,8 +127,9 @@ class StepLog:
         """
         if calls:
             begin = len(self._durations)
-            for place in range(0, len(calls), 3):
-                self._calls.extend((begin + calls[place], calls[place + 1], calls[place + 2]))
+            for place in range(0, len(calls), 4):
+                self._calls.append(begin + calls[place])
+                self._calls.extend(calls[place + 1 : place + 4])
         self._changes.extend(changes)
         self._changed.append(len(changes))
         self._firsts += _pack(*first)
@@ -152,9 +153,10 @@ class StepLog:
         columns["gap"] = np.where((nth == 0) | (columns["gap_tokens"] == 0), columns["gap"], durations)
         columns["live"] += nth * columns.pop("grows")
         columns["rounding"] -= nth * columns.pop("rounds")
-        calls, pages, hidden = np.array(self._calls, np.int64).reshape(-1, 3).T
+        calls, pages, hidden, exposed = np.array(self._calls, np.int64).reshape(-1, 4).T
         columns["mapped_pages"][calls] += pages
         columns["mapping_hidden"][calls] += hidden
+        columns["mapping_exposed"][calls] += exposed
         free = columns["held"] + columns["cached"]
         self._apply_changes(columns, begin, which)
         held = columns.pop("held")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,8 @@ from allocators import registry
 from allocators.content import Segments
 from allocators.options import Value, resolve
 from analysis.metrics import SHARES
-from sim.engine.executor import Foresight
 from sim.engine.loop import Engine, Outcome
+from sim.engine.timeline import Foresight
 from sim.limits import Limits
 from sim.reference import ReferenceEngine
 from sim.schedulers import SCHEDULERS
@@ -118,12 +118,18 @@ class Clock:
         copied = known - count if serving.allocator.concatenates else 0
         durations = self.step * MS + count * self.token + known * self.context + copied * self.copied
         durations -= serving.repeated(count) * self.again
-        return Foresight(durations, self.hides, self.unhidden)
+        return Foresight(durations, self.hides, self.unhidden, partial(self.waits, serving))
 
     def hides(self, calls: Mappings, before: int) -> int | None:
         ahead = calls.mapped_ahead * self.mapped + calls.unmapped_ahead * self.mapped // 10
         every = calls.mapped * self.mapped + calls.unmapped * self.mapped // 10
         return ahead if every == ahead <= before // 10**3 else None
+
+    def waits(self, serving: Serving, step: int, calls: Mappings, before: int) -> tuple[int, int, int]:
+        count, every = len(serving.decoding), calls.mapped * self.mapped + calls.unmapped * self.mapped // 10
+        hidden = min(calls.mapped_ahead * self.mapped + calls.unmapped_ahead * self.mapped // 10, before // 10**3)
+        known = serving.context + count * step
+        return hidden, every - hidden, self.step * MS + count * self.token + known * self.context + every - hidden
 
 
 def blocks(measure: Measure, slots: int) -> int:
