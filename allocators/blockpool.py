@@ -108,13 +108,13 @@ class BlockPool:
         if self.cache.empty:
             self.queue.give_front(idle)
             return idle
-        keyed = self.cache.key[idle] != 0
-        kept = int(np.count_nonzero(keyed))
-        if kept < len(idle):
-            self.queue.give_front(idle[~keyed])
-        if kept:
-            self._keep(idle[keyed] if kept < len(idle) else idle)
-        self.cached += kept
+        keys = self.cache.key[idle]
+        keyed = int(np.count_nonzero(keys))
+        if keyed < len(idle):
+            self.queue.give_front(idle[keys == 0])
+        if keyed:
+            self._keep(idle[keys != 0] if keyed < len(idle) else idle)
+        self.cached += keyed
         return idle
 
     def _keep(self, blocks: Ints) -> None:

@@ -54,7 +54,7 @@ class RegularRows(SharingRows):
         if len(rows) > MANY:
             named = table.enter(rows, blocks)
             table.slots[named] = reach = table.count[named] * size
-            table.length[named] = reach - size + 1
+            table.length[named] = reach - (size - 1)
         else:
             length, count, slots = table.length.data, table.count.data, table.slots.data
             cells, width = table.blocks.ravel().data, table.width

@@ -134,19 +134,20 @@ class GrowingAllocator(ExactRows):
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
         """See `Allocator.advance`.  Leaps as far as memory and `max_model_len` allow, within `most_steps`."""
-        table, memory = self.table, self._memory
+        memory = self._memory
         self.demand_longer(rows, lengths)
         steps = min(steps, most_steps(lengths, self.max_model_len))
-        taken, held = memory.foresee(lengths, steps, table.length)
-        steps = int(held.searchsorted(memory.capacity, side="right"))
-        if not steps:
-            return Leap.none()
+        taken, held = memory.foresee(lengths, steps, self.table.length)
+        if not steps or held[-1] > memory.capacity:
+            steps = int(held.searchsorted(memory.capacity, side="right"))
+            if not steps:
+                return Leap.none()
         memory.taken = int(taken[steps - 1])
         self._set(rows, lengths + steps)
         if self.tensors:
             for step in range(1, steps + 1):
                 self.tensors.concatenate(rows.tolist(), (lengths + step).tolist())
-        held = -(-held[:steps] // self._slot_bytes)
+        held = (held[:steps] + (self._slot_bytes - 1)) // self._slot_bytes
         return Leap.unlisted(held, np.zeros(steps, np.int64), int(lengths.sum()))
 
     def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints]:

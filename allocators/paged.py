@@ -113,17 +113,17 @@ class PagedAllocator(OnDemandRows):
                 return self._short_of(last, ask.spare)
             need = -(-ask.tokens // size)
             return Grant(self.open_row(self.pool.take(need)[0], ask.tokens), need * size)
-        blocks = np.array(hit.blocks, np.int64)
-        reused = blocks[blocks > 0]
-        if len(blocks) and not self.is_fresh(ask.content, blocks):
-            raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
-        need = self.blocks_for(whole) - len(hit.blocks) + self.pool.revived(reused)
+        blocks, need = np.array(hit.blocks, np.int64), self.blocks_for(whole) - len(hit.blocks)
+        if len(blocks):
+            if not self.is_fresh(ask.content, blocks):
+                raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
+            need += self.pool.revived(blocks[blocks > 0])
         if need + ask.spare > self.pool.free:
             return self._short_of(need, ask.spare)
         if len(blocks):
             self.take_part(ask.content, blocks)
-        taken, _ = self.pool.take(self.blocks_for(ask.tokens) - len(hit.blocks))
-        row = self.open_row(np.concatenate([blocks, taken]), ask.tokens)
+        taken, _ = self.pool.take(self.blocks_for(ask.tokens) - len(blocks))
+        row = self.open_row(np.concatenate([blocks, taken]) if len(blocks) else taken, ask.tokens)
         self.know(row, ask.content)
         self.enter_row(row, len(blocks), ask.tokens // size)
         return Grant(row, int(table.slots[row]))

@@ -36,7 +36,12 @@ from allocators.table import Ints
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Pages(PrefixCache):
-    """Which blocks are pages of the tree (`key` is 1); their real keys are in the tree."""
+    """Which blocks are pages of the tree (`key` is true); their real keys are in the tree."""
+
+    def __init__(self, num_blocks: int) -> None:
+        """Make a cache without pages."""
+        super().__init__(num_blocks)
+        self.key = cast("Ints", np.zeros(num_blocks + 1, np.bool_))
 
     @property
     def empty(self) -> bool:

@@ -119,14 +119,17 @@ class BlockTable:
         rows, each = np.array(named, np.int64), len(blocks) // len(named)
         turn = int(np.count_nonzero(np.bincount(rows)))
         rounds, rest = divmod(len(rows), turn)
-        if not rest and (rounds == 1 or (rows[turn:] == rows[:-turn]).all()):  # all in turn, equally often
-            rows, further = rows[:turn], np.arange(0, rounds * each, each)[:, None]
+        if rounds == 1 and not rest:
+            columns = self.count[rows]
+        elif not rest and (rows[turn:] == rows[:-turn]).all():  # all in turn, equally often
+            rows = rows[:turn]
+            columns = self.count[rows] + np.arange(0, rounds * each, each)[:, None]
         else:
-            further = each * _nth(rows, turn)[None, :]
-        columns = self.count[rows] + further
+            columns = self.count[rows] + each * _nth(rows, turn)
         for place in range(each):
             self.blocks[rows, columns + place] = blocks[place::each].reshape(columns.shape)
-        self.count[rows] = columns[-1] + each  # where a row is there several times, the last value stays
+        ends = columns if columns.ndim == 1 else columns[-1]
+        self.count[rows] = ends + each  # where a row is there several times, the last value stays
         return rows
 
     def open(self) -> int:

@@ -76,9 +76,7 @@ class Roll(Growing):
             changing[ROUNDING] = _more(done.rounding, usage.rounding)
         if done.evicted is not None:
             changing[EVICTED] = done.evicted
-        if self.allocator.rounds_up:  # no slot is useless, and all that is held is rounding, less what is filled
-            changing[ROUNDING] = changing[HELD]
-        elif len(done.who):
+        if len(done.who):
             useless = np.zeros(done.steps, np.int64)
             np.add.at(useless, done.when, self._hold(rows[done.who], done.slots))
             changing[INTERNAL] = useless * self.allocator.token_slots
@@ -87,11 +85,14 @@ class Roll(Growing):
         for field, more in changing.items():
             when = more.nonzero()[0]
             amounts = more[when]
-            changes += (amounts << 15 | when << 3 | field).tolist()  # each as if it were `packed`
+            listed = (amounts << 15 | when << 3 | field).tolist()  # each as if it were `packed`
+            changes += listed
+            if field == HELD and self.allocator.rounds_up:  # all that is held is rounding, less what is filled
+                changes += [change + (ROUNDING - HELD) for change in listed]
             total[field] = int(amounts.sum())
         held, cached, rounding, internal, evicted, live, saved = total
         if self.allocator.rounds_up:
-            rounding -= len(rows) * (done.steps - 1)
+            rounding = held - len(rows) * (done.steps - 1)
         return Stretch(
             done.steps,
             changes,
