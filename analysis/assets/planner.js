@@ -4,7 +4,7 @@ const DASHES = ["solid", "dash", "dashdot", "dot"]; // ever sparser, so that one
 const MARKS = ["circle", "square", "diamond", "triangle-up", "x", "star"];
 const look = (at) => ({ colour: css(COLOURS[at % COLOURS.length]), dash: DASHES[at % DASHES.length], mark: MARKS[at % MARKS.length] });
 const DASH_ARRAYS = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" };
-const lastWord = (key) => key.split(".").pop();
+const lastWord = (key) => key.replace(/\.name$/, "").split(".").pop(); // device.name is a device
 const named = (key) => (facts.keys.filter((other) => lastWord(other.key) === lastWord(key)).length > 1 ? key : lastWord(key));
 
 // units of keys whose names do not end in theirs

@@ -77,7 +77,22 @@ def fleet(answer: Mapping[str, Any], demand: float) -> int | None:
     for rates above the mean, or for an engine that fails.
     """
     mean = answer["capacity"]["mean"]
-    return None if not mean or answer["none"] else math.ceil(demand / mean) * int(answer["gpus"])
+    return None if not mean or answer["none"] else _engines(demand, mean) * int(answer["gpus"])
+
+
+def fleet_range(answer: Mapping[str, Any], demand: float) -> tuple[int, float]:
+    """How many GPUs that takes at least and at most, at the ends of the capacity's interval.
+
+    At most infinitely many if the interval reaches down to 0, and exactly `fleet` if nothing was repeated.
+    """
+    ends = answer["capacity"]["high"], answer["capacity"]["low"]
+    fewest, most = (answer["capacity"]["mean"] if end is None else end for end in ends)
+    each = int(answer["gpus"])
+    return _engines(demand, fewest) * each, _engines(demand, most) * each if most > 0 else math.inf
+
+
+def _engines(demand: float, capacity: float) -> int:
+    return math.ceil(demand / capacity)
 
 
 def _capacity(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from analysis.planner.reading import Planned
 from analysis.planner.rows import plain
 from analysis.planner.tables import (
     ALIKE,
-    FLEET,
     GPUS,
     PRICE,
     a_gpu,
     broken,
     cost,
+    fleet_note,
     gpus,
     last_words,
     priced,
@@ -50,7 +50,7 @@ def content(planned: Planned) -> Content:
             "unit": summary["unit"],
             "gpus": GPUS in keys,
             "demand": short(demand) if demand else "",
-            "fleet": FLEET,
+            "fleet": fleet_note(summary),
             "price": PRICE if priced(summary) else "",
             "repeated": repeats > 1,
             "rows": _rows(planned),

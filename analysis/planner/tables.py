@@ -11,7 +11,7 @@ from rich.text import Text
 
 from analysis.figures import COST
 from analysis.numbers import short
-from analysis.planner.capacities import FAILED, fleet
+from analysis.planner.capacities import FAILED, fleet, fleet_range
 from analysis.saturation import Verdict
 from analysis.table import STYLES
 from analysis.terminal import plain, stiff
@@ -20,6 +20,8 @@ MOST = 60
 """Rows of a table; the parquet file has all."""
 PRICE = "cost/M: of a million output tokens, at price_per_hour"
 FLEET = "GPUs: engines that share the arrivals evenly, nothing spare for peaks or for one that fails"
+FEW = 4
+"""Replications below which an interval is mostly Student's factor: 12.7 standard errors for 2, 4.3 for 3."""
 ALIKE = "a trace is the same every time: one replication, and no interval"
 GPUS = "model.tensor_parallel"
 """The key that says how many GPUs serve together."""
@@ -43,6 +45,8 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     said = ["*: no other row but the bound has as many requests a second with no more latency and memory held at most"]
     if len(shown) < len(cells):
         said = [f"{len(shown)} of {len(cells)} rows: those that no other one beats; results.parquet has all"]
+    repeats = max((cell["n"] for cell in cells), default=0)
+    said += [spread_note(repeats)] if repeats > 1 else []
     said.append("req/s: finished, over the whole run with its beginning and end")
     said += [PRICE] if any(name == COST for _, name, _ in columns) else []
     made = plain("Sweep", "\n".join(said))
@@ -99,13 +103,15 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
     """Say what the columns are, a line each."""
     said = [] if summary.get("drawn", True) else [ALIKE]
     if any(one["n"] > 1 for one in summary["answers"]):
-        said.append("±: 95 % interval over replications; a ratio is of pairs of replications")
+        said.append(spread_note(max(one["n"] for one in summary["answers"])))
+        if summary["ratios"]:
+            said.append("a ratio is of pairs of replications")
         if near := resolution(summary):
             said.append(f"{near}, which intervals do not count")
     if any("queue" in broken(one) for one in summary["answers"]):
         said.append("queue: it grows for as long as requests arrive")
     if summary.get("demand"):
-        said.append(FLEET)
+        said.append(fleet_note(summary))
     if priced(summary):
         said.append(f"{PRICE}, while such a rate lasts")
     return said
@@ -141,9 +147,28 @@ def a_gpu(answer: Mapping[str, Any]) -> str:
 
 
 def gpus(answer: Mapping[str, Any], demand: float) -> str:
-    """Write how many GPUs serve a rate."""
+    """Write how many GPUs serve a rate, and in brackets how many at the ends of the capacity's interval."""
     number = fleet(answer, demand)
-    return "-" if number is None else f"{'at most ' if answer['at_least'] else ''}{number:,}"
+    if number is None:
+        return "-"
+    if answer["at_least"]:
+        return f"at most {number:,}"
+    fewest, most = fleet_range(answer, demand)
+    if fewest == most:
+        return f"{number:,}"
+    return f"{number:,} ({fewest:,} to {most:,})" if math.isfinite(most) else f"{number:,} (at least {fewest:,})"
+
+
+def fleet_note(summary: Mapping[str, Any]) -> str:
+    """Say what numbers of GPUs are."""
+    repeated = any(one["n"] > 1 for one in summary["answers"])
+    return FLEET + ("; in brackets: at the ends of the interval" if repeated else "")
+
+
+def spread_note(repeats: int) -> str:
+    """Say what a ± is, and what makes it wide where replications are few."""
+    few = f"; of so few it is wide, --repeat {2 * FEW} would narrow it" if repeats < FEW else ""
+    return f"±: 95 % interval over {repeats} replications{few}"
 
 
 def priced(summary: Mapping[str, Any]) -> bool:
@@ -200,6 +225,6 @@ def interval(figure: Mapping[str, float | None], scale: float = 1) -> str:
 
 
 def last_words(keys: Sequence[str]) -> list[str]:
-    """Shorten keys to their last word where that tells them apart."""
-    last = [key.rpartition(".")[2] for key in keys]
+    """Shorten keys to their last word where that tells them apart; `device.name` is a device."""
+    last = [key.removesuffix(".name").rpartition(".")[2] for key in keys]
     return [word if last.count(word) == 1 else key for word, key in zip(last, keys, strict=True)]

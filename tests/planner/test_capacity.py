@@ -18,7 +18,7 @@ from analysis.numbers import short
 from analysis.planner.capacities import fleet
 from analysis.planner.content import interval_parts
 from analysis.planner.observe import batches, load
-from analysis.planner.tables import gpus
+from analysis.planner.tables import gpus, last_words, spread_note
 from analysis.planner.words import capacity_findings
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
@@ -402,11 +402,37 @@ def test_what_is_doubtful_about_a_file_is_told_first(command: list[str], workloa
 
 
 def test_what_sustains_nothing_serves_no_demand() -> None:
-    answer = {"capacity": {"mean": 3.0}, "none": 0, "gpus": 4, "at_least": True}
+    answer = {"capacity": {"mean": 3.0, "low": None, "high": None}, "none": 0, "gpus": 4, "at_least": True}
     assert fleet(answer, 6.1) == 12
     assert gpus(answer, 6.1) == "at most 12"
     assert fleet(answer | {"none": 1}, 6.1) is None
-    assert gpus(answer | {"capacity": {"mean": 0.0}}, 6.1) == "-"
+    assert gpus(answer | {"capacity": {"mean": 0.0, "low": None, "high": None}}, 6.1) == "-"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (None, None, "12"),
+        (2.5, 3.5, "12 (8 to 12)"),
+        (2.9, 3.04, "12"),
+        (1.0, 5.0, "12 (8 to 28)"),
+        (-1, 7, "12 (at least 4)"),
+    ],
+)
+def test_how_many_gpus_it_takes_is_as_sure_as_what_one_sustains(low: float, high: float, text: str) -> None:
+    answer = {"capacity": {"mean": 3.0, "low": low, "high": high}, "none": 0, "gpus": 4, "at_least": False}
+    assert gpus(answer, 6.1) == text
+
+
+def test_few_replications_are_said_to_make_intervals_wide() -> None:
+    assert spread_note(2) == "±: 95 % interval over 2 replications; of so few it is wide, --repeat 8 would narrow it"
+    assert spread_note(8) == "±: 95 % interval over 8 replications"
+
+
+def test_a_device_goes_by_its_key_not_by_name() -> None:
+    assert last_words(["device.name", "requests.arrivals.rate"]) == ["device", "rate"]
+    assert last_words(["device.name", "model.name"]) == ["device", "model"]
+    assert last_words(["name"]) == ["name"]
 
 
 def test_an_interval_of_a_share_ends_where_shares_do() -> None:
