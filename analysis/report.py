@@ -99,18 +99,10 @@ def render(directory: RunDirectory) -> Iterator[bytes]:
 def subtitle(directory: RunDirectory) -> list[str]:
     """Facts about the run, for the line under its name."""
     manifest = directory.manifest
-    facts = []
-    if isinstance(directory, Together):
-        facts.append(" beside ".join(part.path.name for part in directory.parts))
-    model, device = (manifest.get(part) or {} for part in ("model", "device"))
-    if model.get("name") and device.get("name"):
-        facts.append(machine(model["name"], device["name"]))
-    runs = directory.runs
-    if runs:
-        size = max(run.pool_bytes for run in runs)
-        token = model.get("kv_bytes_per_token")  # of which a slot of the ledger may be a part
-        slots = f", {size // token:,} token slots" if token else ""
-        facts.append(f"KV pool of {size / 2**30:.3g} GiB{slots}")
+    parts = directory.parts if isinstance(directory, Together) else (directory,)
+    names = [part.path.name for part in parts if part is not directory]
+    each = names, map(_machine, parts), map(_pool, parts)
+    facts = [told for those in each if (told := " beside ".join(dict.fromkeys(filter(None, those))))]
     entries = directory.summary()
     if entries:
         total = entries[0]["requests"]["total"]
@@ -121,6 +113,22 @@ def subtitle(directory: RunDirectory) -> list[str]:
         + (f", {repeat} replications (timelines show the first)" if repeat > 1 else "")
     )
     return facts
+
+
+def _machine(directory: RunDirectory) -> str:
+    """Name the model and the device; empty if the manifest does not."""
+    model, device = (directory.manifest.get(part) or {} for part in ("model", "device"))
+    return machine(model["name"], device["name"]) if model.get("name") and device.get("name") else ""
+
+
+def _pool(directory: RunDirectory) -> str:
+    """Say how large the pool is, the largest one if they differ; empty without runs."""
+    size = max((run.pool_bytes for run in directory.runs), default=0)
+    token = (directory.manifest.get("model") or {}).get(
+        "kv_bytes_per_token"
+    )  # a slot of the ledger may be a part of it
+    slots = f", {size // token:,} token slots" if token else ""
+    return f"KV pool of {size / 2**30:.3g} GiB{slots}" if size else ""
 
 
 def _token_kib(directory: RunDirectory) -> float | None:

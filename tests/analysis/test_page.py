@@ -26,8 +26,8 @@ from analysis.page.timeline import BINS, choose, detail_windows, rates, timeline
 from analysis.page.words import contrast, findings
 from analysis.pages import write_index
 from analysis.phases import absences, losses
-from analysis.reading import RunDirectoryError, open_directory
-from analysis.report import embed, prose, render, write_joint_report, write_report
+from analysis.reading import RunDirectoryError, open_directory, together
+from analysis.report import embed, prose, render, subtitle, write_joint_report, write_report
 from tests.analysis.synthetic import write_directory
 
 KINDS = {"f8": "f8", "f4": "f4", "i4": "i4", "u4": "u4", "u2": "u2", "u1": "u1", "i1": "i1"}
@@ -353,6 +353,22 @@ def test_joined_directories_show_one_allocator_from_each(toy: Path, repeated: Pa
     assert [labels[index] for index in facts["pair"]] == ["paged (run)", "paged (repeated)"]
     with pytest.raises(RunDirectoryError, match="two directories are called run"):
         write_joint_report([toy, toy], tmp_path / "joint.html")
+
+
+def test_joined_directories_name_each_device_with_its_pool(toy: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(toy, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["device"]["name"] = "h200"
+    for run in manifest["runs"]:
+        run["num_blocks"] *= 2
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    alone = [subtitle(open_directory(path)) for path in (toy, other)]
+    joint = subtitle(together([open_directory(path) for path in (toy, other)]))
+    assert joint[1:3] == [f"{one} beside {two}" for one, two in zip(*alone, strict=True) if one != two]
+    assert len(joint) == len(alone[0]) + 1
+    shutil.copytree(toy, tmp_path / "same")
+    assert subtitle(together([open_directory(path) for path in (toy, tmp_path / "same")]))[1:] == alone[0]
 
 
 def test_a_pool_counted_in_parts_of_a_token_is_the_same_pool(toy: Path, tmp_path: Path) -> None:
