@@ -204,7 +204,8 @@ def _advice(one: Allocator) -> str:
     if not word or blocked[word] < 5:
         return "Change first: nothing in memory. More requests fit, or a smaller pool would do."
     settings = {
-        "seats": "raise max_num_seqs; memory is not what keeps requests out.",
+        "seats": "nothing in memory: requests wait for a seat. A larger max_num_seqs makes steps longer, which helps "
+        "only where the GPU is not busy computing anyway; `advise` tries it.",
         "budget": "nothing in memory: prompts wait for room in a step. A larger max_num_batched_tokens makes steps "
         "longer and fewer, which helps only where the GPU is not busy computing anyway; `advise` tries it.",
     }

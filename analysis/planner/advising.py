@@ -26,12 +26,13 @@ TELLS = {"better": "better", "worse": "worse", "same": "unclear", "none": "same"
 STYLES = {"better": "green", "worse": "red", "same": "dim", "none": "dim"}
 
 
-def bound(limits: Mapping[str, Any]) -> dict[str, str]:
+def bound(limits: Mapping[str, Any], *, more_seats: bool = True) -> dict[str, str]:
     """Name what limits a workload.
 
     Args:
         limits: of the run: shares of the time that the head of the queue `waits` for each cause, what would be
             `saved` of the busy time by each resource, `idle`, `kept_up`; and its `scheduler`.
+        more_seats: False if more seats have been tried and gain nothing.
 
     Returns:
         `name`: memory, seats, batches, compute, bandwidth, overhead or arrivals; `text`: in words.
@@ -56,7 +57,11 @@ def bound(limits: Mapping[str, Any]) -> dict[str, str]:
             pool = f"{_percent(live)} of the pool is live K/V on average, and at most {_percent(held)} of it was held."
             return {"name": "memory", "text": f"KV memory limits this workload. {first} {pool}"}
         if cause == "seats":
-            return {"name": "seats", "text": f"The number of seats limits this workload. {first} {pace}"}
+            vain = (
+                f"{BINDING[term].capitalize()} limits this workload: requests wait for a seat, but more gain nothing."
+            )
+            name, what = ("seats", "The number of seats limits this workload.") if more_seats else (term, vain)
+            return {"name": name, "text": f"{what} {first} {pace}"}
         return {
             "name": term,
             "text": f"{BINDING[term].capitalize()} limits this workload: prompts wait for the steps before them. "
@@ -74,7 +79,7 @@ def bound(limits: Mapping[str, Any]) -> dict[str, str]:
 def words(summary: Mapping[str, Any]) -> list[Finding]:
     """Say what limits the workload, what to change, what that gains, and what makes no clear difference."""
     limits, best = summary["limits"], summary["best"]
-    said = [Finding("limit", bound(limits)["text"])]
+    said = [Finding("limit", bound(limits, more_seats=_more_seats(summary["changes"]))["text"])]
     aims = " and ".join(map(_aim, summary["slo"]))
     if best["change"]:
         said.append(
@@ -117,6 +122,18 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
     return said
 
 
+def _more_seats(changes: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether more seats may gain something: they were not tried alone, or one number of them was better."""
+    tried = [one for one in changes if one["knobs"] == ["max_num_seqs"]]
+    more = [one for one in tried if _number(one["change"], -1) > _number(one["change"], -3)]
+    return not more or any(one["effect"]["tells"] == "better" for one in more)
+
+
+def _number(change: str, place: int) -> int:
+    """Return a word of `max_num_seqs 256 -> 512` as a number."""
+    return int(change.split()[place].replace(",", ""))
+
+
 def _aim(one: Mapping[str, Any]) -> str:
     share = f" ({_percent(one['limit'])} of requests within the SLO)" if one["name"] == "goodput" else ""
     return f"{one['text']}{share}"
@@ -131,7 +148,11 @@ def _nothing(summary: Mapping[str, Any], aims: str) -> str:
     more = "; a larger --budget would" if summary["left_out"] else ""
     short_of = f" with {summary['budget']} simulations at most{more}"
     text = f"No setting was tried{short_of}."
-    return f"{text} As it is, {aims} is {'met' if before['meets'] else 'not met'}." if aims else text
+    return f"{text} As it is, {aims} {_verb(aims)} {'met' if before['meets'] else 'not met'}." if aims else text
+
+
+def _verb(aims: str) -> str:
+    return "are" if " and " in aims else "is"
 
 
 def _by_knob(some: Sequence[Mapping[str, Any]]) -> str:
@@ -219,14 +240,15 @@ def _holds(one: Mapping[str, Any], summary: Mapping[str, Any], aims: str) -> str
     if not aims:
         return ""
     if one["meets"]:
-        return f" {aims} is met" + (", as it was before." if before["meets"] and one is not before else ".")
+        return f" {aims} {_verb(aims)} met" + (", as it was before." if before["meets"] and one is not before else ".")
     if others := [change for change in summary["changes"] if change["meets"]]:
         chance = "though that may be chance"
         more = "; a larger --repeat would tell" if summary["basis"] == "replications" else ""
-        return f" Even so {aims} is not met. With {_by_knob(others)} it is, {chance}{more}."
+        it = "it is" if _verb(aims) == "is" else "they are"
+        return f" Even so {aims} {_verb(aims)} not met. With {_by_knob(others)} {it}, {chance}{more}."
     if not one["kept_up"]:
         return f" Even so {BEHIND}, with this and with everything else that was tried."
-    return f" Even so {aims} is not met, neither with this nor with anything else that was tried."
+    return f" Even so {aims} {_verb(aims)} not met, neither with this nor with anything else that was tried."
 
 
 def _span(figure: Mapping[str, float | None], scale: float) -> str:

@@ -97,6 +97,30 @@ def test_what_limits_is_read_off_the_queue_and_the_terms(
     assert bound(what)["name"] == name
 
 
+def test_seats_limit_nothing_where_more_of_them_gain_nothing() -> None:
+    saved = {"bandwidth": 0.3, "compute": 0.5, "overhead": 0.0}
+    what = {"waits": {"seats": 0.54}, "saved": saved, "kept_up": False, "idle": 0.0, "during": "waiting"}
+    what |= {"scheduler": "vllm-v1", "ledger": {"live": 0.6}, "held_peak": 0.9}
+    summary = {"limits": what, "slo": [], "basis": "replications", "hardware": [], "budget": 100, "left_out": []}
+    summary["before"] = {"meets": False, "kept_up": False}
+    summary["best"] = {"change": "", "knobs": []}
+
+    def said(**tells: str) -> str:
+        effects = [(name.replace("to", "max_num_seqs 256 -> "), tell) for name, tell in tells.items()]
+        changes = [
+            {"change": change, "knobs": ["max_num_seqs"], "effect": {"tells": tell}, "meets": False}
+            for change, tell in effects
+        ]
+        return in_words(summary | {"changes": changes})[0].text
+
+    seats = "The number of seats limits this workload. "
+    assert said().startswith(seats)
+    assert said(to512="worse", to1024="better").startswith(seats)
+    assert said(to128="worse").startswith(seats), "that says nothing of more"
+    vain = "Compute limits this workload: requests wait for a seat, but more gain nothing. "
+    assert said(to128="better", to512="worse", to1024="same").startswith(vain)
+
+
 def test_a_batch_that_must_end_first_is_no_lack_of_memory(tmp_path: Path) -> None:
     path = tmp_path / "memory.yaml"
     path.write_text(MEMORY, encoding="utf-8")
