@@ -280,7 +280,8 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
     """
     console = console or Console()
     table = plain(f"{comparison.first.path} → {comparison.second.path}")
-    table.add_column("allocator and figure", overflow="fold", min_width=22)
+    longest = max((len(one.name) for one in comparison.differences), default=0)
+    table.add_column("allocator and figure", overflow="fold", min_width=max(22, 2 + longest))
     for heading in ("first", "second", "difference", "95 % interval", "%"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("paired by", no_wrap=True)

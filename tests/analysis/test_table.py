@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from analysis.compare import Difference, compare
-from analysis.figures import above_bound, figure, group, percent_of
+from analysis.figures import COST, above_bound, figure, group, percent_of
 from analysis.numbers import short
 from analysis.published import Row
 from analysis.reading import open_directory
@@ -184,6 +184,15 @@ def test_a_comparison_says_which_settings_differ(toy: Path, tmp_path: Path) -> N
     out = io.StringIO()
     show_comparison(comparison, Console(file=out, width=100))
     assert "engine.scheduler: vllm-v1 → orca\n" in out.getvalue()
+
+
+def test_names_of_figures_are_not_broken_on_a_narrow_terminal(toy: Path) -> None:
+    comparison = compare(toy, toy)
+    (first, *_) = comparison.differences
+    priced = replace(first, name=COST, change=first.change._replace(value=1.0))
+    out = io.StringIO()
+    show_comparison(replace(comparison, differences=[priced]), Console(file=out, width=80))
+    assert f"  {COST} " in out.getvalue()
 
 
 def test_a_smaller_pool_is_a_regression_by_requests(toy: Path, tmp_path: Path) -> None:

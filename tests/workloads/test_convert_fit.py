@@ -239,9 +239,16 @@ def test_describe_sums_up_what_a_reader_left_out(tmp_path: Path) -> None:
     found = describe(Trace(trace=str(path)))
     assert (found.format, found.rows, found.requests) == ("csv", 3, 2)
     assert found.rate_rps == pytest.approx(2 / 60)
+    assert found.peak_minute_rps == pytest.approx(1 / 60)
     assert found.as_dict()["prompt_tokens"]["mean"] == 20
     assert found.notes == ("1 row without a prompt or output token left out",)
     assert found.correlation == pytest.approx(1)
+
+
+def test_the_busiest_minute_of_less_than_a_minute_is_all_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{each / 10},10,5\n" for each in range(101)))
+    assert describe(Trace(trace=str(path))).peak_minute_rps == pytest.approx(10)
 
 
 def test_prompts_that_share_only_what_most_begin_with_are_no_sessions() -> None:

@@ -371,6 +371,8 @@ class TestTables:
             tmp_path, "Time,Prompt_Tokens,completion_tokens\n2026-11-01T10:00:00Z,5,6\n2026-11-01T10:00:02Z,7,8\n"
         )
         assert made.arrival_s.tolist() == [0, 2]
+        named = load(tmp_path, "arrived_at,prompt_tokens,output_tokens\n10,5,6\n12,7,8\n")
+        assert named.arrival_s.tolist() == [0, 2]
 
     def test_json_lines_of_one_s_own(self, tmp_path: Path) -> None:
         made = load(tmp_path, FILES["jsonl"])

@@ -53,7 +53,7 @@ class Description:
     recorded_gap_cv: float
     """The same without that spreading: as recorded."""
     peak_minute_rps: float
-    """Arrivals a second in the busiest minute, minutes counted from the first arrival."""
+    """Arrivals a second in the busiest minute, minutes counted from the first arrival; in all of a shorter trace."""
     prompt_tokens: Spread
     output_tokens: Spread
     correlation: float
@@ -97,7 +97,7 @@ def sum_up(made: Requests, form: str, count: int, recorded_gap_cv: float) -> Des
         rate_rps=len(made) / span if span else 0.0,
         gap_cv=gap_cv(made.arrival_s),
         recorded_gap_cv=recorded_gap_cv,
-        peak_minute_rps=peak_rate(made.arrival_s, 60.0) if span else 0.0,
+        peak_minute_rps=peak_rate(made.arrival_s, min(60.0, span)) if span else 0.0,
         prompt_tokens=Spread.of(made.prompt_tokens),
         output_tokens=Spread.of(made.output_tokens),
         correlation=rank_correlation(made.prompt_tokens, made.output_tokens),

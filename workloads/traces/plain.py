@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 UNITS = {"_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
 """Seconds in the unit that a column of times ends in; without one it is seconds."""
 ARRIVAL = (
-    "arrival_s", "arrival_time_s", "arrival_time", "arrival", "timestamp_s", "timestamp", "time_s", "time",
-    *(f"{word}{unit}" for word in ("arrival", "arrival_time", "timestamp", "time") for unit in UNITS),
+    "arrival_s", "arrival_time_s", "arrival_time", "arrival", "arrived_at", "timestamp_s", "timestamp", "time_s",
+    "time", *(f"{word}{unit}" for word in ("arrival", "arrival_time", "timestamp", "time") for unit in UNITS),
 )  # fmt: skip
 PROMPT = (
     "prompt_tokens", "input_tokens", "context_tokens", "prompt_length", "input_length", "prompt_len", "input_len",
