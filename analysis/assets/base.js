@@ -49,6 +49,7 @@ const word = ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r; // little-en
 
 const SHARES = ["live", "reserved", "internal", "rounding", "cached", "external", "free"];
 const BLOCKED = ["", "memory", "seats", "budget", "order"];
+const AWAITED = { memory: "memory", seats: "a seat", budget: "room in a step", order: "its turn" }; // by the head of the queue
 const STATUSES = ["finished", "refused", "unfinished"];
 const KINDS = ["preempt", "swap_out", "refuse", "evict"];
 

@@ -80,11 +80,11 @@ class PulsePlot extends Plot {
       `${steps.prefill_tokens[row]} prefill and ${steps.decode_tokens[row]} decode tokens in this step`,
       `about ${short(steps.bin_prefill_tps[bin])} prefill and ${short(steps.bin_decode_tps[bin])} decode tokens/s here`];
     const why = BLOCKED[steps.blocked[row]];
-    if (why) lines.push(`the next request waits for ${{ memory: "memory", seats: "a seat", budget: "step budget", order: "its turn" }[why]}`);
+    if (why) lines.push(`the next request waits for ${AWAITED[why]}`);
     const reach = (4 / this.inner.width) * (state.range[1] - state.range[0]);
     const lane = this.lanes[this.lanes.length - 1 - Math.floor((up * this.inner.height) / LANE)];
     const near = ticks.filter((tick) => Math.abs(tick.time - time) < reach && (!lane || lane[0].includes(tick.kind))).sort((one, other) => Math.abs(one.time - time) - Math.abs(other.time - time));
-    const told = near.slice(0, 3).map((tick) => `${seconds(tick.time)}: ${tick.text}`);
+    const told = near.slice(0, 3).sort((one, other) => one.time - other.time).map((tick) => `${seconds(tick.time)}: ${tick.text}`);
     if (near.length > told.length) told.push(`and ${near.length - told.length} more here`);
     if (lane) return { text: told.length ? told.join("\n") : `${lane[1]}: none here`, request: near.length ? near[0].request : null };
     lines.push(...told);

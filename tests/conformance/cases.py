@@ -126,7 +126,10 @@ def ask(prompt: int, output: int = 4, *, tokens: int = 0, oracle: bool = True, *
 def admitted(allocator: Allocator, prompt: int, output: int = 4, **more: int) -> int:
     """Admit a sequence that fits, and return its row."""
     answer = allocator.admit(ask(prompt, output, oracle=allocator.oracle, **more))
-    assert isinstance(answer, Grant), answer
+    assert isinstance(answer, Grant), (
+        f"{answer}: these tests have pools of about {SLOTS} token slots for sequences of up to {CONTEXT}; "
+        "an allocator's defaults must let several of them in"
+    )
     return answer.row
 
 
