@@ -94,8 +94,6 @@ class Timing:
     runs: list[Timed] = field(default_factory=list)
     held_up: tuple[float, ...] = ()
     """Share of the time in which others held up the host of each real run, where that was watched."""
-    pulse_s: tuple[float, ...] = ()
-    """Seconds that a fixed piece of work took on that host on average, the same for all runs: how fast it was."""
 
     @property
     def judged(self) -> bool:
@@ -146,7 +144,6 @@ class Timing:
             "medians": {name: round(size, 5) for name, size in self.medians.items()},
             "faults": self.faults,
             "held_up": [round(share, 5) for share in self.held_up],
-            "pulse_s": [round(seconds, 8) for seconds in self.pulse_s],
             "runs": [run.as_json() for run in self.runs],
         }
 
@@ -181,8 +178,7 @@ def _pair(workload: str, measured: Mapping[str, Any], simulated: Mapping[str, An
 def repeated(timings: Sequence[Timing]) -> Timing:
     """Make one of several timings whose real runs are repeats of each other: medians, and their spread."""
     runs = [_median(runs) for runs in zip(*(each.runs for each in timings), strict=True)]
-    held_up = tuple(share for each in timings for share in each.held_up)
-    return replace(timings[0], runs=runs, held_up=held_up, pulse_s=tuple(s for each in timings for s in each.pulse_s))
+    return replace(timings[0], runs=runs, held_up=tuple(share for each in timings for share in each.held_up))
 
 
 def _median(runs: Sequence[Timed]) -> Timed:
@@ -207,10 +203,8 @@ def gathered(parts: Iterable[Mapping[str, Any]]) -> Timing:
     timings = list(parts)
     names = {timing["calibration"] for timing in timings}
     calibration = None if None in names else ", ".join(sorted(names))
-    held_up, pulse_s = (
-        tuple(value for timing in timings for value in timing.get(name, ())) for name in ("held_up", "pulse_s")
-    )
-    return Timing(calibration, [_read(run) for timing in timings for run in timing["runs"]], held_up, pulse_s)
+    held_up = tuple(share for timing in timings for share in timing.get("held_up", ()))
+    return Timing(calibration, [_read(run) for timing in timings for run in timing["runs"]], held_up)
 
 
 def _read(run: Mapping[str, Any]) -> Timed:

@@ -95,9 +95,6 @@ class Calibration:
     """Steps of captured shapes."""
     uncertain: tuple[float, ...] = ()
     """Relative standard error of each fitted coefficient (`sim.costs.fit`); empty in older files."""
-    pulse_s: float = 0.0
-    """Seconds of a beat of the host (`sim.decode.pulse`) while steps were measured that go sequence by sequence; 0 in
-    older files."""
 
     @property
     def name(self) -> str:
@@ -225,11 +222,6 @@ def fitted_in(path: Path) -> tuple[str, ...]:
     return tuple(_read(path).get("fitted", ()))
 
 
-def pulse_in(path: Path) -> float:
-    """Read how fast the host of a calibration was: `Calibration.pulse_s`.  Raises UserError."""
-    return float(_read(path).get("pulse_s", 0.0))
-
-
 def load_calibration(path: Path) -> Calibration:
     """Read a whole calibration, measurements and all.  Raises UserError in one line."""
     content = _read(path)
@@ -258,7 +250,6 @@ def load_calibration(path: Path) -> Calibration:
             parameters=parameters,
             captured=captured,
             uncertain=tuple(content.get("uncertain", ())),
-            pulse_s=float(content.get("pulse_s", 0.0)),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: not a whole calibration: {error}") from None

@@ -36,11 +36,6 @@ def text_of(calibration: Calibration) -> str:
     ]
     if calibration.uncertain:
         lines.append(f"uncertain = {_value(calibration.uncertain)}")
-    if calibration.pulse_s:
-        lines += [
-            "# Seconds of a fixed piece of Python on the host, while steps were measured that go sequence by sequence.",
-            f"pulse_s = {_value(calibration.pulse_s)}",
-        ]
     if calibration.peaks:
         lines += ["", "# The device as a workload describes it.", f"peaks = {_value(dict(calibration.peaks))}"]
     lines += ["", "[coefficients]"]

@@ -6,7 +6,6 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.costs.calibration import SECONDS, Calibration, Point, described
@@ -18,7 +17,6 @@ from sim.decode.executor import OutOfMemoryError
 from sim.decode.grid import Extent, block_scenes, separate_scenes
 from sim.decode.model import load, supported
 from sim.decode.peaks import peaks_of, shipped_name
-from sim.decode.pulse import pulse
 from sim.decode.quiet import CALM, Quiet
 from sim.decode.rehearsal import prefill_host_s
 from sim.decode.runtime import build_kernels, choose_backend
@@ -51,10 +49,6 @@ MARGIN = 64
 """Token slots a sequence needs beyond the longest: it grows with every repeat."""
 SEPARATE = ("growing", "no-cache")
 """Allocators whose attention goes sequence by sequence."""
-ROUNDS = 3
-"""How often their steps are measured, at most ..."""
-STEADY = 1.1
-"""... while the host is slower than this times the fastest."""
 SMALL = 1
 """Token slots of the small blocks that decodes are measured with as well ..."""
 SMALL_SEATS = 64
@@ -112,15 +106,12 @@ def calibrate(
     build_kernels(attends, geometry)
     points: list[Point] = []
     steps: list[CapturedStep] = []
-    pulses: list[float] = []
     captured = host = 0.0
     with _host(where), as_served():  # as in the runs that are to be foretold
         for number, setup in enumerate((usual, *separate)):
             release(decoder.device)
             stage = Stage(decoder, setup, backend=attends, longest=extent.longest, seats=extent.seats)
-            measured = _measure(stage, extent, seconds * (0.2 if number else 0.6), progress)
-            points += [each.point for each in measured]
-            pulses += [each.pulse_s for each in measured] if number else []
+            points += _measure(stage, extent, seconds * (0.2 if number else 0.6), progress)
             if geometry.window is None:  # what a window reads of a context is not in the tables
                 steps += stage.captured(extent.longest)
             del stage
@@ -148,7 +139,6 @@ def calibrate(
         parameters=geometry.parameters,
         captured=tuple(steps),
         uncertain=found.uncertain,
-        pulse_s=median(pulses) if pulses else 0.0,
     )
 
 
@@ -202,15 +192,8 @@ def _host(device: torch.device) -> Iterator[None]:
         warnings.warn(f"others held up the host for {watch.share:.1%} of the time: better measured again", stacklevel=2)
 
 
-class Measured(NamedTuple):
-    """A step, and how fast the host was meanwhile."""
-
-    point: Point
-    pulse_s: float
-
-
-def _measure(stage: Stage, extent: Extent, seconds: float, report: Report | None) -> list[Measured]:
-    """Measure the steps of one allocator; what is launched sequence by sequence again, if the host was slow."""
+def _measure(stage: Stage, extent: Extent, seconds: float, report: Report | None) -> Iterator[Point]:
+    """Measure the steps of one allocator."""
     scenes = (
         block_scenes(extent)
         if stage.route == "blocks"
@@ -218,23 +201,13 @@ def _measure(stage: Stage, extent: Extent, seconds: float, report: Report | None
     )
     scenes = [scene for scene in scenes if stage.fits(scene)]
     patience = Patience(seconds=seconds / len(scenes))
-    found: dict[str, Measured] = {}
-    for _ in range(1 if stage.route == "blocks" else ROUNDS):
-        for number, scene in enumerate(scenes):
-            if report is not None:
-                report(Progress(scene.name, number, len(scenes)))
-            try:
-                with pulse() as beats:
-                    point = stage.measure(scene, patience)
-            except OutOfMemoryError as error:
-                warnings.warn(f"{scene.name}: left out: {error}", stacklevel=2)
-                continue
-            if scene.name not in found or beats.mean_s < found[scene.name].pulse_s:
-                found[scene.name] = Measured(point, beats.mean_s)
-        fastest = min((each.pulse_s for each in found.values()), default=0.0)
-        slow = {name for name, each in found.items() if each.pulse_s > STEADY * fastest}
-        scenes = [scene for scene in scenes if scene.name in slow]
-    return list(found.values())
+    for number, scene in enumerate(scenes):
+        if report is not None:
+            report(Progress(scene.name, number, len(scenes)))
+        try:
+            yield stage.measure(scene, patience)
+        except OutOfMemoryError as error:
+            warnings.warn(f"{scene.name}: left out: {error}", stacklevel=2)
 
 
 def _small_blocks(decoder: Decoder, setup: Setup, backend: str, longest: int) -> list[Point]:

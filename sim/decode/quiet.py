@@ -21,8 +21,6 @@ from pathlib import Path
 from select import select
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sim.decode.pulse import pulse
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -60,8 +58,6 @@ class Watch:
 
     share = 0.0
     """Share of the time in which others held up its core, or one beside it; known when the run is over."""
-    pulse_s = 0.0
-    """Seconds that a beat took on average (`sim.decode.pulse`)."""
 
 
 class Quiet:
@@ -83,11 +79,10 @@ class Quiet:
         beside = [] if len(self.cores) == 1 else [_start([str(cpu) for cpu in self.cores[1:]])]  # not on our only core
         shares = []
         try:
-            with _pinned(self.cores[:1]), pulse() as beats:
+            with _pinned(self.cores[:1]):
                 yield watch
         finally:
             shares += [_said(witness).share for witness in beside]
-        watch.pulse_s = beats.mean_s
         watch.share = max(*shares, (self._stolen_s() - before) / (time.perf_counter() - began), 0.0)
 
     def _stolen_s(self) -> float:

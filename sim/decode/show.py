@@ -103,9 +103,6 @@ def show_timing(timing: Timing, console: Console) -> None:
     if timing.held_up:
         shares = ", ".join(f"{share:.1%}" for share in timing.held_up)
         console.print(f"others held up the host of the real runs for {shares} of the time", markup=False)
-    if timing.pulse_s:
-        beats = ", ".join(f"{seconds * 1e6:.1f}" for seconds in timing.pulse_s)
-        console.print(f"its speed: a fixed piece of work took {beats} microseconds", markup=False)
     basis = f"with {timing.calibration}" if timing.calibration else "with default costs, not judged"
     verdict = "within the tolerances" if timing.passed else "NOT within the tolerances"
     console.print(

@@ -176,4 +176,4 @@ def timed_part(
     build_kernels(backend, decoder.geometry)
     with Quiet().watched() as watch:
         serve(decoder, workload, measured, backend=backend, base=base, facts=facts, progress=progress)
-    return replace(compare(measured, simulated, calibration), held_up=(watch.share,), pulse_s=(watch.pulse_s,))
+    return replace(compare(measured, simulated, calibration), held_up=(watch.share,))

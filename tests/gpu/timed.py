@@ -11,8 +11,7 @@
 Each piece is one allocator or a few on one workload, served for real (`--repeats` times, of which the
 medians count) and simulated with the shipped calibration.  It is served from the core of the machine on
 which others are at work least; a repeat while which they held it up, or one beside it, for more than 1 %
-of the time is made again, up to twice as many in all (`sim.decode.quiet`); so is one in which the host
-was faster or slower than in the calibration, if kernels are launched sequence by sequence.  A result is written to
+of the time is made again, up to twice as many in all (`sim.decode.quiet`).  A result is written to
 `analysis/results/timed_<device>.json` (or into `--out`) after every piece, and what is there already is
 not run again, so pieces can be spread over several machines.  Exit status 1 if what is judged is further
 off than the tolerances in the file.
@@ -34,10 +33,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from rich.console import Console
 
-from allocators.registry import find
 from analysis.reading import open_directory
 from analysis.timing import Timing, figures, gathered, repeated
-from sim.costs.calibration import find_calibration, pulse_in
 from sim.decode.device import name_of, release, resolve
 from sim.decode.model import Decoder, load
 from sim.decode.quiet import CALM, Quiet
@@ -62,8 +59,6 @@ HELD_OUT = (*SEEN, "burst", "crowd", "sharegpt", "prompts", "long")
 JUDGED = {"blind", "held-out"}
 """Groups of these that a verdict is of."""
 HEADLINE = "sosp23_h100"
-STEADY = 0.1
-"""By how much the host's pulse may differ from the calibration's where kernels are launched one by one."""
 RATES = (3, 6, 12)
 """Requests a second of the headline: the first is more than Orca (Max) can hold, the last more than any."""
 
@@ -128,31 +123,17 @@ class Bench:
         simulate(workload, folder / "simulated", calibration, None)
         facts = {"executor": {"device": name_of(self.device), "versions": versions()}}
         timings: list[Timing] = []
-        pace = pace_of(workload, calibration)
-        while sum(undisturbed(timing, pace) for timing in timings) < repeats and len(timings) < 2 * repeats:
+        while sum(map(undisturbed, timings)) < repeats and len(timings) < 2 * repeats:
             measured = folder / f"measured-{len(timings) + 1}"
             with self._quiet.watched() as watch:
                 serve(self._decoder, workload, measured, backend=backend, facts=facts)
-            timing = compare(measured, folder / "simulated", calibration)
-            timings.append(replace(timing, held_up=(watch.share,), pulse_s=(watch.pulse_s,)))
-        return repeated([timing for timing in timings if undisturbed(timing, pace)] or timings)
+            timings.append(replace(compare(measured, folder / "simulated", calibration), held_up=(watch.share,)))
+        return repeated([*filter(undisturbed, timings)] or timings)
 
 
-def pace_of(workload: Workload, calibration: str | None) -> float:
-    """Return the pulse (`sim.decode.pulse`) that a host must have for step times to be those of the calibration.
-
-    It makes no difference, and 0 is returned, unless there is an allocator whose attention is launched sequence by
-    sequence.
-    """
-    kinds = [find(spec.kind) for spec in workload.allocators]
-    launched = any(kind.concatenates or kind.recomputes for kind in kinds)
-    return pulse_in(find_calibration(calibration)) if launched and calibration else 0.0
-
-
-def undisturbed(timing: Timing, pace: float) -> bool:
-    """Whether others left the host of the real runs alone, and it had the pulse `pace` if that is not 0."""
-    steady = not pace or all(abs(pulse / pace - 1) <= STEADY for pulse in timing.pulse_s)
-    return steady and max(timing.held_up) <= CALM
+def undisturbed(timing: Timing) -> bool:
+    """Whether others left the host of the real runs alone."""
+    return max(timing.held_up) <= CALM
 
 
 def main() -> int:
