@@ -1,4 +1,4 @@
-"""Two run directories side by side: runs matched by label, differences, intervals.
+"""Two run directories side by side, runs matched by label, or the allocators of one: differences, intervals.
 
 With replications, a difference is the mean of paired differences with Student's 95 % interval, or, if the
 two did not serve the same requests, the difference of means with Welch's interval.  Without replications,
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from analysis import stats
 from analysis.figures import COST, Allocator, difference, group
 from analysis.metrics import PER_REQUEST, Observed
-from analysis.reading import Run, RunDirectory, open_directory
+from analysis.reading import Run, RunDirectory, RunDirectoryError, open_directory
 from analysis.stats import Interval
 
 FIGURES: dict[str, int] = {
@@ -88,6 +88,17 @@ class Comparison:
     settings: list[Setting]
     differences: list[Difference]
     notes: list[str]
+    against: str = ""
+    """The allocator that all others of one directory are held against; empty if two directories are compared."""
+
+    @property
+    def title(self) -> str:
+        """What is compared."""
+        return (
+            f"{self.first.path}: {self.against} → each of the others"
+            if self.against
+            else (f"{self.first.path} → {self.second.path}")
+        )
 
     def regressions(self, threshold: float) -> list[Difference]:
         """Figures that got worse by more than `threshold` per cent."""
@@ -112,6 +123,7 @@ class Comparison:
             "schema": 1,
             "first": str(self.first.path),
             "second": str(self.second.path),
+            "against": self.against or None,
             "settings": [asdict(setting) for setting in self.settings],
             "rows": rows,
             "notes": self.notes,
@@ -150,6 +162,34 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     if left_out:
         notes.append("Only replications that both directories have are compared.")
     return Comparison(one, two, _settings(one, two), differences, notes)
+
+
+def compare_allocators(directory: str | Path, against: str | None = None) -> Comparison:
+    """Hold the allocators of one run directory, which served the same requests, against one of them.
+
+    Args:
+        directory: a run directory.
+        against: label of that one; the first of the file if None.
+
+    Raises:
+        RunDirectoryError: it is not a run directory, or has no allocator of that label.
+
+    """
+    opened = open_directory(directory)
+    allocators = {allocator.label: allocator for allocator in group(opened.summary())}
+    base = next(iter(allocators), "") if against is None else against
+    if base not in allocators:
+        raise RunDirectoryError(f"{opened.path}: no allocator {base}; there are: {', '.join(allocators)}")
+    found: list[Difference] = []
+    for label, other in allocators.items():
+        if label == base:
+            continue
+        pairs = list(_pairs(opened, opened, base, label))
+        both = {run.repeat for run, _ in pairs}
+        sides = allocators[base].only(both), other.only(both)
+        rows = (_difference(*sides, name, pairs) for name in FIGURES)
+        found += [replace(row, label=label) for row in rows if row is not None]
+    return Comparison(opened, opened, [], found, [], base)
 
 
 def _settings(one: RunDirectory, two: RunDirectory) -> list[Setting]:
@@ -214,8 +254,9 @@ def _values(run: Run, metric: Any) -> npt.NDArray[np.float64]:
     return values
 
 
-def _pairs(one: RunDirectory, two: RunDirectory, label: str) -> Iterable[tuple[Run, Run]]:
-    theirs = {run.repeat: run for run in two.runs if run.label == label}
+def _pairs(one: RunDirectory, two: RunDirectory, label: str, other: str = "") -> Iterable[tuple[Run, Run]]:
+    """Pair the replications of an allocator with those of the other directory, or of `other`."""
+    theirs = {run.repeat: run for run in two.runs if run.label == (other or label)}
     return ((run, theirs[run.repeat]) for run in one.runs if run.label == label and run.repeat in theirs)
 
 

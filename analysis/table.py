@@ -245,7 +245,7 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
     lines += [*page_calls(allocators), *above_bound(allocators)]
     repeats = {len(one.entries) for one in allocators}
     if repeats != {1}:
-        lines.append(f"Figures are means over {max(repeats)} replications; `compare` gives intervals.")
+        lines.append(f"Figures are means over {max(repeats)} replications; `compare` gives intervals of differences.")
     return lines
 
 
@@ -267,7 +267,7 @@ def _said(value: object) -> str:
 
 
 def show_comparison(comparison: Comparison, console: Console | None = None, threshold: float | None = None) -> int:
-    """Print the differences between two run directories.
+    """Print the differences between two run directories, or between the allocators of one.
 
     Args:
         comparison: what `compare` found.
@@ -279,7 +279,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
 
     """
     console = console or Console()
-    table = plain(f"{comparison.first.path} → {comparison.second.path}")
+    table = plain(comparison.title)
     longest = max((len(one.name) for one in comparison.differences), default=0)
     table.add_column("allocator and figure", overflow="fold", min_width=max(22, 2 + longest))
     for heading in ("first", "second", "difference", "95 % interval", "%"):

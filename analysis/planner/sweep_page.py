@@ -24,7 +24,7 @@ def content(planned: Planned) -> Content:
         _facts(planned, labels),
         sweep_findings(cells, planned.slo),
         [
-            f"{points:,} points, {len(labels)} allocators" if len(labels) > 1 else f"{points:,} points",
+            f"{points:,} point{'s' * (points != 1)}" + (f", {len(labels)} allocators" if len(labels) > 1 else ""),
             f"{repeats} replications of each" if repeats > 1 else "one replication of each",
             f"seed {planned.manifest['workload']['seed']}, the same random numbers everywhere",
         ],

@@ -33,7 +33,7 @@ COMMANDS = {
     "check": Command("sim.cli.check:check", "Check a workload file: resolved, with its pool and costs. Runs nothing."),
     "validate": Command("sim.cli.validate:validate", "Serve a workload on a real model; compare with its simulation."),
     "calibrate": Command("sim.cli.calibrate:calibrate", "Measure steps on a device; fit the cost model to them."),
-    "compare": Command("sim.cli.results:compare", "Compare two run directories, with intervals."),
+    "compare": Command("sim.cli.results:compare", "Compare two run directories, or the allocators of one."),
     "report": Command("sim.cli.results:report", "Write the offline page of run directories."),
     "sweep": Command("sim.cli.sweep:sweep", "Run a workload at every combination of some values: grids, and curves."),
     "capacity": Command("sim.cli.capacity:capacity", "Find the highest rate each allocator sustains within an SLO."),

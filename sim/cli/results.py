@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from analysis.compare import compare as compare_directories
+from analysis.compare import compare_allocators
 from analysis.pages import write_index, write_page
 from analysis.report import write_joint_report
 from analysis.table import show_comparison
@@ -21,19 +22,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def compare(first: Path, second: Path, /, *, fail_if_worse: float | None = None, json: AsJson = False) -> int:
-    """Compare two run directories: paired differences with their intervals.
+def compare(
+    first: Path,
+    second: Path | None = None,
+    /,
+    *,
+    against: str | None = None,
+    fail_if_worse: float | None = None,
+    json: AsJson = False,
+) -> int:
+    """Compare two run directories, or the allocators of one: paired differences with their intervals.
 
     Args:
         first: Run directory.
-        second: Run directory; differences are second minus first.
+        second: Run directory; differences are second minus first. Without it, the allocators of the first one are
+            compared.
+        against: Allocator that the others of one directory are compared with; the first of its file if not given.
         fail_if_worse: Exit with status 1 if a figure got worse by more than so many per cent.
         json: Print one JSON document instead of the table.
 
     """
     if fail_if_worse is not None and not fail_if_worse >= 0:
         raise UserError(f"--fail-if-worse {fail_if_worse:g}: give per cent, at least 0")
-    comparison = compare_directories(first, second)
+    if second is not None and against is not None:
+        raise UserError(f"--against {against}: give one run directory; of two, allocators are matched by label")
+    comparison = compare_allocators(first, against) if second is None else compare_directories(first, second)
     if json:
         emit(comparison.document())
         return int(fail_if_worse is not None and bool(comparison.regressions(fail_if_worse)))

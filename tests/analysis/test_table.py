@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from analysis.compare import Difference, compare
+from analysis.compare import Difference, compare, compare_allocators
 from analysis.figures import COST, above_bound, figure, group, percent_of
 from analysis.numbers import short
 from analysis.published import Row
-from analysis.reading import open_directory
-from analysis.stats import Interval
+from analysis.reading import RunDirectoryError, open_directory
+from analysis.stats import Interval, paired_difference
 from analysis.table import show, show_comparison
 from tests.analysis.synthetic import write_directory
 
@@ -184,6 +184,27 @@ def test_a_comparison_says_which_settings_differ(toy: Path, tmp_path: Path) -> N
     out = io.StringIO()
     show_comparison(comparison, Console(file=out, width=100))
     assert "engine.scheduler: vllm-v1 → orca\n" in out.getvalue()
+
+
+def test_allocators_of_one_directory_are_paired_by_replication(repeated: Path) -> None:
+    comparison = compare_allocators(repeated, "ideal")
+    entries = open_directory(repeated).summary()
+    rates = {
+        label: np.array([one["metrics"]["throughput_rps"] for one in entries if one["allocator"] == label])
+        for label in ("ideal", "paged")
+    }
+    found = next(one for one in comparison.differences if (one.label, one.name) == ("paged", "throughput_rps"))
+    assert found.basis == "replications"
+    assert found.change == paired_difference(rates["ideal"], rates["paged"])
+    assert (found.first, found.second) == pytest.approx((rates["ideal"].mean(), rates["paged"].mean()))
+    assert "ideal" not in {one.label for one in comparison.differences}
+    assert comparison.document()["against"] == "ideal"
+    assert compare_allocators(repeated).against == entries[0]["allocator"]
+    out = io.StringIO()
+    show_comparison(comparison, Console(file=out, width=200))
+    assert f"{repeated}: ideal → each of the others" in out.getvalue()
+    with pytest.raises(RunDirectoryError, match="no allocator nobody; there are: "):
+        compare_allocators(repeated, "nobody")
 
 
 def test_names_of_figures_are_not_broken_on_a_narrow_terminal(toy: Path) -> None:

@@ -122,7 +122,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("run a b", "kvsim run: unexpected argument b"),
         ("run a --ouz x", "kvsim run: unknown option --ouz (did you mean --out?)"),
         ("run a --out", "kvsim run: --out needs a value"),
-        ("compare a", "kvsim compare: SECOND is missing"),
+        ("compare a b --against x", "--against x: give one run directory; of two, allocators are matched by label"),
         ("run a --seed 1.5", "kvsim run: --seed 1.5: must be a whole number"),
         ("run a --seed x", "kvsim run: --seed x: must be a whole number"),
         ("run a --repeat=two", "kvsim run: --repeat two: must be a whole number"),
