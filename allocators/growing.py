@@ -97,37 +97,46 @@ class GrowingAllocator(ExactRows):
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """See `Allocator.grow`.  Everything that a row held before is copied."""
-        table, memory = self.table, self._memory
-        granted, refusal = len(rows), None
-        taken, held = self._growth(rows, lengths)
-        fits = (held <= memory.capacity) & (lengths <= self.max_model_len)
-        if not fits.all():
-            granted = int(fits.argmin())
-            length = int(lengths[granted])
-            if length > self.max_model_len:
-                refusal = self.too_long(length)
-            else:
-                missing = int(held[granted]) - memory.capacity
-                need = int(held[granted] - (held[granted - 1] if granted else memory.held(table.length)))
-                refusal = Refusal(Reason.BLOCKS, self._blocks(max(need, missing)), self._blocks(missing))
-        rows, lengths = rows[:granted], lengths[:granted]
-        before = table.length[rows]
+        before = self.demand_longer(rows, lengths)
+        refusal = None
+        if (taken := self._all_fit(before, lengths)) is None:
+            granted, refusal, taken = self._some_fit(rows, lengths)
+            rows, lengths, before = rows[:granted], lengths[:granted], before[:granted]
         longer = lengths > before
-        copied = int(before[longer].sum())
-        if granted:
-            memory.taken = int(taken[granted - 1])
+        self._memory.taken = taken
         self._set(rows, lengths)
         if self.tensors:
             self.tensors.concatenate(rows[longer].tolist(), lengths[longer].tolist())
-        return Growth(granted, refusal, copied=copied)
+        return Growth(len(rows), refusal, copied=int(before[longer].sum()))
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """See `Allocator.can_grow`."""
-        _, held = self._growth(rows, lengths)
-        return bool(((held <= self._memory.capacity) & (lengths <= self.max_model_len)).all())
+        return self._all_fit(self.demand_longer(rows, lengths), lengths) is not None
+
+    def _all_fit(self, before: Ints, lengths: Ints) -> int | None:
+        """Return the bytes that all tensors take once rows have grown to `lengths`; None if that does not fit."""
+        memory, longest = self._memory, int(lengths.max(initial=0))
+        if longest > self.max_model_len:
+            return None
+        taken = memory.taken + memory.difference(before, lengths)
+        held = taken + int(memory.sizes[max(longest, int(self.table.length.max()))])
+        return taken if held <= memory.capacity else None
+
+    def _some_fit(self, rows: Ints, lengths: Ints) -> tuple[int, Refusal, int]:
+        """Return how many rows can grow, why the next one cannot, and the bytes that all tensors then take."""
+        memory = self._memory
+        taken, held = self._growth(rows, lengths)
+        granted = int(((held <= memory.capacity) & (lengths <= self.max_model_len)).argmin())
+        length, so_far = int(lengths[granted]), int(taken[granted - 1]) if granted else memory.taken
+        if length > self.max_model_len:
+            return granted, self.too_long(length), so_far
+        missing = int(held[granted]) - memory.capacity
+        need = int(held[granted] - (held[granted - 1] if granted else memory.held(self.table.length)))
+        return granted, Refusal(Reason.BLOCKS, self._blocks(max(need, missing)), self._blocks(missing)), so_far
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
         """See `Allocator.demand`."""
+        self.demand_longer(rows, lengths)
         _, held = self._growth(rows, lengths)
         size = self.block_size * self._slot_bytes
         return np.diff(-(-held // size), prepend=-(-self._memory.held(self.table.length) // size))
@@ -152,7 +161,6 @@ class GrowingAllocator(ExactRows):
 
     def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints]:
         """See `Footprints.growth`; lengths beyond `max_model_len` count as that."""
-        self.demand_longer(rows, lengths)
         return self._memory.growth(rows, np.minimum(lengths, self.max_model_len), self.table.length)
 
     def _enter(self, rows: Ints, lengths: Ints) -> None:

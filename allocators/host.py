@@ -46,7 +46,7 @@ class HostPool:
         """Count the blocks of host rows that have no twin on the device."""
         return _lone(self.table, rows, self.of_host)
 
-    def receive(self, cells: Ints) -> list[Copy]:
+    def receive(self, cells: Ints) -> Sequence[Copy]:
         """Add a holder to the twin of each block of a device row, and return the blocks to move for that.
 
         A block without a twin gets one.  The result is in `of_device`.
@@ -55,13 +55,17 @@ class HostPool:
         if len(self.of_host) <= self.pool.num_blocks:  # the pool has grown
             self.of_host = np.concatenate([self.of_host, np.zeros(self.pool.num_blocks + 1, np.int64)])
         self.of_host[targets] = blocks
-        return _moves(blocks, targets)
+        return self.moves(blocks, targets)
 
-    def send(self, cells: Ints, device: BlockPool) -> list[Copy]:
+    def send(self, cells: Ints, device: BlockPool) -> Sequence[Copy]:
         """Add a holder to the twin of each block of a host row, and return the blocks to move; see `receive`."""
         blocks, targets = _cross(cells, self.of_host, device)
         self.of_device[targets] = blocks
-        return _moves(blocks, targets)
+        return self.moves(blocks, targets)
+
+    def moves(self, sources: Ints, targets: Ints) -> Sequence[Copy]:
+        """List the moves of some blocks."""
+        return [Copy(*pair) for pair in zip(sources.tolist(), targets.tolist(), strict=True)]
 
     def demand_open(self, row: int) -> None:
         """Raise `AllocatorError` unless `row` is a row of the host's table."""
@@ -94,6 +98,8 @@ class HostPool:
 
 def _lone(table: BlockTable, rows: Sequence[int], twins: Ints) -> int:
     """Count the blocks of some rows that have no twin on the other side."""
+    if len(rows) == 1:  # the blocks of a row are all different
+        return int(np.count_nonzero(twins[table.held(rows[0])] == 0))
     blocks = np.concatenate([np.zeros(0, np.int64), *(table.held(row) for row in rows)])
     return len(np.unique(blocks[twins[blocks] == 0]))
 
@@ -113,11 +119,9 @@ def _cross(cells: Ints, twins: Ints, pool: BlockPool) -> tuple[Ints, Ints]:
     """
     blocks = cells[cells > 0]
     lone = twins[blocks] == 0
-    pool.share(twins[blocks[~lone]])
-    targets, _ = pool.take(int(np.count_nonzero(lone)))
-    twins[blocks[lone]] = targets
-    return blocks[lone], targets
-
-
-def _moves(sources: Ints, targets: Ints) -> list[Copy]:
-    return [Copy(*pair) for pair in zip(sources.tolist(), targets.tolist(), strict=True)]
+    if not lone.all():
+        pool.share(twins[blocks[~lone]])
+        blocks = blocks[lone]
+    targets, _ = pool.take(len(blocks))
+    twins[blocks] = targets
+    return blocks, targets

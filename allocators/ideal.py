@@ -17,12 +17,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from allocators.answers import Measure, Refusal, Swap
+from allocators.answers import Copy, Measure, Refusal, Swap
 from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
 from allocators.freequeue import FreeQueue
 from allocators.groups import cut, parse
+from allocators.host import HostPool
 from allocators.hybrid import HybridAllocator
 from allocators.options import BLOCK_SIZE, Option, Value, resolve
 from allocators.paged import PagedAllocator
@@ -53,6 +54,20 @@ class EndlessPool(BlockPool):
         self.queue.remove(np.setdiff1d(np.arange(1, self.num_blocks + 1), free))
         self.cache = PrefixCache(2 * self.num_blocks)
         self.num_blocks *= 2
+
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class EndlessHost(HostPool):
+    """Unlimited memory on the host, to and from which blocks move at no cost."""
+
+    def __init__(self, rows: int, width: int, device_blocks: int) -> None:
+        """Make an empty pool; see `HostPool`."""
+        super().__init__(1024, rows, width, device_blocks)
+        self.pool = EndlessPool(1024)
+
+    def moves(self, sources: Ints, targets: Ints) -> Sequence[Copy]:
+        """See `HostPool.moves`.  None, since a move would take time."""
+        return ()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -118,7 +133,7 @@ class IdealAllocator(PagedAllocator):
         if _paging(groups):
             raise AllocatorError(f"{groups}: such layers are GroupedIdeal's")
         super().__init__(num_blocks, block_size, max_model_len, max_rows, prefix_cache=prefix_cache)
-        self.host.pool = EndlessPool(1024)
+        self.host = EndlessHost(max_rows, self.table.width, num_blocks)
 
     @classmethod
     def measure(cls, values: Mapping[str, Value]) -> Measure:
@@ -144,14 +159,6 @@ class IdealAllocator(PagedAllocator):
         if paging and (len(found) > 1 or (found[0].window or 0) < max_model_len):  # else nothing leaves the window
             return GroupedIdeal(*made, paging=paging, prefix_cache=cached, groups=groups)
         return cls(*made, prefix_cache=cached)
-
-    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """See `Allocator.swap_out_group`."""
-        return _free(super().swap_out_group(rows))
-
-    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """See `Allocator.swap_in_group`."""
-        return _free(super().swap_in_group(rows, spare))
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)

@@ -41,13 +41,14 @@ class ExactRows(Allocator):
         grant = self.open_row(length, length, 0, 1)
         return grant if isinstance(grant, Refusal) else grant._replace(copied=length)
 
-    def demand_longer(self, rows: Ints, lengths: Ints) -> None:
-        """Raise `AllocatorError` unless rows are open and no longer than `lengths`."""
-        before = self.table.length[rows]
+    def demand_longer(self, rows: Ints, lengths: Ints) -> Ints:
+        """Return int64[n], the lengths of rows; raise `AllocatorError` unless they are open and at most `lengths`."""
+        before: Ints = self.table.length[rows]
         if not before.all():
             raise AllocatorError(f"{self.kind}: row {int(rows[before == 0][0])} is not open")
         if (lengths < before).any():
             raise AllocatorError(f"{self.kind}: a sequence cannot shrink")
+        return before
 
 
 def most_steps(lengths: Ints, longest: int) -> int:

@@ -117,7 +117,11 @@ class Footprints:
 
     def change(self, before: Ints, after: Ints) -> None:
         """Enter rows whose lengths were `before` and are `after`, 0 standing for closed ones."""
-        self.taken += int((self.footprints[after] - self.footprints[before]).sum())
+        self.taken += self.difference(before, after)
+
+    def difference(self, before: Ints, after: Ints) -> int:
+        """Return by how many bytes `change` would change what the tensors take."""
+        return int((self.footprints[after] - self.footprints[before]).sum())
 
     def check(self, lengths: Ints) -> None:
         """Raise `CorruptionError` unless the shares add up, within the capacity."""
