@@ -205,10 +205,11 @@ class Shift(NamedTuple):
     """Rows that got their slot; those after them are unchanged."""
     left: Sequence[int] = ()
     """What rows gave back because their windows have passed it, as a flat list of four numbers for each portion: index
-    of the row (ascending), and by how many slots held, live and saved by sharing decrease.  With a prefix cache, what
-    is no longer held is cached."""
+    of the row (ascending), and by how many slots held, live and saved by sharing decrease."""
     evicted: Sequence[int] = ()
     """How many cached blocks were evicted for each block taken; empty if none was."""
+    keeps: bool = False
+    """Whether what was given back, and is not held any more, is cached."""
 
 
 class Mappings(NamedTuple):

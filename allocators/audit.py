@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from allocators.content import keys_in
 from allocators.errors import CorruptionError
 from allocators.table import BlockTable, Ints
 
 if TYPE_CHECKING:
+    from allocators.keyed import KeyedRows
     from allocators.rows import SharingRows
 
 
@@ -23,7 +26,7 @@ def audit(allocator: SharingRows) -> None:
     if left != allocator.left:
         raise CorruptionError(f"{left} table entries are left behind, counted {allocator.left}")
     _audit_tails(allocator, holders)
-    _audit_keys(allocator)
+    audit_keys(allocator)
 
 
 def _holders(allocator: SharingRows, table: BlockTable, num_blocks: int) -> Ints:
@@ -76,20 +79,34 @@ def _audit_tails(allocator: SharingRows, holders: Ints) -> None:
         raise CorruptionError("a row is noted for a shared last block that it has not")
 
 
-def _audit_keys(allocator: SharingRows) -> None:
-    """The full blocks of a row whose tokens are known carry the keys of those tokens."""
-    table, size = allocator.table, allocator.block_size
-    if not allocator.contents.keys() <= set(table.rows()):
+def audit_keys(rows: KeyedRows) -> None:
+    """The full blocks of a row whose tokens are known carry the keys of those tokens, unless they can wait."""
+    table, tokens = rows.table, rows.block_tokens
+    if not rows.contents.keys() <= set(table.rows()):
         raise CorruptionError("a row that is not open has tokens")
-    if allocator.entangled != allocator.contents.keys() - allocator.apart.keys():
+    if rows.entangled != rows.contents.keys() - rows.apart.keys():
         raise CorruptionError("a row whose tokens are known is neither apart nor entangled, or one is that has none")
-    tips = {allocator.contents[row].keys(size, done)[done - 1]: row for row, done in allocator.apart.items()}
-    if tips != allocator.tips:
+    if {rows.contents[row].keys(tokens, done)[done - 1]: row for row, done in rows.apart.items()} != rows.tips:
         raise CorruptionError("a row that is apart cannot be found by its last key")
-    if not allocator.prefix_cache and (allocator.contents or len(allocator.pool.cache)):
+    if not rows.prefix_cache and (rows.contents or len(rows.cache)):
         raise CorruptionError("a block has a key though nothing is cached")
-    for row, content in allocator.contents.items():
-        full = allocator.apart.get(row, int(table.length[row]) // size)
-        for block, key in zip(table.row(row).tolist(), content.keys(size, full)[:full], strict=False):
-            if block and not allocator.pool.cache.carries(block, key):
+    passed: Counter[int] = Counter()
+    for row in rows.contents:
+        _audit_blocks(rows, row)
+        left = int(np.count_nonzero(_full_cells(rows, row, rows.keeper) == 0))
+        passed.update(rows.contents[row].keys(tokens, left)[: min(rows.apart.get(row, left), left)])
+    if passed != rows.passed:
+        raise CorruptionError("the keys of blocks that windows have passed are miscounted")
+
+
+def _audit_blocks(rows: KeyedRows, row: int) -> None:
+    for group in rows.attention:
+        blocks = _full_cells(rows, row, group)[: rows.apart.get(row)].tolist()
+        keys = keys_in(group, rows.contents[row].keys(rows.block_tokens, len(blocks))[: len(blocks)])
+        for block, key in zip(blocks, keys, strict=True):
+            if block and not rows.cache.carries(block, key):
                 raise CorruptionError(f"block {block} of row {row} has not the key of its tokens")
+
+
+def _full_cells(rows: KeyedRows, row: int, group: int) -> Ints:
+    return rows.cells(row, group, 0, int(rows.table.length[row]) // rows.block_tokens)

@@ -80,6 +80,16 @@ class Content(ABC):
         return {block_size: keys[: tokens // block_size] for block_size, keys in self._keys.items()}
 
 
+def key_in(group: int, key: int) -> int:
+    """Return the key of a block in one group of layers, all of which keep the same tokens under keys of their own."""
+    return hash((key, group)) or 1 if group else key
+
+
+def keys_in(group: int, keys: list[int]) -> list[int]:
+    """Do `key_in` for each of some keys."""
+    return [hash((key, group)) or 1 for key in keys] if group else keys
+
+
 class Run(NamedTuple):
     """Full blocks (pages) `[start, stop)` of a content, whose keys are computed only when they are needed."""
 
@@ -90,6 +100,8 @@ class Run(NamedTuple):
     """The first page, counted from the beginning of the content."""
     stop: int
     """The page after the last."""
+    group: int = 0
+    """The group of layers to which they belong (see `keys_in`)."""
 
     @property
     def pages(self) -> int:
@@ -101,11 +113,11 @@ class Run(NamedTuple):
         """Their keys."""
         if self.pages == 1:
             return [self.key(0)]
-        return self.content.keys(self.size, self.stop)[self.start : self.stop]
+        return keys_in(self.group, self.content.keys(self.size, self.stop)[self.start : self.stop])
 
     def key(self, place: int) -> int:
         """Return the key of one of them."""
-        return self.content.key(self.size, self.start + place)
+        return key_in(self.group, self.content.key(self.size, self.start + place))
 
     def common(self, other: Run) -> int:
         """Count the pages that are the same as those of `other`, which begins in the same place; by bisection."""

@@ -31,11 +31,6 @@ class RegularRows(SharingRows):
         return True
 
     @property
-    def names_full(self) -> bool:
-        """See `Allocator.names_full`."""
-        return self.windowed and self.prefix_cache
-
-    @property
     def leaves_behind(self) -> int | None:
         """See `Allocator.leaves_behind`."""
         return self.window.tokens - 1 if self.windowed else None
@@ -111,8 +106,6 @@ class RegularRows(SharingRows):
         granted = takers[pool.free] if len(takers) > pool.free else len(rows)
         fresh, evicted = pool.take(min(len(takers), pool.free)) if takers else (np.zeros(0, np.int64), None)
         taken = iter(fresh.tolist())
-        keys: list[int] = []
-        full: list[int] = []
         left: list[tuple[int, int]] = []
         for place in range(granted):
             row, after = rows[place], lengths[place]
@@ -120,20 +113,16 @@ class RegularRows(SharingRows):
             if over == leaves and after > first:
                 column = (after - 1 - first) // size
                 if block := cells[row, column]:  # 0 if it was already given back, in a step that was then refused
+                    self.give_back(row, 0, column, block)
                     cells[row, column] = 0
                     left.append((place, block))
             if over == takes:
                 have = count[row]
                 cells[row, have] = next(taken)
                 count[row], slots[row] = have + 1, (have + 1) * size
-            if over == 0:
-                column = after // size - 1
-                keys.append(self.contents[row].keys(size, column + 1)[column])
-                full.append(cells[row, column])
             length[row] = after
-        if keys:
-            pool.cache.enter(keys, np.array(full, np.int64))
-        return Shift(granted, self._let_go_each(left) if left else (), () if evicted is None else evicted.tolist())
+        told = self._let_go_each(left) if left else ()
+        return Shift(granted, told, () if evicted is None else evicted.tolist(), keeps=True)
 
     def _let_go_each(self, left: Sequence[tuple[int, int]]) -> list[int]:
         """Give back the blocks that windows have passed, as (index of the row, block); returns `Shift.left`."""

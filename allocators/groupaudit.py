@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from allocators.audit import audit_keys
 from allocators.errors import CorruptionError
 from allocators.pieceaudit import audit_pieces
 from allocators.table import Ints
@@ -44,6 +45,7 @@ def audit(rows: GroupRows) -> None:
     audit_pieces(rows.pool, references)
     rows.host.check(references, _on_host(rows))
     _audit_writers(rows, references)
+    audit_keys(rows)
 
 
 def _on_host(rows: GroupRows) -> Ints:
@@ -57,10 +59,10 @@ def _on_host(rows: GroupRows) -> Ints:
 
 
 def _audit_writers(rows: GroupRows, references: Ints) -> None:
-    """What a row may write into is its own, or it knows better; full blocks have the keys of their tokens."""
+    """What a row may write into is its own, or it knows better."""
     table, tokens = rows.table, rows.cut.tokens
-    if not rows.forked <= set(table.rows()) or not rows.contents.keys() <= set(table.rows()):
-        raise CorruptionError("a row that is not open has tokens, or a twin")
+    if not rows.forked <= set(table.rows()):
+        raise CorruptionError("a row that is not open has a twin")
     for row in table.rows():
         length = int(table.length[row])
         for group, cells in enumerate(rows.cells_of(row)):
@@ -70,8 +72,3 @@ def _audit_writers(rows: GroupRows, references: Ints) -> None:
                 raise CorruptionError(f"row {row} would write into a block of group {group} without copying it")
             if (rows.pool.cache.key[written] != 0).any():
                 raise CorruptionError(f"a block of row {row} has a key before it is full")
-            if row in rows.contents and group in rows.attention:
-                full = cells[: length // tokens]
-                keys = np.array(rows.keys(group, rows.contents[row], len(full)), np.int64)
-                if (rows.pool.cache.key[full[full > 0]] != keys[full > 0]).any():
-                    raise CorruptionError(f"a block of row {row} has not the key of its tokens")

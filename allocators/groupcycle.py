@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 class RegularGroups(GroupRows):
     """The part of a hybrid allocator that grows by portions."""
 
-    prefix_cache: bool
-    """Whether full blocks have keys, of which the pool must hear."""
-
     @property
     def regular(self) -> bool:
         """See `Allocator.regular`.  True if every piece is a block, and all windows pass their blocks in one step.
@@ -35,11 +32,6 @@ class RegularGroups(GroupRows):
         alike = len({window.tokens for window in self.windows.values()}) < 2
         single = self.cut.page_blocks == 1 and len(self.attention) > 0
         return single and alike and not (self.prefix_cache and self.states)
-
-    @property
-    def names_full(self) -> bool:
-        """See `Allocator.names_full`."""
-        return self.prefix_cache
 
     @property
     def portion(self) -> Portion:
@@ -55,12 +47,12 @@ class RegularGroups(GroupRows):
     def append(self, rows: Sequence[int]) -> Sequence[int]:
         """See `Allocator.append`."""
         table, tokens, groups = self.table, self.cut.tokens, len(self.attention)
-        taken, _ = self.pool.take_in_turn(self.attention, len(rows))
+        taken, evicted = self.pool.take_in_turn(self.attention, len(rows))
         if len(taken) > MANY:
             named = table.enter(rows, taken)
             table.slots[named] = reach = (table.count[named] - self.columns.lead) // groups * tokens
             table.length[named] = reach - tokens + 1
-            return ()
+            return () if evicted is None else evicted.tolist()
         blocks = iter(taken.tolist())
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         for row in rows:
@@ -69,7 +61,7 @@ class RegularGroups(GroupRows):
                 cells[row, column] = next(blocks)
             length[row] = slots[row] + 1
             count[row], slots[row] = have + groups, slots[row] + tokens
-        return ()
+        return () if evicted is None else evicted.tolist()
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""
@@ -119,7 +111,7 @@ class RegularGroups(GroupRows):
 
     def _shift_cached(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """Do `shift` with a prefix cache: blocks given back are taken last, so all needed ones can be taken first."""
-        table, tokens, groups, lead = self.table, self.cut.tokens, len(self.attention), self.columns.lead
+        table, tokens, groups = self.table, self.cut.tokens, len(self.attention)
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         first = (self.leaves_behind or 0) + tokens
         windows = [(group, self.first_column[group]) for group in self.windows]
@@ -129,32 +121,25 @@ class RegularGroups(GroupRows):
         granted = takers[room] if len(takers) > room else len(rows)
         fresh, evicted = self.pool.take_in_turn(self.attention, min(len(takers), room))
         taken = iter(fresh.tolist())
-        keys: list[int] = []
-        full: list[int] = []
         left: list[tuple[int, int, int]] = []
         for place in range(granted):
             row, after = rows[place], lengths[place]
             over = after % tokens
-            if windows and over == leaves and after > first:
+            if over == leaves and after > first:
+                nth = (after - 1 - first) // tokens
                 for group, column in windows:
-                    at = column + (after - 1 - first) // tokens * groups
-                    if block := cells[row, at]:  # else it left it when it was last refused
-                        cells[row, at] = 0
+                    if block := cells[row, column + nth * groups]:  # else it left it when it was last refused
+                        self.give_back(row, group, nth, block)
+                        cells[row, column + nth * groups] = 0
                         left.append((place, group, block))
             if over == takes:
                 have = count[row]
                 for column in range(have, have + groups):
                     cells[row, column] = next(taken)
                 count[row], slots[row] = have + groups, slots[row] + tokens
-            if over == 0 and (content := self.contents.get(row)) is not None:
-                at = after // tokens - 1
-                key = content.keys(tokens, at + 1)[at]
-                keys += [hash((key, group)) or 1 for group in self.attention]
-                full += [cells[row, column] for column in range(lead + at * groups, lead + (at + 1) * groups)]
             length[row] = after
-        if keys:
-            self.pool.enter(keys, np.array(full, np.int64))
-        return Shift(granted, self._let_go_each(left) if left else (), () if evicted is None else evicted.tolist())
+        told = self._let_go_each(left) if left else ()
+        return Shift(granted, told, () if evicted is None else evicted.tolist(), keeps=True)
 
     def _let_go_each(self, left: Sequence[tuple[int, int, int]]) -> list[int]:
         """Give back pieces that windows have passed, as (index of the row, group, piece); return `Shift.left`."""

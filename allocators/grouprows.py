@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from allocators.answers import Grant, Usage
-from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
 from allocators.grouphost import GroupHost
+from allocators.keyed import KeyedRows
 from allocators.pieces import PiecePool
 from allocators.sharing import shared_with
 from allocators.table import BlockTable, Columns, Ints
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class GroupRows(Allocator):
+class GroupRows(KeyedRows):
     """The part of a hybrid allocator that opens, forks and closes rows and keeps the running counts."""
 
     def __init__(self, num_blocks: int, cut: Cut, max_model_len: int, max_rows: int, host_blocks: int) -> None:
@@ -53,8 +53,13 @@ class GroupRows(Allocator):
             for group in self.attention
             if (window := self.pieces[group].group.window) and window < max_model_len
         }
+        self.windowed = bool(self.windows)
+        self.block_tokens = cut.tokens
+        reach = {
+            group: self.windows[group].tokens if group in self.windows else max_model_len for group in self.attention
+        }
+        self.keeper = max(reach, key=lambda group: reach[group])
         self.first_column = [0, *np.cumsum([piece.blocks for piece in self.pieces]).tolist()][:-1]
-        """By group: column of its state, or of its first block of tokens."""
         self.stride = sum(piece.blocks for piece in cut.attention)
         self.columns = self._make_columns()
         self.table = BlockTable(max_rows, len(self.columns.start))
@@ -62,10 +67,9 @@ class GroupRows(Allocator):
         self._ample = 8 * sum(-(-most // piece.pieces) for most, piece in pages)
         """Pages that eight sequences of the longest context need; a pool with more of them free need not save any."""
         self.pool = PiecePool(num_blocks, cut.page_blocks, self.pieces, self._ample)
+        self.cache, self.references = self.pool.cache, self.pool.references
         host = PiecePool(host_blocks // cut.page_blocks * cut.page_blocks, cut.page_blocks, self.pieces, 0)
         self.host = GroupHost(host, max_rows, self.table.width)
-        self.contents: dict[int, Content] = {}
-        """Tokens of each row whose full blocks have keys."""
         self.forked: set[int] = set()
         """Rows whose last block or state may be shared with another row, and must then be copied before a write."""
         self.left = 0
@@ -123,6 +127,8 @@ class GroupRows(Allocator):
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant:
         """See `Allocator.fork`.  Takes nothing, so it is never refused."""
         self.demand_open(row)
+        if content is not None:
+            self.rejoin(row)
         for group, cells in enumerate(self.cells_of(row)):
             self.pool.share(group, cells[cells > 0])
             self.left += int(np.count_nonzero(cells == 0)) * self.pieces[group].full
@@ -131,17 +137,17 @@ class GroupRows(Allocator):
         self._set_length(child, int(self.table.length[row]))
         self.forked |= {row, child}
         if content is not None and row in self.contents:
-            self.contents[child] = content
+            self.know(child, content)
         return Grant(child, int(self.table.slots[child]))
 
     def release(self, row: int) -> None:
         """See `Allocator.release`.  Each group's pieces go back tail first."""
         self.demand_open(row)
+        self.forget(row)
         for group, cells in enumerate(self.cells_of(row)):
             self.host.part(self.pool.let_go(group, cells[cells > 0][::-1]))
             self.left -= int(np.count_nonzero(cells == 0)) * self.pieces[group].full
         self.forked.discard(row)
-        self.contents.pop(row, None)
         self.table.close(row)
 
     def cells_of(self, row: int, table: BlockTable | None = None) -> list[Ints]:
@@ -155,11 +161,6 @@ class GroupRows(Allocator):
             *(cells[self.first_column[group] :: self.stride] for group in self.attention),
         ]
 
-    def cells_from(self, row: int, group: int, place: int) -> Ints:
-        """List the pieces of one attention group in a row from a place on."""
-        first = self.first_column[group] + place * self.stride
-        return self.table.blocks[row, first : self.table.count[row] : self.stride].astype(np.int64)
-
     def write(self, table: BlockTable, row: int, column: int, pieces: Ints, group: int) -> None:
         """Write consecutive pieces of a group into a row of either table, the first at `column`."""
         step = self.stride if group in self.attention else 1
@@ -167,13 +168,9 @@ class GroupRows(Allocator):
             columns = slice(column + block, column + block + max(1, len(pieces)) * step, step)
             table.blocks[row, columns][: len(pieces)] = np.where(pieces > 0, pieces + block, 0)
 
-    def name_again(self, row: int, length: int) -> None:
-        """Enter the full blocks of a row that came back and have no keys: moved now, or by a fork."""
-        for group in self.attention:
-            cells = self.cells_of(row)[group][: length // self.cut.tokens]
-            keys = np.array(self.keys(group, self.contents[row], len(cells)), np.int64)
-            nameless = (cells > 0) & (self.pool.cache.key[cells] == 0)
-            self.pool.enter(keys[nameless].tolist(), cells[nameless])
+    def alone(self, row: int, key: int, place: int) -> bool:
+        """See `KeyedRows.alone`.  Where states are saved as tokens are computed, so is the rest."""
+        return not self.states and super().alone(row, key, place)
 
     def _set_length(self, row: int, length: int) -> None:
         places = max(self._held_places(row), self.places_for(length))
@@ -243,7 +240,3 @@ class GroupRows(Allocator):
     def cached_blocks(self) -> Ints:
         """See `Allocator.cached_blocks`."""
         return self.pool.cached_blocks()
-
-    def keys(self, group: int, content: Content, count: int, start: int = 0) -> list[int]:
-        """Keys of the first `count` full blocks, or states behind them, of one group, from block `start` on."""
-        return [hash((key, group)) or 1 for key in content.keys(self.cut.tokens, count)[start:count]]

@@ -23,6 +23,8 @@ def swap_out(device: GroupRows, rows: Sequence[int]) -> list[Swap] | Refusal:
     for row in rows:
         device.demand_open(row)
     device.demand_each_once(rows)
+    for row in rows:
+        device.rejoin(row)
     host = device.host.pool
     needs = _lone(device, device.table, rows, device.host.of_device)
     if not host.fits(needs):
@@ -71,7 +73,7 @@ def _out(device: GroupRows, row: int) -> Swap:
 
 def _in(device: GroupRows, row: int) -> Swap:
     host, moves = device.host, list[Copy]()
-    length, slots = int(host.table.length[row]), int(host.table.slots[row])
+    slots = int(host.table.slots[row])
     target = device.table.open()
     groups = device.cells_of(row, host.table)
     for group, cells in enumerate(groups):
@@ -82,8 +84,8 @@ def _in(device: GroupRows, row: int) -> Swap:
     _fill(device.table, target, host.table, row)
     device.forked.add(target)  # what it writes may be what others wait for on the host
     if row in host.contents:
-        device.contents[target] = host.contents[row]
-        device.name_again(target, length)
+        device.know(target, host.contents[row])
+        device.name_again(target)
     host.close(row, groups)
     return Swap(target, slots, moves)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from allocators.answers import Copy, Growth, Reason, Refusal
 from allocators.compiled import mypyc_attr
+from allocators.content import Content, key_in
 from allocators.errors import AllocatorError
 from allocators.groupcycle import RegularGroups
 from allocators.pieces import PiecePool
@@ -39,13 +40,17 @@ class GroupTurns(RegularGroups):
         """See `Allocator.grow`.  Rows that need nothing are only counted; the others take turns."""
         copies: list[Copy] = []
         copied = 0
+        self.gather(rows.tolist())
         for index in self._due(rows, lengths).tolist():
             row, length = int(rows[index]), int(lengths[index])
-            turn = self._turn(self.pool, row, length, self._leave_behind(self.pool, row, real=True))
+            now = self._leave_behind(self.pool, row, real=True)
+            turn = self._turn(self.pool, row, length, now)
             if isinstance(turn, Refusal):
                 self.table.length[rows[:index]] = lengths[:index]
                 return Growth(index, turn, copies, copied)
             copied += self._finish(row, length, turn, copies)
+            if row in self._entangled and length // self.cut.tokens > now // self.cut.tokens:
+                self.enter_row(row, now // self.cut.tokens, length // self.cut.tokens)
         self.table.length[rows] = lengths
         return Growth(len(rows), None, copies, copied)
 
@@ -92,8 +97,8 @@ class GroupTurns(RegularGroups):
         if len(set(rows.tolist())) < len(rows):
             raise AllocatorError(f"a row is named twice: {rows.tolist()}")
         due = (lengths > table.slots[rows]) | (lengths > self.max_model_len)
-        if self.contents:
-            due |= lengths // tokens > now // tokens
+        if self._entangled:
+            due |= np.isin(rows, list(self._entangled)) & (lengths // tokens > now // tokens)
         if self.forked:
             due |= np.isin(rows, list(self.forked)) & (lengths > now)
         for group, window in self.windows.items():
@@ -110,6 +115,11 @@ class GroupTurns(RegularGroups):
             start = self.first_column[group]
             cells = self.table.blocks[row, start : start + behind * self.stride : self.stride]
             left = cells[cells > 0].astype(np.int64)
+            if real:
+                for place, piece in enumerate(left.tolist(), behind - len(left)):
+                    self.give_back(row, group, place, piece)
+            elif row in self.contents:
+                pool.cache.key[left] = 1
             idle = pool.let_go(group, left[::-1])
             if real and len(left):
                 self.host.part(idle)
@@ -138,18 +148,8 @@ class GroupTurns(RegularGroups):
             pool.let_go(group, np.array([source]))
             copies.append((group, column, source, int(taken[group][0])))
             taken[group] = taken[group][1:]
-        first, last = now // self.cut.tokens, length // self.cut.tokens
-        if row in self.contents and (last > first or self.states):
-            cells = [
-                np.concatenate([self.cells_from(row, group, first), more])[: last - first]
-                if group in self.attention
-                else more[:0]
-                for group, more in enumerate(taken)
-            ]
-            for group, _, source, target in copies:  # a copied last block may be full by now
-                if group in self.attention and len(cells[group]) and cells[group][0] == source:
-                    cells[group][0] = target
-            self._keep(pool, row, now, length, cells)
+        if row in self.contents:
+            self._save(pool, self.contents[row], now, length)
         return Turn(copies, taken)
 
     def _copying(self, pool: PiecePool, row: int, length: int) -> list[tuple[int, int, int]]:
@@ -184,19 +184,16 @@ class GroupTurns(RegularGroups):
         self._set_length(row, length)
         return -(-copied // self.token_slots)
 
-    def _keep(self, pool: PiecePool, row: int, now: int, length: int, cells: list[Ints]) -> None:
-        """Enter the pieces in `cells` that have become full, and save states where the row passes a checkpoint."""
-        content, tokens = self.contents[row], self.cut.tokens
-        first, last = now // tokens, length // tokens
-        for group in self.attention if last > first else ():
-            pool.enter(self.keys(group, content, last, first), cells[group][: last - first])
+    def _save(self, pool: PiecePool, content: Content, now: int, length: int) -> None:
+        """Save states where a row passes a checkpoint."""
+        tokens = self.cut.tokens
         for end in range(now // self.checkpoint + 1, length // self.checkpoint + 1) if self.states else ():
             needs = [1 if group in self.states else 0 for group in range(len(self.pieces))]
             if not pool.fits(needs):
                 return
+            key = content.key(tokens, end * self.checkpoint // tokens - 1)
             for group, state in enumerate(pool.take(needs)[: len(self.states)]):
-                place = end * self.checkpoint // tokens
-                pool.enter(self.keys(group, content, place, place - 1), state)
+                pool.cache.enter([key_in(group, key)], state)
                 pool.let_go(group, state)
 
     def _short_of(self, need: int, spare: int, pool: PiecePool | None = None) -> Refusal:

@@ -21,6 +21,7 @@ import numpy as np
 
 from allocators.answers import MISS, Ask, Grant, Hit, Measure, Reason, Refusal, Swap
 from allocators.compiled import mypyc_attr
+from allocators.content import key_in, keys_in
 from allocators.errors import AllocatorError
 from allocators.groupaudit import audit
 from allocators.groups import PAGINGS, Cut, cut, parse
@@ -157,7 +158,13 @@ class HybridAllocator(GroupTurns):
         length = (tokens - 1) // self.cut.tokens
         if not self.prefix_cache or not length:
             return MISS
-        keys = {group: self.keys(group, content, length) for group in range(len(self.pieces))}
+        if self.keeper not in self.windows and not self.cache.find(
+            key_in(self.keeper, content.key(self.cut.tokens, 0))
+        ):
+            return MISS  # the usual case, in which no other key need be computed
+        known = content.keys(self.cut.tokens, length)[:length]
+        self.wake(known)
+        keys = {group: keys_in(group, known) for group in range(len(self.pieces))}
         found: dict[int, list[int]] = {}
         agreed = -1
         while agreed != length:
@@ -224,8 +231,7 @@ class HybridAllocator(GroupTurns):
             return self.too_long(max(ask.tokens, ask.whole))
         found, states = self._of_hit(hit, ask.content)
         hits = [cells[cells > 0] for cells in found]
-        more = self.places_for(max(ask.tokens, ask.whole)) - places
-        needs = [*(1 for _ in self.states), *(more for _ in self.attention)]
+        needs = self._needs(self.places_for(max(ask.tokens, ask.whole)) - places)
         revived = sum(
             int(np.count_nonzero(self.pool.references[cells] == 0)) * piece.blocks
             for cells, piece in zip(hits, self.pieces, strict=True)
@@ -234,12 +240,8 @@ class HybridAllocator(GroupTurns):
         taking = self.blocks_of(needs) + revived
         if not self.pool.fits(needs, hits) or taking + ask.spare > self.pool.blocks_free:
             return self._short_of(taking, ask.spare)
-        for group in self.attention:
-            self.pool.share(group, hits[group])
-        for group, state in zip(self.states, states, strict=False):
-            self.pool.touch(group, state)
-        more = self.places_for(ask.tokens) - places
-        taken = self.pool.take([*(1 for _ in self.states), *(more for _ in self.attention)])
+        self._take_part(ask.content, places, hits, states)
+        taken = self.pool.take(self._needs(self.places_for(ask.tokens) - places))
         row = self.table.open()
         for group in self.states:
             self.write(self.table, row, self.first_column[group], taken[group], group)
@@ -248,9 +250,23 @@ class HybridAllocator(GroupTurns):
             self.left += int(np.count_nonzero(found[group] == 0)) * self.pieces[group].full
         self._set_length(row, ask.tokens)
         if self.prefix_cache:
-            self.contents[row] = ask.content
-            self._keep(self.pool, row, hit.tokens, ask.tokens, [cells[places:] for cells in self.cells_of(row)])
+            self.know(row, ask.content)
+            self.enter_row(row, places, ask.tokens // tokens)
+            self._save(self.pool, ask.content, hit.tokens, ask.tokens)
         return Grant(row, int(self.table.slots[row]))
+
+    def _take_part(self, content: Content, places: int, hits: list[Ints], states: list[int]) -> None:
+        """Take a reference to the pieces of a prefix hit, for a row that is about to be opened."""
+        if places:
+            self.meet([content.key(self.cut.tokens, places - 1)])
+        for group in self.attention:
+            self.pool.share(group, hits[group])
+        for group, state in zip(self.states, states, strict=False):
+            self.pool.touch(group, state)
+
+    def _needs(self, places: int) -> list[int]:
+        """By group: pieces that a new row of so many blocks takes, its states included."""
+        return [*(1 for _ in self.states), *(places for _ in self.attention)]
 
     def _of_hit(self, hit: Hit, content: Content) -> tuple[list[Ints], list[int]]:
         """Split a hit into the pieces of each group, 0 where a window has passed, and the checkpoints of states.
@@ -265,12 +281,12 @@ class HybridAllocator(GroupTurns):
         states: list[int] = []
         for group in self.attention:
             column = cells[:, self.first_column[group] - self.columns.lead]
-            keys = np.array(self.keys(group, content, places) if places else [], np.int64)
+            keys = np.array(keys_in(group, content.keys(self.cut.tokens, places)[:places]), np.int64)
             if (self.pool.cache.key[column[column > 0]] != keys[column > 0]).any():
                 raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
             found.append(column)
         for group in self.states if places else ():
-            states.append(self.pool.cache.find(self.keys(group, content, places, places - 1)[0]))
+            states.append(self.pool.cache.find(key_in(group, content.key(self.cut.tokens, places - 1))))
             if not states[-1]:
                 raise AllocatorError("the prefix hit is stale: its state was taken since the look-up")
         return found, states

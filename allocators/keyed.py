@@ -1,33 +1,36 @@
 """Keyed rows: which rows enter the blocks that they fill in the prefix cache, and when.
 
 A full block is entered under its key as soon as it is full if another row could find or fill the same block: its row
-is *entangled*.  Most rows are not: once such a row has entered a block that no other row holds, nobody can find a
-later one of its blocks without reaching that block first.  The row is then *apart*, and entering its further blocks
-can wait until another row gets there, or until it is closed.  That saves most of the work of a prefix cache, and
-changes nothing that can be observed.
+is *entangled*.  Most rows are not: once such a row has entered a block that no other row has had, nobody can come to a
+later one of its blocks without coming to that block first.  The row is then *apart*, and entering its further blocks
+can wait until somebody comes with the key of that block.  Those that it gives back until then, because a window has
+passed them or because it is closed, are folded (`allocators.prefix`).  That saves most of the work of a prefix cache,
+and changes nothing that can be observed.
+
+Where several groups of layers have blocks of their own, each has them for the same tokens, under keys of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from allocators.base import Allocator
-from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
-from allocators.content import Content, Run
+from allocators.content import Content, Run, key_in, keys_in
+from allocators.prefix import PrefixCache
 from allocators.table import Ints
-from allocators.window import Window
 
 
 class Naming(NamedTuple):
-    """Keys of blocks, and the cells of the block table in which the blocks are listed."""
+    """Keys of blocks, and where in the block table they are."""
 
     keys: list[int]
     rows: list[int]
     columns: list[int]
+    """Their places among the blocks of their rows, which are their columns if there is one group."""
 
 
 def last_of_each(naming: Naming) -> list[tuple[int, int, int]]:
@@ -38,39 +41,43 @@ def last_of_each(naming: Naming) -> list[tuple[int, int, int]]:
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class KeyedRows(Allocator):
-    """The part of a paged allocator that knows what its rows' tokens are."""
+    """The part of an allocator that knows what its rows' tokens are."""
 
-    pool_type: ClassVar[type[BlockPool]] = BlockPool
-    """Decides what happens to blocks that no row holds."""
+    cache: PrefixCache
+    """The prefix cache of the pool."""
+    references: Ints
+    """int64[num_blocks + 1]: how many rows hold each block."""
+    prefix_cache: bool
+    """Whether full blocks are kept for sequences that begin alike."""
+    windowed: bool
+    """Whether rows give back blocks that a window has passed."""
 
-    def __init__(
-        self,
-        num_blocks: int,
-        block_size: int,
-        max_model_len: int,
-        max_rows: int,
-        *,
-        prefix_cache: bool,
-        sliding_window: int | None,
-    ) -> None:
-        """Make an empty pool; the arguments are those of `allocators.rows.SharingRows`."""
+    def __init__(self, num_blocks: int, block_size: int, max_model_len: int, max_rows: int) -> None:
+        """Make an empty pool of one group of layers; the arguments are those of `Allocator`."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
-        self.pool = self.pool_type(num_blocks)
-        self.prefix_cache = prefix_cache and sliding_window != 1  # a token that reads itself alone can reuse nothing
-        self.windowed = sliding_window is not None and sliding_window < max_model_len  # else no token leaves it
-        self.window = Window(sliding_window or max_model_len + block_size, block_size)
+        self.block_tokens = block_size
+        """Tokens of a full block."""
+        self.attention = range(1)
+        """The groups that keep blocks of tokens."""
+        self.first_column = [0]
+        """By group: the column of its first block of tokens."""
+        self.stride = 1
+        """Columns from each of them to the next."""
+        self.keeper = 0
+        """The group whose blocks rows keep longest."""
         self.contents: dict[int, Content] = {}
         """Identity of the tokens of each row whose full blocks have keys.  Such a row is either entangled or apart."""
         self._entangled: set[int] = set()
         """Rows whose blocks are entered in the cache as soon as they are full."""
         self.apart: dict[int, int] = {}
-        """Rows whose further blocks need not be entered yet -> number of blocks entered.
-
-        No other row can find or fill such a block before it reaches the last one that was entered.  The rest is
-        entered when a row does so, or folded (see `allocators.prefix`) when this row is closed.
-        """
+        """Rows whose further blocks need not be entered yet -> number of blocks entered."""
         self.tips: dict[int, int] = {}
         """Key of the last block entered for a row that is apart -> the row."""
+        self._tip: dict[int, int] = {}
+        """The other way round."""
+        self.passed: dict[int, int] = {}
+        """Key -> number of open rows that have entered a block with it, or hit one, but that do not hold it any more,
+        as a window has passed it."""
 
     @property
     def entangled(self) -> set[int]:
@@ -90,7 +97,7 @@ class KeyedRows(Allocator):
         naming = Naming([], rows.tolist(), columns.tolist())
         last = dict(zip(naming.rows, naming.columns, strict=True))  # the columns of a row ascend
         known = {
-            row: self.contents[row].keys(self.block_size, column + 1)
+            row: self.contents[row].keys(self.block_tokens, column + 1)
             for row, column in last.items()
             if row in self.entangled
         }
@@ -109,69 +116,159 @@ class KeyedRows(Allocator):
         if not naming.keys:
             return
         self.meet(naming.keys)
-        self.pool.cache.enter(naming.keys, self.table.blocks[naming.rows, naming.columns].astype(np.int64))
-        if not self.windowed:
-            for row, key, column in last_of_each(naming):
-                if self.pool.cache.sole(key) and self.pool.references[self.table.blocks[row, column]] == 1:
-                    self.part(row, key, column + 1)
+        for group in self.attention:
+            cells = self.table.blocks[naming.rows, self._columns(group, naming.columns)].astype(np.int64)
+            self.cache.enter(keys_in(group, naming.keys), cells)
+        for row, key, column in last_of_each(naming):
+            if self.alone(row, key, column):
+                self.part(row, key, column + 1)
+
+    def _columns(self, group: int, places: list[int]) -> list[int]:
+        """Return the columns of some places of a group."""
+        first, stride = self.first_column[group], self.stride
+        return [first + place * stride for place in places] if first or stride > 1 else places
+
+    def alone(self, row: int, key: int, place: int) -> bool:
+        """Whether no other open row has, or had, the block with `key` that a row has just entered."""
+        block = self.table.blocks.item(row, self.first_column[self.keeper] + place * self.stride)
+        sole = self.references.item(block) == 1 and self.cache.sole(key_in(self.keeper, key))
+        return sole and key not in self.passed
 
     def enter_row(self, row: int, start: int, stop: int) -> None:
-        """Enter the blocks in columns `[start, stop)` of one row.
+        """Enter the blocks in places `[start, stop)` of one row.
 
-        If the first of them is new to the cache, so are the others: the row is then apart, and they can wait.
+        If no other row has had the first of them, none has had the others: the row is then apart, and they can wait.
         """
         self.enter(self.naming(row, start, min(start + 1, stop)))
         if row in self._entangled:
             self.enter(self.naming(row, start + 1, stop))
 
     def naming(self, row: int, start: int, stop: int) -> Naming:
-        """Find the keys of the blocks in columns `[start, stop)` of one row."""
-        keys = Run(self.contents[row], self.block_size, start, stop).keys
+        """Find the keys of the blocks in places `[start, stop)` of one row."""
+        keys = Run(self.contents[row], self.block_tokens, start, stop).keys
         return Naming(keys, [row] * len(keys), list(range(start, stop)))
 
     def know(self, row: int, content: Content) -> None:
-        """Remember the content of a row whose full blocks have all been entered, or are about to be."""
+        """Remember the content of an open row whose full blocks have all been entered, or are about to be."""
         self.contents[row] = content
         self._entangled.add(row)
+        if self.windowed:  # it may have come by blocks that it does not hold
+            keys = self._keys(row, self._full(row))
+            self.meet(keys)
+            self._pass(keys[: self._left(row, self.keeper)], 1)
+
+    def forget(self, row: int) -> None:
+        """Forget the content of a row that is about to be closed; fold what it has not entered."""
+        if self.windowed and row in self.contents:
+            entered = self.apart.get(row, self._full(row))
+            self._pass(self._keys(row, min(entered, self._left(row, self.keeper))), -1)
+        if row in self.apart:
+            self.leave(row)
+        self.contents.pop(row, None)
+        self._entangled.discard(row)
+
+    def _full(self, row: int) -> int:
+        """Count the full blocks of a row."""
+        return self.table.length.item(row) // self.block_tokens
+
+    def _keys(self, row: int, count: int) -> list[int]:
+        """Return the keys of the first blocks of a row."""
+        return self.contents[row].keys(self.block_tokens, count)[:count]
+
+    def cells(self, row: int, group: int, start: int, stop: int) -> Ints:
+        """Return int64[stop - start]: the blocks of a row in some places of a group, 0 where a window has passed."""
+        first, stride = self.first_column[group], self.stride
+        return self.table.blocks[row, first + start * stride : first + stop * stride : stride].astype(np.int64)
+
+    def _left(self, row: int, group: int) -> int:
+        """Count the blocks of a group that a row does not hold because a window has passed them."""
+        return int(np.count_nonzero(self.cells(row, group, 0, self._full(row)) == 0))
+
+    def _pass(self, keys: list[int], more: int) -> None:
+        """Count a row that has come by blocks with these keys and does not hold them (1), or is closed (-1)."""
+        for key in keys:
+            count = self.passed.get(key, 0) + more
+            if count:
+                self.passed[key] = count
+            else:
+                del self.passed[key]
 
     def part(self, row: int, key: int, entered: int) -> None:
         """Stop entering a row's blocks for now; the last of the `entered` ones has `key`."""
         self._entangled.discard(row)
         self.apart[row] = entered
         self.tips[key] = row
+        self._tip[row] = key
 
     def catch_up(self, row: int) -> bool:
         """Enter the blocks that a row has filled since it is apart; return whether there are any."""
-        full = int(self.table.length[row]) // self.block_size
+        full = self._full(row)
         if full == self.apart[row]:
             return False
         self.rejoin(row)
-        self.part(row, self.contents[row].key(self.block_size, full - 1), full)
+        self.part(row, self.contents[row].key(self.block_tokens, full - 1), full)
         return True
 
     def rejoin(self, row: int) -> None:
         """Enter all full blocks of a row that is apart, and from now on each block as soon as it is full."""
         if row not in self.apart:
             return
-        size, entered = self.block_size, self.apart.pop(row)
-        del self.tips[self.contents[row].key(size, entered - 1)]
+        entered, full = self.apart.pop(row), self._full(row)
+        del self.tips[self._tip.pop(row)]
         self._entangled.add(row)
-        if (full := int(self.table.length[row]) // size) > entered:
+        if full > entered:
+            if self.cache.folds:  # perhaps behind one of these blocks, by a row that had the same tokens
+                self.cache.unfold(self._keys(row, full)[entered - 1 :])
+            if self.windowed:
+                self._pass(self._keys(row, full)[entered : self._left(row, self.keeper)], 1)
             self.enter_run(row, entered, full)
 
     def enter_run(self, row: int, start: int, stop: int) -> None:
-        """Enter the blocks in columns `[start, stop)` of a row that was apart; none of their keys is in the cache."""
-        keys = Run(self.contents[row], self.block_size, start, stop).keys
-        self.pool.cache.enter(keys, self.table.blocks[row, start:stop].astype(np.int64))
+        """Enter the blocks that a row holds in places `[start, stop)`, which it has filled while it was apart."""
+        for group in self.attention:
+            keys = Run(self.contents[row], self.block_tokens, start, stop, group).keys
+            cells = self.cells(row, group, start, stop)
+            if self.windowed and not cells.all():
+                left = int(np.count_nonzero(cells == 0))
+                keys, cells = keys[left:], cells[left:]
+            self.cache.enter(keys, cells)
+
+    def name_again(self, row: int) -> None:
+        """Enter the full blocks of a row that came back and have no keys: moved now, or by a fork."""
+        full = self._full(row)
+        keys = self._keys(row, full)
+        self.meet(keys)
+        for group in self.attention:
+            cells = self.cells(row, group, 0, full)
+            nameless = np.flatnonzero((cells > 0) & (self.cache.key[cells] == 0))
+            self.cache.enter(keys_in(group, [keys[place] for place in nameless.tolist()]), cells[nameless])
+        if full and self.alone(row, keys[-1], full - 1):
+            self.part(row, keys[-1], full)
+
+    def give_back(self, row: int, group: int, place: int, block: int) -> None:
+        """Prepare for a row to give back a full block of a group, at a place that a window has passed."""
+        content = self.contents.get(row)
+        if content is None:
+            return
+        if not 0 <= self.apart.get(row, -1) <= place:
+            if group == self.keeper:
+                self._pass([content.key(self.block_tokens, place)], 1)
+            return
+        if not self.cache.fold_one(self._tip[row], group, block):
+            run = Run(content, self.block_tokens, place, place + 1, group)
+            self.cache.fold(self._tip[row], run, np.array([block], np.int64))
 
     def leave(self, row: int) -> None:
         """Fold the full blocks that have not been entered, of a row that is apart and about to be closed."""
-        size, entered, full = self.block_size, self.apart.pop(row), int(self.table.length[row]) // self.block_size
-        key = self.contents[row].key(size, entered - 1)
+        entered, key, full = self.apart.pop(row), self._tip.pop(row), self._full(row)
         del self.tips[key]
-        if full > entered:
-            run = Run(self.contents[row], size, entered, full)
-            self.pool.cache.fold(key, run, self.table.blocks[row, entered:full].astype(np.int64))
+        if full == entered:
+            return
+        for group in self.attention:
+            start = max(entered, self._left(row, group)) if self.windowed else entered
+            if full > start:
+                run = Run(self.contents[row], self.block_tokens, start, full, group)
+                self.cache.fold(key, run, self.cells(row, group, start, full))
 
     def gather(self, rows: Sequence[int]) -> None:
         """Let all rows that grow together rejoin if one of them is entangled: it might fill a block equal to theirs."""
@@ -179,13 +276,23 @@ class KeyedRows(Allocator):
             for row in rows:
                 self.rejoin(row)
 
-    def meet(self, keys: Sequence[int]) -> None:
+    def wake(self, keys: list[int]) -> bool:
+        """Enter all blocks that somebody who knows these keys could find; return whether there was one to enter."""
+        there = self.cache.unfold(keys)
+        if self.tips and not self.tips.keys().isdisjoint(keys):
+            for key in keys:
+                row = self.tips.get(key)
+                if row is not None:
+                    there |= self.catch_up(row)
+        return there
+
+    def meet(self, keys: list[int]) -> None:
         """Prepare for blocks with these keys to be entered or shared.
 
         Rows that are apart behind such a block enter what they have filled since, and runs that are folded behind it
         are unfolded.
         """
-        self.pool.cache.unfold(keys)
+        self.cache.unfold(keys)
         if self.tips and not self.tips.keys().isdisjoint(keys):
             for key in keys:
                 row = self.tips.get(key)

@@ -32,7 +32,7 @@ class OnDemandRows(RegularRows):
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """See `Allocator.grow`.  Only rows that run out of slots or fill a block need work."""
-        if len(rows) <= FEW and not self.windowed:
+        if len(rows) <= FEW:
             named, reach = rows.tolist(), lengths.tolist()
             needs = self._needs(named, reach)
             if needs is not None:
@@ -178,9 +178,11 @@ class OnDemandRows(RegularRows):
         table, size = self.table, self.block_size
         now, count = table.length.data, table.count.data
         slots, cells = table.slots.data, table.blocks.data
-        at_once = not self.entangled and sum(needs) <= self.pool.free
+        at_once = not self.entangled and not self.windowed and sum(needs) <= self.pool.free
         taken = iter(self.pool.take(sum(needs))[0].tolist() if at_once else ())
         for place, (row, length, need) in enumerate(zip(rows, lengths, needs, strict=True)):
+            if self.windowed and (behind := self.window.behind(now[row])) and cells[row, behind - 1]:
+                self.leave_behind(row)
             if need:
                 if not at_once:
                     if need > self.pool.free:

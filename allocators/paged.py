@@ -87,7 +87,10 @@ class PagedAllocator(OnDemandRows):
         if not (self.windowed or (count and cache.find(content.key(self.block_size, 0)))):
             return []  # the usual case, in which no other key need be computed
         keys = content.keys(self.block_size, count)[:count]
-        return cache.window(keys, self.window.reach) if self.windowed else cache.run(keys)
+        if not self.windowed:
+            return cache.run(keys)
+        self.wake(keys)
+        return cache.window(keys, self.window.reach)
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """See `Allocator.never`.  Refuses what exceeds `max_model_len` or the pool."""

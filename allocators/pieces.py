@@ -303,10 +303,6 @@ class PiecePool:
         self.queue.give_back(np.array(idle, np.int64))
         self.idle += len(idle)
 
-    def enter(self, keys: list[int], blocks: Ints) -> None:
-        """Give held pieces their keys, now that they are full."""
-        self.cache.enter(keys, blocks)
-
     def forget(self) -> None:
         """Forget every key; no piece may be held."""
         for page in self.queue.order().tolist():

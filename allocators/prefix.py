@@ -5,22 +5,22 @@ to the end of the block (`allocators.content`).  Two blocks may have the same ke
 that was computed twice is not replaced in its table; a look-up finds the older one.  A cached
 block keeps its key after its sequence has ended, until it is taken for other tokens.
 
-As an optimisation, blocks at the end of a sequence that has ended may be *folded*: kept as a run of blocks behind
-an entered one.  They can only be found by way of that block, and are evicted before it, because the last blocks of a
-sequence are taken first.  So their keys, which usually nobody asks for, are found and entered only when a look-up
-reaches that block.
+As an optimisation, blocks that follow an entered one may be *folded*: kept as a run behind its key.  Whoever looks for
+any of them has that key among those of its own tokens, as a key stands for all tokens before it.  So their keys, which
+usually nobody asks for, are found and entered only when somebody comes with the key that they are behind.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from itertools import repeat
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from allocators.compiled import mypyc_attr
-from allocators.content import Run
+from allocators.content import Run, key_in
 from allocators.errors import CorruptionError
 from allocators.table import Ints
 
@@ -29,6 +29,21 @@ if TYPE_CHECKING:
 
 FIRST = 16
 """Keys to look up in the first round."""
+
+
+class Folded(NamedTuple):
+    """A run of blocks behind a key."""
+
+    age: int
+    """Number of runs that were begun before it."""
+    run: Run
+    """What the blocks are, as far as their first page is concerned; how many there are is in `blocks`."""
+    blocks: list[int]
+    """The blocks, in logical order.  Those that were evicted are still listed, and may be listed again further on."""
+
+    def keys(self, group: int) -> list[int]:
+        """Return the keys that the blocks would have in a group (see `key_in`)."""
+        return self.run._replace(stop=self.run.start + len(self.blocks), group=group).keys
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -45,8 +60,10 @@ class PrefixCache:
         """Key -> its block, the oldest if there are several."""
         self._younger: dict[int, list[int]] = {}
         """Key -> its other blocks, if any, the oldest first."""
-        self._runs: dict[int, tuple[Run, Ints]] = {}
-        """Key -> the run that is folded behind it, and its blocks."""
+        self._runs: dict[int, list[Folded]] = {}
+        """Key -> the runs that are folded behind it, at most one for each group of layers."""
+        self._begun = 0
+        """Runs begun so far."""
 
     def __len__(self) -> int:
         """Blocks that have a key."""
@@ -55,7 +72,12 @@ class PrefixCache:
     @property
     def empty(self) -> bool:
         """Whether no block has a key."""
-        return not self._oldest
+        return not self._oldest and not self._runs
+
+    @property
+    def folds(self) -> bool:
+        """Whether any run is folded."""
+        return bool(self._runs)
 
     def find(self, key: int) -> int:
         """Return the oldest block with this key, or 0."""
@@ -105,24 +127,76 @@ class PrefixCache:
                     self._younger.setdefault(key, []).append(block)
 
     def fold(self, key: int, run: Run, blocks: Ints) -> None:
-        """Keep blocks as a run behind the only block with `key`; neither they nor their keys may be in the cache."""
-        self.key[blocks] = key
+        """Keep blocks, which have no keys yet, as a run behind `key`, or at the end of the run that is there.
+
+        Args:
+            key: of a block before them, whatever the group (see `key_in`).
+            run: what they are.
+            blocks: int64[run.pages], the blocks.
+
+        """
+        self.key[blocks] = key_in(run.group, key)
         self.folded[blocks] = True
-        self._runs[key] = run, blocks
+        behind = self._behind(key, run.group)
+        if behind is not None:
+            behind.blocks.extend(blocks.tolist())
+            return
+        if len(self._runs) > len(self.key):  # more than there are blocks: drop those of which nothing is left
+            self._runs = {
+                each: runs for each, runs in self._runs.items() if any(len(self._there(each, one)) for one in runs)
+            }
+        self._runs.setdefault(key, []).append(Folded(self._begun, run, blocks.tolist()))
+        self._begun += 1
+
+    def fold_one(self, key: int, group: int, block: int) -> bool:
+        """Do `fold` for one block, if there is a run of its group behind `key`; return whether there is."""
+        behind = self._behind(key, group)
+        if behind is None:
+            return False
+        self.key[block] = key_in(group, key)
+        self.folded[block] = True
+        behind.blocks.append(block)
+        return True
+
+    def _behind(self, key: int, group: int) -> Folded | None:
+        """Return the run of a group behind a key."""
+        for behind in self._runs.get(key, ()):
+            if behind.run.group == group:
+                return behind
+        return None
 
     def unfold(self, keys: Sequence[int]) -> bool:
-        """Enter the runs that are folded behind any of `keys`; return whether there was a block to enter."""
+        """Enter the runs that are folded behind any of `keys`; return whether there was a block to enter.
+
+        So are those behind any key of these runs: the same tokens may have been computed before.
+        """
         if not self._runs or self._runs.keys().isdisjoint(keys):
             return False
-        there = [self._unfold_one(key) for key in keys if key in self._runs]
+        found: list[tuple[int, int, Folded]] = []
+        near = [key for key in keys if key in self._runs]
+        while near:
+            key = near.pop()
+            for behind in self._runs.pop(key, ()):
+                found.append((behind.age, key, behind))
+                near += [each for each in behind.keys(0) if each in self._runs]
+        found.sort(key=itemgetter(0))  # as they were computed
+        there = [self._unfold_one(key, behind) for _, key, behind in found]
         return any(there)
 
-    def _unfold_one(self, key: int) -> bool:
-        run, blocks = self._runs.pop(key)
-        blocks = blocks[self.folded[blocks] & (self.key[blocks] == key)]  # the others, at its end, are evicted
+    def _unfold_one(self, key: int, behind: Folded) -> bool:
+        there = self._there(key, behind)
+        blocks = np.array(behind.blocks, np.int64)[there]
         self.folded[blocks] = False
-        self.enter(run.keys[: len(blocks)], blocks)
+        keys = behind.keys(behind.run.group)
+        self.enter([keys[place] for place in there.tolist()], blocks)
         return len(blocks) > 0
+
+    def _there(self, key: int, behind: Folded) -> Ints:
+        """Return int64[k]: the places in a run of blocks that have not been taken since."""
+        blocks = np.array(behind.blocks, np.int64)
+        places = np.flatnonzero(self.folded[blocks] & (self.key[blocks] == key_in(behind.run.group, key)))
+        last = dict(zip(blocks[places].tolist(), places.tolist(), strict=True))  # of a block that came back
+        return places if len(last) == len(places) else np.array(sorted(last.values()), np.int64)
 
     def forget(self, blocks: Ints) -> None:
         """Remove the keys of blocks, which must have one."""
@@ -131,9 +205,6 @@ class PrefixCache:
             blocks = blocks[~self.folded[blocks]]
             self.folded[every] = False
         keys = self.key[blocks].tolist()
-        if not self._runs.keys().isdisjoint(keys):
-            for key in keys:  # the run behind it was evicted before it
-                self._runs.pop(key, None)
         if self._younger.keys().isdisjoint(keys):
             deque(map(self._oldest.pop, keys), 0)
         else:
@@ -172,10 +243,8 @@ class PrefixCache:
                 if self.key[block] != key:
                     raise CorruptionError(f"block {block} is listed under key {key} but carries {self.key[block]}")
             listed += blocks
-        for key, (run, those) in self._runs.items():
-            there = self.folded[those] & (self.key[those] == key)
-            if not self.sole(key) or run.pages != len(those) or (np.diff(there.astype(np.int8)) > 0).any():
-                raise CorruptionError(f"what is folded behind key {key} is not a run behind one block")
-            listed += those[there].tolist()
+        for key, runs in self._runs.items():
+            for behind in runs:
+                listed += np.array(behind.blocks, np.int64)[self._there(key, behind)].tolist()
         if len(set(listed)) != len(listed) or len(listed) != len(self):
             raise CorruptionError(f"{len(self)} blocks carry a key, {len(listed)} are listed under one")

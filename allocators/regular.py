@@ -63,14 +63,6 @@ class RegularGrowth(ABC):
         return None
 
     @property
-    def names_full(self) -> bool:
-        """Whether a `regular` allocator must be told when a row fills a portion, to enter it in a prefix cache.
-
-        If so, an engine calls `shift` instead of `append`, also for rows that are `entangled`.
-        """
-        return False
-
-    @property
     def rounds_up(self) -> bool:
         """True if a row's slots are exactly its tokens, and everything it holds beyond them counts as rounding."""
         return False
@@ -99,14 +91,14 @@ class RegularGrowth(ABC):
         raise AllocatorError(f"{self.kind} grows in more ways than by a block")
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
-        """Let rows grow by a token that may make them take a portion, give one back, or fill one.
+        """Let rows grow by a token that may make them take a portion or give one back.
 
         Stops at the first row for which there might be no room.
 
         Args:
-            rows: open rows of a `regular` allocator that `leaves_behind` portions or `names_full` ones; rows of later
-                steps may follow.  Without a prefix cache, no portion that is given back may be shared; with one, the
-                tokens of rows that give any back must be known.
+            rows: open rows of a `regular` allocator that `leaves_behind` portions; rows of later steps may follow.
+                Without a prefix cache, no portion that is given back may be shared; with one, the tokens of rows that
+                give any back must be known.
             lengths: tokens that each row will have, one more than before.
 
         """

@@ -11,17 +11,20 @@ what a prefix cache needs (`allocators.keyed`), two things are known about a row
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from allocators.answers import Copy, Grant, Usage
+from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.host import HostPool
 from allocators.keyed import KeyedRows
 from allocators.sharing import shared_with
 from allocators.table import Ints
+from allocators.window import Window
 
 Bools = npt.NDArray[np.bool_]
 
@@ -29,6 +32,9 @@ Bools = npt.NDArray[np.bool_]
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class SharingRows(KeyedRows):
     """The part of a paged allocator that opens, forks and closes rows and keeps the running counts."""
+
+    pool_type: ClassVar[type[BlockPool]] = BlockPool
+    """Decides what happens to blocks that no row holds."""
 
     def __init__(
         self,
@@ -54,9 +60,12 @@ class SharingRows(KeyedRows):
             host_blocks: blocks on the host for sequences that are swapped out.
 
         """
-        super().__init__(
-            num_blocks, block_size, max_model_len, max_rows, prefix_cache=prefix_cache, sliding_window=sliding_window
-        )
+        super().__init__(num_blocks, block_size, max_model_len, max_rows)
+        self.pool = self.pool_type(num_blocks)
+        self.cache, self.references = self.pool.cache, self.pool.references
+        self.prefix_cache = prefix_cache and sliding_window != 1  # a token that reads itself alone can reuse nothing
+        self.windowed = sliding_window is not None and sliding_window < max_model_len  # else no token leaves it
+        self.window = Window(sliding_window or max_model_len + block_size, block_size)
         self.host = HostPool(host_blocks, max_rows, self.table.width, num_blocks)
         self.tails: set[int] = set()
         """Rows whose last block is not full and, when last looked at, was shared or had a copy on the host."""
@@ -132,8 +141,7 @@ class SharingRows(KeyedRows):
     def close_row(self, row: int) -> None:
         """Close a row and drop its references to its blocks, the last block first."""
         table = self.table
-        if row in self.apart:
-            self.leave(row)
+        self.forget(row)
         blocks = (table.held(row) if self.windowed else table.row(row).astype(np.int64))[::-1]
         if self.pool.shared and table.length[row] < table.slots[row] and self.pool.references[blocks[0]] > 1:
             self.shared_slack -= int(table.slots[row] - table.length[row])
@@ -141,8 +149,6 @@ class SharingRows(KeyedRows):
             self.left -= int(table.count[row]) - len(blocks)
         self.host.part(self.pool.let_go(blocks))
         self.tails.discard(row)
-        self.contents.pop(row, None)
-        self._entangled.discard(row)
         table.close(row)
 
     def leaving(self, rows: Ints) -> Bools:
@@ -159,8 +165,10 @@ class SharingRows(KeyedRows):
 
     def leave_behind(self, row: int) -> None:
         """Give back the blocks that `behind` returns."""
-        blocks = self.behind(row)
-        self.table.blocks[row, : self.window.behind(int(self.table.length[row]))] = 0
+        blocks, behind = self.behind(row), self.window.behind(int(self.table.length[row]))
+        for place, block in enumerate(blocks[::-1].tolist(), behind - len(blocks)):
+            self.give_back(row, 0, place, block)
+        self.table.blocks[row, :behind] = 0
         self.left += len(blocks)
         self.host.part(self.pool.let_go(blocks))
 

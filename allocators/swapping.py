@@ -62,8 +62,6 @@ def _in(device: SharingRows, row: int) -> Swap:
         device.tails.add(target)
     if row in host.contents:
         device.know(target, host.contents[row])
-        named = device.table.blocks[target, : length // device.block_size]
-        nameless = np.flatnonzero((named > 0) & (device.pool.cache.key[named] == 0))  # moved now, or by a fork
-        device.enter(device.name(np.full(len(nameless), target), nameless))
+        device.name_again(target)
     host.close(row)
     return Swap(target, slots, moves)

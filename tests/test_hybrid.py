@@ -10,7 +10,7 @@ import pytest
 from allocators import registry
 from allocators.answers import Ask, Grant, Reason, Refusal
 from allocators.base import Allocator
-from allocators.content import Segments
+from allocators.content import Segments, key_in
 from allocators.groups import PAGINGS, Group, Piece, cut, parse
 from allocators.hybrid import HybridAllocator
 from allocators.ideal import GroupedIdeal, IdealAllocator
@@ -255,14 +255,15 @@ def cached(groups: str, paging: str = "even", **options: Any) -> HybridAllocator
 def test_a_hit_is_what_all_groups_have(paging: str) -> None:
     allocator = cached("full 1x8, sliding 2x8/6", paging)
     assert allocator.lookup(Segments([(-1, 24)], 8), 25).tokens == 24
-    lost = int(allocator.pool.cache.find(allocator.keys(1, Segments([(-1, 24)], 8), 6)[4]))
+    lost = int(allocator.pool.cache.find(key_in(1, Segments([(-1, 24)], 8).key(4, 4))))
     allocator.pool.cache.forget(ints(lost))  # block 4 of the sliding layers: no hit of 5 or 6 blocks can do without it
     assert allocator.lookup(Segments([(-1, 24)], 8), 25).tokens == 16
 
 
 def test_a_window_needs_only_its_last_blocks() -> None:
     allocator = cached("full 1x8, sliding 1x8/6")
-    first = int(allocator.pool.cache.find(allocator.keys(1, Segments([(-1, 24)], 8), 1)[0]))
+    assert allocator.lookup(Segments([(-1, 24)], 8), 25).tokens == 24
+    first = int(allocator.pool.cache.find(key_in(1, Segments([(-1, 24)], 8).key(4, 0))))
     allocator.pool.cache.forget(ints(first))
     hit = allocator.lookup(Segments([(-1, 24)], 8), 25)
     assert hit.tokens == 24
@@ -344,7 +345,7 @@ def test_cached_pieces_of_pages_in_use_are_spared_as_long_as_enough_pages_are_em
     """Pages of two pieces; more than one page shall stay empty before a cached piece is taken."""
     pool = PiecePool(8, 2, [Piece(Group("full", 1, 8), tokens=1, slots=1, blocks=1, pieces=2, padding=0)], 1)
     pool.take([2])
-    pool.enter([7], ints(2))
+    pool.cache.enter([7], ints(2))
     pool.let_go(0, ints(2))
     taken = [int(pool.take([1])[0][0]) for _ in range(5)]
     assert taken == [3, 4, 5, 6, 2], "with one page left, the cached piece goes"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from allocators.answers import Ask, Grant, Refusal
-from allocators.content import Run, Segments
+from allocators.content import Segments
 from allocators.paged import PagedAllocator
 from tests.audited import changes_nothing, finds
 
@@ -29,6 +29,8 @@ def busy() -> PagedAllocator:
     assert not isinstance(allocator.swap_out(shared), Refusal)
     allocator.release(2)
     allocator.fork(1, content=Segments([], tail=1))
+    for row in list(allocator.apart):
+        allocator.rejoin(row)
     allocator.check()
     assert all(allocator.usage()[at] for at in (0, 1, 3, 4, 5))
     assert allocator.host.of_device.any()
@@ -130,10 +132,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[PagedAllocator], Any], str]] = {
     ),
     "the null block held": (lambda a: put(a.pool.references, 0, 1), "block 0 has 0 holders, counted 1"),
     "the null block cached": (lambda a: a.pool.cache.enter([5], np.array([0])), "the null block is cached"),
-    "a folded run behind no block": (
-        lambda a: a.pool.cache.fold(5, Run(Segments([], 1), 1, 0, 1), a.pool.queue.order()[:1]),
-        "not a run behind",
-    ),
+    "a key that a window has passed, uncounted": (lambda a: a.passed.update({5: 1}), "windows have passed"),
     "a key that its block does not carry": (lambda a: put(a.pool.cache.key, 2, 5), "block 2 is listed under key"),
     "tokens of a row that nobody enters": (lambda a: a._entangled.clear(), "neither apart nor entangled"),
     "a last key of a row that is not apart": (lambda a: put(a.tips, 5, 0), "cannot be found by its last key"),

@@ -179,8 +179,8 @@ def test_what_is_folded_is_entered_as_far_as_it_is_there_when_somebody_comes_to_
     cache.check()
 
 
-@pytest.mark.parametrize("steps", [[[3, 2, 1]], [[3, 2], [1]]])
-def test_what_is_folded_goes_before_the_block_that_it_is_behind(steps: list[list[int]]) -> None:
+@pytest.mark.parametrize("steps", [[[3, 2, 1]], [[3, 2], [1]], [[1], [2, 3]]])
+def test_nothing_is_left_of_what_is_folded_once_its_blocks_are_taken(steps: list[list[int]]) -> None:
     cache, content = PrefixCache(4), Segments([], 1)
     keys = content.keys(1, 3)[:3]
     cache.enter(keys[:1], np.array([1]))
@@ -188,10 +188,38 @@ def test_what_is_folded_goes_before_the_block_that_it_is_behind(steps: list[list
     for blocks in steps:
         cache.forget(np.array(blocks))
         cache.check()
-    assert cache.empty
+    assert len(cache) == 0
     cache.enter(keys[:2], np.array([3, 2]))
     assert not cache.unfold(keys[:1])
     assert cache.run(keys) == [3, 2]
+
+
+def test_a_block_that_comes_back_to_its_run_is_only_its_last_page() -> None:
+    cache, content = PrefixCache(4), Segments([], 1)
+    keys = content.keys(1, 4)[:4]
+    cache.fold(keys[0], Run(content, 1, 1, 3), np.array([2, 3]))
+    cache.forget(np.array([2]))
+    assert cache.fold_one(keys[0], 0, 2)
+    assert not cache.fold_one(keys[0], 1, 4), "of another group there is none"
+    cache.check()
+    assert cache.unfold(keys[:1])
+    assert [cache.find(key) for key in keys] == [0, 0, 3, 2]
+    cache.check()
+
+
+def test_runs_are_entered_as_they_were_computed_and_those_that_are_gone_are_dropped() -> None:
+    cache, content = PrefixCache(4), Segments([], 1)
+    keys = content.keys(1, 4)[:4]
+    cache.fold(keys[1], Run(content, 1, 3, 4), np.array([2]))
+    cache.fold(keys[0], Run(content, 1, 3, 4), np.array([1]))
+    assert cache.unfold(keys)
+    assert cache.find(keys[3]) == 2
+    cache.forget(np.array([1, 2]))
+    for other in range(2, 20):
+        cache.fold(other, Run(content, 1, 3, 4), np.array([1]))
+        cache.check()
+        cache.forget(np.array([1]))
+    assert len(cache._runs) < 10
 
 
 def test_a_prefix_outlives_the_sequence_that_computed_it() -> None:

@@ -336,8 +336,7 @@ class Serving(Books):
 def _growing(allocator: Allocator, decoding: Decoding) -> Growing:
     """Choose how the decoding sequences of an allocator grow."""
     if allocator.regular:
-        shifting = allocator.leaves_behind is not None or allocator.names_full
-        return (Shifting if shifting else Cycle)(allocator, decoding)
+        return (Cycle if allocator.leaves_behind is None else Shifting)(allocator, decoding)
     notice = allocator.notice
     return Roll(allocator, decoding) if notice is None else Calendar(allocator, decoding, notice)
 

@@ -1,8 +1,7 @@
-"""Growing in a cycle, for sequences that also fill blocks and give them back.
+"""Growing in a cycle, for sequences that also give blocks back.
 
-A sliding window is as regular as growing: it passes a block once in `block_size` steps, those of another remainder.
-A prefix cache that must be told of every full block is told in the step before the next one is taken.  So the
-allocator is told of a sequence in steps of up to three remainders, and still nothing is done in between.
+A sliding window is as regular as growing: it passes a block once in `block_size` steps, those of another remainder.  So
+the allocator is told of a sequence in steps of up to two remainders, and still nothing is done in between.
 """
 
 from __future__ import annotations
@@ -24,20 +23,14 @@ if TYPE_CHECKING:
 
 
 class Shifting(Cycle):
-    """Grows the sequences of a regular allocator that also gives blocks back, or keeps full ones."""
+    """Grows the sequences of a regular allocator that also gives blocks back."""
 
     def __init__(self, allocator: Allocator, decoding: Decoding) -> None:
         """Grow the sequences in `decoding`."""
         super().__init__(allocator, decoding)
-        self._keeps = allocator.names_full
-        """Whether full blocks are kept in a prefix cache, which must be told of each."""
-        self._after = sorted({0, (self._window or 0) % self._period, -int(self._keeps) % self._period})
+        self._after = sorted({0, (self._window or 0) % self._period})
         self._starts: dict[int, list[int]] = {}
         """The starts of the sequences whose rows are in `_rows`."""
-
-    def _filling(self, step: int) -> list[Sequence]:
-        """See `Cycle._filling`.  Not needed, as `shift` enters full blocks."""
-        return []
 
     def _give(self, page: Several[Sequence], step: int) -> int:
         """See `Cycle._give`."""
@@ -53,6 +46,7 @@ class Shifting(Cycle):
         if self._fresh or self._sharing:
             return NO_STRETCH
         period, clock, room, portion = self._period, self.decoding.clock, self.allocator.room, self._portion
+        entangled = self.allocator.entangled
         rows: list[int] = []
         lengths: list[int] = []
         when: list[int] = []  # the step of each of `rows`
@@ -63,7 +57,7 @@ class Shifting(Cycle):
             end = clock + 1 + step
             page = end % period
             count = len(self._pages[page])
-            if count > room:  # it may still be enough, if others leave theirs in time
+            if count > room or (entangled and self._filling(end)):  # it may be enough, if others leave theirs in time
                 done = step
                 break
             room -= count
@@ -84,22 +78,22 @@ class Shifting(Cycle):
         shift = self.allocator.shift(rows, lengths)
         if shift.evicted:
             changes += self._evicting(changes, shift.evicted)
-        changes += self._leaving(shift.left, when)
+        changes += self._leaving(shift, when)
         if done:
             self._note(0, len(self.decoding), done)
         self.internal += useless
         return Stretch(done, changes, self._total(taken, useless, shift))
 
-    def _leaving(self, left: Several[int], when: list[int]) -> list[int]:
-        """Return the changes caused by what is given back (`Shift.left`), by rows whose steps are in `when`."""
-        changes: list[int] = []
+    def _leaving(self, shift: Shift, when: list[int]) -> list[int]:
+        """Return the changes caused by what is given back, by rows whose steps are in `when`."""
+        left, changes = shift.left, list[int]()
         for place in range(0, len(left), 4):
             step, held, live, saved = when[left[place]], left[place + 1], left[place + 2], left[place + 3]
             if saved:
                 changes.append(packed(step, SAVED, -saved))
                 continue
             changes += (packed(step, HELD, -held), packed(step, LIVE, -live))
-            if self._keeps:
+            if shift.keeps:
                 changes.append(packed(step, CACHED, held))
             if held > live:
                 changes.append(packed(step, ROUNDING, live - held))
@@ -113,6 +107,6 @@ class Shifting(Cycle):
             sum(shift.left[3::4]),
             sum(shift.evicted),
         )
-        cached = (held if self._keeps else 0) - lost * self.allocator.block_size
+        cached = (held if shift.keeps else 0) - lost * self.allocator.block_size
         rounding = taken * self._portion.rounding - (held - live)
         return taken * self._portion.held - held, cached, rounding, useless * self._each, lost, -live, -saved

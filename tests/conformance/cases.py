@@ -181,13 +181,13 @@ def repeated(allocator: Allocator, rows: Iterable[int]) -> int:
     while isinstance(allocator, Adaptor):
         allocator = allocator.inner
     size, whole = allocator.block_size, -1
-    if getattr(allocator, "windowed", False):  # nothing keeps all tokens
-        return 0
-    if is_a(allocator, GroupRows):  # of the groups that do, one counts
+    if is_a(allocator, GroupRows):  # of the groups that keep all tokens, one counts
         size = allocator.cut.tokens
         whole = next((g for g in allocator.attention if g not in allocator.windows), -1)
         if whole < 0:
             return 0
+    elif getattr(allocator, "windowed", False):  # nothing does
+        return 0
     tokens: dict[int, list[int]] = {}
     for row in rows:
         cells = allocator.cells_of(row)[whole] if is_a(allocator, GroupRows) else allocator.table.row(row)

@@ -223,7 +223,7 @@ def test_what_stands_for_growing_by_a_token_equals_it(case: Case) -> None:
                 break
             full = (length - 1) % appending.portion.tokens == 0
             foreseen, before = appending.calls([row]) if full else NO_MAPPINGS, appending.mappings()
-            if appending.leaves_behind is not None or appending.names_full:
+            if appending.leaves_behind is not None and row not in appending.entangled:
                 assert appending.shift([row], [length]).granted == 1
             elif row in appending.entangled:
                 appending.grow(who, reach)
@@ -239,7 +239,7 @@ def test_what_stands_for_growing_by_a_token_equals_it(case: Case) -> None:
 
 def test_blocks_for_many_rows_are_those_for_one_after_the_other(case: Case) -> None:
     growing = case.make(slots=600, context=200)
-    if not growing.regular or growing.leaves_behind is not None or growing.names_full or growing.oracle:
+    if not growing.regular or growing.leaves_behind is not None or growing.oracle:
         pytest.skip("rows grow in more ways than by a block")
     rows, portion = fill(growing, 3, most=4)[0], growing.portion.tokens
     while growing.entangled:
