@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -123,10 +123,9 @@ class HybridAllocator(GroupTurns):
         **options: Value,
     ) -> Self:
         """See `Allocator.from_options`; here, `block_size` is an option like others."""
-        values = resolve(cls.kind, cls.options, options, facts)
+        values: dict[str, Any] = resolve(cls.kind, cls.options, options, facts)  # of the options' types
         _cut(values)
-        # The values are of the options' types: `resolve` has checked them.
-        return cls(num_blocks, max_model_len=max_model_len, max_rows=max_rows, **values)  # type: ignore[arg-type]
+        return cls(num_blocks, max_model_len=max_model_len, max_rows=max_rows, **values)
 
     @classmethod
     def slots_per_block(cls, values: Mapping[str, Value]) -> int:
