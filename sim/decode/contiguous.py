@@ -3,23 +3,28 @@
 `Growing` keeps one tensor of K and one of V per layer for each sequence and concatenates every new
 token to it, in transformers' own DynamicCache: PyTorch's caching allocator decides where the tensors
 lie, and the memory they take can be metered.  `Recomputing` keeps nothing: every step is given all
-known tokens of every sequence, which attend to one another.
+known tokens of every sequence, which attend to one another, on a GPU those of all sequences in one
+kernel.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from inspect import signature
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache
 
+from sim.decode.device import moved
 from sim.decode.torch_backend import seen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sim.decode.batch import Batch
     from sim.decode.transcript import Transcript
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
     from sim.engine.serving import Serving
 
 
+FLASH = (torch.float16, torch.bfloat16)
+"""Number formats that the kernel for packed sequences has."""
+GROUPED = "enable_gqa" in signature(varlen_attn).parameters
+"""Whether it wants to be told that several heads share one of K/V; torch 2.11 finds that itself."""
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Not cuDNN's: it compiles a plan for each length that it has not seen, and here every step brings new ones."""
 
@@ -89,7 +98,7 @@ class Growing:
         self._meter = meter
         self._caches: dict[int, DynamicCache] = {}
         self._names: list[int] = []
-        self._bounds: list[tuple[int, int]] = []
+        self._counts: list[int] = []
         self._attention = Attention()
 
     def move(self, plan: Plan, serving: Serving) -> None:
@@ -111,9 +120,8 @@ class Growing:
                     self._update(fork.target, index, layer.keys, layer.values)
 
     def plan(self, batch: Batch) -> None:
-        """Note which sequences there are, and where each has its tokens."""
-        self._names = batch.names.tolist()
-        self._bounds = list(zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True))
+        """Note which sequences there are, and how many tokens each has."""
+        self._names, self._counts = batch.names.tolist(), batch.counts.tolist()
         self._attention = Attention()
 
     def attend(
@@ -126,15 +134,12 @@ class Growing:
         window: int | None,
     ) -> torch.Tensor:
         """See `AttentionBackend.attend`."""
-        output = torch.empty_like(query)
+        queries, keys, values = (apart(states, self._counts) for states in (query, key, value))
         with self._counting():
-            for name, (first, last) in zip(self._names, self._bounds, strict=True):
-                self._update(name, layer, *(states[first:last].transpose(0, 1)[None] for states in (key, value)))
-        with sdpa_kernel(KERNELS):
-            for name, (first, last) in zip(self._names, self._bounds, strict=True):
-                grown = self._caches[name].layers[layer]
-                output[first:last] = self._attention(query[first:last], grown.keys, grown.values, scale, window)
-        return output
+            for name, *new in zip(self._names, keys, values, strict=True):
+                self._update(name, layer, *new)
+        grown = [self._caches[name].layers[layer] for name in self._names]
+        return self._attention.each(queries, [(kept.keys, kept.values) for kept in grown], scale, window)
 
     def _counting(self) -> AbstractContextManager[None]:
         return nullcontext() if self._meter is None else self._meter.counting()
@@ -155,7 +160,9 @@ class Recomputing:
 
     def __init__(self) -> None:
         """Keep nothing, ever."""
-        self._bounds: list[tuple[int, int]] = []
+        self._counts: list[int] = []
+        self._ends = torch.empty(0)
+        """int32[s + 1]: where each sequence begins and ends, on the device."""
         self._attention = Attention()
 
     def move(self, plan: Plan, serving: Serving) -> None:
@@ -166,7 +173,8 @@ class Recomputing:
 
     def plan(self, batch: Batch) -> None:
         """Note where each sequence begins; the batch brings all of its tokens."""
-        self._bounds = list(zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True))
+        self._counts = batch.counts.tolist()
+        self._ends = moved(batch.offsets.astype(np.int32), batch.ids.device)
         self._attention = Attention()
 
     def attend(
@@ -179,31 +187,59 @@ class Recomputing:
         window: int | None,
     ) -> torch.Tensor:
         """See `AttentionBackend.attend`."""
-        output = torch.empty_like(query)
-        with sdpa_kernel(KERNELS):
-            for first, last in self._bounds:
-                keys, values = (states[first:last].transpose(0, 1)[None] for states in (key, value))
-                output[first:last] = self._attention(query[first:last], keys, values, scale, window)
-        return output
+        if query.is_cuda and query.dtype in FLASH:
+            longest, before = max(self._counts), -1 if window is None else window - 1
+            more: dict[str, Any] = {"enable_gqa": True} if GROUPED else {}
+            packed = query, key, value, self._ends, self._ends, longest, longest
+            return cast("torch.Tensor", varlen_attn(*packed, scale=scale, window_size=(before, 0), **more))
+        queries, keys, values = (apart(states, self._counts) for states in (query, key, value))
+        return self._attention.each(queries, list(zip(keys, values, strict=True)), scale, window)
+
+
+def apart(states: torch.Tensor, counts: list[int]) -> tuple[torch.Tensor, ...]:
+    """Take the packed tokens of sequences apart: [tokens, heads, head_dim] to [1, heads, tokens of one, head_dim]."""
+    return torch.split(states.transpose(0, 1)[None], counts, dim=2)
 
 
 class Attention:
-    """Lets the last tokens of one sequence attend to all of it; keeps the masks of a step."""
+    """Lets the last tokens of each sequence attend to all of it; keeps the masks of a step."""
 
     def __init__(self) -> None:
         """Keep no mask yet."""
         self._masks: dict[tuple[int, int, int | None], torch.Tensor] = {}
 
-    def __call__(
+    def each(
+        self,
+        queries: Sequence[torch.Tensor],
+        kept: Sequence[tuple[torch.Tensor, torch.Tensor]],
+        scale: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Attend sequence by sequence.
+
+        Args:
+            queries: of each sequence, [1, heads, tokens, head_dim].
+            kept: K and V of each, [1, kv_heads, all, head_dim].
+            scale: of the scores.
+            window: tokens a token attends to, itself included; None for all before it.
+
+        Returns:
+            [tokens of all, heads, head_dim]
+
+        """
+        with sdpa_kernel(KERNELS):
+            found = [self._one(query, *states, scale, window) for query, states in zip(queries, kept, strict=True)]
+        return torch.cat(found, dim=2)[0].transpose(0, 1)
+
+    def _one(
         self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, window: int | None
     ) -> torch.Tensor:
-        """Attend: query [tokens, heads, head_dim], K/V [1, kv_heads, all, head_dim], result like the query."""
-        tokens, context = len(query), keys.shape[2]
+        tokens, context = query.shape[2], keys.shape[2]
         everything = window is None or context <= window
         causal = everything and tokens == context > 1
         mask = None if causal or (everything and tokens == 1) else self._mask(tokens, context, window, query.device)
-        output = scaled_dot_product_attention(
-            query.transpose(0, 1)[None],
+        return scaled_dot_product_attention(
+            query,
             keys,
             values,
             attn_mask=mask,
@@ -211,7 +247,6 @@ class Attention:
             scale=scale,
             enable_gqa=keys.shape[1] != query.shape[1],
         )
-        return output[0].transpose(0, 1)
 
     def _mask(self, tokens: int, context: int, window: int | None, device: torch.device) -> torch.Tensor:
         mask = self._masks.get((tokens, context, window))
