@@ -52,7 +52,8 @@ TRUE = Coefficients(
     power_reserve_s=0.04,
     separate_launch_layer_s=2e-4,
     sequence_launch_layer_s=1e-4,
-    concatenate_launch_layer_s=5e-5,
+    recompute_launch_layer_s=4e-4,
+    recompute_slowdown=0.12,
     copy_efficiency=0.6,
     pcie_efficiency=0.7,
     swap_overhead_s=8e-4,
@@ -168,7 +169,18 @@ def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
     planted = {name for name, value in vars(TRUE).items() if value != getattr(Coefficients(), name)}
     assert set(found.fitted) == planted - {*HELD}
     # overheads of a step and of a sequence, and the time to read the weights, can only roughly be told apart
-    sharp = ("attention", "compute", "copy", "launch", "power", "repeated", "run", "separate", "sequence_launch")
+    sharp = (
+        "attention",
+        "compute",
+        "copy",
+        "launch",
+        "power",
+        "recompute",
+        "repeated",
+        "run",
+        "separate",
+        "sequence_launch",
+    )
     for name in found.fitted:
         if name.startswith(sharp) and not outliers:
             assert getattr(found.coefficients, name) == pytest.approx(getattr(TRUE, name), rel=0.12), name
@@ -332,21 +344,29 @@ def test_launches_are_a_floor_under_steps_that_prefill() -> None:
     assert each[0] == floor < each[1]
 
 
-def test_launches_sequence_by_sequence_are_a_floor_under_every_step() -> None:
-    load = Load(decode_seqs=50, decode_context=5000, samples=50)
+def test_launches_without_a_cache_are_a_floor_under_every_step_however_many_sequences() -> None:
     costs = CostModel(LLAMA, H100, TRUE, route="recompute")
-    floor = round((1.5e-3 + 32 * (2e-4 + 50 * 1e-4)) * 1e9)
-    assert costs.step_ns(load) == floor > CostModel(LLAMA, H100, TRUE).step_ns(load)
-    contexts = np.array([5000, 90_000_000])
-    each = [costs.step_ns(load._replace(decode_context=context)) for context in contexts.tolist()]
-    assert costs.leap_ns(load, decode_context=contexts).tolist() == each
+    few = Load(prefill_tokens=90, prefill_pairs=4095, prefill_context=90, prefill_seqs=1, samples=1)
+    floor = round((1.5e-3 + 32 * 4e-4) * 1e9)
+    assert costs.step_ns(few) == costs.step_ns(few._replace(prefill_seqs=9)) == floor
+    tokens = np.array([90, 9000])
+    each = [costs.step_ns(few._replace(prefill_tokens=count)) for count in tokens.tolist()]
+    assert costs.leap_ns(few, prefill_tokens=tokens).tolist() == each
     assert each[1] > floor
+
+
+def test_without_a_cache_the_clock_of_a_device_at_its_power_limit_stays_low() -> None:
+    free = CostModel(LLAMA, H100, replace(TRUE, recompute_slowdown=0.0), route="recompute")
+    held = CostModel(LLAMA, H100, TRUE, route="recompute")
+    many = Load(prefill_tokens=9000, prefill_pairs=9000 * 90, prefill_context=9000, prefill_seqs=50, samples=50)
+    assert held.step_ns(many) == pytest.approx(1.12 * free.step_ns(many))
+    assert not held.throttles, "nothing has to be kept count of"
 
 
 def test_appending_to_tensors_is_launched_for_each_sequence_and_hides_copies() -> None:
     load = Load(decode_seqs=50, decode_context=5000, samples=50, copied_tokens=4950)
     costs = CostModel(LLAMA, H100, TRUE, route="tensors")
-    floor = round((1.5e-3 + 32 * (2e-4 + 50 * (1e-4 + 5e-5))) * 1e9)
+    floor = round((1.5e-3 + 32 * (2e-4 + 50 * 1e-4)) * 1e9)
     assert costs.step_ns(load) == costs.step_ns(load._replace(copied_tokens=0)) == floor
     copied = load._replace(copied_tokens=10**7)
     copying = 2 * 10**7 * LLAMA.kv_bytes_per_token / (H100.bandwidth * 0.6)

@@ -69,7 +69,11 @@ MODELS = [
     model("llama-3.1-8b", coefficients=Coefficients(repeated_reads_cached=0.7)),
     model("llama-3.1-8b", coefficients=Coefficients(power_throttle=0.2, power_reserve_s=0.03)),
     model("gemma-3-12b", attention="naive", coefficients=Coefficients(repeated_reads_cached=1.0)),
-    model("llama-3.1-8b", route="recompute", coefficients=Coefficients(separate_launch_layer_s=2e-5)),
+    model(
+        "llama-3.1-8b",
+        route="recompute",
+        coefficients=Coefficients(recompute_launch_layer_s=2e-5, recompute_slowdown=0.1),
+    ),
 ]
 WAITING = model("llama-3.2-1b", coefficients=REPLAYED.changed({"prefill_host_s": 0.5}, ""))
 """Waits for the host, so that a step with a prefill can be longer than one with a larger prefill."""
@@ -472,8 +476,9 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
             {entry.name: 1e4 if entry.name == "captured_tokens" else entry.default / 2 + 0.1}, "here"
         )
         way = pages if entry.name.startswith("small_page") else {}
-        alone = entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s", "concatenate_launch_layer_s"}
-        way |= {"attention": "naive", "route": "tensors" if alone else "blocks"}
+        alone = entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s"}
+        route = "recompute" if entry.name.startswith("recompute") else "tensors" if alone else "blocks"
+        way |= {"attention": "naive", "route": route}
         before, after = (model(spec, coefficients=c, **way).step_ns(load) for c in (base, changed))
         assert before != after, entry.name
 

@@ -132,16 +132,22 @@ class Coefficients:
     )
     separate_launch_layer_s: float = _coefficient(
         0.0,
-        "the same where attention goes sequence by sequence (growing tensors, no cache), under every step",
+        "the same where attention goes sequence by sequence (growing tensors), under every step",
         "assumed: one kernel attends for the whole batch",
     )
     sequence_launch_layer_s: float = _coefficient(
-        0.0, "the same for each of those sequences", "assumed: one kernel attends for the whole batch"
-    )
-    concatenate_launch_layer_s: float = _coefficient(
         0.0,
-        "the same for appending to the tensors of each of those sequences, if they grow",
-        "assumed: hidden behind the copies",
+        "the same for appending to the tensors of each of those sequences and attending to them",
+        "assumed: one kernel attends for the whole batch",
+    )
+    recompute_launch_layer_s: float = _coefficient(
+        0.0, "the same where nothing is cached, under every step", "assumed: hidden behind the products"
+    )
+    recompute_slowdown: float = _coefficient(
+        0.0,
+        "share by which a step takes longer where nothing is cached, if it is bound by compute: as all such steps are, "
+        "the clock of a device at its power limit does not recover; nor are small kernels fused",
+        "assumed 0; on an H200 0.34 for the 1B",
     )
     paged_attention_overhead: float = _coefficient(
         0.0,

@@ -78,8 +78,15 @@ TOGETHER = (
     "transfer_overhead_s",
 )
 """What steps over blocks determine, if they contain such work."""
-APART = ("separate_launch_layer_s", "sequence_launch_layer_s", "concatenate_launch_layer_s", "copy_efficiency")
-"""What steps determine whose attention goes sequence by sequence, once all of the above is known."""
+APART = (
+    "separate_launch_layer_s",
+    "sequence_launch_layer_s",
+    "copy_efficiency",
+    "recompute_launch_layer_s",
+    "recompute_slowdown",
+)
+"""What steps without blocks determine, growing tensors the first and no cache the last, once all of the above is
+known."""
 HELD = {"layer_overhead_s": 0.0, "paged_attention_overhead": 0.0}
 """Coefficients that others carry (see above)."""
 
@@ -173,8 +180,13 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
     shortest = min(point.measured_s for point in steady)
     if points[0].route != "blocks":
         layer = shortest / 2 / geometry.layers
-        small = {"sequence_launch_layer_s": 1e-6, "concatenate_launch_layer_s": 1e-6}
-        return replace(before, separate_launch_layer_s=layer, **small)
+        return replace(
+            before,
+            separate_launch_layer_s=layer,
+            sequence_launch_layer_s=1e-6,
+            recompute_launch_layer_s=layer,
+            recompute_slowdown=0.1,
+        )
     replayed = before.captured_tokens
     launched = [point for point in points if point.load.prefill_tokens > replayed or point.load.prefill_seqs > CHUNKS]
     alone = [point for point in launched if not point.load.behind_ns and not _sustained(point, replayed)]

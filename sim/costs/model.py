@@ -32,11 +32,11 @@ F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of toke
                 and any step for all of it behind a step that is launched kernel by kernel, for whose end the host
                 waits, or if no step ran just before (`CostModel.unhidden_ns`)
     launches    a step that prefills more than captured_tokens takes at least step_overhead_s + launch_layer_s x
-                layers, not counting moves, less run_ahead x the step before it if that ran decodes alone; where
-                attention runs sequence by sequence, any step takes at least step_overhead_s +
-                (separate_launch_layer_s + sequence_launch_layer_s x sequences) x layers.  Where tensors grow, each of
-                them takes concatenate_launch_layer_s more, and the device copies meanwhile: copies are below this
-                floor, not on top of it
+                layers, not counting moves, less run_ahead x the step before it if that ran decodes alone.  Where
+                tensors grow, any step takes at least step_overhead_s + (separate_launch_layer_s +
+                sequence_launch_layer_s x sequences) x layers, copies included, as the device copies meanwhile; where
+                nothing is cached, step_overhead_s + recompute_launch_layer_s x layers, and recompute_slowdown takes
+                the place of power_throttle, from the beginning
 
 The same formula serves a single step and a leap of many: the same floating-point operations in the same order, on
 numbers or on arrays, so both give the same nanoseconds to the last bit.  (A term that is absent may be skipped,
@@ -95,7 +95,7 @@ class CostModel:
             coefficients: None for the defaults.
             attention: `naive` stores the scores in device memory, `flash` does not.
             paged: whether decode attention reads through a block table (`paged_attention_overhead` applies).
-            route: where attention finds K/V; it is launched sequence by sequence unless that is in blocks.
+            route: where attention finds K/V; unless that is in blocks, every step is launched kernel by kernel.
             block_size: token slots per block.
             page_bytes: size of the physical pages that are mapped on demand, if any are.
             captured: measured times of captured steps; None to use the roofline for all steps.
@@ -106,15 +106,19 @@ class CostModel:
         layers = geometry.layers
         self._products = Products(geometry, device, c)
         self._separate = separate = route != "blocks"
-        self._launch = c.step_overhead_s + layers * (c.separate_launch_layer_s if separate else c.launch_layer_s)
+        a_layer = {
+            "blocks": c.launch_layer_s,
+            "tensors": c.separate_launch_layer_s,
+            "recompute": c.recompute_launch_layer_s,
+        }
+        self._launch = c.step_overhead_s + layers * a_layer[route]
+        self._launch_sequence = layers * c.sequence_launch_layer_s if route == "tensors" else 0.0
         self._captured = c.captured_tokens
         self._steps = captured
         self._host = 0.0 if separate else c.prefill_host_s
-        self._throttle = 0.0 if separate else c.power_throttle
-        self._reserve = c.power_reserve_s
+        self._throttle = {"blocks": c.power_throttle, "tensors": 0.0, "recompute": c.recompute_slowdown}[route]
+        self._reserve = c.power_reserve_s if route == "blocks" else 0.0
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
-        growing = c.concatenate_launch_layer_s if route == "tensors" else 0.0
-        self._launch_sequence = layers * (c.sequence_launch_layer_s + growing) if separate else 0.0
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
         """Factor by which reading K/V takes longer than in captured decodes, which have blocks of the usual size."""
@@ -129,7 +133,7 @@ class CostModel:
     @property
     def throttles(self) -> bool:
         """Whether step times depend on `Load.heat_ns`."""
-        return self._throttle != 0
+        return self._throttle != 0 and not self._separate
 
     def heat(self) -> Heat:
         """Return a `Heat` at rest, which keeps track of `Load.heat_ns` during a run."""

@@ -48,7 +48,7 @@ HOST_GIB = 1.0
 MARGIN = 64
 """Token slots a sequence needs beyond the longest: it grows with every repeat."""
 SEPARATE = ("growing", "no-cache")
-"""Allocators whose attention goes sequence by sequence."""
+"""Allocators without blocks."""
 SMALL = 1
 """Token slots of the small blocks that decodes are measured with as well ..."""
 SMALL_SEATS = 64

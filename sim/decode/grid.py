@@ -1,4 +1,4 @@
-"""The grid that a calibration measures: decodes, prefills, both together, swaps, and sequence-by-sequence attention.
+"""The grid that a calibration measures: decodes, prefills, both together, swaps, and steps without blocks.
 
 Batches go from one sequence to the number asked for in powers of two, each at a few contexts, and prompts
 from 25 tokens up: enough to tell bytes, operations and overheads apart.  Prompt lengths are no powers of two,
@@ -94,7 +94,7 @@ def block_scenes(extent: Extent) -> list[Scene]:
 
 
 def separate_scenes(extent: Extent, *, recomputes: bool) -> list[Scene]:
-    """Return the steps to measure where attention goes sequence by sequence; fewer, they are slow."""
+    """Return the steps to measure where there are no blocks; fewer, they are slow."""
     word = "recompute" if recomputes else "concatenate"
     counts, contexts = _parts(extent.seats, 256, 64, 16, 4), _parts(extent.longest, 32, 8)
     return [

@@ -3,8 +3,9 @@
 Whatever delays a host by milliseconds (another process on its core, another virtual machine on its
 hardware, a kernel that checks which memory is in use) shows in a run whose steps take two, and no
 simulation foresees it.  So before a run every core is watched for a few seconds and the quietest is
-used, and during the run a process beside it writes to some memory over and over and adds up the time
-that this took longer than it should.
+used, and during the run a process on another core writes to some memory over and over and adds up the
+time that this took longer than it should.  That is not a core that shares its hardware with the run's
+(hyper-threading): what is busy on one such core slows the other down.
 
     python -m sim.decode.quiet [CPU SECONDS]    watches until its standard input ends, or for that long
 """
@@ -22,7 +23,7 @@ from select import select
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 GAP = 500_000
 """Nanoseconds between two looks at the clock that count; in between each of the pages is written to, in some 20,000."""
@@ -69,8 +70,7 @@ class Quiet:
         """The two; none off Linux, where threads are not pinned."""
         if hasattr(os, "sched_getaffinity"):
             watched = {cpu: _start([str(cpu), str(seconds)]) for cpu in sorted(os.sched_getaffinity(0))}
-            shares = {cpu: _said(process).share for cpu, process in watched.items()}
-            self.cores = tuple(sorted(shares, key=shares.__getitem__)[:2])
+            self.cores = two_of({cpu: _said(process).share for cpu, process in watched.items()}, siblings)
 
     @contextmanager
     def watched(self) -> Iterator[Watch]:
@@ -92,6 +92,41 @@ class Quiet:
             if name == f"cpu{self.cores[0]}" and len(ticks) > STEAL:
                 return int(ticks[STEAL]) / os.sysconf("SC_CLK_TCK")
         return 0.0
+
+
+def two_of(shares: Mapping[int, float], siblings: Callable[[int], Collection[int]]) -> tuple[int, ...]:
+    """Choose a core for runs and, if there is one, another for who watches them.
+
+    Args:
+        shares: of the time that each core was held up.
+        siblings: tells which cores share a core's hardware, itself included.
+
+    """
+
+    def disturbed(cpu: int) -> tuple[float, float]:
+        return max(shares.get(each, 0.0) for each in siblings(cpu)), shares[cpu]
+
+    first, *others = sorted(shares, key=disturbed)
+    apart = [cpu for cpu in others if cpu not in siblings(first)]
+    return (first, *(apart or others)[:1])
+
+
+def siblings(cpu: int) -> set[int]:
+    """Return the logical cores of one physical core, as Linux tells; where it tells of none, the usual neighbours.
+
+    A virtual machine may not know.  Siblings are then numbered one after the other, or half of all apart.
+    """
+    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    known = set(_listed(path.read_text(encoding="ascii"))) if path.exists() else set()
+    count = os.cpu_count() or 1
+    return known if len(known) > 1 else {cpu, cpu ^ 1, (cpu + count // 2) % count}
+
+
+def _listed(text: str) -> Iterator[int]:
+    """Read a list of cores such as `0,8` or `0-1`."""
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
 
 
 @contextmanager

@@ -134,12 +134,18 @@ def serve(
 def compare(measured: Path, simulated: Path, calibration: str | None) -> Timing:
     """Compare the two run directories of a workload.
 
-    Allocators whose attention goes sequence by sequence are judged only where the calibration has measured that.
+    Allocators that keep no blocks are judged only where the calibration has measured their steps.
     """
     unjudged: list[str] = []
-    if calibration is not None and "separate_launch_layer_s" not in fitted_in(find_calibration(calibration)):
+    if calibration is not None:
+        fitted = set(fitted_in(find_calibration(calibration)))
         kinds = {run.label: find(str(run.facts["kind"])) for run in open_directory(measured).runs}
-        unjudged = [label for label, kind in kinds.items() if kind.concatenates or kind.recomputes]
+        unjudged = [
+            label
+            for label, kind in kinds.items()
+            if (kind.concatenates and "separate_launch_layer_s" not in fitted)
+            or (kind.recomputes and "recompute_launch_layer_s" not in fitted)
+        ]
     return Timing(calibration, timed(measured, simulated, unjudged))
 
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from sim.decode.quiet import Quiet, Witnessed
+from sim.decode.quiet import Quiet, Witnessed, siblings, two_of
 
 linux = pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be pinned here")
 
@@ -79,3 +79,14 @@ def test_an_only_core_is_left_to_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
         time.sleep(0.01)
     assert started == []
     assert watch.share >= 0
+
+
+def test_who_watches_does_not_share_hardware_with_the_runs() -> None:
+    def pairs(cpu: int) -> set[int]:
+        return {cpu, cpu ^ 1}
+
+    assert two_of({0: 0.0, 1: 0.0, 2: 0.0, 3: 0.0}, pairs) == (0, 2)
+    assert two_of({0: 0.0, 1: 0.3, 2: 0.1, 3: 0.0, 4: 0.02, 5: 0.05}, pairs) == (4, 3), "0 is next to a busy one"
+    assert two_of({0: 0.1, 1: 0.0}, pairs) == (1, 0), "there is no other"
+    assert two_of({3: 0.1}, pairs) == (3,)
+    assert 0 in siblings(0)
