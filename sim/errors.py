@@ -12,6 +12,13 @@ class UserError(Exception):
     """Something the user can put right.  Its text is one line; the command line prints it and exits with status 2."""
 
 
+class DoesNotFitError(UserError):
+    """A model, or a block of its K/V, needs more memory than the device has.
+
+    Of one point of a grid that is a finding, and no reason to leave the others out.
+    """
+
+
 def suggest(word: object, known: Iterable[object]) -> str:
     """Return ` (did you mean X or Y?)` for the known words that come near, or nothing."""
     from allocators.options import meant  # noqa: PLC0415  (`allocators` may refuse to be imported, which `main` tells)

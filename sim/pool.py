@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sim.devices import GIB
-from sim.errors import UserError
+from sim.errors import DoesNotFitError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,7 +128,8 @@ def make_pool(
         activation_factor: what the estimate of activations is multiplied by.
 
     Raises:
-        UserError: the weights do not fit, or no block does; says what is missing.
+        DoesNotFitError: the weights do not fit, or no block does; says what is missing.
+        UserError: the model keeps no K/V.
 
     """
     weights, state = geometry.weight_bytes, 0 if measure.states else max_num_seqs * geometry.state_bytes
@@ -145,10 +146,10 @@ def make_pool(
         parts = {"weights": weights, "recurrent state": state, "activations": activations, "one block": block_bytes}
         if given is not None:
             parts = {"weights": weights, "kv_memory_gib": given}
-        raise UserError(_too_large(geometry, device, 1.0 if given else utilization, parts, missing))
+        raise DoesNotFitError(_too_large(geometry, device, 1.0 if given else utilization, parts, missing))
     if kv_bytes < block_bytes:
         less = f", less a full batch's recurrent state of {gib(state)}," if state else ""
-        raise UserError(f"device.kv_memory_gib: {gib(usable)}{less} is less than one block of {gib(block_bytes)}")
+        raise DoesNotFitError(f"device.kv_memory_gib: {gib(usable)}{less} is less than one block of {gib(block_bytes)}")
     return Pool(
         num_blocks=kv_bytes // block_bytes * measure.multiple,
         block_size=measure.block_size,

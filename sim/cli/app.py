@@ -50,7 +50,7 @@ COMMANDS = {
 }
 """Every command, in the order of `--help`."""
 
-DONE, FAULT, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+DONE, FAILED, FAULT, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
 
 
 def make_app(program: str) -> App:

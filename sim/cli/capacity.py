@@ -43,10 +43,11 @@ def capacity(
     resume: bool = False,
     quiet: bool = False,
     json: AsJson = False,
-) -> int | None:
+) -> int:
     """Find the highest rate that each allocator sustains, and its latency at the rates around it.
 
     A rate is sustained if as many requests leave as arrive, and every --slo holds.
+    Exit status 1 if some searches failed.
 
     Args:
         file: Workload file, or the name of a preset.
@@ -98,5 +99,4 @@ def capacity(
     except KeyboardInterrupt:
         return interrupted(folder)
     warnings = [one.text for one in capacity_findings(summary) if one.tone == "warning"]
-    answered(summary, folder, capacity_table(summary, [axis.key for axis in over]), warnings, as_json=json)
-    return None
+    return answered(summary, folder, capacity_table(summary, [axis.key for axis in over]), warnings, as_json=json)

@@ -11,7 +11,7 @@ from rich.text import Text
 from analysis.planner.page import write_page
 from analysis.planner.reading import CELLS
 from analysis.planner.tables import failures
-from sim.cli.app import INTERRUPTED
+from sim.cli.app import DONE, FAILED, INTERRUPTED
 from sim.cli.output import emit, lay_out, terminal
 from sim.errors import UserError
 from sim.planner.backends import make
@@ -61,17 +61,31 @@ def interrupted(folder: Path) -> int:
 
 def answered(
     summary: Mapping[str, Any], folder: Path, table: Table, warnings: Iterable[str] = (), *, as_json: bool
-) -> None:
-    """Write the page, and print what was found: a document, or the table and what else there is to say."""
+) -> int:
+    """Write the page, and print what was found: a document, or the table and what else there is to say.
+
+    Returns the exit status.
+    """
     page = write_page(folder)
     if as_json:
         emit({**summary, "out": str(folder), "report": str(page)})
-        return
-    console = terminal()
-    lay_out(console, table)
-    for line in warnings:
-        console.print(Text(line))
-    told(console, summary["failed"], folder, page)
+    else:
+        console = terminal()
+        lay_out(console, table)
+        for line in warnings:
+            console.print(Text(line))
+        told(console, summary["failed"], folder, page)
+    return status(summary["failed"], folder)
+
+
+def status(failed: Sequence[Mapping[str, Any]], folder: Path) -> int:
+    """Say on standard error how many cells failed, if any did; returns the exit status."""
+    if not failed:
+        return DONE
+    cells = "1 cell" if len(failed) == 1 else f"{len(failed):,} cells"
+    said = f"{cells} failed: {quote(str(folder / 'summary.json'))} says why, under failed"
+    terminal(stderr=True).print(said, markup=False, soft_wrap=True)
+    return FAILED
 
 
 def told(console: Console, failed: Sequence[Mapping[str, Any]], folder: Path, page: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from cyclopts import Parameter
 
 from analysis.planner.tables import sweep_table
+from sim.cli.app import DONE
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.cli.planning import answered, foreword, hands, interrupted
 from sim.cli.progress import counted
@@ -41,10 +42,11 @@ def sweep(
     dry_run: bool = False,
     quiet: bool = False,
     json: AsJson = False,
-) -> int | None:
+) -> int:
     """Run a workload at every combination of the values that are varied.
 
     The same random numbers serve every cell: the same requests, faster or slower, in other memory.
+    Exit status 1 if some cells failed.
 
     Args:
         file: Workload file, or the name of a preset.
@@ -73,13 +75,12 @@ def sweep(
         with hands(backend, jobs, address) as workers:
             if dry_run:
                 _foretell(estimate(base, over, workers.workers), as_json=json)
-                return None
+                return DONE
             with counted(quiet=quiet) as progress:
                 summary = run_sweep(base, over, folder, workers, resume=resume, progress=progress)
     except KeyboardInterrupt:
         return interrupted(folder)
-    answered(summary, folder, sweep_table(summary, [axis.key for axis in over]), as_json=json)
-    return None
+    return answered(summary, folder, sweep_table(summary, [axis.key for axis in over]), as_json=json)
 
 
 def _foretell(told: Estimate, *, as_json: bool) -> None:

@@ -8,12 +8,12 @@ from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from sim.errors import UserError
+from sim.errors import DoesNotFitError, UserError
 from sim.planner.job import Job, digest
-from sim.planner.vary import MOST, Axis, axes
+from sim.planner.vary import MOST, Axis, axes, shown
 from sim.setup import prepare
 from workloads.labels import labels as label_all
-from workloads.labels import named
+from workloads.labels import named, steps
 from workloads.loader import open_document, parse
 from workloads.schema import Telemetry
 
@@ -76,10 +76,20 @@ class Base:
             WorkloadError: the file cannot have them.
 
         """
+        return parse(self._changed(values), self._folder)
+
+    def _changed(self, values: Mapping[Axis, Any]) -> Document:
         document: Document = self._document.copy()
         for axis, value in values.items():
             axis.put(document, value)
-        return parse(document, self._folder)
+        return document
+
+    def _at(self, point: Point, fault: str) -> str:
+        """Say where that stands which a fault names first, in the file or among what is varied."""
+        document, where = self._changed(point.over), steps(fault.split(maxsplit=1)[0].rstrip(":"))
+        if where[0] in document.data:
+            return f"{document.where(where).text}: "
+        return f"{shown(point.settings)}: " if point.settings else ""
 
     def points(self, over: Sequence[Axis]) -> Iterator[Point]:
         """Yield every combination; without axes that is the file itself."""
@@ -88,21 +98,30 @@ class Base:
             yield Point({axis.key: value for axis, value in chosen.items()}, chosen, self.varied(chosen))
 
     def demand(self, points: Iterable[Point]) -> None:
-        """Make sure that at least one of some points can run, before what a directory holds gives way to them.
+        """Find what is wrong with some points before any of them runs.
+
+        That a point does not fit in memory is a finding, which its jobs report; that none does is a mistake.
 
         Raises:
-            UserError: none can; says why the first cannot.
+            UserError: a point is at fault, or none fits; says why the first does not.
+            WorkloadError: a trace or data file of one is bad, or no request arrives.
 
         """
-        first = None
+        fit, first, sources = False, None, set()
         for point in points:
+            source = point.workload.requests.model_dump_json()
             try:
-                prepare(point.workload)
-            except UserError as error:
+                setup = prepare(point.workload)
+                if source not in sources:
+                    setup.requests()
+            except DoesNotFitError as error:
                 first = first or error
+            except UserError as error:
+                raise UserError(f"{self._at(point, str(error))}{error}") from error
             else:
-                return
-        if first is not None:
+                fit = True
+                sources.add(source)
+        if not fit:
             raise UserError(f"nothing of it can run; the first: {str(first).splitlines()[0]}")
 
     def job(self, workload: Workload, place: int, repeat: int) -> Job:

@@ -160,6 +160,7 @@ def estimate(base: Base, over: Sequence[Axis], workers: int) -> Estimate:
     Allocators that queue more cost more, so it is an estimate and no promise.
     """
     grid = cells(base, over)
+    base.demand(cell.point for cell in grid)
     seconds_per_request(grid[0].jobs[0])  # the first simulation of a process imports half of it
     pace: dict[str, float] = {}
     counts: dict[str, int] = {}

@@ -21,7 +21,7 @@ from analysis.planner.observe import batches, load
 from analysis.planner.tables import gpus, last_words, spread_note
 from analysis.planner.words import capacity_findings
 from sim.cli import main
-from sim.cli.app import FAULT, INTERRUPTED
+from sim.cli.app import FAILED, FAULT, INTERRUPTED
 from sim.errors import UserError
 from sim.planner.backends import make
 from sim.planner.capacity import capacity, levels
@@ -463,7 +463,7 @@ def test_searches_that_cannot_run_are_said_once_and_if_none_can_that_is_an_error
     workload: Path, capsys: Capture
 ) -> None:
     line = ["capacity", str(workload), "--quiet", "--no-curves", "--precision", "1", "--repeat", "2"]
-    assert main([*line, "--vary", "device.kv_memory_gib=0.0000001,0.0005"]) == 0
+    assert main([*line, "--vary", "device.kv_memory_gib=0.0000001,0.0005"]) == FAILED
     out = capsys.readouterr().out
     for label in ("preallocated", "paged"):
         assert f"failed: kv_memory_gib=1e-07, {label}, replications 1, 2: " in out

@@ -18,7 +18,7 @@ import pytest
 from analysis.planner.reading import open_planned
 from analysis.reading import RunDirectoryError, open_directory
 from sim.cli import main
-from sim.cli.app import FAULT, INTERRUPTED
+from sim.cli.app import FAILED, FAULT, INTERRUPTED
 from sim.planner.backends import make
 from sim.planner.execute import Step
 from sim.planner.grid import Base
@@ -131,12 +131,14 @@ def test_resume_refuses_what_is_not_its_own(workload: Path, capsys: Capture) -> 
 
 def test_a_cell_that_fails_is_reported_and_stops_no_other(workload: Path, capsys: Capture) -> None:
     line = ["sweep", str(workload), "--vary", "device.kv_memory_gib=0.0005,0.0000001", "--out", "x", "--quiet"]
-    assert main([*line, "--json"]) == 0
-    summary = json.loads(capsys.readouterr().out)
+    assert main([*line, "--json"]) == FAILED
+    out, err = capsys.readouterr()
+    summary = json.loads(out)
+    assert err == "2 cells failed: x/summary.json says why, under failed\n"
     assert {cell["settings"]["device.kv_memory_gib"] for cell in summary["cells"]} == {0.0005}
     assert [one["allocator"] for one in summary["failed"]] == ["preallocated", "paged"]
     assert all("pool" in one["why"] or "block" in one["why"] for one in summary["failed"])
-    assert main(line) == 0
+    assert main(line) == FAILED
     assert "failed: kv_memory_gib=1e-07, preallocated, replication 1: " in capsys.readouterr().out
     alone = [*line[:2], "--vary", "device.kv_memory_gib=0.0000001", "--out", "z", "--quiet"]
     assert main(alone) == FAULT
@@ -150,12 +152,36 @@ def test_what_is_varied_may_be_what_keeps_the_file_from_running(workload: Path, 
     said = "--set model=llama-3.1-70b: model: llama-3.1-70b does not fit on h100-80gb: "
     assert capsys.readouterr().err.startswith(said)
     assert not Path("runs").exists()
-    assert main([*line, "--vary", "model.tensor_parallel=1,4", "--repeat", "2", "--json"]) == 0
+    assert main([*line, "--vary", "model.tensor_parallel=1,4", "--repeat", "2", "--json"]) == FAILED
     summary = json.loads(capsys.readouterr().out)
     assert [cell["settings"] for cell in summary["cells"]] == [{"model.tensor_parallel": 4}] * 2
     assert [one["where"] for one in summary["failed"]] == [
         f"tensor_parallel=1, {label}, replications 1, 2" for label in ("preallocated", "paged")
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--vary", "model=tiny-llama,tiny-lama"], "--vary model=tiny-lama: model: 'tiny-lama' is neither shipped"),
+        (["--vary", "seed=1,2", "--set", "device=b800"], "--set device=b800: device: 'b800' is not known"),
+        (["--vary", "costs.calibration=mine.toml"], "--vary costs.calibration=mine.toml: costs"),
+        (["--vary", "seed=1,2", "--set", "requests={trace: none.csv}"], "requests.trace: no such file: none.csv"),
+        (["--vary", "requests={trace: t.csv},{trace: empty.csv}"], "empty.csv: "),
+    ],
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_what_is_known_to_be_wrong_is_refused_before_anything_runs(
+    words: list[str], said: str, dry: list[str], workload: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,8,8\n", encoding="utf-8")
+    Path("empty.csv").write_text("arrival_s,prompt_tokens,output_tokens\n", encoding="utf-8")
+    monkeypatch.setattr("sim.planner.job.run_case", lambda *_, **__: pytest.fail("something ran"))
+    assert main(["sweep", str(workload), *words, *dry, "--quiet"]) == FAULT
+    found = capsys.readouterr().err
+    assert said in found
+    assert found.count("\n") == 1
+    assert not Path("runs").exists()
 
 
 def test_variants_have_no_part_in_a_sweep_and_that_is_said(workload: Path, capsys: Capture) -> None:
