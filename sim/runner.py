@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.reading import SCHEMA_VERSION, SUSTAINED, RunDirectory, open_directory
 from analysis.rundir import TABLES
+from sim.claims import changed, earlier, refuse
 from sim.errors import UserError
 from sim.rundir import RESULTS, ParquetSink, alone, write_json
 from sim.serve import Progress, serve
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from workloads.schema import Workload
 
 ALIKE = "nothing of these requests is drawn at random: replications are all alike, and intervals over them mean nothing"
-WORDS = ("expect", "remarks")
-"""Keys of a workload on which no run depends: they may differ when a directory is resumed."""
+DEPENDS = ("workload", "runs", "model", "device")
+"""Keys of a manifest on which results depend."""
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
 
@@ -42,6 +43,7 @@ def run(
     base: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     resume: bool = False,
+    force: bool = False,
     executing: Executing | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> RunDirectory:
@@ -52,7 +54,8 @@ def run(
         out: the directory; created if it does not exist.
         base: folder to which the workload's model files are relative.
         progress: called from time to time.
-        resume: whether to keep the complete runs in `out`, which must be of the same workload.
+        resume: whether to keep the complete runs in `out`, if they are of the same workload.
+        force: whether runs of another workload in `out` give way.
         executing: makes executors; by default, they compute times with the cost model.
         facts: further entries of the manifest.
 
@@ -60,15 +63,16 @@ def run(
         The directory, with the columns that were read for the summary.
 
     Raises:
-        UserError: the workload cannot run, or `out` contains something else.
+        UserError: the workload cannot run, or `out` holds something else.
 
     """
     out = Path(out)
     setup = prepare(workload, base)
     manifest = {**_manifest(setup), **(facts or {})}
-    _make(out)
+    earlier(out)
+    out.mkdir(parents=True, exist_ok=True)
     with alone(out):
-        keep = _claim(out, manifest, resume=resume)
+        keep = _claim(out, manifest, resume=resume, force=force)
         return _all_runs(setup, out, manifest, keep=keep, progress=progress, executing=executing)
 
 
@@ -103,17 +107,30 @@ def _all_runs(
     return directory
 
 
+def demand_free(setup: Setup, out: Path) -> None:
+    """Make sure that no results would be lost in `out`.
+
+    Raises:
+        UserError: it holds something else.
+
+    """
+    before, manifest = earlier(out), _manifest(setup)
+    if before is not None and (change := _lost(out, before, manifest)):
+        raise refuse(out, change)
+
+
 def claim(setup: Setup, out: Path) -> None:
     """Prepare `out` for a run that can be resumed, and remove what an earlier run has left there.
 
     Raises:
-        UserError: `out` contains something else.
+        UserError: `out` holds something that is no run.
 
     """
     manifest = _manifest(setup)
-    _make(out)
+    earlier(out)
+    out.mkdir(parents=True, exist_ok=True)
     with alone(out):
-        _claim(out, manifest, resume=False)
+        _claim(out, manifest, resume=False, force=True)
         write_json(out / "manifest.json", manifest)
 
 
@@ -202,51 +219,27 @@ def _manifest(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _make(out: Path) -> None:
-    """Create a run directory, or check that `out` is one."""
-    path = out / "manifest.json"
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; give a directory")
-    if out.is_dir() and any(out.iterdir()) and not path.exists():
-        raise UserError(f"{out}: holds other files and no manifest.json; give an empty or a new directory")
-    out.mkdir(parents=True, exist_ok=True)
-
-
-def _claim(out: Path, manifest: dict[str, Any], *, resume: bool) -> bool:
+def _claim(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) -> bool:
     """Check that `out` may be written; return whether finished runs in it may be kept.
 
     Others are removed, because they would look like finished runs of this workload when it is resumed.
     """
-    path = out / "manifest.json"
-    if not path.exists():
+    before = earlier(out)
+    if before is None:
         return False
-    before = _said(path)
-    if question := before.get("question"):
-        raise UserError(f"{out}: holds {question} results, not run results; give another --out")
-    if not resume:
-        _clear(out, before)
-        return False
-    now = json.loads(json.dumps(manifest))
-    for said in (before, now):
-        for words in WORDS:
-            said.get("workload", {}).pop(words, None)
-    for key in ("workload", "runs", "model", "device"):
-        if before.get(key) != now[key]:
-            raise UserError(
-                f"{out}: holds a run of another workload ({key} differs); give another --out, or leave out --resume"
-            )
-    return True
+    change = _lost(out, before, manifest)
+    if change and not force:
+        raise refuse(out, change)
+    if resume and not changed(before, manifest, DEPENDS):
+        return True
+    _clear(out, before)
+    return False
 
 
-def _said(path: Path) -> dict[str, Any]:
-    """Read the manifest of a directory."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not readable as JSON; give another --out")
-    return content
+def _lost(out: Path, before: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """Say what sets finished runs in `out` apart from those of a manifest; nothing if there are none."""
+    finished = any((out / str(run["dir"]) / "requests.parquet").exists() for run in before.get("runs", ()))
+    return changed(before, manifest, DEPENDS) if finished else ""
 
 
 def _clear(out: Path, before: Mapping[str, Any]) -> None:

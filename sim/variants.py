@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from analysis.reading import SCHEMA_VERSION, VARIANTS
 from sim.errors import UserError
 from sim.rundir import write_json
-from sim.runner import claim, folder_name, run
+from sim.runner import claim, demand_free, folder_name, run
 from sim.setup import prepare
 from workloads.variants import vary
 
@@ -30,6 +30,7 @@ def run_variants(
     base: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     resume: bool = False,
+    force: bool = False,
 ) -> None:
     """Run every variant of a workload through every allocator.
 
@@ -39,6 +40,7 @@ def run_variants(
         base: folder that the workload's relative model files start from.
         progress: called now and then; labels begin with that of the variant.
         resume: keep the runs that are complete, if they are of the same workload.
+        force: runs of another workload in `out` give way.
 
     Raises:
         UserError: a variant cannot run, or `out` holds something else.
@@ -51,6 +53,9 @@ def run_variants(
     setups = {label: prepare(variant, base) for label, variant in variants.items()}
     if out.is_dir() and any(out.iterdir()) and not (out / VARIANTS).exists():
         raise UserError(f"{out}: holds other files and no {VARIANTS}; give an empty or a new directory")
+    if not force:  # before anything is removed
+        for label, setup in setups.items():
+            demand_free(setup, out / folders[label])
     out.mkdir(parents=True, exist_ok=True)
     write_json(
         out / VARIANTS,
@@ -65,7 +70,7 @@ def run_variants(
         for label, setup in setups.items():
             claim(setup, out / folders[label])
     for label, variant in variants.items():
-        run(variant, out / folders[label], base=base, progress=_named(label, progress), resume=True)
+        run(variant, out / folders[label], base=base, progress=_named(label, progress), resume=True, force=force)
 
 
 def _named(variant: str, progress: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:

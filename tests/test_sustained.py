@@ -127,7 +127,9 @@ def test_interrupted_variants_go_on_with_none_of_an_earlier_seed(
     line = ["run", str(file), "--quiet", "--seed", "5", "--out", "x"]
     with monkeypatch.context() as patched:
         patched.setattr("sim.cli.run.shown", impatient)
-        assert main(line) == INTERRUPTED
+        assert main(line) == FAULT  # before any of it is removed
+        assert len(list(Path("x").rglob("*.parquet"))) == 4 * 4
+        assert main([*line, "--force"]) == INTERRUPTED
     assert "1 of 4 runs is complete in x" in capsys.readouterr().err
     assert main([*line, "--resume"]) == 0
     assert main([*line[:-1], "y"]) == 0

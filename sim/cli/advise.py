@@ -39,6 +39,7 @@ def advise(
     backend: Kind = "loky",
     address: str | None = None,
     resume: bool = False,
+    force: bool = False,
     quiet: bool = False,
     json: AsJson = False,
 ) -> int | None:
@@ -59,6 +60,7 @@ def advise(
         backend: loky is this machine; ray and dask attach to a cluster that runs.
         address: Address of that cluster: host:port, ray://host:port or tcp://host:port.
         resume: Keep the simulations that are complete in the directory and do only the rest.
+        force: Replace results of something else in the directory; without it they are left alone.
         quiet: Show no progress.
         json: Print one JSON document instead of words and a table.
 
@@ -74,7 +76,16 @@ def advise(
     try:
         with placed(file, settings), hands(backend, jobs, address) as workers, counted(quiet=quiet) as progress:
             summary = search(
-                base, place, aims, folder, workers, repeats=repeat, budget=budget, resume=resume, progress=progress
+                base,
+                place,
+                aims,
+                folder,
+                workers,
+                repeats=repeat,
+                budget=budget,
+                resume=resume,
+                force=force,
+                progress=progress,
             )
     except KeyboardInterrupt:
         return interrupted(folder)

@@ -41,6 +41,7 @@ def capacity(
     backend: Kind = "loky",
     address: str | None = None,
     resume: bool = False,
+    force: bool = False,
     quiet: bool = False,
     json: AsJson = False,
 ) -> int:
@@ -65,6 +66,7 @@ def capacity(
         backend: loky is this machine; ray and dask attach to a cluster that runs.
         address: Address of that cluster: host:port, ray://host:port or tcp://host:port.
         resume: Keep the simulations that are complete in the directory and do only the rest.
+        force: Replace results of something else in the directory; without it they are left alone.
         quiet: Show no progress.
         json: Print one JSON document instead of tables.
 
@@ -94,6 +96,7 @@ def capacity(
                 precision=precision,
                 curves=curves,
                 resume=resume,
+                force=force,
                 progress=progress,
             )
     except KeyboardInterrupt:

@@ -28,6 +28,7 @@ def run(
     seed: int | None = None,
     repeat: int | None = None,
     resume: bool = False,
+    force: bool = False,
     quiet: bool = False,
     json: AsJson = False,
 ) -> int | None:
@@ -40,6 +41,7 @@ def run(
         seed: Seed instead of the file's.
         repeat: Replications instead of the file's.
         resume: Keep the runs that are already complete in the directory.
+        force: Replace results of something else in the directory; without it they are left alone.
         quiet: Show no progress.
         json: Print one JSON document instead of tables.
 
@@ -49,10 +51,12 @@ def run(
     try:
         with placed(file, settings), shown(workload.repeat, quiet=quiet) as progress:
             if workload.variants:
-                run_variants(workload, folder, base=base, progress=progress, resume=resume)
+                run_variants(workload, folder, base=base, progress=progress, resume=resume, force=force)
                 found = open_variants(folder)
             else:
-                found = Variants.alone(run_workload(workload, folder, base=base, progress=progress, resume=resume))
+                found = Variants.alone(
+                    run_workload(workload, folder, base=base, progress=progress, resume=resume, force=force)
+                )
         pages = {label: write_report(directory) for label, directory in found.runs.items()}
     except KeyboardInterrupt:
         terminal(stderr=True).print(_kept(folder), markup=False, soft_wrap=True)

@@ -39,6 +39,7 @@ def sweep(
     backend: Kind = "loky",
     address: str | None = None,
     resume: bool = False,
+    force: bool = False,
     dry_run: bool = False,
     quiet: bool = False,
     json: AsJson = False,
@@ -61,6 +62,7 @@ def sweep(
             and the data files.
         address: Address of that cluster: host:port, ray://host:port or tcp://host:port.
         resume: Keep the cells that are complete in the directory and do only the rest.
+        force: Replace results of something else in the directory; without it they are left alone.
         dry_run: List the cells with an estimate of their time, and run none.
         quiet: Show no progress.
         json: Print one JSON document instead of tables.
@@ -77,7 +79,7 @@ def sweep(
                 _foretell(estimate(base, over, workers.workers), as_json=json)
                 return DONE
             with counted(quiet=quiet) as progress:
-                summary = run_sweep(base, over, folder, workers, resume=resume, progress=progress)
+                summary = run_sweep(base, over, folder, workers, resume=resume, force=force, progress=progress)
     except KeyboardInterrupt:
         return interrupted(folder)
     return answered(summary, folder, sweep_table(summary, [axis.key for axis in over]), as_json=json)

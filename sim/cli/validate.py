@@ -23,6 +23,7 @@ def validate(
     calibration: str | None = None,
     settings: Settings = (),
     seed: int | None = None,
+    force: bool = False,
     quiet: bool = False,
     json: AsJson = False,
 ) -> int:
@@ -42,6 +43,7 @@ def validate(
             for the model on this device if not given.
         settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
         seed: Seed instead of the file's.
+        force: Replace results of something else in the directory; without it they are left alone.
         quiet: Show no progress.
         json: Print one JSON document instead of the table.
 
@@ -59,6 +61,7 @@ def validate(
             base=base,
             part=part,
             calibration=calibration,
+            force=force,
             as_json=json,
             progress=progress,
         )

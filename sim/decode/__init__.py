@@ -45,6 +45,7 @@ def main_validate(
     base: Path | None = None,
     part: Literal["exact", "timed"] | None = None,
     calibration: str | None = None,
+    force: bool = False,
     as_json: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> int:
@@ -59,6 +60,7 @@ def main_validate(
         base: folder that the workload's relative files start from.
         part: only that part.
         calibration: what simulated times come from (see `sim.decode.validate`).
+        force: whether results of another workload or device in `out` give way.
         as_json: print one JSON document.
         progress: called now and then.
 
@@ -84,6 +86,7 @@ def main_validate(
         base=base,
         parts=parts,
         calibration=calibration,
+        force=force,
         progress=progress,
     )
     pairs = ("measured", "simulated") if "exact" in parts else ("timed", "predicted")

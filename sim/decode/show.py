@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from analysis.timing import Timing
     from sim.decode.checks import Finding, Memory
-    from sim.decode.validate import Validation
+    from sim.decode.outcome import Validation
 
 
 def show(result: Validation, console: Console) -> None:

@@ -80,7 +80,7 @@ def simulate(workload: Workload, out: Path, calibration: str | None, base: Path 
         path = find_calibration(calibration)
         costs["calibration"] = str(path)
         changes["device"] = moved_to(load_origin(path).described, workload.device)
-    run(workload.model_copy(update={"costs": Costs.model_validate(costs), **changes}), out, base=base)
+    run(workload.model_copy(update={"costs": Costs.model_validate(costs), **changes}), out, base=base, force=True)
 
 
 def moved_to(described: Mapping[str, Any], device: Device) -> Device:
@@ -128,7 +128,15 @@ def serve(
                 yield runtime.executor, Hindsight(sink, runtime.executor.errors)
 
     unseen = {"telemetry": workload.telemetry.model_copy(update={"blocks": "off"})}  # looking takes the host a while
-    run(workload.model_copy(update=unseen), out, base=base, progress=progress, executing=executing, facts=facts)
+    run(
+        workload.model_copy(update=unseen),
+        out,
+        base=base,
+        force=True,
+        progress=progress,
+        executing=executing,
+        facts=facts,
+    )
 
 
 def compare(measured: Path, simulated: Path, calibration: str | None) -> Timing:

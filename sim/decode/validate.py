@@ -9,7 +9,6 @@ memory and can swap serves the workload twice, so that both kinds of preemption 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,11 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from allocators.registry import find
 from analysis.reading import open_directory
-from sim.decode.checks import MEMORY_TOLERANCE, Decisions, Finding, Memory, decisions_of, exercised, memory_of
+from analysis.validation import NAME
+from sim.claims import MANIFEST, changed, earlier, refuse
+from sim.decode.checks import Decisions, Finding, Memory, decisions_of, exercised, memory_of
 from sim.decode.device import demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.model import load, supported
-from sim.decode.numerics import TOLERANCE, Recorder, Reference, compare, compared
+from sim.decode.numerics import Recorder, Reference, compare, compared
+from sim.decode.outcome import Validation
 from sim.decode.placement import Placing
 from sim.decode.runtime import assemble, choose_backend, host_blocks
 from sim.decode.timed import calibration_of, timed_part
@@ -35,12 +37,11 @@ from sim.serve import contents
 from sim.setup import prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     import torch
 
     from allocators.base import Allocator
-    from analysis.timing import Timing
     from sim.decode.model import Decoder
     from sim.engine.telemetry import Sink
     from sim.serve import Progress
@@ -50,46 +51,7 @@ if TYPE_CHECKING:
 
 Part: TypeAlias = Literal["exact", "timed"]
 PARTS: tuple[Part, ...] = ("exact", "timed")
-
-
-@dataclass
-class Validation:
-    """The outcome of a validation."""
-
-    workload: str
-    model: str
-    weights: str
-    dtype: str
-    device: str
-    versions: dict[str, str]
-    date: str
-    not_run: dict[str, str]
-    """Allocators without a real counterpart, and why."""
-    findings: list[Finding] = field(default_factory=list)
-    timing: Timing | None = None
-    """The timed part, if it was asked for."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether everything agrees, and times are as near as is asked."""
-        timed = self.timing is None or self.timing.passed
-        return bool(self.findings or self.timing) and timed and all(finding.passed for finding in self.findings)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the content of validation.json."""
-        return {
-            "schema": 1,
-            "passed": self.passed,
-            "workload": self.workload,
-            "model": {"name": self.model, "weights": self.weights, "dtype": self.dtype},
-            "device": self.device,
-            "versions": self.versions,
-            "date": self.date,
-            "tolerances": {"logits": TOLERANCE[self.dtype], "memory": MEMORY_TOLERANCE},
-            "not_run": self.not_run,
-            "runs": [finding.as_json() for finding in self.findings],
-            "timing": None if self.timing is None else self.timing.as_json(),
-        }
+QUESTION = "validation"
 
 
 def validate(
@@ -101,6 +63,7 @@ def validate(
     base: Path | None = None,
     parts: Collection[Part] = PARTS,
     calibration: str | None = None,
+    force: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Validation:
     """Validate a workload.
@@ -115,6 +78,7 @@ def validate(
         parts: `exact`: tokens, decisions and memory; `timed`: how near the simulated times come.
         calibration: what simulated times come from, a shipped name or a file; else the workload's own, else the one
             shipped for the model on this device.  Without any, times are reported and not judged.
+        force: whether results of another workload or device in `out` give way.
         progress: called now and then.
 
     Raises:
@@ -127,6 +91,8 @@ def validate(
     supported(workload.model.name, setup.geometry, base)
     attends = choose_backend(backend, setup.geometry, where)
     _demand_room(setup, where, setup.requests())
+    asked = {"question": QUESTION, "workload": workload.resolved(), "device": name_of(where)}
+    _demand_free(out, asked, force=force)
     decoder = load(workload.model.name, setup.geometry, where, base=base, seed=workload.seed)
     result = Validation(
         workload.name,
@@ -138,6 +104,7 @@ def validate(
         datetime.now(UTC).isoformat(timespec="seconds"),
         not_run,
     )
+    _enter(out, asked)
     basis = calibration_of(workload, result.device, result.dtype, calibration)
     if "exact" in parts:
         _exact_part(Bench(decoder, attends, result), workload, out, base, progress)
@@ -156,8 +123,22 @@ def validate(
             facts=facts,
             progress=progress,
         )
-    write_json(out / "validation.json", result.as_json())
+    write_json(out / NAME, result.as_json())
     return result
+
+
+def _demand_free(out: Path, asked: Mapping[str, Any], *, force: bool) -> None:
+    """Raise UserError if what is asked would replace results of something else, which it may only if forced to."""
+    before = earlier(out, QUESTION)
+    if before is not None and not force and (change := changed(before, asked, tuple(asked))):
+        raise refuse(out, change)
+
+
+def _enter(out: Path, asked: Mapping[str, Any]) -> None:
+    """Say in `out` what it is about to hold; from here on everything else in it gives way."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / NAME).unlink(missing_ok=True)
+    write_json(out / MANIFEST, {"schema": 1, **asked})
 
 
 def _exact_part(
@@ -208,12 +189,12 @@ class Bench:
         measured = out / f"measured{suffix}"
         facts = {"executor": {"device": self._result.device, "versions": self._result.versions}}
         self._served.clear()
-        run(workload, measured, base=base, progress=progress, executing=self._executing, facts=facts)
+        run(workload, measured, base=base, force=True, progress=progress, executing=self._executing, facts=facts)
         folders = {each.label: each.path for each in open_directory(measured).runs}
         for finding, recorded, setup, case, requests in self._served:
             if finding.stopped is None:
                 finding.decisions = replay(setup, case, requests, recorded, folders[case.label], finding.memory)
-        run(workload, out / f"simulated{suffix}", base=base)
+        run(workload, out / f"simulated{suffix}", base=base, force=True)
 
     @contextmanager
     def _executing(

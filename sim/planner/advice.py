@@ -54,6 +54,7 @@ def advise(
     repeats: int = 3,
     budget: int = BUDGET,
     resume: bool = False,
+    force: bool = False,
     progress: Callable[[Step], None] | None = None,
 ) -> dict[str, Any]:
     """Search the settings of one allocator, and write the directory.
@@ -66,7 +67,8 @@ def advise(
         backend: where jobs are done.
         repeats: replications of a workload that is drawn.
         budget: simulations at most.
-        resume: keep finished simulations.
+        resume: keep finished simulations of the same workload.
+        force: results of something else in `out` give way.
         progress: called after every simulation.
 
     Returns:
@@ -80,8 +82,8 @@ def advise(
     repeats = repeats if source.drawn else 1
     if budget < (1 + LEAST) * repeats:
         raise UserError(f"--budget {budget}: give at least {(1 + LEAST) * repeats} simulations")
-    store = Store(out, "advice", base.workload, resume=resume)
-    store.describe({"vary": [], "slo": [one.text for one in aims], "allocator": base.labels[place], "budget": budget})
+    asked = {"vary": [], "slo": [one.text for one in aims], "allocator": base.labels[place], "budget": budget}
+    store = Store(out, "advice", base.workload, asked, resume=resume, force=force)
     ask = Adviser(base, place, aims, Executor(store, backend, progress), source, repeats, budget)
     ask.begin()
     offered, left_out = changes(setup, place, shared=source.shared)

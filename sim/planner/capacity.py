@@ -171,6 +171,7 @@ def capacity(
     precision: float = PRECISION,
     curves: bool = True,
     resume: bool = False,
+    force: bool = False,
     progress: Callable[[Step], None] | None = None,
 ) -> dict[str, Any]:
     """Find what each allocator sustains, and write the directory.
@@ -185,7 +186,8 @@ def capacity(
         demand: a rate to be served; the answers then say how many GPUs that takes.
         precision: the answer lies between two rates that differ by at most this share.
         curves: whether each allocator is also run at rates around what it sustains.
-        resume: keep finished simulations.
+        resume: keep finished simulations of the same workload.
+        force: results of something else in `out` give way.
         progress: called after every simulation.
 
     Returns:
@@ -200,14 +202,12 @@ def capacity(
     base.demand(points)
     source = Source.of(base.workload)
     repeats = repeats if source.drawn else 1
-    store = Store(out, "capacity", base.workload, resume=resume)
-    store.describe(
-        {
-            "vary": [{"key": axis.key, "values": list(axis.values)} for axis in over],
-            "slo": [one.text for one in aims],
-            "unit": rates[0].unit,
-        }
-    )
+    asked = {
+        "vary": [{"key": axis.key, "values": list(axis.values)} for axis in over],
+        "slo": [one.text for one in aims],
+        "unit": rates[0].unit,
+    }
+    store = Store(out, "capacity", base.workload, asked, resume=resume, force=force)
     searches = [
         Search(point, place, repeat, levels(precision))
         for point in range(len(points))

@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from analysis.planner.reading import CELLS, SCHEMA_VERSION
-from sim.errors import UserError
+from sim.claims import MANIFEST, changed, earlier, refuse
 from sim.rundir import RESULTS, write_json
 from sim.versions import own
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from sim.planner.job import Job, Record
@@ -28,68 +29,53 @@ if TYPE_CHECKING:
 class Store:
     """The directory of one sweep, capacity search or advice."""
 
-    def __init__(self, folder: Path, question: str, workload: Workload, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        question: str,
+        workload: Workload,
+        asked: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        force: bool = False,
+    ) -> None:
         """Claim `folder` for a question about a workload.
 
         Args:
             folder: made if it is not there.
             question: sweep, capacity or advice.
             workload: the file before anything is varied.
-            resume: keep what the folder holds, if it is of the same question and workload.
+            asked: the rest of the question, as the manifest has it.
+            resume: keep the simulations that the folder holds of the same workload, whatever else was asked of it.
+            force: simulations of another workload give way.
 
         Raises:
             UserError: the folder holds something else.
 
         """
-        self.folder = folder
         self._cells = folder / CELLS
-        self.manifest: dict[str, Any] = {
+        manifest = {
             "schema": SCHEMA_VERSION,
             "question": question,
             "kvsim": own(),
             "name": workload.name,
             "workload": workload.resolved(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            **asked,
         }
-        before = self._before(question)
-        if before is not None and resume:
-            if before["workload"] != json.loads(json.dumps(self.manifest["workload"])):
-                raise UserError(
-                    f"{folder}: holds {question} results of another workload; give another --out, or leave out --resume"
-                )
-        elif before is not None:
-            for cell in self._cells.glob("*.json"):
-                cell.unlink()
+        before = earlier(folder, question)
+        if before is not None:
+            cells = list(self._cells.glob("*.json"))
+            change = changed(before, manifest, ("workload",) if resume else ("workload", *asked))
+            if change and cells and not force:
+                raise refuse(folder, change)
+            if change or not resume:
+                for cell in cells:
+                    cell.unlink()
         for name in RESULTS:  # of all cells together, so not of what is asked now
             (folder / name).unlink(missing_ok=True)
         self._cells.mkdir(parents=True, exist_ok=True)
-        self.describe({})
-
-    def _before(self, question: str) -> dict[str, Any] | None:
-        """Return the manifest of what the folder holds already; None if it is empty."""
-        path = self.folder / "manifest.json"
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(f"{self.folder}: is a file; give a directory")
-        if not path.exists():
-            if self.folder.is_dir() and any(self.folder.iterdir()):
-                raise UserError(
-                    f"{self.folder}: holds other files and no manifest.json; give an empty or a new directory"
-                )
-            return None
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise UserError(f"{path}: not readable as JSON; give another --out") from None
-        found = before.get("question", "run") if isinstance(before, dict) else "run"
-        if found != question:
-            raise UserError(f"{self.folder}: holds {found} results, not {question} results; give another --out")
-        known: dict[str, Any] = before
-        return known
-
-    def describe(self, facts: dict[str, Any]) -> None:
-        """Write the manifest, with these facts added."""
-        self.manifest |= facts
-        write_json(self.folder / "manifest.json", self.manifest)
+        write_json(folder / MANIFEST, manifest)
 
     def get(self, job: Job) -> Record | None:
         """Return the record of a job that is done; None if it is not."""

@@ -52,6 +52,7 @@ def sweep(
     backend: Backend,
     *,
     resume: bool = False,
+    force: bool = False,
     progress: Callable[[Step], None] | None = None,
 ) -> dict[str, Any]:
     """Run a grid and write its directory; what is finished stays when this is interrupted.
@@ -62,6 +63,7 @@ def sweep(
         out: the directory.
         backend: where jobs are done.
         resume: keep finished cells of the same workload; a grid may have grown since.
+        force: results of something else in `out` give way.
         progress: called after every simulation.
 
     Returns:
@@ -73,8 +75,8 @@ def sweep(
     """
     grid = cells(base, over)
     base.demand(cell.point for cell in grid)
-    store = Store(out, "sweep", base.workload, resume=resume)
-    store.describe({"vary": [{"key": axis.key, "values": list(axis.values)} for axis in over]})
+    asked = {"vary": [{"key": axis.key, "values": list(axis.values)} for axis in over]}
+    store = Store(out, "sweep", base.workload, asked, resume=resume, force=force)
     executor = Executor(store, backend, progress)
     records = executor.records(job for cell in grid for job in cell.jobs)
     rows = [

@@ -145,7 +145,7 @@ def test_hits_and_the_slo_have_a_column_where_there_are_any(workload: Path, caps
     assert "in SLO" not in out
     assert "hits" not in out
     line += ["--set", "slo={e2e_s: 0.012}", "--set", "requests.shared=[{tokens: 32}]", "--set", "requests.count=100"]
-    assert main(line) == 0
+    assert main([*line, "--force"]) == 0
     out = capsys.readouterr().out
     columns = pq.read_table("x/paged/requests.parquet").to_pydict()
     good = [
@@ -268,11 +268,44 @@ def test_resume_does_only_what_is_missing(workload: Path, capsys: Capture) -> No
     assert Path("x/summary.json").read_bytes() == before
 
 
-def test_resume_does_not_mix_workloads(workload: Path, capsys: Capture) -> None:
-    assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
+def _files(folder: str) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "x"]])
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+@pytest.mark.parametrize(
+    ("setting", "change"),
+    [
+        ("seed=5", "seed was 0, is 5"),
+        ("requests.arrivals.rate=300", "requests.arrivals.rate was 400.0, is 300.0"),
+        ("allocators.paged.block_size=8", "allocators.1.block_size was unset, is 8"),
+        ("allocators=[{kind: paged}]", "allocators differs"),
+    ],
+)
+def test_only_the_same_workload_replaces_results_unless_forced(
+    setting: str, change: str, resume: list[str], out: list[str], workload: Path, capsys: Capture
+) -> None:
+    line = ["run", str(workload), *out, "--quiet"]
+    folder = out[1] if out else "runs/small"
+    assert main(line) == 0
+    before = _files(folder)
     capsys.readouterr()
-    assert main(["run", str(workload), "--out", "x", "--resume", "--seed", "5"]) == FAULT
-    assert capsys.readouterr().err.startswith("x: holds a run of another workload")
+    assert main([*line, *resume, "--set", setting]) == FAULT
+    refused = f"{folder}: holds other results ({change}); give another --out, or --force to replace them\n"
+    assert capsys.readouterr().err == refused
+    assert _files(folder) == before
+    assert main([*line, *resume, "--set", "remarks=[changes nothing]"]) == 0
+    assert main([*line, *resume, "--set", setting, "--force"]) == 0
+    assert _files(folder).keys() <= before.keys()
+    assert Path(folder, "summary.json").read_bytes() != before[Path(folder, "summary.json")]
+
+
+def test_a_run_that_finished_nothing_is_nothing_to_lose(workload: Path) -> None:
+    assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
+    for table in Path("x").rglob("requests.parquet"):
+        table.unlink()
+    assert main(["run", str(workload), "--out", "x", "--quiet", "--seed", "5"]) == 0
 
 
 def test_an_interrupted_run_says_what_it_keeps_and_goes_on(
@@ -310,7 +343,7 @@ def test_what_an_earlier_file_left_is_no_part_of_an_interrupted_run(
 
     assert main(["run", str(workload), "--out", "x", "--quiet", "--repeat", "2"]) == 0
     Path("x/paged/notes.txt").touch()
-    other = ["run", str(workload), "--out", "x", "--seed", "5"]
+    other = ["run", str(workload), "--out", "x", "--seed", "5", "--force"]
     with monkeypatch.context() as patched:
         patched.setattr("sim.cli.run.shown", impatient)
         assert main(other) == INTERRUPTED
@@ -326,23 +359,23 @@ def test_what_an_earlier_file_left_is_no_part_of_an_interrupted_run(
 
 def test_two_runs_do_not_write_into_one_directory(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
-    before = {path: path.read_bytes() for path in Path("x").rglob("*") if path.is_file()}
+    before = _files("x")
     capsys.readouterr()
-    other = ["run", str(workload), "--out", "x", "--quiet", "--seed", "5"]
+    other = ["run", str(workload), "--out", "x", "--quiet", "--seed", "5", "--force"]
     with alone(Path("x")):
         assert main(other) == FAULT
     assert capsys.readouterr().err == "x: another run is writing into it; give another --out\n"
-    assert {path: path.read_bytes() for path in Path("x").rglob("*") if path.is_file()} == before
+    assert _files("x") == before
     assert main(other) == 0
 
 
 def test_a_run_takes_no_directory_of_a_sweep(workload: Path, capsys: Capture) -> None:
     assert main(["sweep", str(workload), "--out", "x", "--quiet"]) == 0
-    before = {path: path.read_bytes() for path in Path("x").rglob("*") if path.is_file()}
+    before = _files("x")
     capsys.readouterr()
     assert main(["run", str(workload), "--out", "x"]) == FAULT
     assert capsys.readouterr().err == "x: holds sweep results, not run results; give another --out\n"
-    assert {path: path.read_bytes() for path in Path("x").rglob("*") if path.is_file()} == before
+    assert _files("x") == before
     Path("x/manifest.json").write_text("{", encoding="utf-8")
     assert main(["run", str(workload), "--out", "x"]) == FAULT
     assert capsys.readouterr().err == "x/manifest.json: not readable as JSON; give another --out\n"
@@ -407,7 +440,7 @@ def test_replications_that_are_all_alike_are_told(workload: Path, capsys: Captur
         (["--set", "requests={trace: trace.csv}"], "1", False),
         ([], "2", False),
     ):
-        assert main(["run", str(workload), "--quiet", "--repeat", repeat, *settings]) == 0
+        assert main(["run", str(workload), "--quiet", "--repeat", repeat, *settings, "--force"]) == 0
         assert (alike in " ".join(capsys.readouterr().out.split())) is told
 
 

@@ -16,11 +16,13 @@ import sim.decode
 from analysis.reading import open_directory
 from sim.decode import elementwise, main_validate, numerics
 from sim.decode.executor import TorchExecutor
+from sim.decode.outcome import Validation
 from sim.decode.runtime import choose_backend
-from sim.decode.validate import Validation, validate
+from sim.decode.validate import validate
 from sim.errors import UserError
 from sim.models.geometry import resolve_model
 from sim.models.shipped import read_config
+from sim.runner import run
 from tests.decode.room import CONFIGS, CPU, config, workload
 from workloads.loader import load
 from workloads.schema import PRESETS, Workload
@@ -273,6 +275,20 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match=r"model\.safetensors: not a safetensors file"):
         validate(short(model={"name": str(folder)}), tmp_path / "out", device="cpu")
+
+
+def test_a_validation_replaces_none_of_another_workload(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    validate(short(), out, device="cpu", parts=("exact",))
+    before = (out / "measured/manifest.json").read_bytes()
+    with pytest.raises(UserError, match=r"out: holds other results \(seed was \d+, is 5\); give another"):
+        validate(short(seed=5), out, device="cpu", parts=("timed",))
+    assert (out / "measured/manifest.json").read_bytes() == before
+    assert not (out / "timed").exists()
+    validate(short(seed=5), out, device="cpu", parts=("exact",), force=True)
+    assert open_directory(out / "measured").manifest["seed"] == 5
+    with pytest.raises(UserError, match="holds validation results, not run results"):
+        run(short(), out)
 
 
 def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

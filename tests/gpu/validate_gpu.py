@@ -27,8 +27,9 @@ import torch
 from rich.console import Console
 
 from sim.decode.device import name_of, resolve
+from sim.decode.outcome import Validation
 from sim.decode.show import show
-from sim.decode.validate import Validation, validate
+from sim.decode.validate import validate
 from sim.errors import UserError
 from sim.models.geometry import resolve_model
 from sim.rundir import write_json

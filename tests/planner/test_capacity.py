@@ -378,7 +378,7 @@ def test_with_a_price_the_cost_at_that_rate_is_told(workload: Path, capsys: Capt
     assert main([*line, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["answers"][0]["cost"] is None
     line += ["--set", "device.price_per_hour=1.8"]
-    assert main([*line, "--json"]) == 0
+    assert main([*line, "--json", "--force"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)["answers"]
     rows = pq.read_table("x/results.parquet").to_pandas()
     (best,) = rows[np.isclose(rows["rate"], answer["capacity"]["mean"])].itertuples()

@@ -122,7 +122,13 @@ def test_resume_refuses_what_is_not_its_own(workload: Path, capsys: Capture) -> 
     assert main([*LINE[:-1], "y", "--quiet"]) == 0
     capsys.readouterr()
     assert main([*LINE[:-1], "y", "--resume", "--seed", "5"]) == FAULT
-    assert "y: holds sweep results of another workload; give another --out" in capsys.readouterr().err
+    refused = "y: holds other results ({}); give another --out, or --force to replace them\n"
+    assert refused.format("seed was 0, is 5") in capsys.readouterr().err
+    assert main([*LINE[:-1], "y", "--vary", "seed=1,2"]) == FAULT
+    assert capsys.readouterr().err == refused.format("vary differs")
+    assert main([*LINE[:-1], "y", "--quiet"]) == 0  # the same again
+    assert main([*LINE[:-1], "y", "--quiet", "--seed", "5", "--force"]) == 0
+    capsys.readouterr()
     Path("z").mkdir()
     Path("z/notes.txt").touch()
     assert main([*LINE[:-1], "z"]) == FAULT
@@ -240,7 +246,7 @@ def test_an_interrupted_sweep_keeps_what_finished(base: Base, capsys: Capture, m
 
     sweep(base, base.axes(["seed=1,2"]), Path("x"), make())  # an earlier one, whose results are not of this
     with pytest.raises(KeyboardInterrupt):
-        sweep(base, base.axes(GRID), Path("x"), make(), progress=impatient)
+        sweep(base, base.axes(GRID), Path("x"), make(), force=True, progress=impatient)
     assert len(list(Path("x/cells").iterdir())) == 5
     with pytest.raises(RunDirectoryError, match="--resume does the rest"):
         open_planned("x")

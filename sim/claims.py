@@ -1,0 +1,89 @@
+"""Whose results a directory holds, and for whom they give way.
+
+Results are replaced by those of the same workload, which are the same again, and by nothing else unless
+that is asked for: one rule for every command that writes a directory, wherever that is.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sim.errors import UserError
+from workloads.errors import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+MANIFEST = "manifest.json"
+WORDS = ("expect", "remarks")
+"""Keys of a workload on which no result depends."""
+UNSET = "unset"
+
+
+def earlier(out: Path, question: str = "run") -> dict[str, Any] | None:
+    """Return the manifest of the results in a directory; None if it is empty or not there.
+
+    Args:
+        out: the directory.
+        question: what its results must be of: a run, sweep, capacity search, advice or validation.
+
+    Raises:
+        UserError: it is a file, or holds something else.
+
+    """
+    path = out / MANIFEST
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; give a directory")
+    if not path.exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise UserError(f"{out}: holds other files and no {MANIFEST}; give an empty or a new directory")
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not readable as JSON; give another --out")
+    if (held := content.get("question", "run")) != question:
+        raise UserError(f"{out}: holds {held} results, not {question} results; give another --out")
+    return content
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Say what sets the results of two manifests apart, as `rate was 2, is 3`; nothing if they are of the same.
+
+    Args:
+        before: the manifest that is there.
+        now: the one that is to be written.
+        keys: what their results depend on.
+
+    """
+    there, here = ({key: said.get(key) for key in keys} for said in (before, json.loads(json.dumps(now))))
+    for said in (there, here):
+        if isinstance(workload := said.get("workload"), dict):
+            said["workload"] = {key: value for key, value in workload.items() if key not in WORDS}
+    return _difference(there, here, "").removeprefix("workload.")
+
+
+def _difference(one: Any, other: Any, at: str) -> str:
+    """Describe the first value that differs."""
+    if one == other:
+        return ""
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        one, other = (dict(enumerate(some)) for some in (one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one | other:
+            values = one.get(key), other.get(key)
+            if found := _difference(*values, f"{at}.{key}" if at else str(key)):
+                return found
+    if isinstance(one, list | dict) or isinstance(other, list | dict):
+        return f"{at} differs"
+    was, is_ = (UNSET if value is None else value if isinstance(value, str) else shown(value) for value in (one, other))
+    return f"{at} was {was}, is {is_}"
+
+
+def refuse(out: Path, change: str) -> UserError:
+    """Make the error of a directory whose results are of something else."""
+    return UserError(f"{out}: holds other results ({change}); give another --out, or --force to replace them")
