@@ -39,7 +39,7 @@ def audit(rows: GroupRows) -> None:
                 if (table.blocks[row, column : table.count[row] : step] != np.where(cells > 0, cells + block, 0)).any():
                     raise CorruptionError(f"row {row} lists a piece of group {group} in part")
             references[held] += 1
-            left += int(np.count_nonzero(cells == 0)) * piece.full
+        left += rows.left_by(row)
     if left != rows.left:
         raise CorruptionError(f"{left} slots are left behind, counted {rows.left}")
     audit_pieces(rows.pool, references)
@@ -67,7 +67,7 @@ def _audit_writers(rows: GroupRows, references: Ints) -> None:
         length = int(table.length[row])
         for group, cells in enumerate(rows.cells_of(row)):
             written = cells[-1:] if group in rows.states or length % tokens else cells[:0]
-            shared = (references[written] > 1).any() or not rows.host.of_device.keys().isdisjoint(written.tolist())
+            shared = (references[written] > 1).any() or rows.host.of_device[written].any()
             if shared and row not in rows.forked:
                 raise CorruptionError(f"row {row} would write into a block of group {group} without copying it")
             if (rows.pool.cache.key[written] != 0).any():

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from allocators.answers import Grant, Usage
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
-from allocators.grouphost import GroupHost
-from allocators.keyed import KeyedRows
+from allocators.host import HostPool
 from allocators.pieces import PiecePool
 from allocators.sharing import shared_with
+from allocators.swapping import SwappingRows
 from allocators.table import BlockTable, Columns, Ints
 from allocators.window import Window
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class GroupRows(KeyedRows):
+class GroupRows(SwappingRows):
     """The part of a hybrid allocator that opens, forks and closes rows and keeps the running counts."""
 
     def __init__(self, num_blocks: int, cut: Cut, max_model_len: int, max_rows: int, host_blocks: int) -> None:
@@ -69,7 +69,7 @@ class GroupRows(KeyedRows):
         self.pool = PiecePool(num_blocks, cut.page_blocks, self.pieces, self._ample)
         self.cache, self.references = self.pool.cache, self.pool.references
         host = PiecePool(host_blocks // cut.page_blocks * cut.page_blocks, cut.page_blocks, self.pieces, 0)
-        self.host = GroupHost(host, max_rows, self.table.width)
+        self.host = HostPool(host, max_rows, self.table.width, num_blocks)
         self.forked: set[int] = set()
         """Rows whose last block or state may be shared with another row, and must then be copied before a write."""
         self.left = 0
@@ -107,10 +107,6 @@ class GroupRows(KeyedRows):
         """Blocks of one attention group that hold `tokens` tokens."""
         return -(-tokens // self.cut.tokens)
 
-    def blocks_of(self, needs: list[int]) -> int:
-        """Blocks that so many pieces of each group are."""
-        return sum(need * piece.blocks for need, piece in zip(needs, self.pieces, strict=True))
-
     def _held_places(self, row: int) -> int:
         return int(self.table.slots[row]) // self.cut.tokens
 
@@ -131,42 +127,71 @@ class GroupRows(KeyedRows):
             self.rejoin(row)
         for group, cells in enumerate(self.cells_of(row)):
             self.pool.share(group, cells[cells > 0])
-            self.left += int(np.count_nonzero(cells == 0)) * self.pieces[group].full
-        child = self.table.open()
-        self.table.blocks[child] = self.table.blocks[row]
-        self._set_length(child, int(self.table.length[row]))
-        self.forked |= {row, child}
+        child = self.open_row(self.table.row(row).astype(np.int64), int(self.table.length[row]))
+        self.copy_on_write(row)
+        self.copy_on_write(child)
         if content is not None and row in self.contents:
             self.know(child, content)
         return Grant(child, int(self.table.slots[child]))
 
     def release(self, row: int) -> None:
-        """See `Allocator.release`.  Each group's pieces go back tail first."""
+        """See `Allocator.release`."""
         self.demand_open(row)
+        self.close_row(row)
+
+    def open_row(self, blocks: Ints, length: int) -> int:
+        """See `SwappingRows.open_row`."""
+        row, places = self.table.open(), (len(blocks) - self.columns.lead) // self.stride
+        self.table.fill(row, blocks, length, places * self.cut.tokens)
+        self.left += self.left_by(row)
+        return row
+
+    def close_row(self, row: int) -> None:
+        """See `SwappingRows.close_row`.  Each group's pieces go back tail first."""
         self.forget(row)
+        self.left -= self.left_by(row)
         for group, cells in enumerate(self.cells_of(row)):
             self.host.part(self.pool.let_go(group, cells[cells > 0][::-1]))
-            self.left -= int(np.count_nonzero(cells == 0)) * self.pieces[group].full
         self.forked.discard(row)
         self.table.close(row)
 
-    def cells_of(self, row: int, table: BlockTable | None = None) -> list[Ints]:
-        """By group: the pieces a row lists, int64[places] in logical order, 0 where a window has left one behind.
+    def left_by(self, row: int) -> int:
+        """Slots whose blocks windows of a row have left behind."""
+        cells = zip(self.cells_of(row) if self.windowed else (), self.pieces, strict=False)
+        return sum(int(np.count_nonzero(places == 0)) * piece.full for places, piece in cells)
 
-        `table` is the device's, if it is not given.
-        """
+    def copy_on_write(self, row: int) -> None:
+        """See `SwappingRows.copy_on_write`."""
+        self.forked.add(row)
+
+    def missing(self, needs: list[int], rows: int, spare: int) -> int:
+        """See `SwappingRows.missing`.  A token may take a block in every group, and its state may have to be copied."""
+        ahead = rows if spare else 0
+        missing = self.blocks_of(needs) + max(spare, ahead * self.blocks_for(1)) - self.pool.blocks_free
+        return missing if self.pool.fits([count + ahead for count in needs]) else max(missing, 1)
+
+    def share(self, group: int, pieces: Ints) -> None:
+        """See `SwappingRows.share`."""
+        self.pool.share(group, pieces)
+
+    def take(self, group: int, count: int) -> Ints:
+        """See `SwappingRows.take`."""
+        return self.pool.take_some(group, count)
+
+    def cells_of(self, row: int, table: BlockTable | None = None) -> list[Ints]:
+        """See `SwappingRows.cells_of`; `table` is the device's, if it is not given."""
         cells = (table or self.table).row(row).astype(np.int64)
         return [
             *(cells[self.first_column[group] : self.first_column[group] + 1] for group in self.states),
             *(cells[self.first_column[group] :: self.stride] for group in self.attention),
         ]
 
-    def write(self, table: BlockTable, row: int, column: int, pieces: Ints, group: int) -> None:
-        """Write consecutive pieces of a group into a row of either table, the first at `column`."""
+    def write(self, row: int, column: int, pieces: Ints, group: int) -> None:
+        """Write consecutive pieces of a group into a row, the first at `column`."""
         step = self.stride if group in self.attention else 1
         for block in range(self.pieces[group].blocks):
             columns = slice(column + block, column + block + max(1, len(pieces)) * step, step)
-            table.blocks[row, columns][: len(pieces)] = np.where(pieces > 0, pieces + block, 0)
+            self.table.blocks[row, columns][: len(pieces)] = np.where(pieces > 0, pieces + block, 0)
 
     def alone(self, row: int, key: int, place: int) -> bool:
         """See `KeyedRows.alone`.  Where states are saved as tokens are computed, so is the rest."""

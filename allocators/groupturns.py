@@ -170,7 +170,7 @@ class GroupTurns(RegularGroups):
         copied = 0
         for group, column, source, target in turn.copies:
             piece = self.pieces[group]
-            self.write(self.table, row, column, np.array([target]), group)
+            self.write(row, column, np.array([target]), group)
             copies += [Copy(source + block, target + block) for block in range(piece.blocks)]
             copied += piece.slots * (now % self.cut.tokens if piece.tokens else 1)
         if length > now and row in self.forked:  # what it writes now is the twin of nothing any more
@@ -180,7 +180,7 @@ class GroupTurns(RegularGroups):
             self.forked.discard(row)
         for group in self.attention:
             if len(turn.new[group]):
-                self.write(self.table, row, self.first_column[group] + held * self.stride, turn.new[group], group)
+                self.write(row, self.first_column[group] + held * self.stride, turn.new[group], group)
         self._set_length(row, length)
         return -(-copied // self.token_slots)
 

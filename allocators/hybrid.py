@@ -13,19 +13,18 @@ the last blocks, a recurrent one exactly the state at its end.  Such states are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from allocators.answers import MISS, Ask, Grant, Hit, Measure, Reason, Refusal, Swap
+from allocators.answers import MISS, Ask, Grant, Hit, Measure, Reason, Refusal
 from allocators.compiled import mypyc_attr
 from allocators.content import key_in, keys_in
 from allocators.errors import AllocatorError
 from allocators.groupaudit import audit
 from allocators.groups import PAGINGS, Cut, cut, parse
-from allocators.groupswapping import swap_in, swap_out
 from allocators.groupturns import GroupTurns
 from allocators.options import BLOCK_SIZE, HOST_BLOCKS, Option, Value, resolve
 from allocators.table import Ints
@@ -138,14 +137,6 @@ class HybridAllocator(GroupTurns):
         made = _cut(values)
         return Measure(made.block_slots, made.slot_bytes, made.token_slots, made.page_blocks, states=True)
 
-    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """See `Allocator.swap_out_group`."""
-        return swap_out(self, rows)
-
-    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """See `Allocator.swap_in_group`."""
-        return swap_in(self, rows, spare)
-
     def check(self) -> None:
         """See `Allocator.check`."""
         audit(self)
@@ -243,9 +234,9 @@ class HybridAllocator(GroupTurns):
         taken = self.pool.take(self._needs(self.places_for(ask.tokens) - places))
         row = self.table.open()
         for group in self.states:
-            self.write(self.table, row, self.first_column[group], taken[group], group)
+            self.write(row, self.first_column[group], taken[group], group)
         for group in self.attention:
-            self.write(self.table, row, self.first_column[group], np.concatenate([found[group], taken[group]]), group)
+            self.write(row, self.first_column[group], np.concatenate([found[group], taken[group]]), group)
             self.left += int(np.count_nonzero(found[group] == 0)) * self.pieces[group].full
         self._set_length(row, ask.tokens)
         if self.prefix_cache:

@@ -17,8 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from allocators.answers import Copy, Measure, Refusal, Swap
-from allocators.blockpool import BlockPool
+from allocators.answers import Copy, Measure
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
 from allocators.freequeue import FreeQueue
@@ -33,46 +32,8 @@ from allocators.table import Ints
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class EndlessPool(BlockPool):
-    """A pool without a prefix cache that doubles whenever it runs out."""
-
-    @property
-    def free(self) -> int:
-        """Practically infinitely many."""
-        return 1 << 60
-
-    def take(self, count: int) -> tuple[Ints, Ints | None]:
-        """See `BlockPool.take`; there are always enough."""
-        while count > len(self.queue):
-            self._double()
-        return super().take(count)
-
-    def _double(self) -> None:
-        free = self.queue.order()
-        self.references = np.concatenate([self.references, np.zeros(self.num_blocks, np.int64)])
-        self.queue = FreeQueue(2 * self.num_blocks)
-        self.queue.remove(np.setdiff1d(np.arange(1, self.num_blocks + 1), free))
-        self.cache = PrefixCache(2 * self.num_blocks)
-        self.num_blocks *= 2
-
-
-@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class EndlessHost(HostPool):
-    """Unlimited memory on the host, to and from which blocks move at no cost."""
-
-    def __init__(self, rows: int, width: int, device_blocks: int) -> None:
-        """Make an empty pool; see `HostPool`."""
-        super().__init__(1024, rows, width, device_blocks)
-        self.pool = EndlessPool(1024)
-
-    def moves(self, sources: Ints, targets: Ints) -> Sequence[Copy]:
-        """See `HostPool.moves`.  None, since a move would take time."""
-        return ()
-
-
-@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class EndlessPieces(PiecePool):
-    """Pages for several groups, without a prefix cache, that double whenever they run out."""
+    """Pages, without a prefix cache, that double whenever they run out."""
 
     @property
     def blocks_free(self) -> int:
@@ -98,6 +59,22 @@ class EndlessPieces(PiecePool):
         self.queue.remove(np.setdiff1d(np.arange(1, pages + 1), free))
         self.num_blocks *= 2
         self.cache = PrefixCache(self.num_blocks)
+
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class EndlessHost(HostPool):
+    """Unlimited memory on the host, to and from which blocks move at no cost."""
+
+    def __init__(self, host: HostPool) -> None:
+        """Make an empty host like another one."""
+        pool, table = host.pool, host.table
+        pages = -(-1024 // pool.page_blocks) * pool.page_blocks
+        endless = EndlessPieces(pages, pool.page_blocks, pool.pieces, 0)
+        super().__init__(endless, len(table.count), table.width, len(host.of_device) - 1)
+
+    def moves(self, group: int, sources: Ints, targets: Ints) -> Sequence[Copy]:
+        """See `HostPool.moves`.  None, since a move would take time."""
+        return ()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -133,7 +110,7 @@ class IdealAllocator(PagedAllocator):
         if _paging(groups):
             raise AllocatorError(f"{groups}: such layers are GroupedIdeal's")
         super().__init__(num_blocks, block_size, max_model_len, max_rows, prefix_cache=prefix_cache)
-        self.host = EndlessHost(max_rows, self.table.width, num_blocks)
+        self.host = EndlessHost(self.host)
 
     @classmethod
     def measure(cls, values: Mapping[str, Value]) -> Measure:
@@ -183,21 +160,7 @@ class GroupedIdeal(HybridAllocator):
         super().__init__(
             num_blocks, block_size, max_model_len, max_rows, paging=paging, prefix_cache=prefix_cache, groups=groups
         )
-        page = self.cut.page_blocks
-        self.host.pool = EndlessPieces(-(-64 // page) * page, page, self.pieces, 0)
-
-    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """See `Allocator.swap_out_group`."""
-        return _free(super().swap_out_group(rows))
-
-    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """See `Allocator.swap_in_group`."""
-        return _free(super().swap_in_group(rows, spare))
-
-
-def _free(swaps: list[Swap] | Refusal) -> list[Swap] | Refusal:
-    """Let a swap move no block, since a move would take time."""
-    return swaps if isinstance(swaps, Refusal) else [swap._replace(moves=()) for swap in swaps]
+        self.host = EndlessHost(self.host)
 
 
 def _paging(groups: str) -> str:

@@ -15,20 +15,19 @@ Blocks are taken in the same order as in vLLM (`allocators.blockpool`).  `alloca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 
-from allocators.answers import MISS, Ask, Grant, Hit, Reason, Refusal, Swap
+from allocators.answers import MISS, Ask, Grant, Hit, Reason, Refusal
 from allocators.audit import audit
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
 from allocators.errors import AllocatorError
 from allocators.ondemand import OnDemandRows
 from allocators.options import BLOCK_SIZE, HOST_BLOCKS, Option
-from allocators.swapping import swap_in, swap_out
 from allocators.table import Ints
 
 
@@ -54,14 +53,6 @@ class PagedAllocator(OnDemandRows):
     def settled(self) -> bool:
         """See `Allocator.settled`."""
         return not self.prefix_cache and not self.windowed
-
-    def swap_out_group(self, rows: Sequence[int]) -> list[Swap] | Refusal:
-        """See `Allocator.swap_out_group`."""
-        return swap_out(self, rows)
-
-    def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
-        """See `Allocator.swap_in_group`."""
-        return swap_in(self, rows, spare)
 
     def check(self) -> None:
         """See `Allocator.check`."""

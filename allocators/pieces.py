@@ -222,12 +222,11 @@ class PiecePool:
 
     def share(self, group: int, blocks: Ints) -> None:
         """Add a holder to each piece, held or cached."""
-        for block in blocks.tolist():
-            if self.references[block]:
-                self.shared[group] += 1
-            else:
-                self._revive(group, block)
-            self.references[block] += 1
+        idle = blocks[self.references[blocks] == 0]
+        for block in idle.tolist():
+            self._revive(group, block)
+        self.shared[group] += len(blocks) - len(idle)
+        self.references[blocks] += 1
 
     def _revive(self, group: int, block: int) -> None:
         page = (block - 1) // self.page_blocks + 1

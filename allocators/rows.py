@@ -20,17 +20,19 @@ from allocators.answers import Copy, Grant, Usage
 from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
 from allocators.content import Content
+from allocators.groups import cut, parse
 from allocators.host import HostPool
-from allocators.keyed import KeyedRows
+from allocators.pieces import PiecePool
 from allocators.sharing import shared_with
-from allocators.table import Ints
+from allocators.swapping import SwappingRows
+from allocators.table import BlockTable, Ints
 from allocators.window import Window
 
 Bools = npt.NDArray[np.bool_]
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class SharingRows(KeyedRows):
+class SharingRows(SwappingRows):
     """The part of a paged allocator that opens, forks and closes rows and keeps the running counts."""
 
     pool_type: ClassVar[type[BlockPool]] = BlockPool
@@ -66,7 +68,8 @@ class SharingRows(KeyedRows):
         self.prefix_cache = prefix_cache and sliding_window != 1  # a token that reads itself alone can reuse nothing
         self.windowed = sliding_window is not None and sliding_window < max_model_len  # else no token leaves it
         self.window = Window(sliding_window or max_model_len + block_size, block_size)
-        self.host = HostPool(host_blocks, max_rows, self.table.width, num_blocks)
+        self.pieces = [*cut(parse("full 1x1"), block_size, "uniform").attention]
+        self.host = HostPool(PiecePool(host_blocks, 1, self.pieces, 0), max_rows, self.table.width, num_blocks)
         self.tails: set[int] = set()
         """Rows whose last block is not full and, when last looked at, was shared or had a copy on the host."""
         self.shared_slack = 0
@@ -92,16 +95,11 @@ class SharingRows(KeyedRows):
         self.demand_open(row)
         self.close_row(row)
 
-    def discard(self, row: int) -> None:
-        """Close a row of the host's table, whose sequence will not return to the device."""
-        self.host.demand_open(row)
-        self.host.close(row)
-
     def usage(self) -> Usage:
         """See `Allocator.usage`."""
-        size, pool, host = self.block_size, self.pool, self.host.pool
+        size, pool = self.block_size, self.pool
         saved, dropped = pool.shared * size - self.shared_slack, self.left * size
-        swapped = host.held * size if len(self.host.table) else 0
+        swapped = self.host.pool.blocks_held * size if len(self.host.table) else 0
         return Usage(pool.held * size, pool.cached * size, 0, saved, dropped, swapped)
 
     def repeated(self, aside: Sequence[int] = ()) -> int:
@@ -128,7 +126,7 @@ class SharingRows(KeyedRows):
         return self.pool.cached_blocks()
 
     def open_row(self, blocks: Ints, length: int) -> int:
-        """Open a row for `blocks`, int64[count] in logical order, whose references already include it."""
+        """See `SwappingRows.open_row`."""
         row, slots = self.table.open(), len(blocks) * self.block_size
         self.table.fill(row, blocks, length, slots)
         if self.windowed:
@@ -139,7 +137,7 @@ class SharingRows(KeyedRows):
         return row
 
     def close_row(self, row: int) -> None:
-        """Close a row and drop its references to its blocks, the last block first."""
+        """See `SwappingRows.close_row`."""
         table = self.table
         self.forget(row)
         blocks = (table.held(row) if self.windowed else table.row(row).astype(np.int64))[::-1]
@@ -150,6 +148,27 @@ class SharingRows(KeyedRows):
         self.host.part(self.pool.let_go(blocks))
         self.tails.discard(row)
         table.close(row)
+
+    def copy_on_write(self, row: int) -> None:
+        """See `SwappingRows.copy_on_write`."""
+        if self.table.length[row] < self.table.slots[row]:
+            self.tails.add(row)
+
+    def cells_of(self, row: int, table: BlockTable) -> list[Ints]:
+        """See `SwappingRows.cells_of`; there is one group."""
+        return [table.row(row).astype(np.int64)]
+
+    def missing(self, needs: list[int], rows: int, spare: int) -> int:
+        """See `SwappingRows.missing`."""
+        return needs[0] + spare - self.pool.free
+
+    def share(self, group: int, pieces: Ints) -> None:
+        """See `SwappingRows.share`."""
+        self.pool.share(pieces)
+
+    def take(self, group: int, count: int) -> Ints:
+        """See `SwappingRows.take`."""
+        return self.pool.take(count)[0]
 
     def leaving(self, rows: Ints) -> Bools:
         """Return bool[n]: which of `rows` hold blocks that their windows have passed."""

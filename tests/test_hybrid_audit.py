@@ -38,7 +38,7 @@ def busy() -> HybridAllocator:
     allocator.check()
     usage = allocator.usage()
     assert all((usage.held, usage.cached, usage.saved, usage.dropped, usage.swapped, usage.states))
-    assert allocator.host.of_device
+    assert allocator.host.of_device.any()
     assert allocator.forked == {1, 2, 3}
     assert all(allocator.pool.blank)
     assert all(allocator.pool.kept)
@@ -61,11 +61,10 @@ def wrong_key(allocator: HybridAllocator) -> None:
 
 
 def free_twin(allocator: HybridAllocator) -> None:
-    piece, twin = next(iter(allocator.host.of_device.items()))
-    free = next(iter(allocator.pool.blank[FULL]))
-    del allocator.host.of_device[piece]
-    allocator.host.of_device[free] = twin
-    allocator.host.of_host[twin] = free
+    host, free = allocator.host, next(iter(allocator.pool.blank[FULL]))
+    piece = int(np.flatnonzero(host.of_device)[0])
+    twin = int(host.of_device[piece])
+    host.of_device[piece], host.of_device[free], host.of_host[twin] = 0, twin, free
 
 
 CORRUPTIONS: dict[str, tuple[Callable[[HybridAllocator], Any], str]] = {
@@ -97,7 +96,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[HybridAllocator], Any], str]] = {
     "blank pieces not listed": (lambda a: a.pool.blank[SLIDING].clear(), "group 2 does not list the free pieces"),
     "cached pieces not listed": (lambda a: a.pool.kept[0].clear(), "group 0 does not list the free pieces"),
     "a host reference too many": (lambda a: put(a.host.pool.references, 1, 5), "piece 1 has 1 holders, counted 5"),
-    "twins that disagree": (lambda a: a.host.of_host.clear(), "disagree on which pieces are twins"),
+    "twins that disagree": (lambda a: a.host.of_host.fill(0), "disagree on which pieces are twins"),
     "a twin of a free piece": (free_twin, "are twins, but one of them is free"),
     "a writer into a shared piece unnoticed": (lambda a: a.forked.discard(2), "row 2 would write into a block"),
     "a row noted as forked that is closed": (lambda a: a.forked.add(6), "a row that is not open"),

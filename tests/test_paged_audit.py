@@ -165,13 +165,13 @@ CORRUPTIONS: dict[str, tuple[Callable[[PagedAllocator], Any], str]] = {
     "a row noted for a last block it has not": (lambda a: a.tails.add(6), "a shared last block that it has not"),
     "a shared last block written by one holder": (private_tail, "block 5 is not full, but some of its holders go on"),
     "a half-full block in the middle of another row": (diverged, "sharing avoids 5 blocks, counted 4"),
-    "a host reference too many": (lambda a: put(a.host.pool.references, 1, 5), "block 1 has 1 holders, counted 5"),
+    "a host reference too many": (lambda a: put(a.host.pool.references, 1, 5), "piece 1 has 1 holders, counted 5"),
     "a host block missing": (lambda a: put(a.host.table.blocks, (0, 0), 0), "row 0 lacks a block"),
     "a host block that has a key": (
         lambda a: a.host.pool.cache.enter([5], np.array([1])),
-        "a block on the host has a key",
+        "a piece on the host has a key",
     ),
-    "twins that disagree": (lambda a: a.host.of_host.fill(0), "disagree on which blocks are twins"),
+    "twins that disagree": (lambda a: a.host.of_host.fill(0), "disagree on which pieces are twins"),
     "a twin of a free block": (
         lambda a: (
             a.host.of_device.fill(0),

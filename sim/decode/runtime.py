@@ -9,7 +9,7 @@ import torch
 
 from allocators.compiled import is_a
 from allocators.grouprows import GroupRows
-from allocators.rows import SharingRows
+from allocators.swapping import SwappingRows
 from sim.costs.shapes import captured_tokens, shapes_for
 from sim.decode.batch import Batcher
 from sim.decode.contiguous import Growing, Meter, Recomputing
@@ -82,7 +82,7 @@ def build_kernels(backend: str, geometry: Geometry) -> None:
 
 def host_blocks(allocator: Allocator) -> int:
     """Return how many blocks an allocator has on the host."""
-    return allocator.host.pool.num_blocks if is_a(allocator, SharingRows) or is_a(allocator, GroupRows) else 0
+    return allocator.host.pool.num_blocks if is_a(allocator, SwappingRows) else 0
 
 
 def assemble(

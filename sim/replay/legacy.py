@@ -114,7 +114,7 @@ class LegacyReplay(Replay):
     def _answer(self, line: Line, *, ok: bool) -> dict[str, Any]:
         """What every answer may hold; block ids as the recording names them, if they correspond to ours."""
         allocator, name = self.allocator, line["id"]
-        answer: dict[str, Any] = {"ok": ok, "free": allocator.pool.free, "free_cpu": allocator.host.pool.free}
+        answer: dict[str, Any] = {"ok": ok, "free": allocator.pool.free, "free_cpu": allocator.host.pool.blocks_free}
         if name in self.rows or name in self.swapped:
             table, row = self._where(name)
             answer |= {"on": "gpu" if name in self.rows else "cpu", "len": int(table.length[row])}
