@@ -9,8 +9,9 @@ clock, a queue or a framework, so a simulator and a real engine can call the sam
 * Physical block ids run from 1 to `num_blocks`.  Block 0 is the *null block*: it is never handed out and always
   readable, so unused entries of the block table point to it.
 
-`answers.py` defines the arguments and results.  `regular.py` defines how an engine may let sequences grow without
-calling the allocator for every token.
+This module says what an allocator does.  `counting.py` says what it tells about its pool, and `regular.py` how an
+engine may let sequences grow without calling it for every token; `answers.py` defines arguments and results.  An
+allocator must define `never`, `admit`, `grow`, `can_grow`, `release`, `usage` and `check`; all else has a default.
 """
 
 from __future__ import annotations
@@ -22,31 +23,17 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from allocators.answers import (
-    MISS,
-    NO_MAPPINGS,
-    Ask,
-    Grant,
-    Growth,
-    Hit,
-    Leap,
-    Mappings,
-    Measure,
-    Reason,
-    Refusal,
-    Swap,
-    Usage,
-)
+from allocators.answers import MISS, Ask, Grant, Growth, Hit, Leap, Measure, Reason, Refusal, Swap
 from allocators.compiled import copied_whole, mypyc_attr
 from allocators.content import Content
+from allocators.counting import Counting
 from allocators.errors import AllocatorError
 from allocators.options import BLOCK_SIZE, Option, Value, resolve
-from allocators.regular import RegularGrowth
 from allocators.table import BlockTable, Columns, Ints
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class Allocator(RegularGrowth):
+class Allocator(Counting):
     """A pool of `num_blocks` blocks of `block_size` token slots each, and the sequences that hold them.
 
     An executor needs nothing but `table`: row `r` of `table.blocks` lists the physical block ids of one sequence in
@@ -163,17 +150,6 @@ class Allocator(RegularGrowth):
     def page_bytes(self) -> int:
         """Bytes of a physical page, for allocators that map pages (see `mappings`); 0 for all others."""
         return 0
-
-    @property
-    def capacity(self) -> int:
-        """Token slots in the pool."""
-        return self.num_blocks * self.block_size
-
-    @property
-    def free(self) -> int:
-        """Token slots that are neither held nor cached."""
-        usage = self.usage()
-        return self.capacity - usage.held - usage.cached
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks needed for `tokens` token slots."""
@@ -315,61 +291,6 @@ class Allocator(RegularGrowth):
     def swap_in_group(self, rows: Sequence[int], spare: int = 0) -> list[Swap] | Refusal:
         """Move all of `rows`, rows of the host's table, back to the device, or none of them; see `swap_in`."""
         raise AllocatorError(f"{self.kind} cannot swap")
-
-    @abstractmethod
-    def usage(self) -> Usage:
-        """Return how the pool is used, from running counts in O(1) that `check` verifies."""
-
-    def repeated(self, aside: Sequence[int] = ()) -> int:
-        """Count the tokens that rows share: the sum over blocks of (rows that list the block - 1) x tokens in it.
-
-        When all rows decode, this many K/V tokens are read again after they were read for another row.  Where groups
-        of layers have blocks of their own, the group that keeps all tokens is counted.  Changes nothing.  Takes O(1)
-        plus the length of the excluded rows.
-
-        Args:
-            aside: open rows to exclude.
-
-        """
-        return 0
-
-    def mappings(self) -> Mappings:
-        """Return how many physical pages have been mapped and unmapped so far; calls for pages take time."""
-        return NO_MAPPINGS
-
-    def evictions(self) -> int:
-        """Return how many cached blocks have been evicted so far to make room."""
-        return 0
-
-    def cached_blocks(self) -> Ints:
-        """Return int64[k]: ids of the blocks that no row holds and that are kept for reuse, in any order."""
-        return np.zeros(0, np.int64)
-
-    def padding(self) -> tuple[Ints, Ints]:
-        """Return the blocks that rows hold only because placement rounds up, and that their tables do not list.
-
-        Returns:
-            int64[k] rows and int64[k] block ids: one pair for each such block, in any order.
-
-        """
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-
-    def extents(self, rows: Ints) -> Ints | None:
-        """Return int64[n]: blocks that each row holds, `padding` included; None unless each row's are consecutive.
-
-        Args:
-            rows: int64[n], open rows.
-
-        """
-        return None
-
-    def largest_hole(self) -> int:
-        """Token slots in the longest run of free blocks that could be given to one request."""
-        return self.free
-
-    def stranded(self, need: int) -> int:
-        """Token slots that are free but in holes of fewer than `need` blocks (external fragmentation)."""
-        return 0
 
     @abstractmethod
     def check(self) -> None:
