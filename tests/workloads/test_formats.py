@@ -363,6 +363,10 @@ class TestTables:
         path.write_text("prompt_tokens,output_tokens\n" + "5,6\n" * 50)
         paced = make(small(f"requests={{trace: {path}, arrivals: {{kind: fixed, rate: 2}}}}"))
         assert paced.arrival_s.tolist() == [i / 2 for i in range(50)]
+        path.write_text("start,prompt_tokens,output_tokens\n" + "0,5,6\n" * 50)
+        assert (
+            "; columns are start, prompt_tokens, output_tokens; " in make(small(f"requests={{trace: {path}}}")).notes[0]
+        )
         users = make(small(f"requests={{trace: {path}, arrivals: {{kind: closed, users: 5}}}}"))
         assert (users.after < 0).sum() == 5
 
@@ -379,7 +383,9 @@ class TestTables:
         assert made.arrival_s.tolist() == [0, 1]
         assert (made.prompt_tokens.tolist(), made.output_tokens.tolist()) == ([10, 11], [20, 21])
         row = {"input_tokens": 5, "output_tokens": 6}
-        assert "no arrival times" in load(tmp_path, lines([row])).notes[0]
+        note = load(tmp_path, lines([row])).notes[0]
+        assert note.startswith("no arrival times: all requests arrive at once unless arrivals are given; ")
+        assert "columns are input_tokens, output_tokens; one of times is called arrival_s, arrival_time_s, " in note
         dated = [{"time": f"2026-11-01T10:00:0{second}Z", **row} for second in (0, 2)]
         assert load(tmp_path, lines(dated)).arrival_s.tolist() == [0, 2]
         for bad in (7, "soon"):

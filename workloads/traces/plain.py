@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
 UNITS = {"_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
 """Seconds in the unit that a column of times ends in; without one it is seconds."""
+TIMES = (
+    "arrival_s", "arrival_time_s", "arrival_time", "arrival", "arrived_at", "timestamp_s", "timestamp", "time_s", "time",
+)  # fmt: skip
 ARRIVAL = (
-    "arrival_s", "arrival_time_s", "arrival_time", "arrival", "arrived_at", "timestamp_s", "timestamp", "time_s",
-    "time", *(f"{word}{unit}" for word in ("arrival", "arrival_time", "timestamp", "time") for unit in UNITS),
+    *TIMES, *(f"{word}{unit}" for word in ("arrival", "arrival_time", "timestamp", "time") for unit in UNITS),
 )  # fmt: skip
 PROMPT = (
     "prompt_tokens", "input_tokens", "context_tokens", "prompt_length", "input_length", "prompt_len", "input_len",
@@ -38,6 +40,8 @@ OUTPUT = (
     "output_tokens", "completion_tokens", "generated_tokens", "output_length", "output_len", "completion", "output",
 )  # fmt: skip
 """Names a column may have, in the order of preference."""
+MOST_NAMED = 20
+"""Columns of a file that a message names."""
 SINCE_1970 = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
 RECENT = 1e11
 """Seconds since 1970 that are beyond the year 5000: what is as large counts something smaller."""
@@ -50,6 +54,7 @@ def pick(header: Iterable[str], names: Sequence[str]) -> str | None:
 
 
 def as_rows(
+    header: Iterable[str],
     column: str | None,
     times: Floats,
     prompts: Floats,
@@ -60,6 +65,7 @@ def as_rows(
     """Make rows of columns; times are in the unit of their column's name, or what their size tells.
 
     Args:
+        header: names of all columns that the file has.
         column: what arrival times are called; None if there are none.
         times: float64[n]; not looked at if there are none.
         prompts: float64[n], tokens.
@@ -69,8 +75,7 @@ def as_rows(
 
     """
     if column is None:
-        notes = ["no arrival times: all requests arrive at once unless arrivals are given"]
-        return Rows(np.zeros(len(prompts)), prompts, outputs, lines, faults, notes=notes)
+        return Rows(np.zeros(len(prompts)), prompts, outputs, lines, faults, notes=[_timeless(header)])
     scale, notes = UNITS.get(column[-3:].lower(), 1.0), []
     finite = times[np.isfinite(times)]
     if scale == 1.0 and len(finite) and finite.min() >= RECENT:
@@ -80,6 +85,16 @@ def as_rows(
     if scale != 1.0:
         times = (times - (finite[0] if len(finite) else 0.0)) * scale  # first the difference, which is exact
     return Rows(times, prompts, outputs, lines, faults, notes=notes)
+
+
+def _timeless(header: Iterable[str]) -> str:
+    """Say that no column is one of arrival times, what such columns are called, and which there are."""
+    found = [*header]
+    there = ", ".join(found[:MOST_NAMED]) + (", ..." if len(found) > MOST_NAMED else "")
+    return (
+        "no arrival times: all requests arrive at once unless arrivals are given; "
+        f"columns are {there}; one of times is called {', '.join(TIMES)}, or arrival_ms, time_us and the like"
+    )
 
 
 class PlainCsv:
@@ -108,7 +123,7 @@ class PlainCsv:
             wanted[arrival] = "time" if _dated(file, arrival) else "number"
         columns = read_csv(file, wanted)
         times = columns[arrival or prompt]
-        return as_rows(arrival, times, columns[prompt], columns[output], columns.lines, columns.faults)
+        return as_rows(file.header, arrival, times, columns[prompt], columns[output], columns.lines, columns.faults)
 
 
 def _dated(file: TraceFile, column: str) -> bool:
@@ -142,7 +157,7 @@ class JsonLines:
             wanted[arrival] = clock
         records = read_records(file, wanted)
         times = records[arrival or prompt]
-        return as_rows(arrival, times, records[prompt], records[output], records.lines, records.faults)
+        return as_rows(first, arrival, times, records[prompt], records[output], records.lines, records.faults)
 
     def _first(self, file: TraceFile) -> dict[str, Any]:
         return file.records[0] if file.records and isinstance(file.records[0], dict) else {}
@@ -168,7 +183,7 @@ class Parquet:
             arrival, prompt, output = (pick(header, names) for names in (ARRIVAL, PROMPT, OUTPUT))
             if prompt is None or output is None:
                 raise WorkloadError(
-                    f"{file.name}: no column {PROMPT[0]} and {OUTPUT[0]}; columns: {', '.join(header[:20])}"
+                    f"{file.name}: no column {PROMPT[0]} and {OUTPUT[0]}; columns: {', '.join(header[:MOST_NAMED])}"
                 )
             table = parquet.read_table(BytesIO(file.data), columns=[name for name in (arrival, prompt, output) if name])
             times = np.zeros(len(table))
@@ -183,7 +198,7 @@ class Parquet:
             prompts, outputs = (table[name].cast(pa.float64()).to_numpy() for name in (prompt, output))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise WorkloadError(f"{file.name}: cannot be read as parquet: {first_line(error)}") from None
-        return as_rows(arrival, times, prompts, outputs, lambda some: (some + 1).tolist())
+        return as_rows(header, arrival, times, prompts, outputs, lambda some: (some + 1).tolist())
 
 
 CSV = PlainCsv()
