@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from workloads.schema import Generated
 if TYPE_CHECKING:
     from workloads.requests import Floats, Ints, Requests
 
+WIDTH = 100
+"""Columns of the text of a fit."""
 PROMPTS, PARTS, OUTPUTS = 200, 20, 25
 """Numbers that stand for the prompts; parts they are cut into; numbers that stand for the outputs of each part."""
 
@@ -56,9 +59,8 @@ class Fit:
         return Generated.model_validate(self.block)
 
     def yaml(self) -> str:
-        """Write the block as YAML, one key a line."""
-        lines = [f"  {key}: {_flow(value)}" for key, value in self.block.items()]
-        return "\n".join([*(f"# {note}" for note in self.notes), "requests:", *lines]) + "\n"
+        """Write the block as YAML, in lines of at most `WIDTH` columns."""
+        return "\n".join([*(f"# {note}" for note in self.notes), *_lines("requests:", self.block)]) + "\n"
 
 
 def fit(requests: Requests) -> Fit:
@@ -132,6 +134,16 @@ def _compare(quantity: str, one: Floats | Ints, other: Floats | Ints) -> Check:
         return Check(quantity, math.nan, math.nan, math.nan, math.nan)
     critical = 1.3581 * math.sqrt(1 / len(one) + 1 / len(other))
     return Check(quantity, float(one.mean()), float(other.mean()), ks_distance(one, other), critical)
+
+
+def _lines(key: str, value: Any, indent: str = "") -> list[str]:
+    """Write plain data behind a key (or dash): in one line if it fits, else its parts in lines of their own."""
+    line, deeper = f"{indent}{key} {_flow(value)}", f"{indent}  "
+    if isinstance(value, dict) and (len(line) > WIDTH or not indent):
+        return [f"{indent}{key}", *(line for name, one in value.items() for line in _lines(f"{name}:", one, deeper))]
+    if isinstance(value, list) and len(line) > WIDTH and isinstance(value[0], dict | list):
+        return [f"{indent}{key}", *(line for one in value for line in _lines("-", one, deeper))]
+    return wrap(line, WIDTH, subsequent_indent=deeper, break_long_words=False, break_on_hyphens=False)
 
 
 def _flow(value: Any) -> str:

@@ -174,6 +174,7 @@ class TestFit:
         head = "name: fitted\nmodel: llama-3.1-8b\ndevice: h100-80gb\nallocators: [{kind: preallocated}]\n"
         path.write_text(head + fitted.yaml())
         assert load(path).requests == fitted.source
+        assert max(map(len, path.read_text().splitlines())) <= 100
         again = make(load(path))
         assert len(again) == 2000
         assert again.prompt_tokens.mean() == pytest.approx(made.prompt_tokens.mean(), rel=0.15)
