@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 UNITS = {"_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
 """Seconds in the unit that a column of times ends in; without one it is seconds."""
 TIMES = (
-    "arrival_s", "arrival_time_s", "arrival_time", "arrival", "arrived_at", "timestamp_s", "timestamp", "time_s", "time",
+    "arrival_s", "arrival_time_s", "arrival_time", "arrival", "arrived_at", "timestamp_s", "timestamp", "time_s",
+    "time",
 )  # fmt: skip
 ARRIVAL = (
     *TIMES, *(f"{word}{unit}" for word in ("arrival", "arrival_time", "timestamp", "time") for unit in UNITS),
