@@ -122,7 +122,12 @@ def speed(allocators: Sequence[Allocator]) -> Table:
     table.add_column("verdict", no_wrap=True)
     for heading in ("batch\nmean", "batch\npeak", *(["batch\n% ideal"] if ideal else [])):
         table.add_column(heading, justify="right")
-    for heading in ("req/s", *(["req/s\n% ideal"] if ideal else []), "tokens\n/s", *(["cost\n/M"] if priced else [])):
+    for heading in (
+        "req/s",
+        *(["req/s\n% ideal"] if ideal else []),
+        "output\ntokens/s",
+        *(["cost\n/M"] if priced else []),
+    ):
         table.add_column(heading, justify="right")
     for heading in ("done", "pre-\nempted"):
         table.add_column(heading, justify="right")

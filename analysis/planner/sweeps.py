@@ -14,7 +14,7 @@ from analysis.stats import Interval
 FIGURES: tuple[tuple[str, str, str, float], ...] = (
     ("throughput_rps", "Throughput", "requests/s", 1),
     ("goodput_rps", "Goodput (requests within the SLO)", "requests/s", 1),
-    ("output_tps", "Output", "tokens/s", 1),
+    ("output_tps", "Output tokens", "tokens/s", 1),
     ("normalized_latency_s", "Latency per token, mean", "ms", 1e3),
     ("normalized_latency_s.p50", "Latency per token, p50", "ms", 1e3),
     ("normalized_latency_s.p99", "Latency per token, p99", "ms", 1e3),
