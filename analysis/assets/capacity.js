@@ -21,8 +21,9 @@ function drawCurves() {
     trace.marker.size = 7;
     traces.push(trace);
     fastest = Math.max(fastest, ...points.filter((point) => limit === null || point.figures[figure.name][0] * figure.scale < ABOVE * limit).map((point) => point.rate), (answer.capacity[0] || 0) * 1.1);
-    if (limit !== null && answer.capacity[0]) {
-      traces.push({ type: "scatter", mode: "markers", x: [answer.capacity[0]], y: [limit], marker: { symbol: "star", size: 15, color: colour, line: { color: css("--panel"), width: 1 } }, text: [`${plain(label)}<br>sustains ${plusMinus(answer.capacity)} ${facts.unit}`], hovertemplate: "%{text}<extra></extra>" });
+    const there = (answer.figures[figure.name] || [null])[0]; // what the runs at the sustained rate have shown
+    if (answer.capacity[0] && there !== null) {
+      traces.push({ type: "scatter", mode: "markers", x: [answer.capacity[0]], y: [there * figure.scale], marker: { symbol: "star", size: 15, color: colour, line: { color: css("--panel"), width: 1 } }, text: [`${plain(label)}<br>sustains ${plusMinus(answer.capacity)} ${facts.unit}<br>${plain(figure.title)} there: ${short(there * figure.scale)} ${figure.unit}`], hovertemplate: "%{text}<extra></extra>" });
     }
   }
   const falls = figure.unit === "%"; // with the rate, so that the room for words is on the right
@@ -44,10 +45,10 @@ function drawCapacities() {
     return chart(byId("capacities"), [trace], { title: facts.unit, range: [0, most * 1.05 || 1] }, { tickmode: "array", tickvals: names.map((_, at) => at), ticktext: names, autorange: "reversed", showgrid: false },
       { height: 70 + 34 * answers.length, left: Math.min(narrow() ? 120 : 180, 24 + 7 * Math.max(...names.map((name) => name.length))) });
   }
-  const key = facts.keys[0], numbers = numeric(key.values);
+  const key = facts.keys[0];
   const traces = facts.allocators.map((label, allocator) => {
     const mine = facts.answers.filter((answer) => answer.allocator === allocator && answer.at.every((value, at) => at === 0 || value === wish.at[at]));
-    return line(mine.map((answer) => ({ x: numbers ? key.values[answer.at[0]] : said(key.values[answer.at[0]]), y: answer.capacity, text: `${plain(label)}<br>${plain(named(key.key))} ${plain(said(key.values[answer.at[0]]))}<br>${answer.none ? "none" : plusMinus(answer.capacity)} ${facts.unit}` })), label, allocator);
+    return overKey(key, mine.map((answer) => ({ place: answer.at[0], y: answer.capacity, text: `${plain(label)}<br>${plain(named(key.key))} ${plain(said(key.values[answer.at[0]]))}<br>${answer.none ? "none" : plusMinus(answer.capacity)} ${facts.unit}` })), label, allocator, facts.allocators.length);
   });
   return chart(byId("capacities"), traces, keyAxis(key), { title: facts.unit, rangemode: "tozero" });
 }

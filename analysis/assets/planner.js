@@ -1,8 +1,8 @@
 // Charts of many runs: one colour, dash and mark an allocator, the same on every chart of the page.
 const COLOURS = ["--live", "--internal", "--cached", "--rounding", "--external", "--reserved", "--muted", "--ink"];
 const DASHES = ["solid", "dash", "dashdot", "dot"]; // ever sparser, so that one drawn over another lets it show
-const MARKS = ["circle", "square", "diamond", "triangle-up", "x", "star"];
-const look = (at) => ({ colour: css(COLOURS[at % COLOURS.length]), dash: DASHES[at % DASHES.length], mark: MARKS[at % MARKS.length] });
+const MARKS = { circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", x: "✖", hexagon: "⬢" };
+const look = (at) => ({ colour: css(COLOURS[at % COLOURS.length]), dash: DASHES[at % DASHES.length], mark: Object.keys(MARKS)[at % Object.keys(MARKS).length] });
 const DASH_ARRAYS = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" };
 const lastWord = (key) => key.replace(/\.name$/, "").split(".").pop(); // device.name is a device
 const named = (key) => (facts.keys.filter((other) => lastWord(other.key) === lastWord(key)).length > 1 ? key : lastWord(key));
@@ -13,10 +13,13 @@ const titled = (key) => (COUNTED[lastWord(key)] ? `${named(key)} (${COUNTED[last
 
 function legend(box, labels) {
   box.replaceChildren(...labels.map((label, at) => {
-    const { colour, dash } = look(at), svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+    const { colour, dash, mark } = look(at), svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS("http://www.w3.org/2000/svg", "line");
     svg.setAttribute("aria-hidden", "true");
     for (const [name, value] of Object.entries({ x1: 1, x2: 25, y1: 6, y2: 6, stroke: colour, "stroke-width": 3, "stroke-dasharray": DASH_ARRAYS[dash] })) line.setAttribute(name, value);
-    svg.append(line);
+    const glyph = document.createElementNS("http://www.w3.org/2000/svg", "text");
+    for (const [name, value] of Object.entries({ x: 13, y: 6, fill: colour, "font-size": 11, "text-anchor": "middle", "dominant-baseline": "central" })) glyph.setAttribute(name, value);
+    glyph.textContent = MARKS[mark];
+    svg.append(line, glyph);
     return el("li", {}, svg, label);
   }));
 }
@@ -41,13 +44,20 @@ const numeric = (values) => values.every((value) => typeof value === "number");
 const wide = (values, factor) => { const known = values.filter((value) => value !== null); return known.length > 1 && Math.min(...known) > 0 && Math.max(...known) / Math.min(...known) >= factor; };
 const said = (value) => (typeof value === "string" ? value : value === null ? "-" : typeof value === "number" ? value.toLocaleString("en-US", { maximumSignificantDigits: 12 }) : JSON.stringify(value));
 
-// an axis over the values of a varied key: numbers keep their distances, words stand in a row
+// an axis over the values of a varied key: numbers keep their distances, words stand in a row, in no order
 function keyAxis({ key, values }) {
-  if (!numeric(values)) return { title: titled(key), type: "category", categoryorder: "array", categoryarray: values.map(said) };
+  if (!numeric(values)) return { title: titled(key), tickmode: "array", tickvals: values.map((_, at) => at), ticktext: values.map((value) => plain(said(value))), range: [-0.5, values.length - 0.5] };
   const sparse = values.length <= 8;
   return { title: titled(key), type: wide(values, 16) ? "log" : "linear", ...(sparse ? { tickmode: "array", tickvals: values, ticktext: values.map(said) } : {}) };
 }
 const unit = (figure) => (figure.unit ? `${figure.title} (${figure.unit})` : figure.title);
+
+// points over the values of a varied key: joined where these are numbers, side by side where they are words
+function overKey(key, given, label, at, of, figure) {
+  const numbers = numeric(key.values), apart = numbers ? 0 : (at - (of - 1) / 2) * Math.min(0.12, 0.6 / of);
+  const trace = line(given.map(({ place, ...rest }) => ({ x: numbers ? key.values[place] : place + apart, ...rest })), label, at, figure);
+  return numbers ? trace : { ...trace, mode: "markers", marker: { ...trace.marker, size: 10 } };
+}
 
 function line(points, label, at, figure, more = {}) {
   const { colour, dash, mark } = look(at), repeated = points.some((point) => point.y[1] !== null);

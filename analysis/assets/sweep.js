@@ -15,10 +15,10 @@ function limit(figure) {
 
 function drawCurves() {
   const figure = figureNamed(wish.figure), key = facts.keys[wish.x], cells = slice([wish.x]);
-  const x = keyAxis(key), numbers = numeric(key.values);
+  const x = keyAxis(key);
   const traces = facts.allocators.map((label, allocator) => {
     const mine = cells.filter((cell) => cell.allocator === allocator && valueOf(cell, figure)[0] !== null).sort((one, two) => one.at[wish.x] - two.at[wish.x]);
-    return line(mine.map((cell) => ({ x: numbers ? key.values[cell.at[wish.x]] : said(key.values[cell.at[wish.x]]), y: valueOf(cell, figure), text: tell(cell, figure) })), label, allocator, figure);
+    return overKey(key, mine.map((cell) => ({ place: cell.at[wish.x], y: valueOf(cell, figure), text: tell(cell, figure) })), label, allocator, facts.allocators.length, figure);
   }).filter((trace) => trace.x.length);
   const values = traces.flatMap((trace) => trace.y), slo = limit(figure), log = figure.unit !== "%" && wide(values, 50);
   const shapes = slo === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: slo, y1: slo, line: { color: css("--internal"), width: 1.5, dash: "dash" } }];
@@ -97,7 +97,7 @@ function controls() {
     const select = el("select", { id: `at-${at}` }, ...values.map((value, place) => el("option", { value: String(place) }, said(value))));
     select.value = String(wish.at[at]);
     select.onchange = () => { wish.at[at] = Number(select.value); redraw(); };
-    return el("label", {}, `curves at ${named(key)}`, select);
+    return el("label", {}, `at ${named(key)}`, select);
   }).filter(Boolean));
 }
 

@@ -53,10 +53,12 @@ def summarise(
 
     """
     kinds = {row["allocator"]: row["kind"] for row in rows}
+    names = [one[0] for one in curve_figures(aims)]
     told = []
     for answer in answers:
         found = _sustained(rows, answer)
         facts = {"stays": _stays(found), "cost": _cost(found), "kind": kinds.get(answer["allocator"], "")}
+        facts["figures"] = _figures(found, names)
         told.append({**answer, **_capacity(answer), **facts})
     return {
         "schema": SCHEMA_VERSION,
@@ -65,7 +67,7 @@ def summarise(
         "slo": list(aims),
         "answers": told,
         "ratios": [ratio for point in {one["point"]: 0 for one in told} for ratio in _ratios(told, point)],
-        "curves": [_curve(rows, answer, [one[0] for one in curve_figures(aims)]) for answer in told],
+        "curves": [_curve(rows, answer, names) for answer in told],
         "failed": list(failed),
     }
 
@@ -188,10 +190,15 @@ def _curve(rows: Sequence[Mapping[str, Any]], answer: Mapping[str, Any], names: 
     for rate, some in sorted(by_rate.items()):
         if len(some) < most:
             continue
-        figures = {}
-        for name in names:
-            values = np.array([row[name] for row in some if row.get(name) is not None])
-            figures[name] = bounds(t_interval(values)) if len(values) == len(some) else bounds(t_interval(values[:0]))
         kept_up = all(row["kept_up"] for row in some)
-        points.append({"rate": rate, "n": len(some), "kept_up": kept_up, "figures": figures})
+        points.append({"rate": rate, "n": len(some), "kept_up": kept_up, "figures": _figures(some, names)})
     return {"point": answer["point"], "allocator": answer["allocator"], "points": points}
+
+
+def _figures(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Means of some runs with their intervals; none where a run lacks the figure."""
+    found = {}
+    for name in names:
+        values = np.array([row[name] for row in rows if row.get(name) is not None])
+        found[name] = bounds(t_interval(values if len(values) == len(rows) else values[:0]))
+    return found

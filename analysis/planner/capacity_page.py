@@ -21,6 +21,8 @@ from analysis.planner.tables import (
     last_words,
     priced,
     resolution,
+    share,
+    share_of,
     sustained,
 )
 from analysis.planner.words import capacity_findings
@@ -54,7 +56,7 @@ def content(planned: Planned) -> Content:
             "price": PRICE if priced(summary) else "",
             "repeated": repeats > 1,
             "rows": _rows(planned),
-            "best": summary["ratios"][0]["allocator"] if summary["ratios"] else "",
+            "share": share_of(summary["ratios"]) if summary["ratios"] else "",
         },
     )
 
@@ -78,6 +80,7 @@ def _facts(planned: Planned) -> dict[str, Any]:
                 "at": [values[key].index(plain(one["settings"][key])) for key in keys],
                 "capacity": [one["capacity"][part] for part in ("mean", "low", "high")],
                 "none": one["none"] == one["n"],
+                "figures": drawn(one["figures"], figures) if "figures" in one else {},
             }
             for one in summary["answers"]
         ],
@@ -100,13 +103,10 @@ def _facts(planned: Planned) -> dict[str, Any]:
 
 
 def _rows(planned: Planned) -> list[dict[str, Any]]:
-    """Rows of the table: what each allocator sustains, and how many times as much the best one does."""
+    """Rows of the table: what each allocator sustains, and what share that is of the reference."""
     summary = planned.summary
     demand = summary.get("demand")
-    ratios = {
-        (one["point"], one["over"]): f"{one['mean']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
-        for one in summary["ratios"]
-    }
+    ratios = {(one["point"], one["over"]): share(one) for one in summary["ratios"]}
     return [
         {
             "allocator": one["allocator"],

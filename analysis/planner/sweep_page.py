@@ -1,4 +1,4 @@
-"""The page of a sweep: curves over one key, heat maps over two, and a table with one row per cell."""
+"""The page of a sweep: a figure over one key, heat maps over two, and a table with one row per cell."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
 
 
 def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
-    """Lay capacities out: what is sustained, what breaks above it, and how many times the others it is."""
+    """Lay capacities out: what is sustained, what breaks above it, and its share of the reference."""
     aims = " and ".join(one["text"] for one in summary["slo"])
     made = plain(f"Highest sustained rate with {aims}, {summary['unit']}", "\n".join(_legend(summary)))
     columns = _figures(summary, keys)
@@ -74,11 +74,9 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     for heading in columns:
         made.add_column(heading, justify="right", no_wrap=True)
     made.add_column("above it breaks", no_wrap=True)
-    best = {str(one["allocator"]) for one in summary["ratios"]}
-    alone = len(best) == 1
-    if best:
-        made.add_column(f"{best.pop()}: times\nas much" if alone else "ratio", justify="right", no_wrap=True)
-    ratios = {(one["point"], one["over"]): Text(times(one, named=not alone)) for one in summary["ratios"]}
+    if summary["ratios"]:
+        made.add_column(f"sustained\n{share_of(summary['ratios'])}", justify="right", no_wrap=True)
+    ratios = {(one["point"], one["over"]): Text(share(one)) for one in summary["ratios"]}
     for answer in summary["answers"]:
         words = [Text(str(answer["settings"][key])) for key in keys]
         figures = [figure(answer) for figure in columns.values()]
@@ -105,7 +103,7 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
     if any(one["n"] > 1 for one in summary["answers"]):
         said.append(spread_note(max(one["n"] for one in summary["answers"])))
         if summary["ratios"]:
-            said.append("a ratio is of pairs of replications")
+            said.append("shares are of pairs of replications")
         if near := resolution(summary):
             said.append(f"{near}, which intervals do not count")
     if any("queue" in broken(one) for one in summary["answers"]):
@@ -190,14 +188,16 @@ def broken(answer: Mapping[str, Any]) -> str:
     return ", ".join(dict.fromkeys(word for reason in reasons for word in reason.split(", ") if word))
 
 
-def times(ratio: Mapping[str, Any], *, named: bool) -> str:
-    """Write a ratio with its interval, and if asked whose it is."""
-    interval = f"({ratio['low']:.2f} to {ratio['high']:.2f})"
-    return (
-        f"{ratio['allocator']}: {ratio['mean']:.2f} times as much {interval}"
-        if named
-        else f"{ratio['mean']:.2f} {interval}"
-    )
+def share_of(ratios: Sequence[Mapping[str, Any]]) -> str:
+    """Head a column of `share`s, as those of a run are headed: `% ideal`."""
+    held_against = dict.fromkeys(str(one["allocator"]) for one in ratios)
+    return f"% {' or '.join(held_against)}"
+
+
+def share(ratio: Mapping[str, Any]) -> str:
+    """Write what an allocator sustains in per cent of what the one does that it is held against, with the interval."""
+    mean, low, high = (100 / ratio[part] for part in ("mean", "high", "low"))
+    return f"{mean:.0f} ({low:.0f} to {high:.0f})"
 
 
 def failures(failed: Sequence[Mapping[str, Any]]) -> list[Text]:

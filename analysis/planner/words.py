@@ -57,12 +57,7 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
         each = max((one for one in answers if one["n"]), key=_a_gpu)
         if GPUS in each["settings"] and each is not best:
             said.append(Finding("result", f"Highest rate a GPU: {a_gpu(each)} {unit}, by {where(each)}."))
-    for ratio in summary["ratios"][:6]:
-        text = (
-            f"{where(ratio)} sustains {ratio['mean']:.2f} times what {ratio['over']} does "
-            f"(95 % interval {ratio['low']:.2f} to {ratio['high']:.2f})."
-        )
-        said.append(Finding("result", text))
+    said += [Finding("result", _times(ratio)) for ratio in summary["ratios"][:6]]
     drawn = summary.get("drawn", True)  # of a trace there are no replications to be had
     if drawn and not summary["ratios"] and len({one["allocator"] for one in answers}) > 1:
         said.append(Finding("limit", "No ratios: they need at least two replications that sustain some rate."))
@@ -80,6 +75,18 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
             text = f"{where(one)}: the search ended before a rate was too much; more requests would tell."
             said.append(Finding("warning", text))
     return said
+
+
+def _times(ratio: Mapping[str, Any]) -> str:
+    """Say which of two sustains how many times what the other does, the one that sustains more first."""
+    more, less = where(ratio), str(ratio["over"])
+    mean, low, high = (ratio[part] for part in ("mean", "low", "high"))
+    if low == high == 1:
+        return f"{more} sustains what {less} does, in every replication."
+    if mean < 1:
+        more, less = where({**ratio, "allocator": less}), str(ratio["allocator"])
+        mean, low, high = 1 / mean, 1 / high, 1 / low
+    return f"{more} sustains {mean:.2f} times what {less} does (95 % interval {low:.2f} to {high:.2f})."
 
 
 def _a_gpu(answer: Mapping[str, Any]) -> float:

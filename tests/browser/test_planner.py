@@ -29,6 +29,7 @@ allocators:
   - {{kind: paged, label: "{HOSTILE}"}}
 slo: {{ttft_s: 0.01}}
 """
+CURVES = "document.getElementById('curves').data"
 WIDTHS = [(1280, "light"), (390, "dark")]
 
 
@@ -123,11 +124,41 @@ def test_figure_and_axis_of_a_sweep_are_chosen(opened: Opened, pages: dict[str, 
 
 def test_a_capacity_is_marked_where_the_table_has_it(opened: Opened, pages: dict[str, Path]) -> None:
     page = opened.go(pages["capacity"])
-    traces = "document.getElementById('curves').data"
-    stars = page.evaluate(f"{traces}.filter(trace => trace.marker.symbol === 'star').map(trace => trace.x[0])")
+    stars = page.evaluate(f"{CURVES}.filter(trace => trace.marker.symbol === 'star').map(trace => trace.x[0])")
     shown = page.locator("#h-capacity ~ .scroll tbody tr td:nth-child(2)").all_inner_texts()
     numbers = [float(text.split("±")[0].replace(",", "")) for text in shown]
     assert stars == pytest.approx(numbers, rel=0.01)
+
+
+def test_a_star_stands_at_the_figure_that_was_measured_there_whatever_is_drawn(
+    opened: Opened, pages: dict[str, Path]
+) -> None:
+    page = opened.go(pages["capacity"])
+    summary = json.loads(pages["capacity"].with_name("summary.json").read_text(encoding="utf-8"))
+    for name, scale in (("goodput", 100), ("ttft_s", 1), ("batch_size", 1)):  # the SLO's figures, and another
+        page.locator("#figure").select_option(name)
+        stars = f"{CURVES}.filter(({{marker}}) => marker.symbol === 'star').map(({{y}}) => y[0])"
+        expected = [scale * one["figures"][name]["mean"] for one in summary["answers"]]
+        page.wait_for_function(f"() => Math.abs({stars}[0] - {expected[0]}) < 1e-6")
+        assert page.evaluate(stars) == pytest.approx(expected)
+
+
+def test_lines_join_numbers_only(opened: Opened, tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL, encoding="utf-8")
+    base = Base(str(file))
+    over = base.axes(["engine.scheduler=orca,vllm-v1,vllm-v0", "requests.arrivals.rate=500,2000"])
+    sweep(base, over, tmp_path / "words", make())
+    page = opened.go(write_page(tmp_path / "words"))
+    modes = f"{CURVES}.map(({{mode}}) => mode)"
+    assert page.evaluate(modes) == ["markers"] * 2
+    axis = "document.getElementById('curves').layout.xaxis"
+    assert page.evaluate(f"{axis}.ticktext") == ["orca", "vllm-v1", "vllm-v0"]
+    places = page.evaluate(f"{CURVES}.map(({{x}}) => x)")
+    assert len({at for mine in places for at in mine}) == 6  # none hides behind another
+    page.locator("#x").select_option("1")
+    page.wait_for_function(f"() => {modes}[0] === 'lines+markers'")
+    assert page.evaluate(modes) == ["lines+markers"] * 2
 
 
 @pytest.mark.parametrize("opened", WIDTHS, indirect=True, ids=str)

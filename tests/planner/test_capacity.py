@@ -18,8 +18,8 @@ from analysis.numbers import short
 from analysis.planner.capacities import fleet
 from analysis.planner.content import interval_parts
 from analysis.planner.observe import batches, load
-from analysis.planner.tables import gpus, last_words, spread_note
-from analysis.planner.words import capacity_findings
+from analysis.planner.tables import gpus, last_words, share, spread_note
+from analysis.planner.words import _times, capacity_findings
 from sim.cli import main
 from sim.cli.app import FAILED, FAULT, INTERRUPTED
 from sim.errors import UserError
@@ -505,6 +505,20 @@ def test_the_papers_order_holds_for_opt_13b() -> None:
     assert sustained == {"Orca (Max)": False, "vLLM": True}
 
 
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "said"),
+    [
+        (2.0, 1.6, 2.5, "paged sustains 2.00 times what other does (95 % interval 1.60 to 2.50)."),
+        (1.0, 1.0, 1.0, "paged sustains what other does, in every replication."),
+        (0.5, 0.4, 0.625, "other sustains 2.00 times what paged does (95 % interval 1.60 to 2.50)."),
+    ],
+)
+def test_a_ratio_is_said_of_the_one_that_sustains_more(mean: float, low: float, high: float, said: str) -> None:
+    ratio = {"allocator": "paged", "over": "other", "settings": {}, "mean": mean, "low": low, "high": high}
+    assert _times(ratio) == said
+    assert share(ratio) == {2.0: "50 (40 to 62)", 0.5: "200 (160 to 250)", 1.0: "100 (100 to 100)"}[mean]
+
+
 def test_the_table_of_capacities_says_whose_the_ratios_are_and_what_a_queue_does(
     workload: Path, capsys: Capture
 ) -> None:
@@ -513,8 +527,20 @@ def test_the_table_of_capacities_says_whose_the_ratios_are_and_what_a_queue_does
     summary = json.loads(Path("runs/small-capacity/summary.json").read_text(encoding="utf-8"))
     assert {one["allocator"] for one in summary["ratios"]} == {"paged"}
     shown = capsys.readouterr().out
-    assert "paged: times" in shown
+    assert "% paged" in shown
     (ratio,) = summary["ratios"]
-    assert f" {ratio['mean']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f}) " in shown
+    mean, low, high = (100 / ratio[part] for part in ("mean", "high", "low"))
+    assert re.search(rf" preallocated .* {mean:.0f} \({low:.0f} to {high:.0f}\) *\n", shown)
+    for answer in summary["answers"]:  # a replication's own rate, whatever those of the others
+        rows = pq.read_table("runs/small-capacity/results.parquet").to_pylist()
+        found = [
+            row["ttft_s.p99"]
+            for row in rows
+            for search in answer["searches"]
+            if (row["allocator"], row["repeat"]) == (answer["allocator"], search["repeat"])
+            and row["rate"] == search["sustained"]
+        ]
+        assert answer["figures"]["ttft_s.p99"]["mean"] == pytest.approx(np.mean(found))
+        assert answer["figures"]["ttft_s.p99"]["mean"] <= 0.02
     queues = any("queue" in search["limited_by"] for one in summary["answers"] for search in one["searches"])
     assert ("queue: it grows" in shown) is queues
