@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from analysis import stats
 from analysis.figures import COST, Allocator, difference, group
-from analysis.metrics import PER_REQUEST, Observed
+from analysis.metrics import PER_REQUEST
+from analysis.observed import Observed
 from analysis.reading import Run, RunDirectory, RunDirectoryError, open_directory
 from analysis.stats import Interval
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.metrics import SHARES, cost_per_million_output_tokens, formulas
+from analysis.metrics import cost_per_million_output_tokens, formulas
 from analysis.numbers import listed, short
+from analysis.observed import SHARES
 from analysis.saturation import Verdict
 from analysis.stats import Interval, paired_difference, paired_ratio, t_interval
 

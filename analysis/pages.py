@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from analysis.figures import group
-from analysis.metrics import LEDGER_WORDS, SHARES
+from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.page.document import table
 from analysis.planner.page import write_page as write_planned
 from analysis.planner.reading import open_planned, question

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from analysis.metrics import Columns
+from analysis.observed import Columns
 
 RETURNS = {"preempt": "resume", "swap_out": "swap_in"}
 """The event that ends what each event begins."""

@@ -15,8 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from analysis.metrics import LEDGER_WORDS, SHARES, formulas
+from analysis.metrics import formulas
 from analysis.numbers import short
+from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.page.document import document
 from analysis.page.style import HELP, VERDICT_WORDS, limits, machine
 from analysis.reading import RunDirectory, Together, open_directory, together

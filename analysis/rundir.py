@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from analysis.metrics import LEDGER_WORDS
+from analysis.observed import LEDGER_WORDS
 
 WALL_CLOCK = ("started", "wall_s")
 """What a manifest says of the run itself; all else in a directory depends on the workload alone, to the byte."""

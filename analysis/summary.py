@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from analysis import saturation, stats
-from analysis.metrics import PER_REQUEST, PER_RUN, SHARES, Columns, Observed, itl_s
+from analysis.metrics import PER_REQUEST, PER_RUN, itl_s
+from analysis.observed import SHARES, Columns, Observed
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 NAMES = ("p50", "p90", "p95", "p99")

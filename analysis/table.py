@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.figures import COST, SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of, shortfalls
-from analysis.metrics import LEDGER_WORDS, SHARES
 from analysis.numbers import listed, short
+from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row, cells_of, rows
 from analysis.saturation import Verdict

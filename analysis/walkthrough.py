@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.metrics import SHARES, Columns
+from analysis.observed import SHARES, Columns
 from analysis.page.frames import CACHED, Frame, frames, row_at
 from analysis.page.tensors import tensor_steps
 from analysis.reading import Run, RunDirectory, RunDirectoryError

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from analysis.metrics import Observed, normalized_latency_s, plain
+from analysis.metrics import normalized_latency_s
+from analysis.observed import Observed, plain
 from sim.serve import Progress, serve
 from workloads.arrivals import Paced
 from workloads.schema import Telemetry

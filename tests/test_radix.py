@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from allocators.content import Run, Tokens
 from allocators.errors import AllocatorError, CorruptionError
-from allocators.radix import Node, RadixTree
+from allocators.radix import RadixTree
+from allocators.radixnode import Node
 from allocators.table import Ints
 
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from allocators.answers import Ask, Grant, Refusal
 from allocators.content import Tokens
-from allocators.radix import Node
+from allocators.radixnode import Node
 from allocators.radixpaged import RadixAllocator
 from tests.audited import finds
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from analysis.metrics import HELD, Columns
+from analysis.observed import HELD, Columns
 from analysis.reading import Run, RunDirectory
 from analysis.whole import whole
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.export.errors import ExportError
-from analysis.metrics import SHARES
+from analysis.observed import SHARES
 from analysis.page.timeline import choose
 from analysis.phases import losses
 from analysis.reading import Run, RunDirectory

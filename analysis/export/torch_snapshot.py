@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from analysis.export.errors import ExportError
-from analysis.metrics import Columns
+from analysis.observed import Columns
 from analysis.reading import Run, RunDirectory
 from analysis.whole import whole
 

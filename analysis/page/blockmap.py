@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from analysis.metrics import Columns
+from analysis.observed import Columns
 from analysis.page.pack import Packed, pack
 
 FREE, CACHED, FIRST_OWNER = 0, 1, 2

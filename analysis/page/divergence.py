@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from analysis.metrics import Columns
+from analysis.observed import Columns
 
 
 class Divergence(NamedTuple):

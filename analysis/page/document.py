@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.figures import COST, Allocator, bound, group, percent_of
-from analysis.metrics import SHARES, Columns, Observed, good
+from analysis.metrics import good
+from analysis.observed import SHARES, Columns, Observed
 from analysis.page.blockmap import block_map
 from analysis.page.divergence import Divergence, diverge
 from analysis.page.gantt import gantt, select

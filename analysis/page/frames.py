@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from analysis.metrics import Columns
+from analysis.observed import Columns
 
 NOBODY, CACHED = -2, -1
 

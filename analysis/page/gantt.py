@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from analysis.metrics import Columns, Observed, ttft_s
+from analysis.metrics import ttft_s
+from analysis.observed import Columns, Observed
 from analysis.page.blockmap import blocks_held
 from analysis.page.pack import Packed, pack
 from analysis.phases import losses

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analysis.metrics import Columns
+from analysis.observed import Columns
 from analysis.page.frames import wish
 
 SOON = 1e-9

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from analysis.metrics import Columns
+from analysis.observed import Columns
 from analysis.page.pack import Packed, pack
 
 KINDS = ("preempt", "swap_out", "refuse", "evict")

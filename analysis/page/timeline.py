@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from analysis.metrics import HELD, SHARES, Columns
+from analysis.observed import HELD, SHARES, Columns
 from analysis.page.pack import Packed, pack
 
 BINS = 600

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.metrics import PER_REQUEST, Column, Columns, Floats, Observed, good
+from analysis.metrics import PER_REQUEST, good
+from analysis.observed import Column, Columns, Floats, Observed
 from analysis.saturation import outgrows
 from analysis.summary import judge, without_nan
 

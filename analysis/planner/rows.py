@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.figures import COST, SEVERITY, figure
-from analysis.metrics import PER_REQUEST, PER_RUN, SHARES, itl_s
+from analysis.metrics import PER_REQUEST, PER_RUN, itl_s
+from analysis.observed import SHARES
 from analysis.saturation import Verdict
 from analysis.stats import Interval, t_interval
 from analysis.summary import NAMES

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from analysis.metrics import Observed
+from analysis.observed import Observed
 from analysis.planner.observe import observe
 from analysis.reading import Run
 from analysis.summary import summarise

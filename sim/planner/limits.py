@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.metrics import SHARES, Floats, Observed, blocked_by
+from analysis.metrics import blocked_by
+from analysis.observed import SHARES, Floats, Observed
 from analysis.planner.advising import SOME
 from analysis.planner.observe import load
 from analysis.reading import Run
@@ -30,7 +31,7 @@ from sim.runner import run_case
 
 if TYPE_CHECKING:
     from allocators.base import Allocator
-    from analysis.metrics import Columns
+    from analysis.observed import Columns
     from sim.setup import Setup
 
 FAST = 1e6

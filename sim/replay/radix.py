@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from allocators.content import Run, Tokens
-from allocators.radix import Node, RadixTree
+from allocators.radix import RadixTree
+from allocators.radixnode import Node
 from sim.replay.blocks import Names
 from sim.replay.recording import Line, Recording, Replay
 

@@ -17,7 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from torch.cuda import _memory_viz
 
 from analysis.export import ExportError, export, torch_snapshot
-from analysis.metrics import SHARES
+from analysis.observed import SHARES
 from analysis.reading import Run, open_directory
 from sim.runner import run as run_workload
 from tests.analysis.synthetic import write_directory

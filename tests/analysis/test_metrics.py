@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from analysis.metrics import PER_REQUEST, formulas, itl_s, plain
+from analysis.metrics import PER_REQUEST, formulas, itl_s
+from analysis.observed import plain
 from analysis.rundir import REQUESTS, STEPS
 from analysis.summary import summarise
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from analysis.figures import group
-from analysis.metrics import SHARES
+from analysis.observed import SHARES
 from analysis.page.blockmap import CACHED, FIRST_OWNER, FREE, block_map, blocks_held
 from analysis.page.divergence import diverge
 from analysis.page.document import document, misses

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import rundir
-from analysis.metrics import SHARES
+from analysis.observed import SHARES
 from analysis.reading import RunDirectoryError, open_directory, read_columns
 from tests.analysis.synthetic import table, write_directory
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from analysis.figures import group, page_calls
-from analysis.metrics import SHARES
+from analysis.observed import SHARES
 from sim.runner import run
 from sim.serve import Progress
 from workloads.loader import load

@@ -13,7 +13,7 @@ import numpy as np
 from allocators import registry
 from allocators.content import Segments
 from allocators.options import Value, resolve
-from analysis.metrics import SHARES
+from analysis.observed import SHARES
 from sim.engine.loop import Engine, Outcome
 from sim.engine.timeline import Foresight
 from sim.limits import Limits

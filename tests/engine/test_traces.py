@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from analysis.metrics import SHARES
+from analysis.observed import SHARES
 from sim.engine.loop import Engine
 from sim.reference import ReferenceEngine
 from sim.rundir import ParquetSink

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.metrics import Observed
 from analysis.numbers import short
+from analysis.observed import Observed
 from analysis.planner.capacities import fleet
 from analysis.planner.content import interval_parts
 from analysis.planner.observe import batches, load

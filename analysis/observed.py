@@ -1,0 +1,112 @@
+"""What was observed of a run: the columns that its metrics are computed from, and what all of them need of these.
+
+*Columns* are mappings from the column names of `analysis.rundir` to NumPy arrays, so that a run that has just finished
+and one that is read back a year later are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from allocators.ledger import Ledger
+
+Column: TypeAlias = npt.NDArray[Any]
+Columns: TypeAlias = Mapping[str, Column]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+SHARES = Ledger._fields[:7]
+"""The shares of the ledger that sum to the capacity."""
+HELD = ("live", "reserved", "internal", "rounding")
+"""The shares that running sequences hold."""
+LEDGER_WORDS = {
+    "live": "filled with K/V of a running sequence, a shared slot counted once",
+    "reserved": "held for a running sequence, which will use them",
+    "internal": "held, and never used (internal fragmentation)",
+    "rounding": "held only because placement rounds up",
+    "cached": "kept for reuse, evictable",
+    "external": "free, but in holes too small for the next request (external fragmentation)",
+    "free": "free and usable",
+}
+"""What the token slots of each share of the ledger are, in a few words."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the metrics of one run are computed from."""
+
+    requests: Columns
+    """Columns of requests.parquet.  The lists in `stall_s` are concatenated; `stall_count` has their lengths."""
+    steps: Columns
+    """Columns of steps.parquet."""
+    capacity: int
+    """Token slots in the pool."""
+    slo: Mapping[str, float | None] = field(default_factory=dict)
+    """Limits in seconds, by the name of a per-request metric."""
+    price_per_hour: float | None = None
+    """Price of all GPUs of the engine together, if known."""
+
+    @cached_property
+    def finished(self) -> npt.NDArray[np.bool_]:
+        """Which requests finished."""
+        return np.asarray(self.requests["status"] == "finished", np.bool_)
+
+    @cached_property
+    def outputs(self) -> Floats:
+        """Output tokens that each request produced per sample; NaN if none."""
+        tokens = np.asarray(self.requests["generated_tokens"], np.float64)
+        return np.where(tokens > 0, tokens, np.nan)
+
+    @cached_property
+    def durations(self) -> Floats:
+        """Length of each step in seconds."""
+        return np.asarray(self.steps["duration_s"], np.float64)
+
+    @cached_property
+    def duration_s(self) -> float:
+        """Length of the run in seconds; the rows of steps cover all of it."""
+        return float(self.durations.sum())
+
+    @cached_property
+    def held(self) -> Floats:
+        """Slots that running sequences hold in each step."""
+        held = np.zeros(len(self.durations))
+        for name in HELD:
+            held += self.steps[name]
+        return held
+
+    @cached_property
+    def blocked(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """By cause: bool[steps], whether it kept the head of the queue waiting during each step."""
+        causes = self.steps["blocked"]
+        return {str(word): causes == word for word in sorted(set(causes.tolist())) if word}
+
+    def mean(self, values: Column) -> float:
+        """Time-weighted mean of a column of steps; NaN for an empty run."""
+        return float(np.dot(values, self.durations)) / self.duration_s if self.duration_s else np.nan
+
+    def rate(self, count: float) -> float:
+        """A count per second of the run; NaN for an empty run."""
+        return float(count) / self.duration_s if self.duration_s else np.nan
+
+
+def plain(columns: Mapping[str, Any]) -> dict[str, Column]:
+    """Turn an engine's columns into arrays: `(codes, words)` into words, `(offsets, values)` into values and counts.
+
+    Columns that are arrays already are not copied.
+    """
+    result: dict[str, Column] = {}
+    for name, column in columns.items():
+        if not isinstance(column, tuple):
+            result[name] = np.asarray(column)
+        elif name.endswith("_s"):
+            result[name] = np.asarray(column[1])
+            result[name.removesuffix("_s") + "_count"] = np.diff(column[0])
+        else:
+            result[name] = np.asarray(column[1], dtype=object)[np.asarray(column[0])]
+    return result
