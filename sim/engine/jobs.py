@@ -90,3 +90,7 @@ class Job:
     def __repr__(self) -> str:
         """Name the request, for messages."""
         return f"request {self.index} ({self.prompt} prompt tokens, {self.generated} of {self.output} output tokens)"
+
+
+class StalledError(Exception):
+    """The engine cannot make progress; the message names the sequence and the reason."""

@@ -18,11 +18,11 @@ from allocators.answers import Mappings
 from allocators.compiled import mypyc_attr
 from sim.engine.arrivals import Arrivals
 from sim.engine.intake import job_of, never_runs
-from sim.engine.jobs import NEVER
+from sim.engine.jobs import NEVER, StalledError
 from sim.engine.leaping import leap
 from sim.engine.record import Record
 from sim.engine.results import Results
-from sim.engine.serving import Serving, StalledError
+from sim.engine.serving import Serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

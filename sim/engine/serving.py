@@ -15,13 +15,13 @@ import numpy as np
 
 from allocators.answers import MISS, Ask, Hit, Refusal, Swap
 from allocators.base import Allocator
-from sim.engine.books import Books
 from sim.engine.cycle import Cycle
 from sim.engine.decoding import Decoding
 from sim.engine.growing import Calendar, Growing
 from sim.engine.jobs import Job
 from sim.engine.plan import Loss, MoveKind
 from sim.engine.roll import Roll
+from sim.engine.samples import Samples
 from sim.engine.shifting import Shifting
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Blocked(StrEnum):
     ORDER = "order"
 
 
-class Serving(Books):
+class Serving(Samples):
     """The queue, the running jobs and the allocator of one engine."""
 
     def __init__(self, allocator: Allocator, *, swap: bool = False) -> None:
@@ -156,59 +156,6 @@ class Serving(Books):
         self.internal += sum(self.waste(row, job) for row in job.rows) - before
         return refusal
 
-    def fork(self, job: Job) -> int:
-        """Give a prefilled job a row for each of its samples; return how many tokens must be copied for that."""
-        copied = 0
-        if len(job.rows) < job.samples:
-            rows = list(job.rows)
-            while len(rows) < job.samples:
-                grant = self.allocator.fork(rows[0])
-                if isinstance(grant, Refusal):
-                    raise StalledError(f"{job} cannot fork: {grant}")
-                rows.append(grant.row)
-                copied += grant.copied
-                self.internal += self.waste(grant.row, job)
-            job.rows = rows
-        elif not self.allocator.recomputes:
-            copied = (job.samples - 1) * job.computed
-        self.tokens += (job.samples - 1) * job.computed
-        return copied
-
-    def select(self, job: Job, parents: Sequence[int]) -> int:
-        """Let sequence i of a decoding job continue sequence `parents[i]`; return how many tokens must be copied.
-
-        If blocks are shared, sequences that are continued more than once fork, and those that are not continued are
-        released.  Otherwise all keep their memory, and K/V is copied between them.
-        """
-        place = self.decoding.place(job)
-        sequences = self.decoding.members[place : place + len(parents)]
-        repeated = len(parents) - len(set(parents))
-        if self.allocator.recomputes:
-            return 0
-        if not self.allocator.shares:
-            return repeated * self.decoding.length(sequences[0])
-        self.growing.tell(sequences)
-        for sequence in sequences:
-            self.growing.leave(sequence)
-        rows, copied = [], 0
-        for rank, parent in enumerate(parents):
-            if parent in parents[:rank]:
-                grant = self.allocator.fork(job.rows[parent])
-                if isinstance(grant, Refusal):
-                    raise StalledError(f"{job} cannot fork: {grant}")
-                rows.append(grant.row)
-                copied += grant.copied
-            else:
-                rows.append(job.rows[parent])
-        for dropped in set(range(len(job.rows))) - set(parents):
-            self.allocator.release(job.rows[dropped])
-        job.rows = rows
-        self.decoding.rename(place, rows)
-        for sequence in sequences:
-            sequence.slots = self.allocator.table.slots.item(sequence.row)
-            self.growing.begin(sequence)
-        return copied
-
     def start_decoding(self, job: Job) -> None:
         """Move a job from prefill to decode; all its known tokens except the last are computed."""
         slots = self.allocator.table.slots
@@ -239,15 +186,6 @@ class Serving(Books):
         for job in jobs:
             self.leave_decoding(job)
         return jobs
-
-    def repeated(self, decodes: int) -> int:
-        """K/V tokens that the first `decodes` decoding sequences share, once for each holder beyond the first."""
-        if not self.allocator.repeated():  # usually, nothing is shared at all
-            return 0
-        others = [each.row for each in self.decoding.members[decodes:]]
-        for job in (*self.prefilling.values(), *self.lingering):
-            others += job.rows
-        return self.allocator.repeated(others)
 
     def preempt(self, plan: Plan, needy: Job, lacking: Refusal) -> Job:
         """Take the memory of the newest running job, which `needy` lacks, and put that job at the front of the queue.
@@ -339,7 +277,3 @@ def _growing(allocator: Allocator, decoding: Decoding) -> Growing:
         return (Cycle if allocator.leaves_behind is None else Shifting)(allocator, decoding)
     notice = allocator.notice
     return Roll(allocator, decoding) if notice is None else Calendar(allocator, decoding, notice)
-
-
-class StalledError(Exception):
-    """The engine cannot make progress; the message names the sequence and the reason."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from allocators.answers import Mappings, Reason
 from sim.engine.beams import parents
-from sim.engine.jobs import NEVER
+from sim.engine.jobs import NEVER, StalledError
 from sim.engine.loop import Outcome
-from sim.engine.serving import StalledError
-from sim.reference.ledger import block_map, ledger
 from sim.reference.policies import POLICIES
-from sim.reference.records import Snapshots, request_row, write
+from sim.reference.records import Records, Snapshots
 from sim.reference.requests import Request
 from sim.reference.room import Room, Step
 from sim.reference.wording import as_plan, as_serving
@@ -78,14 +76,9 @@ class ReferenceEngine:
             else:
                 self.followers[after].append(index)
         span = float(requests.arrival_s[-1]) if len(requests) else 0.0
-        self.snapshots = Snapshots(instants, max(1_000_000, int(span * 1e9) // (instants or 1)))
+        self.records = Records(Snapshots(instants, max(1_000_000, int(span * 1e9) // (instants or 1))))
         self.prefix_groups = requests.prefix_groups()
         self.counts: Counter[str] = Counter()
-        self.request_rows: list[dict[str, Any]] = []
-        self.step_rows: list[dict[str, Any]] = []
-        self.event_rows: list[dict[str, Any]] = []
-        self.evicted = 0
-        """Cached blocks evicted until the last row was written."""
         self.lost: set[tuple[int, int]] = set()
         """Requests that lost their memory in steps without work, and the tokens that each had generated."""
         self.behind = 0
@@ -111,15 +104,13 @@ class ReferenceEngine:
                 self.idle()
                 continue
             self.step()
-            if self.snapshots.due(self.now):
-                self.snapshots.keep(self.now, block_map(room))
+            self.records.snapshot(self.now, room)
             if progress is not None:
                 progress(self.counts["finished"])
         for request in [*room.running, *room.waiting]:
             if request.finished == NEVER:
                 self.leave(request, "unfinished")
-        self.request_rows.sort(key=lambda row: row["request_id"])
-        write(self.sink, self.request_rows, self.step_rows, self.event_rows, self.snapshots.rows())
+        self.records.write(self.sink)
         counts = {status: self.counts[status] for status in ("finished", "refused", "unfinished")}
         return Outcome(**counts, steps=self.steps, end_s=self.now / 1e9)
 
@@ -136,7 +127,7 @@ class ReferenceEngine:
             request.reason = why
             self.leave(request, "refused")
             final = (request.prompt + request.output - 1) * request.samples
-            self.happened(arrival, request, "refuse", final, -1, why)
+            self.records.happened(arrival, request, "refuse", final, -1, why)
             self.release_followers(request, arrival)
         else:
             self.room.waiting.append(request)
@@ -162,8 +153,7 @@ class ReferenceEngine:
     def leave(self, request: Request, status: str) -> None:
         """Write the row of a request that is done with, one way or another."""
         self.counts[status] += 1
-        group = int(self.prefix_groups[request.index])
-        self.request_rows.append(request_row(request, status) | {"prefix_group": group})
+        self.records.left(request, status, int(self.prefix_groups[request.index]))
 
     def release_followers(self, ended: Request, now: int) -> None:
         """Let those that follow a request arrive, each in its own time."""
@@ -175,7 +165,7 @@ class ReferenceEngine:
         until = self.to_come[0][0]
         if self.horizon is not None:
             until = min(until, self.horizon)
-        self.record(until - self.now, None)
+        self.records.step(self.steps, self.now, until - self.now, self.room, None)
         self.now = until
         self.unhidden = True
 
@@ -194,14 +184,14 @@ class ReferenceEngine:
         if not step.work:
             self.lost |= lost
         for loss in step.losses:
-            self.happened(self.now, *loss)
+            self.records.happened(self.now, *loss)
         for request in step.admitted:
             if request.scheduled == NEVER:
                 request.scheduled = self.now
                 request.cached = request.computed
             else:
                 word = "swap_in" if request in step.restored else "resume"
-                self.happened(self.now, request, word, room.slots(request), -1, "")
+                self.records.happened(self.now, request, word, room.slots(request), -1, "")
         step.copied_tokens += self.copied
         self.copied = 0
         now = room.allocator.mappings()
@@ -216,7 +206,7 @@ class ReferenceEngine:
         step.hidden, step.exposed = plan.hidden, plan.exposed
         gaps = self.gaps(step, self.now + duration)
         gap, gap_tokens = usual([gap for gap, _ in gaps])
-        self.record(duration, step, len(gaps), gap, gap_tokens)
+        self.records.step(self.steps, self.now, duration, room, step, len(gaps), gap, gap_tokens)
         for each, request in gaps:
             if each != gap:
                 request.stalls.append(each)
@@ -262,7 +252,7 @@ class ReferenceEngine:
             return
         if request.last_token != NEVER:
             request.stalls.append(self.now - request.last_token)
-            self.happened(self.now, request, "recomputed", self.room.slots(request), -1, "")
+            self.records.happened(self.now, request, "recomputed", self.room.slots(request), -1, "")
         self.book_token(request)
         if request.finished == NEVER:
             self.copied += self.room.fork(request)
@@ -291,45 +281,6 @@ class ReferenceEngine:
         """Time between the last token and the one at `end` of every sequence that decodes, and whose it is."""
         decoding = [request for request in step.work if request.decoding]
         return [(end - request.last_token, request) for request in decoding for _ in request.sequences]
-
-    def record(self, duration: int, step: Step | None, decodes: int = 0, gap: int = 0, gap_tokens: int = 0) -> None:
-        """Write the row of a step, or of an idle gap, from what is true while it lasts."""
-        room, work = self.room, step.work if step is not None else {}
-        self.step_rows.append(
-            {
-                "step": self.steps,
-                "start_s": self.now / 1e9,
-                "duration_s": duration / 1e9,
-                "running": room.seats,
-                "waiting": len(room.waiting),
-                "prefill_tokens": sum(tokens for request, tokens in work.items() if not request.decoding),
-                "decode_tokens": decodes,
-                "gap_s": gap / 1e9,
-                "gap_tokens": gap_tokens,
-                "largest_hole": room.allocator.largest_hole(),
-                "preemptions": len(step.preempted) if step is not None else 0,
-                "evicted": room.allocator.evictions() - self.evicted,
-                "mapped_pages": step.mappings.mapped if step is not None else 0,
-                "mapping_hidden_s": step.hidden / 1e9 if step is not None else 0.0,
-                "mapping_exposed_s": step.exposed / 1e9 if step is not None else 0.0,
-                "blocked": step.blocked if step is not None else "",
-                **ledger(room, step)._asdict(),
-            }
-        )
-        self.evicted = room.allocator.evictions()
-
-    def happened(self, now: int, request: Request, event: str, slots: int, cause: int, reason: str) -> None:
-        """Write the row of what happened to a request's memory."""
-        self.event_rows.append(
-            {
-                "time_s": now / 1e9,
-                "request_id": request.index,
-                "event": event,
-                "slots": slots,
-                "cause": cause,
-                "reason": reason,
-            }
-        )
 
 
 def nanoseconds(seconds: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -9,11 +10,13 @@ import pyarrow as pa
 
 from analysis.rundir import BLOCKS, EVENTS, REQUESTS, STEPS
 from sim.engine.jobs import NEVER
+from sim.reference.ledger import block_map, ledger
 
 if TYPE_CHECKING:
     from sim.engine.telemetry import Sink
     from sim.reference.ledger import Run
     from sim.reference.requests import Request
+    from sim.reference.room import Room, Step
 
 Row: TypeAlias = dict[str, Any]
 
@@ -49,6 +52,92 @@ class Snapshots:
         return [{"time_s": now / 1e9, "count": run.blocks, **run._asdict()} for now, runs in self._kept for run in runs]
 
 
+class Records:
+    """The rows of a run."""
+
+    def __init__(self, snapshots: Snapshots) -> None:
+        """Start without any."""
+        self.requests: list[Row] = []
+        self.steps: list[Row] = []
+        self.events: list[Row] = []
+        self.snapshots = snapshots
+        self.evicted = 0
+        """Cached blocks evicted until the last row of a step was written."""
+
+    def left(self, request: Request, status: str, group: int) -> None:
+        """Write the row of a request that leaves, or stays when the clock stops, and of its prefix group."""
+        self.requests.append(request_row(request, status) | {"prefix_group": group})
+
+    def step(
+        self,
+        number: int,
+        now: int,
+        duration: int,
+        room: Room,
+        step: Step | None,
+        decodes: int = 0,
+        gap: int = 0,
+        gap_tokens: int = 0,
+    ) -> None:
+        """Write the row of a step, or of an idle gap, from what is true while it lasts."""
+        work = step.work if step is not None else {}
+        self.steps.append(
+            {
+                "step": number,
+                "start_s": now / 1e9,
+                "duration_s": duration / 1e9,
+                "running": room.seats,
+                "waiting": len(room.waiting),
+                "prefill_tokens": sum(tokens for request, tokens in work.items() if not request.decoding),
+                "decode_tokens": decodes,
+                "gap_s": gap / 1e9,
+                "gap_tokens": gap_tokens,
+                "largest_hole": room.allocator.largest_hole(),
+                "preemptions": len(step.preempted) if step is not None else 0,
+                "evicted": room.allocator.evictions() - self.evicted,
+                "mapped_pages": step.mappings.mapped if step is not None else 0,
+                "mapping_hidden_s": step.hidden / 1e9 if step is not None else 0.0,
+                "mapping_exposed_s": step.exposed / 1e9 if step is not None else 0.0,
+                "blocked": step.blocked if step is not None else "",
+                **ledger(room, step)._asdict(),
+            }
+        )
+        self.evicted = room.allocator.evictions()
+
+    def happened(self, now: int, request: Request, event: str, slots: int, cause: int, reason: str) -> None:
+        """Write the row of what happened to a request's memory."""
+        self.events.append(
+            {
+                "time_s": now / 1e9,
+                "request_id": request.index,
+                "event": event,
+                "slots": slots,
+                "cause": cause,
+                "reason": reason,
+            }
+        )
+
+    def snapshot(self, now: int, room: Room) -> None:
+        """Keep the block map of this instant, if it is time for one."""
+        if self.snapshots.due(now):
+            self.snapshots.keep(now, block_map(room))
+
+    def write(self, sink: Sink) -> None:
+        """Hand all rows to the sink, a table at a time, in the types of the run directory."""
+        tables = {
+            "steps": (STEPS, self.steps),
+            "requests": (REQUESTS, sorted(self.requests, key=itemgetter("request_id"))),
+            "events": (EVENTS, self.events),
+            "blocks": (BLOCKS, self.snapshots.rows()),
+        }
+        for table, (schema, rows) in tables.items():
+            reasons = ("", *sorted({row.get("reason", "") for row in rows} - {""}))
+            words = {"status": STATUSES, "blocked": BLOCKED, "event": HAPPENINGS, "reason": reasons}
+            sink.write(
+                table, {field.name: _column(field, [row[field.name] for row in rows], words) for field in schema}
+            )
+
+
 def request_row(request: Request, status: str) -> dict[str, Any]:
     """Make the row of a request that leaves, or stays when the clock stops."""
     return {
@@ -74,20 +163,6 @@ def request_row(request: Request, status: str) -> dict[str, Any]:
 def seconds(instant: int) -> float:
     """Turn nanoseconds into seconds, and what never was into NaN."""
     return float("nan") if instant == NEVER else instant / 1e9
-
-
-def write(sink: Sink, requests: list[Row], steps: list[Row], events: list[Row], blocks: list[Row]) -> None:
-    """Hand all rows to the sink, a table at a time, in the types of the run directory."""
-    tables = {
-        "steps": (STEPS, steps),
-        "requests": (REQUESTS, requests),
-        "events": (EVENTS, events),
-        "blocks": (BLOCKS, blocks),
-    }
-    for table, (schema, rows) in tables.items():
-        reasons = ("", *sorted({row.get("reason", "") for row in rows} - {""}))
-        words = {"status": STATUSES, "blocked": BLOCKED, "event": HAPPENINGS, "reason": reasons}
-        sink.write(table, {field.name: _column(field, [row[field.name] for row in rows], words) for field in schema})
 
 
 def _column(field: pa.Field, values: list[Any], words: dict[str, tuple[str, ...]]) -> object:

@@ -9,8 +9,8 @@ import numpy as np
 
 from allocators.answers import MISS, Ask, Hit, Mappings, Refusal
 from allocators.base import Allocator
+from sim.engine.jobs import StalledError
 from sim.engine.plan import Move, MoveKind
-from sim.engine.serving import StalledError
 from sim.reference.requests import Request, Sequence
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from allocators.preallocated import PreallocatedAllocator
 from analysis.reading import open_directory
 from analysis.report import write_report
 from analysis.rundir import WALL_CLOCK
-from sim.engine.jobs import Job
+from sim.engine.jobs import Job, StalledError
 from sim.engine.plan import Plan
-from sim.engine.serving import Blocked, Serving, StalledError
+from sim.engine.serving import Blocked, Serving
 from sim.limits import Limits
 from sim.runner import run as run_workload
 from sim.schedulers import SCHEDULERS, Scheduler
