@@ -4,6 +4,9 @@ Errors are relative: (simulated - measured) / measured.  Throughput, mean batch 
 output token are judged by the median of their absolute errors over all runs; every 99th percentile is
 judged individually.  A real run may be repeated, because other processes on the machine can delay its host,
 which no simulation predicts; each figure is then the median of the repeats, and their spread is reported.
+Machines with the same device differ, too.  Reported beside the simulation is therefore how far its figures
+move if all steps take a little less or more time.  A 99th percentile of a few hundred requests can move by
+much more than that: who waits for whom depends on which step a request just misses.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ FIGURES = (
 """What is compared, by its name in `analysis.figures`, beside the makespan."""
 IN_MEDIAN = {"throughput_rps": 0.03, "batch_size": 0.03, "tpot_s.p50": 0.03}
 """Largest error allowed in the median over all runs."""
+MACHINES = 0.02
+"""By how much machines with the same device differ: steps are also simulated to take up to this share less or more."""
 IN_EACH = {"normalized_latency_s.p99": 0.08, "ttft_s.p99": 0.08, "tpot_s.p99": 0.08}
 """Largest error allowed in each run."""
 
@@ -55,6 +60,8 @@ class Timed:
     """Real runs of which `measured` has the medians."""
     spread: Mapping[str, float] = field(default_factory=dict)
     """Half the range of a figure over them, relative to the median."""
+    reach: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Least and most of a figure in simulations whose steps take a little less or more time, by `MACHINES`."""
 
     @property
     def errors(self) -> dict[str, float]:
@@ -69,6 +76,18 @@ class Timed:
         """Say how far the repeats of the real run lie apart in a figure, if it was repeated."""
         return f" (repeats within {self.spread[name]:.1%} of their middle)" if name in self.spread else ""
 
+    def within(self, name: str) -> bool:
+        """Whether what was measured lies between the least and the most."""
+        low, high = self.reach[name]
+        return low <= self.measured[name] <= high
+
+    def unsure(self, name: str) -> str:
+        """Say how far the figure moves with the time of steps, if that is known."""
+        if name not in self.reach:
+            return ""
+        low, high = (value / self.measured[name] - 1 for value in self.reach[name])
+        return f"; from {low:+.1%} to {high:+.1%} if steps take up to {MACHINES:.0%} less or more"
+
     def as_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {
@@ -82,6 +101,7 @@ class Timed:
             "spread": {name: round(share, 5) for name, share in self.spread.items()},
             "simulated": _plain(self.simulated),
             "errors": {name: round(error, 5) for name, error in self.errors.items()},
+            "reach": {name: list(map(_plain_number, ends)) for name, ends in self.reach.items()},
         }
 
 
@@ -123,7 +143,7 @@ class Timing:
                 faults.append(f"{where}: {run.finished[0]} requests finished, {run.finished[1]} in the simulation")
             faults += [
                 f"{where}: {name}: {run.simulated[name]:.4g} against {run.measured[name]:.4g} measured, "
-                f"off by {run.errors[name]:+.1%}, {most:.0%} allowed{run.scatter(name)}"
+                f"off by {run.errors[name]:+.1%}, {most:.0%} allowed{run.scatter(name)}{run.unsure(name)}"
                 for name, most in IN_EACH.items()
                 if abs(run.errors.get(name, 0.0)) > most
             ]
@@ -140,6 +160,7 @@ class Timing:
             "passed": self.passed,
             "judged": self.judged,
             "calibration": self.calibration,
+            "machines": MACHINES,
             "tolerances": {"median_over_runs": IN_MEDIAN, "each_run": IN_EACH},
             "medians": {name: round(size, 5) for name, size in self.medians.items()},
             "faults": self.faults,
@@ -189,13 +210,35 @@ def _median(runs: Sequence[Timed]) -> Timed:
     return replace(runs[0], finished=finished, measured=medians, repeats=len(runs), spread=spread)
 
 
+def reached(timing: Timing, others: Sequence[Path]) -> Timing:
+    """Add what other simulations say, whose steps take less or more time.
+
+    Args:
+        timing: without that.
+        others: their run directories.
+
+    """
+    entries = [{entry["allocator"]: figures(entry) for entry in open_directory(path).summary()} for path in others]
+    runs = []
+    for run in timing.runs:
+        made = [run.simulated, *(entry[run.label] for entry in entries)]
+        values = {name: np.array([each[name] for each in made]) for name in run.simulated}
+        reach = {name: (float(each.min()), float(each.max())) for name, each in values.items()}
+        runs.append(replace(run, reach=reach))
+    return replace(timing, runs=runs)
+
+
 def figures(entry: Mapping[str, Any]) -> dict[str, float]:
     """Return what is compared of a run, from its entry in the summary."""
     return {**{name: figure(entry, name) for name in FIGURES}, "makespan_s": float(entry["duration_s"])}
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+    return {name: _plain_number(value) for name, value in values.items()}
+
+
+def _plain_number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def gathered(parts: Iterable[Mapping[str, Any]]) -> Timing:
@@ -215,4 +258,5 @@ def _read(run: Mapping[str, Any]) -> Timed:
     first, second = run["finished"]
     facts = run["workload"], run["label"], run["scheduler"]
     repeats = run.get("repeats", 1), run.get("spread", {})
-    return Timed(*facts, measured, simulated, (first, second), run["judged"], *repeats)
+    reach = {name: (low, high) for name, (low, high) in run.get("reach", {}).items() if low is not None}
+    return Timed(*facts, measured, simulated, (first, second), run["judged"], *repeats, reach)

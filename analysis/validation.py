@@ -167,11 +167,7 @@ def _timing(timing: Mapping[str, Any] | None) -> dict[str, Any] | None:
     allowed = {**timing["tolerances"]["median_over_runs"], **timing["tolerances"]["each_run"]}
     strips = []
     for name, (words, _) in FIGURES.items():
-        marks = [
-            (f"{run['label']}, {run['workload']}", run["errors"][name])
-            for run in timing["runs"]
-            if name in run["errors"]
-        ]
+        marks = [_mark(run, name) for run in timing["runs"] if name in run["errors"]]
         if marks:
             most = allowed.get(name, 0.0)
             strips.append(
@@ -180,7 +176,7 @@ def _timing(timing: Mapping[str, Any] | None) -> dict[str, Any] | None:
                     "median": timing["medians"].get(name, 0.0),
                     "allowed": most,
                     "each": name in timing["tolerances"]["each_run"],
-                    "marks": [{"what": what, "error": error, "at": _place(error)} for what, error in marks],
+                    "marks": marks,
                     "from": _place(-most),
                     "until": _place(most),
                 }
@@ -197,6 +193,17 @@ def _timing(timing: Mapping[str, Any] | None) -> dict[str, Any] | None:
         for run in timing["runs"]
     ]
     return {**timing, "strips": strips, "rows": rows, "words": [words for words, _ in FIGURES.values()]}
+
+
+def _mark(run: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Where a run stands on a figure's strip, and how far that moves if steps take less or more time."""
+    error, measured = run["errors"][name], run["measured"][name]
+    mark = {"what": f"{run['label']}, {run['workload']}", "error": error, "at": _place(error)}
+    low, high = run.get("reach", {}).get(name) or (None, None)
+    if low is None or high is None:
+        return mark
+    ends = low / measured - 1, high / measured - 1
+    return {**mark, "ends": ends, "from": _place(ends[0]), "until": _place(ends[1])}
 
 
 def _place(error: float) -> float:

@@ -46,6 +46,11 @@ def _coefficient(default: float, meaning: str, source: str, most: float = math.i
 class Coefficients:
     """Shares of the device's peaks that are reached, and times that no peak explains (seconds, names end in _s)."""
 
+    step_factor: float = _coefficient(
+        1.0,
+        "all steps take this many times as long as the rest says, as on another machine with the same device",
+        "assumed 1; medians of decodes on four machines with an H200 were 0.988 to 1.022 times those of a fifth",
+    )
     memory_efficiency: float = _coefficient(
         0.84,
         "share of memory bandwidth that matrix products reach",

@@ -5,6 +5,8 @@
       + products + head + decode + prefill + all-reduce     (running the model)
       + copies + swaps + pages                              (moving memory: `sim.costs.moves`)
 
+and all of it times step_factor.
+
 F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of tokens computed, g the number of GPUs:
 
     products    matrix products: compute takes 2 n x weights / (F x compute_efficiency), and memory traffic
@@ -124,6 +126,8 @@ class CostModel:
         """Factor by which reading K/V takes longer than in captured decodes, which have blocks of the usual size."""
         self._attention = Attention(geometry, device, c, naive=attention == "naive", slower=slower)
         self._cached = c.repeated_reads_cached
+        self._second = 1e9 * c.step_factor
+        """Nanoseconds that a step takes for each second of the formula."""
 
         self.moves = Moves(geometry, device, c, page_bytes, copies=not separate)
         """The cost of moving memory, which is added."""
@@ -181,7 +185,7 @@ class CostModel:
         seconds = self._roofline(load) if replayed is None else replayed
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
             seconds += self.moves.seconds(load, max)
-        nanoseconds: int = round(seconds * 1e9)
+        nanoseconds: int = round(seconds * self._second)
         return nanoseconds
 
     def leap_ns(self, load: Load, **changing: Ints | Floats) -> Ints:
@@ -212,7 +216,7 @@ class CostModel:
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
         if not all(map(_absent, moves)):
             seconds = seconds + self.moves.seconds(load, np.maximum)
-        steps: Ints = np.rint(seconds * 1e9).astype(np.int64)
+        steps: Ints = np.rint(seconds * self._second).astype(np.int64)
         return steps
 
     def decode_ns(
@@ -242,7 +246,7 @@ class CostModel:
             seconds += (contexts - seqs) * self.moves.copy_s
         if self._separate:  # and so not captured
             seconds = np.maximum(seconds, self._floor(Load(decode_seqs=seqs)))
-        seconds *= 1e9
+        seconds *= self._second
         steps: Ints = np.rint(seconds, out=seconds).astype(np.int64)
         return steps
 

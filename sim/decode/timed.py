@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from allocators.registry import find
 from analysis.reading import open_directory
-from analysis.timing import Timing, timed
+from analysis.timing import MACHINES, Timing, reached, timed
 from sim.costs.calibration import find_calibration, fitted_in, load_origin, shipped_for
 from sim.decode.device import as_served
 from sim.decode.executor import OutOfMemoryError, TorchExecutor
@@ -27,7 +31,6 @@ from workloads.schema import Costs, Device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from allocators.base import Allocator
     from sim.decode.model import Decoder
@@ -41,6 +44,8 @@ NOT_REAL = dict.fromkeys(
     ("page_map_s", "page_unmap_s", "small_page_map_s", "small_page_doubling_s", "small_page_unmap_s"), 0.0
 )
 """Costs of what a real run does not do: its pages are blocks of one tensor, which nobody maps."""
+FACTORS = tuple((1 + MACHINES * np.linspace(-1, 1, 8)).tolist())
+"""What steps take in other simulations, in times of what the calibration says."""
 
 
 def calibration_of(workload: Workload, device: str, dtype: str, asked: str | None = None) -> str | None:
@@ -81,6 +86,18 @@ def simulate(workload: Workload, out: Path, calibration: str | None, base: Path 
         costs["calibration"] = str(path)
         changes["device"] = moved_to(load_origin(path).described, workload.device)
     run(workload.model_copy(update={"costs": Costs.model_validate(costs), **changes}), out, base=base, force=True)
+
+
+def with_reach(timing: Timing, workload: Workload, base: Path | None) -> Timing:
+    """Simulate a workload again with steps that take less or more time, if step times were predicted at all."""
+    if timing.calibration is None:
+        return timing
+    with TemporaryDirectory() as scratch:
+        others = [Path(scratch, f"{factor:.3f}") for factor in FACTORS]
+        for factor, other in zip(FACTORS, others, strict=True):
+            costs = workload.costs.model_copy(update={"step_factor": factor})
+            simulate(workload.model_copy(update={"costs": costs}), other, timing.calibration, base)
+        return reached(timing, others)
 
 
 def moved_to(described: Mapping[str, Any], device: Device) -> Device:
@@ -186,8 +203,9 @@ def timed_part(
     measured, simulated = out / ("measured" if served else "timed"), out / "predicted"
     simulate(workload, simulated, calibration, base)
     if served:
-        return compare(measured, simulated, calibration)
+        return with_reach(compare(measured, simulated, calibration), workload, base)
     build_kernels(backend, decoder.geometry)
     with Quiet().watched() as watch:
         serve(decoder, workload, measured, backend=backend, base=base, facts=facts, progress=progress)
-    return replace(compare(measured, simulated, calibration), held_up=(watch.share,))
+    timing = replace(compare(measured, simulated, calibration), held_up=(watch.share,))
+    return with_reach(timing, workload, base)

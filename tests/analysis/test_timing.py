@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from analysis.timing import IN_EACH, IN_MEDIAN, Timed, Timing, gathered, repeated
+from analysis.reading import open_directory
+from analysis.timing import IN_EACH, IN_MEDIAN, Timed, Timing, figures, gathered, reached, repeated
+from tests.analysis.synthetic import write_directory
 
 NAMES = (*IN_MEDIAN, *IN_EACH, "ttft_s.p50", "makespan_s")
 
@@ -69,3 +72,29 @@ def test_of_repeats_the_middle_counts_and_their_spread_is_told() -> None:
     assert middle.spread["ttft_s.p99"] == pytest.approx(0.2)
     assert timing.faults[1].endswith("off by +20.0%, 8% allowed (repeats within 20.0% of their middle)")
     assert repeated([once]).runs[0].measured == once.runs[0].measured
+
+
+def test_how_far_a_figure_moves_with_the_time_of_steps_is_told_and_kept() -> None:
+    sure = replace(run(ttft_s_p99=0.2), reach={"ttft_s.p99": (2.2, 2.5)})
+    unsure = replace(run(ttft_s_p99=0.2), reach={"ttft_s.p99": (1.5, 2.5)})
+    assert (sure.within("ttft_s.p99"), unsure.within("ttft_s.p99")) == (False, True)
+    timing = Timing("c", [sure, unsure])
+    assert timing.faults[0].endswith("8% allowed; from +10.0% to +25.0% if steps take up to 2% less or more")
+    again = gathered([json.loads(json.dumps(timing.as_json()))])
+    assert [each.reach for each in again.runs] == [sure.reach, unsure.reach]
+
+
+def test_other_simulations_widen_the_reach_of_the_one_that_counts(tmp_path: Path) -> None:
+    others = [write_directory(tmp_path / str(count), count=count, rate=5) for count in (30, 50)]
+    made = reached(Timing("c", []), others)
+    assert made.runs == []
+    entry = {entry["allocator"]: entry for entry in open_directory(others[0]).summary()}
+    label = next(iter(entry))
+    own = dict.fromkeys(figures(entry[label]), 1.0)
+    alone = Timed("w", label, "s", own, own, (1, 1))
+    (found,) = reached(Timing("c", [alone]), others).runs
+    makespans = [
+        next(e for e in open_directory(path).summary() if e["allocator"] == label)["duration_s"] for path in others
+    ]
+    assert found.reach["makespan_s"] == (min(1.0, *makespans), max(1.0, *makespans))
+    assert set(found.reach) == set(own)

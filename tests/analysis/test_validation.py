@@ -96,6 +96,12 @@ def test_times_stand_beside_those_measured() -> None:
         "faults": ["throughput_rps: off by 5.0%"],
         "runs": [run | {"errors": {"throughput_rps": -0.05}}],
     }
+    assert 'class="reach"' not in render(CONTENT | {"timing": timing}), "not known"
+    known = run | {"errors": {"throughput_rps": -0.05}, "reach": {"throughput_rps": [8.75, 10.625]}}
+    page = render(CONTENT | {"timing": timing | {"machines": 0.02, "runs": [known]}})
+    assert 'class="reach" style="left:25.0%;width:37.5%"' in page
+    assert 'title="paged, held-out: -5.0 %, from -12.5 to +6.2 %"' in page
+    assert "up to 2 % less or more" in words(page)
     page = render(CONTENT | {"timing": timing})
     said = words(page)
     assert "median 5.0 %, 3 % allowed in the median" in said

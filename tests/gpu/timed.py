@@ -40,7 +40,7 @@ from sim.decode.model import Decoder, load
 from sim.decode.quiet import CALM, Quiet
 from sim.decode.runtime import build_kernels, choose_backend
 from sim.decode.show import show_timing
-from sim.decode.timed import calibration_of, compare, serve, simulate
+from sim.decode.timed import calibration_of, compare, serve, simulate, with_reach
 from sim.decode.versions import versions
 from sim.rundir import write_json
 from sim.setup import prepare
@@ -128,7 +128,7 @@ class Bench:
             with self._quiet.watched() as watch:
                 serve(self._decoder, workload, measured, backend=backend, facts=facts)
             timings.append(replace(compare(measured, folder / "simulated", calibration), held_up=(watch.share,)))
-        return repeated([*filter(undisturbed, timings)] or timings)
+        return with_reach(repeated([*filter(undisturbed, timings)] or timings), workload, None)
 
 
 def undisturbed(timing: Timing) -> bool:
@@ -208,7 +208,7 @@ def simulated_again(workload: Workload, device: str, timing: dict[str, Any]) -> 
         made = {entry["allocator"]: entry for entry in open_directory(folder).summary()}
     before = gathered([timing])
     runs = [replace(run, simulated=figures(made[run.label])) for run in before.runs]
-    return replace(before, calibration=calibration, runs=runs).as_json()
+    return with_reach(replace(before, calibration=calibration, runs=runs), workload, None).as_json()
 
 
 def attempt(bench: Bench, piece: Piece, options: argparse.Namespace, console: Console) -> dict[str, Any] | None:

@@ -92,6 +92,7 @@ ALLOCATORS = [
     {"kind": "paged", "block_size": 16, "prefix_cache": True, "scheduler": "vllm-v0"},
     {"kind": "paged", "block_size": 1, "scheduler": "orca"},
     {"kind": "growing"},
+    {"kind": "no-cache", "scheduler": "orca"},
 ]
 """What a small geometry runs."""
 
