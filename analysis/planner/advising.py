@@ -19,7 +19,7 @@ from analysis.terminal import plain, stiff
 
 SOME = 0.05
 """Share of the time from which on waiting counts."""
-BINDING = {"bandwidth": "memory bandwidth", "compute": "compute", "overhead": "the overheads of a step"}
+BINDING = {"bandwidth": "memory bandwidth", "compute": "compute", "overhead": "the overhead of a step"}
 BEHIND = "fewer requests leave than arrive, or the run is too short to tell"
 WHILE = {"waiting": "While requests wait", "busy": "While the engine is busy"}
 TELLS = {"better": "better", "worse": "worse", "same": "unclear", "none": "same"}
@@ -252,12 +252,16 @@ def _holds(one: Mapping[str, Any], summary: Mapping[str, Any], aims: str) -> str
 
 
 def _span(figure: Mapping[str, float | None], scale: float) -> str:
-    """Write a difference with its interval: `-1.2 (-1.5 to -0.9)`, all with the digits that the largest deserves."""
+    """Write a difference with its interval: `-1.2 (-1.5 to -0.9)`, all with the digits that the largest deserves.
+
+    Three significant ones, but no more than three decimals unless it would then be 0.
+    """
     if figure["mean"] is None:
         return "-"
     ends = [scale * end for name in ("mean", "low", "high") if (end := figure[name]) is not None]
     most = max(map(abs, ends))
-    digits = min(3, max(0, 2 - math.floor(math.log10(most)))) if most else 0
+    order = math.floor(math.log10(most)) if most else 2
+    digits = max(0, min(3, 2 - order), -order)
     mean, *interval = (_signed(end, digits) for end in ends)
     return f"{mean} ({' to '.join(interval)})" if len(interval) > 1 else mean
 

@@ -16,13 +16,14 @@ from analysis.whole import whole
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.errors import UserError
 from workloads.docs import field_docs
+from workloads.errors import WorkloadError
 from workloads.fit import check
 from workloads.fit import fit as fit_generator
 from workloads.fit_plot import page as fit_page
 from workloads.loader import worded
 from workloads.streams import stream
 from workloads.trace import Trace
-from workloads.traces import read
+from workloads.traces import find, read
 from workloads.traces.convert import Target
 from workloads.traces.convert import convert as convert_trace
 from workloads.traces.describe import Spread
@@ -60,6 +61,8 @@ class Reading:
     def block(self, file: str) -> Trace:
         """Make the block.  Raises UserError with a line for each fault."""
         try:
+            if self.format != "auto":
+                find(self.format)
             return Trace.model_validate({"trace": file, **asdict(self)}, context={"folder": Path()})
         except ValidationError as error:
             faults = error.errors(include_url=False)
@@ -68,6 +71,8 @@ class Reading:
                 for one in faults
             ]
             raise UserError("\n".join(lines)) from None
+        except WorkloadError as error:
+            raise UserError(f"--format: {error}") from None
 
 
 def _option(key: str) -> str:
@@ -149,6 +154,7 @@ def convert(file: str, out: Path, /, *, to: Target = "csv", reading: Reading = R
     if out.exists():
         raise UserError(f"{out}: exists already; give another name")
     requests = read(reading.block(file), stream(0, "spread"))
+    out.parent.mkdir(parents=True, exist_ok=True)
     lost = convert_trace(requests, out, to)
     if json:
         emit({"written": str(out), "requests": len(requests), "notes": list(requests.notes), "lost": lost})

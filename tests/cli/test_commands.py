@@ -343,6 +343,8 @@ def test_a_fit_is_a_requests_block(recorded: Path, workload: Path, capsys: Captu
 def test_a_bad_option_of_a_trace_is_told_as_it_was_given(recorded: Path, capsys: Capture) -> None:
     assert main(["trace", "describe", str(recorded), "--block-size", "0"]) == FAULT
     assert capsys.readouterr().err == "--block-size: must be at least 1, got 0\n"
+    assert main(["trace", "describe", str(recorded), "--format", "azuer"]) == FAULT
+    assert capsys.readouterr().err.startswith("--format: unknown trace format azuer (did you mean azure?); known: ")
 
 
 def test_a_trace_is_converted_and_nothing_overwritten(recorded: Path, capsys: Capture) -> None:
@@ -351,6 +353,8 @@ def test_a_trace_is_converted_and_nothing_overwritten(recorded: Path, capsys: Ca
     assert (document["written"], document["requests"]) == ("out.jsonl.gz", 200)
     assert main(["trace", "describe", "out.jsonl.gz", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["format"] == "mooncake"
+    assert main(["trace", "convert", str(recorded), "new/deeper/out.csv"]) == 0
+    capsys.readouterr()
     assert main(["trace", "convert", str(recorded), "out.jsonl.gz"]) == FAULT
     assert capsys.readouterr().err == "out.jsonl.gz: exists already; give another name\n"
 

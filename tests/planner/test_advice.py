@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.planner.advising import bound
+from analysis.planner.advising import _span, bound
 from analysis.planner.advising import words as in_words
 from analysis.planner.effects import effect
 from sim.cli import main
@@ -41,6 +41,18 @@ def record(good: list[float], slow: list[float], count: float = 10.0) -> dict[st
     sums = [one * count for one in slow]
     batches = {"requests": [count] * len(good), "good": good, latency: sums, f"n.{latency}": [count] * len(slow)}
     return {"batches": batches}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ((-1.234, -1.5, -0.9), "-1.23 (-1.50 to -0.90)"),
+        ((0.0, 0.0, 0.0), "0 (0 to 0)"),
+        ((-1.2e-5, -1.3e-5, -1.1e-5), "-0.00001 (-0.00001 to -0.00001)"),  # clearly better, so not "0"
+    ],
+)
+def test_a_difference_that_is_none_alone_is_written_as_none(values: tuple[float, float, float], said: str) -> None:
+    assert _span(dict(zip(("mean", "low", "high"), values, strict=True)), 1) == said
 
 
 def test_an_effect_over_replications_is_students() -> None:
@@ -254,7 +266,7 @@ def test_the_command_says_what_limits_and_what_helps(
     assert "beyond the budget" in shown
     assert "as it is" in shown
     assert "in SLO" in shown
-    assert max(map(len, shown.partition("not tried")[0].splitlines())) <= 120
+    assert max(map(len, shown.partition("not tried")[0].splitlines())) <= 124
     assert main([*line, "--resume", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["simulations"] <= 20
