@@ -167,7 +167,7 @@ class GroupRows(SwappingRows):
     def missing(self, needs: list[int], rows: int, spare: int) -> int:
         """See `SwappingRows.missing`.  A token may take a block in every group, and its state may have to be copied."""
         ahead = rows if spare else 0
-        missing = self.blocks_of(needs) + max(spare, ahead * self.blocks_for(1)) - self.pool.blocks_free
+        missing = self.pool.blocks_of(needs) + max(spare, ahead * self.blocks_for(1)) - self.pool.blocks_free
         return missing if self.pool.fits([count + ahead for count in needs]) else max(missing, 1)
 
     def share(self, group: int, pieces: Ints) -> None:

@@ -18,6 +18,7 @@ from allocators.errors import AllocatorError
 from allocators.groupcycle import RegularGroups
 from allocators.pieces import PiecePool
 from allocators.table import Ints
+from allocators.trial import trial
 
 
 class Turn(NamedTuple):
@@ -62,7 +63,7 @@ class GroupTurns(RegularGroups):
         most = (self._places_more(rows, lengths)[due] + 1).sum() * len(self.pieces) if len(due) else 0
         if most <= len(self.pool.queue):
             return True
-        pool = self.pool.trial()
+        pool = trial(self.pool)
         return not any(
             isinstance(self._turn(pool, row, length, self._leave_behind(pool, row, real=False)), Refusal)
             for row, length in zip(rows[due].tolist(), lengths[due].tolist(), strict=True)
@@ -142,7 +143,7 @@ class GroupTurns(RegularGroups):
         elif pool.fits(needs):
             taken = pool.take(needs)
         else:
-            return self._short_of(self.blocks_of(needs), 0, pool)
+            return self._short_of(self.pool.blocks_of(needs), 0, pool)
         copies = []
         for group, column, source in copying:
             pool.let_go(group, np.array([source]))

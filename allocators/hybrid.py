@@ -206,7 +206,7 @@ class HybridAllocator(GroupTurns):
             max(need, self.places_for(longest)) if group in self.attention else need for group, need in enumerate(most)
         ]
         pages = sum(-(-need // piece.pieces) for need, piece in zip(needs, self.pieces, strict=True))
-        need = max(pages * self.cut.page_blocks, self.blocks_of(needs) + ask.spare)
+        need = max(pages * self.cut.page_blocks, self.pool.blocks_of(needs) + ask.spare)
         return Refusal(Reason.NEVER, need, need - self.num_blocks) if need > self.num_blocks else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
@@ -227,7 +227,7 @@ class HybridAllocator(GroupTurns):
             for cells, piece in zip(hits, self.pieces, strict=True)
             if len(cells)
         )
-        taking = self.blocks_of(needs) + revived
+        taking = self.pool.blocks_of(needs) + revived
         if not self.pool.fits(needs, hits) or taking + ask.spare > self.pool.blocks_free:
             return self._short_of(taking, ask.spare)
         self._take_part(ask.content, places, hits, states)

@@ -12,7 +12,6 @@ If a page is a single piece, this behaves exactly like `allocators.blockpool`.
 
 from __future__ import annotations
 
-from copy import copy, deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,12 +74,12 @@ class PiecePool:
     @property
     def blocks_held(self) -> int:
         """Blocks of pieces that are held."""
-        return sum(held * piece.blocks for held, piece in zip(self.held, self.pieces, strict=True))
+        return self.blocks_of(self.held)
 
     @property
     def blocks_cached(self) -> int:
         """Blocks of pieces that are only cached."""
-        return sum(cached * piece.blocks for cached, piece in zip(self.cached, self.pieces, strict=True))
+        return self.blocks_of(self.cached)
 
     @property
     def blocks_free(self) -> int:
@@ -90,7 +89,11 @@ class PiecePool:
     @property
     def blocks_blank(self) -> int:
         """Blocks of blank pieces."""
-        return sum(len(blank) * piece.blocks for blank, piece in zip(self.blank, self.pieces, strict=True))
+        return self.blocks_of([len(blank) for blank in self.blank])
+
+    def blocks_of(self, counts: list[int]) -> int:
+        """Blocks that so many pieces of each group are."""
+        return sum(count * piece.blocks for count, piece in zip(counts, self.pieces, strict=True))
 
     def fits(self, needs: Sequence[int], hits: Sequence[Ints] = ()) -> bool:
         """Return whether `needs[g]` pieces of each group g can be taken at once, if `hits[g]` are held too."""
@@ -310,15 +313,6 @@ class PiecePool:
         self.cached = [0] * len(self.pieces)
         self.idle = 0
 
-    def trial(self) -> PiecePool:
-        """Return a copy on which to try out changes; it lists no keys, so look-ups do not work on it."""
-        pool = copy(self)
-        pool.references, pool.group, pool.inside = self.references.copy(), self.group.copy(), self.inside.copy()
-        pool.queue, pool.cache = deepcopy(self.queue), _Marks(self.cache)
-        pool.blank, pool.kept = [blank.copy() for blank in self.blank], [kept.copy() for kept in self.kept]
-        pool.held, pool.cached, pool.shared = self.held.copy(), self.cached.copy(), self.shared.copy()
-        return pool
-
     def cached_blocks(self) -> Ints:
         """Return int64[k]: the blocks of pieces that no row holds and that have a key."""
         if not any(self.cached):
@@ -326,17 +320,3 @@ class PiecePool:
         first = np.flatnonzero((self.cache.key != 0) & (self.references == 0))
         sizes = np.array([piece.blocks for piece in self.pieces])[self.group[self.page(first)]]
         return np.repeat(first - sizes.cumsum() + sizes, sizes) + np.arange(sizes.sum())
-
-
-@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class _Marks(PrefixCache):
-    """A prefix cache that only knows which pieces have keys, for `PiecePool.trial`."""
-
-    def __init__(self, cache: PrefixCache) -> None:
-        self.key = cache.key.copy()
-
-    def enter(self, keys: Sequence[int], blocks: Ints) -> None:
-        self.key[blocks] = keys
-
-    def forget(self, blocks: Ints) -> None:
-        self.key[blocks] = 0

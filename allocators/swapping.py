@@ -43,7 +43,7 @@ class SwappingRows(KeyedRows):
         host = self.host.pool
         needs = self._lone(self.table, rows, self.host.of_device)
         if not host.fits(needs):
-            need = self.blocks_of(needs)
+            need = host.blocks_of(needs)
             return Refusal(Reason.HOST, max(need, 1), max(need - host.blocks_free, 1))
         return [self._out(row) for row in rows]
 
@@ -55,17 +55,13 @@ class SwappingRows(KeyedRows):
         needs = self._lone(self.host.table, rows, self.host.of_host)
         missing = self.missing(needs, len(rows), spare)
         if missing > 0:
-            return Refusal(Reason.BLOCKS, max(self.blocks_of(needs), 1), missing)
+            return Refusal(Reason.BLOCKS, max(self.host.pool.blocks_of(needs), 1), missing)
         return [self._in(row) for row in rows]
 
     def discard(self, row: int) -> None:
         """Close a row of the host's table, whose sequence will not return to the device."""
         self.host.demand_open(row)
         self.host.close(row, self.cells_of(row, self.host.table))
-
-    def blocks_of(self, needs: list[int]) -> int:
-        """Blocks that so many pieces of each group are."""
-        return sum(need * piece.blocks for need, piece in zip(needs, self.pieces, strict=True))
 
     # -- what differs by how rows are kept -------------------------------------------------
 
