@@ -210,6 +210,11 @@ def together(directories: Sequence[RunDirectory]) -> RunDirectory:
     return Together(first.path, {**first.manifest, "runs": runs}, tuple(directories))
 
 
+def _inside(path: Path) -> str:
+    """List the run directories in a directory."""
+    return ", ".join(str(found.parent) for found in sorted(path.glob("*/manifest.json")))
+
+
 def open_directory(path: str | Path) -> RunDirectory:
     """Open a run directory.
 
@@ -220,10 +225,10 @@ def open_directory(path: str | Path) -> RunDirectory:
     path = Path(path)
     manifest = path / "manifest.json"
     if not path.is_dir():
-        raise RunDirectoryError(f"{path}: no such directory; give one that `run --out` has written")
+        what = "a file" if path.exists() else "no such directory"
+        raise RunDirectoryError(f"{path}: {what}; give one that `run --out` has written")
     if (path / VARIANTS).exists():
-        runs = ", ".join(str(found.parent) for found in sorted(path.glob("*/manifest.json")))
-        raise RunDirectoryError(f"{path}: has a run directory for each variant; give one of them: {runs}")
+        raise RunDirectoryError(f"{path}: has a run directory for each variant; give one of them: {_inside(path)}")
     if not manifest.exists():
         raise RunDirectoryError(f"{path}: no manifest.json in it, so it is not a run directory")
     content = _json(manifest)
@@ -232,7 +237,8 @@ def open_directory(path: str | Path) -> RunDirectory:
         raise RunDirectoryError(f"{manifest}: schema {found!r}; this version reads schema {SCHEMA_VERSION}")
     if "runs" not in content:
         what = f"holds {question} results" if (question := content.get("question")) else "not a run directory"
-        raise RunDirectoryError(f"{path}: {what}; give one that `run --out` has written")
+        give = f"one of those in it: {inside}" if (inside := _inside(path)) else "one that `run --out` has written"
+        raise RunDirectoryError(f"{path}: {what}; give {give}")
     return RunDirectory(path, content)
 
 

@@ -84,6 +84,7 @@ def _difference(one: Any, other: Any, at: str) -> str:
     return f"{at} was {was}, is {is_}"
 
 
-def refuse(out: Path, change: str) -> UserError:
-    """Make the error of a directory whose results are of something else."""
-    return UserError(f"{out}: holds other results ({change}); give another --out, or --force to replace them")
+def refuse(out: Path, change: str, *, resumable: bool = False) -> UserError:
+    """Make the error of a directory whose results are of something else, or can be of use to what is asked now."""
+    ways = "give another --out, --resume to keep its simulations, or" if resumable else "give another --out, or"
+    return UserError(f"{out}: holds other results ({change}); {ways} --force to replace them")

@@ -68,7 +68,7 @@ class Store:
             cells = list(self._cells.glob("*.json"))
             change = changed(before, manifest, ("workload",) if resume else ("workload", *asked))
             if change and cells and not force:
-                raise refuse(folder, change)
+                raise refuse(folder, change, resumable=not changed(before, manifest, ("workload",)))
             if change or not resume:
                 for cell in cells:
                     cell.unlink()

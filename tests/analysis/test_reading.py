@@ -41,6 +41,9 @@ def test_a_missing_summary_is_computed(toy: Path) -> None:
 
 
 def test_what_is_no_run_directory_gets_one_line(tmp_path: Path) -> None:
+    tmp_path.joinpath("file").touch()
+    with pytest.raises(RunDirectoryError, match="file: a file; give one that"):
+        open_directory(tmp_path / "file")
     with pytest.raises(RunDirectoryError, match="no such directory"):
         open_directory(tmp_path / "nowhere")
     with pytest.raises(RunDirectoryError, match=r"no manifest\.json"):

@@ -13,7 +13,7 @@ from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import sim.decode
-from analysis.reading import open_directory
+from analysis.reading import RunDirectoryError, open_directory
 from sim.decode import elementwise, main_validate, numerics
 from sim.decode.executor import TorchExecutor
 from sim.decode.outcome import Validation
@@ -287,6 +287,10 @@ def test_a_validation_replaces_none_of_another_workload(tmp_path: Path) -> None:
     assert not (out / "timed").exists()
     validate(short(seed=5), out, device="cpu", parts=("exact",), force=True)
     assert open_directory(out / "measured").manifest["seed"] == 5
+    with pytest.raises(
+        RunDirectoryError, match=r"out: holds validation results; give one of those in it: \S*measured, "
+    ):
+        open_directory(out)
     with pytest.raises(UserError, match="holds validation results, not run results"):
         run(short(), out)
 

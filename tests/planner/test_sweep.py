@@ -125,7 +125,8 @@ def test_resume_refuses_what_is_not_its_own(workload: Path, capsys: Capture) -> 
     refused = "y: holds other results ({}); give another --out, or --force to replace them\n"
     assert refused.format("seed was 0, is 5") in capsys.readouterr().err
     assert main([*LINE[:-1], "y", "--vary", "seed=1,2"]) == FAULT
-    assert capsys.readouterr().err == refused.format("vary differs")
+    ways = "give another --out, --resume to keep its simulations, or --force to replace them"
+    assert capsys.readouterr().err == f"y: holds other results (vary differs); {ways}\n"
     assert main([*LINE[:-1], "y", "--quiet"]) == 0  # the same again
     assert main([*LINE[:-1], "y", "--quiet", "--seed", "5", "--force"]) == 0
     capsys.readouterr()
