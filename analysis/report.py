@@ -20,8 +20,9 @@ from analysis.numbers import short
 from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.page.document import document
 from analysis.page.style import HELP, VERDICT_WORDS, limits, machine
-from analysis.reading import RunDirectory, Together, open_directory, together
+from analysis.reading import RunDirectory, open_directory
 from analysis.rundir import WALL_CLOCK
+from analysis.together import Together, together
 from analysis.whole import whole
 
 HERE = Path(__file__).parent

@@ -24,7 +24,8 @@ from analysis.page.style import HANDING_OUT, VERDICT_WORDS
 from analysis.page.ticks import ticks
 from analysis.page.timeline import detail_windows, timeline
 from analysis.page.words import contrast, findings, reserves
-from analysis.reading import Run, RunDirectory, Together
+from analysis.reading import Run, RunDirectory
+from analysis.together import Together
 
 ROW_BUDGET = 24_000
 CELL_BUDGET = 34_000_000

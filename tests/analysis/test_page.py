@@ -26,8 +26,9 @@ from analysis.page.timeline import BINS, choose, detail_windows, rates, timeline
 from analysis.page.words import contrast, findings
 from analysis.pages import write_index
 from analysis.phases import absences, losses
-from analysis.reading import RunDirectoryError, open_directory, together
+from analysis.reading import RunDirectoryError, open_directory
 from analysis.report import embed, prose, render, subtitle, write_joint_report, write_report
+from analysis.together import together
 from tests.analysis.synthetic import write_directory
 
 KINDS = {"f8": "f8", "f4": "f4", "i4": "i4", "u4": "u4", "u2": "u2", "u1": "u1", "i1": "i1"}
