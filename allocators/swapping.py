@@ -105,9 +105,7 @@ class SwappingRows(KeyedRows):
         for group in range(len(self.pieces)):
             cells = np.concatenate([np.zeros(0, np.int64), *(cells[group] for cells in found)])
             lone = cells[(twins[cells] == 0) & (cells > 0)]
-            counts.append(
-                len(lone) if len(rows) == 1 else len(np.unique(lone))
-            )  # the pieces of a row are all different
+            counts.append(len(lone) if len(rows) == 1 else len(np.unique(lone)))  # those of one row are all different
         return counts
 
     def _out(self, row: int) -> Swap:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.reading import SCHEMA_VERSION, SUSTAINED, RunDirectory, open_directory
 from analysis.rundir import TABLES
+from sim.case import Case
 from sim.claims import changed, earlier, refuse
 from sim.errors import UserError
 from sim.rundir import RESULTS, ParquetSink, alone, write_json
 from sim.serve import Progress, serve
-from sim.setup import Case, Setup, prepare
+from sim.setup import Setup, prepare
 from sim.sustained import Search
 from sim.versions import own, versions
 

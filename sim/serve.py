@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from allocators.base import Allocator
     from allocators.content import Content
+    from sim.case import Case
     from sim.engine.executor import Executor
     from sim.engine.telemetry import Sink
-    from sim.setup import Case, Setup
+    from sim.setup import Setup
     from workloads.requests import Requests
 
     Executing = Callable[[Setup, Case, Requests, Allocator, Sink], AbstractContextManager[tuple[Executor, Sink]]]

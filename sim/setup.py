@@ -6,22 +6,18 @@ request arrives: unknown models, weights that do not fit, two runs with the same
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from allocators.answers import Ask
 from allocators.base import Allocator
-from allocators.compiled import is_a
-from allocators.content import Segments
 from allocators.errors import AllocatorError
 from allocators.groups import Group
 from allocators.plugins import PluginError
-from allocators.registry import create, find, measure
-from allocators.reserving import RunAllocator
+from allocators.registry import find, measure
 from analysis.numbers import listed
 from analysis.published import faults
+from sim.case import Case
 from sim.costs.calibration import find_calibration, load_captured, load_coefficients
 from sim.costs.captured import CapturedSteps
 from sim.costs.coefficients import REPLAYED, Coefficients
@@ -34,8 +30,8 @@ from sim.devices import GIB, Device, resolve_device
 from sim.errors import UserError
 from sim.limits import Limits
 from sim.models.geometry import Geometry, resolve_model
-from sim.pool import Pool, make_pool
-from sim.schedulers import Scheduler, find_scheduler
+from sim.pool import make_pool
+from sim.schedulers import find_scheduler
 from workloads.generate import requests as make_requests
 from workloads.labels import labels as label_all
 
@@ -49,65 +45,6 @@ if TYPE_CHECKING:
 
 SLOWEST_S = 3600.0
 """No engine takes longer for a token; a device or coefficient with which it would is a mistake in a unit."""
-
-
-class Case(NamedTuple):
-    """One allocator under the workload's scheduler, with the pool it gets."""
-
-    label: str
-    spec: AllocatorSpec
-    scheduler: str
-    preemption: str
-    limits: Limits
-    pool: Pool
-    facts: dict[str, Value]
-
-    def allocator(self, *, shared_prefixes: bool = False) -> Allocator:
-        """Make a fresh allocator for requests of which some begin alike, or none do.
-
-        Raises:
-            UserError: its tables do not fit in this machine's memory.
-
-        """
-        try:
-            return create(
-                self.spec.kind,
-                num_blocks=self.pool.num_blocks,
-                max_model_len=self.limits.max_model_len,
-                max_rows=self.limits.max_num_seqs,
-                facts=self.facts | {"shared_prefixes": shared_prefixes},
-                **self.spec.options,
-            )
-        except MemoryError as error:
-            row = self.limits.max_model_len // self.pool.block_size
-            asks = "engine" if self.limits.max_num_seqs * row > self.pool.num_blocks else "device"
-            raise UserError(
-                f"{asks}: {self.label}: this machine has no memory for the tables of {self.pool.num_blocks:,} blocks "
-                f"and {self.limits.max_num_seqs:,} sequences of up to {self.limits.max_model_len:,} tokens"
-            ) from error
-
-    def reserves_longest(self) -> bool:
-        """Whether every sequence gets room for `max_model_len` tokens when it is admitted, however short it is."""
-        longest = self.limits.max_model_len
-        one = create(
-            self.spec.kind, num_blocks=1, max_model_len=longest, max_rows=1, facts=self.facts, **self.spec.options
-        )
-        return is_a(one, RunAllocator) and not one.oracle and one.reservation(1, None) >= longest
-
-    def longest_at_once(self) -> int | None:
-        """Count the sequences of `max_model_len` that fit in the empty pool together; None if any number does."""
-        allocator, length = self.allocator(), self.limits.max_model_len
-        ask = Ask(Segments((), 0), prompt=1, tokens=1, output=max(1, length - 1) if allocator.oracle else None)
-
-        def too_many(samples: int) -> bool:
-            return allocator.never(ask._replace(samples=samples), length) is not None
-
-        most = allocator.capacity + 1  # each needs a slot, unless there are none
-        return None if not too_many(most) else bisect_left(range(most), x=True, key=too_many) - 1
-
-    def make_scheduler(self) -> Scheduler:
-        """Make a fresh scheduler."""
-        return find_scheduler(self.scheduler)(self.limits)
 
 
 class Setup(NamedTuple):

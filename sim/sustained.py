@@ -22,7 +22,8 @@ from workloads.schema import Telemetry
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sim.setup import Case, Setup
+    from sim.case import Case
+    from sim.setup import Setup
     from workloads.published import Sustained
     from workloads.schema import Generated, Workload
     from workloads.trace import Trace

@@ -19,7 +19,8 @@ from sim.costs.coefficients import Coefficients
 from sim.setup import prepare
 
 if TYPE_CHECKING:
-    from sim.setup import Case, Setup
+    from sim.case import Case
+    from sim.setup import Setup
     from workloads.requests import Requests
 
 

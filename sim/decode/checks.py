@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from allocators.base import Allocator
+    from sim.case import Case
     from sim.decode.numerics import Numerics
     from sim.decode.runtime import Runtime
     from sim.decode.trace import Step
-    from sim.setup import Case
 
 MEMORY_TOLERANCE = 0.02
 """Share by which simulated and measured peaks of the CUDA caching allocator may differ."""

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from allocators.tensors import PlacedTensors
 
 if TYPE_CHECKING:
+    from sim.case import Case
     from sim.engine.executor import Executor
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
-    from sim.setup import Case, Setup
+    from sim.setup import Setup
 
 
 class Placing:

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from allocators.base import Allocator
+    from sim.case import Case
     from sim.decode.executor import TorchExecutor
     from sim.decode.model import Decoder
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
     from sim.engine.telemetry import Sink
-    from sim.setup import Case, Setup
+    from sim.setup import Setup
     from workloads.requests import Requests
     from workloads.schema import Workload
 

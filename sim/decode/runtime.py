@@ -29,6 +29,7 @@ from sim.serve import contents
 
 if TYPE_CHECKING:
     from allocators.base import Allocator
+    from sim.case import Case
     from sim.costs.shapes import Shapes
     from sim.decode.attention import AttentionBackend
     from sim.decode.executor import Memory, Watcher
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from sim.decode.paged import PagedBackend
     from sim.decode.store import BlockStore
     from sim.models.geometry import Geometry
-    from sim.setup import Case
     from workloads.requests import Requests
 
 BACKENDS = ("torch", "flashinfer")

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from allocators.base import Allocator
+    from sim.case import Case
     from sim.decode.model import Decoder
     from sim.engine.telemetry import Sink
     from sim.serve import Progress
-    from sim.setup import Case, Setup
+    from sim.setup import Setup
     from workloads.requests import Requests
     from workloads.schema import Workload
 

@@ -42,10 +42,11 @@ if TYPE_CHECKING:
     import torch
 
     from allocators.base import Allocator
+    from sim.case import Case
     from sim.decode.model import Decoder
     from sim.engine.telemetry import Sink
     from sim.serve import Progress
-    from sim.setup import Case, Setup
+    from sim.setup import Setup
     from workloads.requests import Requests
     from workloads.schema import Workload
 

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from allocators.base import Allocator
+    from sim.case import Case
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
     from sim.engine.telemetry import Sink
-    from sim.setup import Case, Setup
+    from sim.setup import Setup
     from workloads.requests import Requests
 
 MS = 1_000_000

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from allocators.base import Allocator
+    from sim.case import Case
     from sim.decode.model import Decoder
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
-    from sim.setup import Case
     from workloads.requests import Requests
     from workloads.schema import Workload
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from analysis.observed import SHARES
+from sim.case import Case
 from sim.engine.loop import Engine
 from sim.reference import ReferenceEngine
 from sim.rundir import ParquetSink
 from sim.serve import contents, simulated
-from sim.setup import Case, Setup, prepare
+from sim.setup import Setup, prepare
 from tests.engine.harness import Memory, differences
 from workloads.generate import requests as make_requests
 from workloads.loader import load

@@ -1,0 +1,80 @@
+"""A case: one allocator of a workload, with the scheduler, limits and pool that it is run under."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, NamedTuple
+
+from allocators.answers import Ask
+from allocators.compiled import is_a
+from allocators.content import Segments
+from allocators.registry import create
+from allocators.reserving import RunAllocator
+from sim.errors import UserError
+from sim.schedulers import Scheduler, find_scheduler
+
+if TYPE_CHECKING:
+    from allocators.base import Allocator
+    from allocators.options import Value
+    from sim.limits import Limits
+    from sim.pool import Pool
+    from workloads.allocator import AllocatorSpec
+
+
+class Case(NamedTuple):
+    """One allocator under the workload's scheduler, with the pool it gets."""
+
+    label: str
+    spec: AllocatorSpec
+    scheduler: str
+    preemption: str
+    limits: Limits
+    pool: Pool
+    facts: dict[str, Value]
+
+    def allocator(self, *, shared_prefixes: bool = False) -> Allocator:
+        """Make a fresh allocator for requests of which some begin alike, or none do.
+
+        Raises:
+            UserError: its tables do not fit in this machine's memory.
+
+        """
+        try:
+            return create(
+                self.spec.kind,
+                num_blocks=self.pool.num_blocks,
+                max_model_len=self.limits.max_model_len,
+                max_rows=self.limits.max_num_seqs,
+                facts=self.facts | {"shared_prefixes": shared_prefixes},
+                **self.spec.options,
+            )
+        except MemoryError as error:
+            row = self.limits.max_model_len // self.pool.block_size
+            asks = "engine" if self.limits.max_num_seqs * row > self.pool.num_blocks else "device"
+            raise UserError(
+                f"{asks}: {self.label}: this machine has no memory for the tables of {self.pool.num_blocks:,} blocks "
+                f"and {self.limits.max_num_seqs:,} sequences of up to {self.limits.max_model_len:,} tokens"
+            ) from error
+
+    def reserves_longest(self) -> bool:
+        """Whether every sequence gets room for `max_model_len` tokens when it is admitted, however short it is."""
+        longest = self.limits.max_model_len
+        one = create(
+            self.spec.kind, num_blocks=1, max_model_len=longest, max_rows=1, facts=self.facts, **self.spec.options
+        )
+        return is_a(one, RunAllocator) and not one.oracle and one.reservation(1, None) >= longest
+
+    def longest_at_once(self) -> int | None:
+        """Count the sequences of `max_model_len` that fit in the empty pool together; None if any number does."""
+        allocator, length = self.allocator(), self.limits.max_model_len
+        ask = Ask(Segments((), 0), prompt=1, tokens=1, output=max(1, length - 1) if allocator.oracle else None)
+
+        def too_many(samples: int) -> bool:
+            return allocator.never(ask._replace(samples=samples), length) is not None
+
+        most = allocator.capacity + 1  # each needs a slot, unless there are none
+        return None if not too_many(most) else bisect_left(range(most), x=True, key=too_many) - 1
+
+    def make_scheduler(self) -> Scheduler:
+        """Make a fresh scheduler."""
+        return find_scheduler(self.scheduler)(self.limits)
