@@ -150,6 +150,12 @@ class Timing:
         return faults
 
     @property
+    def reached(self) -> tuple[int, int]:
+        """How many 99th percentiles of judged runs were measured within their reach, and of how many that is known."""
+        found = [run.within(name) for run in self.runs if run.judged for name in IN_EACH if name in run.reach]
+        return sum(found), len(found)
+
+    @property
     def passed(self) -> bool:
         """Whether everything that is judged is as near as is asked."""
         return not self.judged or not self.faults
@@ -210,7 +216,7 @@ def _median(runs: Sequence[Timed]) -> Timed:
     return replace(runs[0], finished=finished, measured=medians, repeats=len(runs), spread=spread)
 
 
-def reached(timing: Timing, others: Sequence[Path]) -> Timing:
+def with_others(timing: Timing, others: Sequence[Path]) -> Timing:
     """Add what other simulations say, whose steps take less or more time.
 
     Args:

@@ -64,7 +64,10 @@ MODELS = [
     model("opt-13b", "a100-40gb", attention="naive", coefficients=Coefficients(paged_attention_overhead=0.23)),
     model("gemma-3-12b"),
     model({"name": "deepseek-v3", "tensor_parallel": 8}, "h200"),
-    model({"name": "jamba-v0.1", "tensor_parallel": 4}, coefficients=Coefficients(sequence_overhead_s=7e-6)),
+    model(
+        {"name": "jamba-v0.1", "tensor_parallel": 4},
+        coefficients=Coefficients(sequence_overhead_s=7e-6, step_factor=1.03),
+    ),
     model({"name": "gpt-oss-20b", "kv_dtype": "fp8"}, "l4", attention="naive"),
     model("llama-3.1-8b", coefficients=Coefficients(repeated_reads_cached=0.7)),
     model("llama-3.1-8b", coefficients=Coefficients(power_throttle=0.2, power_reserve_s=0.03)),

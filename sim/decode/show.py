@@ -9,6 +9,7 @@ from rich.text import Text
 
 from analysis.numbers import short
 from analysis.terminal import plain, stiff
+from analysis.timing import MACHINES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +101,14 @@ def show_timing(timing: Timing, console: Console) -> None:
     _lay_out(table, console)
     for fault in timing.faults if timing.judged else ():
         console.print(fault, markup=False, soft_wrap=True)
+    within, known = timing.reached
+    if timing.judged and known:
+        console.print(
+            f"{within} of {known} 99th percentiles measured where the simulation has them if steps take up to "
+            f"{MACHINES:.0%} less or more",
+            markup=False,
+            soft_wrap=True,
+        )
     if timing.held_up:
         shares = ", ".join(f"{share:.1%}" for share in timing.held_up)
         console.print(f"others held up the host of the real runs for {shares} of the time", markup=False)

@@ -17,7 +17,7 @@ import numpy as np
 
 from allocators.registry import find
 from analysis.reading import open_directory
-from analysis.timing import MACHINES, Timing, reached, timed
+from analysis.timing import MACHINES, Timing, timed, with_others
 from sim.costs.calibration import find_calibration, fitted_in, load_origin, shipped_for
 from sim.decode.device import as_served
 from sim.decode.executor import OutOfMemoryError, TorchExecutor
@@ -96,9 +96,10 @@ def with_reach(timing: Timing, workload: Workload, base: Path | None) -> Timing:
     with TemporaryDirectory() as scratch:
         others = [Path(scratch, f"{factor:.3f}") for factor in FACTORS]
         for factor, other in zip(FACTORS, others, strict=True):
-            costs = workload.costs.model_copy(update={"step_factor": factor})
+            asked = workload.costs.factors.get("step_factor", 1.0)
+            costs = workload.costs.model_copy(update={"step_factor": asked * factor})
             simulate(workload.model_copy(update={"costs": costs}), other, timing.calibration, base)
-        return reached(timing, others)
+        return with_others(timing, others)
 
 
 def moved_to(described: Mapping[str, Any], device: Device) -> Device:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis.reading import open_directory
-from analysis.timing import IN_EACH, IN_MEDIAN, Timed, Timing, figures, gathered, reached, repeated
+from analysis.timing import IN_EACH, IN_MEDIAN, Timed, Timing, figures, gathered, repeated, with_others
 from tests.analysis.synthetic import write_directory
 
 NAMES = (*IN_MEDIAN, *IN_EACH, "ttft_s.p50", "makespan_s")
@@ -78,21 +78,20 @@ def test_how_far_a_figure_moves_with_the_time_of_steps_is_told_and_kept() -> Non
     sure = replace(run(ttft_s_p99=0.2), reach={"ttft_s.p99": (2.2, 2.5)})
     unsure = replace(run(ttft_s_p99=0.2), reach={"ttft_s.p99": (1.5, 2.5)})
     assert (sure.within("ttft_s.p99"), unsure.within("ttft_s.p99")) == (False, True)
-    timing = Timing("c", [sure, unsure])
+    timing = Timing("c", [sure, unsure, run()])
+    assert timing.reached == (1, 2)
     assert timing.faults[0].endswith("8% allowed; from +10.0% to +25.0% if steps take up to 2% less or more")
     again = gathered([json.loads(json.dumps(timing.as_json()))])
-    assert [each.reach for each in again.runs] == [sure.reach, unsure.reach]
+    assert [each.reach for each in again.runs] == [sure.reach, unsure.reach, {}]
 
 
 def test_other_simulations_widen_the_reach_of_the_one_that_counts(tmp_path: Path) -> None:
     others = [write_directory(tmp_path / str(count), count=count, rate=5) for count in (30, 50)]
-    made = reached(Timing("c", []), others)
-    assert made.runs == []
     entry = {entry["allocator"]: entry for entry in open_directory(others[0]).summary()}
     label = next(iter(entry))
     own = dict.fromkeys(figures(entry[label]), 1.0)
     alone = Timed("w", label, "s", own, own, (1, 1))
-    (found,) = reached(Timing("c", [alone]), others).runs
+    (found,) = with_others(Timing("c", [alone]), others).runs
     makespans = [
         next(e for e in open_directory(path).summary() if e["allocator"] == label)["duration_s"] for path in others
     ]

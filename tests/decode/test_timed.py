@@ -230,3 +230,15 @@ def test_what_was_measured_is_judged_anew_with_another_calibration(
     assert after["measured"] == before["measured"]
     assert abs(after["errors"]["tpot_s.p50"]) < 0.02 < abs(before["errors"]["tpot_s.p50"])
     assert after["errors"]["makespan_s"] == pytest.approx(0, abs=0.02)
+
+
+def test_what_other_machines_may_take_is_around_what_the_workload_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str
+) -> None:
+    timing = validated(monkeypatch, tmp_path / "out", 1.25, calibration, "paged")[2]
+    slower = {**work("paged").resolved(), "costs": {"calibration": calibration, "step_factor": 1.25}}
+    (run,) = simulated_again(type(work()).model_validate(slower), "planted", timing)["runs"]
+    low, high = run["reach"]["tpot_s.p50"]
+    assert low < run["simulated"]["tpot_s.p50"] < high
+    assert high / low == pytest.approx(1.02 / 0.98, rel=0.01)
+    assert low < run["measured"]["tpot_s.p50"] < high
