@@ -1,12 +1,14 @@
 """Whose results a directory holds, and for whom they give way.
 
 Results are replaced by those of the same workload, which are the same again, and by nothing else unless
-that is asked for: one rule for every command that writes a directory, wherever that is.
+that is asked for: one rule for every command that writes a directory, wherever that is.  A single file is
+not replaced at all, but for pages, which can be made again: a page gives way to a page.
 """
 
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import UserError
@@ -20,6 +22,8 @@ MANIFEST = "manifest.json"
 WORDS = ("expect", "remarks")
 """Keys of a workload on which no result depends."""
 UNSET = "unset"
+GENERATOR = '<meta name="generator" content="kvsim">'
+"""What every page says of itself, near its beginning."""
 
 
 def earlier(out: Path, question: str = "run") -> dict[str, Any] | None:
@@ -88,3 +92,27 @@ def refuse(out: Path, change: str, *, resumable: bool = False) -> UserError:
     """Make the error of a directory whose results are of something else, or can be of use to what is asked now."""
     ways = "give another --out, --resume to keep its simulations, or" if resumable else "give another --out, or"
     return UserError(f"{out}: holds other results ({change}); {ways} --force to replace them")
+
+
+def demand_new(path: Path, *, forced_by: str = "") -> None:
+    """Raise UserError if there is a file or a folder of this name.
+
+    Args:
+        path: the file to be written; one that is not plain, such as /dev/stdout, cannot be lost.
+        forced_by: the option that replaces it, if there is one.
+
+    """
+    if path.is_file() or path.is_dir():
+        raise UserError(f"{path}: exists already; give another name{f', or {forced_by}' if forced_by else ''}")
+
+
+def unused(path: Path) -> Path:
+    """Return the name, or if there is a file of this name the first of NAME-2, NAME-3 and so on that is not taken."""
+    names = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next((name for name in names if not name.exists()), path) if path.exists() else path
+
+
+def demand_page(path: Path) -> None:
+    """Raise UserError if there is a file of this name that is no page of ours."""
+    if path.is_file() and GENERATOR not in path.read_bytes()[:500].decode(errors="replace"):
+        raise UserError(f"{path}: exists already, and does not say that it is a page of kvsim; give another name")

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from sim.claims import demand_new, unused
 from sim.cli.output import AsJson, Terminal, add, emit, lay_out, listing, terminal
 from sim.cli.progress import bars
 from sim.costs.calibration import SECONDS, Calibration, load_calibration, sureness
@@ -23,6 +24,7 @@ def calibrate(
     out: Path | None = None,
     seconds: float = SECONDS,
     refit: Path | None = None,
+    force: bool = False,
     quiet: bool = False,
     json: AsJson = False,
 ) -> None:
@@ -36,9 +38,10 @@ def calibrate(
         dtype: Number format instead of the geometry's.
         device: auto, cpu, cuda or cuda:N.
         backend: Attention; FlashInfer where it can be used if not given.
-        out: File to write; DEVICE-MODEL.toml if not given.
+        out: File to write; DEVICE-MODEL.toml if not given, with a number where there is one.
         seconds: What the measurements may take, without loading, warming up and the least number of repeats.
         refit: Measure nothing; fit the steps of an earlier calibration file again, and write it.
+        force: Replace the file to write; without it one that exists is left alone.
         quiet: Show no progress.
         json: Print one JSON document instead of the table.
 
@@ -48,6 +51,8 @@ def calibrate(
     if not 0 <= seconds < math.inf:
         raise UserError(f"--seconds {seconds:g}: give seconds to measure, at least 0")
     if out is not None:
+        if not force:
+            demand_new(out, forced_by="--force to replace it")
         out.parent.mkdir(parents=True, exist_ok=True)  # or fail before anything is measured
     demand_extras()
     from sim.decode.calibrate import fit_again  # noqa: PLC0415  torch takes seconds, and may be missing
@@ -57,7 +62,7 @@ def calibrate(
         path = out or refit
     else:
         found = _measured(str(model), dtype, device, backend, seconds, quiet=quiet)
-        path = out or Path(f"{found.name}.toml")
+        path = out or unused(Path(f"{found.name}.toml"))
     save_calibration(found, path)
     if json:
         emit(document(found, path))

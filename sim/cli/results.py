@@ -14,6 +14,7 @@ from analysis.compare import compare_allocators
 from analysis.pages import write_index, write_page
 from analysis.report import write_joint_report
 from analysis.table import show_comparison
+from sim.claims import demand_page
 from sim.cli.output import AsJson, emit, terminal
 from sim.errors import UserError
 from sim.replay import main_replay
@@ -74,13 +75,17 @@ def report(
         json: Print one JSON document.
 
     """
+    several = len(directories) > 1
+    if out is None and (together or several):
+        out = _shared(directories) / ("together.html" if together else "index.html")
+    if out is not None:
+        demand_page(out)
     if together:
-        pages = [write_joint_report(directories, out or _shared(directories) / "together.html")]
-    elif len(directories) == 1:
-        pages = [write_page(directories[0], out)]
+        pages = [write_joint_report(directories, str(out))]
+    elif several:
+        pages = [*map(write_page, directories), write_index(directories, str(out))]
     else:
-        pages = [write_page(directory) for directory in directories]
-        pages.append(write_index(directories, out or _shared(directories) / "index.html"))
+        pages = [write_page(directories[0], out)]
     if json:
         emit({"written": [str(page) for page in pages]})
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from allocators.registry import kinds
 from analysis.whole import whole
+from sim.claims import demand_new
 from sim.cli.output import AsJson, emit, terminal
 from sim.errors import UserError, suggest
 from workloads.jsonschema import json_schema, text
@@ -63,8 +64,7 @@ def starting_from(preset: str) -> str:
 
 def _write(out: Path, starter: str) -> list[Path]:
     """Write the file, which must be new, and the schema, which is ours to replace."""
-    if out.exists():
-        raise UserError(f"{out}: exists already; give another name")
+    demand_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with whole(out) as part:
         part.write_text(starter, encoding="utf-8")

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from analysis.numbers import short
 from analysis.whole import whole
+from sim.claims import GENERATOR, demand_new, demand_page
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.errors import UserError
 from workloads.docs import field_docs
@@ -122,12 +123,16 @@ def fit(
 
     """
     block = reading.block(file)
+    if page is not None:
+        demand_page(page)
+        page.parent.mkdir(parents=True, exist_ok=True)
     requests = read(block, stream(0, "spread"))
     fitted = fit_generator(requests)
     checks = check(requests, fitted)
     if page is not None:
         with whole(page) as part:
-            part.write_text(fit_page(requests, fitted, Path(file).name), encoding="utf-8")
+            text = fit_page(requests, fitted, Path(file).name)
+            part.write_text(text.replace("<head>", f"<head>{GENERATOR}", 1), encoding="utf-8")
     if json:
         rows = [{name: _finite(value) for name, value in asdict(one).items()} for one in checks]
         emit({"requests": fitted.block, "notes": fitted.notes, "checks": rows, "page": page and str(page)})
@@ -151,8 +156,7 @@ def convert(file: str, out: Path, /, *, to: Target = "csv", reading: Reading = R
         json: Print one JSON document.
 
     """
-    if out.exists():
-        raise UserError(f"{out}: exists already; give another name")
+    demand_new(out)
     requests = read(reading.block(file), stream(0, "spread"))
     out.parent.mkdir(parents=True, exist_ok=True)
     lost = convert_trace(requests, out, to)

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from allocators.answers import Measure
 from analysis.reading import open_directory
 from analysis.walkthrough import SCENES, Attention, Geometry, write_walkthrough
+from sim.claims import demand_page
 from sim.cli.output import AsJson, emit, terminal
 from sim.devices import shipped_devices
 from sim.errors import UserError
@@ -45,6 +46,7 @@ def walkthrough(
         json: Print one JSON document.
 
     """
+    demand_page(out)
     with tempfile.TemporaryDirectory() as folder:
         for scene in SCENES:
             run(load(scene.workload), Path(folder, scene.name))

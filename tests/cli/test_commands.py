@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -468,6 +469,45 @@ def test_a_warning_is_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
         warnings.simplefilter("always")
         assert main(["list", "allocators"]) == 0
     assert capsys.readouterr().err == "warning: allocator plug-in slab = nix: cannot be imported\n"
+
+
+# -- files that are there ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "report one --out {}",
+        "report one two --out {}",
+        "report one two --together --out {}",
+        "trace fit recorded.csv --page {}",
+        "walkthrough --out {}",
+    ],
+)
+@pytest.mark.usefixtures("recorded")
+def test_a_page_gives_way_to_a_page_and_nothing_else_does(line: str, run_directory: Path, capsys: Capture) -> None:
+    shutil.copytree(run_directory, "two")
+    summary = Path("one/summary.json")
+    before = summary.read_bytes()
+    assert main(line.format(summary).split()) == FAULT
+    said = "exists already, and does not say that it is a page of kvsim; give another name"
+    assert capsys.readouterr().err == f"{summary}: {said}\n"
+    assert summary.read_bytes() == before
+    for _again in range(2):
+        assert main(line.format("new/page.html").split()) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "name"), [("report one two", "index.html"), ("report one two --together", "together.html")]
+)
+def test_a_page_of_somebody_else_in_the_shared_folder_stays(
+    line: str, name: str, run_directory: Path, capsys: Capture
+) -> None:
+    shutil.copytree(run_directory, "two")
+    Path(name).write_text("<!doctype html>mine", encoding="utf-8")
+    assert main(line.split()) == FAULT
+    assert capsys.readouterr().err.startswith(f"{name}: exists already")
+    assert Path(name).read_text(encoding="utf-8") == "<!doctype html>mine"
 
 
 # -- new and schema --------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from sim.cli.app import FAULT
 from sim.costs.calibration import load_calibration
 from sim.costs.load import Load
 from sim.costs.shapes import MIXED_TOKENS, Shapes
+from sim.claims import unused
 from sim.decode import calibrate as module
 from sim.decode.grid import Extent, block_scenes
 from sim.decode.model import load
@@ -64,6 +65,15 @@ def test_a_calibration_is_measured_written_shown_and_used(
     document = json.loads(capsys.readouterr().out)
     assert [step["name"] for step in document["steps"]] == [point.name for point in found.points]
     assert load_calibration(Path("d.toml")).points == found.points
+
+    for given in (["--refit", "c.toml"], ["--model", "tiny-llama", "--device", "cpu"]):
+        assert main(["calibrate", *given, "--out", "d.toml"]) == FAULT  # said before anything is measured
+        assert capsys.readouterr().err == "d.toml: exists already; give another name, or --force to replace it\n"
+    Path("d.toml").write_text("", encoding="utf-8")
+    assert main(["calibrate", "--refit", "c.toml", "--out", "d.toml", "--force"]) == 0
+    assert load_calibration(Path("d.toml")).points == found.points
+    assert unused(Path("e.toml")) == Path("e.toml")
+    assert unused(Path("d.toml")) == Path("d-2.toml")
 
     settings = [
         "--set",
