@@ -130,6 +130,13 @@ def validate(
 
 def _demand_free(out: Path, asked: Mapping[str, Any], *, force: bool) -> None:
     """Raise UserError if what is asked would replace results of something else, which it may only if forced to."""
+    if (out / NAME).exists() and not (out / MANIFEST).exists():
+        if force:
+            return
+        raise UserError(
+            f"{out}: holds a validation that does not say what workload it is of, as older ones do not; give another "
+            "--out, or --force to replace it"
+        )
     before = earlier(out, QUESTION)
     if before is not None and not force and (change := changed(before, asked, tuple(asked))):
         raise refuse(out, change)

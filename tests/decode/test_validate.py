@@ -295,6 +295,16 @@ def test_a_validation_replaces_none_of_another_workload(tmp_path: Path) -> None:
         run(short(), out)
 
 
+def test_a_validation_that_does_not_say_what_it_is_of_gives_way_to_force(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    validate(short(), out, device="cpu", parts=("exact",))
+    (out / "manifest.json").unlink()  # older ones had none
+    with pytest.raises(UserError, match=r"out: holds a validation that does not say .*; give .* or --force to replace"):
+        validate(short(), out, device="cpu", parts=("exact",))
+    validate(short(), out, device="cpu", parts=("exact",), force=True)
+    validate(short(), out, device="cpu", parts=("exact",))
+
+
 def test_missing_extras_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sim.decode, "find_spec", lambda name: None if name == "transformers" else object())
     with pytest.raises(
