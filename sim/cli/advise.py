@@ -11,7 +11,7 @@ from rich.text import Text
 from analysis.planner.advising import advice_table, words
 from analysis.planner.page import write_page
 from sim.cli.output import AsJson, emit, lay_out, terminal
-from sim.cli.planning import foreword, hands, interrupted, told
+from sim.cli.planning import foreword, hands, interrupted, status, told
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, changes, placed
@@ -42,10 +42,11 @@ def advise(
     force: bool = False,
     quiet: bool = False,
     json: AsJson = False,
-) -> int | None:
+) -> int:
     """Say what limits a workload, and which settings of its engine to change.
 
     Each change is tried by itself and has its interval; those that are clearly better are then put together.
+    A change that the workload cannot have is left out and said to be. Exit status 1 if trying one failed otherwise.
 
     Args:
         file: Workload file, or the name of a preset.
@@ -93,16 +94,16 @@ def advise(
     said = words(summary)
     if json:
         emit({**summary, "words": [one.text for one in said], "out": str(folder), "report": str(page)})
-        return None
-    console = terminal()
-    for one in said:
-        console.print(Text(one.text, style="bold" if one.tone == "advice" else ""))
-        console.print()
-    lay_out(console, advice_table(summary))
-    for reason in summary["left_out"]:
-        console.print(Text(f"not tried: {reason}", style="dim"), soft_wrap=True)
-    told(console, summary["failed"], folder, page)
-    return None
+    else:
+        console = terminal()
+        for one in said:
+            console.print(Text(one.text, style="bold" if one.tone == "advice" else ""))
+            console.print()
+        lay_out(console, advice_table(summary))
+        for reason in summary["left_out"]:
+            console.print(Text(f"not tried: {reason}", style="dim"), soft_wrap=True)
+        told(console, summary["failed"], folder, page)
+    return status(summary["failed"], folder, "change")
 
 
 def _place(base: Base, name: str | None) -> int:

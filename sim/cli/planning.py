@@ -78,12 +78,12 @@ def answered(
     return status(summary["failed"], folder)
 
 
-def status(failed: Sequence[Mapping[str, Any]], folder: Path) -> int:
-    """Say on standard error how many cells failed, if any did; returns the exit status."""
+def status(failed: Sequence[Mapping[str, Any]], folder: Path, what: str = "cell") -> int:
+    """Say on standard error how many cells (or what else was tried) failed, if any did; returns the exit status."""
     if not failed:
         return DONE
-    cells = "1 cell" if len(failed) == 1 else f"{len(failed):,} cells"
-    said = f"{cells} failed: {quote(str(folder / 'summary.json'))} says why, under failed"
+    some = f"1 {what}" if len(failed) == 1 else f"{len(failed):,} {what}s"
+    said = f"{some} failed: {quote(str(folder / 'summary.json'))} says why, under failed"
     terminal(stderr=True).print(said, markup=False, soft_wrap=True)
     return FAILED
 

@@ -93,6 +93,7 @@ def advise(
     room = max(0, ask.left // ask.repeats - len(machine))
     left_out += [f"{one.text}: beyond the budget" for one in offered[room:]]
     tried, failed = ask.each([*offered[:room], *machine])
+    left_out += [f"{change.text}: {why.why}" for change, why in failed if not why.bug]
     singles = [one for one in tried if one.changes[0] not in machine]
     as_it_is = ask.tried((), ask.before)
     best = _together(ask, as_it_is, singles)
@@ -110,7 +111,7 @@ def advise(
         "hardware": [_told(ask, one) for one in tried if one.changes[0] in machine],
         "best": {**_told(ask, best), "confirmed": _confirm(ask, best)},
         "left_out": left_out,
-        "failed": failed,
+        "failed": [{"where": change.text, "why": why.why} for change, why in failed if why.bug],
         "simulations": budget - ask.left,
         "budget": budget,
     }

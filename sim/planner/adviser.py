@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sim.planner.execute import Executor
     from sim.planner.grid import Base
-    from sim.planner.job import Job, Record
+    from sim.planner.job import Failed, Job, Record
     from sim.planner.knobs import Change
     from sim.planner.slo import Objective
     from workloads.schema import Workload
@@ -104,24 +104,23 @@ class Adviser:
         """
         (before,) = self.run([()])
         if before is None:
-            raise UserError(self.failure(()))
+            raise UserError(self.failure(()).why)
         self.before = before
 
     def tried(self, some: tuple[Change, ...], records: list[Record]) -> Tried:
         """Compare a setting with the file as it is."""
         return Tried(some, records, effect(self.before, records))
 
-    def each(self, alone: Sequence[Change]) -> tuple[list[Tried], list[dict[str, str]]]:
-        """Try changes one by one; returns those that run, and where and why the others do not."""
+    def each(self, alone: Sequence[Change]) -> tuple[list[Tried], list[tuple[Change, Failed]]]:
+        """Try changes one by one; returns those that run, and the others with what is wrong with them."""
         done = list(zip(alone, self.run([(change,) for change in alone]), strict=True))
         tried = [self.tried((change,), records) for change, records in done if records is not None]
-        failed = [{"where": change.text, "why": self.failure((change,))} for change, records in done if records is None]
-        return tried, failed
+        return tried, [(change, self.failure((change,))) for change, records in done if records is None]
 
-    def failure(self, some: Sequence[Change]) -> str:
+    def failure(self, some: Sequence[Change]) -> Failed:
         """Say why a setting cannot run."""
         failed = (self.executor.failures.get(job.key) for job in self.jobs(some))
-        return next((one.why for one in failed if one is not None), "")
+        return next(one for one in failed if one is not None)
 
     def meets(self, records: Sequence[Record]) -> bool:
         """Whether every objective holds in every replication, and none fell behind."""

@@ -64,6 +64,8 @@ class Failed:
     """Why a job has no result, in one line."""
 
     why: str
+    bug: bool = False
+    """Whether it is no fault of the workload."""
 
 
 def work(job: Job) -> Record | Failed:
@@ -78,7 +80,7 @@ def work(job: Job) -> Record | Failed:
         return Failed(str(error).splitlines()[0])
     except Exception as error:  # noqa: BLE001 - a bug in one cell must not cost the others; it is reported
         what = (str(error).splitlines() or ["no message"])[0]
-        return Failed(f"{type(error).__name__}: {what}")
+        return Failed(f"{type(error).__name__}: {what}", bug=True)
     return {**record, "wall_s": round(time.perf_counter() - started, 3)}
 
 

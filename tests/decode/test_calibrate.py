@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from allocators.content import Segments
+from sim.claims import unused
 from sim.cli import main
 from sim.cli.app import FAULT
 from sim.costs.calibration import load_calibration
 from sim.costs.load import Load
 from sim.costs.shapes import MIXED_TOKENS, Shapes
-from sim.claims import unused
 from sim.decode import calibrate as module
 from sim.decode.grid import Extent, block_scenes
 from sim.decode.model import load

@@ -13,7 +13,8 @@ from analysis.planner.advising import _span, bound
 from analysis.planner.advising import words as in_words
 from analysis.planner.effects import effect
 from sim.cli import main
-from sim.cli.app import FAULT
+from sim.cli.app import FAILED, FAULT
+from sim.planner import job
 from sim.planner.grid import Base
 from sim.planner.job import Failed, work
 from sim.planner.knobs import changes, hardware
@@ -307,6 +308,34 @@ def test_a_budget_that_leaves_nothing_to_try_is_no_advice_to_change_nothing(
     shown = " ".join(capsys.readouterr().out.split())
     assert "Change nothing" not in shown
     assert "No setting was tried with 8 simulations at most; a larger --budget would. As it is, goodput=0.9" in shown
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_change_that_cannot_be_is_left_out_and_one_that_fails_is_told_by_the_exit_status(
+    form: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY.replace("0.0001", "0.000028"), encoding="utf-8")  # less than 128 slots
+    line = ["advise", "memory.yaml", "--repeat", "1", "--quiet", "--out", "x", *form]
+    assert main(line) == 0
+    found = json.loads(Path("x/summary.json").read_text(encoding="utf-8"))
+    assert found["failed"] == []
+    (never,) = (one for one in found["left_out"] if one.startswith("block_size 16 -> 128: "))
+    assert "less than one block" in never
+    simulate = job._simulate
+
+    def broken(one: job.Job) -> job.Record:
+        if one.workload.engine.preemption == "swap":
+            raise ZeroDivisionError("division by zero")
+        return simulate(one)
+
+    monkeypatch.setattr(job, "_simulate", broken)
+    capsys.readouterr()
+    assert main(line) == FAILED
+    assert capsys.readouterr().err == "1 change failed: x/summary.json says why, under failed\n"
+    found = json.loads(Path("x/summary.json").read_text(encoding="utf-8"))
+    told = {"where": "preemption recompute -> swap", "why": "ZeroDivisionError: division by zero"}
+    assert found["failed"] == [told]
 
 
 def test_a_setting_that_holds_the_slo_is_named_even_if_it_may_be_chance(
