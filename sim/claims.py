@@ -115,4 +115,6 @@ def unused(path: Path) -> Path:
 def demand_page(path: Path) -> None:
     """Raise UserError if there is a file of this name that is no page of ours."""
     if path.is_file() and GENERATOR not in path.read_bytes()[:500].decode(errors="replace"):
-        raise UserError(f"{path}: exists already, and does not say that it is a page of kvsim; give another name")
+        raise UserError(
+            f"{path}: exists already, and does not say that it is a page of kvsim; remove it, or give another name"
+        )

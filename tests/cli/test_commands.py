@@ -490,7 +490,7 @@ def test_a_page_gives_way_to_a_page_and_nothing_else_does(line: str, run_directo
     summary = Path("one/summary.json")
     before = summary.read_bytes()
     assert main(line.format(summary).split()) == FAULT
-    said = "exists already, and does not say that it is a page of kvsim; give another name"
+    said = "exists already, and does not say that it is a page of kvsim; remove it, or give another name"
     assert capsys.readouterr().err == f"{summary}: {said}\n"
     assert summary.read_bytes() == before
     for _again in range(2):
