@@ -20,17 +20,20 @@ function drawCurves() {
     trace.marker.symbol = points.map((point) => (point.kept_up ? mark : `${mark}-open`));
     trace.marker.size = 7;
     traces.push(trace);
-    fastest = Math.max(fastest, ...points.filter((point) => limit === null || point.figures[figure.name][0] * figure.scale < ABOVE * limit).map((point) => point.rate), (answer.capacity[0] || 0) * 1.1);
+    const near = points.filter((point) => limit === null || point.figures[figure.name][0] * figure.scale < ABOVE * limit);
+    fastest = Math.max(fastest, ...near.map((point) => point.rate), (answer.capacity[0] || 0) * 1.1);
     const there = (answer.figures[figure.name] || [null])[0]; // what the runs at the sustained rate have shown
     if (answer.capacity[0] && there !== null) {
       traces.push({ type: "scatter", mode: "markers", x: [answer.capacity[0]], y: [there * figure.scale], marker: { symbol: "star", size: 15, color: colour, line: { color: css("--panel"), width: 1 } }, text: [`${plain(label)}<br>sustains ${plusMinus(answer.capacity)} ${facts.unit}<br>${plain(figure.title)} there: ${short(there * figure.scale)} ${figure.unit}`], hovertemplate: "%{text}<extra></extra>" });
     }
   }
+  const highest = fastest > 0 ? ABOVE * limit : 1.1 * Math.max(...traces.flatMap((trace) => trace.y)); // no point near it: all
+  fastest = fastest || Math.max(...traces.flatMap((trace) => trace.x));
   const falls = figure.unit === "%"; // with the rate, so that the room for words is on the right
   const shapes = limit === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: limit, y1: limit, line: { color: css("--internal"), width: 1.5, dash: "dash" } }];
   const annotations = limit === null ? [] : [{ xref: "paper", x: falls ? 1 : 0, y: limit, xanchor: falls ? "right" : "left", yanchor: "bottom", text: `SLO ${Number(limit.toPrecision(3))} ${figure.unit}`, showarrow: false, font: { size: 11, color: css("--internal") } }];
   const log = wide(traces.flatMap((trace) => trace.y), 50);
-  const y = falls ? { range: [-2, 105] } : limit !== null ? { range: [0, ABOVE * limit] } : log ? { type: "log", dtick: 1 } : { rangemode: "tozero" };
+  const y = falls ? { range: [-2, 105] } : limit !== null ? { range: [0, highest] } : log ? { type: "log", dtick: 1 } : { rangemode: "tozero" };
   return chart(byId("curves"), traces, { title: facts.unit, range: [0, fastest * 1.06] }, { title: unit(figure), ...y }, { shapes, annotations, height: narrow() ? 320 : 440 });
 }
 

@@ -175,8 +175,8 @@ def priced(summary: Mapping[str, Any]) -> bool:
 
 
 def cost(answer: Mapping[str, Any]) -> str:
-    """Write what a million output tokens cost at the rate that is sustained."""
-    return "-" if answer["cost"] is None else short(answer["cost"])
+    """Write what a million output tokens cost at the rate that is sustained; less if that is higher than was tried."""
+    return "-" if answer["cost"] is None else f"{'under ' if answer['at_least'] else ''}{short(answer['cost'])}"
 
 
 def broken(answer: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analysis.numbers import short
 from analysis.page.words import Finding
 from analysis.planner.tables import GPUS, a_gpu, interval, last_words, sustained
 
@@ -64,7 +65,7 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
     for one in answers:
         if one["none"]:
             text = f"{where(one)}: {one['none']} of {one['n']} replications hold {aims} at no rate that was tried."
-            said.append(Finding("warning", text))
+            said.append(Finding("warning", f"{text}{_at_least(one, summary)}"))
         if one.get("stays") is not None and one["stays"] < FEW_STAYS:
             text = (
                 f"{where(one)}: at that rate requests arrive for only {one['stays']:.1f} times as long as one stays, "
@@ -75,6 +76,18 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
             text = f"{where(one)}: the search ended before a rate was too much; more requests would tell."
             said.append(Finding("warning", text))
     return said
+
+
+def _at_least(answer: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """Say what the objectives come to at the lowest rate that was tried."""
+    place = answer["point"], answer["allocator"]
+    curves = {(one["point"], one["allocator"]): one["points"] for one in summary["curves"]}
+    if not curves.get(place):
+        return ""
+    lowest = min(curves[place], key=lambda point: point["rate"])
+    means = {aim["name"]: lowest["figures"].get(aim["name"], {}).get("mean") for aim in summary["slo"]}
+    figures = " and ".join(f"{name} is {short(mean)}" for name, mean in means.items() if mean is not None)
+    return f" At {short(lowest['rate'])} {summary['unit']}, the lowest, {figures}." if figures else ""
 
 
 def _times(ratio: Mapping[str, Any]) -> str:

@@ -194,11 +194,14 @@ def capacity(
         the summary.
 
     Raises:
-        UserError: the workload has no rate, `out` holds something else, or nothing could be run.
+        UserError: the workload has no rate, or it is varied; `out` holds something else, or nothing could be run.
 
     """
     points = list(base.points(over))
     rates = [rate_of(point.workload) for point in points]
+    for axis in over:
+        if rates[0].place in axis.places:
+            raise UserError(f"--vary {axis.key}: this is the rate that is searched for; vary something else")
     base.demand(points)
     source = Source.of(base.workload)
     repeats = repeats if source.drawn else 1

@@ -143,6 +143,17 @@ def test_a_star_stands_at_the_figure_that_was_measured_there_whatever_is_drawn(
         assert page.evaluate(stars) == pytest.approx(expected)
 
 
+def test_curves_far_above_every_limit_are_drawn_all_the_same(opened: Opened, tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL, encoding="utf-8")
+    capacity(Base(str(file)), (), (Objective("ttft_s", 1e-6),), tmp_path / "none", make(), repeats=2, precision=1)
+    page = opened.go(write_page(tmp_path / "none"))
+    axes = page.evaluate("(({xaxis, yaxis}) => [xaxis.range, yaxis.range])(document.getElementById('curves').layout)")
+    points = page.evaluate(f"{CURVES}.flatMap(({{x, y}}) => x.map((x, at) => [x, y[at]]))")
+    assert points
+    assert all(low <= value <= high for point in points for value, (low, high) in zip(point, axes, strict=True))
+
+
 def test_lines_join_numbers_only(opened: Opened, tmp_path: Path) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(SMALL, encoding="utf-8")

@@ -18,7 +18,7 @@ from analysis.observed import Observed
 from analysis.planner.capacities import fleet
 from analysis.planner.content import interval_parts
 from analysis.planner.observe import batches, load
-from analysis.planner.tables import gpus, last_words, share, spread_note
+from analysis.planner.tables import cost, gpus, last_words, share, spread_note
 from analysis.planner.words import _times, capacity_findings
 from sim.cli import main
 from sim.cli.app import FAILED, FAULT, INTERRUPTED
@@ -101,6 +101,10 @@ def test_an_slo_that_no_rate_holds_and_one_that_every_rate_holds(base: Base, que
     none = capacity(base, (), (Objective("normalized_latency_s", 0.05),), Path("x"), make(), repeats=2)
     assert all(answer["none"] == 2 and answer["capacity"]["mean"] == 0 for answer in none["answers"])
     assert none["ratios"] == []
+    lowest = none["curves"][0]["points"][0]
+    there = f"At {short(lowest['rate'])} requests/s, the lowest, normalized_latency_s is "
+    said = next(one.text for one in capacity_findings(none) if one.tone == "warning")
+    assert said.endswith(f" {there}{short(lowest['figures']['normalized_latency_s']['mean'])}.")
     queue.limits = dict.fromkeys(LIMITS, 1e9)
     every = capacity(base, (), AIM, Path("y"), make(), repeats=1)
     assert all(answer["at_least"] for answer in every["answers"])
@@ -388,6 +392,18 @@ def test_with_a_price_the_cost_at_that_rate_is_told(workload: Path, capsys: Capt
     shown = capsys.readouterr().out
     assert "cost/M: of a million output tokens, at price_per_hour, while such a rate lasts" in " ".join(shown.split())
     assert f'data-head="cost/M">{short(answer["cost"])}<' in Path("x/report.html").read_text(encoding="utf-8")
+
+
+def test_a_rate_that_was_too_low_to_be_a_capacity_makes_the_cost_a_bound() -> None:
+    assert cost({"cost": 0.5, "at_least": False}) == "0.500"
+    assert cost({"cost": 0.5, "at_least": True}) == "under 0.500"
+
+
+def test_the_rate_that_is_searched_for_is_not_varied(workload: Path, capsys: Capture) -> None:
+    assert main(["capacity", str(workload), "--vary", "requests.arrivals.rate=1,2", "--quiet"]) == FAULT
+    said = "--vary requests.arrivals.rate: this is the rate that is searched for; vary something else"
+    assert capsys.readouterr().err == f"{said}\n"
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("command", [["sweep"], ["capacity", "--slo", "ttft_s.p90=0.002"], ["advise", "--budget", "2"]])
