@@ -17,6 +17,8 @@ from analysis.saturation import Verdict
 BATCHES = "static"
 """The scheduler that takes a whole batch and lets nobody in before the last of it has ended."""
 RESERVING = ("preallocated", "contiguous", "growing")
+NEARLY = 80.0
+"""Per cent of the pool that are held at its fullest from which on none is to spare."""
 WASTE = {
     "internal": "held for tokens that never come",
     "reserved": "held for tokens that come later",
@@ -192,6 +194,20 @@ def awaited(cause: str, scheduler: str) -> str:
     }[cause]
 
 
+def _spare(one: Allocator) -> str:
+    """Advise where hardly anything waited: whether there is room to spare depends on the fullest moment."""
+    if (lost := one.mean("preemptions")) >= 1:
+        return (
+            f"Change first: nothing, unless {short(lost)} preemptions matter: at its fullest the pool was too small, "
+            "so a larger one or a smaller token would do without them."
+        )
+    peak = 100 * one.mean("kv_usage.peak")
+    held = f"at its fullest {peak:.0f} % of the pool was held"
+    if peak > NEARLY:
+        return f"Change first: nothing in memory; {held}, and that was enough."
+    return f"Change first: nothing in memory. More requests fit, or a smaller pool would do: {held}."
+
+
 def _advice(one: Allocator) -> str:
     if reason := _turned_away(one):
         return {
@@ -202,7 +218,7 @@ def _advice(one: Allocator) -> str:
     blocked = _blocked(one)
     word = max(blocked, key=lambda name: blocked[name]) if blocked else ""
     if not word or blocked[word] < 5:
-        return "Change first: nothing in memory. More requests fit, or a smaller pool would do."
+        return _spare(one)
     settings = {
         "seats": "nothing in memory: requests wait for a seat. A larger max_num_seqs makes steps longer, which helps "
         "only where the GPU is not busy computing anyway; `advise` tries it.",

@@ -463,6 +463,24 @@ def test_a_step_that_is_full_is_not_said_to_be_too_small(tmp_path: Path) -> None
     assert "`advise` tries it" in said["advice"]
 
 
+@pytest.mark.parametrize(
+    ("lost", "peak", "said"),
+    [
+        (0, 0.3, "More requests fit, or a smaller pool would do: at its fullest 30 % of the pool was held."),
+        (0, 0.95, "; at its fullest 95 % of the pool was held, and that was enough."),
+        (15, 1.0, "unless 15 preemptions matter: at its fullest the pool was too small"),
+    ],
+)
+def test_a_pool_that_was_full_for_moments_is_not_said_to_be_too_large(
+    lost: int, peak: float, said: str, tmp_path: Path
+) -> None:
+    entries = open_directory(write_directory(tmp_path / "run", count=12, kinds=("paged",))).summary()
+    entries[0]["metrics"] |= {"blocked_by": {"memory": 0.04}, "preemptions": lost}
+    entries[0]["metrics"]["kv_usage"]["peak"] = peak
+    (advice,) = [finding.text for finding in findings(group(entries)) if finding.tone == "advice"]
+    assert said in advice
+
+
 def test_sentences_are_escaped_and_what_is_quoted_in_them_is_code() -> None:
     assert str(prose("<b> 1 -> 2, as `run` & `a<b` say")) == (
         "&lt;b&gt; 1 → 2, as <code>run</code> &amp; <code>a&lt;b</code> say"
