@@ -204,7 +204,7 @@ def test_a_bug_in_a_cell_is_a_line_of_the_report(base: Base, monkeypatch: pytest
 
     monkeypatch.setattr("sim.planner.job.run_case", broken)
     outcome = work(base.job(base.workload, 0, 0))
-    assert outcome == Failed("ZeroDivisionError: by nothing")
+    assert outcome == Failed("ZeroDivisionError: by nothing", bug=True)
 
 
 def test_a_checkout_that_was_never_installed_sweeps_too(workload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
