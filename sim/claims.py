@@ -50,6 +50,8 @@ def earlier(out: Path, question: str = "run") -> dict[str, Any] | None:
         content = None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not readable as JSON; give another --out")
+    if "workload" not in content:
+        raise UserError(f"{path}: is not of kvsim, which would replace it; give another --out")
     if (held := content.get("question", "run")) != question:
         raise UserError(f"{out}: holds {held} results, not {question} results; give another --out")
     return content
@@ -61,10 +63,12 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[st
     Args:
         before: the manifest that is there.
         now: the one that is to be written.
-        keys: what their results depend on.
+        keys: what their results depend on; what older manifests do not say is not compared.
 
     """
-    there, here = ({key: said.get(key) for key in keys} for said in (before, json.loads(json.dumps(now))))
+    there, here = (
+        {key: said.get(key) for key in keys if key in before} for said in (before, json.loads(json.dumps(now)))
+    )
     for said in (there, here):
         if isinstance(workload := said.get("workload"), dict):
             said["workload"] = {key: value for key, value in workload.items() if key not in WORDS}

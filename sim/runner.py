@@ -17,6 +17,7 @@ from analysis.rundir import TABLES
 from sim.case import Case
 from sim.claims import changed, earlier, refuse
 from sim.errors import UserError
+from sim.files import digests
 from sim.rundir import RESULTS, ParquetSink, alone, write_json
 from sim.serve import Progress, serve
 from sim.setup import Setup, prepare
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     from workloads.schema import Workload
 
 ALIKE = "nothing of these requests is drawn at random: replications are all alike, and intervals over them mean nothing"
-DEPENDS = ("workload", "runs", "model", "device")
+DEPENDS = ("workload", "files", "runs", "model", "device")
 """Keys of a manifest on which results depend."""
+ALWAYS = ("requests", "steps")
+"""Tables without which a run is not complete."""
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
 
@@ -96,7 +99,7 @@ def _all_runs(
         manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *alike]
         for case in setup.cases:
             folder = out / _folder(case.label, repeat)
-            if not (keep and (folder / "requests.parquet").exists()):
+            if not (keep and all((folder / f"{table}.parquet").exists() for table in ALWAYS)):
                 run_case(setup, case, requests, folder, repeat=repeat, progress=progress, executing=executing)
     if workload.sustained is not None:
         _search(setup, workload.sustained, out, keep=keep, progress=progress)
@@ -204,6 +207,7 @@ def _manifest(setup: Setup) -> dict[str, Any]:
         "seed": workload.seed,
         "repeat": workload.repeat,
         "workload": workload.resolved(),
+        "files": digests(workload),
         "model": {
             "name": setup.geometry.name,
             "parameters": setup.geometry.parameters,

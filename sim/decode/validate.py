@@ -31,6 +31,7 @@ from sim.decode.trace import DivergedError, Recorded, Replayed
 from sim.decode.versions import versions
 from sim.engine.loop import Engine
 from sim.errors import UserError
+from sim.files import digests
 from sim.rundir import ParquetSink, write_json
 from sim.runner import run
 from sim.serve import contents
@@ -92,7 +93,12 @@ def validate(
     supported(workload.model.name, setup.geometry, base)
     attends = choose_backend(backend, setup.geometry, where)
     _demand_room(setup, where, setup.requests())
-    asked = {"question": QUESTION, "workload": workload.resolved(), "device": name_of(where)}
+    asked = {
+        "question": QUESTION,
+        "workload": workload.resolved(),
+        "files": digests(workload),
+        "device": name_of(where),
+    }
     _demand_free(out, asked, force=force)
     decoder = load(workload.model.name, setup.geometry, where, base=base, seed=workload.seed)
     result = Validation(

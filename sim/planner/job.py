@@ -21,14 +21,13 @@ from analysis.planner.observe import observe
 from analysis.reading import Run
 from analysis.summary import summarise
 from sim.errors import UserError
+from sim.files import digests
 from sim.runner import run_case
 from sim.setup import prepare
 from sim.versions import own
 from workloads.errors import WorkloadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from workloads.schema import Workload
 
 Record: TypeAlias = dict[str, Any]
@@ -99,18 +98,7 @@ def _simulate(job: Job) -> Record:
         return {"entry": summarise(*columns, facts, slo), "pool": facts, **observe(seen)}
 
 
-def data_files(content: Any) -> Iterator[Path]:
-    """Yield the files that a resolved workload names: traces, lengths, calibrations, configurations."""
-    if isinstance(content, dict):
-        content = list(content.values())
-    if isinstance(content, list):
-        for part in content:
-            yield from data_files(part)
-    elif isinstance(content, str) and ("/" in content or "." in content) and Path(content).is_file():
-        yield Path(content)
-
-
 def digest(workload: Workload) -> str:
     """Digest of the data files that a workload names; "" if it names none."""
-    found = sorted(set(data_files(workload.resolved())))
-    return sha256(b"".join(sha256(path.read_bytes()).digest() for path in found)).hexdigest()[:16] if found else ""
+    found = digests(workload)
+    return sha256(b"".join(map(bytes.fromhex, found.values()))).hexdigest()[:16] if found else ""

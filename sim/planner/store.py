@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.planner.reading import CELLS, SCHEMA_VERSION
 from sim.claims import MANIFEST, changed, earlier, refuse
+from sim.files import digests
 from sim.rundir import RESULTS, write_json
 from sim.versions import own
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from sim.planner.job import Job, Record
     from workloads.schema import Workload
+
+DEPENDS = ("workload", "files")
+"""Keys of a manifest on which simulations depend, whatever is asked of them."""
 
 
 class Store:
@@ -60,15 +64,16 @@ class Store:
             "kvsim": own(),
             "name": workload.name,
             "workload": workload.resolved(),
+            "files": digests(workload),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             **asked,
         }
         before = earlier(folder, question)
         if before is not None:
             cells = list(self._cells.glob("*.json"))
-            change = changed(before, manifest, ("workload",) if resume else ("workload", *asked))
+            change = changed(before, manifest, DEPENDS if resume else (*DEPENDS, *asked))
             if change and cells and not force:
-                raise refuse(folder, change, resumable=not changed(before, manifest, ("workload",)))
+                raise refuse(folder, change, resumable=not changed(before, manifest, DEPENDS))
             if change or not resume:
                 for cell in cells:
                     cell.unlink()

@@ -268,6 +268,49 @@ def test_resume_does_only_what_is_missing(workload: Path, capsys: Capture) -> No
     assert Path("x/summary.json").read_bytes() == before
 
 
+def test_resume_does_a_run_again_that_lacks_a_table(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "x"]) == 0
+    Path("x/paged/steps.parquet").unlink()
+    capsys.readouterr()
+    assert main(["run", str(workload), "--out", "x", "--resume"]) == 0
+    assert capsys.readouterr().err.splitlines() == ["paged: 40 requests"]
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_results_of_a_trace_do_not_give_way_to_those_of_another_of_that_name(
+    command: str, resume: list[str], workload: Path, capsys: Capture
+) -> None:
+    trace = Path("mine.csv")
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,5\n", encoding="utf-8")
+    line = [command, str(workload), "--out", "x", "--quiet", "--set", f"requests={{trace: {trace}}}"]
+    assert main(line) == 0
+    before = _files("x")
+    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,6\n", encoding="utf-8")
+    capsys.readouterr()
+    assert main([*line, *resume]) == FAULT
+    assert re.fullmatch(
+        r"x: holds other results \(files\.\S*mine\.csv was \w+, is \w+\); give another --out, or --force .*\n",
+        capsys.readouterr().err,
+    )
+    assert _files("x") == before
+    assert main([*line, *resume, "--force"]) == 0
+    assert _files("x") != before
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_manifest_of_something_else_stays(command: str, workload: Path, capsys: Capture) -> None:
+    Path("x").mkdir()
+    Path("x/manifest.json").write_text('{"name": "an app"}', encoding="utf-8")
+    Path("x/report.html").write_text("mine", encoding="utf-8")
+    before = _files("x")
+    for force in ([], ["--force"]):
+        assert main([command, str(workload), "--out", "x", "--quiet", *force]) == FAULT
+        said = "is not of kvsim, which would replace it; give another --out"
+        assert capsys.readouterr().err == f"x/manifest.json: {said}\n"
+        assert _files("x") == before
+
+
 def _files(folder: str) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
