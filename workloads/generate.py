@@ -17,8 +17,8 @@ from workloads.arrivals import Batch, Closed, Process
 from workloads.errors import WorkloadError
 from workloads.lengths import tokens
 from workloads.replies import Replies
-from workloads.requests import MOST, MOST_SAMPLES, Requests
-from workloads.schema import LATEST_S, NOMINAL_TOKEN_S, Generated, Workload
+from workloads.requests import LATEST_S, MOST, MOST_SAMPLES, Requests
+from workloads.schema import NOMINAL_TOKEN_S, Generated, Workload
 from workloads.sessions import Turns
 from workloads.streams import stream
 from workloads.trace import Trace

@@ -23,6 +23,8 @@ MOST_SAMPLES = (1 << 15) - 1
 """The most samples of a request: telemetry counts them in 16 bits."""
 LONGEST = 1 << 31
 """Tokens of a prompt or an output; more in a trace is a mistake, and no context is so long."""
+LATEST_S = 1e9
+"""The last instant of a simulation, 32 years: engines count nanoseconds in 64 bits."""
 
 
 @dataclass(frozen=True)

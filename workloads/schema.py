@@ -18,7 +18,7 @@ from workloads.distributions import Quantity
 from workloads.lengths import Lengths
 from workloads.published import Expectations, Sustained, Variant
 from workloads.replies import Replies
-from workloads.requests import MOST
+from workloads.requests import LATEST_S, MOST
 from workloads.sessions import Turns
 from workloads.sharing import Part
 from workloads.spec import CalibrationName, Count, ModelName, NotNegative, Positive, Share, Spec
@@ -27,8 +27,6 @@ from workloads.trees import Tree
 
 NOMINAL_TOKEN_S = 0.02
 """Seconds an output token takes unless the file says: an 8B model on an H100 at a moderate batch."""
-LATEST_S = 1e9
-"""The last instant of a simulation, 32 years: engines count nanoseconds in 64 bits."""
 
 
 class Model(Spec):

@@ -40,6 +40,8 @@ def faults(path: Path, content: str | bytes, **options: object) -> list[str]:
         ("nan,1,1", "t:3: the arrival time: missing or not a finite number: nan"),
         ("inf,1,1", "t:3: the arrival time: missing or not a finite number: inf"),
         (",1,1", "t:3: the arrival time: missing or not a finite number: nan"),
+        ("1e12,1,1", "t:3: the arrival time: more than 1e+09 s from most others: 1e+12"),
+        ("-1e300,1,1", "t:3: the arrival time: more than 1e+09 s from most others: -1e+300"),
         ("1,-5,1", "t:3: prompt tokens: negative: -5"),
         ("1,1,-1", "t:3: output tokens: negative: -1"),
         ("1,1e300,1", "t:3: prompt tokens: more than 2,147,483,648: 1e+300"),
@@ -99,6 +101,12 @@ def test_a_bad_line_of_text(tmp_path: Path, line: str, message: str) -> None:
     content = '{"text": "one"}\n' + line + '\n{"text": "two"}\n'
     assert faults(tmp_path / "t", content.encode())[1].startswith(message)
     assert len(load(tmp_path / "t", content.encode(), on_bad_rows="skip")) == 2
+
+
+@pytest.mark.parametrize("name", ["arrived_at", "num_prefill_tokens"])
+def test_a_column_that_is_there_twice_is_not_chosen_from(tmp_path: Path, name: str) -> None:
+    header, row = HEADER.strip(), "0,1,1"
+    assert faults(tmp_path / "t", f"{header},{name}\n{row},2\n") == [f"t:1: 2 columns are called {name}"]
 
 
 def test_many_bad_rows_are_counted_and_the_first_are_listed(tmp_path: Path) -> None:
@@ -167,11 +175,6 @@ def test_a_truncated_last_line(tmp_path: Path) -> None:
     assert faults(tmp_path / "t", f"{HEADER}0,1,1\n1,1")[1] == "t:3: 2 cells where the header has 3"
     cut = json.dumps(RECORD) + "\n" + json.dumps(RECORD)[:30]
     assert faults(tmp_path / "t", cut)[1].startswith("t:2: not JSON")
-
-
-def test_a_duplicated_header_name_is_refused_or_read(tmp_path: Path) -> None:
-    made = load(tmp_path / "t", "arrived_at,num_prefill_tokens,num_prefill_tokens,num_decode_tokens\n0,1,2,3\n")
-    assert made.prompt_tokens.tolist() == [1]
 
 
 def test_clean_and_dirty_ways_of_reading_agree(tmp_path: Path) -> None:

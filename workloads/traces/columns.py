@@ -75,6 +75,8 @@ def read_csv(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
             raise WorkloadError(
                 f"{file.name}:1: no column {name}{meant(name, free)}; columns: {', '.join(file.header[:20])}"
             )
+        if file.header.count(name) > 1:
+            raise WorkloadError(f"{file.name}:1: {file.header.count(name)} columns are called {name}")
     return _at_once(file, wanted) or _one_by_one(file, wanted)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workloads.errors import WorkloadError
-from workloads.requests import LONGEST, Floats, Ints, Prefixes, Requests
+from workloads.requests import LATEST_S, LONGEST, Floats, Ints, Prefixes, Requests
 from workloads.traces.files import MOST_FAULTS
 
 if TYPE_CHECKING:
@@ -206,6 +206,10 @@ def _check(rows: Rows, name: str) -> tuple[npt.NDArray[np.bool_], list[Fault]]:
             "negative": finite & (values < least),
             f"more than {LONGEST:,}": finite & (values > LONGEST) & np.isfinite(least),
         }
+        if values is rows.arrival_s and finite.any():
+            verdicts[f"more than {LATEST_S:.0e} s from most others"] = finite & (
+                np.abs(values - np.median(values[finite])) > LATEST_S
+            )
         for verdict, mask in verdicts.items():
             which = np.flatnonzero(mask & ~bad)
             bad |= mask
