@@ -523,6 +523,7 @@ def test_changes_are_shown_as_such() -> None:
         ({"run_ahead": 1.5}, "here: run_ahead: 1.5 is more than 1, which is all"),
         ({"step_overhead_s": "1"}, "here: step_overhead_s: '1' is not a number of at least 0"),
         ({"step_overhead_s": float("nan")}, "here: step_overhead_s: nan is not"),
+        ({"step_factor": 0}, "here: step_factor: is more than 0; steps that take no time are of no engine"),
         ({"pcie_efficiency": 0}, "here: pcie_efficiency: an efficiency is more than 0"),
     ],
 )

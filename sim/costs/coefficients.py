@@ -223,6 +223,8 @@ class Coefficients:
                 raise UserError(f"{where}: unknown coefficient {name!r}{suggest(name, known)}; see `list costs`")
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise UserError(f"{where}: {name}: {value!r} is not a number of at least 0")
+            if name == "step_factor" and value == 0:
+                raise UserError(f"{where}: {name}: is more than 0; steps that take no time are of no engine")
             if name.endswith("_efficiency") and value == 0:
                 raise UserError(f"{where}: {name}: an efficiency is more than 0")
             if value > known[name]:
