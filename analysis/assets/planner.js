@@ -11,6 +11,9 @@ const named = (key) => (facts.keys.filter((other) => lastWord(other.key) === las
 const COUNTED = { rate: "arrivals/s", block_size: "token slots", max_num_seqs: "sequences", max_num_batched_tokens: "tokens", max_model_len: "tokens", count: "requests", page_kib: "KiB" };
 const titled = (key) => (COUNTED[lastWord(key)] ? `${named(key)} (${COUNTED[lastWord(key)]})` : named(key));
 
+const LETTER = 7; // pixels that one takes beside an axis
+const fitting = (label, room) => (LETTER * label.length <= room ? label : `${label.slice(0, Math.floor(room / LETTER) - 1)}…`);
+
 function legend(box, labels) {
   box.replaceChildren(...labels.map((label, at) => {
     const { colour, dash, mark } = look(at), svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS("http://www.w3.org/2000/svg", "line");

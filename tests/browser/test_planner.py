@@ -154,6 +154,24 @@ def test_curves_far_above_every_limit_are_drawn_all_the_same(opened: Opened, tmp
     assert all(low <= value <= high for point in points for value, (low, high) in zip(point, axes, strict=True))
 
 
+@pytest.mark.parametrize("opened", WIDTHS, indirect=True, ids=str)
+def test_long_labels_are_cut_at_their_end_and_make_no_page_wider(opened: Opened, tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL.replace(HOSTILE, "first_" + 74 * "x"), encoding="utf-8")
+    base = Base(str(file))
+    sweep(base, base.axes(["engine.max_num_seqs=4,8"]), tmp_path / "sweep", make())
+    capacity(base, (), (Objective("ttft_s", 0.002),), tmp_path / "capacity", make(), repeats=1, precision=1)
+    for kind, plot in (("sweep", "#maps"), ("capacity", "#capacities")):
+        page = opened.go(write_page(tmp_path / kind))
+        assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]  # type: ignore[index]  # set above
+        ticks = page.locator(f"{plot} .ytick text")
+        assert any(text.startswith("first_") and text.endswith("…") for text in ticks.all_text_contents())
+        edge = page.locator(f"{plot} svg.main-svg").first.bounding_box()
+        boxes = [tick.bounding_box() for tick in ticks.all()]
+        assert edge
+        assert all(box and box["x"] >= edge["x"] for box in boxes)
+
+
 def test_lines_join_numbers_only(opened: Opened, tmp_path: Path) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(SMALL, encoding="utf-8")
