@@ -8,7 +8,7 @@ with safetensors files beside its config.json is loaded as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,8 @@ class Decoder:
 
     fused: FusedNetwork | None
     """The same weights as fewer and larger products, where the architecture is known; it decodes in their place."""
+    tried: set[int] = field(default_factory=set, compare=False, repr=False)
+    """Tokens of the steps that ran before the clock started (`sim.decode.warm`): what they need is loaded."""
 
     def logits(self, batch: Batch, backend: AttentionBackend) -> torch.Tensor:
         """Run one step through `backend`; returns [wanted places, vocab]."""

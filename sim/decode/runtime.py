@@ -122,7 +122,8 @@ def assemble(
     """
     device, limits = decoder.device, case.limits
     transcript = Transcript(requests, contents(requests), decoder.geometry.vocab, seed, device)
-    shapes = shapes or shapes_for(limits, captured_tokens(decoder.geometry))
+    captured = captured_tokens(decoder.geometry)
+    shapes = shapes or shapes_for(limits, captured)
     kept = _keep(decoder, case, allocator, transcript, shapes, backend=backend, swap=swap, metered=metered)
     steps = None
     if kept.paged is not None and (kept.paged.capturable if padded is None else padded):
@@ -132,7 +133,7 @@ def assemble(
             steps.capture()  # first, as it gives back the memory of other steps
             shapes = shapes.timed(steps.periods)
         warming = kept.attends if kept.store is not None else Recomputing()
-        warm_up(decoder, warming, allocator.table.width, limits.max_model_len)
+        warm_up(decoder, warming, allocator.table.width, limits.max_model_len, 0 if steps is None else captured)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{case.label}: no room on {name_of(device)} for the first steps beside weights and K/V; "
