@@ -21,6 +21,7 @@ from sim.costs.captured import CapturedStep, CapturedSteps
 from sim.costs.coefficients import Coefficients
 from sim.costs.evidence import Evidence, seconds
 from sim.costs.load import Load
+from sim.costs.minima import NUDGE, deepest, standard_errors
 from sim.costs.model import USUAL_BLOCK
 from sim.costs.shapes import CHUNKS, Shapes
 from sim.costs.splitting import Splitting
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
+    from scipy.optimize import OptimizeResult
 
     from sim.devices import Device
     from sim.models.geometry import Geometry
@@ -43,13 +45,9 @@ HIGHEST = {"shipped": 0.95, "custom": 2.0}
 0.807 of its FLOP/s), but peaks measured in a moment may be beaten by caches."""
 TRIES = 100
 """Evaluations a search may take."""
-STARTS = 12
-"""Searches from different places; the best counts, as the roofline's corners make local ones."""
 PRIOR = 0.003
 """Relative error that an efficiency e times its default is worth.  It settles what the points leave open: on one model
 the time to read the weights is nearly as constant as an overhead."""
-NUDGE = 1e-3
-"""Step of numerical derivatives, in the logarithm of a coefficient: times come in whole nanoseconds."""
 NOTHING = 1e-9
 """Overheads less than a few of these are none: in seconds, or as a share."""
 NOISE = 0.02
@@ -183,7 +181,7 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
         return replace(
             before,
             separate_launch_layer_s=layer,
-            sequence_launch_layer_s=1e-6,
+            sequence_launch_layer_s=1e-5,
             recompute_launch_layer_s=layer,
             recompute_slowdown=0.1,
         )
@@ -234,15 +232,12 @@ def _search(
         here = errors(x)
         return np.stack([(errors(x + nudge) - here) / NUDGE for nudge in NUDGE * np.eye(len(x))], axis=1)
 
-    rng = np.random.default_rng(0)
-    found = []
-    for attempt in range(STARTS):
-        x0 = first + (rng.normal(0, 0.5, len(first)) if attempt else 0)
-        x0 = np.clip(x0, low + 1e-9, high - 1e-9)
+    def descend(x: Floats) -> OptimizeResult:
         options = {"loss": "soft_l1", "f_scale": NOISE, "jac": slopes, "max_nfev": TRIES}
-        found.append(least_squares(errors, x0, bounds=(low, high), **options))
-    nearest = min(found, key=lambda result: float(result.cost))
-    best, errors_of = coefficients(nearest.x), _standard_errors(nearest.jac, 2 * nearest.cost)
+        return least_squares(errors, np.clip(x, low + 1e-9, high - 1e-9), bounds=(low, high), **options)
+
+    nearest = deepest(descend, first, math.log(5 * NOTHING))
+    best, errors_of = coefficients(nearest.x), standard_errors(nearest.jac, 2 * nearest.cost)
     nothing = {name: 0.0 for name in names if getattr(best, name) < 5 * NOTHING}
     best, uncertain = replace(best, **nothing), dict(zip(names, errors_of, strict=True))
     for name in names:
@@ -252,24 +247,6 @@ def _search(
                 best = usual
                 del uncertain[name]
     return best, uncertain
-
-
-def _standard_errors(slopes: Floats, squares: float) -> list[float]:
-    """Return the standard error of each of k parameters of a least-squares fit (Gauss-Newton; see any textbook).
-
-    Args:
-        slopes: float64[n, k], of the weighted residuals by the parameters.
-        squares: sum of the squared residuals.
-
-    """
-    count, parameters = slopes.shape
-    scale = np.linalg.norm(slopes, axis=0)
-    free = scale <= NUDGE * scale.max()  # nothing changes with it here
-    scaled = slopes[:, ~free] / scale[~free]
-    variance = squares / max(1, count - parameters)
-    found = np.full(parameters, math.inf)
-    found[~free] = np.sqrt(variance * np.diag(np.linalg.pinv(scaled.T @ scaled))) / scale[~free]
-    return [float(error) for error in found]
 
 
 def _matters(name: str, start: Coefficients, predicted: Callable[[Coefficients], Floats]) -> bool:
