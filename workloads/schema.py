@@ -286,6 +286,12 @@ class Workload(Spec):
             raise ValueError("sustained: needs arrivals with a rate to vary, such as {kind: poisson, rate: 2}")
         return self
 
+    @model_validator(mode="after")
+    def _expected_of_what_runs(self) -> Self:
+        if self.variants and self.expect:
+            raise ValueError("expect: a file with variants is not run as it is; give each variant its own")
+        return self
+
     def resolved(self) -> dict[str, Any]:
         """Return the whole file as plain data, defaults filled in, as manifests show it."""
         return self.model_dump(mode="json", exclude_none=True)

@@ -60,6 +60,10 @@ variants:
         ("expect: {ours: {batch_size: {}}}", "give either value, or low or high or both"),
         ("expect: {ours: {batch_size: {value: 1, low: 1}}}", "give either value, or low or high or both"),
         ("expect: {ours: {batch_size: {low: 3, high: 2}}}", "low is 3 and above high, 2"),
+        (
+            "variants: [{label: a, set: {seed: 1}}]\nexpect: {ours: {batch_size: {value: 1}}}",
+            "expect: a file with variants is not run as it is; give each variant its own",
+        ),
         ("sustained: {normalized_latency_s: 0}", "must be greater than 0"),
     ],
 )
