@@ -277,8 +277,8 @@ class Allocator(Counting):
 
         Args:
             row: a row of the host's table.
-            spare: blocks that must still be free afterwards; if it is not 0, there must also be room for the
-                sequence's next token.
+            spare: blocks that must still be free afterwards, among them one for each sequence's next token; where a
+                token takes several (a block in each group of layers) at least so many, unless it is 0.
 
         """
         swaps = self.swap_in_group([row], spare)
