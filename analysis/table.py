@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -53,13 +53,14 @@ def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], cons
 
     Args:
         entries: `runs` of summary.json.
-        manifest: the run's manifest; `expect` adds the table of published figures.
+        manifest: the run's manifest: `runs` has the sizes of the pools, `expect` adds the table of published figures.
         console: where to; standard output if None.
 
     """
     console = console or Console()
     allocators = group(entries)
-    for table in (speed(allocators), latency(allocators), memory(allocators)):
+    pools = {int(run["capacity"]) for run in manifest.get("runs") or ()}
+    for table in (speed(allocators), latency(allocators), memory(allocators, pools)):
         put(console, table)
         console.print()
     expected = manifest.get("expect")
@@ -188,11 +189,16 @@ def latency(allocators: Sequence[Allocator]) -> Table:
     return table
 
 
-def memory(allocators: Sequence[Allocator]) -> Table:
-    """The ledger as percentages of the pool (mean over time), a row an allocator; prefix hits if there are any."""
+def memory(allocators: Sequence[Allocator], pools: Collection[int] = ()) -> Table:
+    """The ledger as percentages of the pool (mean over time), a row an allocator; prefix hits if there are any.
+
+    The caption gives the sizes of the `pools` in slots: allocators whose blocks differ fit different numbers of them.
+    """
     hits = any(one.mean("prefix_hit_rate") > 0 for one in allocators)
     present = [name for name in SHARES[:-1] if any(one.mean(f"share.{name}") > 0 for one in allocators)]
-    said = ["% of the pool, mean over time", *(f"{name}: {LEDGER_WORDS[name]}" for name in present)]
+    sizes = [f"{slots:,}" for slots in dict.fromkeys((min(pools), max(pools)))] if pools else []
+    size = f" of {' to '.join(sizes)} slots" if sizes else ""
+    said = [f"% of the pool{size}, mean over time", *(f"{name}: {LEDGER_WORDS[name]}" for name in present)]
     said.append("live / held: share of held slots with live K/V")
     table = plain("Memory", "; ".join(said + (["hits: prompt tokens found in the prefix cache"] if hits else [])))
     table.add_column("allocator", overflow="fold", min_width=12)

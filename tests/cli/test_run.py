@@ -161,6 +161,15 @@ def test_hits_and_the_slo_have_a_column_where_there_are_any(workload: Path, caps
     assert "Prefix hits" in page
 
 
+def test_the_size_of_the_pool_stands_under_the_memory_table(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
+    manifest = json.loads(Path("x/manifest.json").read_text(encoding="utf-8"))
+    sizes = {run["capacity"] for run in manifest["runs"]}
+    assert len(sizes) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"% of the pool of {min(sizes):,} to {max(sizes):,} slots, mean over time" in said
+
+
 def test_tables_too_large_for_this_machine_are_one_line(workload: Path, capsys: Capture) -> None:
     setting = "engine.max_model_len=10000000000000"
     assert main(["run", str(workload), "--out", "x", "--quiet", "--set", setting]) == FAULT
