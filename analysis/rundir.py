@@ -61,7 +61,11 @@ STEPS = pa.schema(
         _field("step", pa.int64(), "step number; an idle gap repeats the number before it"),
         _field("start_s", pa.float64(), "start"),
         _field("duration_s", pa.float64(), "length; rows tile the time axis"),
-        _field("running", pa.int32(), "sequences holding memory during the step; 0 in an idle gap"),
+        _field(
+            "running",
+            pa.int32(),
+            "sequences admitted and not preempted, those of an unended static batch included; 0 in an idle gap",
+        ),
         _field("waiting", pa.int32(), "requests queued during the step, preempted ones included"),
         _field("prefill_tokens", pa.int32(), "prompt tokens computed (recomputation included)"),
         _field("decode_tokens", pa.int32(), "sequences that decoded one token"),
