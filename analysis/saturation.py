@@ -1,7 +1,7 @@
 """Whether the latencies of a run describe the system, or only how long the run was.
 
 * MSER-5 finds the end of the warm-up (White 1997; White, Cobb & Spratt 2000).
-* A verdict on the load says whether the queue grew for as long as requests arrived.
+* A verdict on the load says whether ever more requests were there for as long as some arrived.
 * Little's law checks that no request was lost.
 
 All functions are pure functions of arrays; times are in seconds.
@@ -49,21 +49,46 @@ class Verdict(StrEnum):
     STABLE = "STABLE"
     """Requests came and went; latency figures describe the system."""
     BACKLOGGED = "BACKLOGGED"
-    """Requests waited for memory, seats or the running batch, but the queue did not grow without bound."""
+    """Requests waited for memory, seats or the running batch, but as many left as came."""
     OVERLOADED = "OVERLOADED"
-    """The queue grew as long as requests arrived: latency figures describe the length of the run."""
+    """Ever more requests waited or ran as long as some arrived: latency figures describe the length of the run."""
     REFUSED = "REFUSED"
     """Not one request could be served."""
 
 
 GROWTH = 0.05
-"""A queue may grow by this share of the arrivals."""
+"""By this share of the arrivals fewer may leave."""
 STANDING = 0.05
 """The head of the queue may be kept waiting for this share of the time."""
 
 
+class Flow(NamedTuple):
+    """Requests in the second half of the time in which they arrive.
+
+    The queue alone does not tell whether an engine keeps up: in a large pool, sequences that run pile up first.
+    """
+
+    arrived: int
+    left: int
+
+    @classmethod
+    def of(cls, arrivals: Array, departures: Array) -> Flow:
+        """Count those whose times, in seconds, lie in that half; NaN is never."""
+        if not len(arrivals):
+            return cls(0, 0)
+        first, last = float(arrivals.min()), float(arrivals.max())
+        middle = (first + last) / 2
+        left = np.count_nonzero((departures > middle) & (departures <= last))
+        return cls(int(np.count_nonzero(arrivals > middle)), int(left))
+
+    @property
+    def behind(self) -> bool:
+        """Whether the engine fell behind."""
+        return outgrows(self.arrived - self.left, self.arrived)
+
+
 def outgrows(growth: int, arrivals: int) -> bool:
-    """Whether an engine falls behind if its queue grows by `growth` requests during `arrivals` arrivals.
+    """Whether an engine falls behind if it has `growth` requests more after `arrivals` arrivals.
 
     It does if the growth is more than 5 % of the arrivals, and more than chance explains: 3 standard deviations of a
     random walk, which are 3 times the square root of the number of arrivals.
@@ -71,19 +96,20 @@ def outgrows(growth: int, arrivals: int) -> bool:
     return growth > GROWTH * arrivals and growth > 3 * arrivals**0.5
 
 
-def verdict(arrivals: Array, start: Array, duration: Array, waiting: Array, blocked: Array) -> Verdict:
+def verdict(arrivals: Array, departures: Array, start: Array, duration: Array, blocked: Array) -> Verdict:
     """Judge saturation over the time in which requests arrived.
 
-    OVERLOADED: in the second half of that time, the queue outgrew the arrivals (see `outgrows`).
+    OVERLOADED: in the second half of that time fewer requests left than arrived (see `outgrows`), so the load does not
+    fit, or the run is too short for as many to be there as there would be in the end.
     BACKLOGGED: otherwise, if for more than 5 % of that time memory, seats or the scheduler's order (a static batch
     must end first) kept the head of the queue waiting; also if all requests arrive at once, and some of them wait.
     STABLE: otherwise.  REFUSED: every request was refused.
 
     Args:
-        arrivals: ascending arrival times in seconds, of requests that were not refused.
+        arrivals: arrival times in seconds, of requests that were not refused.
+        departures: their finish, seconds; NaN for unfinished ones.
         start: of each step, seconds, ascending.
         duration: of each step, seconds.
-        waiting: requests queued during each step.
         blocked: bool, whether memory, seats or the order of work kept the head of the queue waiting.
 
     """
@@ -91,13 +117,9 @@ def verdict(arrivals: Array, start: Array, duration: Array, waiting: Array, bloc
         return Verdict.REFUSED
     if not len(start):
         return Verdict.STABLE
-    first, last = float(arrivals[0]), float(arrivals[-1])
+    first, last = float(arrivals.min()), float(arrivals.max())
     if last > first:
-        middle = (first + last) / 2
-        at_middle, at_last = np.searchsorted(start, (middle, last), side="right") - 1
-        late = len(arrivals) - int(np.searchsorted(arrivals, middle, side="right"))
-        growth = int(waiting[max(at_last, 0)]) - int(waiting[max(at_middle, 0)])
-        if outgrows(growth, late):
+        if Flow.of(arrivals, departures).behind:
             return Verdict.OVERLOADED
         during = np.clip(np.minimum(start + duration, last) - np.maximum(start, first), 0, None)
         stood = float(during[blocked].sum()) / (last - first)

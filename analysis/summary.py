@@ -128,9 +128,9 @@ def judge(seen: Observed) -> saturation.Verdict:
             stood |= seen.blocked[cause]
     return saturation.verdict(
         seen.requests["arrival_s"][kept],
+        seen.requests["finish_s"][kept],
         seen.steps["start_s"],
         seen.durations,
-        seen.steps["waiting"],
         stood,
     )
 

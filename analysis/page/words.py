@@ -82,8 +82,8 @@ def findings(
         said.append(
             Finding(
                 "warning",
-                f"OVERLOADED: {listed(overloaded)}. The queue grew as long as requests came, so these latencies "
-                "tell how long the run was, not how fast the system is.",
+                f"OVERLOADED: {listed(overloaded)}. Fewer requests left than came, so these latencies tell how long "
+                "the run was, not how fast the system is.",
             )
         )
     said += [Finding("warning", f"{text}.") for text in shortfalls(allocators)]

@@ -1,8 +1,6 @@
 """What a planner needs of one run beside its summary: whether it kept up, and sums to compare it by.
 
-A run keeps up if as many requests leave as arrive.  The queue alone does not tell: in a
-large pool the sequences that run pile up first.  So the second half of the time in which
-requests arrive is looked at as a whole, and what arrives in it is held against what leaves.
+A run keeps up if as many requests leave as arrive (`analysis.saturation`).
 
 Runs that served the same requests are compared request by request.  Keeping every request of
 every run would be too much, so the requests are cut into batches of neighbours by arrival,
@@ -17,7 +15,7 @@ import numpy as np
 
 from analysis.metrics import PER_REQUEST, good
 from analysis.observed import Column, Columns, Floats, Observed
-from analysis.saturation import outgrows
+from analysis.saturation import Flow, Verdict
 from analysis.summary import judge, without_nan
 
 BATCHES = 50
@@ -36,26 +34,15 @@ def observe(seen: Observed) -> dict[str, Any]:
 
 
 def load(seen: Observed) -> dict[str, Any]:
-    """Hold what arrives in the second half of the arrivals' time against what leaves in it.
-
-    The run fell behind if what is still there at its end outgrows those arrivals, or if its
-    verdict is OVERLOADED.
-    """
+    """Return what was offered, what arrived and left in the second half of that time, and whether the run kept up."""
     kept = seen.requests["status"] != "refused"
-    arrivals = np.sort(np.asarray(seen.requests["arrival_s"], np.float64)[kept])
-    finish = np.asarray(seen.requests["finish_s"], np.float64)[kept]
-    span = float(arrivals[-1] - arrivals[0]) if len(arrivals) else 0.0
-    offered = (len(arrivals) - 1) / span if span else None
-    middle, last = (float(arrivals[0] + arrivals[-1]) / 2, float(arrivals[-1])) if len(arrivals) else (0.0, 0.0)
-    arrived = int(np.count_nonzero(arrivals > middle))
-    left = int(np.count_nonzero((finish > middle) & (finish <= last)))
-    grown = arrived - left
-    behind = bool(span) and outgrows(grown, arrived)
+    arrivals = np.asarray(seen.requests["arrival_s"], np.float64)[kept]
+    span = float(np.ptp(arrivals)) if len(arrivals) else 0.0
+    flow = Flow.of(arrivals, np.asarray(seen.requests["finish_s"], np.float64)[kept])
     return {
-        "offered_rps": offered,
-        "arrived": arrived,
-        "left": left,
-        "kept_up": not behind and str(judge(seen)) != "OVERLOADED",
+        "offered_rps": (len(arrivals) - 1) / span if span else None,
+        **flow._asdict(),
+        "kept_up": judge(seen) is not Verdict.OVERLOADED,
         "idle": idle(seen.steps),
     }
 

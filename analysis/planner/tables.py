@@ -107,7 +107,7 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
         if near := resolution(summary):
             said.append(f"{near}, which intervals do not count")
     if any("queue" in broken(one) for one in summary["answers"]):
-        said.append("queue: it grows for as long as requests arrive")
+        said.append("queue: fewer requests leave than arrive")
     if summary.get("demand"):
         said.append(fleet_note(summary))
     if priced(summary):

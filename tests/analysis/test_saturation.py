@@ -25,7 +25,7 @@ def test_warmup_of_a_flat_series_is_nothing() -> None:
 
 
 def queue(arrival_rate: float, service_rate: float, count: int = 4000, seed: int = 0) -> list[npt.NDArray[Any]]:
-    """Steps of an M/M/1 queue: (arrivals, start, duration, waiting, blocked, departures)."""
+    """Steps of an M/M/1 queue: (arrivals, departures, start, duration, blocked)."""
     rng = np.random.default_rng(seed)
     arrivals = np.cumsum(rng.exponential(1 / arrival_rate, count))
     service = rng.exponential(1 / service_rate, count)
@@ -37,8 +37,7 @@ def queue(arrival_rate: float, service_rate: float, count: int = 4000, seed: int
     edges = np.unique(np.concatenate([[0.0], arrivals, departures]))
     start, duration = edges[:-1], np.diff(edges)
     inside = np.searchsorted(arrivals, start, side="right") - np.searchsorted(departures, start, side="right")
-    waiting = np.maximum(inside - 1, 0)
-    return [arrivals, start, duration, waiting, waiting > 0, departures]
+    return [arrivals, departures, start, duration, inside > 1]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +52,15 @@ def queue(arrival_rate: float, service_rate: float, count: int = 4000, seed: int
 )
 @pytest.mark.parametrize("seed", range(5))
 def test_verdict_on_a_queue_with_known_load(rate: float, expected: Verdict, seed: int) -> None:
-    assert saturation.verdict(*queue(rate, 1.0, seed=seed)[:5]) is expected
+    assert saturation.verdict(*queue(rate, 1.0, seed=seed)) is expected
+
+
+def test_a_load_that_piles_up_while_it_runs_does_not_fit_though_nobody_waits() -> None:
+    arrivals, start, duration = np.arange(400.0), np.arange(800.0), np.ones(800)
+    nobody = np.zeros(800, bool)
+    assert saturation.verdict(arrivals, arrivals + 5, start, duration, nobody) is Verdict.STABLE
+    assert saturation.verdict(arrivals, 2 * arrivals + 5, start, duration, nobody) is Verdict.OVERLOADED
+    assert saturation.verdict(arrivals, np.full(400, np.nan), start, duration, nobody) is Verdict.OVERLOADED
 
 
 @pytest.mark.parametrize(
@@ -73,14 +80,14 @@ def test_a_queue_outgrows_its_arrivals_by_a_share_and_by_more_than_chance(
 
 def test_requests_that_come_all_at_once_are_a_backlog() -> None:
     start, duration = np.arange(10.0), np.ones(10)
-    waiting = np.arange(9, -1, -1)
-    assert saturation.verdict(np.zeros(10), start, duration, waiting, waiting > 0) is Verdict.BACKLOGGED
-    assert saturation.verdict(np.zeros(10), start, duration, 0 * waiting, waiting < 0) is Verdict.STABLE
+    waits = np.arange(10) < 9
+    assert saturation.verdict(np.zeros(10), start + 1, start, duration, waits) is Verdict.BACKLOGGED
+    assert saturation.verdict(np.zeros(10), start + 1, start, duration, waits & False) is Verdict.STABLE
     assert saturation.verdict(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, bool)) is Verdict.REFUSED
 
 
 def test_littles_law_holds_and_sees_a_lost_request() -> None:
-    arrivals, start, duration, _, _, departures = queue(0.5, 1.0)
+    arrivals, departures, start, duration, _ = queue(0.5, 1.0)
     inside = np.searchsorted(arrivals, start, side="right") - np.searchsorted(departures, start, side="right")
     assert saturation.little(arrivals, departures, start, duration, inside).gap < 1e-9
     assert saturation.little(arrivals[200:], departures[200:], start, duration, inside).gap > 0.01
