@@ -88,7 +88,8 @@ class GroupRows(SwappingRows):
         places = range(self.places_for(self.max_model_len))
         columns = np.array([*lead, *((at * cut.tokens, *column) for at in places for column in place)], np.int64)
         start, tokens, slots, before = columns.T.copy()
-        return Columns(start, tokens, slots, before, len(lead))
+        full = not lead and all(slots * tokens - before >= size for tokens, slots, before in place)
+        return Columns(start, tokens, slots, before, len(lead), cut.tokens if full else 0, len(place))
 
     @property
     def tables(self) -> list[npt.NDArray[np.int32]]:

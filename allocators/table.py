@@ -40,14 +40,18 @@ class Columns(NamedTuple):
     """Slots of the same tokens that lie in earlier columns."""
     lead: int = 0
     """Columns before those of the first tokens, for what a sequence keeps only once (its recurrent states)."""
-    even: bool = False
-    """Whether each column holds the `block_size` tokens that follow those of the column before."""
+    place: int = 0
+    """Tokens after which columns repeat (a place), all of them full by then; 0 if some never are."""
+    stride: int = 1
+    """Columns of a place."""
 
     @classmethod
     def plain(cls, width: int, block_size: int) -> Columns:
         """Return the columns of a table in which every token takes one slot."""
         start = np.arange(width) * block_size
-        return cls(start, np.full(width, block_size), np.ones(width, np.int64), np.zeros(width, np.int64), even=True)
+        return cls(
+            start, np.full(width, block_size), np.ones(width, np.int64), np.zeros(width, np.int64), place=block_size
+        )
 
     def filled(self, lengths: Ints, count: int, block_size: int) -> Ints:
         """Return int64[..., count]: slots filled in the first `count` columns of rows of `lengths` tokens."""

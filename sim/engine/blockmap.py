@@ -130,7 +130,9 @@ class Snapshot:
         """Find blocks of rows that are not full, each once, and their empty slots; some may be `shared` by rows."""
         columns, size = self._allocator.columns, self._allocator.block_size
         counts, lengths = self._counts, self._lengths
-        first = np.minimum(lengths // size, counts) if columns.even else np.zeros_like(counts)
+        first = np.zeros_like(counts)
+        if columns.place:
+            np.minimum(lengths // columns.place * columns.stride, counts, out=first)
         who, place = spread(counts - first)
         place += first[who]
         blocks = listed[(counts.cumsum() - counts)[who] + place]
