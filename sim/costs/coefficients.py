@@ -128,7 +128,7 @@ class Coefficients:
         0.0,
         "share by which a step that prefills takes longer, if it is bound by compute, once the device has drawn more "
         "power than its limit for `power_reserve_s`",
-        "assumed 0; on an H200 the 8B took 0.12 longer, at 1.65 in place of 1.98 GHz and 700 to 840 W",
+        "assumed 0; on an H200 the 8B took 0.12 longer: 1.98 GHz fell to 1.44 to 1.67 at 710 to 870 W",
     )
     power_reserve_s: float = _coefficient(
         0.0,

@@ -1,9 +1,9 @@
 """Heat: for how long a device has recently drawn more power than its limit.
 
 A GPU may exceed its power limit for some hundredths of a second; then its clock falls until the power is within the
-limit.  (On an H200: 700 W, 0.04 s, from 1.98 to 1.65 GHz.)  Prefills of large models exceed the limit, decodes do not,
-and a pause makes up for about as much time as it lasts: when 21 ms of prefills alternated with 5 ms of decodes,
-prefills took 9 % longer; with 20 ms of decodes 2 %; and after 36 ms of prefills without a pause 12 %.
+limit.  (On an H200: 700 W, 0.04 s, from 1.98 GHz to 1.44 to 1.67 at its lowest.)  Prefills of large models exceed the
+limit, decodes do not, and a pause makes up for about as much time as it lasts: when 21 ms of prefills alternated with 5
+ms of decodes, prefills took 9 % longer; with 20 ms of decodes 2 %; and after 36 ms of prefills without a pause 12 %.
 """
 
 from __future__ import annotations
