@@ -58,7 +58,7 @@ def run(
         out: the directory; created if it does not exist.
         base: folder to which the workload's model files are relative.
         progress: called from time to time.
-        resume: whether to keep the complete runs in `out`, if they are of the same workload.
+        resume: whether to keep the complete runs in `out`, if they are of the same workload and version of kvsim.
         force: whether runs of another workload in `out` give way.
         executing: makes executors; by default, they compute times with the cost model.
         facts: further entries of the manifest.
@@ -235,7 +235,7 @@ def _claim(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) ->
     change = _lost(out, before, manifest)
     if change and not force:
         raise refuse(out, change)
-    if resume and not changed(before, manifest, DEPENDS):
+    if resume and not changed(before, manifest, (*DEPENDS, "kvsim")):
         return True
     _clear(out, before)
     return False

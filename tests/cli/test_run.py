@@ -277,6 +277,15 @@ def test_resume_does_only_what_is_missing(workload: Path, capsys: Capture) -> No
     assert Path("x/summary.json").read_bytes() == before
 
 
+def test_resume_does_everything_again_that_another_version_did(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "x"]) == 0
+    manifest = json.loads(Path("x/manifest.json").read_text(encoding="utf-8"))
+    Path("x/manifest.json").write_text(json.dumps({**manifest, "kvsim": "0.0.1"}), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["run", str(workload), "--out", "x", "--resume"]) == 0
+    assert len(capsys.readouterr().err.splitlines()) == len(manifest["runs"]) > 1
+
+
 def test_resume_does_a_run_again_that_lacks_a_table(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--out", "x"]) == 0
     Path("x/paged/steps.parquet").unlink()
