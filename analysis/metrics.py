@@ -125,7 +125,7 @@ def batch_size(run: Observed) -> dict[str, float]:
 
 
 def waiting(run: Observed) -> dict[str, float]:
-    """Queued requests, preempted ones included: time-weighted mean, and peak."""
+    """Requests queued as steps start, preempted ones included: time-weighted mean, and peak."""
     return _over_time(run, run.steps["waiting"])
 
 

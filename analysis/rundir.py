@@ -66,7 +66,7 @@ STEPS = pa.schema(
             pa.int32(),
             "sequences admitted and not preempted, those of an unended static batch included; 0 in an idle gap",
         ),
-        _field("waiting", pa.int32(), "requests queued during the step, preempted ones included"),
+        _field("waiting", pa.int32(), "requests queued as the step starts, preempted ones included"),
         _field("prefill_tokens", pa.int32(), "prompt tokens computed (recomputation included)"),
         _field("decode_tokens", pa.int32(), "sequences that decoded one token"),
         _field("gap_s", pa.float64(), "time since the previous token, of most that decoded"),
