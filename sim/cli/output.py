@@ -18,6 +18,9 @@ from analysis.terminal import WIDTH, plain
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+SCHEMA_VERSION = 1
+"""Of the documents that commands print; those of results on disk have one of their own."""
+
 AsJson: TypeAlias = Annotated[bool, Parameter(name="--json")]
 
 
@@ -42,8 +45,13 @@ def terminal(*, stderr: bool = False) -> Terminal:
     )
 
 
-def emit(document: Any) -> None:
-    """Print one JSON document.  Raises ValueError for numbers that JSON has not (NaN)."""
+def emit(document: Mapping[str, Any]) -> None:
+    """Print one JSON document with the version of its form.  Raises ValueError for numbers that JSON has not (NaN)."""
+    print_json({"schema": SCHEMA_VERSION, **document})
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print a JSON document as it is."""
     sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from analysis.reading import SCHEMA_VERSION, RunDirectoryError
+from analysis.reading import RunDirectoryError
 from analysis.report import write_report
 from analysis.table import show, show_variants
 from analysis.variants import Variants, open_variants
@@ -82,9 +82,8 @@ def _document(folder: Path, found: Variants, pages: dict[str, Path]) -> dict[str
         for label, directory in found.runs.items()
     }
     if "" in each:
-        return {"schema": SCHEMA_VERSION, **each[""]}
+        return each[""]
     return {
-        "schema": SCHEMA_VERSION,
         "out": str(folder),
         "variants": [{"variant": label, **one} for label, one in each.items()],
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from allocators.registry import kinds
 from analysis.whole import whole
 from sim.claims import demand_new
-from sim.cli.output import AsJson, emit, terminal
+from sim.cli.output import AsJson, emit, print_json, terminal
 from sim.errors import UserError, suggest
 from workloads.jsonschema import json_schema, text
 from workloads.loader import presets
@@ -45,7 +45,7 @@ def schema(*, _json: AsJson = False) -> None:
         _json: As on every command; the schema is JSON in any case.
 
     """
-    emit(json_schema(kinds()))
+    print_json(json_schema(kinds()))
 
 
 def starting_from(preset: str) -> str:

@@ -205,7 +205,7 @@ def test_report_is_written_again(run_directory: Path, capsys: Capture) -> None:
     before = page.read_bytes()
     page.unlink()
     assert main(["report", str(run_directory), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"written": [str(page)]}
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "written": [str(page)]}
     assert page.read_bytes() == before
 
 
@@ -376,7 +376,7 @@ def test_the_walkthrough_is_written_with_every_shipped_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["walkthrough", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"written": "walkthrough.html"}
+    assert json.loads(capsys.readouterr().out) == {"schema": 1, "written": "walkthrough.html"}
     page = (tmp_path / "walkthrough.html").read_text(encoding="utf-8")
     assert all(f'"{name}"' in page for name in shipped_models() if not name.startswith("tiny-"))
     assert all(f'"{name}"' in page for name in shipped_devices())
@@ -390,8 +390,9 @@ def test_the_walkthrough_is_written_with_every_shipped_model(
 def test_every_topic_is_a_table_and_a_document(topic: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["list", topic, "--json"]) == 0
-    ((name, rows),) = json.loads(capsys.readouterr().out).items()
-    assert name == topic
+    document = json.loads(capsys.readouterr().out)
+    assert list(document) == ["schema", topic]
+    rows = document[topic]
     assert main(["list", topic]) == 0
     shown = capsys.readouterr().out
     assert "…" not in shown
