@@ -240,7 +240,9 @@ class Workload(Spec):
     name: str = Field(min_length=1, max_length=200)
     """Name of the workload in reports; results go to runs/NAME unless --out says otherwise."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Seed of all random numbers; the same seed and file give the same results, byte for byte."""
+    """Seed of all random numbers; the same seed and file give the same results, byte for byte. On another processor
+    means may differ in their last digit.
+    """
     model: Model
     """The model: a shipped geometry (`sim list models`), the path of a Hugging Face config.json, or a mapping that
     names one and changes it.
