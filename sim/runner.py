@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from analysis.reading import SCHEMA_VERSION, SUSTAINED, RunDirectory, open_directory
 from analysis.rundir import TABLES
 from sim.case import Case
@@ -96,7 +98,8 @@ def _all_runs(
     alike = [ALIKE] if workload.repeat > 1 and setup.requests(0).same_as(setup.requests(1)) else []
     for repeat in range(workload.repeat):
         requests = setup.requests(repeat)
-        manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *alike]
+        late = _too_late(requests, workload.horizon_s)
+        manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *late, *alike]
         for case in setup.cases:
             folder = out / _folder(case.label, repeat)
             if not (keep and all((folder / f"{table}.parquet").exists() for table in ALWAYS)):
@@ -109,6 +112,17 @@ def _all_runs(
     entries = [run.summarise(directory.slo) for run in directory.runs]
     write_json(out / "summary.json", {"schema": SCHEMA_VERSION, "runs": entries})
     return directory
+
+
+def _too_late(requests: Requests, horizon_s: float | None) -> list[str]:
+    """Say how many requests arrive when the simulation has ended; of those that follow an answer nobody knows."""
+    if horizon_s is None:
+        return []
+    late = requests.arrival_s > horizon_s
+    if len(requests.after):
+        late &= requests.after < 0
+    count = int(np.count_nonzero(late))
+    return [f"{count:,} of {len(requests):,} requests arrive after horizon_s and are in no table"] if count else []
 
 
 def demand_free(setup: Setup, out: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.reading import open_directory
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
 from sim.models.shipped import read_config
@@ -265,6 +266,19 @@ def test_weights_that_do_not_fit_are_one_line_that_says_by_how_much(workload: Pa
         assert err.count("\n") == 1
         assert "opt-175b" in err
         assert "GiB" in err
+
+
+@pytest.mark.parametrize(("horizon_s", "late"), [(0.15, 3), (0.2, 2), (0.25, 2), (9.0, 0)])
+def test_requests_that_the_horizon_leaves_out_are_counted(
+    horizon_s: float, late: int, workload: Path, capsys: Capture
+) -> None:
+    rows = "".join(f"{0.1 * number},10,5\n" for number in range(5))
+    Path("t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows, encoding="utf-8")
+    setting = ["--set", "requests={trace: t.csv}", "--set", f"horizon_s={horizon_s}"]
+    assert main(["run", str(workload), "--out", "x", "--quiet", *setting]) == 0
+    told = f"{late} of 5 requests arrive after horizon_s and are in no table"
+    assert (told in " ".join(capsys.readouterr().out.split())) == bool(late)
+    assert [len(run.requests()["arrival_s"]) for run in open_directory("x").runs] == [5 - late] * 2
 
 
 def test_resume_does_only_what_is_missing(workload: Path, capsys: Capture) -> None:
