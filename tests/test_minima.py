@@ -47,6 +47,13 @@ def test_a_parameter_has_to_explain_more_than_noise(gain: float, wanted: float) 
     assert deepest(descend, np.zeros(2), NOTHING).x[1] == wanted
 
 
+def test_what_fits_exactly_has_a_minimum() -> None:
+    def descend(x: Floats) -> OptimizeResult:
+        return OptimizeResult(x=x, cost=0.0, fun=np.zeros(3), jac=np.eye(3, 2))
+
+    assert deepest(descend, np.array([1.0, 2.0]), NOTHING).x.tolist() == [1, 2]
+
+
 def test_standard_errors_are_those_of_a_line() -> None:
     x = np.arange(10.0)
     slopes = np.stack([np.ones(10), x, np.zeros(10)], axis=1)

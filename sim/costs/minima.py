@@ -24,6 +24,8 @@ STARTS = 8
 HOPS = 8
 """... and from the best place so far, of which `THROWN` parameters are thrown some way off."""
 THROWN = 3
+EXACT = 1e-30
+"""Least squares that are as good as none: all is fitted but for rounding."""
 NUDGE = 1e-3
 """Step of numerical derivatives: times come in whole nanoseconds."""
 
@@ -46,7 +48,7 @@ def deepest(descend: Callable[[Floats], OptimizeResult], first: Floats, nothing:
         """
         errors = standard_errors(found.jac, 2 * found.cost)
         matter = sum(math.isfinite(error) and value > nothing for error, value in zip(errors, found.x, strict=True))
-        criterion: float = len(found.fun) * math.log(found.cost) + 2 * matter
+        criterion: float = len(found.fun) * math.log(max(found.cost, EXACT)) + 2 * matter
         return criterion
 
     rng, count = np.random.default_rng(0), len(first)
