@@ -24,7 +24,7 @@ HANDING_OUT: dict[str, str] = {
 
 VERDICT_WORDS: dict[str, str] = {
     "STABLE": "requests came and went; latencies describe the system",
-    "BACKLOGGED": "requests had to queue for memory, a seat or a batch, but the queue did not grow without end",
+    "BACKLOGGED": "requests had to queue for memory, a seat or a batch, but as many left as came",
     "OVERLOADED": "fewer requests left than came, so latencies tell how long the run was",
     "REFUSED": "not one request could be served",
 }
