@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from analysis import GENERATOR
 from analysis.metrics import formulas
 from analysis.numbers import short
 from analysis.observed import LEDGER_WORDS, SHARES
@@ -176,6 +177,7 @@ def environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"short": short, "prose": prose}
+    environment.globals["generator"] = GENERATOR
     return environment
 
 

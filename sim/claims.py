@@ -11,6 +11,7 @@ import json
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from analysis import GENERATOR
 from sim.errors import UserError
 from workloads.errors import shown
 
@@ -22,8 +23,6 @@ MANIFEST = "manifest.json"
 WORDS = ("expect", "remarks")
 """Keys of a workload on which no result depends."""
 UNSET = "unset"
-GENERATOR = '<meta name="generator" content="kvsim">'
-"""What every page says of itself, near its beginning."""
 
 
 def earlier(out: Path, question: str = "run") -> dict[str, Any] | None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
+from analysis import GENERATOR
 from analysis.numbers import short
 from analysis.whole import whole
-from sim.claims import GENERATOR, demand_new, demand_page
+from sim.claims import demand_new, demand_page
 from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
 from sim.errors import UserError
 from workloads.docs import field_docs
