@@ -190,6 +190,12 @@ def _rows(count: int) -> str:
     return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
+def _middle(values: Floats) -> float:
+    """Return the upper median of at least one value; `np.median` would first import masked arrays, for 10 ms."""
+    half = len(values) // 2
+    return float(np.partition(values, half)[half])
+
+
 def _check(rows: Rows, name: str) -> tuple[npt.NDArray[np.bool_], list[Fault]]:
     """Mark the rows that make no sense, and name each one's first fault with its line."""
     columns = {
@@ -208,7 +214,7 @@ def _check(rows: Rows, name: str) -> tuple[npt.NDArray[np.bool_], list[Fault]]:
         }
         if values is rows.arrival_s and finite.any():
             verdicts[f"more than {LATEST_S:.0e} s from most others"] = finite & (
-                np.abs(values - np.median(values[finite])) > LATEST_S
+                np.abs(values - _middle(values[finite])) > LATEST_S
             )
         for verdict, mask in verdicts.items():
             which = np.flatnonzero(mask & ~bad)
