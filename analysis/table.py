@@ -5,12 +5,10 @@ They fit in 100 columns, wrap long names and do not rely on colours.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import groupby
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -26,17 +24,12 @@ from analysis.saturation import Verdict
 from analysis.terminal import plain, put
 from analysis.variants import Variants
 
-if TYPE_CHECKING:
-    from analysis.compare import Comparison
-
 NAME = 18
 """Columns of an allocator's name."""
 FIGURE = len("share.external+")
 """Columns of a figure's name, if it can be broken."""
 MARK = "*"
 """Stands beside figures that mean little."""
-SMALLEST = 0.05
-"""Per cent that are not written as 0.0."""
 ROUNDING = 1e-6
 """Relative gap that rounding may leave in Little's law."""
 STYLES = {
@@ -263,63 +256,3 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
 def _name(one: Allocator) -> Text:
     """Write a label; a long one is broken behind a hyphen where it has one."""
     return Text("\n".join(wrap(one.label, NAME)))
-
-
-def _signed(percent: float) -> str:
-    """Write a relative change, in per cent: with its sign, unless it rounds to nothing."""
-    if not math.isfinite(percent):
-        return "-"
-    return f"{percent:+.1f}" if abs(percent) >= SMALLEST else "0.0"
-
-
-def _said(value: object) -> str:
-    """Write the value of a setting as its file would."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def show_comparison(comparison: Comparison, console: Console | None = None, threshold: float | None = None) -> int:
-    """Print the differences between two run directories, or between the allocators of one.
-
-    Args:
-        comparison: what `compare` found.
-        console: where to; standard output if None.
-        threshold: per cent by which a figure may get worse.
-
-    Returns:
-        exit status for scripts: 1 if `threshold` is given and some figure got worse by more, else 0.
-
-    """
-    console = console or Console()
-    table = plain(comparison.title)
-    longest = max((len(one.name) for one in comparison.differences), default=0)
-    table.add_column("allocator and figure", overflow="fold", min_width=max(22, 2 + longest))
-    for heading in ("first", "second", "difference", "95 % interval", "%"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("paired by", no_wrap=True)
-    worse = comparison.regressions(threshold) if threshold is not None else []
-    for label, figures in groupby(comparison.differences, key=lambda one: one.label):
-        table.add_row(Text(label, style="bold"))
-        found = list(figures)
-        if all(one.change.value == 0 and (not one.basis or one.change.low == one.change.high) for one in found):
-            table.add_row("  no figure differs")
-            continue
-        for one in found:
-            interval = f"{short(one.change.low)} … {short(one.change.high)}" if one.basis else "-"
-            table.add_row(
-                f"  {one.name}",
-                short(one.first),
-                short(one.second),
-                short(one.change.value),
-                interval,
-                _signed(one.percent),
-                {"replications": "runs", "draws": "-"}.get(one.basis, one.basis),
-                style="bold red" if one in worse else "",
-            )
-    put(console, table)
-    for setting in comparison.settings:
-        console.print(Text(f"{setting.key}: {_said(setting.first)} → {_said(setting.second)}"))
-    for note in comparison.notes:
-        console.print(Text(note), style="dim")
-    for one in worse:
-        console.print(Text(f"worse by more than {threshold:g} %: {one.label} {one.name} ({one.percent:+.1f} %)"))
-    return 1 if worse else 0

@@ -11,9 +11,9 @@ from cyclopts import Parameter
 
 from analysis.compare import compare as compare_directories
 from analysis.compare import compare_allocators
+from analysis.differences import show_comparison
 from analysis.pages import write_index, write_page
 from analysis.report import write_joint_report
-from analysis.table import show_comparison
 from sim.claims import demand_page
 from sim.cli.output import AsJson, emit, terminal
 from sim.errors import UserError

@@ -10,12 +10,13 @@ import pytest
 from rich.console import Console
 
 from analysis.compare import Difference, compare, compare_allocators
+from analysis.differences import show_comparison
 from analysis.figures import COST, above_bound, figure, group, percent_of
 from analysis.numbers import short
 from analysis.published import Row
 from analysis.reading import RunDirectoryError, open_directory
 from analysis.stats import Interval, paired_difference
-from analysis.table import show, show_comparison
+from analysis.table import show
 from tests.analysis.synthetic import write_directory
 
 
