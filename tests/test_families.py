@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from sim.models.config import Config
-from sim.models.families import DEFAULTS, FAMILIES, layer_kinds, read
+from sim.models.families import DEFAULTS, FAMILIES
 from sim.models.geometry import resolve_model, shipped_models
+from sim.models.reading import layer_kinds, read
 
 
 def build(config: Any) -> int:

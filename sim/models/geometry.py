@@ -13,10 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.errors import UserError, suggest
-from sim.models import families
 from sim.models.architecture import Architecture, Weights
 from sim.models.config import DTYPES
 from sim.models.layers import Attention
+from sim.models.reading import read
 from sim.models.shipped import read_config, shipped_models
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def resolve_model(spec: str | Mapping[str, Any], base_dir: Path | str = ".") -> 
     if not isinstance(values.get("name"), str) or not values["name"]:
         raise UserError("model: name is missing (a shipped geometry, or the path of a config.json)")
     name, config = read_config(values["name"], base_dir)
-    model = families.read(config, f"model: {name}")
+    model = read(config, f"model: {name}")
     if "dtype" in values:
         dtype = _choice(values["dtype"], "dtype", DTYPES, DTYPE_BYTES)
         model = replace(model, dtype=dtype, compute_dtype=dtype, dense_bits=0.0, routed_bits=0.0)
