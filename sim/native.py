@@ -46,6 +46,7 @@ PLAIN = {
     "allocators/compiled.py": "the build runs it as it is, and it tells whether the others are compiled",
     "allocators/cuda_caching.py": "it copies objects with what a subclass adds, field by field",
     "allocators/cuda_expandable.py": "its classes extend those",
+    "allocators/limiting.py": "it is one of these adaptors",
     "allocators/plugins.py": "it judges strangers' classes, in which nothing need have the type that it should",
     "allocators/registry.py": "likewise",
 }

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from allocators import registry
-from allocators.adaptors import CheckingAdaptor, Event, LimitingAdaptor, RecordingAdaptor
+from allocators.adaptors import CheckingAdaptor, Event, RecordingAdaptor
 from allocators.answers import Ask, Grant, Reason, Refusal
 from allocators.content import Segments
 from allocators.errors import AllocatorError, CorruptionError
+from allocators.limiting import LimitingAdaptor
 from tests.conformance.cases import FACTS, ask, audit, ints
 
 

@@ -18,12 +18,13 @@ from itertools import count
 import numpy as np
 
 from allocators import registry
-from allocators.adaptors import Adaptor, CheckingAdaptor, LimitingAdaptor, RecordingAdaptor
+from allocators.adaptors import Adaptor, CheckingAdaptor, RecordingAdaptor
 from allocators.answers import Ask, Grant, Refusal
 from allocators.base import Allocator
 from allocators.compiled import is_a
 from allocators.content import Segments
 from allocators.grouprows import GroupRows
+from allocators.limiting import LimitingAdaptor
 from allocators.options import Value
 from allocators.table import Ints
 
