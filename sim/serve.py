@@ -47,23 +47,37 @@ def serve(
     executing: Executing | None = None,
 ) -> None:
     """Let one allocator serve requests; what it did goes to `sink`."""
-    workload, allocator = setup.workload, case.allocator(shared_prefixes=requests.prefixes is not None)
+    allocator = case.allocator(shared_prefixes=requests.prefixes is not None)
     make = executing or simulated
     with make(setup, case, requests, allocator, sink) as (executor, telemetry):
-        engine = Engine(
-            requests,
-            contents(requests),
-            allocator,
-            case.make_scheduler(),
-            executor,
-            telemetry,
-            seed=workload.seed,
-            swap=case.preemption == "swap",
-            instants=workload.telemetry.snapshots,
-            horizon_s=workload.horizon_s,
-            leaps=leaps,
-        )
-        engine.run(progress)
+        engine_of(setup, case, requests, allocator, executor, telemetry, leaps=leaps).run(progress)
+
+
+def engine_of(
+    setup: Setup,
+    case: Case,
+    requests: Requests,
+    allocator: Allocator,
+    executor: Executor,
+    sink: Sink,
+    *,
+    leaps: bool = True,
+) -> Engine:
+    """Make the engine that a workload asks for, which has not started."""
+    workload = setup.workload
+    return Engine(
+        requests,
+        contents(requests),
+        allocator,
+        case.make_scheduler(),
+        executor,
+        sink,
+        seed=workload.seed,
+        swap=case.preemption == "swap",
+        instants=workload.telemetry.snapshots,
+        horizon_s=workload.horizon_s,
+        leaps=leaps,
+    )
 
 
 def simulated(

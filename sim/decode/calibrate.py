@@ -20,7 +20,8 @@ from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.quiet import CALM, Quiet
 from sim.decode.rehearsal import prefill_host_s
 from sim.decode.runtime import build_kernels, choose_backend
-from sim.decode.stage import Patience, Stage
+from sim.decode.scene import Patience
+from sim.decode.stage import Stage
 from sim.decode.versions import versions
 from sim.devices import GIB, Device, resolve_device
 from sim.models.geometry import resolve_model

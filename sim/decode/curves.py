@@ -20,7 +20,7 @@ from sim.decode.calibrate import stage_for
 from sim.decode.device import DTYPES, finish
 from sim.decode.grid import Extent, decode
 from sim.decode.peaks import seconds_of
-from sim.decode.stage import Patience
+from sim.decode.scene import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

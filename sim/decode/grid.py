@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sim.costs.shapes import CHUNKS
-from sim.decode.stage import Scene
+from sim.decode.scene import Scene
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

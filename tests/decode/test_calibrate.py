@@ -21,7 +21,8 @@ from sim.decode.grid import Extent, block_scenes
 from sim.decode.model import load
 from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.rehearsal import Clocked, prefill_host_s
-from sim.decode.stage import Patience, Scene, Stage
+from sim.decode.scene import Patience, Scene
+from sim.decode.stage import Stage
 from sim.decode.store import KVStore
 from sim.engine.jobs import Job
 from sim.engine.plan import Chunk, Plan

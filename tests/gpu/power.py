@@ -27,7 +27,8 @@ from sim.decode.grid import Extent
 from sim.decode.model import load
 from sim.decode.peaks import shipped_name
 from sim.decode.runtime import choose_backend
-from sim.decode.stage import Scene, Stage
+from sim.decode.scene import Scene
+from sim.decode.stage import Stage
 from sim.decode.versions import versions
 from sim.devices import resolve_device
 from sim.models.geometry import resolve_model
