@@ -92,6 +92,11 @@ class Allocator(NamedTuple):
         """Scheduler it ran under."""
         return str(self.entries[0]["scheduler"])
 
+    @property
+    def origin(self) -> str:
+        """The directory it comes from, where several are shown together; else empty."""
+        return str(self.entries[0].get("directory", ""))
+
     def values(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """The figure of each replication."""
         return np.array([figure(entry, name) for entry in self.entries])
@@ -152,9 +157,14 @@ def group(entries: Iterable[Entry]) -> list[Allocator]:
     return [Allocator(label, runs) for label, runs in found.items()]
 
 
-def bound(allocators: Iterable[Allocator]) -> Allocator | None:
-    """Find the ideal allocator, of which the figures of others are given as a percentage."""
-    return next((one for one in allocators if one.kind == "ideal"), None)
+def bound(allocators: Iterable[Allocator], of: Allocator | None = None) -> Allocator | None:
+    """Find the ideal allocator, of which the figures of others are given as a percentage.
+
+    Where several directories are shown together, each with a pool and requests of its own, that of the directory `of`
+    comes from.
+    """
+    ideals = (one for one in allocators if one.kind == "ideal")
+    return next((one for one in ideals if of is None or one.origin == of.origin), None)
 
 
 def percent_of(one: Allocator, other: Allocator | None, name: str) -> float:
@@ -202,16 +212,16 @@ def shortfalls(allocators: Sequence[Allocator]) -> list[str]:
 
 def above_bound(allocators: Sequence[Allocator]) -> list[str]:
     """Explain figures that exceed those of the ideal allocator by more than chance, in a sentence each."""
-    ideal, said = bound(allocators), []
+    said = []
     for name, word, why in (
         ("batch_size", "batch", "slower steps keep sequences longer, which is no gain by itself."),
         ("throughput_rps", "throughput", "look for a difference in scheduling or step times before believing it."),
     ):
-        percents = [(one.label, percent_of(one, ideal, name)) for one in allocators if one is not ideal]
+        percents = [(one.label, percent_of(one, bound(allocators, one), name)) for one in allocators]
         if above := [f"{label} has {short(percent)} %" for label, percent in percents if percent > 105]:
             said.append(f"{listed(above)} of the ideal {word}: {why}")
-    served = ideal.count("refused") if ideal else 0
-    if said and (choosy := [one.label for one in allocators if one.count("refused") > served]):
+    refused = {ideal.origin: ideal.count("refused") for ideal in allocators if ideal.kind == "ideal"}
+    if said and (choosy := [one.label for one in allocators if one.count("refused") > refused.get(one.origin, 0)]):
         whose = "its" if len(choosy) == 1 else "their"
         said.append(
             f"{listed(choosy)} refused requests that the bound served, so {whose} figures are of easier requests."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,7 @@ from analysis.page.document import document
 from analysis.page.style import HELP, VERDICT_WORDS, limits, machine
 from analysis.reading import RunDirectory, open_directory
 from analysis.rundir import WALL_CLOCK
-from analysis.together import Together, together
+from analysis.together import BESIDE, draws, parts, together
 from analysis.whole import whole
 
 HERE = Path(__file__).parent
@@ -86,9 +86,10 @@ def render(directory: RunDirectory) -> Iterator[bytes]:
         words=LEDGER_WORDS,
         help=HELP,
         formulas=formulas(),
-        manifest={key: value for key, value in directory.manifest.items() if key not in WALL_CLOCK},
+        manifests=[(part.path.name, _settled(part)) for part in parts(directory)],
+        assumed=list(dict.fromkeys(note for part in parts(directory) for note in part.manifest.get("notes") or ())),
         verdicts=VERDICT_WORDS,
-        slo=limits(directory.slo),
+        slo=_beside(limits(part.slo) for part in parts(directory)),
         facts=embed(page["facts"]),
         payloads=[embed(payload) for payload in page["payloads"]],
         style=asset("report.css"),
@@ -101,21 +102,34 @@ def render(directory: RunDirectory) -> Iterator[bytes]:
 
 def subtitle(directory: RunDirectory) -> list[str]:
     """Facts about the run, for the line under its name."""
-    manifest = directory.manifest
-    parts = directory.parts if isinstance(directory, Together) else (directory,)
-    names = [part.path.name for part in parts if part is not directory]
-    each = names, map(_machine, parts), map(_pool, parts)
-    facts = [told for those in each if (told := " beside ".join(dict.fromkeys(filter(None, those))))]
-    entries = directory.summary()
-    if entries:
-        total = entries[0]["requests"]["total"]
-        facts.append(f"{total:,} request{'s' if total != 1 else ''}, the same for every allocator")
-    repeat = int(manifest.get("repeat", 1))
-    facts.append(
-        f"seed {manifest.get('seed', 0)}"
-        + (f", {repeat} replications (timelines show the first)" if repeat > 1 else "")
-    )
-    return facts
+    those = parts(directory)
+    names = [part.path.name for part in those if part is not directory]
+    told = [_beside(facts) for facts in (names, map(_machine, those), map(_pool, those), map(_requests, those))]
+    if len(set(draws(directory).values())) == 1:
+        told[-1] += ", the same for every allocator"
+    return [*filter(None, told), _beside(map(_seed, those))]
+
+
+def _beside(facts: Iterable[str]) -> str:
+    """Join what several directories say of one thing; once what they all say."""
+    return BESIDE.join(dict.fromkeys(filter(None, facts)))
+
+
+def _requests(directory: RunDirectory) -> str:
+    """Say how many requests were served; nothing without runs."""
+    totals = [entry["requests"]["total"] for entry in directory.summary()[:1]]
+    return "".join(f"{total:,} request{'s' if total != 1 else ''}" for total in totals)
+
+
+def _seed(directory: RunDirectory) -> str:
+    repeat = int(directory.manifest.get("repeat", 1))
+    times = f", {repeat} replications (timelines show the first)" if repeat > 1 else ""
+    return f"seed {directory.manifest.get('seed', 0)}{times}"
+
+
+def _settled(directory: RunDirectory) -> dict[str, Any]:
+    """Return the manifest without what another run of the same file would not repeat."""
+    return {key: value for key, value in directory.manifest.items() if key not in WALL_CLOCK}
 
 
 def _machine(directory: RunDirectory) -> str:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.reading import RunDirectory, RunDirectoryError
 
+BESIDE = " beside "
+"""Between what two directories say of one thing."""
+
 
 @dataclass(frozen=True)
 class Together(RunDirectory):
-    """Several run directories of one workload shown as one, such as runs on a GPU beside simulated ones."""
+    """Several run directories shown as one, such as runs on a GPU beside simulated ones."""
 
     parts: tuple[RunDirectory, ...]
+
+    @property
+    def name(self) -> str:
+        """Names of the workloads."""
+        return BESIDE.join(dict.fromkeys(part.name for part in self.parts))
 
     def summary(self) -> list[dict[str, Any]]:
         """Entries of all parts, each allocator labelled with where it comes from."""
         return [
-            {**entry, "allocator": f"{entry['allocator']} ({part.path.name})"}
+            {**entry, "allocator": labelled(entry["allocator"], part), "directory": part.path.name}
             for part in self.parts
             for entry in part.summary()
         ]
@@ -38,9 +46,47 @@ def together(directories: Sequence[RunDirectory]) -> RunDirectory:
         if names.count(name) > 1:
             raise RunDirectoryError(f"two directories are called {name}; rename one, its name is the label")
     runs = [
-        {**run.facts, "label": f"{run.label} ({directory.path.name})", "dir": str(run.path.resolve())}
+        {**run.facts, "label": labelled(run.label, directory), "dir": str(run.path.resolve())}
         for directory in directories
         for run in directory.runs
     ]
     first = directories[0]
     return Together(first.path, {**first.manifest, "runs": runs}, tuple(directories))
+
+
+def labelled(label: str, part: RunDirectory) -> str:
+    """Label an allocator with the directory that it comes from."""
+    return f"{label} ({part.path.name})"
+
+
+def parts(directory: RunDirectory) -> tuple[RunDirectory, ...]:
+    """Return the directories that are shown as one, or that one."""
+    return directory.parts if isinstance(directory, Together) else (directory,)
+
+
+def slos(directory: RunDirectory) -> dict[str, Mapping[str, float | None]]:
+    """Limits in seconds by metric, by the label of each run: those of the directory it comes from."""
+    if not isinstance(directory, Together):
+        return {run.label: directory.slo for run in directory.runs}
+    return {labelled(run.label, part): part.slo for part in directory.parts for run in part.runs}
+
+
+def draws(directory: RunDirectory) -> dict[str, int]:
+    """Number the label of each run by the requests it served: runs of one number served the same ones.
+
+    Those of one directory did.  Of two directories, requests of the same lengths of which the first arrives at the same
+    time are the same: when the others of a closed loop arrive depends on how fast the first ones are answered.
+    """
+    known: list[tuple[Any, ...]] = []
+    numbers: dict[str, int] = {}
+    for part in parts(directory):
+        served: tuple[Any, ...] = ()
+        if part is not directory and part.runs:
+            columns = part.runs[0].requests(("arrival_s", "prompt_tokens", "output_tokens"))
+            first = columns["arrival_s"][:1].tolist()
+            served = (first, *(columns[name].tolist() for name in ("prompt_tokens", "output_tokens")))
+        if served not in known:
+            known.append(served)
+        for run in part.runs:
+            numbers[labelled(run.label, part) if part is not directory else run.label] = known.index(served)
+    return numbers

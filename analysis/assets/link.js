@@ -84,7 +84,7 @@ function recall() {
 function momentWords(column) {
   if (state.cursor > column.until) return "over";
   const { steps, facts: about } = column, row = column.rowAt(state.cursor);
-  return `${((100 * steps.live[row]) / about.capacity).toFixed(1)} % live, ${steps.running[row]} running, ${steps.waiting[row]} waiting`;
+  return `${((100 * steps.live[row]) / about.capacity).toFixed(1)} % live, ${number(steps.running[row])} running, ${number(steps.waiting[row])} waiting`;
 }
 
 // the cursor by a hundredth of the window, and in words what stands there: reading without a mouse
@@ -121,7 +121,7 @@ function readout() {
     else if (state.cursor > column.until) card.append(el("p", {}, `over since ${seconds(column.until)}`));
     else {
       const why = BLOCKED[steps.blocked[cursor]];
-      card.append(el("p", {}, `At ${seconds(state.cursor)}, step ${steps.step[cursor]} (${seconds(steps.start[cursor])}, ${short(1e3 * steps.duration[cursor])} ms): ${steps.running[cursor]} running, ${steps.waiting[cursor]} waiting${why ? `, next waits for ${AWAITED[why]}` : ""}`));
+      card.append(el("p", {}, `At ${seconds(state.cursor)}, step ${number(steps.step[cursor])} (${seconds(steps.start[cursor])}, ${short(1e3 * steps.duration[cursor])} ms): ${number(steps.running[cursor])} running, ${number(steps.waiting[cursor])} waiting${why ? `, next waits for ${AWAITED[why]}` : ""}`));
     }
     const head = el("tr", {}, ...["", "slots now", "now", "mean", "peak", "byte-seconds"].map((text) => el("th", { scope: "col" }, text)));
     const body = el("tbody", {});
@@ -150,7 +150,7 @@ function details() {
   const parts = el("div", {});
   for (const index of state.shown) {
     const column = columns[index], at = column.place.get(state.request), list = el("ul", {});
-    if (at === undefined) list.append(el("li", {}, "not among the requests this page keeps"));
+    if (at === undefined) list.append(el("li", {}, `not among the ${number(facts.requests.shown)} requests this page keeps; requests.parquet has all`));
     else list.append(el("li", {}, requestWords(column, at).join(" · ")));
     const map = plots.find((plot) => plot instanceof BlockMapPlot && plot.column === column && plot.picture);
     if (map) {
@@ -158,7 +158,7 @@ function details() {
       const runs = consecutive(table.blocks, column.map.stride), listed = runs.slice(0, 120).join(" ") + (runs.length > 120 ? " …" : "");
       const stride = column.map.stride > 1 ? `, one block in ${column.map.stride} drawn` : "";
       const pieces = runs.length > 1 ? `, in ${number(runs.length)} places` : runs.length ? ", in one piece" : "";
-      list.append(el("li", {}, `block table at ${seconds(table.instant)}${stride}${pieces}: ${table.blocks.length ? "" : "no blocks"}`, el("code", {}, ` ${listed}`)));
+      list.append(el("li", {}, `block table ${table.blocks.length ? "" : "as last recorded "}at ${seconds(table.instant)}${stride}${pieces}: ${table.blocks.length ? "" : "no blocks"}`, el("code", {}, ` ${listed}`)));
     }
     for (const line of fate(column)) list.append(line);
     parts.append(el("section", {}, el("h4", {}, column.facts.label), list));
@@ -209,6 +209,7 @@ function stepEvent(direction) {
 
 function firstDivergence() {
   const [one, two] = [...state.shown].sort((first, second) => first - second), found = facts.divergences[`${one},${two}`];
+  if (two !== undefined && !alike(columns[one], columns[two])) { said.textContent = "These two did not serve the same requests."; return; }
   if (!found) { said.textContent = two === undefined ? "Show two allocators to compare them." : "These two treat every request alike."; return; }
   const half = Math.min(state.until / 2, Math.max(state.until / 60, 0.5));
   zoomTo(found.time_s - half, found.time_s + half);

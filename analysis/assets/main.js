@@ -12,6 +12,9 @@ function caption(view, column) {
   return el("div", { className: "caption" }, el("b", { title: about.label }, about.label), el("span", {}, right));
 }
 
+// whether two columns show the same requests, which those of two directories need not
+const alike = (one, two) => one.facts.draw === two.facts.draw;
+
 let drawing = 0;
 // the time axis is as long as the runs shown; a window inside it stays where it is
 function fit() {
@@ -42,8 +45,11 @@ async function drawColumns() {
   byId("strip-box").hidden = state.shown.length < 2;
   if (state.shown.length > 1) {
     const [one, two] = state.shown.map((index) => columns[index]);
-    byId("strip-note").textContent = `End-to-end latency of each request by its arrival: ${two.facts.label} minus ${one.facts.label}. Below zero, ${two.facts.label} is faster.`;
-    plots.push(new StripPlot(strip, one, two));
+    const plot = alike(one, two) ? new StripPlot(strip, one, two) : null;
+    if (plot && plot.points.length) plots.push(plot); else strip.replaceChildren();
+    byId("strip-note").textContent = !plot ? `${one.facts.label} and ${two.facts.label} did not serve the same requests.`
+      : !plot.points.length ? "No request finished with both."
+        : `End-to-end latency of each request by its arrival: ${two.facts.label} minus ${one.facts.label}. Below zero, ${two.facts.label} is faster.`;
   }
   for (const plot of plots) {
     await plot.draw();

@@ -23,9 +23,9 @@ from analysis.page.pack import Packed, pack
 from analysis.page.style import HANDING_OUT, VERDICT_WORDS
 from analysis.page.ticks import ticks
 from analysis.page.timeline import detail_windows, timeline
-from analysis.page.words import contrast, findings, reserves
+from analysis.page.words import Finding, contrast, findings, reserves
 from analysis.reading import Run, RunDirectory
-from analysis.together import Together
+from analysis.together import Together, draws, slos
 
 ROW_BUDGET = 24_000
 CELL_BUDGET = 34_000_000
@@ -60,7 +60,8 @@ def document(directory: RunDirectory) -> dict[str, Any]:
     runs = [firsts[one.label] for one in allocators]
     requests = [run.requests() for run in runs]
     steps = [run.lazy_steps for run in runs]
-    parted = _divergences(requests, steps)
+    served = draws(directory)
+    parted = _divergences(requests, steps, [served[run.label] for run in runs])
     extra = sorted({one.time_s for one in parted.values()})[:EXTRA_WINDOWS]
     windows = [detail_windows(each, extra) for each in steps]
     chosen = select(
@@ -68,10 +69,13 @@ def document(directory: RunDirectory) -> dict[str, Any]:
         [window for each in windows for window in each],
         [one.request_id for one in parted.values()],
     )
+    limits = slos(directory)
     columns = [
-        _column(*each, chosen=chosen, slo=directory.slo, share=len(runs))
+        _column(*each, chosen=chosen, slo=limits[each[0].label], share=len(runs))
         for each in zip(runs, allocators, requests, steps, windows, strict=True)
     ]
+    for run, column in zip(runs, columns, strict=True):
+        column["facts"]["draw"] = served[run.label]
     left, right = _pair(directory, allocators)
     sizes = [run.pool_bytes for run in runs]
     same_pool = min(sizes) > SAME * max(sizes)
@@ -85,13 +89,23 @@ def document(directory: RunDirectory) -> dict[str, Any]:
             "bars": bars(allocators, directory.manifest.get("expect") or {}),
             "divergences": {f"{a},{b}": one._asdict() for (a, b), one in parted.items()},
             "requests": {"shown": len(chosen), "total": max((len(each["request_id"]) for each in requests), default=0)},
-            "slo": dict(directory.slo),
         },
         "payloads": [column["payload"] for column in columns],
-        "findings": findings(allocators, (left, right), same_pool=same_pool),
+        "findings": [*findings(allocators, (left, right), same_pool=same_pool), *_unlike(served)],
         "table": rows,
         "hero": _hero(rows, left, right, {run.label: int(run.facts["block_size"]) for run in runs}),
     }
+
+
+def _unlike(served: Mapping[str, int]) -> list[Finding]:
+    """Warn if not all runs served the same requests."""
+    if len(set(served.values())) < 2:
+        return []
+    return [
+        Finding(
+            "warning", "These directories did not serve the same requests, so their figures differ by that as well."
+        )
+    ]
 
 
 def _hero(
@@ -193,11 +207,15 @@ def _about(owners: npt.NDArray[np.int64], requests: Columns) -> dict[str, Packed
     }
 
 
-def _divergences(requests: Sequence[Columns], steps: Sequence[Columns]) -> dict[tuple[int, int], Divergence]:
-    """Find where each two runs part; one run needs no looking at its steps."""
+def _divergences(
+    requests: Sequence[Columns], steps: Sequence[Columns], served: Sequence[int]
+) -> dict[tuple[int, int], Divergence]:
+    """Find where each two runs of the same requests part; one run needs no looking at its steps."""
     found = {}
     step_lengths = [_step_length(each) for each in steps] if len(steps) > 1 else []
     for first, second in combinations(range(len(requests)), 2):
+        if served[first] != served[second]:
+            continue
         tolerance = 3 * max(step_lengths[first], step_lengths[second])
         one = diverge(requests[first], requests[second], tolerance)
         if one is not None:
@@ -212,11 +230,11 @@ def _step_length(steps: Columns) -> float:
 
 def bars(allocators: list[Allocator], expected: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Figures of all allocators with intervals, percentages of ideal and published values."""
-    ideal = bound(allocators)
     drawn = []
     for name, title, unit, scale in BARS:
         rows = []
         for one in allocators:
+            ideal = bound(allocators, one)
             low, high, basis = spread(one, name)
             given = expected.get(one.label, {}).get(name.removesuffix(".mean"))
             published = given["value"] if isinstance(given, Mapping) else given
@@ -250,7 +268,6 @@ def spread(one: Allocator, name: str) -> tuple[float, float, str]:
 
 def table(allocators: list[Allocator]) -> list[dict[str, Any]]:
     """Rows of the table at the top of the page."""
-    ideal = bound(allocators)
     return [
         {
             "label": one.label,
@@ -261,9 +278,9 @@ def table(allocators: list[Allocator]) -> list[dict[str, Any]]:
             "shares": {name: _finite(one.mean(f"share.{name}")) or 0.0 for name in SHARES},
             "batch": one.mean("batch_size"),
             "peak": one.mean("batch_size.peak"),
-            "batch_of_ideal": percent_of(one, ideal, "batch_size"),
+            "batch_of_ideal": percent_of(one, bound(allocators, one), "batch_size"),
             "throughput": one.mean("throughput_rps"),
-            "throughput_of_ideal": percent_of(one, ideal, "throughput_rps"),
+            "throughput_of_ideal": percent_of(one, bound(allocators, one), "throughput_rps"),
             "latency_p50": 1e3 * one.mean("normalized_latency_s.p50"),
             "latency_p99": 1e3 * one.mean("normalized_latency_s.p99"),
             "ttft_p50": one.mean("ttft_s.p50"),

@@ -356,6 +356,32 @@ def test_joined_directories_show_one_allocator_from_each(toy: Path, repeated: Pa
         write_joint_report([toy, toy], tmp_path / "joint.html")
 
 
+def test_joined_directories_are_each_held_against_their_own_bound(toy: Path, tmp_path: Path) -> None:
+    other = write_directory(tmp_path / "large", num_blocks=256)
+    page = document(together([open_directory(toy), open_directory(other)]))
+    assert [row["batch_of_ideal"] for row in page["table"] if row["kind"] == "ideal"] == pytest.approx([100, 100])
+    alone = [row["batch_of_ideal"] for path in (toy, other) for row in document(open_directory(path))["table"]]
+    assert [row["batch_of_ideal"] for row in page["table"]] == alone
+    assert [row["ideal"] for row in page["facts"]["bars"][0]["rows"]] == alone
+
+
+def test_joined_directories_of_other_requests_are_not_compared_one_by_one(toy: Path, tmp_path: Path) -> None:
+    other = write_directory(tmp_path / "other", count=60, rate=9, seed=1, name="evening")
+    both = together([open_directory(toy), open_directory(other)])
+    page = document(both)
+    draw = [column["draw"] for column in page["facts"]["columns"]]
+    assert draw == [0, 0, 0, 1, 1, 1]
+    assert {tuple(draw[int(index)] for index in pair.split(",")) for pair in page["facts"]["divergences"]} == {
+        (0, 0),
+        (1, 1),
+    }
+    assert any("did not serve the same requests" in found.text for found in page["findings"])
+    told = subtitle(both)
+    assert both.name == "toy beside evening"
+    assert "80 requests beside 60 requests" in told
+    assert told[-1] == "seed 0 beside seed 1"
+
+
 def test_joined_directories_name_each_device_with_its_pool(toy: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(toy, other)

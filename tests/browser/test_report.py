@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page
 
 from analysis.reading import Run, open_directory
-from analysis.report import write_report
+from analysis.report import write_joint_report, write_report
 from analysis.walkthrough import SCENES
 from sim.runner import run
 from tests.analysis.synthetic import write_directory
@@ -305,6 +305,15 @@ def test_divergence_jumps_to_the_first_request_treated_differently(page: Page, r
     apart = np.abs(one["scheduled_s"] - two["scheduled_s"]) > 0.2
     assert request <= np.flatnonzero(apart)[0]
     assert ranges(page)[0][1] - ranges(page)[0][0] < 10
+
+
+def test_of_different_requests_nothing_is_compared_one_by_one(opened: Opened, tmp_path: Path) -> None:
+    paths = [write_directory(tmp_path / f"run{seed}", count=20, seed=seed, kinds=("paged",)) for seed in (0, 1)]
+    page = opened.go(write_joint_report(paths, tmp_path / "together.html"))
+    assert page.locator("#strip-note").inner_text() == "paged (run0) and paged (run1) did not serve the same requests."
+    assert page.locator("#strip .plot").count() == 0
+    page.keyboard.press("d")
+    assert page.locator("#said").inner_text() == "These two did not serve the same requests."
 
 
 def test_the_address_keeps_zoom_selection_and_allocators(opened: Opened, report: Path) -> None:
