@@ -25,7 +25,7 @@ class BlockMapPlot extends Plot {
       { canvas: "below", label: `Block map of ${column.facts.label}: ${blocks} physical blocks over time` });
     const map = column.map;
     if (!map) {
-      this.box.append(el("div", { className: "empty", style: "position:absolute;inset:0" }, "no snapshot of the blocks: telemetry.blocks is off, or the run too short for one"));
+      this.box.append(el("div", { className: "empty", style: "position:absolute;inset:0" }, column.steps.live.some((slots) => slots) ? "no snapshot of the blocks: telemetry.blocks is off, or the run too short for one" : "nothing was ever held"));
       return;
     }
     this.rows = map.rows;

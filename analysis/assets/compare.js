@@ -3,6 +3,7 @@ async function drawBars() {
   const box = byId("bars"), labels = facts.columns.map((column) => column.label);
   const unsure = facts.bars.some((bar) => bar.rows.some((row) => row.basis));
   const ideal = facts.columns.some((column) => column.kind === "ideal");
+  if (!facts.bars.length) { byId("bars-note").textContent = "No request was served, so there is no figure to compare."; return; }
   byId("bars-note").textContent = [
     unsure ? "Whiskers are 95 % intervals (over replications where there are several, else a block bootstrap over the requests)." : "",
     ideal ? "Numbers in brackets are per cent of ideal." : "",
@@ -12,9 +13,9 @@ async function drawBars() {
   ].filter(Boolean).join(" ");
   for (const bar of facts.bars) {
     const div = el("div", {});
-    box.append(el("figure", {}, el("figcaption", {}, bar.title, " ", el("small", {}, bar.unit)), div));
     const values = bar.rows.map((row) => row.value), known = values.filter((value) => value > 0);
     const log = bar.name !== "kv_efficiency" && known.length > 1 && Math.max(...known) / Math.min(...known) > 60;
+    box.append(el("figure", {}, el("figcaption", {}, bar.title, " ", el("small", {}, [bar.unit, log ? "log scale" : ""].filter(Boolean).join(", "))), div));
     const rate = ["batch_size", "throughput_rps"].includes(bar.name);
     const ends = bar.rows.flatMap((row) => [row.value, row.high, row.published]).filter((value) => value !== null && Number.isFinite(value));
     const most = Math.max(1e-9, ...ends), least = Math.min(...known, ...bar.rows.map((row) => row.low).filter((low) => low > 0));
@@ -58,12 +59,12 @@ class StripPlot extends Plot {
   extra() { return { xaxis: { ...layout(this.height, this.y).xaxis, ...titled("time of arrival") } }; }
 
   paint(context, width, height) {
-    const [low, high] = this.y.range, worse = css("--internal"), better = css("--live");
+    const [low, high] = this.y.range, worse = css("--internal"), better = css("--live"), equal = css("--muted");
     for (const [arrival, difference, request] of this.points) {
       const x = this.x(arrival), chosen = request === state.request;
       if (x < 0 || x > width) continue;
       context.globalAlpha = state.request === null || chosen ? 0.7 : 0.2;
-      context.fillStyle = difference > 0 ? worse : better;
+      context.fillStyle = difference > 0 ? worse : difference < 0 ? better : equal;
       const size = chosen ? 6 : 3;
       context.fillRect(x - size / 2, (1 - (difference - low) / (high - low)) * height - size / 2, size, size);
     }

@@ -138,14 +138,13 @@ def _memory(worst: Allocator, best: Allocator) -> str:
     parts = {name: worst.mean(f"share.{name}") for name in WASTE}
     worst_parts = sorted((name for name in parts if parts[name] >= 1), key=lambda name: -parts[name])
     lost = ", ".join(f"{parts[name]:.0f} % is {WASTE[name]}" for name in worst_parts[:3])
-    live = f"{worst.label} fills {_percent(worst)} of the pool with live K/V" + (f"; {lost}" if lost else "")
+    live = f"{worst.label} fills {_percent(worst.mean('share.live'))} of the pool with live K/V" + (f"; {lost}" if lost else "")
     if worst is best:
         return live + "."
-    return f"{live}. {best.label} fills {_percent(best)} with live K/V{_efficiency(best)}."
+    return f"{live}. {best.label} fills {_percent(best.mean('share.live'))} with live K/V{_efficiency(best)}."
 
 
-def _percent(one: Allocator) -> str:
-    share = one.mean("share.live")
+def _percent(share: float) -> str:
     return "less than 1 %" if 0 < share < 1 else f"{share:.0f} %"
 
 
@@ -202,7 +201,7 @@ def _spare(one: Allocator) -> str:
             "so a larger one or a smaller token would do without them."
         )
     peak = 100 * one.mean("kv_usage.peak")
-    held = f"at its fullest {peak:.0f} % of the pool was held"
+    held = f"at its fullest {_percent(peak)} of the pool was held"
     if peak > NEARLY:
         return f"Change first: nothing in memory; {held}, and that was enough."
     return f"Change first: nothing in memory. More requests fit, or a smaller pool would do: {held}."
