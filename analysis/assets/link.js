@@ -121,7 +121,7 @@ function readout() {
     else if (state.cursor > column.until) card.append(el("p", {}, `over since ${seconds(column.until)}`));
     else {
       const why = BLOCKED[steps.blocked[cursor]];
-      card.append(el("p", {}, `At ${seconds(state.cursor)}, step ${number(steps.step[cursor])} (${seconds(steps.start[cursor])}, ${short(1e3 * steps.duration[cursor])} ms): ${number(steps.running[cursor])} running, ${number(steps.waiting[cursor])} waiting${why ? `, next waits for ${AWAITED[why]}` : ""}`));
+      card.append(el("p", {}, `At ${seconds(state.cursor)}, step ${steps.step[cursor]} (${seconds(steps.start[cursor])}, ${short(1e3 * steps.duration[cursor])} ms): ${number(steps.running[cursor])} running, ${number(steps.waiting[cursor])} waiting${why ? `, next waits for ${AWAITED[why]}` : ""}`));
     }
     const head = el("tr", {}, ...["", "slots now", "now", "mean", "peak", "byte-seconds"].map((text) => el("th", { scope: "col" }, text)));
     const body = el("tbody", {});

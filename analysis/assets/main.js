@@ -38,6 +38,7 @@ async function drawColumns() {
       const cell = el("div", { className: "cell" }, caption(cells.dataset.view, columns[index]));
       cells.append(cell);
       plots.push(new VIEWS[cells.dataset.view](cell, columns[index]));
+      if (cells.dataset.view === "requests") cell.append(notableList(columns[index]));
     }
   }
   const strip = byId("strip");

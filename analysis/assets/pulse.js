@@ -76,7 +76,7 @@ class PulsePlot extends Plot {
     const { steps, ticks } = this.column;
     if (time > this.column.until) return null;
     const row = this.column.rowAt(time), bin = Math.min(steps.bin_decode_tps.length - 1, Math.floor((time / this.column.until) * steps.bin_decode_tps.length));
-    const lines = [`step ${number(steps.step[row])} at ${seconds(steps.start[row])}`, `${number(steps.running[row])} running, ${number(steps.waiting[row])} waiting`,
+    const lines = [`step ${steps.step[row]} at ${seconds(steps.start[row])}`, `${number(steps.running[row])} running, ${number(steps.waiting[row])} waiting`,
       `${number(steps.prefill_tokens[row])} prefill and ${number(steps.decode_tokens[row])} decode tokens in this step`,
       `about ${short(steps.bin_prefill_tps[bin])} prefill and ${short(steps.bin_decode_tps[bin])} decode tokens/s here`];
     const why = BLOCKED[steps.blocked[row]];

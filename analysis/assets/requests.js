@@ -101,6 +101,10 @@ function requestWords(column, at) {
   const arrival = requests.arrival[at], outputs = requests.generated_tokens[at];
   const [started, first] = [requests.scheduled[at], requests.first_token[at]];
   lines.push([`arrived ${seconds(arrival)}`, Number.isFinite(started) ? `queued ${short(started - arrival)} s` : "never started", ...(Number.isFinite(first) ? [`TTFT ${short(first - arrival)} s`] : [])].join(", "));
+  const ahead = requests.ahead[at], why = AWAITED[BLOCKED[requests.wait_cause[at]]], part = requests.wait_percent[at];
+  const reason = why && part ? `for ${why} ${part} % of that time` : "";
+  if (ahead) lines.push(`waited behind ${number(ahead)} other${ahead === 1 ? "" : "s"}${reason ? `, the first in line ${reason}` : ""}`);
+  else if (reason) lines.push(`waited ${reason}`);
   if (status === "finished") {
     const pace = outputs > 1 ? `, TPOT ${short((1e3 * (requests.finish[at] - requests.first_token[at])) / (outputs - 1))} ms` : "";
     lines.push(`finished ${seconds(requests.finish[at])}${pace}, ${short((1e3 * (requests.finish[at] - arrival)) / outputs)} ms per token`);
@@ -110,4 +114,14 @@ function requestWords(column, at) {
   if (requests.preemptions[at]) lines.push(`preempted ${requests.preemptions[at] === 1 ? "once" : `${requests.preemptions[at]} times`}, ${number(requests.recomputed_tokens[at])} tokens recomputed${requests.swapped_blocks[at] ? `, ${requests.swapped_blocks[at]} blocks swapped` : ""}`);
   if (requests.miss[at]) lines.push("missed the SLO");
   return lines;
+}
+
+// under the requests of a column: those worth a look, each a way to follow it
+function notableList(column) {
+  return el("ul", { className: "notable" }, ...column.facts.notable.map(({ what, request_id: request, told }) => el("li", {}, `${what}: `,
+    el("button", { type: "button", onclick: () => {
+      const at = column.place.get(request), arrival = column.requests.arrival[at], end = Number.isFinite(column.requests.finish[at]) ? column.requests.finish[at] : column.until;
+      if (arrival > state.range[1] || end < state.range[0]) zoomTo(arrival - 0.1 * (end - arrival), end + 0.1 * (end - arrival));
+      select(request);
+    } }, `request ${request}`), ` ${told}`)));
 }

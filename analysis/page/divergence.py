@@ -7,6 +7,8 @@ to look: refused by one only, admitted later than a step by one, or preempted by
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +47,37 @@ def diverge(first: Columns, second: Columns, tolerance_s: float) -> Divergence |
     lost = (first["preemptions"][:count] > 0) != (second["preemptions"][:count] > 0)
     _add(found, np.fmin(one, two), lost, first, "preempted by one of the two, after it was admitted here")
     return min(found, key=lambda one: one.time_s, default=None)
+
+
+def divergences(
+    requests: Sequence[Columns], steps: Sequence[Columns], served: Sequence[int]
+) -> dict[tuple[int, int], Divergence]:
+    """Find where each two runs of the same requests part; one run needs no looking at its steps.
+
+    Args:
+        requests: columns of requests.parquet of each run.
+        steps: columns of steps.parquet of each run.
+        served: for each run a number; runs of one number served the same requests.
+
+    Returns:
+        by the places of the two runs; nothing for two that treat every request alike.
+
+    """
+    found = {}
+    step_lengths = [_step_length(each) for each in steps] if len(steps) > 1 else []
+    for first, second in combinations(range(len(requests)), 2):
+        if served[first] != served[second]:
+            continue
+        tolerance = 3 * max(step_lengths[first], step_lengths[second])
+        one = diverge(requests[first], requests[second], tolerance)
+        if one is not None:
+            found[first, second] = one
+    return found
+
+
+def _step_length(steps: Columns) -> float:
+    lengths = steps["duration_s"]
+    return float(np.median(lengths)) if len(lengths) else 0.0
 
 
 def _add(

@@ -6,8 +6,7 @@ of a page of two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from analysis.figures import COST, Allocator, bound, group, percent_of
 from analysis.metrics import good
 from analysis.observed import SHARES, Columns, Observed
 from analysis.page.blockmap import block_map
-from analysis.page.divergence import Divergence, diverge
+from analysis.page.divergence import divergences
 from analysis.page.gantt import gantt, select
+from analysis.page.notable import notable, waits
 from analysis.page.pack import Packed, pack
 from analysis.page.style import HANDING_OUT, VERDICT_WORDS
 from analysis.page.ticks import ticks
@@ -61,21 +61,24 @@ def document(directory: RunDirectory) -> dict[str, Any]:
     requests = [run.requests() for run in runs]
     steps = [run.lazy_steps for run in runs]
     served = draws(directory)
-    parted = _divergences(requests, steps, [served[run.label] for run in runs])
+    parted = divergences(requests, steps, [served[run.label] for run in runs])
     extra = sorted({one.time_s for one in parted.values()})[:EXTRA_WINDOWS]
     windows = [detail_windows(each, extra) for each in steps]
+    waited = [waits(*each) for each in zip(requests, steps, strict=True)]
+    noted = [notable(*each) for each in zip(requests, steps, waited, strict=True)]
     chosen = select(
         requests,
         [window for each in windows for window in each],
-        [one.request_id for one in parted.values()],
+        [*(one.request_id for one in parted.values()), *(one.request_id for each in noted for one in each)],
     )
     limits = slos(directory)
     columns = [
         _column(*each, chosen=chosen, slo=limits[each[0].label], share=len(runs))
         for each in zip(runs, allocators, requests, steps, windows, strict=True)
     ]
-    for run, column in zip(runs, columns, strict=True):
-        column["facts"]["draw"] = served[run.label]
+    for run, column, notes, queued in zip(runs, columns, noted, waited, strict=True):
+        column["facts"] |= {"draw": served[run.label], "notable": [one._asdict() for one in notes]}
+        column["payload"]["requests"] |= queued.packed(chosen)
     left, right = _pair(directory, allocators)
     sizes = [run.pool_bytes for run in runs]
     same_pool = min(sizes) > SAME * max(sizes)
@@ -205,27 +208,6 @@ def _about(owners: npt.NDArray[np.int64], requests: Columns) -> dict[str, Packed
         "group": pack(np.asarray(requests["prefix_group"], np.int64)[place]),
         "born": pack(np.asarray(requests["arrival_s"], np.float32)[place]),
     }
-
-
-def _divergences(
-    requests: Sequence[Columns], steps: Sequence[Columns], served: Sequence[int]
-) -> dict[tuple[int, int], Divergence]:
-    """Find where each two runs of the same requests part; one run needs no looking at its steps."""
-    found = {}
-    step_lengths = [_step_length(each) for each in steps] if len(steps) > 1 else []
-    for first, second in combinations(range(len(requests)), 2):
-        if served[first] != served[second]:
-            continue
-        tolerance = 3 * max(step_lengths[first], step_lengths[second])
-        one = diverge(requests[first], requests[second], tolerance)
-        if one is not None:
-            found[first, second] = one
-    return found
-
-
-def _step_length(steps: Columns) -> float:
-    lengths = steps["duration_s"]
-    return float(np.median(lengths)) if len(lengths) else 0.0
 
 
 def bars(allocators: list[Allocator], expected: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

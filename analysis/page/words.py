@@ -138,7 +138,9 @@ def _memory(worst: Allocator, best: Allocator) -> str:
     parts = {name: worst.mean(f"share.{name}") for name in WASTE}
     worst_parts = sorted((name for name in parts if parts[name] >= 1), key=lambda name: -parts[name])
     lost = ", ".join(f"{parts[name]:.0f} % is {WASTE[name]}" for name in worst_parts[:3])
-    live = f"{worst.label} fills {_percent(worst.mean('share.live'))} of the pool with live K/V" + (f"; {lost}" if lost else "")
+    live = f"{worst.label} fills {_percent(worst.mean('share.live'))} of the pool with live K/V" + (
+        f"; {lost}" if lost else ""
+    )
     if worst is best:
         return live + "."
     return f"{live}. {best.label} fills {_percent(best.mean('share.live'))} with live K/V{_efficiency(best)}."

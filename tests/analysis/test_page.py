@@ -15,14 +15,16 @@ import numpy.typing as npt
 import pytest
 
 from analysis.figures import group
-from analysis.observed import SHARES
+from analysis.metrics import queue_s
+from analysis.observed import SHARES, Observed
 from analysis.page.blockmap import CACHED, FIRST_OWNER, FREE, block_map, blocks_held
 from analysis.page.divergence import diverge
 from analysis.page.document import document, misses
 from analysis.page.gantt import gantt, select
+from analysis.page.notable import notable, waits
 from analysis.page.pack import Packed, pack
 from analysis.page.ticks import ticks
-from analysis.page.timeline import BINS, choose, detail_windows, rates, timeline
+from analysis.page.timeline import BINS, BLOCKED, choose, detail_windows, rates, timeline
 from analysis.page.words import contrast, findings
 from analysis.pages import write_index
 from analysis.phases import absences, losses
@@ -58,6 +60,61 @@ def test_packed_arrays_come_back(values: npt.NDArray[Any], kind: str) -> None:
     packed = pack(values)
     assert packed["type"] == kind
     np.testing.assert_array_equal(unpack(packed), values)
+
+
+def queue() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two steps of a second, memory short in the second of three; request 2 comes last but one, 3 is refused."""
+    requests = {
+        "request_id": np.arange(5),
+        "arrival_s": np.array([0.0, 0.5, 1.0, 1.0, 1.5]),
+        "scheduled_s": np.array([0.0, 2.0, 2.0, np.nan, np.nan]),
+        "finish_s": np.array([3.0, 3.0, 3.0, np.nan, np.nan]),
+        "generated_tokens": np.array([3, 5, 1, 0, 0]),
+        "preemptions": np.array([0, 2, 2, 0, 0]),
+        "status": np.array(["finished", "finished", "finished", "refused", "unfinished"], object),
+        "stall_s": np.array([0.2, 0.9]),
+        "stall_count": np.array([1, 1, 0, 0, 0]),
+    }
+    steps = {
+        "start_s": np.array([0.0, 1.0, 2.0]),
+        "duration_s": np.ones(3),
+        "blocked": np.array(["", "memory", "seats"], object),
+        "gap_s": np.array([0.0, 0.9, 0.1]),
+    }
+    return requests, steps
+
+
+def test_a_wait_is_told_with_its_cause_and_those_ahead() -> None:
+    waited = waits(*queue())
+    np.testing.assert_array_equal(waited.seconds, [0.0, 1.5, 1.0, np.nan, 1.5])
+    assert waited.ahead.tolist() == [0, 0, 1, 2, 2]
+    assert [BLOCKED[cause] for cause in waited.cause] == ["", "memory", "memory", "", "seats"]
+    np.testing.assert_allclose(waited.share, [0, 1 / 1.5, 1, 0, 1 / 1.5])
+
+
+def test_requests_worth_a_look_are_the_extremes_of_the_run() -> None:
+    requests, steps = queue()
+    found = {one.what: one[1:] for one in notable(requests, steps, waits(requests, steps))}
+    assert found == {
+        "waited longest": (1, "1.50 s"),
+        "slowest per token": (2, "2,000 ms a token"),
+        "preempted most": (1, "2 times"),
+        "longest pause between tokens": (1, "0.900 s"),
+    }
+    steps["gap_s"][1] = 1.0  # a whole batch paused longer
+    assert [one.what for one in notable(requests, steps, waits(requests, steps))][-1] == "preempted most"
+    nobody = {name: column[:0] for name, column in requests.items()}
+    nothing = {name: column[:0] for name, column in steps.items()}
+    assert notable(nobody, nothing, waits(nobody, nothing)) == []
+
+
+def test_waits_of_requests_that_started_are_their_metric(toy: Path) -> None:
+    for run in open_directory(toy).runs:
+        requests = run.requests()
+        queued = queue_s(Observed(requests, {}, 1))
+        started = ~np.isnan(queued)
+        assert started.any()
+        np.testing.assert_array_equal(waits(requests, run.lazy_steps).seconds[started], queued[started])
 
 
 def test_integers_that_no_page_can_hold_are_refused() -> None:

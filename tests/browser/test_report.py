@@ -260,6 +260,23 @@ def test_the_cause_of_a_preemption_is_one_click_away(page: Page, report: Path) -
     assert f"request {cause} needs room" in page.locator("#detail .fate").first.inner_text()
 
 
+def test_the_request_that_waited_longest_is_one_click_away_with_the_reason(page: Page, report: Path) -> None:
+    run = run_named(report, "preallocated")
+    requests = run.requests()
+    queued = requests["scheduled_s"] - requests["arrival_s"]
+    longest = int(np.nanargmax(queued))
+    list_ = page.locator('.cells[data-view="requests"] .notable').first
+    assert f"waited longest: request {longest} {queued[longest]:.1f} s" in list_.inner_text()
+    list_.get_by_role("button", name=f"request {longest}", exact=True).first.click()
+    words = page.locator("#detail section").first.inner_text()
+    ahead = np.count_nonzero(
+        (requests["arrival_s"] < requests["arrival_s"][longest])
+        & (requests["scheduled_s"] > requests["arrival_s"][longest])
+    )
+    assert f"queued {queued[longest]:.1f} s" in words
+    assert f"waited behind {ahead} others, the first in line for memory" in words
+
+
 def test_the_time_axis_is_that_of_the_runs_shown(opened: Opened, report: Path) -> None:
     ends = []
     for index, label in enumerate(("preallocated", "paged")):
