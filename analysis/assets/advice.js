@@ -1,6 +1,7 @@
 // Advice: each change as a difference with its interval, left or right of nothing.
 function drawEffects(id, name, scale, sign, unit) {
   const rows = facts.changes.filter(({ effect }) => effect[name].mean !== null && effect.tells !== "none");
+  if (!rows.length) { byId(id).replaceChildren(el("p", { className: "nothing" }, "Nothing that was tried makes a difference to any request.")); return null; }
   const colour = ({ mean, low, high }) => (low === null || (low <= 0 && high >= 0) ? css("--muted") : mean * sign > 0 ? css("--live") : css("--internal"));
   const of = rows.map(({ effect }) => effect[name]), names = rows.map(({ change }) => plain(change.replace(/ \S+ -> /g, " ")));
   const trace = { type: "scatter", mode: "markers", x: of.map(({ mean }) => scale * mean), y: rows.map((_, at) => at), marker: { size: 9, color: of.map(colour) },

@@ -1,8 +1,15 @@
 // Charts of many runs: one colour, dash and mark an allocator, the same on every chart of the page.
-const COLOURS = ["--live", "--internal", "--cached", "--rounding", "--external", "--reserved", "--muted", "--ink"];
+const OWN = { paged: "--live", ideal: "--cached" }; // as on the page of a run
+const OTHERS = ["--external", "--rounding", "--reserved", "--internal", "--muted", "--ink"];
+const COLOURS = coloured(facts.kinds || []);
+function coloured(kinds) {
+  const left = [...OTHERS, ...Object.entries(OWN).filter(([kind]) => !kinds.includes(kind)).map(([, name]) => name)];
+  let others = 0;
+  return kinds.map((kind, at) => (kind in OWN && kinds.indexOf(kind) === at ? OWN[kind] : left[others++ % left.length]));
+}
 const DASHES = ["solid", "dash", "dashdot", "dot"]; // ever sparser, so that one drawn over another lets it show
 const MARKS = { circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", x: "✖", hexagon: "⬢" };
-const look = (at) => ({ colour: css(COLOURS[at % COLOURS.length]), dash: DASHES[at % DASHES.length], mark: Object.keys(MARKS)[at % Object.keys(MARKS).length] });
+const look = (at) => ({ colour: css(COLOURS[at]), dash: DASHES[at % DASHES.length], mark: Object.keys(MARKS)[at % Object.keys(MARKS).length] });
 const DASH_ARRAYS = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" };
 const lastWord = (key) => key.replace(/\.name$/, "").split(".").pop(); // device.name is a device
 const named = (key) => (facts.keys.filter((other) => lastWord(other.key) === lastWord(key)).length > 1 ? key : lastWord(key));

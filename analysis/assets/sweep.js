@@ -8,6 +8,19 @@ const tell = (cell, ...figures) => [plain(facts.allocators[cell.allocator]), pla
 // cells where every key but those given has the value chosen for it
 const slice = (free) => facts.cells.filter((cell) => cell.at.every((value, key) => free.includes(key) || value === wish.at[key]));
 
+// values of the keys that are not drawn at which the most is to be seen at first
+function telling(x) {
+  const figure = figureNamed(wish.figure), slices = new Map();
+  for (const cell of facts.cells) {
+    const at = cell.at.map((value, key) => (key === x ? 0 : value)), value = valueOf(cell, figure)[0];
+    if (value === null) continue;
+    const known = slices.get(String(at)) || { at, least: value, most: value };
+    slices.set(String(at), { at, least: Math.min(known.least, value), most: Math.max(known.most, value) });
+  }
+  const apart = ({ least, most }) => (most > 0 ? (most - least) / most : 0);
+  return [...slices.values()].reduce((best, one) => (apart(one) > apart(best) + 1e-9 ? one : best), { at: wish.at, least: 0, most: 0 }).at;
+}
+
 function limit(figure) {
   const value = facts.slo[figure.name.split(".")[0]];
   return value === undefined || !figure.name.includes("_s") ? null : value * figure.scale;
@@ -108,4 +121,5 @@ async function redraw() {
   await drawFront();
 }
 
+wish.at = telling(wish.x);
 begin(redraw);

@@ -22,7 +22,8 @@ def content(planned: Planned) -> Content:
             "changes": [
                 {"change": one["change"], "effect": one["effect"]}
                 for one in sorted(shown, key=lambda one: order[one["change"]])
-            ],
+            ]
+            + [{"change": f"({one['change']})", "effect": one["effect"]} for one in summary["hardware"]],
         },
         words(summary),
         [

@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.numbers import short
 from analysis.planner.capacities import curve_figures
-from analysis.planner.content import Content, aims, drawn, legend, values_of
+from analysis.planner.content import Content, aims, drawn, kinds_of, legend, values_of
 from analysis.planner.reading import Planned
 from analysis.planner.rows import plain
 from analysis.planner.tables import (
@@ -70,6 +70,7 @@ def _facts(planned: Planned) -> dict[str, Any]:
     return {
         "keys": [{"key": key, "values": values[key]} for key in keys],
         "allocators": labels,
+        "kinds": kinds_of(summary["answers"], labels),
         "figures": legend(figures),
         "slo": {one["name"]: one["limit"] for one in summary["slo"]},
         "unit": summary["unit"],

@@ -40,6 +40,12 @@ def values_of(planned: Planned) -> dict[str, list[Any]]:
     return {str(axis["key"]): [plain(value) for value in axis["values"]] for axis in planned.manifest["vary"]}
 
 
+def kinds_of(measured: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[str]:
+    """Kinds of the allocators with these labels, of which the scripts make their colours."""
+    known = {one["allocator"]: one["kind"] for one in measured}
+    return [known[label] for label in labels]
+
+
 def legend(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     """Describe figures to a script."""
     return [{"name": name, "title": title, "unit": unit, "scale": scale} for name, title, unit, scale in figures]

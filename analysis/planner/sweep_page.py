@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.planner.content import Content, drawn, legend, values_of
+from analysis.planner.content import Content, drawn, kinds_of, legend, values_of
 from analysis.planner.reading import Planned
 from analysis.planner.sweeps import FIGURES
 from analysis.planner.tables import COLUMNS, interval, last_words
@@ -52,6 +52,7 @@ def _facts(planned: Planned, labels: list[str]) -> dict[str, Any]:
     return {
         "keys": [{"key": key, "values": values[key]} for key in keys],
         "allocators": labels,
+        "kinds": kinds_of(cells, labels),
         "figures": legend(figures),
         "slo": planned.slo,
         "cells": [
