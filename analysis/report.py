@@ -29,7 +29,7 @@ from analysis.whole import whole
 HERE = Path(__file__).parent
 PLOTLY = "(plotly.js)"
 """Stands for it in a template, which hands on what it does not escape; told by identity, as a name may be equal."""
-SCRIPTS = ("base", "data", "plots", "blockmap", "ledger", "pulse", "requests", "compare", "link", "main")
+SCRIPTS = ("base", "sort", "data", "plots", "blockmap", "ledger", "pulse", "requests", "compare", "link", "main")
 
 
 def write_report(directory: RunDirectory | str | Path, out: str | Path | None = None) -> Path:

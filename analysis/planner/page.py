@@ -50,7 +50,7 @@ def render(planned: Planned) -> str:
             workload=yaml(workload),
             facts=embed(content.facts),
             style=asset("report.css") + asset("planner.css"),
-            scripts=[asset(f"{name}.js") for name in ("base", "planner", content.script)],
+            scripts=[asset(f"{name}.js") for name in ("base", "sort", "planner", content.script)],
             plotly=plotly_js().decode(),
             **content.more,
         )

@@ -195,3 +195,57 @@ def test_changes_of_one_setting_are_told_apart_however_narrow(opened: Opened, pa
     page = opened.go(pages["advice"])
     names = page.evaluate("document.getElementById('latency').layout.yaxis.ticktext")
     assert len(set(names)) == len(names) > 2
+
+
+def test_a_sweep_opens_where_its_cells_differ_most(opened: Opened, tmp_path: Path) -> None:
+    """At the first of its rates all allocators did the same, and so the page opened with one flat line."""
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL, encoding="utf-8")
+    base = Base(str(file))
+    sweep(
+        base,
+        base.axes(["allocators.paged.block_size=4,16", "requests.arrivals.rate=5,2000"]),
+        tmp_path / "cells",
+        make(),
+    )
+    page = opened.go(write_page(tmp_path / "cells"))
+    assert page.locator("#at-1").input_value() == "1"
+
+
+@pytest.mark.parametrize("kind", ["sweep", "capacity"])
+def test_paging_has_the_colour_that_it_has_on_the_page_of_a_run(
+    kind: str, opened: Opened, pages: dict[str, Path]
+) -> None:
+    page = opened.go(pages[kind])
+    colours = page.evaluate(f"{CURVES}.filter(({{mode}}) => mode !== 'markers').map(({{line}}) => line.color)")
+    blue = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--live').trim()")
+    assert colours[1] == blue
+    assert colours[0] != blue
+
+
+def test_tables_are_put_in_the_order_of_a_column(opened: Opened, pages: dict[str, Path]) -> None:
+    page = opened.go(pages["sweep"])
+    column = page.locator(".cellstable thead th").all_inner_texts().index("ms/token mean")
+    cells = page.locator(f".cellstable tbody tr td:nth-child({column + 1})")
+    came = [float(text.split()[0]) for text in cells.all_inner_texts()]
+    head = page.locator(".cellstable thead th").nth(column)
+    for order in (sorted(came), sorted(came, reverse=True), came):
+        head.click()
+        assert [float(text.split()[0]) for text in cells.all_inner_texts()] == order
+    head.focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+
+
+def test_an_advice_without_effect_says_so_instead_of_empty_axes(opened: Opened, pages: dict[str, Path]) -> None:
+    before, opening, rest = pages["advice"].read_text(encoding="utf-8").partition('id="facts">')
+    text, closing, after = rest.partition("</script>")
+    facts = json.loads(text)
+    assert any(one["change"].startswith("(memory bandwidth") for one in facts["changes"])
+    for one in facts["changes"]:
+        one["effect"]["tells"] = "none"
+    changed = pages["advice"].with_name("changed.html")
+    changed.write_text(before + opening + json.dumps(facts) + closing + after, encoding="utf-8")
+    page = opened.go(changed)
+    assert page.locator("#latency").inner_text() == "Nothing that was tried makes a difference to any request."
+    assert page.locator("#latency .js-plotly-plot, #latency svg").count() == 0
