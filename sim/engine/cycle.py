@@ -201,7 +201,8 @@ class Cycle(Noting):
         pages, period, clock, each = self._pages, self._period, self.decoding.clock, self._each
         room, steps, useless = self.allocator.room, timeline.steps, 0
         done = steps
-        held, entangled, partly = self._portion.held, self.allocator.entangled, self._partly
+        _, held, rounding = self._portion
+        entangled, partly = self.allocator.entangled, self._partly
         rows = array("q")
         changes: list[int] = []
         for step in range(steps):
@@ -215,6 +216,8 @@ class Cycle(Noting):
             room -= count
             rows += self._rows.get(end % period) or self._list(end % period)
             changes.append(packed(step, HELD, count * held))
+            if rounding:
+                changes.append(packed(step, ROUNDING, count * rounding))
             if end in partly:  # the takers of final blocks are all on this page
                 useless += partly[end]
                 changes.append(packed(step, INTERNAL, partly[end] * each))
@@ -224,8 +227,9 @@ class Cycle(Noting):
         if evicted:
             changes += self._evicting(changes, evicted)
         self.internal += useless
-        lost = sum(evicted)
-        return Stretch(done, changes, (len(rows) * held, -lost * held, 0, useless * each, lost, 0, 0))
+        taken, lost = len(rows), sum(evicted)
+        cached = -lost * self.allocator.block_size
+        return Stretch(done, changes, (taken * held, cached, taken * rounding, useless * each, lost, 0, 0))
 
     def _mapping_stretch(self, timeline: Timeline) -> Stretch:
         """Do `stretch` if blocks are page groups, which may have to be mapped, and empty slots are rounding."""

@@ -35,6 +35,7 @@ SMALL = {
             "full 2x8, sliding 3x8/9, sliding 1x16/6",
             "full 1x8, state 2x24",
             "state 1x40, full 2x8, sliding 2x8/6",
+            "full 1x8, sliding 4x8/64",  # which is longer than any sequence
         ]
     ),
 }

@@ -208,3 +208,19 @@ def test_a_sequence_whose_last_block_another_one_fills_enters_what_it_fills_in_t
         setup = Setup("vllm-v0", replace(limits, full_prompt_gate=False), kind, 40, options)
         shared = replace(asked, prefixes=prefixes)
         assert not differences(setup.run(shared, reference=True)[1], setup.run(shared)[1])
+
+
+@pytest.mark.parametrize(
+    ("seen", "options"),
+    [
+        ("rounding", {"groups": "full 1x8, sliding 4x8/64", "paging": "uniform"}),
+        ("evicted", {"groups": "full 2x8, sliding 2x8/64", "prefix_cache": True}),
+    ],
+)
+def test_groups_with_windows_beyond_any_length_take_blocks_alike(seen: str, options: dict[str, str | bool]) -> None:
+    """Leaps count what such blocks are padded with, and what is evicted for two of them at once."""
+    setup = Setup("orca", Limits(max_model_len=40), "hybrid", 80, {"block_size": 4, **options})
+    asked = ask(*((100 * nth, 9, 25) for nth in range(4)))
+    reference = setup.run(asked, reference=True)[1]
+    assert any(row[seen] for row in reference.rows("steps"))
+    assert not differences(reference, setup.run(asked)[1])
