@@ -18,7 +18,7 @@ from allocators.ledger import Ledger
 from analysis.figures import figure, is_figure
 from sim.cli import main
 from sim.cli.app import BROKEN_PIPE, FAULT
-from sim.cli.catalogue import TOPICS
+from sim.cli.topics import TOPICS
 from sim.devices import shipped_devices
 from sim.models.shipped import shipped_models
 from workloads.loader import load, presets
@@ -465,7 +465,7 @@ def test_a_warning_is_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
         warnings.warn("allocator plug-in slab = nix: cannot be imported", RuntimeWarning, stacklevel=1)
         return dict(registry.BUILT_IN)
 
-    monkeypatch.setattr("sim.cli.catalogue.kinds", warn)
+    monkeypatch.setattr("sim.cli.topics.kinds", warn)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main(["list", "allocators"]) == 0

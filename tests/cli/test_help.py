@@ -11,7 +11,7 @@ import pytest
 from allocators.compiled import active
 from sim.cli import main
 from sim.cli.app import COMMANDS, FAULT, make_app
-from sim.cli.catalogue import TOPICS
+from sim.cli.topics import TOPICS
 
 HEAVY = {"numpy", "pandas", "pyarrow", "plotly", "scipy", "torch", "pydantic", "simpy", "ruamel", "transformers"}
 
