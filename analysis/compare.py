@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis import stats
+from analysis.errors import RunDirectoryError
 from analysis.figures import COST, Allocator, difference, group
 from analysis.metrics import PER_REQUEST
 from analysis.observed import Observed
-from analysis.reading import Run, RunDirectory, RunDirectoryError, open_directory
+from analysis.reading import Run, RunDirectory, open_directory
 from analysis.stats import Interval
 
 FIGURES: dict[str, int] = {

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.reading import RunDirectory, RunDirectoryError
+from analysis.errors import RunDirectoryError
+from analysis.reading import RunDirectory
 
 BESIDE = " beside "
 """Between what two directories say of one thing."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.reading import RunDirectoryError
+from analysis.errors import RunDirectoryError
 from analysis.report import asset, environment
 from analysis.whole import whole
 

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.errors import RunDirectoryError
 from analysis.figures import Allocator, group
 from analysis.published import Row, rows
-from analysis.reading import VARIANTS, RunDirectory, RunDirectoryError, open_directory
+from analysis.reading import VARIANTS, RunDirectory, open_directory
 
 
 class Variants(NamedTuple):

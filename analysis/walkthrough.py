@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from analysis.errors import RunDirectoryError
 from analysis.observed import SHARES, Columns
 from analysis.page.frames import CACHED, Frame, frames, row_at
 from analysis.page.tensors import tensor_steps
-from analysis.reading import Run, RunDirectory, RunDirectoryError
+from analysis.reading import Run, RunDirectory
 from analysis.report import asset, embed, environment
 from analysis.whole import whole
 

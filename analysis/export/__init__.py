@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from analysis.errors import RunDirectoryError, unfinished
 from analysis.export.errors import ExportError
-from analysis.reading import RunDirectory, RunDirectoryError, open_directory, unfinished
+from analysis.reading import RunDirectory, open_directory
 
 Window = tuple[float, float]
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.reading import RunDirectoryError, read_json
+from analysis.errors import RunDirectoryError
+from analysis.reading import read_json
 
 SCHEMA_VERSION = 1
 CELLS = "cells"

@@ -145,8 +145,8 @@ def _nowhere() -> TextIO:
 
 def _for_users() -> tuple[type[Exception], ...]:
     """Errors whose text is written for the user.  Imported only now: `--help` must not wait for them."""
+    from analysis.errors import RunDirectoryError  # noqa: PLC0415  (start-up time)
     from analysis.export.errors import ExportError  # noqa: PLC0415  (start-up time)
-    from analysis.reading import RunDirectoryError  # noqa: PLC0415  (start-up time)
     from sim.errors import UserError  # noqa: PLC0415  (start-up time)
     from workloads.errors import WorkloadError  # noqa: PLC0415  (start-up time)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from analysis.reading import RunDirectoryError
+from analysis.errors import RunDirectoryError
 from analysis.report import write_report
 from analysis.table import show, show_variants
 from analysis.variants import Variants, open_variants

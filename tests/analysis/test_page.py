@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from analysis.errors import RunDirectoryError
 from analysis.figures import group
 from analysis.metrics import queue_s
 from analysis.observed import SHARES, Observed
@@ -28,7 +29,7 @@ from analysis.page.timeline import BINS, BLOCKED, choose, detail_windows, rates,
 from analysis.page.words import contrast, findings
 from analysis.pages import write_index
 from analysis.phases import absences, losses
-from analysis.reading import RunDirectoryError, open_directory
+from analysis.reading import open_directory
 from analysis.report import embed, prose, render, subtitle, write_joint_report, write_report
 from analysis.together import together
 from tests.analysis.synthetic import write_directory

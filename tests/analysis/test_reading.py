@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import rundir
+from analysis.columns import read_columns
+from analysis.errors import RunDirectoryError
 from analysis.observed import SHARES
-from analysis.reading import RunDirectoryError, open_directory, read_columns
+from analysis.reading import open_directory
 from tests.analysis.synthetic import table, write_directory
 
 

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from analysis.compare import Difference, compare, compare_allocators
 from analysis.differences import show_comparison
+from analysis.errors import RunDirectoryError
 from analysis.figures import COST, above_bound, figure, group, percent_of
 from analysis.numbers import short
 from analysis.published import Row
-from analysis.reading import RunDirectoryError, open_directory
+from analysis.reading import open_directory
 from analysis.stats import Interval, paired_difference
 from analysis.table import show
 from tests.analysis.synthetic import write_directory

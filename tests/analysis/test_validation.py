@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from analysis.errors import RunDirectoryError
 from analysis.pages import write_index, write_page
-from analysis.reading import RunDirectoryError
 from analysis.validation import render
 
 RUN: dict[str, Any] = {

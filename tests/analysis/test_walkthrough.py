@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.errors import RunDirectoryError
 from analysis.page.frames import some
-from analysis.reading import RunDirectory, RunDirectoryError, open_directory
+from analysis.reading import RunDirectory, open_directory
 from analysis.walkthrough import SCENES, Shown, write_walkthrough
 from sim.runner import run
 from tests.analysis.synthetic import write_directory

@@ -13,7 +13,8 @@ from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import sim.decode
-from analysis.reading import RunDirectoryError, open_directory
+from analysis.errors import RunDirectoryError
+from analysis.reading import open_directory
 from sim.decode import elementwise, main_validate, numerics
 from sim.decode.executor import TorchExecutor
 from sim.decode.outcome import Validation

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.errors import RunDirectoryError
 from analysis.planner.reading import open_planned
-from analysis.reading import RunDirectoryError, open_directory
+from analysis.reading import open_directory
 from sim.cli import main
 from sim.cli.app import FAILED, FAULT, INTERRUPTED
 from sim.planner.backends import make
