@@ -123,8 +123,8 @@ class VirtualAllocator(ExactRows):
         if whole > self.max_model_len:
             return self.too_long(whole)
         need = self.blocks_for(whole) * samples + spare
-        if need > self.num_blocks - self._in_use:
-            return Refusal(Reason.BLOCKS, need, need - self.num_blocks + self._in_use)
+        if need > self.room:
+            return Refusal(Reason.BLOCKS, need, need - self.room)
         row = self.table.open()
         self._ahead[row] = self._best_idle(self.blocks_for(whole))
         self._reach(row, tokens)
@@ -144,7 +144,7 @@ class VirtualAllocator(ExactRows):
         due, need = self._due(rows, lengths)
         granted, refusal = len(rows), None
         total = need.cumsum()
-        room = self.num_blocks - self._in_use
+        room = self.room
         bad = (total > room) | (lengths[due] > self.max_model_len)
         if bad.any():
             first = int(bad.argmax())
@@ -191,7 +191,7 @@ class VirtualAllocator(ExactRows):
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """See `Allocator.can_grow`."""
         _, need = self._due(rows, lengths)
-        return int(need.sum()) <= self.num_blocks - self._in_use and bool((lengths <= self.max_model_len).all())
+        return int(need.sum()) <= self.room and bool((lengths <= self.max_model_len).all())
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
         """See `Allocator.demand`."""
