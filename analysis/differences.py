@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from analysis.numbers import short
+from analysis.pools import shared_pool
 from analysis.terminal import plain, put
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
 
     """
     console = console or Console()
-    table = plain(comparison.title)
+    runs = [run for each in (comparison.first, comparison.second) for run in each.runs]
+    labels = {comparison.against, *(one.label for one in comparison.differences)}
+    pool = shared_pool((run.label, run.capacity) for run in runs if run.label in labels)
+    table = plain(comparison.title, pool and f"with a {pool}")
     longest = max((len(one.name) for one in comparison.differences), default=0)
     table.add_column("allocator and figure", overflow="fold", min_width=max(22, 2 + longest))
     for heading in ("first", "second", "difference", "95 % interval", "%"):

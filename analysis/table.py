@@ -18,6 +18,7 @@ from rich.text import Text
 from analysis.figures import COST, SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of, shortfalls
 from analysis.numbers import listed, short
 from analysis.observed import LEDGER_WORDS, SHARES
+from analysis.pools import pool_of
 from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row, cells_of, rows
 from analysis.saturation import Verdict
@@ -185,13 +186,11 @@ def latency(allocators: Sequence[Allocator]) -> Table:
 def memory(allocators: Sequence[Allocator], pools: Collection[int] = ()) -> Table:
     """The ledger as percentages of the pool (mean over time), a row an allocator; prefix hits if there are any.
 
-    The caption gives the sizes of the `pools` in slots: allocators whose blocks differ fit different numbers of them.
+    The caption gives the sizes of the `pools` in slots.
     """
     hits = any(one.mean("prefix_hit_rate") > 0 for one in allocators)
     present = [name for name in SHARES[:-1] if any(one.mean(f"share.{name}") > 0 for one in allocators)]
-    sizes = [f"{slots:,}" for slots in dict.fromkeys((min(pools), max(pools)))] if pools else []
-    size = f" of {' to '.join(sizes)} slots" if sizes else ""
-    said = [f"% of the pool{size}, mean over time", *(f"{name}: {LEDGER_WORDS[name]}" for name in present)]
+    said = [f"% of the {pool_of(pools)}, mean over time", *(f"{name}: {LEDGER_WORDS[name]}" for name in present)]
     said.append("live / held: share of held slots with live K/V")
     table = plain("Memory", "; ".join(said + (["hits: prompt tokens found in the prefix cache"] if hits else [])))
     table.add_column("allocator", overflow="fold", min_width=12)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from analysis.numbers import short
 from analysis.page.words import BATCHES, Finding, awaited
+from analysis.pools import pool_of
 from analysis.terminal import plain, stiff
 
 SOME = 0.05
@@ -31,7 +32,8 @@ def bound(limits: Mapping[str, Any], *, more_seats: bool = True) -> dict[str, st
 
     Args:
         limits: of the run: shares of the time that the head of the queue `waits` for each cause, what would be
-            `saved` of the busy time by each resource, `idle`, `kept_up`; and its `scheduler`.
+            `saved` of the busy time by each resource, `idle`, `kept_up`; its `scheduler`, and its `pool_slots`, which
+            older directories do not say.
         more_seats: False if more seats have been tried and gain nothing.
 
     Returns:
@@ -54,8 +56,9 @@ def bound(limits: Mapping[str, Any], *, more_seats: bool = True) -> dict[str, st
             return {"name": "batches", "text": f"Batches that end together limit this workload. {first} {pace}"}
         if cause in ("memory", "order"):
             live, held = limits["ledger"]["live"], limits["held_peak"]
-            pool = f"{_percent(live)} of the pool is live K/V on average, and at most {_percent(held)} of it was held."
-            return {"name": "memory", "text": f"KV memory limits this workload. {first} {pool}"}
+            pool = pool_of([limits["pool_slots"]] if "pool_slots" in limits else [])
+            use = f"{_percent(live)} of the {pool} is live K/V on average, and at most {_percent(held)} of it was held."
+            return {"name": "memory", "text": f"KV memory limits this workload. {first} {use}"}
         if cause == "seats":
             vain = (
                 f"{BINDING[term].capitalize()} limits this workload: requests wait for a seat, but more gain nothing."

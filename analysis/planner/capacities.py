@@ -53,11 +53,13 @@ def summarise(
 
     """
     kinds = {row["allocator"]: row["kind"] for row in rows}
+    pools = {(row["cell"], row["allocator"]): row["pool_slots"] for row in rows}
     names = [one[0] for one in curve_figures(aims)]
     told = []
     for answer in answers:
         found = _sustained(rows, answer)
         facts = {"stays": _stays(found), "cost": _cost(found), "kind": kinds.get(answer["allocator"], "")}
+        facts["pool_slots"] = pools.get((answer["point"], answer["allocator"]))
         facts["figures"] = _figures(found, names)
         told.append({**answer, **_capacity(answer), **facts})
     return {

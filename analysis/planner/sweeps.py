@@ -67,6 +67,7 @@ def summarise(
                 "settings": dict(group.settings),
                 "allocator": group.label,
                 "kind": group.rows[0]["kind"],
+                "pool_slots": group.rows[0]["pool_slots"],
                 "n": len(group.rows),
                 "verdict": str(group.verdict),
                 "kept_up": all(one["kept_up"] for one in group.rows),

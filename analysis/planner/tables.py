@@ -12,6 +12,7 @@ from rich.text import Text
 from analysis.figures import COST
 from analysis.numbers import short
 from analysis.planner.capacities import FAILED, fleet, fleet_range
+from analysis.pools import shared_pool
 from analysis.saturation import Verdict
 from analysis.table import STYLES
 from analysis.terminal import plain, stiff
@@ -48,6 +49,8 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     repeats = max((cell["n"] for cell in cells), default=0)
     said += [spread_note(repeats)] if repeats > 1 else []
     said.append("req/s: finished, over the whole run with its beginning and end")
+    pool = shared_pool((cell["allocator"], cell.get("pool_slots")) for cell in shown)
+    said += [f"held: at its peak, of a {pool}"] if pool else []
     said += [PRICE] if any(name == COST for _, name, _ in columns) else []
     made = plain("Sweep", "\n".join(said))
     for key in [*last_words(keys), "allocator", "verdict"]:
@@ -100,6 +103,8 @@ def _figures(summary: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Calla
 def _legend(summary: Mapping[str, Any]) -> list[str]:
     """Say what the columns are, a line each."""
     said = [] if summary.get("drawn", True) else [ALIKE]
+    if pool := shared_pool((one["allocator"], one.get("pool_slots")) for one in summary["answers"]):
+        said.append(f"sustained: with a {pool}")
     if any(one["n"] > 1 for one in summary["answers"]):
         said.append(spread_note(max(one["n"] for one in summary["answers"])))
         if summary["ratios"]:

@@ -45,7 +45,8 @@ def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
     Returns:
         shares of the time: `waits` by cause, `idle`, and `saved` by what would be infinitely fast, of the steps
         `during` all busy time or only while a request waited;
-        `ledger` as shares of the pool; its `scheduler`, whether it `kept_up`, its `verdict`, and `accounted`.
+        `ledger` as shares of the pool of `pool_slots`;
+        its `scheduler`, whether it `kept_up`, its `verdict`, and `accounted`.
 
     """
     (case,) = setup.cases
@@ -75,6 +76,7 @@ def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
         "verdict": verdict,
         "offered_rps": offered["offered_rps"],
         "ledger": ledger,
+        "pool_slots": case.pool.slots,
         "held_peak": held,
         "saved": saved,
         "during": "waiting" if pressed else "busy",

@@ -14,6 +14,7 @@ from analysis.differences import show_comparison
 from analysis.errors import RunDirectoryError
 from analysis.figures import COST, above_bound, figure, group, percent_of
 from analysis.numbers import short
+from analysis.pools import pool_of
 from analysis.published import Row
 from analysis.reading import open_directory
 from analysis.stats import Interval, paired_difference
@@ -205,6 +206,8 @@ def test_allocators_of_one_directory_are_paired_by_replication(repeated: Path) -
     out = io.StringIO()
     show_comparison(comparison, Console(file=out, width=200))
     assert f"{repeated}: ideal → each of the others" in out.getvalue()
+    sizes = [run.capacity for run in open_directory(repeated).runs]
+    assert f"with a {pool_of(sizes)}" in out.getvalue()
     with pytest.raises(RunDirectoryError, match="no allocator nobody; there are: "):
         compare_allocators(repeated, "nobody")
 
@@ -228,6 +231,7 @@ def test_a_smaller_pool_is_a_regression_by_requests(toy: Path, tmp_path: Path) -
     out = io.StringIO()
     assert show_comparison(comparison, Console(file=out, width=140), threshold=5) == 1
     assert "worse by more than 5 %" in out.getvalue()
+    assert "pool of" not in out.getvalue(), "the pools differ"
     assert show_comparison(comparison, Console(file=io.StringIO())) == 0, "without a threshold nothing fails"
     back = compare(smaller, toy)
     assert not [one for one in back.regressions(5) if one.name == "ttft_s"]

@@ -264,6 +264,8 @@ def test_the_command_says_what_limits_and_what_helps(
     assert main(line) == 0
     shown = capsys.readouterr().out
     assert "KV memory limits this workload." in shown
+    (slots,) = {case.pool.slots for case in prepare(load(Path("memory.yaml"))).cases}
+    assert f" of the pool of {slots:,} slots is live K/V on average" in " ".join(shown.split())
     assert "beyond the budget" in shown
     assert "as it is" in shown
     assert "in SLO" in shown

@@ -542,6 +542,8 @@ def test_the_table_of_capacities_says_whose_the_ratios_are_and_what_a_queue_does
     assert {one["allocator"] for one in summary["ratios"]} == {"paged"}
     shown = capsys.readouterr().out
     assert "% paged" in shown
+    sizes = [one["pool_slots"] for one in summary["answers"]]
+    assert f"sustained: with a pool of {min(sizes):,} to {max(sizes):,} slots" in shown
     (ratio,) = summary["ratios"]
     mean, low, high = (100 / ratio[part] for part in ("mean", "high", "low"))
     assert re.search(rf" preallocated .* {mean:.0f} \({low:.0f} to {high:.0f}\) *\n", shown)

@@ -329,6 +329,17 @@ def test_a_job_that_kills_its_process_twice_is_given_up_alone(base: Base, monkey
     assert sum(cell["n"] for cell in summary["cells"]) == 3
 
 
+def test_the_table_says_how_large_the_pool_is_if_it_is_not_varied(workload: Path, capsys: Capture) -> None:
+    assert main(["sweep", str(workload), "--vary", "requests.arrivals.rate=200,800", "--out", "x", "--quiet"]) == 0
+    sizes = {row["pool_slots"] for row in pq.read_table("x/results.parquet").to_pylist()}
+    assert len(sizes) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"held: at its peak, of a pool of {min(sizes):,} to {max(sizes):,} slots" in said
+    line = ["sweep", str(workload), "--vary", "device.kv_memory_gib=0.0005,0.001", "--out", "y", "--quiet"]
+    assert main(line) == 0
+    assert "pool of" not in capsys.readouterr().out
+
+
 def test_intervals_are_those_of_the_replications(base: Base) -> None:
     summary = sweep(base, base.axes(["requests.arrivals.rate=200"]), Path("x"), make())
     rows = pq.read_table("x/results.parquet").to_pandas()
