@@ -74,6 +74,9 @@ class Setup(NamedTuple):
                 f"engine.max_model_len is not given: every sequence of {listed(reserving)} gets room for {asked:,} "
                 f"tokens, all that {self.geometry.name} is made for"
             )
+        whole = list(dict.fromkeys(case.scheduler for case in self.cases if not case.limits.chunked_prefill))
+        if self.workload.engine.chunked_prefill and whole:
+            found.append(f"engine.chunked_prefill is true, but prompts are computed whole by {listed(whole)}")
         if "fp32" in {model.dtype, model.compute_dtype} - self.device.flops.keys():
             found.append(
                 f"{self.geometry.name} is fp32 and {self.device.name} has no fp32_tflops: its bf16 rate is assumed, "
@@ -215,7 +218,7 @@ def _limits(engine: Engine, geometry: Geometry, scheduler: str, kind: str) -> Li
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
         max_model_len=engine.max_model_len or geometry.max_model_len,
-        chunked_prefill=chunks if engine.chunked_prefill is None else engine.chunked_prefill,
+        chunked_prefill=chunks and engine.chunked_prefill is not False,
         long_prefill_token_threshold=engine.long_prefill_token_threshold,
         full_prompt_gate=engine.full_prompt_gate,
         watermark=_watermark(scheduler, kind) if engine.watermark is None else engine.watermark,

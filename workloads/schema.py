@@ -107,8 +107,8 @@ class Engine(Spec):
     an allocator that is `paged`, `radix` or `hybrid`, else 0, as in vLLM.
     """
     chunked_prefill: bool | None = None
-    """Whether a prompt may be computed in pieces over several steps; if not given true for `vllm-v1`, false for the
-    others.
+    """Whether a prompt may be computed in pieces over several steps; if not given true for `vllm-v1`.  The others
+    compute prompts whole.
     """
     long_prefill_token_threshold: Annotated[int, Field(ge=0)] = 0
     """The most prompt tokens of one request that are computed in one step; 0 means no limit."""

@@ -31,7 +31,7 @@ class Scheduler(ABC):
     holds_finished: ClassVar[bool] = False
     """Whether finished jobs keep their memory until the whole batch has finished."""
     chunks: ClassVar[bool] = False
-    """Whether it computes prompts over several steps by default."""
+    """Whether it can compute a prompt over several steps, and does unless `Limits.chunked_prefill` is false."""
     has_budget: ClassVar[bool] = True
     """Whether `Limits.max_num_batched_tokens` bounds a step."""
 

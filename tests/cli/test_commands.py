@@ -16,6 +16,7 @@ import pytest
 from allocators import registry
 from allocators.ledger import Ledger
 from analysis.figures import figure, is_figure
+from analysis.reading import open_directory
 from sim.cli import main
 from sim.cli.app import BROKEN_PIPE, FAULT
 from sim.cli.topics import TOPICS
@@ -54,6 +55,19 @@ def test_a_length_that_the_model_is_not_made_for_is_told(workload: Path, capsys:
     assert json.loads(capsys.readouterr().out)["notes"] == [note]
     assert main(["check", str(workload), "--set", "engine.max_model_len=512", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
+def test_a_scheduler_that_has_no_chunks_keeps_to_its_budget_and_says_so(workload: Path, capsys: Capture) -> None:
+    """Or `vllm-v0` would compute prompts of any length in one step."""
+    lengths = "{kind: uniform, prompt: {min: 1, max: 128}, output: {min: 1, max: 8}}"
+    engine = "{scheduler: vllm-v0, max_num_batched_tokens: 64, max_model_len: 256, chunked_prefill: true}"
+    asked = ["--set", f"requests.lengths={lengths}", "--set", f"engine={engine}"]
+    assert main(["run", str(workload), *asked, "--out", "one", "--quiet"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "engine.chunked_prefill is true, but prompts are computed whole by vllm-v0" in told
+    for run, entry in zip((directory := open_directory(Path("one"))).runs, directory.summary(), strict=True):
+        assert 0 < run.steps(["prefill_tokens"])["prefill_tokens"].max() <= 64
+        assert "longer than a step's token budget" in entry["requests"]["refusals"]
 
 
 def test_room_that_is_set_aside_for_want_of_a_limit_is_told(workload: Path, capsys: Capture) -> None:
