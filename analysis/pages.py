@@ -12,13 +12,17 @@ from urllib.parse import quote
 from analysis.figures import group
 from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.page.document import table
+from analysis.planner.page import content_of
 from analysis.planner.page import write_page as write_planned
 from analysis.planner.reading import open_planned, question
-from analysis.reading import open_directory
+from analysis.reading import VARIANTS, RunDirectory, open_directory
 from analysis.report import asset, environment, subtitle, write_joint_report, write_report
 from analysis.validation import is_validation, write_validation
+from analysis.variants import open_variants
 from analysis.whole import whole
 
+TOLD = 2
+"""Findings of a sweep, a capacity search or an advice that the index tells, of those that come first."""
 PARTS = ("measured", "simulated")
 """Run directories in that of a validation."""
 
@@ -27,7 +31,8 @@ def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
     """Write the page of a directory and return its path.
 
     Args:
-        directory: what `run`, `validate`, `sweep`, `capacity` or `advise` has left.
+        directory: what `run`, `validate`, `sweep`, `capacity` or `advise` has left. Variants of a workload each get
+            their page, and share an index.
         out: the file; in the directory if None.
 
     Raises:
@@ -39,6 +44,8 @@ def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
         if out is None and all(part.is_dir() for part in parts):
             write_joint_report(parts, Path(directory, "together.html"))
         return write_validation(directory, out)
+    if (Path(directory) / VARIANTS).exists():
+        return write_index([write_report(run).parent for run in _variants(directory)], out or _page(Path(directory)))
     return write_planned(directory, out) if question(directory) else write_report(directory, out)
 
 
@@ -57,7 +64,7 @@ def write_index(directories: Sequence[str | Path], out: str | Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     entries = []
     for path in map(Path, directories):
-        page = path / ("validation.html" if is_validation(path) else "report.html")
+        page = _page(path)
         link = quote(os.path.relpath(page.resolve(), target.resolve().parent)) if page.exists() else None
         entries.append({"where": str(path), "link": link, **_entry(path)})
     template = environment().get_template("index.html.j2")
@@ -68,7 +75,21 @@ def write_index(directories: Sequence[str | Path], out: str | Path) -> Path:
     return target
 
 
+def _page(path: Path) -> Path:
+    """Where the page of a directory is."""
+    if is_validation(path):
+        return path / "validation.html"
+    return path / ("index.html" if (path / VARIANTS).exists() else "report.html")
+
+
+def _variants(directory: str | Path) -> list[RunDirectory]:
+    return list(open_variants(directory).runs.values())
+
+
 def _entry(path: Path) -> dict[str, Any]:
+    if (path / VARIANTS).exists():
+        found = open_variants(path)
+        return {"name": found.name, "subtitle": [f"variants: {', '.join(found.runs)}"], "started": "", "table": []}
     if is_validation(path):
         content = json.loads((path / "validation.json").read_text(encoding="utf-8"))
         passed, runs = sum(run["passed"] for run in content["runs"]), len(content["runs"])
@@ -78,7 +99,8 @@ def _entry(path: Path) -> dict[str, Any]:
         planned = open_planned(path)
         told = [planned.question, *(f"over {key}" for key in planned.keys)]
         started = planned.manifest.get("started", "")
-        return {"name": planned.manifest["name"], "subtitle": told, "started": started, "table": []}
+        said = [finding.text for finding in content_of(planned).findings[:TOLD]]
+        return {"name": planned.manifest["name"], "subtitle": told, "started": started, "table": [], "said": said}
     opened = open_directory(path)
     return {
         "name": opened.name,

@@ -18,6 +18,13 @@ function mapNote() {
   byId("map-note").textContent = `${MEANINGS[state.colour]} Orange: held but empty.${padded ? " Yellow: held because placement rounds up." : ""}${cached ? " Green: cached, evictable." : ""} Grey: free.`;
 }
 
+// why there is no map
+function unmapped(column) {
+  if (!column.steps.live.some((slots) => slots)) return "nothing was ever held";
+  if (column.facts.kind === "growing") return "tensors are in no blocks, so there are none to draw";
+  return "no snapshot of the blocks: telemetry.blocks is off, or the run too short for one";
+}
+
 class BlockMapPlot extends Plot {
   constructor(cell, column) {
     const blocks = column.facts.num_blocks;
@@ -25,7 +32,7 @@ class BlockMapPlot extends Plot {
       { canvas: "below", label: `Block map of ${column.facts.label}: ${blocks} physical blocks over time` });
     const map = column.map;
     if (!map) {
-      this.box.append(el("div", { className: "empty", style: "position:absolute;inset:0" }, column.steps.live.some((slots) => slots) ? "no snapshot of the blocks: telemetry.blocks is off, or the run too short for one" : "nothing was ever held"));
+      this.box.append(el("div", { className: "empty", style: "position:absolute;inset:0" }, unmapped(column)));
       return;
     }
     this.rows = map.rows;

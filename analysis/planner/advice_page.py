@@ -23,7 +23,10 @@ def content(planned: Planned) -> Content:
                 {"change": one["change"], "effect": one["effect"]}
                 for one in sorted(shown, key=lambda one: order[one["change"]])
             ]
-            + [{"change": f"({one['change']})", "effect": one["effect"]} for one in summary["hardware"]],
+            + [
+                {"change": f"({one['change']})", "label": f"({one['knobs'][0]})", "effect": one["effect"]}
+                for one in summary["hardware"]
+            ],
         },
         words(summary),
         [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from analysis.page.style import machine
 from analysis.planner import advice_page, capacity_page, sweep_page
+from analysis.planner.content import Content
 from analysis.planner.reading import Planned, open_planned
 from analysis.report import asset, embed, environment, plotly_js
 from analysis.whole import whole
@@ -32,10 +33,19 @@ def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
     return target
 
 
+def content_of(planned: Planned) -> Content:
+    """Lay out what a directory answers."""
+    rooms: dict[str, Callable[[Planned], Content]] = {
+        "sweep": sweep_page.content,
+        "capacity": capacity_page.content,
+        "advice": advice_page.content,
+    }
+    return rooms[planned.question](planned)
+
+
 def render(planned: Planned) -> str:
     """Make the page as text."""
-    rooms = {"sweep": sweep_page, "capacity": capacity_page, "advice": advice_page}
-    content = rooms[planned.question].content(planned)
+    content = content_of(planned)
     workload = planned.manifest["workload"]
     served = machine(workload["model"]["name"], workload["device"].get("name"))
     text: str = (

@@ -27,7 +27,7 @@ from analysis.page.pack import Packed, pack
 from analysis.page.ticks import ticks
 from analysis.page.timeline import BINS, BLOCKED, choose, detail_windows, rates, timeline
 from analysis.page.words import contrast, findings
-from analysis.pages import write_index
+from analysis.pages import write_index, write_page
 from analysis.phases import absences, losses
 from analysis.reading import open_directory
 from analysis.report import embed, prose, render, subtitle, write_joint_report, write_report
@@ -484,6 +484,22 @@ def test_the_index_lists_runs_and_links_to_their_pages(toy: Path, repeated: Path
     assert (tmp_path / link[0]).resolve() == (toy / "report.html").resolve()
     assert "no page yet" in text
     assert text.count('scope="row"') == 6
+
+
+def test_a_workload_with_variants_has_a_page_for_each_and_an_index(toy: Path, repeated: Path, tmp_path: Path) -> None:
+    for name, path in (("slow", toy), ("fast", repeated)):
+        shutil.copytree(path, tmp_path / name)
+    each = [{"label": name, "dir": name} for name in ("slow", "fast")]
+    (tmp_path / "variants.json").write_text(
+        json.dumps({"schema": 1, "name": "both", "remarks": [], "variants": each}), encoding="utf-8"
+    )
+    page = write_page(tmp_path)
+    assert page == tmp_path / "index.html"
+    assert re.findall(r'<a href="([^"]+)">', page.read_text()) == ["slow/report.html", "fast/report.html"]
+    assert all((tmp_path / name / "report.html").exists() for name in ("slow", "fast"))
+    text = write_index([tmp_path, toy], tmp_path / "all.html").read_text()
+    assert '<a href="index.html">both</a>' in text
+    assert "variants: slow, fast" in text
 
 
 def test_findings_do_not_praise_a_pool_that_refuses_everything(tmp_path: Path) -> None:
