@@ -95,7 +95,7 @@ def count(seen: Observed) -> dict[str, Any]:
     status = Counter(seen.requests["status"].tolist())
     refused, finished = (seen.requests["status"] == word for word in ("refused", "finished"))
     arrivals = seen.requests["arrival_s"]
-    span = float(arrivals[-1] - arrivals[0]) if len(arrivals) else 0.0
+    span = float(np.ptp(arrivals)) if len(arrivals) else 0.0  # in a closed loop the last in the file may come earlier
     return {
         "total": len(seen.requests["status"]),
         "offered_rps": (len(arrivals) - 1) / span if span else None,
@@ -140,7 +140,7 @@ def steady(seen: Observed) -> dict[str, Any] | None:
     arrivals, start = seen.requests["arrival_s"], seen.steps["start_s"]
     if not len(arrivals) or not len(start):
         return None
-    last = float(arrivals[-1])
+    last = float(arrivals.max())
     grid = np.linspace(0, last, WARMUP_POINTS, endpoint=False)
     running = seen.steps["running"][np.maximum(np.searchsorted(start, grid, side="right") - 1, 0)]
     begin = float(grid[saturation.warmup(running)])

@@ -214,6 +214,14 @@ def test_the_steady_window_ends_with_the_last_arrival(case: Case) -> None:
     assert window["ledger"]["live"] == pytest.approx((10 * 2 + 11 * 2 + 32 * 1) / 5)
 
 
+def test_in_a_closed_loop_the_last_in_the_file_need_not_be_the_last_to_arrive(case: Case) -> None:
+    requests, steps = case
+    requests["arrival_s"] = np.array([0.0, 5.0, 3.0])
+    found = summarise(requests, steps, RUN)
+    assert found["requests"]["offered_rps"] == pytest.approx(2 / 5)
+    assert found["steady"]["until_s"] == 5.0
+
+
 def test_ledger_sums_to_the_capacity(entry: dict[str, Any]) -> None:
     mean = entry["ledger"]["mean"]
     assert sum(mean[name] for name in mean if name not in ("shared_savings", "swapped")) == pytest.approx(100)
