@@ -64,6 +64,15 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
         return _read(file, path, columns)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a parquet file is there from its beginning to its footer, which is written last."""
+    try:
+        with _open(path):
+            return True
+    except RunDirectoryError:
+        return False
+
+
 def _open(path: Path) -> pq.ParquetFile:
     """Open a parquet file.  Raises RunDirectoryError if it is missing or none."""
     import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)

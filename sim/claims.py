@@ -56,13 +56,16 @@ def earlier(out: Path, question: str = "run") -> dict[str, Any] | None:
     return content
 
 
-def changed(before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str]) -> str:
+def changed(
+    before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str], *, aside: Sequence[str] = ()
+) -> str:
     """Say what sets the results of two manifests apart, as `rate was 2, is 3`; nothing if they are of the same.
 
     Args:
         before: the manifest that is there.
         now: the one that is to be written.
         keys: what their results depend on; what older manifests do not say is not compared.
+        aside: keys of the workload that make no difference to what is asked.
 
     """
     there, here = (
@@ -70,7 +73,7 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[st
     )
     for said in (there, here):
         if isinstance(workload := said.get("workload"), dict):
-            said["workload"] = {key: value for key, value in workload.items() if key not in WORDS}
+            said["workload"] = {key: value for key, value in workload.items() if key not in (*WORDS, *aside)}
     return _difference(there, here, "").removeprefix("workload.")
 
 

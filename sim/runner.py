@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.columns import is_whole
 from analysis.reading import SCHEMA_VERSION, SUSTAINED, RunDirectory, open_directory
 from analysis.rundir import TABLES
 from sim.case import Case
@@ -60,7 +61,8 @@ def run(
         out: the directory; created if it does not exist.
         base: folder to which the workload's model files are relative.
         progress: called from time to time.
-        resume: whether to keep the complete runs in `out`, if they are of the same workload and version of kvsim.
+        resume: whether to keep the complete runs in `out`, if they are of the same workload, however often it is
+            repeated, and of the same version of kvsim.
         force: whether runs of another workload in `out` give way.
         executing: makes executors; by default, they compute times with the cost model.
         facts: further entries of the manifest.
@@ -102,7 +104,7 @@ def _all_runs(
         manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *late, *alike]
         for case in setup.cases:
             folder = out / _folder(case.label, repeat)
-            if not (keep and all((folder / f"{table}.parquet").exists() for table in ALWAYS)):
+            if not (keep and _complete(folder)):
                 run_case(setup, case, requests, folder, repeat=repeat, progress=progress, executing=executing)
     if workload.sustained is not None:
         _search(setup, workload.sustained, out, keep=keep, progress=progress)
@@ -125,16 +127,27 @@ def _too_late(requests: Requests, horizon_s: float | None) -> list[str]:
     return [f"{count:,} of {len(requests):,} requests arrive after horizon_s and are in no table"] if count else []
 
 
-def demand_free(setup: Setup, out: Path) -> None:
+def _complete(folder: Path) -> bool:
+    """Whether every table of a run is there as a whole; which blocks there were, and what happened, may be left out."""
+    tables = [folder / f"{table}.parquet" for table in TABLES]
+    return all(is_whole(path) for path in tables if path.stem in ALWAYS or path.exists())
+
+
+def demand_free(setup: Setup, out: Path, *, resume: bool) -> None:
     """Make sure that no results would be lost in `out`.
+
+    Args:
+        setup: the workload.
+        out: the directory.
+        resume: whether finished runs in it are kept.
 
     Raises:
         UserError: it holds something else.
 
     """
-    before, manifest = earlier(out), _manifest(setup)
-    if before is not None and (change := _lost(out, before, manifest)):
-        raise refuse(out, change)
+    before = earlier(out)
+    if before is not None:
+        _demand_same(out, before, _manifest(setup), resume=resume)
 
 
 def claim(setup: Setup, out: Path) -> None:
@@ -246,27 +259,43 @@ def _claim(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) ->
     before = earlier(out)
     if before is None:
         return False
-    change = _lost(out, before, manifest)
-    if change and not force:
-        raise refuse(out, change)
-    if resume and not changed(before, manifest, (*DEPENDS, "kvsim")):
+    if not force:
+        _demand_same(out, before, manifest, resume=resume)
+    if resume and _keeps(before, manifest):
         return True
     _clear(out, before)
     return False
 
 
-def _lost(out: Path, before: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    """Say what sets finished runs in `out` apart from those of a manifest; nothing if there are none."""
+def _demand_same(out: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], *, resume: bool) -> None:
+    """Raise UserError if `out` has finished runs of something else than a manifest, which are not kept."""
     finished = any((out / str(run["dir"]) / "requests.parquet").exists() for run in before.get("runs", ()))
-    return changed(before, manifest, DEPENDS) if finished else ""
+    keeps = _keeps(before, manifest)
+    if finished and (change := changed(before, manifest, DEPENDS)) and not (resume and keeps):
+        raise refuse(out, change, resumable=keeps)
+
+
+def _keeps(before: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Whether runs of one manifest are those of another: of the same workload, however often it is repeated."""
+    listed = [{run.get("repeat", 0) for run in said.get("runs", ())} for said in (before, manifest)]
+    both = set.intersection(*listed)
+    there, here = (
+        {**said, "runs": [run for run in said.get("runs", ()) if run.get("repeat", 0) in both]}
+        for said in (before, manifest)
+    )
+    return not changed(there, here, (*DEPENDS, "kvsim"), aside=["repeat"])
 
 
 def _clear(out: Path, before: Mapping[str, Any]) -> None:
-    """Remove the results that a manifest lists, and folders that are empty then; everything else stays."""
+    """Remove the results that a manifest lists, and folders that are empty then; everything else stays.
+
+    Replications that it does not list any more are removed, too.
+    """
     for name in RESULTS:
         (out / name).unlink(missing_ok=True)
-    runs = before.get("runs", ())
-    for folder in sorted((out / str(run["dir"]) for run in runs), reverse=True):  # a folder after those inside it
+    listed = {out / str(run["dir"]) for run in before.get("runs", ())}
+    others = {other for folder in listed for other in folder.glob("repeat-*")}
+    for folder in sorted(listed | others, reverse=True):  # a folder after those inside it
         if folder.is_dir():
             for name in (*(f"{table}.parquet" for table in TABLES), SUSTAINED):
                 (folder / name).unlink(missing_ok=True)

@@ -55,7 +55,7 @@ def run_variants(
         raise UserError(f"{out}: holds other files and no {VARIANTS}; give an empty or a new directory")
     if not force:  # before anything is removed
         for label, setup in setups.items():
-            demand_free(setup, out / folders[label])
+            demand_free(setup, out / folders[label], resume=resume)
     out.mkdir(parents=True, exist_ok=True)
     write_json(
         out / VARIANTS,

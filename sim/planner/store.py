@@ -71,9 +71,10 @@ class Store:
         before = earlier(folder, question)
         if before is not None:
             cells = list(self._cells.glob("*.json"))
-            change = changed(before, manifest, DEPENDS if resume else (*DEPENDS, *asked))
+            anew = changed(before, manifest, DEPENDS, aside=["repeat"])
+            change = anew if resume else changed(before, manifest, (*DEPENDS, *asked))
             if change and cells and not force:
-                raise refuse(folder, change, resumable=not changed(before, manifest, DEPENDS))
+                raise refuse(folder, change, resumable=not anew)
             if change or not resume:
                 for cell in cells:
                     cell.unlink()

@@ -300,12 +300,55 @@ def test_resume_does_everything_again_that_another_version_did(workload: Path, c
     assert len(capsys.readouterr().err.splitlines()) == len(manifest["runs"]) > 1
 
 
-def test_resume_does_a_run_again_that_lacks_a_table(workload: Path, capsys: Capture) -> None:
-    assert main(["run", str(workload), "--out", "x"]) == 0
-    Path("x/paged/steps.parquet").unlink()
+@pytest.mark.parametrize(
+    ("table", "length"), [("steps", None), ("steps", 0), ("steps", 500), ("blocks", 0), ("blocks", 500)]
+)
+def test_resume_does_a_run_again_that_lacks_a_table_or_has_a_piece_of_it(
+    table: str, length: int | None, workload: Path, capsys: Capture
+) -> None:
+    line = ["run", str(workload), "--out", "x"]
+    assert main(line) == 0
+    path = Path(f"x/paged/{table}.parquet")
+    before = path.read_bytes()
+    if length is None:
+        path.unlink()
+    else:
+        path.write_bytes(before[:length])
     capsys.readouterr()
-    assert main(["run", str(workload), "--out", "x", "--resume"]) == 0
+    assert main([*line, "--resume"]) == 0
     assert capsys.readouterr().err.splitlines() == ["paged: 40 requests"]
+    assert path.read_bytes() == before
+
+
+def test_resume_keeps_the_replications_there_are_if_more_or_fewer_are_wanted(workload: Path, capsys: Capture) -> None:
+    line = ["run", str(workload), "--out", "x", "--json"]
+    assert main([*line, "--repeat", "2"]) == 0
+    first = {path: path.read_bytes() for path in Path("x").rglob("*.parquet")}
+    summaries = {2: Path("x/summary.json").read_bytes()}
+    for repeat, done in ((3, 2), (1, 0), (3, 0), (2, 0)):
+        capsys.readouterr()
+        assert main([*line, "--repeat", str(repeat), "--resume"]) == 0
+        out, err = capsys.readouterr()
+        assert len(err.splitlines()) == done, "of two allocators one replication more, or nothing"
+        assert [run["repeat"] for run in json.loads(out)["runs"]].count(repeat - 1) == 2
+        summary = Path("x/summary.json").read_bytes()
+        assert summaries.setdefault(repeat, summary) == summary
+    assert {path: path.read_bytes() for path in first} == first
+    assert main([*line, "--repeat", "1"]) == FAULT
+    ways = "give another --out, --resume to keep its simulations, or --force to replace them"
+    assert capsys.readouterr().err == f"x: holds other results (repeat was 2, is 1); {ways}\n"
+
+
+def test_replications_that_are_listed_no_more_are_not_taken_for_those_of_another_workload(
+    workload: Path, capsys: Capture
+) -> None:
+    line = ["run", str(workload), "--out", "x"]
+    assert main([*line, "--repeat", "2"]) == 0
+    assert main([*line, "--repeat", "1", "--resume"]) == 0
+    assert main([*line, "--seed", "5", "--force"]) == 0
+    capsys.readouterr()
+    assert main([*line, "--seed", "5", "--repeat", "2", "--resume"]) == 0
+    assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])

@@ -114,6 +114,8 @@ def test_resume_does_only_the_rest_and_a_grid_may_grow(capsys: Capture) -> None:
     assert Path("x/results.parquet").read_bytes() == before
     assert main([*LINE, "--vary", "engine.max_num_seqs=4,8", "--resume"]) == 0
     assert "12 of 24 simulations are there already" in capsys.readouterr().err
+    assert main([*("3" if word == "2" else word for word in LINE), "--resume"]) == 0
+    assert "12 of 18 simulations are there already" in capsys.readouterr().err
 
 
 def test_resume_refuses_what_is_not_its_own(workload: Path, capsys: Capture) -> None:
