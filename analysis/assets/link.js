@@ -42,6 +42,7 @@ function select(request) {
   remember();
 }
 
+if (coarse) said.textContent = "Tap a plot to read there, + to zoom in on that; tap a block or a request to follow it everywhere.";
 const hint = said.textContent;
 function clear() {
   state.cursor = stepped = null;
@@ -154,7 +155,7 @@ function details() {
     else list.append(el("li", {}, requestWords(column, at).join(" · ")));
     const map = plots.find((plot) => plot instanceof BlockMapPlot && plot.column === column && plot.picture);
     if (map) {
-      const when = state.cursor === null ? lastSeen(column, at) : state.cursor, table = map.tableOf(state.request, when);
+      const when = present(column, at) ? state.cursor : lastSeen(column, at), table = map.tableOf(state.request, when);
       const runs = consecutive(table.blocks, column.map.stride), listed = runs.slice(0, 120).join(" ") + (runs.length > 120 ? " …" : "");
       const stride = column.map.stride > 1 ? `, one block in ${column.map.stride} drawn` : "";
       const pieces = runs.length > 1 ? `, in ${number(runs.length)} places` : runs.length ? ", in one piece" : "";
@@ -166,8 +167,16 @@ function details() {
   box.append(el("div", { className: "card" }, el("h4", {}, `Request ${state.request} `, el("button", { type: "button", onclick: () => select(null) }, "clear")), parts));
 }
 
+// whether the cursor is at a time between the arrival of a request and its end, or nothing is known of it
+function present(column, at) {
+  if (state.cursor === null || at === undefined) return state.cursor !== null;
+  const { arrival, finish } = column.requests;
+  return state.cursor >= arrival[at] && !(state.cursor > finish[at]);
+}
+
 // just before a request finishes, when it holds the most
 function lastSeen(column, at) {
+  if (at === undefined) return column.until;
   const finish = column.requests.finish[at];
   return Number.isFinite(finish) ? finish * (1 - 1e-9) : column.until;
 }

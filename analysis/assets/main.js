@@ -122,6 +122,8 @@ drawChips();
 options("colour", COLOURS, "colour", () => { plots.forEach((plot) => plot.refresh && plot.refresh()); mapNote(); });
 options("order", ORDERS, "order", () => plots.forEach((plot) => plot instanceof RequestsPlot && plot.repaint()));
 byId("reset").addEventListener("click", () => zoomTo(0, state.until));
+byId("closer").addEventListener("click", () => zoomBy(0.5));
+byId("farther").addEventListener("click", () => zoomBy(2));
 byId("previous").addEventListener("click", () => stepEvent(-1));
 byId("next").addEventListener("click", () => stepEvent(1));
 byId("diverge").addEventListener("click", firstDivergence);

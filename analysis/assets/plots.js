@@ -1,5 +1,5 @@
 // One plot: plotly draws axes and lines, a canvas of ours below or above draws what has too many pieces.
-const MARGIN = () => ({ l: narrow() ? 44 : 62, r: 10, t: 9, b: 40 });
+const MARGIN = () => ({ l: narrow() ? 54 : 62, r: 10, t: 9, b: 40 });
 const titled = (text) => ({ title: { text, standoff: 2, font: { size: 11 } } });
 const CONFIG = { displayModeBar: false, doubleClick: false, responsive: false, showTips: false };
 const coarse = matchMedia("(pointer: coarse)").matches;

@@ -277,6 +277,27 @@ def test_the_request_that_waited_longest_is_one_click_away_with_the_reason(page:
     assert f"waited behind {ahead} others, the first in line for memory" in words
 
 
+def test_a_request_that_is_gone_at_the_cursor_is_shown_with_the_blocks_it_had(opened: Opened, report: Path) -> None:
+    requests = run_named(report, "paged").requests()
+    first = int(np.nanargmin(requests["finish_s"]))
+    page = opened.go(report, f"#t={requests['finish_s'][first] + 5}&r={first}&a=1")
+    shown = float(re.findall(r"block table at ([\d.]+) s", page.locator("#detail section").inner_text())[0])
+    assert shown < requests["finish_s"][first]
+    assert "no blocks" not in page.locator("#detail section").inner_text()
+
+
+@pytest.mark.parametrize("opened", [(390, "light")], indirect=True, ids=str)
+def test_a_phone_zooms_by_buttons_and_is_told_to_tap(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    assert page.locator("#said").inner_text().startswith("Tap a plot")
+    whole = ranges(page)[0][1]
+    end = "document.querySelector('#timelines .js-plotly-plot').layout.xaxis.range[1]"
+    page.get_by_role("button", name="Zoom in around the cursor").tap()
+    page.wait_for_function(f"() => Math.abs({end} - {0.75 * whole}) < 1e-3")
+    page.get_by_role("button", name="Zoom out").tap()
+    page.wait_for_function(f"() => {end} > {0.99 * whole}")
+
+
 def test_the_time_axis_is_that_of_the_runs_shown(opened: Opened, report: Path) -> None:
     ends = []
     for index, label in enumerate(("preallocated", "paged")):
