@@ -21,17 +21,19 @@ const titled = (key) => (COUNTED[lastWord(key)] ? `${named(key)} (${COUNTED[last
 const LETTER = 7; // pixels that one takes beside an axis
 const fitting = (label, room) => (LETTER * label.length <= room ? label : `${label.slice(0, Math.floor(room / LETTER) - 1)}…`);
 
+function entry(label, colour, dash, mark) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  svg.setAttribute("aria-hidden", "true");
+  for (const [name, value] of Object.entries({ x1: 1, x2: 25, y1: 6, y2: 6, stroke: colour, "stroke-width": 3, "stroke-dasharray": DASH_ARRAYS[dash] })) line.setAttribute(name, value);
+  const glyph = document.createElementNS("http://www.w3.org/2000/svg", "text");
+  for (const [name, value] of Object.entries({ x: 13, y: 6, fill: colour, "font-size": 11, "text-anchor": "middle", "dominant-baseline": "central" })) glyph.setAttribute(name, value);
+  glyph.textContent = mark;
+  svg.append(line, glyph);
+  return el("li", {}, svg, label);
+}
+
 function legend(box, labels) {
-  box.replaceChildren(...labels.map((label, at) => {
-    const { colour, dash, mark } = look(at), svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-    svg.setAttribute("aria-hidden", "true");
-    for (const [name, value] of Object.entries({ x1: 1, x2: 25, y1: 6, y2: 6, stroke: colour, "stroke-width": 3, "stroke-dasharray": DASH_ARRAYS[dash] })) line.setAttribute(name, value);
-    const glyph = document.createElementNS("http://www.w3.org/2000/svg", "text");
-    for (const [name, value] of Object.entries({ x: 13, y: 6, fill: colour, "font-size": 11, "text-anchor": "middle", "dominant-baseline": "central" })) glyph.setAttribute(name, value);
-    glyph.textContent = MARKS[mark];
-    svg.append(line, glyph);
-    return el("li", {}, svg, label);
-  }));
+  box.replaceChildren(...labels.map((label, at) => { const { colour, dash, mark } = look(at); return entry(label, colour, dash, MARKS[mark]); }));
 }
 
 const base = () => ({ color: css("--muted"), gridcolor: css("--line"), linecolor: css("--line"), zeroline: false, tickfont: { size: 11 }, tickformat: TICKS, fixedrange: true, automargin: false });

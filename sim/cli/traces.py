@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
-from analysis import GENERATOR
+from analysis.fit_page import fit_page
 from analysis.numbers import short
 from analysis.whole import whole
 from sim.claims import demand_new, demand_page
@@ -21,7 +21,7 @@ from workloads.docs import field_docs
 from workloads.errors import WorkloadError
 from workloads.fit import check
 from workloads.fit import fit as fit_generator
-from workloads.fit_plot import page as fit_page
+from workloads.fit_plot import panels
 from workloads.loader import worded
 from workloads.streams import stream
 from workloads.trace import Trace
@@ -132,8 +132,8 @@ def fit(
     checks = check(requests, fitted)
     if page is not None:
         with whole(page) as part:
-            text = fit_page(requests, fitted, Path(file).name)
-            part.write_text(text.replace("<head>", f"<head>{GENERATOR}", 1), encoding="utf-8")
+            charts = [panel._asdict() for panel in panels(requests, fitted)]
+            part.write_text(fit_page(Path(file).name, charts, checks, fitted.notes, fitted.yaml()), encoding="utf-8")
     if json:
         rows = [{name: _finite(value) for name, value in asdict(one).items()} for one in checks]
         emit({"requests": fitted.block, "notes": fitted.notes, "checks": rows, "page": page and str(page)})
