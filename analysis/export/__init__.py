@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from analysis.errors import RunDirectoryError, unfinished
 from analysis.export.errors import ExportError
@@ -15,15 +15,25 @@ from analysis.reading import RunDirectory, open_directory
 Window = tuple[float, float]
 
 
-def formats() -> dict[str, Callable[[RunDirectory, Path, list[str], Window], list[Path]]]:
-    """Writers by format name: (directory, folder, labels, window) -> files written."""
+class Format(Protocol):
+    """What the module of a format has."""
+
+    def files(self, directory: RunDirectory, labels: list[str], /) -> list[str]:
+        """Names of the files that are written."""
+
+    def write(self, directory: RunDirectory, folder: Path, labels: list[str], window: Window, /) -> list[Path]:
+        """Write them, but for those that nothing would be in, and return them."""
+
+
+def formats() -> dict[str, Format]:
+    """Return the modules by the names of their formats."""
     from analysis.export import comma, openmetrics, perfetto, torch_snapshot  # noqa: PLC0415  (start-up time)
 
     return {
-        "perfetto": perfetto.write,
-        "torch-snapshot": torch_snapshot.write,
-        "prometheus": openmetrics.write,
-        "csv": comma.write,
+        "perfetto": perfetto,
+        "torch-snapshot": torch_snapshot,
+        "prometheus": openmetrics,
+        "csv": comma,
     }
 
 
@@ -34,6 +44,7 @@ def export(
     *,
     labels: list[str] | None = None,
     window: Window = (0.0, float("inf")),
+    replace: bool = True,
 ) -> list[Path]:
     """Write a run directory in another format and return the files.
 
@@ -43,10 +54,12 @@ def export(
         out: folder to write into; `export` in the directory if None.
         labels: allocators to export; all if None.
         window: (from, until) in seconds; the formats that list single events keep to it.
+        replace: whether files of these names give way.
 
     Raises:
         RunDirectoryError: `directory` is not a run directory, or one of these runs was not finished.
-        ExportError: an unknown format or label, a window that is empty or after the end, or a missing package.
+        ExportError: an unknown format or label, a window that is empty or after the end, a missing package, or a file
+            that is there already.
 
     """
     writers = formats()
@@ -67,8 +80,11 @@ def export(
     if window[0] > end:
         raise ExportError(f"nothing happens after {window[0]:g} s: the run ends at {end:.6g} s")
     folder = Path(out) if out is not None else opened.path / "export"
+    there = [folder / name for name in writers[to].files(opened, chosen) if (folder / name).exists()]
+    if there and not replace:
+        raise ExportError(f"{there[0]}: exists already; give another --out, or --force to replace it")
     folder.mkdir(parents=True, exist_ok=True)
-    return writers[to](opened, folder, chosen, window)
+    return writers[to].write(opened, folder, chosen, window)
 
 
 __all__ = ["ExportError", "RunDirectoryError", "export", "formats"]

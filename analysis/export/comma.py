@@ -22,29 +22,38 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
     import pyarrow.parquet as pq  # noqa: PLC0415  (ditto)
 
     written = []
-    for run in directory.runs:
-        if run.label not in labels:
-            continue
-        for path in sorted(run.path.glob("*.parquet")):
-            if path.stem not in TIMES:
-                continue
-            table = pq.read_table(path).unify_dictionaries()
-            when = table[TIMES[path.stem]]
-            table = table.filter(pc.and_(pc.greater_equal(when, window[0]), pc.less_equal(when, window[1])))
-            for place, field in enumerate(table.schema):
-                if pa.types.is_list(field.type):
-                    texts = pc.cast(table[field.name], pa.list_(pa.string()))
-                    table = table.set_column(place, field.name, pc.binary_join(texts, " "))
-                elif pa.types.is_dictionary(field.type):
-                    table = table.set_column(place, field.name, table[field.name].cast(pa.string()))
-                elif pa.types.is_floating(field.type):
-                    absent = pc.is_nan(table[field.name])
-                    table = table.set_column(
-                        place, field.name, pc.if_else(absent, pa.scalar(None, field.type), table[field.name])
-                    )
-            name = str(run.facts["dir"]).replace("/", ".")
-            target = folder / f"{name}.{path.stem}.csv"
-            with whole(target) as part:
-                pcsv.write_csv(table, part)
-            written.append(target)
+    for name, path in _tables(directory, labels).items():
+        table = pq.read_table(path).unify_dictionaries()
+        when = table[TIMES[path.stem]]
+        table = table.filter(pc.and_(pc.greater_equal(when, window[0]), pc.less_equal(when, window[1])))
+        for place, field in enumerate(table.schema):
+            if pa.types.is_list(field.type):
+                texts = pc.cast(table[field.name], pa.list_(pa.string()))
+                table = table.set_column(place, field.name, pc.binary_join(texts, " "))
+            elif pa.types.is_dictionary(field.type):
+                table = table.set_column(place, field.name, table[field.name].cast(pa.string()))
+            elif pa.types.is_floating(field.type):
+                absent = pc.is_nan(table[field.name])
+                table = table.set_column(
+                    place, field.name, pc.if_else(absent, pa.scalar(None, field.type), table[field.name])
+                )
+        with whole(folder / name) as part:
+            pcsv.write_csv(table, part)
+        written.append(folder / name)
     return written
+
+
+def files(directory: RunDirectory, labels: list[str]) -> list[str]:
+    """Names of the files that are written."""
+    return list(_tables(directory, labels))
+
+
+def _tables(directory: RunDirectory, labels: list[str]) -> dict[str, Path]:
+    """Return the table that each file is made of."""
+    return {
+        f"{str(run.facts['dir']).replace('/', '.')}.{path.stem}.csv": path
+        for run in directory.runs
+        if run.label in labels
+        for path in sorted(run.path.glob("*.parquet"))
+        if path.stem in TIMES
+    }

@@ -67,7 +67,7 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
             given = f'model_name="{_escape(f"{model}/{run.label}")}",engine="0",allocator="{_escape(run.label)}"'
             for family in families(run, instants):
                 by_name.setdefault(family.name, []).append((family, given, instants))
-    written = [folder / "metrics.txt", folder / "history.txt"]
+    written = [folder / name for name in files(directory, labels)]
     for target, history in zip(written, (False, True), strict=True):
         with whole(target) as part, part.open("w", encoding="utf-8") as file:
             for name, members in by_name.items():
@@ -77,6 +77,11 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
                     file.writelines(_lines(family, given, instants, stamps))
             file.write("# EOF\n")
     return written
+
+
+def files(directory: RunDirectory, labels: list[str]) -> list[str]:  # noqa: ARG001 - as in other formats
+    """Names of the files that are written: what is at the end, and the course of it."""
+    return ["metrics.txt", "history.txt"]
 
 
 def _instants(run: Run, window: tuple[float, float]) -> Floats:

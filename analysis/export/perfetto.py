@@ -37,13 +37,18 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
         from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder  # noqa: PLC0415  (an extra)
     except ImportError:
         raise ExportError("--to perfetto: needs the package perfetto: pip install perfetto") from None
-    target = folder / "trace.perfetto-trace"
+    (target,) = (folder / name for name in files(directory, labels))
     with whole(target) as part, part.open("wb") as file:
         trace = _Trace(StreamingTraceProtoBuilder(file))
         for run in directory.runs:
             if run.label in labels and run.repeat == 0:
                 _write_run(trace, run, window)
     return [target]
+
+
+def files(directory: RunDirectory, labels: list[str]) -> list[str]:  # noqa: ARG001 - as in other formats
+    """Name of the file that is written."""
+    return ["trace.perfetto-trace"]
 
 
 class _Trace:

@@ -38,13 +38,22 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
         blocks = run.blocks() if run.label in labels and run.repeat == 0 else None
         if blocks is None or not len(blocks["time_s"]):
             continue
-        target = folder / f"{run.facts['dir']}.snapshot.pickle"
+        target = folder / _name(run)
         with whole(target) as part, part.open("wb") as file:
             pickle.dump(snapshot(run, blocks, window), file, protocol=4)
         written.append(target)
     if not written:
         raise ExportError(f"{directory.path}: no block map was recorded; run it with telemetry.blocks: sampled")
     return written
+
+
+def files(directory: RunDirectory, labels: list[str]) -> list[str]:
+    """Names of the files that are written, if there is a block map for each."""
+    return [_name(run) for run in directory.runs if run.label in labels and run.repeat == 0]
+
+
+def _name(run: Run) -> str:
+    return f"{run.facts['dir']}.snapshot.pickle"
 
 
 def snapshot(run: Run, blocks: Columns, window: tuple[float, float]) -> Plain:

@@ -21,6 +21,7 @@ def export(
     allocators: Annotated[tuple[str, ...], Parameter(name="--allocator")] = (),
     after: float = 0.0,
     until: float = math.inf,
+    force: bool = False,
     json: AsJson = False,
 ) -> None:
     """Export a run: for Perfetto, PyTorch's memory viewer, vLLM's Grafana board, or as CSV.
@@ -33,10 +34,12 @@ def export(
         allocators: Only this allocator's run. May be repeated.
         after: Only what happens after this second of the run, in formats that list single events.
         until: Only what happens before this second of the run.
+        force: Replace files that are there already in --out; without it they are left alone.
         json: Print one JSON document.
 
     """
-    written = export_run(directory, to, out, labels=list(allocators) or None, window=(after, until))
+    window, replace = (after, until), force or out is None  # what is in the run directory can be made again from it
+    written = export_run(directory, to, out, labels=list(allocators) or None, window=window, replace=replace)
     if json:
         emit({"written": [str(path) for path in written]})
         return

@@ -297,6 +297,32 @@ def test_a_run_is_exported(to: str, ending: str, run_directory: Path, capsys: Ca
         assert path.stat().st_size
 
 
+@pytest.mark.parametrize(
+    ("to", "name"),
+    [
+        ("perfetto", "trace.perfetto-trace"),
+        ("torch-snapshot", "paged.snapshot.pickle"),
+        ("prometheus", "history.txt"),
+        ("csv", "paged.steps.csv"),
+    ],
+)
+def test_an_export_replaces_no_file_elsewhere_unless_it_is_told_to(
+    to: str, name: str, run_directory: Path, capsys: Capture
+) -> None:
+    mine = Path("mine", name)
+    mine.parent.mkdir()
+    mine.write_text("mine", encoding="utf-8")
+    line = ["export", str(run_directory), "--to", to, "--out", "mine"]
+    assert main(line) == FAULT
+    assert capsys.readouterr().err == f"{mine}: exists already; give another --out, or --force to replace it\n"
+    assert [*mine.parent.iterdir()] == [mine]
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert main([*line, "--force"]) == 0
+    assert mine.read_bytes() != b"mine"
+    for _again in range(2):
+        assert main(line[:-2]) == 0, "what is in the run's own folder can be made again"
+
+
 def test_an_export_that_makes_no_sense_is_one_line(run_directory: Path, capsys: Capture) -> None:
     for more, message in (
         (["--to", "perfeto"], "(did you mean perfetto?)"),
