@@ -118,7 +118,8 @@ def _read(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> di
 
 
 def _unreadable(path: Path, error: Exception) -> RunDirectoryError:
-    return RunDirectoryError(f"{path}: cannot be read: {str(error).splitlines()[0]}")
+    why = str(error).splitlines()[0].rstrip(".")
+    return RunDirectoryError(f"{path}: cannot be read: {why}; `run --resume` makes it again")
 
 
 def _numbers(column: Any) -> npt.NDArray[Any]:
