@@ -11,6 +11,8 @@ its last block.  Because all blocks are alike, sequences can share them:
 * a *swap*: a shared block is moved to the host and back only once (`allocators.swapping`).
 
 Blocks are taken in the same order as in vLLM (`allocators.blockpool`).  `allocators.ondemand` lets rows grow.
+What vLLM's block manager has besides, the watermark and who is preempted, is the scheduler's here: it says with
+every request how many blocks must stay free (`Ask.spare`).
 """
 
 from __future__ import annotations

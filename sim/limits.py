@@ -22,4 +22,6 @@ class Limits:
     full_prompt_gate: bool = True
     """Whether there must be room for all tokens so far before the first chunk is admitted (vllm-v1)."""
     watermark: float = 0.0
-    """Fraction of the pool that admission leaves free."""
+    """Fraction of the pool that admission leaves free.  It is the engine's, not an allocator's: schedulers ask any
+    allocator for it, as `Ask.spare`.
+    """

@@ -103,8 +103,8 @@ class Engine(Spec):
     activation_factor: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     """Peak activation memory as a multiple of what is estimated from the geometry."""
     watermark: Share | None = None
-    """Share of the pool, 0 to 1, that is kept free when a request is admitted; if not given 0.01 for `vllm-v0` with
-    an allocator that is `paged`, `radix` or `hybrid`, else 0, as in vLLM.
+    """Share of the pool, 0 to 1, that is kept free when a request is admitted, whatever the allocator; if not given
+    0.01 for `vllm-v0` with an allocator that is `paged`, `radix` or `hybrid`, else 0, as in vLLM.
     """
     chunked_prefill: bool | None = None
     """Whether a prompt may be computed in pieces over several steps; if not given true for `vllm-v1`.  The others

@@ -3,6 +3,9 @@
 The engine calls two methods.  `run` carries out a plan and returns how long it took.  `foresee`
 returns how long each of the next pure-decode steps will take, so that the engine can leap over
 them; an executor that really has to run each step cannot foresee any.
+
+Durations are whole nanoseconds, not seconds: their sums are exact, so that a leap ends at the very
+instant at which its steps would, one by one.  What else is known of a step is noted on its plan.
 """
 
 from __future__ import annotations
