@@ -1,7 +1,7 @@
 """Running a workload: every allocator and every replication, into one run directory.
 
 Each run writes only its own folder, so runs are independent: an interrupted directory keeps the
-runs that have finished, and `resume` does the others.
+runs that have finished (`sim.kept`), and `resume` does the others.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.columns import is_whole
 from analysis.reading import SCHEMA_VERSION, SUSTAINED, RunDirectory, open_directory
-from analysis.rundir import TABLES
 from sim.case import Case
-from sim.claims import changed, earlier, refuse
+from sim.claims import earlier
 from sim.errors import UserError
 from sim.files import digests
-from sim.rundir import RESULTS, ParquetSink, alone, write_json
+from sim.kept import complete, demand_same, take
+from sim.rundir import ParquetSink, alone, write_json
 from sim.serve import Progress, serve
 from sim.setup import Setup, prepare
 from sim.sustained import Search
@@ -36,10 +35,6 @@ if TYPE_CHECKING:
     from workloads.schema import Workload
 
 ALIKE = "nothing of these requests is drawn at random: replications are all alike, and intervals over them mean nothing"
-DEPENDS = ("workload", "files", "runs", "model", "device")
-"""Keys of a manifest on which results depend."""
-ALWAYS = ("requests", "steps")
-"""Tables without which a run is not complete."""
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
 
@@ -80,7 +75,7 @@ def run(
     earlier(out)
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
-        keep = _claim(out, manifest, resume=resume, force=force)
+        keep = take(out, manifest, resume=resume, force=force)
         return _all_runs(setup, out, manifest, keep=keep, progress=progress, executing=executing)
 
 
@@ -104,7 +99,7 @@ def _all_runs(
         manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *late, *alike]
         for case in setup.cases:
             folder = out / _folder(case.label, repeat)
-            if not (keep and _complete(folder)):
+            if not (keep and complete(folder)):
                 run_case(setup, case, requests, folder, repeat=repeat, progress=progress, executing=executing)
     if workload.sustained is not None:
         _search(setup, workload.sustained, out, keep=keep, progress=progress)
@@ -127,12 +122,6 @@ def _too_late(requests: Requests, horizon_s: float | None) -> list[str]:
     return [f"{count:,} of {len(requests):,} requests arrive after horizon_s and are in no table"] if count else []
 
 
-def _complete(folder: Path) -> bool:
-    """Whether every table of a run is there as a whole; which blocks there were, and what happened, may be left out."""
-    tables = [folder / f"{table}.parquet" for table in TABLES]
-    return all(is_whole(path) for path in tables if path.stem in ALWAYS or path.exists())
-
-
 def demand_free(setup: Setup, out: Path, *, resume: bool) -> None:
     """Make sure that no results would be lost in `out`.
 
@@ -147,7 +136,7 @@ def demand_free(setup: Setup, out: Path, *, resume: bool) -> None:
     """
     before = earlier(out)
     if before is not None:
-        _demand_same(out, before, _manifest(setup), resume=resume)
+        demand_same(out, before, _manifest(setup), resume=resume)
 
 
 def claim(setup: Setup, out: Path) -> None:
@@ -161,7 +150,7 @@ def claim(setup: Setup, out: Path) -> None:
     earlier(out)
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
-        _claim(out, manifest, resume=False, force=True)
+        take(out, manifest, resume=False, force=True)
         write_json(out / "manifest.json", manifest)
 
 
@@ -249,55 +238,3 @@ def _manifest(setup: Setup) -> dict[str, Any]:
         "remarks": list(workload.remarks),
         "versions": versions(PACKAGES),
     }
-
-
-def _claim(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) -> bool:
-    """Check that `out` may be written; return whether finished runs in it may be kept.
-
-    Others are removed, because they would look like finished runs of this workload when it is resumed.
-    """
-    before = earlier(out)
-    if before is None:
-        return False
-    if not force:
-        _demand_same(out, before, manifest, resume=resume)
-    if resume and _keeps(before, manifest):
-        return True
-    _clear(out, before)
-    return False
-
-
-def _demand_same(out: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], *, resume: bool) -> None:
-    """Raise UserError if `out` has finished runs of something else than a manifest, which are not kept."""
-    finished = any((out / str(run["dir"]) / "requests.parquet").exists() for run in before.get("runs", ()))
-    keeps = _keeps(before, manifest)
-    if finished and (change := changed(before, manifest, DEPENDS)) and not (resume and keeps):
-        raise refuse(out, change, resumable=keeps)
-
-
-def _keeps(before: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
-    """Whether runs of one manifest are those of another: of the same workload, however often it is repeated."""
-    listed = [{run.get("repeat", 0) for run in said.get("runs", ())} for said in (before, manifest)]
-    both = set.intersection(*listed)
-    there, here = (
-        {**said, "runs": [run for run in said.get("runs", ()) if run.get("repeat", 0) in both]}
-        for said in (before, manifest)
-    )
-    return not changed(there, here, (*DEPENDS, "kvsim"), aside=["repeat"])
-
-
-def _clear(out: Path, before: Mapping[str, Any]) -> None:
-    """Remove the results that a manifest lists, and folders that are empty then; everything else stays.
-
-    Replications that it does not list any more are removed, too.
-    """
-    for name in RESULTS:
-        (out / name).unlink(missing_ok=True)
-    listed = {out / str(run["dir"]) for run in before.get("runs", ())}
-    others = {other for folder in listed for other in folder.glob("repeat-*")}
-    for folder in sorted(listed | others, reverse=True):  # a folder after those inside it
-        if folder.is_dir():
-            for name in (*(f"{table}.parquet" for table in TABLES), SUSTAINED):
-                (folder / name).unlink(missing_ok=True)
-            if not any(folder.iterdir()):
-                folder.rmdir()
