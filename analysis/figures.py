@@ -157,6 +157,18 @@ def group(entries: Iterable[Entry]) -> list[Allocator]:
     return [Allocator(label, runs) for label, runs in found.items()]
 
 
+def offered(allocators: Sequence[Allocator]) -> str:
+    """Say what requests a second are of, and how many come: a run that waits for its last one finishes fewer.
+
+    Nothing where not as many come to each, as in a closed loop, in which they come as fast as they are served.
+    """
+    rates = {short(one.offered) for one in allocators if np.isfinite(one.offered)}
+    if len(rates) != 1:
+        return ""
+    until = "" if any(one.count("unfinished") for one in allocators) else ", until the last is done"
+    return f"finished, over the whole run{until}; {rates.pop()} arrive a second"
+
+
 def bound(allocators: Iterable[Allocator], of: Allocator | None = None) -> Allocator | None:
     """Find the ideal allocator, of which the figures of others are given as a percentage.
 

@@ -80,6 +80,7 @@ def render(directory: RunDirectory) -> Iterator[bytes]:
         token_kib=_token_kib(directory),
         findings=page["findings"],
         table=page["table"],
+        offered=page["offered"],
         hero=page["hero"],
         has_ideal=any(row["kind"] == "ideal" for row in page["table"]),
         shares=SHARES,
@@ -145,7 +146,14 @@ def _pool(directory: RunDirectory) -> str:
         "kv_bytes_per_token"
     )  # a slot of the ledger may be a part of it
     slots = f", {size // token:,} token slots" if token else ""
-    return f"KV pool of {size / 2**30:.3g} GiB{slots}" if size else ""
+    return f"KV pool of {_bytes(size)}{slots}" if size else ""
+
+
+def _bytes(size: int) -> str:
+    """Write a size in the largest unit of which it is a tenth."""
+    units = (("GiB", 30), ("MiB", 20), ("KiB", 10))
+    unit, power = next((one for one in units if 10 * size >= 1 << one[1]), units[-1])
+    return f"{size / (1 << power):.3g} {unit}"
 
 
 def _token_kib(directory: RunDirectory) -> float | None:

@@ -15,7 +15,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from analysis.figures import COST, SUSTAINED, Allocator, above_bound, bound, group, page_calls, percent_of, shortfalls
+from analysis.figures import (
+    COST,
+    SUSTAINED,
+    Allocator,
+    above_bound,
+    bound,
+    group,
+    offered,
+    page_calls,
+    percent_of,
+    shortfalls,
+)
 from analysis.numbers import listed, short
 from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.pools import pool_of
@@ -112,7 +123,8 @@ def speed(allocators: Sequence[Allocator]) -> Table:
     ideal = bound(allocators)
     priced = any(math.isfinite(one.mean(COST)) for one in allocators)
     price = "\ncost: of a million output tokens, at price_per_hour" if priced else ""
-    table = plain("Speed", f"batch: sequences running, mean over time{_offered(allocators)}{price}")
+    rate = f"\nreq/s: {told}" if (told := offered(allocators)) else ""
+    table = plain("Speed", f"batch: sequences running, mean over time{rate}{price}")
     table.add_column("allocator", overflow="fold", min_width=12)
     table.add_column("verdict", no_wrap=True)
     for heading in ("batch\nmean", "batch\npeak", *(["batch\n% ideal"] if ideal else [])):
@@ -137,15 +149,6 @@ def speed(allocators: Sequence[Allocator]) -> Table:
         cells += [f"{one.count('finished')}/{one.count('total')}", short(one.mean("preemptions"), 0)]
         table.add_row(*cells)
     return table
-
-
-def _offered(allocators: Sequence[Allocator]) -> str:
-    """Say how many requests come a second, and what req/s is of: a run that waits for its last finishes fewer."""
-    rates = {short(one.offered) for one in allocators if math.isfinite(one.offered)}
-    if len(rates) != 1:  # in a closed loop they come as fast as they are served
-        return ""
-    until = "" if any(one.count("unfinished") for one in allocators) else ", until the last is done"
-    return f"\nreq/s: finished, over the whole run{until}; {rates.pop()} arrive a second"
 
 
 def latency(allocators: Sequence[Allocator]) -> Table:

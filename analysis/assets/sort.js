@@ -11,6 +11,7 @@ function sortable(table) {
     if (came.length < 2 || !head.textContent.trim() || head.classList.contains("wide")) return;
     head.classList.add("sorts");
     head.tabIndex = 0;
+    if (!head.title) head.title = "put the rows in the order of this column";
     const turn = () => {
       const next = { ascending: "descending", descending: null }[head.getAttribute("aria-sort")];
       const order = next === undefined ? "ascending" : next;

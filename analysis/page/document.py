@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.figures import COST, Allocator, bound, group, percent_of
+from analysis.figures import COST, Allocator, bound, group, offered, percent_of
 from analysis.metrics import good
 from analysis.observed import SHARES, Columns, Observed
 from analysis.page.blockmap import block_map
@@ -96,6 +96,7 @@ def document(directory: RunDirectory) -> dict[str, Any]:
         "payloads": [column["payload"] for column in columns],
         "findings": [*findings(allocators, (left, right), same_pool=same_pool), *_unlike(served)],
         "table": rows,
+        "offered": offered(allocators),
         "hero": _hero(rows, left, right, {run.label: int(run.facts["block_size"]) for run in runs}),
     }
 
@@ -262,6 +263,7 @@ def table(allocators: list[Allocator]) -> list[dict[str, Any]]:
             "peak": one.mean("batch_size.peak"),
             "batch_of_ideal": percent_of(one, bound(allocators, one), "batch_size"),
             "throughput": one.mean("throughput_rps"),
+            "steady": one.mean("steady.throughput_rps"),
             "throughput_of_ideal": percent_of(one, bound(allocators, one), "throughput_rps"),
             "latency_p50": 1e3 * one.mean("normalized_latency_s.p50"),
             "latency_p99": 1e3 * one.mean("normalized_latency_s.p99"),

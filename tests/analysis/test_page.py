@@ -17,6 +17,7 @@ import pytest
 from analysis.errors import RunDirectoryError
 from analysis.figures import group
 from analysis.metrics import queue_s
+from analysis.numbers import short
 from analysis.observed import SHARES, Observed
 from analysis.page.blockmap import CACHED, FIRST_OWNER, FREE, block_map, blocks_held
 from analysis.page.divergence import diverge
@@ -484,6 +485,26 @@ def test_the_index_lists_runs_and_links_to_their_pages(toy: Path, repeated: Path
     assert (tmp_path / link[0]).resolve() == (toy / "report.html").resolve()
     assert "no page yet" in text
     assert text.count('scope="row"') == 6
+
+
+def test_requests_a_second_are_told_with_how_many_came_and_when_it_was_steady(toy: Path) -> None:
+    """A run that waits for its last request finishes fewer a second than came, also if it kept up."""
+    entries = open_directory(toy).summary()
+    text = write_report(toy).read_text()
+    rate = entries[0]["requests"]["offered_rps"]
+    assert f"finished, over the whole run, until the last is done; {rate:.2f} arrive a second." in text
+    steady = [entry["steady"]["throughput_rps"] for entry in entries if entry["steady"]]
+    assert re.findall(r"<small>steady ([\d.]+)</small>", text) == [short(one) for one in steady if one > 0]
+
+
+def test_a_small_pool_is_told_in_a_unit_of_which_it_has_some(toy: Path, tmp_path: Path) -> None:
+    shutil.copytree(toy, tmp_path / "toy")
+    path = tmp_path / "toy" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for run in manifest["runs"]:
+        run |= {"num_blocks": 157, "block_bytes": 1024}
+    path.write_text(json.dumps(manifest))
+    assert any(told.startswith("KV pool of 0.153 MiB") for told in subtitle(open_directory(tmp_path / "toy")))
 
 
 def test_a_workload_with_variants_has_a_page_for_each_and_an_index(toy: Path, repeated: Path, tmp_path: Path) -> None:
