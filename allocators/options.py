@@ -64,8 +64,12 @@ class Option(NamedTuple):
 BLOCK_SIZE = Option(int, 16, "token slots per block", minimum=1, maximum=1024)
 """The one that nearly every allocator has; the others are of several, too."""
 HOST_BLOCKS = Option(int, 0, "blocks on the host for sequences swapped out", minimum=0, fact="host_blocks")
-KV_TENSORS = Option(int, 64, "K and V tensors of a sequence, over all layers", minimum=1, fact="kv_tensors")
-TENSOR_TOKEN_BYTES = Option(int, 2048, "bytes of a token in one of them", minimum=1, fact="tensor_token_bytes")
+KV_TENSORS = Option(
+    int, 64, "K and V tensors of a sequence, over all layers", minimum=1, maximum=10**9, fact="kv_tensors"
+)
+TENSOR_TOKEN_BYTES = Option(
+    int, 2048, "bytes of a token in one of them", minimum=1, maximum=10**9, fact="tensor_token_bytes"
+)
 
 
 def _out_of_range(value: float, minimum: float | None, maximum: float | None) -> str | None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from allocators.answers import Ask
 from allocators.compiled import is_a
 from allocators.content import Segments
-from allocators.registry import create
+from allocators.options import resolve
+from allocators.registry import create, find, measure
 from allocators.reserving import RunAllocator
 from sim.errors import UserError
 from sim.schedulers import Scheduler, find_scheduler
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from sim.limits import Limits
     from sim.pool import Pool
     from workloads.allocator import AllocatorSpec
+
+
+MOST_ENTRIES = 1 << 44
+"""Entries of a table, of some bytes each, that no machine has memory for."""
 
 
 class Case(NamedTuple):
@@ -39,29 +44,39 @@ class Case(NamedTuple):
             UserError: its tables do not fit in this machine's memory.
 
         """
+        options, facts = self.spec.options, self.facts | {"shared_prefixes": shared_prefixes}
+        table = self.limits.max_num_seqs * (self.limits.max_model_len // self.pool.block_size)
+        host = int(resolve(self.spec.kind, find(self.spec.kind).options, options, facts).get("host_blocks") or 0)
+        if max(self.pool.num_blocks, table, host) > MOST_ENTRIES:
+            raise self._too_large(table, host)
         try:
             return create(
                 self.spec.kind,
                 num_blocks=self.pool.num_blocks,
                 max_model_len=self.limits.max_model_len,
                 max_rows=self.limits.max_num_seqs,
-                facts=self.facts | {"shared_prefixes": shared_prefixes},
-                **self.spec.options,
+                facts=facts,
+                **options,
             )
         except MemoryError as error:
-            row = self.limits.max_model_len // self.pool.block_size
-            asks = "engine" if self.limits.max_num_seqs * row > self.pool.num_blocks else "device"
-            raise UserError(
-                f"{asks}: {self.label}: this machine has no memory for the tables of {self.pool.num_blocks:,} blocks "
-                f"and {self.limits.max_num_seqs:,} sequences of up to {self.limits.max_model_len:,} tokens"
-            ) from error
+            raise self._too_large(table, host) from error
+
+    def _too_large(self, table: int, host: int) -> UserError:
+        """Make the error of tables that do not fit: of all sequences, of the pool, or of blocks on the host."""
+        blocks, asks = self.pool.num_blocks, "device"
+        if max(table, host) > blocks:
+            asks = "allocators" if host > table and "host_blocks" in self.spec.options else "engine"
+        away = f", {host:,} on the host" if host > blocks else ""
+        return UserError(
+            f"{asks}: {self.label}: this machine has no memory for the tables of {blocks:,} blocks{away} "
+            f"and {self.limits.max_num_seqs:,} sequences of up to {self.limits.max_model_len:,} tokens"
+        )
 
     def reserves_longest(self) -> bool:
         """Whether every sequence gets room for `max_model_len` tokens when it is admitted, however short it is."""
-        longest = self.limits.max_model_len
-        one = create(
-            self.spec.kind, num_blocks=1, max_model_len=longest, max_rows=1, facts=self.facts, **self.spec.options
-        )
+        longest, kind, options = self.limits.max_model_len, self.spec.kind, self.spec.options
+        page = measure(kind, options, self.facts).multiple
+        one = create(kind, num_blocks=page, max_model_len=longest, max_rows=1, facts=self.facts, **options)
         return is_a(one, RunAllocator) and not one.oracle and one.reservation(1, None) >= longest
 
     def longest_at_once(self) -> int | None:

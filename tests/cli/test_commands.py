@@ -80,6 +80,13 @@ def test_room_that_is_set_aside_for_want_of_a_limit_is_told(workload: Path, caps
     assert json.loads(capsys.readouterr().out)["notes"] == []
 
 
+def test_a_length_need_not_be_given_to_allocators_whose_pages_have_many_blocks(workload: Path, capsys: Capture) -> None:
+    kinds = "allocators=[ideal, {kind: hybrid, paging: common-multiple}]"
+    other = ["model=jamba-v0.1", "device={name: h200, memory_gib: 200}", "engine={}", kinds]
+    assert main(["check", str(workload), *(word for each in other for word in ("--set", each)), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
 def test_check_tells_what_a_calibration_was_measured_on(workload: Path, capsys: Capture) -> None:
     named = ["--set", "costs.calibration=h100-80gb-llama-3.1-8b", "--set", "device.kv_memory_gib=1"]
     assert main(["check", str(workload), *named, "--set", "model=llama-3.1-8b"]) == 0

@@ -171,14 +171,23 @@ def test_the_size_of_the_pool_stands_under_the_memory_table(workload: Path, caps
     assert f"% of the pool of {min(sizes):,} to {max(sizes):,} slots, mean over time" in said
 
 
-def test_tables_too_large_for_this_machine_are_one_line(workload: Path, capsys: Capture) -> None:
-    setting = "engine.max_model_len=10000000000000"
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("engine.max_model_len=10000000000000", "engine: preallocated: {} 2,097 blocks and 8 sequences of up to "),
+        (f"engine.max_num_seqs={10**22}", "engine: preallocated: {} 2,097 blocks and 10,000,000,"),
+        (f"allocators.paged.host_blocks={10**30}", "allocators: paged: {} 131 blocks, 1,000,000,"),
+        ("engine.swap_space_gib=1000000000.0", "engine: paged: {} 131 blocks, 262,144,000,"),
+    ],
+)
+def test_tables_too_large_for_this_machine_are_one_line(
+    setting: str, said: str, workload: Path, capsys: Capture
+) -> None:
+    """Whether the system has no room for them, or no array can be so large."""
     assert main(["run", str(workload), "--out", "x", "--quiet", "--set", setting]) == FAULT
-    said = capsys.readouterr().err
-    assert said.startswith(
-        f"--set {setting}: engine: preallocated: this machine has no memory for the tables of 2,097 "
-    )
-    assert said.count("\n") == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"--set {setting}: {said.format('this machine has no memory for the tables of')}")
+    assert told.count("\n") == 1
 
 
 def test_a_run_that_ends_before_its_requests_says_so(workload: Path, capsys: Capture) -> None:
