@@ -49,7 +49,8 @@ TRUE = Coefficients(
     launch_layer_s=3e-4,
     run_ahead=0.8,
     power_throttle=0.15,
-    power_reserve_s=0.04,
+    power_reserve_s=0.02,
+    power_constant_s=0.03,
     separate_launch_layer_s=2e-4,
     sequence_launch_layer_s=1e-4,
     recompute_launch_layer_s=4e-4,
@@ -83,7 +84,7 @@ def loads() -> dict[str, Load]:
             pairs = tokens * start + tokens * (tokens + 1) // 2
             found[f"prefill {tokens} at {start}"] = Load(tokens, pairs, tokens + start, 1, samples=1)
     for tokens in (700, 1300):
-        for heat in (20_000_000, 40_000_000, 90_000_000):
+        for heat in (20_000_000, 40_000_000, 90_000_000, 200_000_000):
             pairs = tokens * (tokens + 1) // 2
             found[f"prefill {tokens}, heat {heat}"] = Load(tokens, pairs, tokens, 1, samples=1, heat_ns=heat)
     for n in (8, 64):

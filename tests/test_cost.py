@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -464,7 +465,7 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
         assert entry.name in rows
     load = decode(64, 1024)._replace(**prompt(300, 900, 2)._asdict() | {"decode_seqs": 64, "decode_context": 65_536})
     load = load._replace(copied_tokens=9, swapped_bytes=10**6, transfers=2, mapped_pages=3, unmapped_pages=4)
-    load = load._replace(behind_ns=10**8, decode_repeated=30_000)
+    load = load._replace(behind_ns=10**8, decode_repeated=30_000, heat_ns=10**8)
     pages = {"page_bytes": 128 << 10}
     spec = {"name": "llama-3.1-8b", "tensor_parallel": 2}
     for entry in fields(Coefficients):
@@ -473,7 +474,7 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
         base = Coefficients(
             launch_layer_s=0.1 if eases else 0.0,
             captured_tokens=replayed,
-            power_throttle=0.1 if entry.name == "power_reserve_s" else 0.0,
+            power_throttle=0.1 if entry.name in {"power_reserve_s", "power_constant_s"} else 0.0,
         )
         changed = base.changed(
             {entry.name: 1e4 if entry.name == "captured_tokens" else entry.default / 2 + 0.1}, "here"
@@ -488,13 +489,16 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
 
 def test_long_prefills_in_a_row_take_longer_from_where_the_power_limit_is_reached() -> None:
     free = model("llama-3.1-8b")
-    held = model("llama-3.1-8b", coefficients=Coefficients(power_throttle=0.2, power_reserve_s=0.03))
+    limit = Coefficients(power_throttle=0.2, power_reserve_s=0.03, power_constant_s=0.01)
+    held = model("llama-3.1-8b", coefficients=limit)
     load = prompt(800)
     took = free.step_ns(load)
     assert 15e6 < took < 25e6
     assert held.step_ns(load) == took
-    assert held.step_ns(load._replace(heat_ns=30_000_000)) == pytest.approx(1.2 * took, abs=2)
-    assert held.step_ns(load._replace(heat_ns=20_000_000)) == pytest.approx(took + 0.2 * (took - 10e6), abs=2)
+    assert held.step_ns(load._replace(heat_ns=10**9)) == pytest.approx(1.2 * took, abs=2)
+    beyond = took / 1e9 - 0.01  # of the reserve
+    lost = beyond - 0.01 * (1 - math.exp(-beyond / 0.01))
+    assert held.step_ns(load._replace(heat_ns=20_000_000)) == pytest.approx(took + 0.2e9 * lost, abs=2)
     for cool in (decode(64, 1000), prompt(60)):
         assert held.step_ns(cool._replace(heat_ns=10**9)) == free.step_ns(cool), "bound by memory"
     small = prompt(200)

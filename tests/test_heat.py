@@ -1,28 +1,72 @@
-"""Heat: rises and falls with time, between nothing and the most there can be."""
+"""Heat: the average of power, followed in closed form, is the one that small steps of time give."""
 
 from __future__ import annotations
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.costs.heat import Heat
+from sim.costs.coefficients import Coefficients
+from sim.costs.heat import Heat, PowerLimit
+
+MS = 1_000_000
+"""Nanoseconds."""
 
 
 @given(
-    most=st.integers(0, 50),
-    steps=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30)), max_size=20),
-    later=st.integers(0, 60),
+    constant=st.integers(5, 80),
+    steps=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 60)), min_size=1, max_size=8),
+    later=st.integers(0, 200),
 )
-def test_it_is_what_counting_nanosecond_by_nanosecond_gives(
-    most: int, steps: list[tuple[int, int]], later: int
-) -> None:
-    heat, now, level = Heat(most), 0, 0
+def test_it_follows_the_average_of_what_is_drawn(constant: int, steps: list[tuple[int, int]], later: int) -> None:
+    heat, now, average = Heat(constant * MS), 0, 0.0
+    fine = math.exp(-0.1 / constant)  # a tenth of a millisecond
+
+    def agrees() -> bool:
+        """Compare shares: near 1 a level says no more."""
+        return -math.expm1(-heat.at(now) / (constant * MS)) == pytest.approx(average, abs=1e-6)
+
     for pause, duration in steps:
-        level = max(0, level - pause)
-        now += pause
-        assert heat.at(now) == level
-        heat.add(now, duration)
-        for _ in range(duration):
-            level = min(most, level + 1)
-        now += duration
-    assert heat.at(now + later) == max(0, level - later)
+        for _ in range(10 * pause):
+            average *= fine
+        now += pause * MS
+        assert agrees()
+        heat.add(now, duration * MS)
+        for _ in range(10 * duration):
+            average = 1 - (1 - average) * fine
+        now += duration * MS
+        assert agrees()
+    for _ in range(10 * later):
+        average *= fine
+    now += later * MS
+    assert agrees()
+
+
+def test_without_a_pause_it_counts_time() -> None:
+    heat = Heat(40 * MS)
+    for step in range(5):
+        assert heat.at(step * 7 * MS) == step * 7 * MS
+        heat.add(step * 7 * MS, 7 * MS)
+
+
+@given(
+    level=st.floats(0, 0.3),
+    seconds=st.floats(0.001, 0.2),
+    reserve=st.floats(0, 0.1),
+    constant=st.floats(0.005, 0.1),
+)
+def test_a_delay_is_the_sum_of_what_each_moment_loses(
+    level: float, seconds: float, reserve: float, constant: float
+) -> None:
+    limit = PowerLimit(Coefficients(power_throttle=0.2, power_reserve_s=reserve, power_constant_s=constant))
+    each = seconds / 2000
+    moments = (max(level + (nth + 0.5) * each - reserve, 0.0) for nth in range(2000))
+    lost = sum(0.2 * (1 - math.exp(-beyond / constant)) * each for beyond in moments)
+    assert limit.delay(level * 1e9, seconds, max) == pytest.approx(lost, abs=1e-6)
+
+
+def test_a_clock_that_follows_at_once_falls_at_once() -> None:
+    limit = PowerLimit(Coefficients(power_throttle=0.2, power_reserve_s=0.03, power_constant_s=0.0))
+    assert limit.delay(0, 0.05, max) == pytest.approx(0.2 * 0.02)

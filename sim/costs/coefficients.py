@@ -126,14 +126,19 @@ class Coefficients:
     )
     power_throttle: float = _coefficient(
         0.0,
-        "share by which a step that prefills takes longer, if it is bound by compute, once the device has drawn more "
-        "power than its limit for `power_reserve_s`",
+        "share by which a step that prefills takes longer, if it is bound by compute, where such steps have long drawn "
+        "more power than the device may",
         "assumed 0; on an H200 the 8B took 0.12 longer: 1.98 GHz fell to 1.44 to 1.67 at 710 to 870 W",
     )
     power_reserve_s: float = _coefficient(
         0.0,
-        "how long the device may do so before its clock falls; a pause, or decodes, restore as much as they last",
-        "assumed 0, which matters only beside `power_throttle`; on an H200 0.04",
+        "how long the device may do so, from rest, before its clock begins to fall",
+        "assumed 0, which matters only beside `power_throttle`; on an H200 0.02",
+    )
+    power_constant_s: float = _coefficient(
+        0.04,
+        "time constant of the average of power that the limit is of: how fast the clock falls, and the reserve returns",
+        "measured on an H200: 0.04 with the 8B; matters only beside `power_throttle`",
     )
     separate_launch_layer_s: float = _coefficient(
         0.0,

@@ -46,8 +46,8 @@ HIGHEST = {"shipped": 0.95, "custom": 2.0}
 TRIES = 100
 """Evaluations a search may take."""
 PRIOR = 0.003
-"""Relative error that an efficiency e times its default is worth.  It settles what the points leave open: on one model
-the time to read the weights is nearly as constant as an overhead."""
+"""Relative error that an efficiency e times its default is worth, or such a `power_constant_s`.  It settles what the
+points leave open: on one model the time to read the weights is nearly as constant as an overhead."""
 NOTHING = 1e-9
 """Overheads less than a few of these are none: in seconds, or as a share."""
 NOISE = 0.02
@@ -71,6 +71,7 @@ TOGETHER = (
     "run_ahead",
     "power_throttle",
     "power_reserve_s",
+    "power_constant_s",
     "pcie_efficiency",
     "swap_overhead_s",
     "transfer_overhead_s",
@@ -137,7 +138,8 @@ def fit(
             if captured and part is together:
                 plain = [_point(step) for step in captured if step.plain]  # merging what was split is no roofline's
                 evidence.append(Evidence.of(plain, None))
-            best, errors = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
+            names = [name for name in wanted if not name.startswith("power_") or _heated(part)]
+            best, errors = _search(evidence, names, _guess(part, geometry, found), geometry, device)
             found = replace(best, **{name: getattr(found, name) for name in wanted if name not in errors})
             uncertain |= errors
     return Fit(
@@ -159,6 +161,11 @@ def _point(step: CapturedStep) -> Point:
     decodes, tokens, chunks, context, took, _ = step
     pairs = tokens * (tokens // max(1, chunks) + 1) // 2
     return Point("captured", Load(tokens, pairs, tokens, chunks, decodes, context, decodes + chunks), took)
+
+
+def _heated(points: Sequence[Point]) -> bool:
+    """Whether any step came behind so many prefills that it shows how far a clock falls; else that is left at 0."""
+    return any(point.load.heat_ns >= LASTING_NS for point in points)
 
 
 def _sustained(point: Point, captured_tokens: float) -> bool:
@@ -194,8 +201,8 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
     halves = {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
     if any(point.block_size != USUAL_BLOCK for point in points):
         halves["paged_block_overhead"] = 0.5
-    if any(point.load.heat_ns for point in points):
-        halves |= {"power_throttle": 0.1, "power_reserve_s": 0.03}
+    if _heated(points):
+        halves |= {"power_throttle": 0.1, "power_reserve_s": 0.02, "power_constant_s": 0.04}
     return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, **halves)
 
 
@@ -219,14 +226,14 @@ def _search(
     names = [name for name in wanted if _matters(name, start, predicted)]
     low, high = np.array([_bounds(name, device) for name in names]).T
     first = np.log([max(getattr(start, name), NOTHING * 1e3) for name in names])
-    efficiencies = np.array([name.endswith("_efficiency") for name in names])
+    expected = np.array([name.endswith("_efficiency") or name == "power_constant_s" for name in names])
 
     def coefficients(x: Floats) -> Coefficients:
         return replace(start, **dict(zip(names, np.exp(x).tolist(), strict=True)))
 
     def errors(x: Floats) -> Floats:
         relative: Floats = trust * np.maximum(predicted(coefficients(x)) / measured - 1, least)
-        return np.concatenate([relative, PRIOR * (x - first)[efficiencies]])
+        return np.concatenate([relative, PRIOR * (x - first)[expected]])
 
     def slopes(x: Floats) -> Floats:
         here = errors(x)

@@ -1,32 +1,78 @@
-"""Heat: for how long a device has recently drawn more power than its limit.
+"""Heat: what a device's power limit does to its clock.
 
-A GPU may exceed its power limit for some hundredths of a second; then its clock falls until the power is within the
-limit.  (On an H200: 700 W, 0.04 s, from 1.98 GHz to 1.44 to 1.67 at its lowest.)  Prefills of large models exceed the
-limit, decodes do not, and a pause makes up for about as much time as it lasts: when 21 ms of prefills alternated with 5
-ms of decodes, prefills took 9 % longer; with 20 ms of decodes 2 %; and after 36 ms of prefills without a pause 12 %.
+A GPU may draw more power than its limit as long as the average over some hundredths of a second does not exceed it;
+then its clock falls, the further the more the average exceeds it.  Prefills of large models draw more than the limit,
+decodes and pauses less.  So while prefills follow one another, the average approaches what they draw, exponentially,
+and returns in the same way.  On an H200 with a limit of 700 W prefills of the 8B took as long as ever for 0.02 s, 5 %
+longer after 0.05 s and 11 % after 0.15 s, at 1.44 to 1.67 instead of 1.98 GHz; where 5 ms of decodes lay between those
+of 21 ms, 8 %, and with 20 ms of decodes 2 %.
 """
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from sim.costs.coefficients import Coefficients
+    from sim.costs.load import Maximum
+
 
 class Heat:
-    """A level in nanoseconds that rises while steps draw much power and falls as fast while they do not.
+    """The average of the power drawn: for how long a device at rest would have to exceed its limit to get there."""
 
-    It stays between 0 and `most`.
-    """
-
-    def __init__(self, most: int) -> None:
-        """Start from rest, at time 0."""
-        self._most = most
+    def __init__(self, constant: int) -> None:
+        """Start from rest, at time 0; the average forgets with this time constant, in nanoseconds."""
+        self._constant = constant
         self._level = 0
         self._since = 0
         """The time at which it was at that level, in nanoseconds; it has been falling since."""
 
     def at(self, now: int) -> int:
-        """Return the level at time `now` in nanoseconds, which is not before the end of the last step added."""
-        return max(0, self._level - (now - self._since))
+        """Return the level in nanoseconds at time `now`, which is not before the end of the last step added.
+
+        A level of `t` is a share of `1 - exp(-t / constant)` of the way from rest to what prefills draw.
+        """
+        if now == self._since or not self._level:
+            return self._level
+        share = -math.expm1(-self._level / self._constant) * math.exp((self._since - now) / self._constant)
+        return round(-self._constant * math.log1p(-share))
 
     def add(self, start: int, duration: int) -> None:
-        """Add a step that draws much power; both arguments are in nanoseconds."""
-        self._level = min(self._most, self.at(start) + duration)
+        """Add a step that draws more than the limit; both arguments are in nanoseconds."""
+        self._level = self.at(start) + duration
         self._since = start + duration
+
+
+class PowerLimit:
+    """How much longer steps take that draw more power than the device may."""
+
+    def __init__(self, coefficients: Coefficients) -> None:
+        """Take the three coefficients that begin with `power`."""
+        self._throttle = coefficients.power_throttle
+        self._reserve = coefficients.power_reserve_s
+        self._constant = max(coefficients.power_constant_s, 1e-9)
+
+    def heat(self) -> Heat:
+        """Return a `Heat` at rest."""
+        return Heat(round(1e9 * self._constant))
+
+    def delay(self, heat_ns: Any, seconds: Any, maximum: Maximum) -> Any:
+        """Return the additional seconds of a step.
+
+        At `t` beyond the reserve a step takes `throttle x (1 - exp(-t / constant))` longer; this is the integral.
+
+        Args:
+            heat_ns: level of `Heat` when the step begins.
+            seconds: what it would take if the clock did not fall.
+            maximum: of two numbers, or of two arrays.
+
+        """
+        begins = heat_ns / 1e9
+        return self._throttle * (self._lost(begins + seconds, maximum) - self._lost(begins, maximum))
+
+    def _lost(self, heat: Any, maximum: Maximum) -> Any:
+        beyond = maximum(heat - self._reserve, 0.0)
+        return beyond + self._constant * np.exp(-beyond / self._constant)

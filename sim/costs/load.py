@@ -65,4 +65,4 @@ class Load(NamedTuple):
     prefill_merged: Amount = 0
     """Known tokens whose attention is split and merged (`sim.costs.splitting`); counted where it makes a difference."""
     heat_ns: Amount = 0
-    """Level of `Heat` at the start of the step, in nanoseconds: how long steps before it drew too much power."""
+    """Level of `Heat` at the start of the step: nanoseconds, from rest, of steps before it that drew too much power."""

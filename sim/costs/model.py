@@ -27,9 +27,9 @@ F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of toke
                 (`sim.costs.captured`), corrected as above where decodes read blocks of another size, and for chunks
                 that are fewer, or split otherwise (`sim.costs.splitting`), than those measured; only attention of
                 chunks to what comes before them, moves and waiting are added
-    power       where a step prefills and is bound by compute, all of the above takes power_throttle longer as soon as
-                such steps, those just before included (`Heat`), have lasted power_reserve_s: the device draws more
-                power than its limit, and its clock falls
+    power       where a step prefills and is bound by compute, all of the above takes up to power_throttle longer once
+                such steps, those before included as far as they count (power_constant_s), have lasted
+                power_reserve_s: the device draws more power than its limit, and its clock falls (`sim.costs.heat`)
     host        a captured step that prefills waits for as much of prefill_host_s as the step before it does not hide;
                 and any step for all of it behind a step that is launched kernel by kernel, for whose end the host
                 waits, or if no step ran just before (`CostModel.unhidden_ns`)
@@ -53,7 +53,7 @@ import numpy as np
 
 from sim.costs.attention import Attention
 from sim.costs.coefficients import Coefficients
-from sim.costs.heat import Heat
+from sim.costs.heat import Heat, PowerLimit
 from sim.costs.load import Load, Maximum, Route
 from sim.costs.moves import LARGE_PAGE, Moves
 from sim.costs.products import Products
@@ -118,8 +118,8 @@ class CostModel:
         self._captured = c.captured_tokens
         self._steps = captured
         self._host = 0.0 if separate else c.prefill_host_s
+        self._power = PowerLimit(c)
         self._throttle = {"blocks": c.power_throttle, "tensors": 0.0, "recompute": c.recompute_slowdown}[route]
-        self._reserve = c.power_reserve_s if route == "blocks" else 0.0
         self._ahead = 0.0 if separate else c.run_ahead / 1e9
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
@@ -141,7 +141,7 @@ class CostModel:
 
     def heat(self) -> Heat:
         """Return a `Heat` at rest, which keeps track of `Load.heat_ns` during a run."""
-        return Heat(round(self._reserve * 1e9))
+        return self._power.heat()
 
     def heats(self, load: Load) -> Any:
         """Whether a step draws so much power that the clock may fall: if it prefills and is bound by compute."""
@@ -329,8 +329,9 @@ class CostModel:
 
     def _throttled(self, load: Load, seconds: Any, maximum: Maximum) -> Any:
         """Additional seconds of a step that would take `seconds` if the clock of the device did not fall."""
-        left = maximum(self._reserve - load.heat_ns / 1e9, 0.0)
-        return self.heats(load) * self._throttle * maximum(seconds - left, 0.0)
+        if self._separate:  # at the limit from the beginning
+            return self.heats(load) * self._throttle * seconds
+        return self.heats(load) * self._power.delay(load.heat_ns, seconds, maximum)
 
 
 def _absent(amount: Any) -> bool:

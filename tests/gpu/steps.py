@@ -106,8 +106,9 @@ def prefills(steps: pd.DataFrame, requests: pd.DataFrame, cost: CostModel) -> It
                 before_ns=round(before * 1e9),
             )
             hot, now = bool(cost.heats(load)), round(step.start_s * 1e9)
-            whole, calm = sum(size for size, _ in sizes) == tokens, not hot or heat.at(now) == 0
-            if whole and calm and not cost.launches(load) and cost.unhidden_ns(load) <= load.before_ns:
+            whole = sum(size for size, _ in sizes) == tokens
+            cold = not hot or cost.step_ns(load._replace(heat_ns=heat.at(now))) == cost.step_ns(load)
+            if whole and cold and not cost.launches(load) and cost.unhidden_ns(load) <= load.before_ns:
                 yield took * 1e9 / cost.step_ns(load)
             if hot:
                 heat.add(now, round(took * 1e9))
