@@ -105,6 +105,8 @@ def subtitle(directory: RunDirectory) -> list[str]:
     """Facts about the run, for the line under its name."""
     those = parts(directory)
     names = [part.path.name for part in those if part is not directory]
+    if _beside(names) == directory.name:  # as their workloads are called
+        names = []
     told = [_beside(facts) for facts in (names, map(_machine, those), map(_pool, those), map(_requests, those))]
     if len(set(draws(directory).values())) == 1:
         told[-1] += ", the same for every allocator"

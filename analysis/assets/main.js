@@ -6,7 +6,7 @@ function caption(view, column) {
   const right = {
     map: () => `${about.num_blocks.toLocaleString("en-US")} blocks of ${about.block_size === 1 ? "one slot" : `${about.block_size.toLocaleString("en-US")} slots`}`,
     ledger: () => `${((100 * about.ledger.mean.live) / about.capacity).toFixed(1)} % live on average`,
-    pulse: () => LANES.filter(([kinds]) => kinds.some((kind) => about.events.counts[kind])).map(([kinds, name]) => `${number(kinds.reduce((sum, kind) => sum + about.events.counts[kind], 0))} ${name}`).join(", ") || (narrow() ? "no memory event" : "nothing preempted, refused or evicted"),
+    pulse: () => LANES.filter(([kinds]) => kinds.some((kind) => about.events.counts[kind])).map(([kinds, name]) => `${number(kinds.reduce((sum, kind) => sum + about.events.counts[kind], 0))} ${name}`).join(", ") || (window.innerWidth < 1100 ? "no memory event" : "nothing preempted, refused or evicted"),
     requests: () => `${number(column.requests.request_id.length)} request${column.requests.request_id.length === 1 ? "" : "s"}`,
   }[view]();
   return el("div", { className: "caption" }, el("b", { title: about.label }, about.label), el("span", {}, right));

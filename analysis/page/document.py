@@ -107,7 +107,8 @@ def _unlike(served: Mapping[str, int]) -> list[Finding]:
         return []
     return [
         Finding(
-            "warning", "These directories did not serve the same requests, so their figures differ by that as well."
+            "warning",
+            "These directories did not serve the same requests at the same times; their figures differ by that, too.",
         )
     ]
 

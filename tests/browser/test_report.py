@@ -93,6 +93,26 @@ def test_every_axis_says_what_it_shows_and_its_ticks_are_written_alike(page: Pag
     assert short_ticks(page) == []
 
 
+@pytest.mark.parametrize("opened", [(900, "light")], indirect=True, ids=str)
+def test_a_window_of_900_pixels_shows_tables_and_names_whole(opened: Opened, report: Path) -> None:
+    """The verdicts were beyond the right edge, `preallocated` was broken in two, and so was `100.0 %`."""
+    page = opened.go(report)
+    glance = page.locator(".glance").bounding_box()
+    assert glance
+    assert glance["x"] + glance["width"] <= 900
+    verdict = page.locator(".glance .verdict").first.bounding_box()
+    assert verdict
+    assert verdict["x"] + verdict["width"] <= 900
+    lines = page.evaluate(
+        """[...document.querySelectorAll('.glance .name, .cell > .caption b, .readout td')]
+            .filter(node => node.textContent).map(node => {
+                const range = document.createRange();
+                range.selectNodeContents(node);
+                return range.getClientRects().length; })"""
+    )
+    assert set(lines) == {1}
+
+
 def test_the_words_come_before_the_plots(page: Page) -> None:
     first = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     ready = float(page.evaluate("document.documentElement.dataset.ready"))
