@@ -85,7 +85,7 @@ class Document:
         for depth, step in enumerate(where):
             last = depth == len(where) - 1
             if isinstance(here, list) and isinstance(step, int) and step < len(here):
-                here[step] = value if last else _open(here[step])
+                here[step] = value if last else _open(here[step], "kind")  # allocators are the only list of bare words
             elif isinstance(here, dict):
                 step = str(step)  # noqa: PLW2901 - a key of digits is still a key
                 here[step] = value if last else _open(here.get(step, {}))
@@ -199,13 +199,13 @@ class Document:
         return None
 
 
-def _open(value: Any) -> Any:
-    """Return a copy that may be changed; a bare name becomes the mapping it stands for."""
+def _open(value: Any, word: str = "name") -> Any:
+    """Return a copy that may be changed; a bare word becomes the mapping it stands for, in which it is the `word`."""
     if isinstance(value, dict):
         return dict(value)
     if isinstance(value, list):
         return list(value)
-    return {"name": value} if isinstance(value, str) else value
+    return {word: value} if isinstance(value, str) else value
 
 
 def read(path: Path, name: str) -> Document:

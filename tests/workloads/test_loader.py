@@ -240,6 +240,12 @@ class TestOverrides:
         assert (workload.model.name, workload.model.kv_dtype) == ("llama-3.1-8b", "fp8")
         assert (workload.device.name, workload.device.kv_memory_gib) == ("h100-80gb", 12)
 
+    def test_a_bare_allocator_opens_into_its_mapping(self, small: Small) -> None:
+        workload = small("allocators=[paged, ideal]", "allocators.paged.block_size=8", "allocators.1.label=bound")
+        paged, ideal = workload.allocators
+        assert (paged.kind, paged.options) == ("paged", {"block_size": 8})
+        assert (ideal.kind, ideal.label) == ("ideal", "bound")
+
     def test_a_later_one_wins(self, small: Small) -> None:
         assert small("seed=1", "seed=2").seed == 2
 
