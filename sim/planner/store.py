@@ -9,11 +9,12 @@ nothing else.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from analysis.errors import RunDirectoryError
 from analysis.planner.reading import CELLS, SCHEMA_VERSION
+from analysis.reading import read_json
 from sim.claims import MANIFEST, changed, earlier, refuse
 from sim.files import digests
 from sim.rundir import RESULTS, write_json
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 DEPENDS = ("workload", "files")
 """Keys of a manifest on which simulations depend, whatever is asked of them."""
+RECORD = ("entry", "pool", "load", "batches")
+"""Keys of every record."""
 
 
 class Store:
@@ -84,12 +87,11 @@ class Store:
         write_json(folder / MANIFEST, manifest)
 
     def get(self, job: Job) -> Record | None:
-        """Return the record of a job that is done; None if it is not."""
-        path = self._cells / f"{job.key}.json"
-        if not path.exists():
+        """Return the record of a job that is done; None if it is not, or its file is no longer whole."""
+        try:
+            return read_json(self._cells / f"{job.key}.json", *RECORD)
+        except RunDirectoryError:
             return None
-        record: Record = json.loads(path.read_text(encoding="utf-8"))
-        return record
 
     def put(self, job: Job, record: Record) -> None:
         """Keep the record of a job."""

@@ -118,6 +118,19 @@ def test_resume_does_only_the_rest_and_a_grid_may_grow(capsys: Capture) -> None:
     assert "12 of 18 simulations are there already" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("workload")
+def test_resume_does_again_what_is_not_whole(capsys: Capture) -> None:
+    assert main(LINE) == 0
+    summary = Path("x/summary.json").read_bytes()
+    cells = sorted(Path("x/cells").iterdir())
+    for cell, damaged in zip(cells, (b"", cells[1].read_bytes()[:100], b"\xff", b"{}", b"[1]"), strict=False):
+        cell.write_bytes(damaged)
+    capsys.readouterr()
+    assert main([*LINE, "--resume"]) == 0
+    assert f"{len(cells) - 5} of {len(cells)} simulations are there already" in capsys.readouterr().err
+    assert Path("x/summary.json").read_bytes() == summary
+
+
 def test_resume_refuses_what_is_not_its_own(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
     assert main(LINE) == FAULT
