@@ -213,7 +213,8 @@ def _median(runs: Sequence[Timed]) -> Timed:
     medians = {name: float(np.median(values)) for name, values in columns.items()}
     spread = {name: float(np.ptp(columns[name])) / 2 / value for name, value in medians.items() if value > 0}
     finished = min(run.finished[0] for run in runs), runs[0].finished[1]
-    return replace(runs[0], finished=finished, measured=medians, repeats=sum(run.repeats for run in runs), spread=spread)
+    repeats = sum(run.repeats for run in runs)
+    return replace(runs[0], finished=finished, measured=medians, repeats=repeats, spread=spread)
 
 
 def with_others(timing: Timing, others: Sequence[Path]) -> Timing:
