@@ -30,6 +30,8 @@ from analysis.together import Together, draws, slos
 ROW_BUDGET = 24_000
 CELL_BUDGET = 34_000_000
 EXTRA_WINDOWS = 4
+LATE = 0.7
+"""Part of the time until the last arrival after which no load is steady any more: a warm-up is sought in 3/4 of it."""
 SAME = 0.99
 """Share of the largest pool from which on another one counts as the same: what is no whole block is left over."""
 BARS: tuple[tuple[str, str, str, float], ...] = (
@@ -264,7 +266,7 @@ def table(allocators: list[Allocator]) -> list[dict[str, Any]]:
             "peak": one.mean("batch_size.peak"),
             "batch_of_ideal": percent_of(one, bound(allocators, one), "batch_size"),
             "throughput": one.mean("throughput_rps"),
-            "steady": one.mean("steady.throughput_rps"),
+            "steady": _steady(one),
             "throughput_of_ideal": percent_of(one, bound(allocators, one), "throughput_rps"),
             "latency_p50": 1e3 * one.mean("normalized_latency_s.p50"),
             "latency_p99": 1e3 * one.mean("normalized_latency_s.p99"),
@@ -281,6 +283,13 @@ def table(allocators: list[Allocator]) -> list[dict[str, Any]]:
         }
         for one in allocators
     ]
+
+
+def _steady(one: Allocator) -> float:
+    """Requests that left a second while the load was steady, over the replications in which it was; NaN if in none."""
+    known = [(entry, entry["steady"]) for entry in one.entries if entry["steady"]]
+    steady = [entry for entry, window in known if window["from_s"] <= LATE * window["until_s"]]
+    return Allocator(one.label, steady).mean("steady.throughput_rps")
 
 
 def _finite(value: float) -> float | None:

@@ -495,6 +495,23 @@ def test_requests_a_second_are_told_with_how_many_came_and_when_it_was_steady(to
     assert f"finished, over the whole run, until the last is done; {rate:.2f} arrive a second." in text
     steady = [entry["steady"]["throughput_rps"] for entry in entries if entry["steady"]]
     assert re.findall(r"<small>steady ([\d.]+)</small>", text) == [short(one) for one in steady if one > 0]
+    assert steady
+
+
+def test_no_rate_is_called_steady_that_became_so_too_late_or_is_of_a_closed_loop(toy: Path, tmp_path: Path) -> None:
+    """A closed loop that ran dry was told to have a steady rate of 1.5 requests a second; over the run it was 6.9."""
+    path = tmp_path / "toy"
+    shutil.copytree(toy, path)
+    entries = open_directory(toy).summary()
+    for changed in ("late", "closed"):
+        some = json.loads(json.dumps(entries))
+        for entry in some:
+            if changed == "closed":
+                entry["requests"]["offered_rps"] = None
+            else:
+                entry["steady"]["from_s"] = 0.74 * entry["steady"]["until_s"]
+        (path / "summary.json").write_text(json.dumps({"schema": 1, "runs": some}))
+        assert "<small>steady" not in write_report(path).read_text()
 
 
 def test_a_small_pool_is_told_in_a_unit_of_which_it_has_some(toy: Path, tmp_path: Path) -> None:
