@@ -54,6 +54,7 @@ import numpy as np
 from sim.costs.attention import Attention
 from sim.costs.coefficients import Coefficients
 from sim.costs.heat import Heat, PowerLimit
+from sim.costs.host import Host
 from sim.costs.load import Load, Maximum, Route
 from sim.costs.moves import LARGE_PAGE, Moves
 from sim.costs.products import Products
@@ -105,22 +106,13 @@ class CostModel:
         """
         self.geometry, self.device, self.attention = geometry, device, attention
         self.coefficients = c = coefficients or Coefficients()
-        layers = geometry.layers
         self._products = Products(geometry, device, c)
         self._separate = separate = route != "blocks"
-        a_layer = {
-            "blocks": c.launch_layer_s,
-            "tensors": c.separate_launch_layer_s,
-            "recompute": c.recompute_launch_layer_s,
-        }
-        self._launch = c.step_overhead_s + layers * a_layer[route]
-        self._launch_sequence = layers * c.sequence_launch_layer_s if route == "tensors" else 0.0
+        self._host = Host(geometry.layers, c, route)
         self._captured = c.captured_tokens
         self._steps = captured
-        self._host = 0.0 if separate else c.prefill_host_s
         self._power = PowerLimit(c)
         self._throttle = {"blocks": c.power_throttle, "tensors": 0.0, "recompute": c.recompute_slowdown}[route]
-        self._ahead = 0.0 if separate else c.run_ahead / 1e9
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
         """Factor by which reading K/V takes longer than in captured decodes, which have blocks of the usual size."""
@@ -156,12 +148,12 @@ class CostModel:
     @property
     def hosted(self) -> bool:
         """Whether what the host does for a step makes a difference."""
-        return self._host > 0
+        return self._host.work_s > 0
 
     def unhidden_ns(self, load: Load) -> int:
         """Return the nanoseconds more that a step takes if no step before hides what the host does for it."""
         replayed = load.prefill_tokens > 0 and not self.launches(load)
-        host = round(self._host * 1e9)
+        host = round(self._host.work_s * 1e9)
         return min(host, load.before_ns) if replayed else host  # the rest is part of the step's time already
 
     @property
@@ -208,11 +200,12 @@ class CostModel:
             if self._throttle:
                 seconds = seconds + self._throttled(load, seconds, np.maximum)
         if self._separate:
-            seconds = np.maximum(seconds + load.copied_tokens * self.moves.copy_s, self._floor(load))
+            seconds = np.maximum(seconds + load.copied_tokens * self.moves.copy_s, self._host.floor(load))
         elif not _absent(load.prefill_tokens):
             launched = np.greater(load.prefill_tokens, self._captured)
             replayed = np.logical_not(launched) & np.greater(load.prefill_tokens, 0)
-            seconds = np.maximum(seconds, launched * self._floor(load)) + replayed * self._waiting(load, np.maximum)
+            floor, waiting = launched * self._host.floor(load), replayed * self._host.unhidden(load, np.maximum)
+            seconds = np.maximum(seconds, floor) + waiting
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
         if not all(map(_absent, moves)):
             seconds = seconds + self.moves.seconds(load, np.maximum)
@@ -245,7 +238,7 @@ class CostModel:
         if copied:
             seconds += (contexts - seqs) * self.moves.copy_s
         if self._separate:  # and so not captured
-            seconds = np.maximum(seconds, self._floor(Load(decode_seqs=seqs)))
+            seconds = np.maximum(seconds, self._host.floor(Load(decode_seqs=seqs)))
         seconds *= self._second
         steps: Ints = np.rint(seconds, out=seconds).astype(np.int64)
         return steps
@@ -282,11 +275,11 @@ class CostModel:
             if self._throttle:
                 seconds += self._throttled(load, seconds, max)
         if self._separate:
-            seconds = max(seconds + load.copied_tokens * self.moves.copy_s, self._floor(load))
+            seconds = max(seconds + load.copied_tokens * self.moves.copy_s, self._host.floor(load))
         elif self.launches(load):
-            seconds = max(seconds, self._floor(load))
-        elif self._host and load.prefill_tokens:
-            seconds += self._waiting(load, max)
+            seconds = max(seconds, self._host.floor(load))
+        elif load.prefill_tokens:
+            seconds += self._host.unhidden(load, max)
         return seconds
 
     def _replayed(self, captured: CapturedSteps, load: Load) -> float | None:
@@ -316,16 +309,8 @@ class CostModel:
             seconds += captured.behind_s + self._attention.earlier(before, earlier)
         if self._throttle:
             seconds += self._throttled(load, seconds, max)
-        return seconds + self._waiting(load, max) if self._host else seconds
-
-    def _floor(self, load: Load) -> Any:
-        """Seconds of host work for a step that is launched kernel by kernel: the least that the step takes."""
-        sequences = load.decode_seqs + load.prefill_seqs
-        return self._launch + sequences * self._launch_sequence - load.behind_ns * self._ahead
-
-    def _waiting(self, load: Load, maximum: Maximum) -> Any:
-        """Seconds of host work for a replayed step with a prefill that the step before does not hide."""
-        return maximum(self._host - load.before_ns / 1e9, 0.0)
+        whole: float = seconds + self._host.unhidden(load, max)
+        return whole
 
     def _throttled(self, load: Load, seconds: Any, maximum: Maximum) -> Any:
         """Additional seconds of a step that would take `seconds` if the clock of the device did not fall."""
