@@ -81,13 +81,20 @@ class ParquetSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the files their names; after an error leave no half-written ones."""
+        full: OSError | None = None
         for table, writer in self._writers.items():
-            writer.close()
+            try:
+                writer.close()  # which writes what is left, and the footer
+            except OSError as broken:
+                full = full or naming(broken, self._folder / f"{table}.parquet")
+        for table in self._writers:
             part = self._folder / f"{table}.parquet.part"
-            if kind is None:
+            if kind is None and full is None:
                 part.rename(part.with_suffix(""))
             else:
-                part.unlink()
+                part.unlink(missing_ok=True)
+        if kind is None and full is not None:
+            raise full
 
 
 def _array(kind: pa.DataType, column: Any) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -188,6 +189,24 @@ def test_tables_too_large_for_this_machine_are_one_line(
     told = capsys.readouterr().err
     assert told.startswith(f"--set {setting}: {said.format('this machine has no memory for the tables of')}")
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("table", ["steps", "requests"])
+def test_a_disk_that_is_full_when_a_table_ends_is_one_line_and_leaves_no_part_of_a_run(
+    table: str, workload: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = pq.ParquetWriter.close
+
+    def fill(writer: pq.ParquetWriter) -> None:
+        close(writer)
+        if Path("x/paged").exists() and ("status" in writer.schema.names) is (table == "requests"):
+            raise OSError(errno.ENOSPC, "Error writing bytes to file")
+
+    monkeypatch.setattr(pq.ParquetWriter, "close", fill)
+    assert main(["run", str(workload), "--out", "x", "--quiet"]) == FAULT
+    assert capsys.readouterr().err == f"x/paged/{table}.parquet: No space left on device\n"
+    assert not list(Path("x/paged").iterdir())
+    assert Path("x/preallocated/requests.parquet").exists()
 
 
 def test_a_run_that_ends_before_its_requests_says_so(workload: Path, capsys: Capture) -> None:
