@@ -83,42 +83,42 @@ def advise(
     if budget < (1 + LEAST) * repeats:
         raise UserError(f"--budget {budget}: give at least {(1 + LEAST) * repeats} simulations")
     asked = {"vary": [], "slo": [one.text for one in aims], "allocator": base.labels[place], "budget": budget}
-    store = Store(out, "advice", base.workload, asked, resume=resume, force=force)
-    ask = Adviser(base, place, aims, Executor(store, backend, progress), source, repeats, budget)
-    ask.begin()
-    offered, left_out = changes(setup, place, shared=source.shared)
-    what = limits(prepare(ask.jobs(())[0].workload))
-    offered = _by_relevance(offered, bound(what)["name"])
-    machine = hardware(setup, place)
-    room = max(0, ask.left // ask.repeats - len(machine))
-    left_out += [f"{one.text}: beyond the budget" for one in offered[room:]]
-    tried, failed = ask.each([*offered[:room], *machine])
-    left_out += [f"{change.text}: {why.why}" for change, why in failed if not why.bug]
-    singles = [one for one in tried if one.changes[0] not in machine]
-    as_it_is = ask.tried((), ask.before)
-    best = _together(ask, as_it_is, singles)
-    summary = {
-        "schema": SCHEMA_VERSION,
-        "allocator": base.labels[place],
-        "slo": [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
-        "own_slo": base.workload.slo.model_dump(exclude_none=True),
-        "repeats": ask.repeats,
-        "drawn": source.drawn,
-        "basis": tried[0].against.basis if tried else "requests",
-        "limits": what,
-        "before": _told(ask, as_it_is),
-        "changes": [_told(ask, one) for one in singles],
-        "hardware": [_told(ask, one) for one in tried if one.changes[0] in machine],
-        "best": {**_told(ask, best), "confirmed": _confirm(ask, best)},
-        "left_out": left_out,
-        "failed": [{"where": change.text, "why": why.why} for change, why in failed if why.bug],
-        "simulations": budget - ask.left,
-        "budget": budget,
-    }
-    if ask.rows:
-        write_rows(out, ask.rows)
-    write_json(out / "summary.json", summary)
-    return summary
+    with Store(out, "advice", base.workload, asked, resume=resume, force=force) as store:
+        ask = Adviser(base, place, aims, Executor(store, backend, progress), source, repeats, budget)
+        ask.begin()
+        offered, left_out = changes(setup, place, shared=source.shared)
+        what = limits(prepare(ask.jobs(())[0].workload))
+        offered = _by_relevance(offered, bound(what)["name"])
+        machine = hardware(setup, place)
+        room = max(0, ask.left // ask.repeats - len(machine))
+        left_out += [f"{one.text}: beyond the budget" for one in offered[room:]]
+        tried, failed = ask.each([*offered[:room], *machine])
+        left_out += [f"{change.text}: {why.why}" for change, why in failed if not why.bug]
+        singles = [one for one in tried if one.changes[0] not in machine]
+        as_it_is = ask.tried((), ask.before)
+        best = _together(ask, as_it_is, singles)
+        summary = {
+            "schema": SCHEMA_VERSION,
+            "allocator": base.labels[place],
+            "slo": [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
+            "own_slo": base.workload.slo.model_dump(exclude_none=True),
+            "repeats": ask.repeats,
+            "drawn": source.drawn,
+            "basis": tried[0].against.basis if tried else "requests",
+            "limits": what,
+            "before": _told(ask, as_it_is),
+            "changes": [_told(ask, one) for one in singles],
+            "hardware": [_told(ask, one) for one in tried if one.changes[0] in machine],
+            "best": {**_told(ask, best), "confirmed": _confirm(ask, best)},
+            "left_out": left_out,
+            "failed": [{"where": change.text, "why": why.why} for change, why in failed if why.bug],
+            "simulations": budget - ask.left,
+            "budget": budget,
+        }
+        if ask.rows:
+            write_rows(out, ask.rows)
+        write_json(out / "summary.json", summary)
+        return summary
 
 
 FIRST = {

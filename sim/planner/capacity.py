@@ -210,36 +210,36 @@ def capacity(
         "slo": [one.text for one in aims],
         "unit": rates[0].unit,
     }
-    store = Store(out, "capacity", base.workload, asked, resume=resume, force=force)
-    searches = [
-        Search(point, place, repeat, levels(precision))
-        for point in range(len(points))
-        for place in range(len(base.labels))
-        for repeat in range(repeats)
-    ]
-    at_work = Searching(base, points, rates, Executor(store, backend, progress, searches=True), aims, searches)
-    at_work.bisect()
-    if curves:
-        at_work.curves()
-    rows = [_row(at_work, search, exponent) for search in searches for exponent in sorted(search.tried)]
-    failed = failures(
-        (one.point, points[one.point].settings, base.labels[one.place], one.repeat, one.why.removeprefix(FAILED))
-        for one in searches
-        if one.failed
-    )
-    if not rows:
-        raise UserError(f"every search failed; the first: {failed[0]['why']}")
-    write_rows(out, rows)
-    summary = summarise(
-        rows,
-        [_answer(at_work, group) for group in at_work.grouped()],
-        [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
-        rates[0].unit,
-        failed,
-        demand,
-    ) | {"drawn": source.drawn}
-    write_json(out / "summary.json", summary)
-    return summary
+    with Store(out, "capacity", base.workload, asked, resume=resume, force=force) as store:
+        searches = [
+            Search(point, place, repeat, levels(precision))
+            for point in range(len(points))
+            for place in range(len(base.labels))
+            for repeat in range(repeats)
+        ]
+        at_work = Searching(base, points, rates, Executor(store, backend, progress, searches=True), aims, searches)
+        at_work.bisect()
+        if curves:
+            at_work.curves()
+        rows = [_row(at_work, search, exponent) for search in searches for exponent in sorted(search.tried)]
+        failed = failures(
+            (one.point, points[one.point].settings, base.labels[one.place], one.repeat, one.why.removeprefix(FAILED))
+            for one in searches
+            if one.failed
+        )
+        if not rows:
+            raise UserError(f"every search failed; the first: {failed[0]['why']}")
+        write_rows(out, rows)
+        summary = summarise(
+            rows,
+            [_answer(at_work, group) for group in at_work.grouped()],
+            [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
+            rates[0].unit,
+            failed,
+            demand,
+        ) | {"drawn": source.drawn}
+        write_json(out / "summary.json", summary)
+        return summary
 
 
 def _row(at_work: Searching, search: Search, exponent: Fraction) -> dict[str, Any]:

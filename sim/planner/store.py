@@ -9,15 +9,16 @@ nothing else.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from analysis.errors import RunDirectoryError
 from analysis.planner.reading import CELLS, SCHEMA_VERSION
 from analysis.reading import read_json
 from sim.claims import MANIFEST, changed, earlier, refuse
 from sim.files import digests
-from sim.rundir import RESULTS, write_json
+from sim.rundir import RESULTS, alone, write_json
 from sim.versions import own
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ RECORD = ("entry", "pool", "load", "batches")
 
 
 class Store:
-    """The directory of one sweep, capacity search or advice."""
+    """The directory of one sweep, capacity search or advice, to which no other process writes while it is open."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Store:
             force: simulations of another workload give way.
 
         Raises:
-            UserError: the folder holds something else.
+            UserError: the folder holds something else, or another process is at it.
 
         """
         self._cells = folder / CELLS
@@ -71,20 +72,33 @@ class Store:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             **asked,
         }
-        before = earlier(folder, question)
-        if before is not None:
-            cells = list(self._cells.glob("*.json"))
-            anew = changed(before, manifest, DEPENDS, aside=["repeat"])
-            change = anew if resume else changed(before, manifest, (*DEPENDS, *asked))
-            if change and cells and not force:
-                raise refuse(folder, change, resumable=not anew)
-            if change or not resume:
-                for cell in cells:
-                    cell.unlink()
-        for name in RESULTS:  # of all cells together, so not of what is asked now
-            (folder / name).unlink(missing_ok=True)
-        self._cells.mkdir(parents=True, exist_ok=True)
-        write_json(folder / MANIFEST, manifest)
+        earlier(folder, question)
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            held.enter_context(alone(folder))
+            before = earlier(folder, question)  # as whoever was at it before has left it
+            if before is not None:
+                cells = list(self._cells.glob("*.json"))
+                anew = changed(before, manifest, DEPENDS, aside=["repeat"])
+                change = anew if resume else changed(before, manifest, (*DEPENDS, *asked))
+                if change and cells and not force:
+                    raise refuse(folder, change, resumable=not anew)
+                if change or not resume:
+                    for cell in cells:
+                        cell.unlink()
+            for name in RESULTS:  # of all cells together, so not of what is asked now
+                (folder / name).unlink(missing_ok=True)
+            self._cells.mkdir(parents=True, exist_ok=True)
+            write_json(folder / MANIFEST, manifest)
+            self._held = held.pop_all()
+
+    def __enter__(self) -> Self:
+        """Keep other processes from writing into the folder."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let others write into it."""
+        self._held.close()
 
     def get(self, job: Job) -> Record | None:
         """Return the record of a job that is done; None if it is not, or its file is no longer whole."""

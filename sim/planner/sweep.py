@@ -76,27 +76,27 @@ def sweep(
     grid = cells(base, over)
     base.demand(cell.point for cell in grid)
     asked = {"vary": [{"key": axis.key, "values": list(axis.values)} for axis in over]}
-    store = Store(out, "sweep", base.workload, asked, resume=resume, force=force)
-    executor = Executor(store, backend, progress)
-    records = executor.records(job for cell in grid for job in cell.jobs)
-    rows = [
-        row(cell.number, cell.point.settings, job.label, _as(job, records[job.key]))
-        for cell in grid
-        for job in cell.jobs
-        if job.key in records
-    ]
-    failed = failures(
-        (cell.number, cell.point.settings, job.label, job.repeat, executor.failures[job.key].why)
-        for cell in grid
-        for job in cell.jobs
-        if job.key in executor.failures
-    )
-    if not rows:
-        raise UserError(f"every cell failed; the first: {failed[0]['why']}")
-    write_rows(out, rows)
-    summary = summarise(rows, [axis.key for axis in over], failed)
-    write_json(out / "summary.json", summary)
-    return summary
+    with Store(out, "sweep", base.workload, asked, resume=resume, force=force) as store:
+        executor = Executor(store, backend, progress)
+        records = executor.records(job for cell in grid for job in cell.jobs)
+        rows = [
+            row(cell.number, cell.point.settings, job.label, _as(job, records[job.key]))
+            for cell in grid
+            for job in cell.jobs
+            if job.key in records
+        ]
+        failed = failures(
+            (cell.number, cell.point.settings, job.label, job.repeat, executor.failures[job.key].why)
+            for cell in grid
+            for job in cell.jobs
+            if job.key in executor.failures
+        )
+        if not rows:
+            raise UserError(f"every cell failed; the first: {failed[0]['why']}")
+        write_rows(out, rows)
+        summary = summarise(rows, [axis.key for axis in over], failed)
+        write_json(out / "summary.json", summary)
+        return summary
 
 
 def _as(job: Job, record: dict[str, Any]) -> dict[str, Any]:

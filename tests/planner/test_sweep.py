@@ -25,6 +25,7 @@ from sim.planner.execute import Step
 from sim.planner.grid import Base
 from sim.planner.job import Failed, Job, Record, work
 from sim.planner.sweep import estimate, sweep
+from sim.rundir import alone
 from tests.planner.conftest import GRID
 
 Capture = pytest.CaptureFixture[str]
@@ -129,6 +130,19 @@ def test_resume_does_again_what_is_not_whole(capsys: Capture) -> None:
     assert main([*LINE, "--resume"]) == 0
     assert f"{len(cells) - 5} of {len(cells)} simulations are there already" in capsys.readouterr().err
     assert Path("x/summary.json").read_bytes() == summary
+
+
+@pytest.mark.usefixtures("workload")
+@pytest.mark.parametrize(
+    "command", [LINE[:4], ["capacity", "small.yaml", "--slo", "ttft_s.p99=1"], ["advise", "small.yaml"]]
+)
+def test_two_at_once_do_not_write_into_one_directory(command: list[str], capsys: Capture) -> None:
+    out = Path("x")
+    out.mkdir()
+    with alone(out):
+        assert main([*command, "--out", "x"]) == FAULT
+    assert capsys.readouterr().err.splitlines()[-1] == "x: another run is writing into it; give another --out"
+    assert not list(out.iterdir())
 
 
 def test_resume_refuses_what_is_not_its_own(workload: Path, capsys: Capture) -> None:
