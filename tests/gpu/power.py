@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = parser.parse_args()
     console, device = Console(width=150), resolve("cuda")
+    options.out.mkdir(parents=True, exist_ok=True)
     found = {}
     for name in options.models:
         found[name] = measure(name, device)
