@@ -63,11 +63,15 @@ def waits(requests: Columns, steps: Columns) -> Waits:
     came = np.empty(count, np.int64)
     came[order] = np.cumsum(~refused[order]) - ~refused[order]
     gone = np.searchsorted(np.sort(started[~np.isnan(started)]), arrival, side="right")
-    blocked = np.asarray(steps["blocked"])
+    blocked, duration = np.asarray(steps["blocked"]), np.asarray(steps["duration_s"], np.float64)
+    held = np.flatnonzero(blocked != "")  # usually few, and comparing words takes long
     spent = np.zeros((len(BLOCKED), count))
     for place, word in enumerate(BLOCKED):
-        if word:
-            so_far = np.append(0.0, np.cumsum(np.where(blocked == word, steps["duration_s"], 0.0)))
+        which = held[blocked[held] == word]
+        if len(which):
+            so_far = np.zeros(len(ends))
+            so_far[which + 1] = duration[which]
+            so_far = np.cumsum(so_far)
             spent[place] = np.interp(until, ends, so_far) - np.interp(arrival, ends, so_far)
     seconds = until - arrival
     cause = spent.argmax(axis=0) if count else np.zeros(0, np.int64)
