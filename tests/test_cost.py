@@ -483,7 +483,8 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
         alone = entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s"}
         route = "recompute" if entry.name.startswith("recompute") else "tensors" if alone else "blocks"
         way |= {"attention": "naive", "route": route}
-        before, after = (model(spec, coefficients=c, **way).step_ns(load) for c in (base, changed))
+        some = load._replace(prefill_tokens=30) if entry.name == "power_slowdown" else load
+        before, after = (model(spec, coefficients=c, **way).step_ns(some) for c in (base, changed))
         assert before != after, entry.name
 
 
@@ -505,6 +506,23 @@ def test_long_prefills_in_a_row_take_longer_from_where_the_power_limit_is_reache
     beside = small._replace(decode_seqs=256, decode_context=256, samples=257)
     assert held.step_ns(small._replace(heat_ns=10**9)) == free.step_ns(small)
     assert held.step_ns(beside._replace(heat_ns=10**9)) == pytest.approx(1.2 * free.step_ns(beside), abs=2)
+
+
+def test_steps_that_draw_less_take_longer_behind_prefills_from_the_beginning() -> None:
+    free = model("llama-3.1-8b")
+    limit = Coefficients(power_throttle=0.2, power_reserve_s=0.03, power_constant_s=0.01, power_slowdown=0.05)
+    held = model("llama-3.1-8b", coefficients=limit)
+    assert held.throttles
+    for cool in (decode(64, 1000), prompt(60)):
+        took = free.step_ns(cool)
+        assert held.step_ns(cool) == took
+        for heat in (2_000_000, 20_000_000, 10**9):
+            share = 1 - math.exp(-heat / 10_000_000)
+            step = held.step_ns(cool._replace(heat_ns=heat))
+            assert step == pytest.approx(took * (1 + 0.05 * share), abs=2)
+            assert held.leap_ns(cool, heat_ns=np.array([0, heat])).tolist() == [took, step]
+    hot = prompt(800)._replace(heat_ns=10**9)
+    assert held.step_ns(hot) == pytest.approx(1.2 * free.step_ns(hot), abs=2)
 
 
 def test_a_floor_of_launches_is_not_longer_for_a_lower_clock() -> None:

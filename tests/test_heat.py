@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sim.costs.coefficients import Coefficients
-from sim.costs.heat import Heat, PowerLimit
+from sim.costs.heat import RESTED, Heat, PowerLimit
 
 MS = 1_000_000
 """Nanoseconds."""
@@ -26,13 +26,17 @@ def test_it_follows_the_average_of_what_is_drawn(constant: int, steps: list[tupl
 
     def agrees() -> bool:
         """Compare shares: near 1 a level says no more."""
-        return -math.expm1(-heat.at(now) / (constant * MS)) == pytest.approx(average, abs=1e-6)
+        level = heat.at(now)
+        if not level:
+            return average < RESTED + 1e-6
+        return -math.expm1(-level / (constant * MS)) == pytest.approx(average, abs=1e-6)
 
     for pause, duration in steps:
         for _ in range(10 * pause):
             average *= fine
         now += pause * MS
         assert agrees()
+        average *= heat.at(now) > 0  # at rest it is
         heat.add(now, duration * MS)
         for _ in range(10 * duration):
             average = 1 - (1 - average) * fine

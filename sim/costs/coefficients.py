@@ -140,6 +140,12 @@ class Coefficients:
         "time constant of the average of power that the limit is of: how fast the clock falls, and the reserve returns",
         "measured on an H200: 0.04 with the 8B; matters only beside `power_throttle`",
     )
+    power_slowdown: float = _coefficient(
+        0.0,
+        "share by which other steps, such as decodes, take longer behind so many of those that they no longer have any "
+        "reserve; behind fewer as much less as the average of power is lower",
+        "assumed 0; on an H200 decodes of the 8B took up to 0.04 longer",
+    )
     separate_launch_layer_s: float = _coefficient(
         0.0,
         "the same where attention goes sequence by sequence (growing tensors), under every step",

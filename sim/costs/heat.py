@@ -6,6 +6,9 @@ decodes and pauses less.  So while prefills follow one another, the average appr
 and returns in the same way.  On an H200 with a limit of 700 W prefills of the 8B took as long as ever for 0.02 s, 5 %
 longer after 0.05 s and 11 % after 0.15 s, at 1.44 to 1.67 instead of 1.98 GHz; where 5 ms of decodes lay between those
 of 21 ms, 8 %, and with 20 ms of decodes 2 %.
+
+Steps that draw less take longer behind them, too, in proportion to that average, and from the beginning: decodes of the
+8B up to 4 %.
 """
 
 from __future__ import annotations
@@ -18,6 +21,10 @@ import numpy as np
 if TYPE_CHECKING:
     from sim.costs.coefficients import Coefficients
     from sim.costs.load import Maximum
+
+
+RESTED = 0.02
+"""Share of the way from rest to what prefills draw at which a device counts as being at rest again."""
 
 
 class Heat:
@@ -33,12 +40,13 @@ class Heat:
     def at(self, now: int) -> int:
         """Return the level in nanoseconds at time `now`, which is not before the end of the last step added.
 
-        A level of `t` is a share of `1 - exp(-t / constant)` of the way from rest to what prefills draw.
+        A level of `t` is a share of `1 - exp(-t / constant)` of the way from rest to what prefills draw; it is 0 once
+        that share has fallen below `RESTED`.
         """
         if now == self._since or not self._level:
             return self._level
         share = -math.expm1(-self._level / self._constant) * math.exp((self._since - now) / self._constant)
-        return round(-self._constant * math.log1p(-share))
+        return 0 if share < RESTED else round(-self._constant * math.log1p(-share))
 
     def add(self, start: int, duration: int) -> None:
         """Add a step that draws more than the limit; both arguments are in nanoseconds."""
@@ -47,20 +55,23 @@ class Heat:
 
 
 class PowerLimit:
-    """How much longer steps take that draw more power than the device may."""
+    """How much longer steps take when much power has been drawn."""
 
     def __init__(self, coefficients: Coefficients) -> None:
-        """Take the three coefficients that begin with `power`."""
+        """Take the coefficients that begin with `power`."""
         self._throttle = coefficients.power_throttle
         self._reserve = coefficients.power_reserve_s
         self._constant = max(coefficients.power_constant_s, 1e-9)
+        self._slowdown = coefficients.power_slowdown
+        self.matters = bool(self._throttle or self._slowdown)
+        """Whether any step takes longer at all."""
 
     def heat(self) -> Heat:
         """Return a `Heat` at rest."""
         return Heat(round(1e9 * self._constant))
 
     def delay(self, heat_ns: Any, seconds: Any, maximum: Maximum) -> Any:
-        """Return the additional seconds of a step.
+        """Return the additional seconds of a step that draws more than the device may.
 
         At `t` beyond the reserve a step takes `throttle x (1 - exp(-t / constant))` longer; this is the integral.
 
@@ -72,6 +83,10 @@ class PowerLimit:
         """
         begins = heat_ns / 1e9
         return self._throttle * (self._lost(begins + seconds, maximum) - self._lost(begins, maximum))
+
+    def slowdown(self, heat_ns: Any) -> Any:
+        """Return the share by which a step takes longer that draws less, but begins at some level of `Heat`."""
+        return self._slowdown * (1 - np.exp(-(heat_ns / 1e9) / self._constant))
 
     def _lost(self, heat: Any, maximum: Maximum) -> Any:
         beyond = maximum(heat - self._reserve, 0.0)

@@ -29,7 +29,8 @@ F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of toke
                 chunks to what comes before them, moves and waiting are added
     power       where a step prefills and is bound by compute, all of the above takes up to power_throttle longer once
                 such steps, those before included as far as they count (power_constant_s), have lasted
-                power_reserve_s: the device draws more power than its limit, and its clock falls (`sim.costs.heat`)
+                power_reserve_s: the device draws more power than its limit, and its clock falls (`sim.costs.heat`).
+                Any other step takes up to power_slowdown longer behind them
     host        a captured step that prefills waits for as much of prefill_host_s as the step before it does not hide;
                 and any step for all of it behind a step that is launched kernel by kernel, for whose end the host
                 waits, or if no step ran just before (`CostModel.unhidden_ns`)
@@ -112,7 +113,8 @@ class CostModel:
         self._captured = c.captured_tokens
         self._steps = captured
         self._power = PowerLimit(c)
-        self._throttle = {"blocks": c.power_throttle, "tensors": 0.0, "recompute": c.recompute_slowdown}[route]
+        self._limited = {"blocks": self._power.matters, "tensors": False, "recompute": c.recompute_slowdown > 0}[route]
+        """Whether the device's power limit makes any step longer."""
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
         self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
         """Factor by which reading K/V takes longer than in captured decodes, which have blocks of the usual size."""
@@ -129,7 +131,7 @@ class CostModel:
     @property
     def throttles(self) -> bool:
         """Whether step times depend on `Load.heat_ns`."""
-        return self._throttle != 0 and not self._separate
+        return self._limited and not self._separate
 
     def heat(self) -> Heat:
         """Return a `Heat` at rest, which keeps track of `Load.heat_ns` during a run."""
@@ -197,8 +199,8 @@ class CostModel:
         seconds = self._products.seconds_each(load) + self._attention.decode(load, np.maximum)
         if not _absent(load.prefill_tokens):
             seconds = seconds + self._attention.prefill(load, np.maximum)
-            if self._throttle:
-                seconds = seconds + self._throttled(load, seconds, np.maximum)
+        if self._limited:
+            seconds = seconds + self._lost(load, seconds, np.maximum)
         if self._separate:
             seconds = np.maximum(seconds + load.copied_tokens * self.moves.copy_s, self._host.floor(load))
         elif not _absent(load.prefill_tokens):
@@ -272,8 +274,8 @@ class CostModel:
             seconds += self._attention.decode(load, max)
         if load.prefill_tokens:
             seconds += self._attention.prefill(load, max)
-            if self._throttle:
-                seconds += self._throttled(load, seconds, max)
+        if self._limited:
+            seconds += self._lost(load, seconds, max)
         if self._separate:
             seconds = max(seconds + load.copied_tokens * self.moves.copy_s, self._host.floor(load))
         elif self.launches(load):
@@ -289,7 +291,10 @@ class CostModel:
             context -= load.decode_repeated * self._cached
         if not tokens:
             curve = captured.decoding(decodes)
-            return None if curve is None else curve.at(context, load.decode_longest, self._slower)
+            if curve is None:
+                return None
+            alone = curve.at(context, load.decode_longest, self._slower)
+            return alone + self._lost(load, alone, max) if load.heat_ns else alone
         chunks, earlier = max(1, load.prefill_seqs), load.prefill_context - tokens
         before = tokens * earlier / chunks  # pairs with what comes before the chunks; all are taken to be alike
         own = load.prefill_pairs - before
@@ -307,16 +312,18 @@ class CostModel:
             return None
         if earlier:
             seconds += captured.behind_s + self._attention.earlier(before, earlier)
-        if self._throttle:
-            seconds += self._throttled(load, seconds, max)
+        if self._limited:
+            seconds += self._lost(load, seconds, max)
         whole: float = seconds + self._host.unhidden(load, max)
         return whole
 
-    def _throttled(self, load: Load, seconds: Any, maximum: Maximum) -> Any:
-        """Additional seconds of a step that would take `seconds` if the clock of the device did not fall."""
+    def _lost(self, load: Load, seconds: Any, maximum: Maximum) -> Any:
+        """Additional seconds of a step that would take `seconds` if the device had no power limit."""
+        hot = self.heats(load)
         if self._separate:  # at the limit from the beginning
-            return self.heats(load) * self._throttle * seconds
-        return self.heats(load) * self._power.delay(load.heat_ns, seconds, maximum)
+            return hot * self.coefficients.recompute_slowdown * seconds
+        delay = self._power.delay(load.heat_ns, seconds, maximum)
+        return hot * delay + (1 - hot) * seconds * self._power.slowdown(load.heat_ns)
 
 
 def _absent(amount: Any) -> bool:

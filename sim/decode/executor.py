@@ -77,7 +77,7 @@ class TorchExecutor:
         periods = {} if padded is None else padded.periods
         self._pace = Pace(decoder.device, ahead=padded is not None and watcher is None, periods=periods)
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         """No step's time is known before it has run."""
         return
 

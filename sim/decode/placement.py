@@ -63,7 +63,7 @@ class Placing:
         tensors.concatenate(names, targets)
         return self._executor.run(plan, serving)
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         """Foresee nothing, so that every step is placed."""
         return
 

@@ -69,7 +69,7 @@ class Clocked:
         self.prefills: list[int] = []
         """Nanoseconds of each step with a prefill, without those in which the host waited for the device."""
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         """No step's time is known before it has run."""
 
     def run(self, plan: Plan, serving: Serving) -> int:

@@ -19,6 +19,8 @@ class Scene(NamedTuple):
     row: int = 1
     """How often the step itself is run in a row; the last one counts.  A GPU's clock may fall meanwhile, so that there
     is a pause before each row."""
+    after: int = 0
+    """Steps of the same decodes alone that come after the row; if there are any, the last of them counts."""
     out: int = 0
     """Blocks swapped out before the step."""
     back: int = 0
@@ -31,7 +33,12 @@ class Scene(NamedTuple):
     @property
     def longer(self) -> int:
         """Tokens by which the sequences that decode have grown in the end, at most."""
-        return (Patience().warmup + Patience().most) * (self.row + self.behind)
+        return (Patience().warmup + Patience().most) * len(self.order)
+
+    @property
+    def order(self) -> str:
+        """The steps of one repeat, of which the last counts: `p` for one with the chunks, `d` for decodes alone."""
+        return "d" * self.behind + ("p" if self.chunks else "d") * self.row + "d" * self.after
 
     @property
     def lengths(self) -> tuple[int, ...]:

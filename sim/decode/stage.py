@@ -16,6 +16,7 @@ import torch
 from allocators.answers import MISS, Copy
 from allocators.content import Segments
 from sim.costs.calibration import Point
+from sim.costs.load import Load
 from sim.costs.splitting import Splitting
 from sim.decode.runtime import assemble, host_blocks
 from sim.engine.executor import Simulated
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sim.costs.captured import CapturedStep
-    from sim.costs.load import Load, Route
+    from sim.costs.load import Route
     from sim.costs.shapes import Shapes
     from sim.decode.model import Decoder
     from sim.decode.scene import Patience, Scene
@@ -90,7 +91,9 @@ class Stage:
         self._earlier = 0
         """Steps before that scene."""
         block_bytes, recomputes = case.pool.block_bytes, self.allocator.recomputes
-        self._counter = Simulated(setup.cost(self.allocator), recomputes=recomputes, block_bytes=block_bytes)
+        self._cost = setup.cost(self.allocator)
+        self._heat = self._cost.heat()
+        self._counter = Simulated(self._cost, recomputes=recomputes, block_bytes=block_bytes)
 
     @property
     def route(self) -> Route:
@@ -145,7 +148,8 @@ class Stage:
                     break
         finally:
             self._clear(jobs)
-        seconds = self._took()[scene.behind + scene.row - 1 :: scene.behind + scene.row][patience.warmup :]
+        each = len(scene.order)
+        seconds = self._took()[each - 1 :: each][patience.warmup :]
         low, middle, high = np.quantile(seconds, (0.25, 0.5, 0.75)).tolist()
         load = loads[(patience.warmup + len(loads)) // 2]
         return Point(scene.name, load, middle, (high - low) / 2 / middle, self.route)
@@ -172,6 +176,7 @@ class Stage:
         self._executor.rest()
         self._earlier = len(self._executor.errors())
         self._told.clear()
+        self._heat = self._cost.heat()
 
     def _took(self) -> npt.NDArray[np.float64]:
         """Wait for what is under way; returns the seconds that each step has taken since the beginning."""
@@ -216,15 +221,16 @@ class Stage:
         if scene.row > 1:
             self._executor.rest()
             time.sleep(PAUSE_S)
-        behind = 0
-        for _ in range(scene.behind):
-            behind = self._run(self._plan(()))
-        heat = 0 if scene.behind or not chunks else sum(self._told)  # what is behind has restored what was used up
-        for _ in range(scene.row - 1):
-            heat += self._run(self._plan(chunks))
-            behind = 0
-        serving, plan = self._serving, self._plan(chunks)
-        plan.behind = behind
+        if scene.row > 1 or scene.behind:  # the pause, or what is behind, restores what was used up
+            self._heat = self._cost.heat()
+        serving, behind = self._serving, 0
+        *before, last = scene.order
+        for step in before:
+            plan = self._plan(chunks if step == "p" else ())
+            duration = self._run(plan)
+            behind = 0 if plan.chunks else duration
+        plan = self._plan(chunks if last == "p" else ())
+        plan.behind = behind if plan.chunks else 0
         for kind, blocks in ((MoveKind.OUT, scene.out), (MoveKind.IN, scene.back)):
             plan.move(kind, (Copy(block, block) for block in range(1, blocks + 1)))
             plan.swapped_blocks += blocks
@@ -232,8 +238,8 @@ class Stage:
         load = load._replace(  # whether they matter or not
             decode_repeated=serving.repeated(plan.decodes),
             decode_longest=serving.decoding.longest(plan.decodes) + 1 if plan.decodes else 0,
-            prefill_merged=self._splitting.merged((tokens, start) for _, start, tokens in chunks),
-            heat_ns=heat,
+            prefill_merged=self._splitting.merged((tokens, start) for _, start, tokens in plan.chunks),
+            heat_ns=self._heat.at(sum(self._told)),
         )
         self._run(plan)
         return load
@@ -249,6 +255,8 @@ class Stage:
     def _run(self, plan: Plan) -> int:
         """Run a plan; its decodes are a token longer afterwards.  Returns how long it was told to take."""
         duration = self._executor.run(plan, self._serving)
+        if self._cost.heats(Load(sum(chunk.tokens for chunk in plan.chunks), decode_seqs=plan.decodes)):
+            self._heat.add(sum(self._told), duration)
         self._told.append(duration)
         self._serving.tokens += plan.decodes
         self._serving.advance(1, 0)

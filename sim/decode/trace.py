@@ -66,7 +66,7 @@ class Recorded:
         self.durations.append(duration)
         return duration
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         """Foresee nothing, so that every step is seen."""
         return
 
@@ -89,12 +89,12 @@ class Replayed:
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """Say how long this step took."""
-        ahead = self.foresee(serving, 1).durations
+        ahead = self.foresee(serving, 1, plan.start).durations
         if not len(ahead):
             raise DivergedError(f"the run being replayed ended after {len(self._durations)} steps, this one goes on")
         return int(ahead[0])
 
-    def foresee(self, serving: Serving, steps: int) -> Foresight:
+    def foresee(self, serving: Serving, steps: int, now: int) -> Foresight:
         """Say how long the next steps took, as far as the run went."""
         if self._engine is None:
             raise DivergedError("no engine is followed")

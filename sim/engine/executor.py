@@ -33,8 +33,8 @@ class Executor(Protocol):
     def run(self, plan: Plan, serving: Serving) -> int:
         """Carry out one step and return its duration in nanoseconds, at least 1."""
 
-    def foresee(self, serving: Serving, steps: int) -> Foresight | None:
-        """Return how long the next `steps` pure-decode steps take.
+    def foresee(self, serving: Serving, steps: int, now: int) -> Foresight | None:
+        """Return how long the next `steps` pure-decode steps take, of which the first starts at `now` (nanoseconds).
 
         None if that cannot be known, or if the host waits for the end of such steps (`Plan.waited`).
         """
@@ -58,7 +58,7 @@ class Simulated:
         self._window = cost.geometry.window
         self._spares = cost.spares
         self._splitting, self._spreads = cost.splitting, cost.spreads
-        self._throttles, self._heat = cost.throttles, cost.heat()
+        self._limited, self._heat = cost.throttles, cost.heat()
         self._hosted = cost.hosted and not recomputes  # whose steps are all launched, and last as long as that takes
 
     def run(self, plan: Plan, serving: Serving) -> int:
@@ -66,14 +66,13 @@ class Simulated:
         load = self.load(plan, serving)
         if plan.mappings.mapped or plan.mappings.unmapped:
             plan.hidden, plan.exposed = self._cost.moves.mapping_ns(load)
-        hot = self._throttles and self._cost.heats(load)
-        if hot:
-            load = load._replace(heat_ns=self._heat.at(plan.start))
+        if heat := self._heat.at(plan.start):
+            load = load._replace(heat_ns=heat)
         duration = self._cost.step_ns(load)
         if self._hosted:
             plan.waited = self._cost.launches(load)
             duration += self._cost.unhidden_ns(load) if plan.unhidden else 0
-        if hot:
+        if self._limited and self._cost.heats(load):
             self._heat.add(plan.start, duration)
         return duration
 
@@ -101,20 +100,34 @@ class Simulated:
             load = _with_calls(load, plan.mappings, plan.before)
         return load
 
-    def foresee(self, serving: Serving, steps: int) -> Foresight:
+    def foresee(self, serving: Serving, steps: int, now: int) -> Foresight:
         """See `Executor.foresee`."""
         hides, unhidden = self._cost.moves.hidden_ns, self._cost.unhidden_ns(Load()) if self._hosted else 0
-        return Foresight(self._durations(serving, steps), hides, unhidden, partial(self._waits, serving))
+        waits = partial(self._waits, serving, now)
+        warm = partial(self._warm, serving, now) if self._heat.at(now) else None
+        return Foresight(self._durations(serving, steps), hides, unhidden, waits, warm)
 
-    def _waits(self, serving: Serving, step: int, calls: Mappings, before: int) -> tuple[int, int, int]:
+    def _waits(
+        self, serving: Serving, now: int, step: int, start: int, calls: Mappings, before: int
+    ) -> tuple[int, int, int]:
         """See `Foresight.waits`."""
+        load = self._ahead(_with_calls(Load(heat_ns=self._heat.at(now + start)), calls, before), serving, step)
+        return *self._cost.moves.mapping_ns(load), self._cost.step_ns(load)
+
+    def _warm(self, serving: Serving, now: int, step: int, start: int) -> int | None:
+        """See `Foresight.warm`."""
+        heat = self._heat.at(now + start)
+        return self._cost.step_ns(self._ahead(Load(heat_ns=heat), serving, step)) if heat else None
+
+    def _ahead(self, load: Load, serving: Serving, step: int) -> Load:
+        """Add all decodes of step number `step` from now."""
         count = len(serving.decoding)
-        load = self._with_decodes(_with_calls(Load(samples=count), calls, before), serving, count, step)
+        load = self._with_decodes(load._replace(samples=count), serving, count, step)
         if self._spares:
             load = load._replace(decode_repeated=serving.repeated(count))
         if self._spreads:
             load = load._replace(decode_longest=serving.decoding.longest(count) + step)
-        return *self._cost.moves.mapping_ns(load), self._cost.step_ns(load)
+        return load
 
     def _durations(self, serving: Serving, steps: int) -> Ints:
         count, known = len(serving.decoding), serving.context

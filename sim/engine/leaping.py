@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 
 def leap(
-    serving: Serving, executor: Executor, until: float, before: int, *, unhidden: bool
+    serving: Serving, executor: Executor, now: int, until: float, before: int, *, unhidden: bool
 ) -> tuple[Ints, int, Stretch] | None:
     """Find times and memory for as many pure-decode steps as are certain.
 
     Args:
         serving: what is served; nothing prefills, and nothing can be admitted.
         executor: foresees durations.
+        now: nanoseconds since the start of the run.
         until: nanoseconds from now; no step may start after that.
         before: nanoseconds of the step before, without those for which it waited for pages.
         unhidden: whether that step hides nothing of what the host does for the next one.
@@ -39,7 +40,7 @@ def leap(
 
     """
     decoding = serving.decoding
-    foresight = executor.foresee(serving, min(decoding.soonest(), LONGEST))
+    foresight = executor.foresee(serving, min(decoding.soonest(), LONGEST), now)
     if foresight is None:
         return None
     timeline = Timeline(foresight, until, before, unhidden=unhidden)
@@ -50,7 +51,7 @@ def leap(
     if (done.copies or done.copied) and not serving.allocator.concatenates:  # such a leap is one step long
         plan = Plan(len(decoding), copied_tokens=done.copied)
         plan.move(MoveKind.COPY, done.copies)
-        plan.unhidden = unhidden
+        plan.start, plan.unhidden = now, unhidden
         durations[0] = executor.run(plan, serving)
         return durations, int(durations[0]), done
     return durations, timeline.total(done.steps), done

@@ -280,7 +280,7 @@ class Engine:
         until = min(self.arrivals.soonest, self._horizon, self.record.blocks.due) - now
         if until <= WORTHWHILE * self._pace or serving.decoding.soonest() <= WORTHWHILE:
             return None
-        leapt = leap(serving, self.executor, until, self._pace - self._exposed, unhidden=self._unhidden)
+        leapt = leap(serving, self.executor, now, until, self._pace - self._exposed, unhidden=self._unhidden)
         if leapt is None:
             return None
         durations, total, found = leapt

@@ -58,7 +58,7 @@ class _OneTick:
     def run(self, plan: Plan, serving: Serving) -> int:
         return TICK
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         return None
 
 

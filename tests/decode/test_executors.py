@@ -61,7 +61,7 @@ class Paced:
         self.executor.run(plan, serving)
         return int(self.rng.integers(1_000_000, 40_000_000))
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         return None
 
 

@@ -47,7 +47,7 @@ class Late:
         self.ahead.append(self._ahead)
         return told
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         return None
 
     def errors(self) -> npt.NDArray[np.int64]:

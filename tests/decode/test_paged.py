@@ -135,7 +135,7 @@ class Sabotaged:
         finally:
             plan.moves = moves  # the engine knows nothing of it
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         return None
 
 

@@ -89,7 +89,7 @@ class Steady:
     def run(self, plan: Plan, serving: Serving) -> int:
         return 343_000_000
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         return None
 
 

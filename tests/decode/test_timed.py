@@ -54,7 +54,7 @@ class Planted:
     def run(self, plan: Plan, serving: Serving) -> int:
         return round(self.executor.run(plan, serving) * self.slower)
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         return None
 
     def errors(self) -> npt.NDArray[np.int64]:

@@ -86,6 +86,8 @@ class Clock:
     """For a step with chunks right after one of decodes alone, and for each microsecond of that one."""
     unhidden: int = 0
     """For a step if no step before hides what the host does for it, as none with chunks does of more than 8 tokens."""
+    warm: int = 0
+    """For a step that starts sooner: a hundredth of the nanoseconds by which it does."""
     foresees: bool = True
     """Whether the engine may leap."""
 
@@ -106,30 +108,44 @@ class Clock:
         if plan.behind and plan.chunks:
             moves += self.behind * (1 + plan.behind // 1000)
         moves -= again * self.again
-        moves += self.unhidden * plan.unhidden
+        moves += self.unhidden * plan.unhidden + self.warmth(plan.start)
         plan.waited = bool(plan.chunks) and tokens > 8
         return self.step * MS + tokens * self.token + known * self.context + done * self.prompt + moves
 
-    def foresee(self, serving: Serving, steps: int) -> Foresight | None:
+    def warmth(self, start: int) -> int:
+        return max(0, self.warm - start) // 100
+
+    def foresee(self, serving: Serving, steps: int, now: int) -> Foresight | None:
         if not self.foresees:
             return None
+        durations = self.rested(serving, np.arange(1, steps + 1))
+
+        def warm(step: int, start: int) -> int | None:
+            warmth = self.warmth(now + start)
+            return int(durations[step - 1]) + warmth if warmth else None
+
+        waits = partial(self.waits, serving, now)
+        return Foresight(durations.copy(), self.hides, self.unhidden, waits, warm if self.warmth(now) else None)
+
+    def rested(self, serving: Serving, ahead: Any) -> Any:
         count = len(serving.decoding)
-        known = serving.context + count * np.arange(1, steps + 1)
+        known = serving.context + count * ahead
         copied = known - count if serving.allocator.concatenates else 0
         durations = self.step * MS + count * self.token + known * self.context + copied * self.copied
-        durations -= serving.repeated(count) * self.again
-        return Foresight(durations, self.hides, self.unhidden, partial(self.waits, serving))
+        return durations - serving.repeated(count) * self.again
 
     def hides(self, calls: Mappings, before: int) -> int | None:
         ahead = calls.mapped_ahead * self.mapped + calls.unmapped_ahead * self.mapped // 10
         every = calls.mapped * self.mapped + calls.unmapped * self.mapped // 10
         return ahead if every == ahead <= before // 10**3 else None
 
-    def waits(self, serving: Serving, step: int, calls: Mappings, before: int) -> tuple[int, int, int]:
-        count, every = len(serving.decoding), calls.mapped * self.mapped + calls.unmapped * self.mapped // 10
+    def waits(
+        self, serving: Serving, now: int, step: int, start: int, calls: Mappings, before: int
+    ) -> tuple[int, int, int]:
+        every = calls.mapped * self.mapped + calls.unmapped * self.mapped // 10
         hidden = min(calls.mapped_ahead * self.mapped + calls.unmapped_ahead * self.mapped // 10, before // 10**3)
-        known = serving.context + count * step
-        return hidden, every - hidden, self.step * MS + count * self.token + known * self.context + every - hidden
+        exposed = every - hidden
+        return hidden, exposed, self.rested(serving, step) + self.warmth(now + start) + exposed
 
 
 def blocks(measure: Measure, slots: int) -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from allocators import registry
 from sim.limits import Limits
 from sim.schedulers import SCHEDULERS
-from tests.engine.harness import Clock, Setup, family
+from tests.engine.harness import MS, Clock, Setup, family
 from workloads.requests import Prefixes, Requests
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def setups(draw: st.DrawFn, kind: str, scheduler: str) -> Setup:
         mapped=draw(st.sampled_from([0, 10])),
         behind=draw(st.sampled_from([0, 3])),
         unhidden=draw(st.sampled_from([0, 70_000])),
+        warm=draw(st.sampled_from([0, 0, 20 * MS, 1000 * MS])),
         foresees=draw(st.integers(0, 5)) > 0,
     )
     return Setup(

@@ -103,6 +103,6 @@ def test_foreseen_steps_take_as_long_as_they_do_one_by_one(
     name: str, recomputes: bool, decodes: list[int], steps: int
 ) -> None:
     executor = Simulated(COSTS[name], recomputes=recomputes)
-    foreseen = executor.foresee(planned([], decodes)[1], steps).durations
+    foreseen = executor.foresee(planned([], decodes)[1], steps, 0).durations
     one_by_one = [executor.run(*planned([], [length + step for length in decodes])) for step in range(steps)]
     assert np.array_equal(foreseen, one_by_one)

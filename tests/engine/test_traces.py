@@ -73,6 +73,7 @@ CASES = [
     ("conv", "kind: paged", {"scheduler": "static", "count": 30}),
     ("conv", "kind: contiguous, reserve: pow2, block_size: 16", {"scheduler": "orca", "longest": 4096}),
     ("code", "kind: paged", {"memory": 2, "costs": "power_throttle: 0.3, power_reserve_s: 0.02"}),
+    ("code", "kind: virtual", {"memory": 2, "costs": "power_throttle: 0.3, power_slowdown: 0.5, prefill_host_s: 0.01"}),
     ("conv", "kind: growing", {"count": 30}),
     ("conv", "kind: ideal", {"count": 8, "memory": 0.5}),
     ("code", "kind: paged, block_size: 32", {"memory": 2, "engine": "long_prefill_token_threshold: 512"}),

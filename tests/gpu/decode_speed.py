@@ -107,7 +107,7 @@ class Watched:
             self.ended = time.perf_counter_ns()
         return duration
 
-    def foresee(self, serving: Serving, steps: int) -> None:
+    def foresee(self, serving: Serving, steps: int, now: int) -> None:
         """Foresee nothing."""
         return
 
