@@ -2,11 +2,12 @@
 
 Errors are relative: (simulated - measured) / measured.  Throughput, mean batch and the median time per
 output token are judged by the median of their absolute errors over all runs; every 99th percentile is
-judged individually.  A real run may be repeated, because other processes on the machine can delay its host,
-which no simulation predicts; each figure is then the median of the repeats, and their spread is reported.
-Machines with the same device differ, too.  Reported beside the simulation is therefore how far its figures
-move if all steps take a little less or more time.  A 99th percentile of a few hundred requests can move by
-much more than that: who waits for whom depends on which step a request just misses.
+judged individually.  A real run may be repeated, because other processes on the machine can delay its
+host, which no simulation predicts; each figure is then the median of the repeats, and their spread is
+reported.  Machines with the same device differ, too.  How much this one does is measured before, where
+there is something to measure it by; reported beside the simulation is how far its figures move if all
+steps take a little less or more time.  A 99th percentile of a few hundred requests can move by much more
+than that: who waits for whom depends on which step a request just misses.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ class Timing:
     runs: list[Timed] = field(default_factory=list)
     held_up: tuple[float, ...] = ()
     """Share of the time in which others held up the host of each real run, where that was watched."""
+    machine: Mapping[str, float] = field(default_factory=dict)
+    """Coefficients that were measured on the machine before the prediction, in place of the calibration's."""
 
     @property
     def judged(self) -> bool:
@@ -166,6 +169,7 @@ class Timing:
             "passed": self.passed,
             "judged": self.judged,
             "calibration": self.calibration,
+            "machine": dict(self.machine),
             "machines": MACHINES,
             "tolerances": {"median_over_runs": IN_MEDIAN, "each_run": IN_EACH},
             "medians": {name: round(size, 5) for name, size in self.medians.items()},
@@ -254,7 +258,8 @@ def gathered(parts: Iterable[Mapping[str, Any]]) -> Timing:
     names = {timing["calibration"] for timing in timings}
     calibration = None if None in names else ", ".join(sorted(names))
     held_up = tuple(share for timing in timings for share in timing.get("held_up", ()))
-    return Timing(calibration, [_read(run) for timing in timings for run in timing["runs"]], held_up)
+    machine = timings[0].get("machine", {}) if len(timings) == 1 else {}
+    return Timing(calibration, [_read(run) for timing in timings for run in timing["runs"]], held_up, machine)
 
 
 def _read(run: Mapping[str, Any]) -> Timed:

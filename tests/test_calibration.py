@@ -102,9 +102,15 @@ def loads() -> dict[str, Load]:
         for context in (256, 4096, 60_000):
             load = Load(decode_seqs=n, decode_context=n * context, samples=n, copied_tokens=n * context)
             found[f"concatenate {n} x {context}"] = load
-    for heat in (20_000_000, 40_000_000, 90_000_000, 200_000_000):
-        found[f"decode behind, heat {heat}"] = Load(decode_seqs=16, decode_context=9000, samples=16, heat_ns=heat)
-    return found
+    return found | behind()
+
+
+def behind() -> dict[str, Load]:
+    load = Load(decode_seqs=16, decode_context=9000, samples=16)
+    return {
+        f"decode behind, heat {heat}": load._replace(heat_ns=heat)
+        for heat in (20_000_000, 40_000_000, 90_000_000, 200_000_000)
+    }
 
 
 def recomputed() -> dict[str, Load]:

@@ -14,7 +14,7 @@ from sim.costs.load import Load
 from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
-from sim.decode.grid import Extent, block_scenes, separate_scenes
+from sim.decode.grid import block_scenes, separate_scenes
 from sim.decode.model import load, supported
 from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.quiet import CALM, Quiet
@@ -22,11 +22,11 @@ from sim.decode.rehearsal import prefill_host_s
 from sim.decode.runtime import build_kernels, choose_backend
 from sim.decode.scene import Patience
 from sim.decode.stage import Stage
+from sim.decode.testbed import EXTENTS, engine_for, rehearsal
 from sim.decode.versions import versions
-from sim.devices import GIB, Device, resolve_device
+from sim.devices import resolve_device
 from sim.models.geometry import resolve_model
 from sim.setup import prepare
-from workloads.schema import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,19 +35,12 @@ if TYPE_CHECKING:
     import torch
 
     from sim.costs.captured import CapturedStep
+    from sim.decode.grid import Extent
     from sim.decode.model import Decoder
     from sim.setup import Setup
 
     Report = Callable[["Progress"], None]
 
-EXTENTS = {"cuda": Extent(seats=256, tokens=8192, longest=4096), "cpu": Extent(seats=8, tokens=64, longest=128)}
-"""How far the grid reaches, by type of device."""
-UTILIZATION = 0.85
-"""Share of a GPU's memory for weights, activations and K/V."""
-HOST_GIB = 1.0
-"""Room for swapped blocks."""
-MARGIN = 64
-"""Token slots a sequence needs beyond the longest: it grows with every repeat."""
 SEPARATE = ("growing", "no-cache")
 """Allocators without blocks."""
 SMALL = 1
@@ -95,8 +88,8 @@ def calibrate(
     peaks: dict[str, float] = {} if named else peaks_of(where)
     words: dict[str, Any] = {"name": named} if named else dict(peaks)
     extent = EXTENTS[where.type]
-    usual, *separate = [prepare(_workload(model, dtype, words, kind, extent), base) for kind in ("paged", *SEPARATE)]
-    small = prepare(_workload(model, dtype, words, "paged", extent, block_size=SMALL), base)
+    usual, *separate = [prepare(engine_for(model, dtype, words, kind, extent), base) for kind in ("paged", *SEPARATE)]
+    small = prepare(engine_for(model, dtype, words, "paged", extent, block_size=SMALL), base)
     geometry, pool = usual.geometry, usual.cases[0].pool
     extent = extent._replace(longest=min(extent.longest, geometry.max_model_len))
     supported(model, geometry, base)
@@ -122,7 +115,7 @@ def calibrate(
             points += _small_blocks(decoder, small, attends, extent.longest)
         if where.type == "cuda" and attends == "flashinfer":
             captured = float(captured_tokens(geometry))
-            host = prefill_host_s(decoder, _rehearsal(usual.workload), attends)
+            host = prefill_host_s(decoder, rehearsal(usual.workload), attends)
     found = fit(points, geometry, resolve_device(words), captured_tokens=captured, captured=steps)
     return Calibration(
         model=geometry.name,
@@ -158,27 +151,6 @@ def fit_again(calibration: Calibration) -> Calibration:
         uncertain=found.uncertain,
         fitted_s=found.seconds,
     )
-
-
-def stage_for(decoder: Decoder, kind: str, extent: Extent, backend: str, device: Device) -> Stage:
-    """Make a stage for one kind of allocator on a model that is loaded; the pool is as large as `extent` asks for.
-
-    Args:
-        decoder: the model.
-        kind: of the allocator.
-        extent: how far scenes will reach.
-        backend: attends, where there are blocks.
-        device: for the cost model.
-
-    """
-    geometry = decoder.geometry
-    words = {
-        "memory_gib": device.memory_bytes / GIB,
-        "bandwidth_tbps": device.bandwidth / 1e12,
-        "bf16_tflops": device.peak("bf16") / 1e12,
-    }
-    setup = prepare(_workload(geometry.name, geometry.model.dtype, words, kind, extent))
-    return Stage(decoder, setup, backend=backend, longest=extent.longest, seats=extent.seats)
 
 
 @contextmanager
@@ -226,44 +198,3 @@ def _small_blocks(decoder: Decoder, setup: Setup, backend: str, longest: int) ->
         for count, _, _, context, seconds, most in stage.captured(longest)
         if context > count
     ]
-
-
-def _rehearsal(workload: Workload) -> Workload:
-    """Describe a short run of requests that come one by one."""
-    requests = {
-        "count": 48,
-        "arrivals": {"kind": "poisson", "rate": 24},
-        "lengths": {"kind": "uniform", "prompt": {"min": 20, "max": 300}, "output": {"min": 16, "max": 96}},
-    }
-    engine = workload.engine.model_copy(update={"max_num_seqs": 32, "max_num_batched_tokens": 1024})
-    changed = workload.model_copy(update={"engine": engine})
-    return Workload.model_validate({**changed.model_dump(exclude_unset=True), "requests": requests})
-
-
-def _workload(
-    model: str, dtype: str | None, device: dict[str, Any], kind: str, extent: Extent, **options: int
-) -> Workload:
-    """Describe the engine in which steps are measured; its requests are never served."""
-    geometry = resolve_model({"name": model, **({"dtype": dtype} if dtype else {})})
-    room = extent.seats * (extent.longest + MARGIN) * geometry.kv_bytes_per_token
-    given = {} if "name" in device else {"kv_memory_gib": room / GIB}
-    return Workload.model_validate(
-        {
-            "name": f"calibrate-{kind}",
-            "model": {"name": model, **({"dtype": dtype} if dtype else {})},
-            "device": {**device, **given},
-            "engine": {
-                "max_num_seqs": extent.seats,
-                "max_num_batched_tokens": extent.tokens,
-                "max_model_len": min(geometry.max_model_len, 2 * extent.longest),
-                "gpu_memory_utilization": UTILIZATION,
-                "swap_space_gib": HOST_GIB,
-            },
-            "requests": {
-                "count": 1,
-                "arrivals": {"kind": "batch"},
-                "lengths": {"kind": "fixed", "prompt": 1, "output": 1},
-            },
-            "allocators": [{"kind": kind, **options}],
-        }
-    )

@@ -16,11 +16,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from sim.costs.evidence import seconds as fitted_seconds
 from sim.costs.load import Load
 from sim.costs.model import CostModel
-from sim.decode.calibrate import stage_for
 from sim.decode.device import DTYPES, finish
 from sim.decode.grid import Extent, decode
 from sim.decode.peaks import seconds_of
 from sim.decode.scene import Patience
+from sim.decode.testbed import stage_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

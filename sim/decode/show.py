@@ -109,6 +109,8 @@ def show_timing(timing: Timing, console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
+    if timing.machine:
+        console.print(f"this machine, measured before: {differing(timing.machine)}", markup=False, soft_wrap=True)
     if timing.held_up:
         shares = ", ".join(f"{share:.1%}" for share in timing.held_up)
         console.print(f"others held up the host of the real runs for {shares} of the time", markup=False)
@@ -117,6 +119,13 @@ def show_timing(timing: Timing, console: Console) -> None:
     console.print(
         f"times of {len(timing.runs)} runs, {basis}" + (f": {verdict}" if timing.judged else ""), markup=False
     )
+
+
+def differing(machine: Mapping[str, float]) -> str:
+    """Say how a machine differs from the one of the calibration."""
+    step, host = machine.get("step_factor"), machine.get("prefill_host_s")
+    words = [] if step is None else [f"steps take {step:.3f} times as long as calibrated"]
+    return ", ".join([*words, *([] if host is None else [f"the host {1e3 * host:.2f} ms for each"])])
 
 
 def _values(figures: Mapping[str, float]) -> list[str]:

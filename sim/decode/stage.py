@@ -224,7 +224,7 @@ class Stage:
         if scene.row > 1 or scene.behind:  # the pause, or what is behind, restores what was used up
             self._heat = self._cost.heat()
         serving, behind = self._serving, 0
-        *before, last = scene.order
+        before, last = scene.order[:-1], scene.order[-1]
         for step in before:
             plan = self._plan(chunks if step == "p" else ())
             duration = self._run(plan)

@@ -1,8 +1,8 @@
 """The timed part of a validation: a workload served for real, compared with its simulation under a calibration.
 
 The prediction precedes the measurement: it uses a calibration of steps measured earlier, with lengths
-and batches that no workload has.  Nothing observes the real run, so the host may run a step ahead of
-the device, as in service.
+and batches that no workload has, and how fast this machine is beside the calibration's (`sim.decode.machine`).
+Nothing observes the real run, so the host may run a step ahead of the device, as in service.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from sim.costs.calibration import find_calibration, fitted_in, load_origin, ship
 from sim.decode.device import as_served
 from sim.decode.executor import OutOfMemoryError, TorchExecutor
 from sim.decode.hindsight import Hindsight
+from sim.decode.machine import factors_of
 from sim.decode.peaks import shipped_name
 from sim.decode.quiet import Quiet
 from sim.decode.runtime import assemble, build_kernels
@@ -45,6 +47,8 @@ NOT_REAL = dict.fromkeys(
     ("page_map_s", "page_unmap_s", "small_page_map_s", "small_page_doubling_s", "small_page_unmap_s"), 0.0
 )
 """Costs of what a real run does not do: its pages are blocks of one tensor, which nobody maps."""
+AS_CALIBRATED: Mapping[str, float] = MappingProxyType({})
+"""Coefficients of a machine of which nothing is known."""
 FACTORS = tuple((1 + MACHINES * np.linspace(-1, 1, 8)).tolist())
 """What steps take in other simulations, in times of what the calibration says."""
 
@@ -74,13 +78,19 @@ def calibration_of(workload: Workload, device: str, dtype: str, asked: str | Non
     return None if shipped is None else shipped_for(workload.model.name, shipped, dtype)
 
 
-def simulate(workload: Workload, out: Path, calibration: str | None, base: Path | None) -> None:
+def simulate(
+    workload: Workload,
+    out: Path,
+    calibration: str | None,
+    base: Path | None,
+    machine: Mapping[str, float] = AS_CALIBRATED,
+) -> None:
     """Run the simulation of a workload that is also run for real.
 
-    Its steps take as long as on the device that the calibration was measured on, whatever device the workload names;
-    memory is the workload's, as in the real run.
+    Its steps take as long as on the device that the calibration was measured on, whatever device the workload names,
+    but for the coefficients that are measured on this `machine`; memory is the workload's, as in the real run.
     """
-    costs: dict[str, object] = {**NOT_REAL, **workload.costs.factors}
+    costs: dict[str, object] = {**NOT_REAL, **machine, **workload.costs.factors}
     changes: dict[str, object] = {}
     if calibration is not None:
         path = find_calibration(calibration)
@@ -96,9 +106,9 @@ def with_reach(timing: Timing, workload: Workload, base: Path | None) -> Timing:
     with TemporaryDirectory() as scratch:
         others = [Path(scratch, f"{factor:.3f}") for factor in FACTORS]
         for factor, other in zip(FACTORS, others, strict=True):
-            asked = workload.costs.factors.get("step_factor", 1.0)
-            costs = workload.costs.model_copy(update={"step_factor": asked * factor})
-            simulate(workload.model_copy(update={"costs": costs}), other, timing.calibration, base)
+            usual = {**timing.machine, **workload.costs.factors}.get("step_factor", 1.0)
+            costs = workload.costs.model_copy(update={"step_factor": usual * factor})
+            simulate(workload.model_copy(update={"costs": costs}), other, timing.calibration, base, timing.machine)
         return with_others(timing, others)
 
 
@@ -203,11 +213,31 @@ def timed_part(
 
     """
     measured, simulated = out / ("measured" if served else "timed"), out / "predicted"
-    simulate(workload, simulated, calibration, base)
     if served:
+        simulate(workload, simulated, calibration, base)
         return with_reach(compare(measured, simulated, calibration), workload, base)
     build_kernels(backend, decoder.geometry)
-    with Quiet().watched() as watch:
+    quiet = Quiet()
+    machine = on_this_machine(decoder, workload, calibration, quiet, backend=backend, base=base)
+    simulate(workload, simulated, calibration, base, machine)
+    with quiet.watched() as watch:
         serve(decoder, workload, measured, backend=backend, base=base, facts=facts, progress=progress)
-    timing = replace(compare(measured, simulated, calibration), held_up=(watch.share,))
+    timing = replace(compare(measured, simulated, calibration), held_up=(watch.share,), machine=machine)
     return with_reach(timing, workload, base)
+
+
+def on_this_machine(
+    decoder: Decoder,
+    workload: Workload,
+    calibration: str | None,
+    quiet: Quiet,
+    *,
+    backend: str,
+    base: Path | None = None,
+) -> Mapping[str, float]:
+    """Return what this machine has other coefficients for than the calibration says, measured on a quiet core."""
+    if calibration is None:
+        return AS_CALIBRATED
+    with quiet.watched():
+        path = find_calibration(calibration)
+        return factors_of(decoder, workload.model.name, path, backend=backend, base=base)

@@ -16,7 +16,7 @@ from sim.cli.app import FAULT
 from sim.costs.calibration import load_calibration
 from sim.costs.load import Load
 from sim.costs.shapes import MIXED_TOKENS, Shapes
-from sim.decode import calibrate as module
+from sim.decode import testbed as module
 from sim.decode.grid import Extent, block_scenes
 from sim.decode.model import load
 from sim.decode.peaks import peaks_of, shipped_name
@@ -24,6 +24,7 @@ from sim.decode.rehearsal import Clocked, prefill_host_s
 from sim.decode.scene import Patience, Scene
 from sim.decode.stage import Stage
 from sim.decode.store import KVStore
+from sim.decode.testbed import engine_for, rehearsal
 from sim.engine.jobs import Job
 from sim.engine.plan import Chunk, Plan
 from sim.engine.serving import Serving
@@ -200,7 +201,7 @@ def test_a_rehearsal_clocks_the_host_where_there_are_prefills(monkeypatch: pytes
 
 
 def test_a_rehearsal_serves_the_model_that_is_calibrated() -> None:
-    setup = prepare(module._rehearsal(module._workload("tiny-llama", None, peaks_of(CPU), "paged", SMALL)))
+    setup = prepare(rehearsal(engine_for("tiny-llama", None, peaks_of(CPU), "paged", SMALL)))
     assert setup.workload.engine.max_num_seqs == 32
     decoder = load("tiny-llama", setup.geometry, CPU)
     assert 0 < prefill_host_s(decoder, setup.workload, "torch") < 10

@@ -9,7 +9,7 @@ import pytest
 from sim.costs.coefficients import Coefficients
 from sim.costs.load import Load
 from sim.costs.model import CostModel
-from sim.decode import calibrate, curves
+from sim.decode import curves, testbed
 from sim.decode.curves import attention_curve
 from sim.decode.grid import Extent
 from sim.devices import resolve_device
@@ -20,8 +20,8 @@ from tests.gpu import curves as script
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(calibrate.EXTENTS, "cpu", Extent(seats=2, tokens=16, longest=32))
-    monkeypatch.setattr(calibrate, "HOST_GIB", 0.01)
+    monkeypatch.setitem(testbed.EXTENTS, "cpu", Extent(seats=2, tokens=16, longest=32))
+    monkeypatch.setattr(testbed, "HOST_GIB", 0.01)
 
 
 def test_the_cache_curve_has_both_ways_measured_and_simulated(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 
-from sim.decode.calibrate import stage_for
 from sim.decode.device import as_served, name_of, release, resolve
 from sim.decode.grid import Extent
 from sim.decode.model import load
@@ -29,6 +28,7 @@ from sim.decode.peaks import shipped_name
 from sim.decode.runtime import choose_backend
 from sim.decode.scene import Scene
 from sim.decode.stage import Stage
+from sim.decode.testbed import stage_for
 from sim.decode.versions import versions
 from sim.devices import resolve_device
 from sim.models.geometry import resolve_model

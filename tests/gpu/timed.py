@@ -9,12 +9,12 @@
                                                  calibration or a change of the cost model
 
 Each piece is one allocator or a few on one workload, served for real (`--repeats` times, of which the
-medians count) and simulated with the shipped calibration.  It is served from the core of the machine on
-which others are at work least; a repeat while which they held it up, or one beside it, for more than 1 %
-of the time is made again, up to twice as many in all (`sim.decode.quiet`).  A result is written to
-`analysis/results/timed_<device>.json` (or into `--out`) after every piece, and what is there already is
-not run again, so pieces can be spread over several machines.  Exit status 1 if what is judged is further
-off than the tolerances in the file.
+medians count) and simulated with the shipped calibration, and with how fast this machine was found to
+be before.  It is served from the core of the machine on which others are at work least; a repeat while
+which they held it up, or one beside it, for more than 1 % of the time is made again, up to twice as
+many in all (`sim.decode.quiet`).  A result is written to `analysis/results/timed_<device>.json` (or into
+`--out`) after every piece, and what is there already is not run again, so pieces can be spread over
+several machines.  Exit status 1 if what is judged is further off than the tolerances in the file.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ from sim.decode.model import Decoder, load
 from sim.decode.quiet import CALM, Quiet
 from sim.decode.runtime import build_kernels, choose_backend
 from sim.decode.show import show_timing
-from sim.decode.timed import calibration_of, compare, serve, simulate, with_reach
+from sim.decode.timed import AS_CALIBRATED, calibration_of, compare, on_this_machine, serve, simulate, with_reach
 from sim.decode.versions import versions
 from sim.rundir import write_json
 from sim.setup import prepare
 from workloads.loader import load as load_workload
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from workloads.schema import Workload
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
@@ -108,27 +110,33 @@ class Bench:
         self.device = device
         self._calibration = calibration
         self._decoder: Decoder | None = None
+        self._machine: Mapping[str, float] = AS_CALIBRATED
         self._quiet = Quiet()
 
-    def run(self, workload: Workload, folder: Path, repeats: int) -> Timing:
-        """Serve a workload for real a number of times and simulate it."""
+    def run(self, workload: Workload, folder: Path, repeats: int, *, later: bool) -> Timing:
+        """Serve a workload for real a number of times, and simulate it before."""
         geometry = prepare(workload).geometry
         backend = choose_backend(None, geometry, self.device)
-        if self._decoder is None or self._decoder.geometry != geometry:
+        fresh = self._decoder is None or self._decoder.geometry != geometry
+        if fresh:
             self._decoder = None
             release(self.device)
             self._decoder = load(workload.model.name, geometry, self.device, seed=workload.seed)
             build_kernels(backend, geometry)
         calibration = calibration_of(workload, name_of(self.device), geometry.model.dtype, self._calibration)
-        simulate(workload, folder / "simulated", calibration, None)
+        if fresh:
+            self._machine = on_this_machine(self._decoder, workload, calibration, self._quiet, backend=backend)
+        simulate(workload, folder / "simulated", calibration, None, self._machine)
         facts = {"executor": {"device": name_of(self.device), "versions": versions()}}
         timings: list[Timing] = []
         while sum(map(undisturbed, timings)) < repeats and len(timings) < 2 * repeats:
             measured = folder / f"measured-{len(timings) + 1}"
             with self._quiet.watched() as watch:
                 serve(self._decoder, workload, measured, backend=backend, facts=facts)
-            timings.append(replace(compare(measured, folder / "simulated", calibration), held_up=(watch.share,)))
-        return with_reach(repeated([*filter(undisturbed, timings)] or timings), workload, None)
+            timing = compare(measured, folder / "simulated", calibration)
+            timings.append(replace(timing, held_up=(watch.share,), machine=self._machine))
+        found = repeated([*filter(undisturbed, timings)] or timings)
+        return found if later else with_reach(found, workload, None)
 
 
 def undisturbed(timing: Timing) -> bool:
@@ -146,6 +154,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=480.0, help="no piece begins later than this")
     parser.add_argument("--calibration", help="a shipped name or a file, in place of the shipped one for the model")
     parser.add_argument("--again", action="store_true", help="measure nothing, simulate all results anew")
+    parser.add_argument(
+        "--later", action="store_true", help="leave to --again how far figures move if steps take less or more time"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="real runs of each piece")
     parser.add_argument("--keep", type=Path, help="folder to leave the run directories in")
     parser.add_argument("--set", nargs="*", default=[], help="changes to every workload, such as requests.count=10")
@@ -203,10 +214,10 @@ def judge_again(folder: Path, chosen: dict[str, Piece], console: Console) -> int
 def simulated_again(workload: Workload, device: str, timing: dict[str, Any]) -> dict[str, Any]:
     """Return a piece's timing with the same real runs beside new simulations."""
     calibration = calibration_of(workload, device, prepare(workload).geometry.model.dtype)
-    with TemporaryDirectory() as folder:
-        simulate(workload, Path(folder), calibration, None)
-        made = {entry["allocator"]: entry for entry in open_directory(folder).summary()}
     before = gathered([timing])
+    with TemporaryDirectory() as folder:
+        simulate(workload, Path(folder), calibration, None, before.machine)
+        made = {entry["allocator"]: entry for entry in open_directory(folder).summary()}
     runs = [replace(run, simulated=figures(made[run.label])) for run in before.runs]
     return with_reach(replace(before, calibration=calibration, runs=runs), workload, None).as_json()
 
@@ -217,7 +228,7 @@ def attempt(bench: Bench, piece: Piece, options: argparse.Namespace, console: Co
     try:
         with TemporaryDirectory() as scratch:
             folder = options.keep / re.sub(r"\W+", "-", piece.name) if options.keep else Path(scratch)
-            timing = bench.run(workload_of(piece, tuple(options.set)), folder, options.repeats)
+            timing = bench.run(workload_of(piece, tuple(options.set)), folder, options.repeats, later=options.later)
     except Exception:  # noqa: BLE001  whatever it is, the other pieces shall still run
         console.print_exception()
         return None
