@@ -1,10 +1,13 @@
 // Start: choose columns, draw the views, wire the controls.
 const VIEWS = { map: BlockMapPlot, ledger: LedgerPlot, pulse: PulsePlot, requests: RequestsPlot };
 
+// with fewer snapshots than that it shows that the block map between them is that of the one before
+const FEW = 100;
+
 function caption(view, column) {
   const about = column.facts;
   const right = {
-    map: () => `${about.num_blocks.toLocaleString("en-US")} blocks of ${about.block_size === 1 ? "one slot" : `${about.block_size.toLocaleString("en-US")} slots`}`,
+    map: () => `${about.num_blocks.toLocaleString("en-US")} blocks of ${about.block_size === 1 ? "one slot" : `${about.block_size.toLocaleString("en-US")} slots`}${about.map && about.map.shown < FEW ? `, seen ${about.map.shown === 1 ? "once" : `${about.map.shown} times`}` : ""}`,
     ledger: () => `${((100 * about.ledger.mean.live) / about.capacity).toFixed(1)} % live on average`,
     pulse: () => LANES.filter(([kinds]) => kinds.some((kind) => about.events.counts[kind])).map(([kinds, name]) => `${number(kinds.reduce((sum, kind) => sum + about.events.counts[kind], 0))} ${name}`).join(", ") || (window.innerWidth < 1100 ? "no memory event" : "nothing preempted, refused or evicted"),
     requests: () => `${number(column.requests.request_id.length)} request${column.requests.request_id.length === 1 ? "" : "s"}`,

@@ -2,7 +2,8 @@
 
 A simulation may last any time, so the number of snapshots is bounded: when there are too many, every second
 one is dropped and the interval between them doubles.  Because most snapshots are dropped again, taking one
-only copies the block tables; runs are computed when the snapshots are written.  If a snapshot after every
+only copies the block tables; runs are computed when the snapshots are written, or before that where a large
+cache would leave room for few tables: a hundred thousand blocks alike are one run.  If a snapshot after every
 step is wanted, they are written as they are taken.
 """
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     Runs = npt.NDArray[np.int32]
 
 MOST_BLOCKS = 1_000_000
-"""Blocks that the snapshots of one run list in all; there are not more runs of them than that (20 bytes each)."""
+"""Blocks, or runs of them (20 bytes each), that the snapshots of one run list in all."""
+FEW = 100
+"""So many snapshots are kept as runs if the blocks that they list are too many."""
+MOST_CONDENSED = 20_000_000
+"""Blocks that the pools of these may have in all, or there are fewer: it takes 30 ns for each, and more are dropped."""
 AT_ONCE = 1 << 16
 """Blocks listed after which snapshots are handed on, where all of them are wanted."""
 NOBODY, CACHE = -2, -1
@@ -45,9 +50,9 @@ class BlockLog:
         self._sink = sink
         self._instants = instants
         self._interval = first_interval
-        self._snapshots: list[tuple[int, Snapshot]] = []
+        self._snapshots: list[tuple[int, Snapshot | Runs]] = []
         self._listed = 0
-        """Blocks that all snapshots list."""
+        """Blocks, or runs of them, that all snapshots list."""
         self.due: int | float = float("inf") if instants == 0 else 0
         """Next instant at which a snapshot is wanted; 0 for any."""
 
@@ -60,15 +65,26 @@ class BlockLog:
             if self._listed > AT_ONCE:
                 self.flush()
             return
-        while len(self._snapshots) > self._instants or (len(self._snapshots) > 1 and self._listed > MOST_BLOCKS):
-            self._snapshots = self._snapshots[::2]
-            self._listed = sum(snapshot.size for _, snapshot in self._snapshots)
-            self._interval *= 2
+        few = max(1, min(FEW, MOST_CONDENSED // serving.allocator.num_blocks))
+        while len(self._snapshots) > self._instants or (len(self._snapshots) > few and self._listed > MOST_BLOCKS):
+            self._halve()
+        if self._listed > MOST_BLOCKS:
+            self._keep([(then, _runs(each)) for then, each in self._snapshots])
+        while len(self._snapshots) > 1 and self._listed > MOST_BLOCKS:
+            self._halve()
         self.due = now + self._interval
+
+    def _halve(self) -> None:
+        self._keep(self._snapshots[::2])
+        self._interval *= 2
+
+    def _keep(self, snapshots: list[tuple[int, Snapshot | Runs]]) -> None:
+        self._snapshots = snapshots
+        self._listed = sum(each.size if isinstance(each, Snapshot) else each.shape[1] for _, each in snapshots)
 
     def flush(self) -> None:
         """Hand the snapshots to the sink."""
-        times, runs = [now / 1e9 for now, _ in self._snapshots], [snapshot.runs() for _, snapshot in self._snapshots]
+        times, runs = [now / 1e9 for now, _ in self._snapshots], [_runs(each) for _, each in self._snapshots]
         sizes = [each.shape[1] for each in runs]
         joined = np.concatenate([np.zeros((5, 0), np.int32), *runs], axis=1)
         columns: dict[str, object] = {"time_s": np.repeat(np.array(times, np.float64), sizes)}
@@ -161,6 +177,11 @@ class Snapshot:
         if len(heads):
             found[[1, 4]] = np.add.reduceat(runs[[1, 4]], heads, axis=1)
         return found
+
+
+def _runs(snapshot: Snapshot | Runs) -> Runs:
+    """Return the runs of a snapshot, computed now unless they have been."""
+    return snapshot.runs() if isinstance(snapshot, Snapshot) else snapshot
 
 
 def _listed(cells: Runs, rows: Ints, counts: Ints) -> Runs:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Locator, Page
 
@@ -233,6 +234,19 @@ def test_a_request_that_never_ran_is_said_to_hold_nothing(opened: Opened, tmp_pa
     assert "never started" in words
     assert "seen to hold" not in words
     assert "- s" not in words
+
+
+def test_a_block_map_of_few_snapshots_says_how_many(opened: Opened, tmp_path: Path) -> None:
+    path = write_directory(tmp_path / "run", count=60, rate=20, kinds=("preallocated", "paged"))
+    for folder, kept in (("run0", 1), ("run1", 7)):
+        file = path / folder / "blocks.parquet"
+        blocks = pq.read_table(file)
+        times = np.unique(blocks["time_s"])
+        pq.write_table(blocks.filter(np.isin(blocks["time_s"], times[:kept])), file)
+    page = opened.go(write_report(path))
+    captions = page.locator(".cells[data-view=map] .caption").all_inner_texts()
+    assert captions[0].endswith("slots, seen once")
+    assert captions[1].endswith("slots, seen 7 times")
 
 
 def test_on_paper_the_table_is_whole_and_keeps_its_colours(opened: Opened, report: Path) -> None:

@@ -82,18 +82,33 @@ def test_the_block_map_is_whole_sampled_or_not_there_as_asked(workload: Path, mo
     assert [run["metrics"] for run in _runs("whole")] == [run["metrics"] for run in _runs("off")]
 
 
-def test_sampled_block_maps_list_no_more_blocks_than_there_is_memory_for(
+def test_sampled_block_maps_list_no_more_runs_of_blocks_than_there_is_memory_for(
     workload: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {}
-    for most in (1_000_000, 400):
+    for most in (1_000_000, 40):
         monkeypatch.setattr("sim.engine.blockmap.MOST_BLOCKS", most)
         assert main(["run", str(workload), "--out", str(most), "--quiet"]) == 0
         blocks = pq.read_table(Path(str(most), "paged", "blocks.parquet"), columns=["time_s", "block", "count"])
         found[most] = blocks.to_pylist()
-    assert sum(run["count"] for run in found[400]) <= 400 < sum(run["count"] for run in found[1_000_000])
+    assert len(found[40]) <= 40 < len(found[1_000_000])
     often, seldom = (sorted({run["time_s"] for run in runs}) for runs in found.values())
     assert 1 < len(seldom) < len(often)
+
+
+@pytest.mark.parametrize(("condensed", "seen"), [(10_000, range(9, 21)), (131 * 5, range(3, 6)), (130, range(2, 3))])
+def test_of_a_pool_full_of_cached_blocks_there_are_as_many_snapshots_as_their_runs_allow(
+    workload: Path, monkeypatch: pytest.MonkeyPatch, condensed: int, seen: range
+) -> None:
+    monkeypatch.setattr("sim.engine.blockmap.MOST_BLOCKS", 100)
+    monkeypatch.setattr("sim.engine.blockmap.FEW", 20)
+    monkeypatch.setattr("sim.engine.blockmap.MOST_CONDENSED", condensed)
+    asked = "allocators=[{kind: paged, prefix_cache: true}]"
+    assert main(["run", str(workload), "--out", "x", "--quiet", "--set", asked]) == 0
+    blocks = pq.read_table("x/paged/blocks.parquet").to_pylist()
+    snapshots = {run["time_s"] for run in blocks}
+    assert len(blocks) <= 100
+    assert len(snapshots) in seen
 
 
 def _runs(folder: str) -> list[dict[str, object]]:
