@@ -22,6 +22,16 @@ def shown(value: object) -> str:
     return short.repr(value)
 
 
+def lines_of(error: Exception) -> tuple[str, ...]:
+    """Return what an error says to the user: a line for each fault, which may quote whatever the user wrote."""
+    return error.lines if isinstance(error, WorkloadError) else (str(error),)
+
+
+def in_a_line(text: str) -> str:
+    """Write a message in one line, whatever it quotes: line breaks and what no terminal shows by their escapes."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def first_line(error: Exception) -> str:
     """Return what another library's error says, in one line."""
     return (str(error).splitlines() or [type(error).__name__])[0]

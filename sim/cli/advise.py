@@ -101,7 +101,7 @@ def advise(
             console.print()
         lay_out(console, advice_table(summary))
         for reason in summary["left_out"]:
-            console.print(Text(f"not tried: {reason}", style="dim"), soft_wrap=True)
+            console.say(f"not tried: {reason}", style="dim")
         told(console, summary["failed"], folder, page)
     return status(summary["failed"], folder, "change")
 

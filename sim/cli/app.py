@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from cyclopts import App, CoercionError, CycloptsError, Parameter, Token, convert
 
 from sim.cli.usage import fault
+from workloads.errors import in_a_line, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -128,7 +129,7 @@ def _run(arguments: Sequence[str] | None, program: str) -> int:
         return _fail([f"{error.filename or program}: {error.strerror}"])
     except Exception as error:
         if isinstance(error, _for_users()):
-            return _fail(str(error).splitlines())
+            return _fail(lines_of(error))
         raise
     return status if isinstance(status, int) else DONE
 
@@ -156,10 +157,10 @@ def _for_users() -> tuple[type[Exception], ...]:
 def _fail(lines: Iterable[str]) -> int:
     """Print lines on standard error and return the status of a fault."""
     for line in lines:
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{in_a_line(line)}\n")
     return FAULT
 
 
 def _warn(message: Warning | str, *_where: object, **_more: object) -> None:
     """Show a warning as one line; where in our source it was raised helps no user."""
-    sys.stderr.write(f"warning: {message}\n")
+    sys.stderr.write(f"warning: {in_a_line(str(message))}\n")

@@ -129,10 +129,8 @@ def show(found: Calibration, path: Path, console: Terminal) -> None:
         markup=False,
     )
     if found.captured:
-        console.print(
+        console.say(
             f"{len(found.captured)} steps of captured shapes besides: for this model on this device these are looked "
-            "up, and coefficients count for all others",
-            markup=False,
-            soft_wrap=True,
+            "up, and coefficients count for all others"
         )
-    console.print(f"Written: {path}", markup=False, soft_wrap=True)
+    console.say(f"Written: {path}")

@@ -45,4 +45,4 @@ def export(
         return
     console = terminal()
     for path in written:
-        console.print(f"Written: {path}", markup=False, soft_wrap=True)
+        console.say(f"Written: {path}")

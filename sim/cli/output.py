@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.terminal import WIDTH, plain
+from workloads.errors import in_a_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -30,6 +31,10 @@ class Terminal(Console):
     def on_broken_pipe(self) -> NoReturn:
         """Pass it on."""
         raise BrokenPipeError
+
+    def say(self, line: str, style: str = "") -> None:
+        """Print a line as it is, whatever it quotes; where the terminal ends it runs on."""
+        self.print(Text(in_a_line(line), style=style), soft_wrap=True)
 
 
 def terminal(*, stderr: bool = False) -> Terminal:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from rich.console import Console
     from rich.table import Table
 
+    from sim.cli.output import Terminal
     from sim.planner.backends import Backend, Kind
     from workloads.schema import Workload
 
@@ -46,7 +46,7 @@ def foreword(workload: Workload) -> None:
     with suppress(UserError):  # as it is it may not run; what is varied may put that right
         said += prepare(workload).notes
     for line in said:
-        terminal(stderr=True).print(line, markup=False, soft_wrap=True)
+        terminal(stderr=True).say(line)
 
 
 def interrupted(folder: Path) -> int:
@@ -55,7 +55,7 @@ def interrupted(folder: Path) -> int:
     what, them = ("simulation is", "it") if complete == 1 else ("simulations are", "them")
     kept = f"{complete} {what} complete in {quote(str(folder))}, --resume keeps {them}"
     said = f"interrupted; {kept if complete else 'nothing was finished'}"
-    terminal(stderr=True).print(said, markup=False, soft_wrap=True)
+    terminal(stderr=True).say(said)
     return INTERRUPTED
 
 
@@ -84,14 +84,12 @@ def status(failed: Sequence[Mapping[str, Any]], folder: Path, what: str = "cell"
         return DONE
     some = f"1 {what}" if len(failed) == 1 else f"{len(failed):,} {what}s"
     said = f"{some} failed: {quote(str(folder / 'summary.json'))} says why, under failed"
-    terminal(stderr=True).print(said, markup=False, soft_wrap=True)
+    terminal(stderr=True).say(said)
     return FAILED
 
 
-def told(console: Console, failed: Sequence[Mapping[str, Any]], folder: Path, page: Path) -> None:
+def told(console: Terminal, failed: Sequence[Mapping[str, Any]], folder: Path, page: Path) -> None:
     """Say at the end which simulations failed, and where the results are."""
     for line in failures(failed):
         console.print(line, soft_wrap=True)
-    console.print(
-        f"Written: {folder}/ with results.parquet, summary.json and {page.name}", markup=False, soft_wrap=True
-    )
+    console.say(f"Written: {folder}/ with results.parquet, summary.json and {page.name}")

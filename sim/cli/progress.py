@@ -93,7 +93,7 @@ class _Counts:
         self._say(f"{search}{done:,} of {step.total:,} simulations{failed}{left}")
 
     def _say(self, words: str) -> None:
-        self._console.print(words, markup=False, soft_wrap=True)
+        self._console.say(words)
 
 
 def _time(seconds: float) -> str:
@@ -138,4 +138,4 @@ class _Lines:
             label, repeat, done, total = self._last
             which = f", replication {repeat + 1} of {self._repeats}" if self._repeats > 1 else ""
             count = f"{total:,}" if done == total else f"{done:,} of {total:,}"
-            self._console.print(f"{label}{which}: {count} requests", markup=False, soft_wrap=True)
+            self._console.say(f"{label}{which}: {count} requests")

@@ -91,7 +91,7 @@ def report(
     else:
         console = terminal()
         for page in pages:
-            console.print(f"Written: {page}", markup=False, soft_wrap=True)
+            console.say(f"Written: {page}")
     if open_:
         webbrowser.open(pages[-1].resolve().as_uri())
 

@@ -60,7 +60,7 @@ def run(
                 )
         pages = {label: write_report(directory) for label, directory in found.runs.items()}
     except KeyboardInterrupt:
-        terminal(stderr=True).print(_kept(folder), markup=False, soft_wrap=True)
+        terminal(stderr=True).say(_kept(folder))
         return INTERRUPTED
     if json:
         emit(_document(folder, found, pages))
@@ -68,11 +68,11 @@ def run(
     console = terminal()
     if workload.variants:
         show_variants(found, console)
-        console.print(f"Written: {folder}/ with a run directory for each variant", markup=False, soft_wrap=True)
+        console.say(f"Written: {folder}/ with a run directory for each variant")
     else:
         directory = found.runs[""]
         show(directory.summary(), directory.manifest, console)
-        console.print(f"Written: {folder}/ with summary.json and {pages[''].name}", markup=False, soft_wrap=True)
+        console.say(f"Written: {folder}/ with summary.json and {pages[''].name}")
     return None
 
 

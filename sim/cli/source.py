@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 from cyclopts import Parameter
 
 from sim.errors import UserError
-from workloads.errors import WorkloadError
+from workloads.errors import WorkloadError, lines_of
 from workloads.loader import load, place
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def placed(file: str, settings: Settings = ()) -> Iterator[None]:
     try:
         yield
     except (UserError, WorkloadError) as error:
-        where = place(file, settings, str(error).split(maxsplit=1)[0].rstrip(":"))
+        first, *others = lines_of(error)
+        where = place(file, settings, first.split(maxsplit=1)[0].rstrip(":"))
         if where is None:
             raise
-        raise UserError(f"{where}: {error}") from error
+        raise WorkloadError(f"{where}: {first}", *others) from error

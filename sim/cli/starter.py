@@ -35,7 +35,7 @@ def new(preset: str = "quickstart", /, *, out: Path | None = None, json: AsJson 
         sys.stdout.write(starter)
     else:
         console = terminal()
-        console.print(f"Written: {', '.join(map(str, written))}", markup=False, soft_wrap=True)
+        console.say(f"Written: {', '.join(map(str, written))}")
 
 
 def schema(*, _json: AsJson = False) -> None:

@@ -61,7 +61,7 @@ class Reading:
     """A tokenizer.json to count the tokens of text."""
 
     def block(self, file: str) -> Trace:
-        """Make the block.  Raises UserError with a line for each fault."""
+        """Make the block.  Raises WorkloadError with a line for each fault."""
         try:
             if self.format != "auto":
                 find(self.format)
@@ -72,7 +72,7 @@ class Reading:
                 f"{_option('.'.join(map(str, one['loc'])))}: {worded(one, one['type'], one.get('ctx', {}))}"
                 for one in faults
             ]
-            raise UserError("\n".join(lines)) from None
+            raise WorkloadError(*lines) from None
         except WorkloadError as error:
             raise UserError(f"--format: {error}") from None
 
@@ -100,7 +100,7 @@ def describe(file: str, /, *, reading: Reading = Reading(), json: AsJson = False
     for table in (_facts(found), _lengths(found)):
         lay_out(console, table)
     for note in found.notes:
-        console.print(note, style="dim", markup=False, soft_wrap=True)
+        console.say(note, style="dim")
 
 
 @trace.command
@@ -142,7 +142,7 @@ def fit(
         console = terminal(stderr=True)
         lay_out(console, _checks(checks))
         for words in requests.notes:
-            console.print(words, style="dim", markup=False, soft_wrap=True)
+            console.say(words, style="dim")
 
 
 @trace.command
@@ -165,9 +165,9 @@ def convert(file: str, out: Path, /, *, to: Target = "csv", reading: Reading = R
         emit({"written": str(out), "requests": len(requests), "notes": list(requests.notes), "lost": lost})
         return
     console = terminal()
-    console.print(f"Written: {out}, {len(requests):,} requests", markup=False, soft_wrap=True)
+    console.say(f"Written: {out}, {len(requests):,} requests")
     for words in (*requests.notes, *(f"not kept: {words}" for words in lost)):
-        console.print(words, style="dim", markup=False, soft_wrap=True)
+        console.say(words, style="dim")
 
 
 def _facts(found: Description) -> Table:

@@ -55,7 +55,7 @@ def walkthrough(
     if json:
         emit({"written": str(page)})
     else:
-        terminal().print(f"Written: {page}", markup=False, soft_wrap=True)
+        terminal().say(f"Written: {page}")
     if open_:
         webbrowser.open(page.resolve().as_uri())
 

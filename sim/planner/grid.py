@@ -122,7 +122,7 @@ class Base:
                 fit = True
                 sources.add(source)
         if not fit:
-            raise UserError(f"nothing of it can run; the first: {str(first).splitlines()[0]}")
+            raise UserError(f"nothing of it can run; the first: {first}")
 
     def job(self, workload: Workload, place: int, repeat: int) -> Job:
         """Make the job of one allocator of a workload, once."""

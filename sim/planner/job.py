@@ -25,7 +25,7 @@ from sim.files import digests
 from sim.runner import run_case
 from sim.setup import prepare
 from sim.versions import own
-from workloads.errors import WorkloadError
+from workloads.errors import WorkloadError, lines_of
 
 if TYPE_CHECKING:
     from workloads.schema import Workload
@@ -76,7 +76,7 @@ def work(job: Job) -> Record | Failed:
     try:
         record = _simulate(job)
     except (UserError, WorkloadError) as error:
-        return Failed(str(error).splitlines()[0])
+        return Failed(lines_of(error)[0])
     except Exception as error:  # noqa: BLE001 - a bug in one cell must not cost the others; it is reported
         what = (str(error).splitlines() or ["no message"])[0]
         return Failed(f"{type(error).__name__}: {what}", bug=True)

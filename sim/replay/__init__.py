@@ -24,6 +24,7 @@ from sim.replay.legacy import LegacyReplay
 from sim.replay.radix import RadixReplay
 from sim.replay.recording import Difference, Recording, Replay
 from sim.replay.schedule import ScheduleReplay
+from workloads.errors import in_a_line
 
 __all__ = ["Difference", "ReplayResult", "main_replay", "replay"]
 
@@ -88,7 +89,7 @@ def main_replay(files: Sequence[Path], json_output: bool = False) -> int:
     try:
         result = replay(files)
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{in_a_line(str(error))}\n")
         return 2
     first = result.first_difference
     if json_output:

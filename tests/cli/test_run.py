@@ -21,7 +21,7 @@ import pytest
 
 from analysis.reading import open_directory
 from sim.cli import main
-from sim.cli.app import FAULT, INTERRUPTED
+from sim.cli.app import DONE, FAULT, INTERRUPTED
 from sim.models.shipped import read_config
 from sim.rundir import alone
 from sim.serve import Progress
@@ -539,7 +539,8 @@ def test_a_run_takes_no_directory_of_a_sweep(workload: Path, capsys: Capture) ->
     assert _files("x") == before
     Path("x/manifest.json").write_text("{", encoding="utf-8")
     assert main(["run", str(workload), "--out", "x"]) == FAULT
-    assert capsys.readouterr().err == "x/manifest.json: not readable as JSON; give another --out\n"
+    why = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
+    assert capsys.readouterr().err == f"x/manifest.json: not readable as JSON: {why}; give another --out\n"
 
 
 @pytest.mark.usefixtures("heeding_interrupts")
@@ -616,3 +617,44 @@ def test_on_a_narrow_terminal_sentences_fit_and_figures_are_whole(
     tables, notes = shown[: shown.index("max_model_len 600")], shown[shown.index("max_model_len 600") :]
     assert max(map(len, tables.splitlines())) > 60
     assert max(len(line) for line in notes.splitlines() if not line.startswith("Written")) <= 60
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["run", "small.yaml", "--set", "engine.max_num_seqs=a\nb"],
+        ["run", "small.yaml", "--set", "foo\nbar=3"],
+        ["run", "small.yaml", "--repeat", "x\ny"],
+        ["run", "no\nfile.yaml"],
+        ["run", "small.yaml", "--fo\rce"],
+        ["check", "small.yaml", "--set", "device.name=h100\x1b[31m"],
+        ["report", "no\u2028where"],
+        ["compare", "a\x85b"],
+        ["capacity", "small.yaml", "--slo", "a\nb=2"],
+        ["sweep", "small.yaml", "--vary", "a\vb"],
+        ["advise", "small.yaml", "--allocator", "pa\nged"],
+        ["trace", "describe", "a\nb"],
+        ["replay", "a\nb"],
+        ["new", "a\u202eb"],
+        ["list", "a\nb"],
+        ["a\nb"],
+    ],
+)
+@pytest.mark.usefixtures("workload")
+def test_an_error_is_one_line_whatever_it_quotes(line: list[str], capsys: Capture) -> None:
+    assert main(line) == FAULT
+    said = capsys.readouterr().err
+    assert said.endswith("\n")
+    assert said[:-1].isprintable()
+
+
+def test_every_fault_of_a_file_has_its_own_line_whatever_it_quotes(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--set", "a\nb=1", "--set", "c\td=2"]) == FAULT
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(r"--set a\nb=1: ")
+    assert second.startswith(r"--set c\td=2: ")
+
+
+def test_what_was_written_is_told_in_one_line(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--quiet", "--out", "two\nlines"]) == DONE
+    assert r"Written: two\nlines/ with summary.json" in capsys.readouterr().out
