@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.errors import RunDirectoryError, unfinished
+from analysis.errors import AGAIN, RunDirectoryError, unfinished
+from workloads.errors import first_line, shown
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 KEPT = 64 << 20
@@ -35,7 +37,7 @@ class LazyColumns(Mapping[str, npt.NDArray[Any]]):
         """Read one column.  Raises RunDirectoryError if the file lacks it."""
         if name in self._kept:
             return self._kept[name]
-        read = _read(self._file, self._path, ["stall_s" if name == "stall_count" else name])
+        read = _arrays(_table(self._file, self._path, ["stall_s" if name == "stall_count" else name]))
         if sum(column.nbytes for column in (*self._kept.values(), *read.values())) <= KEPT:
             self._kept |= read
         return read[name]
@@ -60,15 +62,34 @@ def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, 
         RunDirectoryError: the file is missing, unreadable, or lacks a column asked for.
 
     """
+    return _arrays(read_table(path, columns))
+
+
+def read_table(path: Path, columns: Iterable[str] | None = None) -> pa.Table:
+    """Read columns of a table, all or those named, with the types that `analysis.rundir` gives them.
+
+    Raises:
+        RunDirectoryError: the file is missing, unreadable, lacks a column asked for, or has other values in one.
+
+    """
     with _open(path) as file:
-        return _read(file, path, columns)
+        return _table(file, path, columns)
+
+
+def count_rows(path: Path) -> int:
+    """Return how many rows a table has.  Raises as `read_columns`."""
+    with _open(path) as file:
+        rows: int = file.metadata.num_rows
+    return rows
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a parquet file is there from its beginning to its footer, which is written last."""
+    """Whether a table is there from its beginning to its footer, which is written last, with all its columns."""
+    from analysis.rundir import TABLES  # noqa: PLC0415  (start-up time of commands that read nothing)
+
     try:
-        with _open(path):
-            return True
+        with _open(path) as file:
+            return set(TABLES[path.stem].names) <= set(file.schema_arrow.names)
     except RunDirectoryError:
         return False
 
@@ -82,22 +103,55 @@ def _open(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, memory_map=True, pre_buffer=False)  # what is mapped need not be fetched ahead
     except FileNotFoundError:
         raise unfinished(path) from None
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
 
 
-def _read(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> dict[str, npt.NDArray[Any]]:
-    """Do `read_columns` on an open file."""
+def _table(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> pa.Table:
+    """Do `read_table` on an open file.  What something else has written may have the same numbers in other types."""
     import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
 
-    known = file.schema_arrow.names
-    missing = [name for name in columns or () if name not in known]
-    if missing:
-        raise RunDirectoryError(f"{path}: no column {missing[0]!r}")
+    from analysis.rundir import TABLES  # noqa: PLC0415  (ditto)
+
+    schema = TABLES[path.stem]
+    names = schema.names if columns is None else list(columns)
+    wanted = pa.schema([schema.field(name) for name in names])
+    if missing := [name for name in names if name not in file.schema_arrow.names]:
+        raise RunDirectoryError(f"{path}: no column {missing[0]!r}; {AGAIN}")
     try:
-        table = file.read(None if columns is None else list(columns), use_threads=False).unify_dictionaries()
-    except (OSError, pa.ArrowInvalid) as error:
+        table = file.read(names, use_threads=False).unify_dictionaries()
+        if table.schema.types != wanted.types:
+            table = table.select(names).cast(wanted)
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
+    for name in names:
+        if wrong := _wrong(name, table[name]):
+            raise RunDirectoryError(f"{path}: column {name!r} {wrong}: it was changed; remove the file, and {AGAIN}")
+    return table
+
+
+def _wrong(name: str, column: pa.ChunkedArray) -> str:
+    """Say what a column holds that no run writes; nothing if it does not."""
+    import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
+
+    from analysis.rundir import LARGEST, WORDS  # noqa: PLC0415  (ditto)
+
+    if column.null_count:
+        return "lacks values"
+    if name in WORDS:
+        words = {word for chunk in column.chunks for word in chunk.dictionary.to_pylist()}
+        unknown = sorted(map(str, words - set(WORDS[name])))
+        return f"says {shown(unknown[0])}" if unknown else ""
+    if pa.types.is_int64(column.type):
+        ends = [int(end) for chunk in map(_numbers, column.chunks) if len(chunk) for end in (chunk.min(), chunk.max())]
+        return f"has {max(ends, key=abs):,}" if any(abs(end) > LARGEST for end in ends) else ""
+    return ""
+
+
+def _arrays(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
+    """View the columns of a table as NumPy arrays."""
+    import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
+
     result: dict[str, npt.NDArray[Any]] = {}
     for name in table.column_names:
         pieces = table[name]
@@ -118,10 +172,10 @@ def _read(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> di
 
 
 def _unreadable(path: Path, error: Exception) -> RunDirectoryError:
-    why = str(error).splitlines()[0].rstrip(".")
-    return RunDirectoryError(f"{path}: cannot be read: {why}; `run --resume` makes it again")
+    why = first_line(error).rstrip(".")
+    return RunDirectoryError(f"{path}: cannot be read: {why}; {AGAIN}")
 
 
 def _numbers(column: Any) -> npt.NDArray[Any]:
     """View an Arrow array of numbers; `to_numpy` would import pandas, which takes longer than reading."""
-    return column.to_numpy(zero_copy_only=False) if column.null_count else np.from_dlpack(column)
+    return np.from_dlpack(column)

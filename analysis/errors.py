@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+AGAIN = "`run --resume` makes it again"
+"""How to get a file of a run directory back, as the end of a sentence."""
+
 
 class RunDirectoryError(Exception):
     """A path is not a run directory that this version can read; the message is one line for the user."""

@@ -24,6 +24,8 @@ SHARES = Ledger._fields[:7]
 """The shares of the ledger that sum to the capacity."""
 HELD = ("live", "reserved", "internal", "rounding")
 """The shares that running sequences hold."""
+CAUSES = ("memory", "seats", "budget", "order")
+"""What may keep the head of the queue waiting."""
 LEDGER_WORDS = {
     "live": "filled with K/V of a running sequence, a shared slot counted once",
     "reserved": "held for a running sequence, which will use them",

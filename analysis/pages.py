@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from analysis.planner.page import write_page as write_planned
 from analysis.planner.reading import open_planned, question
 from analysis.reading import VARIANTS, RunDirectory, open_directory
 from analysis.report import asset, environment, subtitle, write_joint_report, write_report
-from analysis.validation import is_validation, write_validation
+from analysis.validation import is_validation, open_validation, write_validation
 from analysis.variants import open_variants
 from analysis.whole import whole
 
@@ -91,7 +90,7 @@ def _entry(path: Path) -> dict[str, Any]:
         found = open_variants(path)
         return {"name": found.name, "subtitle": [f"variants: {', '.join(found.runs)}"], "started": "", "table": []}
     if is_validation(path):
-        content = json.loads((path / "validation.json").read_text(encoding="utf-8"))
+        content = open_validation(path)
         passed, runs = sum(run["passed"] for run in content["runs"]), len(content["runs"])
         told = [f"{content['model']['name']} on {content['device']}", f"{passed} of {runs} runs agree"]
         return {"name": content["workload"], "subtitle": ["validation", *told], "started": content["date"], "table": []}

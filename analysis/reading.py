@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,19 +11,46 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.columns import LazyColumns, read_columns
-from analysis.errors import RunDirectoryError
-from analysis.summary import summarise
+from analysis.coherence import demand_blocks, demand_ids, demand_known, demand_same
+from analysis.columns import LazyColumns, count_rows, read_columns
+from analysis.documents import demand_shape, demand_version, parse_json, read_json
+from analysis.errors import AGAIN, RunDirectoryError
+from analysis.shapes import ANY, COUNT, FOLDER, MAYBE, NUMBER, SIZE, TEXT, TIME, WHOLE
+from analysis.summary import ENTRY, SUSTAINED_RATE, summarise
 
-SCHEMA_VERSION = 1
 SUSTAINED = "sustained.json"
 VARIANTS = "variants.json"
 """Lists the run directories of a workload with variants."""
 REQUESTS = "requests.parquet"
-FACTS = ("label", "kind", "dir", "capacity", "block_size", "num_blocks", "block_bytes")
-"""What every run's entry in the manifest has, besides what older versions did not write."""
-ENTRY = ("allocator", "kind", "scheduler", "verdict", "requests", "metrics", "ledger")
-"""What every run's entry in summary.json has, ditto."""
+FACTS = {
+    **dict.fromkeys(("label", "kind", "scheduler"), TEXT),
+    "dir": FOLDER,
+    "repeat?": COUNT,
+    **dict.fromkeys(("capacity", "num_blocks"), COUNT),
+    **dict.fromkeys(("block_size", "block_bytes"), SIZE),
+    "price_per_hour?": MAYBE,
+}
+"""The shape of a run's entry in the manifest (`analysis.shapes`)."""
+LIMITS = {...: MAYBE}
+"""The shape of an SLO: limits by metric."""
+MANIFEST = {
+    "name?": TEXT,
+    "seed?": WHOLE,
+    "repeat?": SIZE,
+    "started?": TIME,
+    "workload?": ({"allocators?": ([ANY], None)}, None),
+    "model?": ({"name?": TEXT, "kv_bytes_per_token?": NUMBER}, None),
+    "device?": ({"name?": TEXT}, None),
+    "runs": [FACTS],
+    "slo?": (LIMITS, None),
+    "expect?": (
+        {...: {...: (NUMBER, {**dict.fromkeys(("value?", "low?", "high?"), MAYBE), "over?": (TEXT, None)})}},
+        None,
+    ),
+    **dict.fromkeys(("remarks?", "notes?"), ([TEXT], None)),
+}
+"""The shape of a run directory's manifest, whatever version of kvsim wrote it."""
+ANEW = "`run` makes it anew in another --out"
 
 
 @dataclass(frozen=True)
@@ -67,9 +93,18 @@ class Run:
         steps = self.steps(("start_s", "duration_s"))
         return float(steps["start_s"][-1] + steps["duration_s"][-1]) if len(steps["start_s"]) else 0.0
 
+    @cached_property
+    def extent(self) -> tuple[int, float]:
+        """Its requests, and how long it took, seconds, as its tables say."""
+        return count_rows(self.path / REQUESTS), float(self.lazy_steps["duration_s"].sum())
+
     def requests(self, columns: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Columns of requests.parquet, all or those named."""
-        return read_columns(self.path / REQUESTS, columns)
+        path = self.path / REQUESTS
+        found = read_columns(path, columns)
+        if "request_id" in found:
+            demand_ids(path, found["request_id"])
+        return found
 
     def steps(self, columns: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
         """Columns of steps.parquet, all or those named."""
@@ -79,7 +114,7 @@ class Run:
         """Compute the entry of summary.json, column by column, so that a long run needs little memory."""
         entry = summarise(LazyColumns(self.path / REQUESTS), self.lazy_steps, self.facts, slo)
         searched = self.path / SUSTAINED
-        return {**entry, "sustained": _json(searched)} if searched.exists() else entry
+        return {**entry, "sustained": read_json(searched, SUSTAINED_RATE, AGAIN)} if searched.exists() else entry
 
     @cached_property
     def lazy_steps(self) -> LazyColumns:
@@ -89,7 +124,12 @@ class Run:
     def blocks(self) -> dict[str, npt.NDArray[Any]] | None:
         """Columns of blocks.parquet; None if no block map was recorded."""
         path = self.path / "blocks.parquet"
-        return read_columns(path) if path.exists() else None
+        if not path.exists():
+            return None
+        columns = read_columns(path)
+        demand_blocks(path, columns, int(self.facts["num_blocks"]))
+        demand_known(path, columns["request_id"], self._ids)
+        return columns
 
     def events(self) -> dict[str, npt.NDArray[Any]] | None:
         """Columns of events.parquet in order of time; None if none were recorded."""
@@ -97,8 +137,13 @@ class Run:
         if not path.exists():
             return None
         columns = read_columns(path)
+        demand_known(path, columns["request_id"], self._ids)
         order = np.argsort(columns["time_s"], kind="stable")
         return {name: column[order] for name, column in columns.items()}
+
+    @cached_property
+    def _ids(self) -> npt.NDArray[Any]:
+        return self.requests(("request_id",))["request_id"]
 
 
 @dataclass(frozen=True)
@@ -121,15 +166,25 @@ class RunDirectory:
     @cached_property
     def runs(self) -> list[Run]:
         """Every run, in the order of the workload file, then by replication."""
-        path = self.path / "manifest.json"
-        return [Run(facts, self.path / str(facts["dir"])) for facts in _runs(path, self.manifest, FACTS)]
+        return [Run(facts, self.path / str(facts["dir"])) for facts in self.manifest["runs"]]
 
     def summary(self) -> list[dict[str, Any]]:
         """Entries of summary.json; computed from the columns where the file is missing."""
         path = self.path / "summary.json"
-        if path.exists():
-            return _runs(path, read_json(path, "runs"), ENTRY)
-        return [run.summarise(self.slo) for run in self.runs]
+        if not path.exists():
+            return [run.summarise(self.slo) for run in self.runs]
+        entries: list[dict[str, Any]] = read_json(path, {"runs": [ENTRY]}, AGAIN)["runs"]
+        if [_whose(entry) for entry in entries] != [(run.label, run.repeat) for run in self.runs]:
+            raise RunDirectoryError(f"{path}: is not of the runs that manifest.json lists; {AGAIN}")
+        for run, entry in zip(self.runs, entries, strict=True):
+            if run.finished:
+                demand_same(path, entry, run.path, *run.extent)
+        return entries
+
+
+def _whose(entry: Mapping[str, Any]) -> tuple[str, int]:
+    """Return allocator and replication of an entry of summary.json."""
+    return entry["allocator"], entry.get("repeat", 0)
 
 
 def _inside(path: Path) -> str:
@@ -153,43 +208,11 @@ def open_directory(path: str | Path) -> RunDirectory:
         raise RunDirectoryError(f"{path}: has a run directory for each variant; give one of them: {_inside(path)}")
     if not manifest.exists():
         raise RunDirectoryError(f"{path}: no manifest.json in it, so it is not a run directory")
-    content = _json(manifest)
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != SCHEMA_VERSION:
-        raise RunDirectoryError(f"{manifest}: schema {found!r}; this version reads schema {SCHEMA_VERSION}")
+    content = parse_json(manifest, ANEW)
+    demand_version(manifest, content, ANEW)
     if "runs" not in content:
         what = f"holds {question} results" if (question := content.get("question")) else "not a run directory"
         give = f"one of those in it: {inside}" if (inside := _inside(path)) else "one that `run --out` has written"
         raise RunDirectoryError(f"{path}: {what}; give {give}")
+    demand_shape(manifest, content, MANIFEST, ANEW)
     return RunDirectory(path, content)
-
-
-def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """Read a JSON document that has certain keys.
-
-    Raises:
-        RunDirectoryError: it is missing, no JSON, or lacks one of them.
-
-    """
-    return _demand(path, _json(path), *keys)
-
-
-def _runs(path: Path, content: Mapping[str, Any], keys: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the list `runs` of a document, whose entries have certain keys."""
-    if not isinstance(found := content["runs"], list):
-        raise RunDirectoryError(f"{path}: 'runs' is no list: it was changed")
-    return [_demand(path, entry, *keys) for entry in found]
-
-
-def _demand(path: Path, content: Any, *keys: str) -> dict[str, Any]:
-    found: dict[str, Any] = content if isinstance(content, dict) else {}
-    if missing := [key for key in keys if key not in found]:
-        raise RunDirectoryError(f"{path}: lacks {missing[0]!r}: it was changed, or another version wrote it")
-    return found
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path}: not readable as JSON: {error}") from None

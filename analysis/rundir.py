@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from analysis.observed import LEDGER_WORDS
+from analysis.observed import CAUSES, LEDGER_WORDS
 
 WALL_CLOCK = ("started", "wall_s")
 """What a manifest says of the run itself; all else in a directory depends on the workload alone, to the byte."""
@@ -109,6 +109,14 @@ EVENTS = pa.schema(
     ]
 )
 """Where events.parquet is missing, reports look for memory events in the block map, to the nearest snapshot."""
+WORDS = {
+    "status": ("finished", "refused", "unfinished"),
+    "blocked": ("", *CAUSES),
+    "event": ("preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse"),
+}
+"""What columns of words may say; a reason may be any."""
+LARGEST = 2**31 - 1
+"""Of all integers: pages keep 32 bits of each."""
 TABLES = {"requests": REQUESTS, "steps": STEPS, "blocks": BLOCKS, "events": EVENTS}
 
 

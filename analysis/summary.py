@@ -15,12 +15,56 @@ from typing import Any
 import numpy as np
 
 from analysis import saturation, stats
-from analysis.metrics import PER_REQUEST, PER_RUN, itl_s
-from analysis.observed import SHARES, Columns, Observed
+from analysis.metrics import PER_REQUEST, PER_RUN, cost_per_million_output_tokens, itl_s
+from analysis.observed import CAUSES, SHARES, Columns, Observed
+from analysis.shapes import COUNT, ENDS, MAYBE, NUMBER, TEXT, Kind, fault, one_of
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 NAMES = ("p50", "p90", "p95", "p99")
 WARMUP_POINTS = 2000
+
+BY_CAUSE = Kind(
+    f"numbers for some of {', '.join(CAUSES)}",
+    lambda value: not fault(value, {...: NUMBER}) and set(value) <= set(CAUSES),
+)
+_LEDGER = dict.fromkeys((*SHARES, "shared_savings", "swapped"), MAYBE)
+_VALUES = dict.fromkeys(("mean", *NAMES, "max"), MAYBE) | {"n": COUNT, "ci95?": dict.fromkeys(("mean", *NAMES), ENDS)}
+NEWER = (cost_per_million_output_tokens.__name__,)
+"""Figures that runs which were summed up before there were prices lack."""
+_OVER_TIME = ("batch_size", "waiting", "kv_usage")
+SUSTAINED_RATE = {"rps": MAYBE}
+"""The shape of sustained.json (`analysis.shapes`)."""
+ENTRY = {
+    "allocator": TEXT,
+    "kind": TEXT,
+    "scheduler": TEXT,
+    "repeat?": COUNT,
+    "verdict": one_of(saturation.Verdict),
+    "duration_s": NUMBER,
+    "requests": {
+        **dict.fromkeys(("total", "finished", "refused", "unfinished", "cut?"), COUNT),
+        "offered_rps?": MAYBE,
+        "refusals": {...: COUNT},
+    },
+    "metrics": {
+        **{metric.__name__: _VALUES for metric in (*PER_REQUEST, itl_s)},
+        **{metric.__name__: MAYBE for metric in PER_RUN if metric.__name__ not in NEWER},
+        **{name: {"mean": MAYBE, "peak": MAYBE} for name in _OVER_TIME},
+        **dict.fromkeys((f"{name}?" for name in NEWER), MAYBE),
+        "blocked_by": BY_CAUSE,
+    },
+    "ledger": {"mean": _LEDGER, "peak": _LEDGER},
+    "steady": (
+        {
+            **dict.fromkeys(("from_s", "until_s", "batch_size", "throughput_rps"), NUMBER),
+            "ledger": dict.fromkeys(SHARES, NUMBER),
+        },
+        None,
+    ),
+    "little": ({"gap": MAYBE}, None),
+    "sustained?": SUSTAINED_RATE,
+}
+"""The shape of an entry."""
 
 
 def summarise(

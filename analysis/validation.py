@@ -6,14 +6,14 @@ report of its own (`together.html`), to which the page links.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.errors import RunDirectoryError
+from analysis.documents import demand_version, parse_json, read_json
 from analysis.report import asset, environment
+from analysis.shapes import COUNT, ENDS, FLAG, MAYBE, NUMBER, POSITIVE, TEXT
 from analysis.whole import whole
 
 NAME = "validation.json"
@@ -38,6 +38,56 @@ FIGURES = {
     "normalized_latency_s.p99": ("ms per token, p99", 1e3),
 }
 """Figures of the timed part: words and scale."""
+AGAIN = "`validate` makes it again"
+_RUN = {
+    **dict.fromkeys(("label", "scheduler", "preemption", "backend"), TEXT),
+    "passed": FLAG,
+    "stopped": (TEXT, None),
+    "numerics": (
+        {
+            **dict.fromkeys(("tokens?", "equal_tokens?"), COUNT),
+            "largest_error?": MAYBE,
+            "tolerance?": (POSITIVE, None),
+            "first_difference?": (TEXT, None),
+        },
+        None,
+    ),
+    "decisions": {"passed": FLAG, "first_difference": (TEXT, None), "telemetry_difference": (TEXT, None)},
+    "memory": {
+        "passed": FLAG,
+        "kind": TEXT,
+        "simulated": {...: NUMBER},
+        "measured": ({...: NUMBER}, None),
+        "errors": {...: NUMBER},
+    },
+    "exercised": {...: COUNT},
+}
+_TIMED = {
+    **dict.fromkeys(("workload", "label"), TEXT),
+    "measured": {...: MAYBE},
+    "simulated": {...: MAYBE},
+    "errors": {...: NUMBER},
+    "reach?": {...: ENDS},
+}
+_TIMING = {
+    "judged": FLAG,
+    "calibration": (TEXT, None),
+    "machines?": NUMBER,
+    "tolerances": {"median_over_runs": {...: NUMBER}, "each_run": {...: NUMBER}},
+    "medians": {...: NUMBER},
+    "faults": [TEXT],
+    "runs": [_TIMED],
+}
+DOCUMENT = {
+    **dict.fromkeys(("workload", "device", "date"), TEXT),
+    "model": dict.fromkeys(("name", "weights", "dtype"), TEXT),
+    "versions": {...: TEXT},
+    "tolerances": {"logits": NUMBER},
+    "not_run": {...: TEXT},
+    "runs": [_RUN],
+    "timing?": (_TIMING, None),
+}
+"""The shape of validation.json (`analysis.shapes`)."""
 WIDEST = 0.25
 """Relative error at the edge of the strips of the timed part."""
 
@@ -45,6 +95,19 @@ WIDEST = 0.25
 def is_validation(directory: str | Path) -> bool:
     """Whether a directory is what `validate` leaves."""
     return Path(directory, NAME).exists()
+
+
+def open_validation(directory: str | Path) -> dict[str, Any]:
+    """Read what a validation has found.
+
+    Raises:
+        RunDirectoryError: there is no validation.json that can be read.
+
+    """
+    path = Path(directory, NAME)
+    demand_version(path, parse_json(path, AGAIN), AGAIN)
+    content: dict[str, Any] = read_json(path, DOCUMENT, AGAIN)
+    return content
 
 
 def write_validation(directory: str | Path, out: str | Path | None = None) -> Path:
@@ -58,13 +121,7 @@ def write_validation(directory: str | Path, out: str | Path | None = None) -> Pa
         RunDirectoryError: there is no validation.json that can be read.
 
     """
-    path = Path(directory, NAME)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"{path}: not readable as JSON: {error}") from None
-    if content.get("schema") != 1:
-        raise RunDirectoryError(f"{path}: schema {content.get('schema')!r}; this version reads schema 1")
+    content = open_validation(directory)
     target = Path(out) if out is not None else Path(directory, "validation.html")
     target.parent.mkdir(parents=True, exist_ok=True)
     together = Path(directory, "together.html")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
-from analysis.errors import RunDirectoryError
+from analysis.documents import demand_version, read_json
+from analysis.errors import AGAIN
 from analysis.figures import Allocator, group
 from analysis.published import Row, rows
 from analysis.reading import VARIANTS, RunDirectory, open_directory
+from analysis.shapes import FOLDER, TEXT, WHOLE
+
+LIST = {"schema": WHOLE, "name": TEXT, "remarks": [TEXT], "variants": [{"label": TEXT, "dir": FOLDER}]}
+"""The shape of the list of variants (`analysis.shapes`)."""
 
 
 class Variants(NamedTuple):
@@ -51,10 +55,8 @@ def open_variants(path: str | Path) -> Variants:
     index = path / VARIANTS
     if not index.exists():
         return Variants.alone(open_directory(path))
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-        begun = [each for each in content["variants"] if (path / str(each["dir"]) / "manifest.json").exists()]
-        runs = {str(each["label"]): open_directory(path / str(each["dir"])) for each in begun}
-        return Variants(str(content["name"]), [str(each) for each in content["remarks"]], runs)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunDirectoryError(f"{index}: not a list of variants that this version reads: {error!r}") from None
+    content = read_json(index, LIST, AGAIN)
+    demand_version(index, content, AGAIN)
+    begun = [each for each in content["variants"] if (path / each["dir"] / "manifest.json").exists()]
+    runs = {each["label"]: open_directory(path / each["dir"]) for each in begun}
+    return Variants(content["name"], content["remarks"], runs)

@@ -12,6 +12,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from analysis import GENERATOR
+from analysis.documents import demand_shape, parse_json
+from analysis.shapes import COUNT, FOLDER
 from sim.errors import UserError
 from workloads.errors import shown
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 WORDS = ("expect", "remarks")
 """Keys of a workload on which no result depends."""
+CLAIM = {"workload": {}, "runs?": [{"dir": FOLDER, "repeat?": COUNT}]}
+"""What a manifest must say for its results to give way or to be kept (`analysis.shapes`)."""
+ANOTHER = "give another --out"
 UNSET = "unset"
 
 
@@ -43,14 +48,10 @@ def earlier(out: Path, question: str = "run") -> dict[str, Any] | None:
         if out.is_dir() and any(out.iterdir()):
             raise UserError(f"{out}: holds other files and no {MANIFEST}; give an empty or a new directory")
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not readable as JSON; give another --out")
-    if "workload" not in content:
-        raise UserError(f"{path}: is not of kvsim, which would replace it; give another --out")
+    content = parse_json(path, ANOTHER)
+    if not isinstance(content, dict) or "workload" not in content:
+        raise UserError(f"{path}: is not of kvsim, which would replace it; {ANOTHER}")
+    demand_shape(path, content, CLAIM, ANOTHER)
     if (held := content.get("question", "run")) != question:
         raise UserError(f"{out}: holds {held} results, not {question} results; give another --out")
     return content

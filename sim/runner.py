@@ -6,7 +6,6 @@ runs that have finished (`sim.kept`), and `resume` does the others.
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.reading import SCHEMA_VERSION, SUSTAINED, RunDirectory, open_directory
+from analysis.documents import SCHEMA_VERSION, read_json
+from analysis.errors import AGAIN, RunDirectoryError
+from analysis.reading import SUSTAINED, RunDirectory, open_directory
+from analysis.summary import SUSTAINED_RATE
 from sim.case import Case
 from sim.claims import earlier
 from sim.errors import UserError
@@ -162,9 +164,20 @@ def _search(
     for repeat in range(setup.workload.repeat):
         for case in setup.cases:
             path = out / _folder(case.label, repeat) / SUSTAINED
-            if not (keep and path.exists()):
-                write_json(path, search.of(case, repeat))
-            search.begin(case.label, json.loads(path.read_text(encoding="utf-8")))
+            found = _found(path) if keep else None
+            if found is None:
+                found = search.of(case, repeat)
+                write_json(path, found)
+            search.begin(case.label, found)
+
+
+def _found(path: Path) -> dict[str, Any] | None:
+    """Return what an earlier search has found; None if it did not come to its end, or its file is no longer whole."""
+    try:
+        found: dict[str, Any] = read_json(path, SUSTAINED_RATE, AGAIN)
+    except RunDirectoryError:
+        return None
+    return found
 
 
 def run_case(

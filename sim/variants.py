@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from analysis.reading import SCHEMA_VERSION, VARIANTS
+from analysis.documents import SCHEMA_VERSION
+from analysis.reading import VARIANTS
 from sim.errors import UserError
 from sim.rundir import write_json
 from sim.runner import claim, demand_free, folder_name, run

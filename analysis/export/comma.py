@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from analysis.columns import read_table
 from analysis.reading import RunDirectory
 from analysis.whole import whole
 
@@ -19,11 +20,10 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
     import pyarrow as pa  # noqa: PLC0415  (start-up time)
     import pyarrow.compute as pc  # noqa: PLC0415  (ditto)
     import pyarrow.csv as pcsv  # noqa: PLC0415  (ditto)
-    import pyarrow.parquet as pq  # noqa: PLC0415  (ditto)
 
     written = []
     for name, path in _tables(directory, labels).items():
-        table = pq.read_table(path).unify_dictionaries()
+        table = read_table(path)
         when = table[TIMES[path.stem]]
         table = table.filter(pc.and_(pc.greater_equal(when, window[0]), pc.less_equal(when, window[1])))
         for place, field in enumerate(table.schema):

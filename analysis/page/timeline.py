@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from analysis.observed import HELD, SHARES, Columns
+from analysis.observed import CAUSES, HELD, SHARES, Columns
 from analysis.page.pack import Packed, pack
 
 BINS = 600
-BLOCKED = ("", "memory", "seats", "budget", "order")
+BLOCKED = ("", *CAUSES)
 Window = tuple[float, float]
 
 

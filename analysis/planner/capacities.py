@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
-from analysis.planner.reading import SCHEMA_VERSION
 from analysis.planner.sweeps import FIGURES, bounds
 from analysis.stats import paired_ratio, t_interval
 

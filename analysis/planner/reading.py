@@ -9,22 +9,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.documents import demand_shape, demand_version, parse_json, read_json
 from analysis.errors import RunDirectoryError
-from analysis.reading import read_json
+from analysis.planner.documents import MANIFEST, OUTLINES, shape_of
 
-SCHEMA_VERSION = 1
 CELLS = "cells"
-ANSWERS = {"sweep": "cells", "capacity": "answers", "advice": "changes"}
-"""The questions, and the key of summary.json under which each is answered."""
-QUESTIONS = tuple(ANSWERS)
-
-Row = Mapping[str, Any]
+COMMANDS = {"sweep": "sweep", "capacity": "capacity", "advice": "advise"}
+"""By question: the command that asks it."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +46,15 @@ class Planned:
         """Limits of a request in seconds, as the workload gives them."""
         return self.manifest["workload"].get("slo") or {}
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Rows of results.parquet."""
-        import pyarrow.parquet as pq  # noqa: PLC0415 - start-up time of commands that read nothing
-
-        rows: list[dict[str, Any]] = pq.read_table(self.path / "results.parquet").to_pylist()
-        return rows
-
 
 def question(path: str | Path) -> str | None:
     """Tell which question a directory answers; None if it is no directory of this kind."""
-    manifest = Path(path) / "manifest.json"
     try:
-        content = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = parse_json(Path(path) / "manifest.json", "")
+    except RunDirectoryError:
         return None
     found = content.get("question") if isinstance(content, dict) else None
-    return found if found in QUESTIONS else None
+    return found if found in tuple(COMMANDS) else None
 
 
 def open_planned(path: str | Path) -> Planned:
@@ -77,10 +65,16 @@ def open_planned(path: str | Path) -> Planned:
 
     """
     path = Path(path)
-    if question(path) is None:
+    asked = question(path)
+    if asked is None:
         raise RunDirectoryError(f"{path}: not the directory of a sweep, capacity or advise command")
-    manifest = read_json(path / "manifest.json", "workload")
-    summary = path / "summary.json"
+    name, summary = path / "manifest.json", path / "summary.json"
+    manifest = read_json(name, MANIFEST, f"`{COMMANDS[asked]}` makes it anew in another --out")
+    again = f"`{COMMANDS[asked]} --resume` makes it again"
+    demand_version(name, manifest, again)
     if not summary.exists():
         raise RunDirectoryError(f"{path}: no summary.json: it was interrupted; --resume does the rest")
-    return Planned(path, manifest, read_json(summary, ANSWERS[str(manifest["question"])], "failed"))
+    content = parse_json(summary, again)
+    demand_shape(summary, content, OUTLINES[asked], again)
+    demand_shape(summary, content, shape_of(asked, manifest, content), again)
+    return Planned(path, manifest, content)

@@ -16,13 +16,12 @@ import numpy.typing as npt
 
 from analysis.figures import COST, SEVERITY, figure
 from analysis.metrics import PER_REQUEST, PER_RUN, itl_s
-from analysis.observed import SHARES
+from analysis.observed import CAUSES, SHARES
 from analysis.saturation import Verdict
 from analysis.stats import Interval, t_interval
 from analysis.summary import NAMES
 
 GIB = 1 << 30
-CAUSES = ("memory", "seats", "budget", "order")
 
 
 def row(cell: int, settings: Mapping[str, Any], label: str, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
-from analysis.planner.reading import SCHEMA_VERSION
 from analysis.planner.rows import front, groups
 from analysis.stats import Interval
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.documents import SCHEMA_VERSION
 from analysis.planner.advising import bound
 from analysis.planner.effects import Effect, effect, mean, share
-from analysis.planner.reading import SCHEMA_VERSION
 from analysis.planner.sweeps import bounds
 from analysis.stats import t_interval
 from sim.errors import UserError

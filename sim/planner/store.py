@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import RunDirectoryError
-from analysis.planner.reading import CELLS, SCHEMA_VERSION
-from analysis.reading import read_json
+from analysis.planner.documents import RECORD
+from analysis.planner.reading import CELLS
 from sim.claims import MANIFEST, changed, earlier, refuse
 from sim.files import digests
 from sim.rundir import RESULTS, alone, write_json
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 DEPENDS = ("workload", "files")
 """Keys of a manifest on which simulations depend, whatever is asked of them."""
-RECORD = ("entry", "pool", "load", "batches")
-"""Keys of every record."""
 
 
 class Store:
@@ -103,9 +102,10 @@ class Store:
     def get(self, job: Job) -> Record | None:
         """Return the record of a job that is done; None if it is not, or its file is no longer whole."""
         try:
-            return read_json(self._cells / f"{job.key}.json", *RECORD)
+            record: Record = read_json(self._cells / f"{job.key}.json", RECORD, "it is done again")
         except RunDirectoryError:
             return None
+        return record
 
     def put(self, job: Job, record: Record) -> None:
         """Keep the record of a job."""

@@ -173,6 +173,9 @@ def test_a_comparison_says_which_settings_differ(toy: Path, tmp_path: Path) -> N
     two["allocators"][0]["block_size"] = 4
     two["name"], two["remarks"] = "another", ["of no consequence"]
     both[1]["runs"][1]["label"] = "virtual"
+    summary = json.loads((other / "summary.json").read_text())
+    summary["runs"][1]["allocator"] = "virtual"
+    (other / "summary.json").write_text(json.dumps(summary))
     for path, content in zip((tmp_path / "first", other), both, strict=True):
         path.mkdir(exist_ok=True)
         (path / "manifest.json").write_text(json.dumps(content))

@@ -1,0 +1,149 @@
+"""The shapes (`analysis.shapes`) of the documents that sweeps, capacity searches and advice leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.planner.capacities import curve_figures
+from analysis.planner.rows import plain
+from analysis.planner.sweeps import FIGURES
+from analysis.reading import FACTS, LIMITS
+from analysis.saturation import Verdict
+from analysis.shapes import ANY, COUNT, FLAG, MAYBE, NUMBER, POSITIVE, SIZE, TEXT, WHOLE, Kind, Shape, one_of
+from analysis.summary import BY_CAUSE, ENTRY
+
+MANIFEST = {
+    "name": TEXT,
+    "workload": {"seed": WHOLE, "model": {"name": TEXT}, "device": {"name?": (TEXT, None)}, "slo?": (LIMITS, None)},
+    "vary": [{"key": TEXT, "values": [ANY]}],
+    "started?": TEXT,
+}
+RECORD = {
+    "entry": {**ENTRY, "repeat": COUNT},
+    "pool": {name: shape for name, shape in FACTS.items() if name != "dir"},
+    "load": {"kept_up": FLAG, "offered_rps": MAYBE, "idle": NUMBER},
+    "batches": {...: [NUMBER]},
+}
+"""What is kept of one simulation."""
+
+_BOUNDS = dict.fromkeys(("mean", "low", "high"), MAYBE)
+_OBJECTIVES = [{"name": TEXT, "limit": NUMBER, "text": TEXT}]
+_FAILURES = [{"where": TEXT, "why": TEXT}]
+_SEARCH = {"repeat": COUNT, "sustained": MAYBE, "not_sustained": MAYBE, "limited_by": TEXT}
+_EFFECT = {"good": _BOUNDS, "latency": _BOUNDS, "tells": one_of(("better", "worse", "same", "none"))}
+_TRIED = {
+    "change": TEXT,
+    "knobs": [TEXT],
+    "meets": FLAG,
+    "kept_up": FLAG,
+    "figures": {"good": _BOUNDS, "latency": _BOUNDS},
+    "effect": _EFFECT,
+}
+OUTLINES: dict[str, Shape] = {
+    "sweep": {"cells": [{}, 1]},
+    "capacity": {"slo": _OBJECTIVES, "answers": [{"allocator": TEXT}, 1]},
+    "advice": {"slo": _OBJECTIVES},
+}
+"""By question: what tells how the rest of its summary looks."""
+
+
+def shape_of(question: str, manifest: Mapping[str, Any], content: Mapping[str, Any]) -> Shape:
+    """Return the shape of a summary.json.
+
+    Args:
+        question: sweep, capacity or advice.
+        manifest: of the directory, which says what is varied.
+        content: the summary, of the question's outline.
+
+    """
+    shapes = {"sweep": _sweep, "capacity": _capacity, "advice": _advice}
+    return shapes[question](_settings(manifest["vary"]), content)
+
+
+def _settings(vary: list[Mapping[str, Any]]) -> dict[str, Shape]:
+    """Return the shape of the settings of one point: of each key one of the values that it takes."""
+
+    def value_of(axis: Mapping[str, Any]) -> Kind:
+        known = [plain(value) for value in axis["values"]]
+        return Kind("one of the values that manifest.json lists", lambda value: plain(value) in known)
+
+    return {axis["key"]: value_of(axis) for axis in vary}
+
+
+def _sweep(settings: Mapping[str, Shape], _content: Mapping[str, Any]) -> Shape:
+    cell = {
+        "cell": COUNT,
+        "settings": settings,
+        "allocator": TEXT,
+        "kind": TEXT,
+        "pool_slots?": (COUNT, None),
+        "n": SIZE,
+        "verdict": one_of(Verdict),
+        "front": FLAG,
+        "figures": {name: _BOUNDS for name, *_ in FIGURES},
+    }
+    return {"cells": [cell], "failed": _FAILURES}
+
+
+def _capacity(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
+    who = one_of(dict.fromkeys(one["allocator"] for one in content["answers"]))
+    figures = {name: _BOUNDS for name, *_ in curve_figures(content["slo"])}
+    answer = {
+        "point": COUNT,
+        "settings": settings,
+        "allocator": who,
+        "kind": TEXT,
+        "gpus": SIZE,
+        "searches": [_SEARCH],
+        "none": COUNT,
+        "at_least": FLAG,
+        **dict.fromkeys(("stays?", "cost?"), MAYBE),
+        "pool_slots?": (COUNT, None),
+        "figures?": figures,
+    }
+    return {
+        "unit": TEXT,
+        "demand?": (POSITIVE, None),
+        "drawn?": FLAG,
+        "answers": [
+            (
+                {**answer, "n": SIZE, "capacity": {**_BOUNDS, "mean": NUMBER}},
+                {**answer, "n": Kind("0", lambda value: value == 0), "capacity": _BOUNDS},
+            )
+        ],
+        "ratios": [
+            {"point": COUNT, "settings": settings, "allocator": who, "over": who, **dict.fromkeys(_BOUNDS, POSITIVE)}
+        ],
+        "curves": [
+            {"point": COUNT, "allocator": who, "points": [{"rate": NUMBER, "kept_up": FLAG, "figures": figures}]}
+        ],
+        "failed": _FAILURES,
+    }
+
+
+def _advice(_settings: Mapping[str, Shape], _content: Mapping[str, Any]) -> Shape:
+    return {
+        "allocator": TEXT,
+        "drawn": FLAG,
+        "basis": TEXT,
+        "limits": {
+            "waits": BY_CAUSE,
+            "saved": dict.fromkeys(("bandwidth", "compute", "overhead"), NUMBER),
+            "during": one_of(("waiting", "busy")),
+            "idle": NUMBER,
+            "kept_up": FLAG,
+            "scheduler?": TEXT,
+            "ledger": {"live": NUMBER},
+            "held_peak": NUMBER,
+            "pool_slots?": COUNT,
+        },
+        "before": _TRIED,
+        "changes": [_TRIED],
+        "hardware": [{**_TRIED, "knobs": [TEXT, 1]}],
+        "best": {**_TRIED, "confirmed": (_EFFECT, None)},
+        "left_out": [TEXT],
+        "failed": _FAILURES,
+        "simulations": COUNT,
+        "budget": COUNT,
+    }
