@@ -19,6 +19,10 @@ class Trace(Spec):
     """Arrival rate as a multiple of the recorded one: every gap between arrivals is divided by it."""
     count: Count | None = None
     """Number of requests to replay, from the first on; all if not given."""
+    one_in: Count = 1
+    """Of these only the first of every so many: the share of one of so many engines that take turns. They share a
+    burst, too, which `rate_scale` only slows down. Conversations stay whole.
+    """
     arrivals: Arrivals | None = None
     """Generated arrival times instead of the recorded ones, in the same order; needed for a file without times."""
     spread: bool = True

@@ -75,10 +75,10 @@ def summarise(
 
 
 def fleet(answer: Mapping[str, Any], demand: float) -> int | None:
-    """How many GPUs serve a rate: engines that share the arrivals evenly, each with the mean capacity, times its GPUs.
+    """How many GPUs serve a rate: engines that each have an equal share of it, up to the capacity, times its GPUs.
 
-    None if a replication sustains no rate.  An engine's share of Poisson arrivals is Poisson too; nothing is spare
-    for rates above the mean, or for an engine that fails.
+    None if a replication sustains no rate.  Of Poisson arrivals a share is the same as all of them slowed down, of
+    which the capacity is; of bursts it is easier.  Nothing is spare for higher rates, or for an engine that fails.
     """
     mean = answer["capacity"]["mean"]
     return None if not mean or answer["none"] else _engines(demand, mean) * int(answer["gpus"])

@@ -111,7 +111,7 @@ def _rows(planned: Planned) -> list[dict[str, Any]]:
     return [
         {
             "allocator": one["allocator"],
-            "settings": [one["settings"][key] for key in planned.keys],
+            "settings": [plain(one["settings"][key]) for key in planned.keys],
             "sustained": sustained(one),
             "a_gpu": a_gpu(one),
             "gpus": gpus(one, demand) if demand else "",

@@ -47,14 +47,13 @@ def render(planned: Planned) -> str:
     """Make the page as text."""
     content = content_of(planned)
     workload = planned.manifest["workload"]
-    served = machine(workload["model"]["name"], workload["device"].get("name"))
     text: str = (
         environment()
         .get_template(content.template)
         .render(
             name=str(planned.manifest["name"]),
             question=planned.question,
-            subtitle=[served, *content.subtitle],
+            subtitle=[*_served(planned), *content.subtitle],
             findings=content.findings,
             failed=planned.summary["failed"],
             workload=yaml(workload),
@@ -66,6 +65,15 @@ def render(planned: Planned) -> str:
         )
     )
     return text
+
+
+def _served(planned: Planned) -> list[str]:
+    """Say which model is served on which GPU, unless that is varied."""
+    workload, varied = planned.manifest["workload"], {key.removesuffix(".name") for key in planned.keys}
+    model, device = workload["model"]["name"], workload["device"].get("name")
+    if "device" in varied:
+        return [] if "model" in varied else [model]
+    return [machine("" if "model" in varied else model, device).strip()]
 
 
 def yaml(content: Mapping[str, Any]) -> str:

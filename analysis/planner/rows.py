@@ -72,7 +72,7 @@ def _float(value: Any) -> float | None:
 
 
 def plain(value: Any) -> Any:
-    """A setting as a parquet column can hold it: a mapping or list becomes its JSON text."""
+    """A setting as a parquet column can hold it and tables show it: a mapping or list becomes its JSON text."""
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from analysis.figures import COST
 from analysis.numbers import short
+from analysis.planner import rows
 from analysis.planner.capacities import FAILED, fleet, fleet_range
 from analysis.pools import shared_pool
 from analysis.saturation import Verdict
@@ -20,7 +21,9 @@ from analysis.terminal import plain, stiff
 MOST = 60
 """Rows of a table; the parquet file has all."""
 PRICE = "cost/M: of a million output tokens, at price_per_hour"
-FLEET = "GPUs: engines that share the arrivals evenly, nothing spare for peaks or for one that fails"
+FLEET = "GPUs: engines, each with arrivals slowed down to its share; nothing spare for peaks or for one that fails"
+BURSTS = "they share bursts, so fewer may do: sweep requests.one_in tells"
+"""What is to be said of GPUs for a trace besides."""
 FEW = 4
 """Replications below which an interval is mostly Student's factor: 12.7 standard errors for 2, 4.3 for 3."""
 ALIKE = "a trace is the same every time: one replication, and no interval"
@@ -50,7 +53,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     said += [spread_note(repeats)] if repeats > 1 else []
     said.append("req/s: finished, over the whole run with its beginning and end")
     pool = shared_pool((cell["allocator"], cell.get("pool_slots")) for cell in shown)
-    said += [f"held: at its peak, of a {pool}"] if pool else []
+    said.append("held: on each GPU, at its peak" + (f", of a {pool}" if pool else ""))
     said += [PRICE] if any(name == COST for _, name, _ in columns) else []
     made = plain("Sweep", "\n".join(said))
     for key in [*last_words(keys), "allocator", "verdict"]:
@@ -81,7 +84,7 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
         made.add_column(f"sustained\n{share_of(summary['ratios'])}", justify="right", no_wrap=True)
     ratios = {(one["point"], one["over"]): Text(share(one)) for one in summary["ratios"]}
     for answer in summary["answers"]:
-        words = [Text(str(answer["settings"][key])) for key in keys]
+        words = [Text(str(rows.plain(answer["settings"][key]))) for key in keys]
         figures = [figure(answer) for figure in columns.values()]
         ratio = [ratios.get((answer["point"], answer["allocator"]), Text(""))] if summary["ratios"] else []
         made.add_row(*words, Text(answer["allocator"]), *figures, Text(broken(answer)), *ratio)
@@ -164,8 +167,10 @@ def gpus(answer: Mapping[str, Any], demand: float) -> str:
 
 def fleet_note(summary: Mapping[str, Any]) -> str:
     """Say what numbers of GPUs are."""
-    repeated = any(one["n"] > 1 for one in summary["answers"])
-    return FLEET + ("; in brackets: at the ends of the interval" if repeated else "")
+    said = [FLEET] if summary.get("drawn", True) else [FLEET, BURSTS]
+    if any(one["n"] > 1 for one in summary["answers"]):
+        said.append("in brackets: at the ends of the interval")
+    return "; ".join(said)
 
 
 def spread_note(repeats: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.numbers import short
 from analysis.page.words import Finding
+from analysis.planner.rows import plain
 from analysis.planner.tables import GPUS, a_gpu, interval, last_words, sustained
 
 Cell = Mapping[str, Any]
@@ -118,6 +119,6 @@ def where(cell: Cell) -> str:
     """Name a cell: its allocator and settings."""
     settings = cell["settings"]
     told = ", ".join(
-        f"{word} {value}" for word, value in zip(last_words(list(settings)), settings.values(), strict=True)
+        f"{word} {plain(value)}" for word, value in zip(last_words(list(settings)), settings.values(), strict=True)
     )
     return f"{cell['allocator']} at {told}" if told else str(cell["allocator"])

@@ -374,6 +374,29 @@ def test_a_demand_is_met_by_whole_engines(workload: Path, capsys: Capture) -> No
     assert capsys.readouterr().err == "--demand 0: give requests a second, above 0\n"
 
 
+def test_engines_share_bursts_which_a_capacity_cannot_tell(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
+    line += ["--set", "allocators=[{kind: paged}]", "--no-curves", "--demand", "1000"]
+    assert main(line) == 0
+    assert "each with arrivals slowed down to its share" in " ".join(capsys.readouterr().out.split())
+    rows = "".join(f"{at / 50},24,16\n" for at in range(40))
+    Path("trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows, encoding="utf-8")
+    assert main([*line, "--set", "requests={trace: trace.csv}", "--force"]) == 0
+    assert "so fewer may do: sweep requests.one_in tells" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_page_names_no_gpu_where_that_is_varied(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
+    line += ["--set", "allocators=[{kind: paged}]", "--no-curves", "--out", "x"]
+    devices = "{name: h100-80gb, kv_memory_gib: 0.0005},{name: h200, kv_memory_gib: 0.0005}"
+    assert main([*line, "--vary", f"device={devices}"]) == 0
+    assert '{"name": "h200", "kv_memory_gib": 0.0005}' in capsys.readouterr().out
+    page = Path("x/report.html").read_text(encoding="utf-8")
+    assert '<p class="subtitle">tiny-llama · ' in page
+    assert main([*line, "--vary", "model.name=tiny-llama,tiny-mistral", "--force"]) == 0
+    assert '<p class="subtitle">on h100-80gb · ' in Path("x/report.html").read_text(encoding="utf-8")
+
+
 def test_with_a_price_the_cost_at_that_rate_is_told(workload: Path, capsys: Capture) -> None:
     line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
     line += ["--set", "allocators=[{kind: paged}]", "--set", "model.tensor_parallel=2", "--no-curves", "--out", "x"]

@@ -363,10 +363,12 @@ def test_the_table_says_how_large_the_pool_is_if_it_is_not_varied(workload: Path
     sizes = {row["pool_slots"] for row in pq.read_table("x/results.parquet").to_pylist()}
     assert len(sizes) == 2
     said = " ".join(capsys.readouterr().out.split())
-    assert f"held: at its peak, of a pool of {min(sizes):,} to {max(sizes):,} slots" in said
+    assert f"held: on each GPU, at its peak, of a pool of {min(sizes):,} to {max(sizes):,} slots" in said
     line = ["sweep", str(workload), "--vary", "device.kv_memory_gib=0.0005,0.001", "--out", "y", "--quiet"]
     assert main(line) == 0
-    assert "pool of" not in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "pool of" not in said
+    assert "held: on each GPU, at its peak" in said
 
 
 def test_intervals_are_those_of_the_replications(base: Base) -> None:

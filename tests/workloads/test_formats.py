@@ -435,6 +435,28 @@ class TestReplay:
         assert len(more) == 3
         assert more.notes == ("5 requests are asked for, the trace has 3",)
 
+    def test_one_in_so_many_is_what_an_engine_gets_that_takes_turns(self, tmp_path: Path) -> None:
+        text = "arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{2 * at},{at + 1},9\n" for at in range(8))
+        made = load(tmp_path, text, one_in=3, rate_scale=2.0)
+        assert made.arrival_s.tolist() == [0, 3, 6]
+        assert made.prompt_tokens.tolist() == [1, 4, 7]
+        assert load(tmp_path, text, one_in=3, count=6).prompt_tokens.tolist() == [1, 4]
+
+    def test_one_in_so_many_keeps_conversations_whole(self, tmp_path: Path) -> None:
+        """Conversations begin with rows 0, 1, 2 and 5; rows 3, 4 and 6 continue the first."""
+        rows = Rows(
+            arrival_s=np.arange(7.0),
+            prompt_tokens=np.arange(1.0, 8.0),
+            output_tokens=np.full(7, 6.0),
+            lines=list,
+            after=np.array([-1, -1, -1, 0, 0, -1, 4]),
+            delay_s=np.full(7, 0.5),
+        )
+        (path := tmp_path / "rows.csv").touch()
+        made = requests_of(rows, Trace(trace=str(path), one_in=2), stream(0, "spread"))
+        assert made.prompt_tokens.tolist() == [1, 3, 4, 5, 7]
+        assert made.after.tolist() == [-1, -1, 0, 0, 3]
+
     def test_shuffled_rows_are_sorted_with_their_blocks(self, tmp_path: Path) -> None:
         made = load(tmp_path, lines([MOONCAKE[2], MOONCAKE[0], MOONCAKE[1]]))
         straight = load(tmp_path, lines(MOONCAKE))

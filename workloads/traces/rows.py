@@ -116,6 +116,8 @@ def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator) -> Reques
     if trace.spread and (tick := coarse_clock(arrival)):
         arrival = spread_ticks(arrival, tick, spread)
         notes.append(f"times are whole ticks of {tick:g} s: arrivals are spread evenly at random inside each")
+    mine = _share(rows, keep, trace.one_in)
+    keep, arrival = keep[mine], arrival[mine]
     after, delay = _links(rows, keep)
     return Requests(
         arrival_s=arrival / trace.rate_scale,
@@ -137,6 +139,15 @@ def _links(rows: Rows, keep: Ints) -> tuple[Ints, Floats]:
     after = np.where(rows.after[keep] < 0, -1, place[rows.after[keep]])
     after[after >= np.arange(len(keep))] = -1
     return after, np.where(after < 0, 0.0, rows.delay_s[keep])
+
+
+def _share(rows: Rows, keep: Ints, one_in: int) -> Ints:
+    """Return the places in `keep` of the first of every so many conversations; a request on its own is one, too."""
+    after = _links(rows, keep)[0] if one_in > 1 else keep[:0]
+    first = np.arange(len(keep))
+    for request in np.flatnonzero(after >= 0).tolist():
+        first[request] = first[after[request]]
+    return np.flatnonzero(np.unique(first, return_inverse=True)[1] % one_in == 0)
 
 
 def coarse_clock(arrival: Floats) -> float:
