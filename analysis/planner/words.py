@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.numbers import short
+from analysis.numbers import listed, short
 from analysis.page.words import Finding
 from analysis.planner.rows import plain
 from analysis.planner.tables import GPUS, a_gpu, interval, last_words, sustained
@@ -63,20 +63,30 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
     drawn = summary.get("drawn", True)  # of a trace there are no replications to be had
     if drawn and not summary["ratios"] and len({one["allocator"] for one in answers}) > 1:
         said.append(Finding("limit", "No ratios: they need at least two replications that sustain some rate."))
+    return [*said, *_doubts(summary, aims)]
+
+
+def _doubts(summary: Mapping[str, Any], aims: str) -> Iterator[Finding]:
+    """Warn of capacities that were not found, or that a run is too short for; once for all that share a reason."""
+    answers = summary["answers"]
+    told: dict[str, list[Cell]] = {}
     for one in answers:
         if one["none"]:
-            text = f"{where(one)}: {one['none']} of {one['n']} replications hold {aims} at no rate that was tried."
-            said.append(Finding("warning", f"{text}{_at_least(one, summary)}"))
-        if one.get("stays") is not None and one["stays"] < FEW_STAYS:
-            text = (
-                f"{where(one)}: at that rate requests arrive for only {one['stays']:.1f} times as long as one stays, "
-                "so the run is more start and end than steady load; more requests would tell."
-            )
-            said.append(Finding("warning", text))
-        if one["at_least"]:
-            text = f"{where(one)}: the search ended before a rate was too much; more requests would tell."
-            said.append(Finding("warning", text))
-    return said
+            text = f"{one['none']} of {one['n']} replications hold {aims} at no rate that was tried."
+            told.setdefault(f"{text}{_at_least(one, summary)}", []).append(one)
+    short_of = [one for one in answers if one.get("stays") is not None and one["stays"] < FEW_STAYS]
+    if short_of:
+        times = " to ".join(dict.fromkeys(f"{end(one['stays'] for one in short_of):.1f}" for end in (min, max)))
+        text = (
+            f"at the rate sustained requests arrive for only {times} times as long as one stays, so the run is more "
+            "start and end than steady load; more requests would tell."
+        )
+        told[text] = short_of
+    if unbounded := [one for one in answers if one["at_least"]]:
+        told["the search ended before a rate was too much; more requests would tell."] = unbounded
+    for text, some in told.items():
+        everyone = len(some) == len(answers) > 1
+        yield Finding("warning", f"{'all' if everyone else listed([where(one) for one in some])}: {text}")
 
 
 def _at_least(answer: Mapping[str, Any], summary: Mapping[str, Any]) -> str:

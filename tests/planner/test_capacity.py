@@ -350,6 +350,28 @@ def test_the_most_a_gpu_is_told_where_it_is_not_the_most_of_all() -> None:
     assert len(capacity_findings(summary)) == 1
 
 
+def test_a_doubt_is_said_once_for_all_allocators_that_share_it() -> None:
+    def answer(allocator: str, stays: float | None, *, none: int = 0, at_least: bool = False) -> dict[str, object]:
+        capacity = {"mean": 1.0, "low": None, "high": None}
+        rest = {"n": 2, "none": none, "at_least": at_least, "stays": stays, "point": 0}
+        return {"settings": {}, "allocator": allocator, "capacity": capacity, **rest}
+
+    summary = {"unit": "requests/s", "slo": [{"text": "x=1"}], "ratios": [], "curves": [], "drawn": False}
+    few = "as long as one stays, so the run is more start and end than steady load; more requests would tell."
+    at_that = "at the rate sustained requests arrive for only"
+    answers = [answer("a", 1.24), answer("b", 3.0), answer("c", 8.0, at_least=True), answer("d", None, none=2)]
+    assert [one.text for one in capacity_findings(summary | {"answers": answers}) if one.tone == "warning"] == [
+        "d: 2 of 2 replications hold x=1 at no rate that was tried.",
+        f"a and b: {at_that} 1.2 to 3.0 times {few}",
+        "c: the search ended before a rate was too much; more requests would tell.",
+    ]
+    same = [answer("a", 2.0, at_least=True), answer("b", 2.0, at_least=True)]
+    assert [one.text for one in capacity_findings(summary | {"answers": same}) if one.tone == "warning"] == [
+        f"all: {at_that} 2.0 times {few}",
+        "all: the search ended before a rate was too much; more requests would tell.",
+    ]
+
+
 def test_a_demand_is_met_by_whole_engines(workload: Path, capsys: Capture) -> None:
     line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
     line += ["--set", "allocators=[{kind: paged}]", "--vary", "model.tensor_parallel=1,2", "--out", "x"]
@@ -517,11 +539,14 @@ def test_a_run_too_short_for_a_rate_is_said(workload: Path, capsys: Capture) -> 
     told = {}
     for count in (30, 3000):
         assert main([*line, "--set", f"requests.count={count}", "--out", f"x{count}", "--json"]) == 0
-        (told[count],) = [one for one in json.loads(capsys.readouterr().out)["answers"] if one["allocator"] == "paged"]
+        answers = json.loads(capsys.readouterr().out)["answers"]
+        (told[count],) = [one for one in answers if one["allocator"] == "paged"]
         assert main([*line, "--set", f"requests.count={count}", "--out", f"x{count}", "--resume"]) == 0
         said = " ".join(capsys.readouterr().out.split())
-        few = f"requests arrive for only {told[count]['stays']:.1f} times as long as one stays"
-        assert (f"paged: at that rate {few}" in said) == (count == 30)
+        stays = sorted(f"{one['stays']:.1f}" for one in answers)
+        times = " to ".join(dict.fromkeys((stays[0], stays[-1])))
+        few = f"all: at the rate sustained requests arrive for only {times} times as long as one stays"
+        assert said.count(few) == said.count("times as long as one stays") == (count == 30)  # once for all of them
     rows = pq.read_table("x3000/results.parquet").to_pandas()
     rows = rows[rows["sustained"] & (rows["allocator"] == "paged")]
     best = rows.loc[rows.groupby("repeat")["rate"].idxmax()]
