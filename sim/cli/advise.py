@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.text import Text
@@ -11,17 +11,17 @@ from rich.text import Text
 from analysis.planner.advising import advice_table, words
 from analysis.planner.page import write_page
 from sim.cli.output import AsJson, emit, lay_out, terminal
-from sim.cli.planning import foreword, hands, interrupted, status, told
+from sim.cli.planning import Work, foreword, interrupted, status, told
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
-from sim.cli.source import Settings, changes, placed
 from sim.errors import UserError
 from sim.planner.advice import BUDGET
 from sim.planner.advice import advise as search
-from sim.planner.backends import Kind
-from sim.planner.grid import Base
 from sim.planner.slo import objectives
 from workloads.labels import named, positions, unknown
+
+if TYPE_CHECKING:
+    from sim.planner.grid import Base
 
 
 def advise(
@@ -32,15 +32,8 @@ def advise(
     allocator: str | None = None,
     budget: int = BUDGET,
     out: Path | None = None,
-    settings: Settings = (),
-    seed: int | None = None,
     repeat: int = 3,
-    jobs: int = 1,
-    backend: Kind = "loky",
-    address: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    quiet: bool = False,
+    work: Work = Work(),
     json: AsJson = False,
 ) -> int:
     """Say what limits a workload, and which settings of its engine to change.
@@ -54,28 +47,21 @@ def advise(
         allocator: Label or kind of the one to advise on; paging if the file has it, and one is enough.
         budget: Simulations at most.
         out: Directory to write; runs/NAME-advice if not given, NAME being the workload's.
-        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
-        seed: Seed instead of the file's.
         repeat: Replications of every setting; a trace has one.
-        jobs: Processes on this machine; -1 is one a core.
-        backend: loky is this machine; ray and dask attach to a cluster that runs.
-        address: Address of that cluster: host:port, ray://host:port or tcp://host:port.
-        resume: Keep the simulations that are complete in the directory and do only the rest.
-        force: Replace results of something else in the directory; without it they are left alone.
-        quiet: Show no progress.
+        work: As of every command that simulates many times.
         json: Print one JSON document instead of words and a table.
 
     """
     if repeat < 1:
         raise UserError(f"--repeat {repeat}: give at least 1")
-    base = Base(file, changes(settings, seed))
+    base = work.base(file)
     own = bool(base.workload.slo.model_dump(exclude_none=True))
     aims = objectives(slo, base.workload) if slo or own else ()
     place = _place(base, allocator)
     foreword(base.workload)
     folder = out or folder_for(base.workload.name, "-advice")
     try:
-        with placed(file, settings), hands(backend, jobs, address) as workers, counted(quiet=quiet) as progress:
+        with work.placed(file), work.hands() as workers, counted(quiet=work.quiet) as progress:
             summary = search(
                 base,
                 place,
@@ -84,8 +70,8 @@ def advise(
                 workers,
                 repeats=repeat,
                 budget=budget,
-                resume=resume,
-                force=force,
+                resume=work.resume,
+                force=work.force,
                 progress=progress,
             )
     except KeyboardInterrupt:

@@ -11,16 +11,13 @@ from cyclopts import Parameter
 from analysis.planner.tables import capacity_table
 from analysis.planner.words import capacity_findings
 from sim.cli.output import AsJson
-from sim.cli.planning import answered, foreword, hands, interrupted
+from sim.cli.planning import Work, answered, foreword, interrupted
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
-from sim.cli.source import Settings, changes, placed
 from sim.cli.sweep import Vary
 from sim.errors import UserError
-from sim.planner.backends import Kind
 from sim.planner.capacity import PRECISION
 from sim.planner.capacity import capacity as find_capacity
-from sim.planner.grid import Base
 from sim.planner.slo import objectives
 
 
@@ -31,18 +28,11 @@ def capacity(
     slo: Annotated[tuple[str, ...], Parameter(name="--slo", negative=())] = (),
     vary: Vary = (),
     out: Path | None = None,
-    settings: Settings = (),
-    seed: int | None = None,
     repeat: int = 3,
     demand: float | None = None,
     precision: float = PRECISION,
     curves: Annotated[bool, Parameter(negative="--no-curves")] = True,
-    jobs: int = 1,
-    backend: Kind = "loky",
-    address: str | None = None,
-    resume: bool = False,
-    force: bool = False,
-    quiet: bool = False,
+    work: Work = Work(),
     json: AsJson = False,
 ) -> int:
     """Find the highest rate that each allocator sustains, and its latency at the rates around it.
@@ -56,18 +46,11 @@ def capacity(
             share of requests that meet the workload's own slo, and what is asked if nothing is. May be repeated.
         vary: A key and its values: device.kv_memory_gib=4,8,16; a capacity for each. May be repeated.
         out: Directory to write; runs/NAME-capacity if not given, NAME being the workload's.
-        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
-        seed: Seed instead of the file's.
         repeat: Replications; one gives no interval, and no ratio between allocators. A trace has one.
         demand: A rate to be served, in the unit of the answer: also say how many GPUs that takes.
         precision: The answer lies between two rates that differ by at most this share.
         curves: Whether to run each allocator at rates around what it sustains, for the page.
-        jobs: Processes on this machine; -1 is one a core.
-        backend: loky is this machine; ray and dask attach to a cluster that runs.
-        address: Address of that cluster: host:port, ray://host:port or tcp://host:port.
-        resume: Keep the simulations that are complete in the directory and do only the rest.
-        force: Replace results of something else in the directory; without it they are left alone.
-        quiet: Show no progress.
+        work: As of every command that simulates many times.
         json: Print one JSON document instead of tables.
 
     """
@@ -77,14 +60,14 @@ def capacity(
         raise UserError(f"--precision {precision:g}: give a share above 0, up to 1; 0.02 is 2 %")
     if demand is not None and not 0 < demand < math.inf:
         raise UserError(f"--demand {demand:g}: give requests a second, above 0")
-    base = Base(file, changes(settings, seed))
-    with placed(file, settings):
+    base = work.base(file)
+    with work.placed(file):
         over = base.axes(vary)
     foreword(base.workload)
     aims = objectives(slo, base.workload)
     folder = out or folder_for(base.workload.name, "-capacity")
     try:
-        with hands(backend, jobs, address) as workers, counted(quiet=quiet) as progress:
+        with work.hands() as workers, counted(quiet=work.quiet) as progress:
             summary = find_capacity(
                 base,
                 over,
@@ -95,8 +78,8 @@ def capacity(
                 demand=demand,
                 precision=precision,
                 curves=curves,
-                resume=resume,
-                force=force,
+                resume=work.resume,
+                force=work.force,
                 progress=progress,
             )
     except KeyboardInterrupt:

@@ -1,11 +1,13 @@
-"""What `sweep`, `capacity` and `advise` have in common: choosing a backend, and the messages at the end."""
+"""What `sweep`, `capacity` and `advise` have in common: the options of the work, and the messages at the end."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from cyclopts import Parameter
 from rich.text import Text
 
 from analysis.planner.page import write_page
@@ -13,8 +15,10 @@ from analysis.planner.reading import CELLS
 from analysis.planner.tables import failures
 from sim.cli.app import DONE, FAILED, INTERRUPTED
 from sim.cli.output import emit, lay_out, terminal
+from sim.cli.source import Settings, changes, placed
 from sim.errors import UserError
-from sim.planner.backends import make
+from sim.planner.backends import Kind, make
+from sim.planner.grid import Base
 from sim.setup import prepare
 
 if TYPE_CHECKING:
@@ -24,18 +28,49 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from sim.cli.output import Terminal
-    from sim.planner.backends import Backend, Kind
+    from sim.planner.backends import Backend
     from workloads.schema import Workload
 
 
-@contextmanager
-def hands(kind: Kind, jobs: int, address: str | None) -> Iterator[Backend]:
-    """Yield a backend, and let go of it when the block is left."""
-    backend = make(kind, jobs, address)
-    try:
-        yield backend
-    finally:
-        backend.close()
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Work:
+    """How the simulations of a workload are done: options that all of these commands have."""
+
+    settings: Settings = ()
+    """Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated."""
+    seed: int | None = None
+    """Seed instead of the file's."""
+    jobs: int = 1
+    """Processes on this machine; -1 is one a core."""
+    backend: Kind = "loky"
+    """loky is this machine; ray and dask attach to a cluster that runs, whose machines have kvsim and the data files.
+    """
+    address: str | None = None
+    """Address of that cluster: host:port, ray://host:port or tcp://host:port."""
+    resume: bool = False
+    """Keep the simulations that are complete in the directory and do only the rest."""
+    force: bool = False
+    """Replace results of something else in the directory; without it they are left alone."""
+    quiet: bool = False
+    """Show no progress."""
+
+    def base(self, file: str, repeat: int | None = None) -> Base:
+        """Load the workload."""
+        return Base(file, changes(self.settings, self.seed, repeat))
+
+    def placed(self, file: str) -> AbstractContextManager[None]:
+        """Say of a fault where in the file, or in a setting, it stands."""
+        return placed(file, self.settings)
+
+    @contextmanager
+    def hands(self) -> Iterator[Backend]:
+        """Yield a backend, and let go of it when the block is left."""
+        backend = make(self.backend, self.jobs, self.address)
+        try:
+            yield backend
+        finally:
+            backend.close()
 
 
 def foreword(workload: Workload) -> None:
