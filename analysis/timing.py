@@ -244,6 +244,14 @@ def figures(entry: Mapping[str, Any]) -> dict[str, float]:
     return {**{name: figure(entry, name) for name in FIGURES}, "makespan_s": float(entry["duration_s"])}
 
 
+def differing(machine: Mapping[str, float]) -> str:
+    """Say how a machine differs from the one of the calibration."""
+    decodes, more, host = (machine.get(name) for name in ("step_factor", "compute_factor", "prefill_host_s"))
+    words = [] if decodes is None else [f"decodes take {decodes:.3f} times as long as calibrated"]
+    words += [] if decodes is None or more is None else [f"prefills {decodes * more:.3f} times"]
+    return ", ".join([*words, *([] if host is None else [f"the host {1e3 * host:.2f} ms for a step"])])
+
+
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: _plain_number(value) for name, value in values.items()}
 

@@ -14,6 +14,7 @@ from typing import Any
 from analysis.documents import demand_version, parse_json, read_json
 from analysis.report import asset, environment
 from analysis.shapes import COUNT, ENDS, FLAG, MAYBE, NUMBER, POSITIVE, TEXT
+from analysis.timing import differing
 from analysis.whole import whole
 
 NAME = "validation.json"
@@ -249,7 +250,14 @@ def _timing(timing: Mapping[str, Any] | None) -> dict[str, Any] | None:
         }
         for run in timing["runs"]
     ]
-    return {**timing, "strips": strips, "rows": rows, "words": [words for words, _ in FIGURES.values()]}
+    differs = differing(timing.get("machine", {}))
+    return {
+        **timing,
+        "differs": differs,
+        "strips": strips,
+        "rows": rows,
+        "words": [words for words, _ in FIGURES.values()],
+    }
 
 
 def _mark(run: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -525,6 +525,16 @@ def test_steps_that_draw_less_take_longer_behind_prefills_from_the_beginning() -
     assert held.step_ns(hot) == pytest.approx(1.2 * free.step_ns(hot), abs=2)
 
 
+def test_a_machine_may_compute_slower_than_it_reads() -> None:
+    usual = model("llama-3.1-8b")
+    other = model("llama-3.1-8b", coefficients=Coefficients(step_factor=0.98, compute_factor=1.03))
+    for load, ratio in ((decode(64, 1000), 0.98), (prompt(60), 0.98), (prompt(800), 0.98 * 1.03)):
+        assert other.step_ns(load) == pytest.approx(ratio * usual.step_ns(load), abs=2)
+    several = np.array([60, 800])
+    steps = other.leap_ns(prompt(800), prefill_tokens=several)
+    assert steps.tolist() == [other.step_ns(prompt(800)._replace(prefill_tokens=n)) for n in several.tolist()]
+
+
 def test_a_floor_of_launches_is_not_longer_for_a_lower_clock() -> None:
     waits = Coefficients(launch_layer_s=0.1, power_throttle=0.2)
     assert model("llama-3.1-8b", coefficients=waits).step_ns(prompt(800)) == pytest.approx(3.2e9, rel=1e-3)
@@ -546,6 +556,7 @@ def test_changes_are_shown_as_such() -> None:
         ({"step_overhead_s": "1"}, "here: step_overhead_s: '1' is not a number of at least 0"),
         ({"step_overhead_s": float("nan")}, "here: step_overhead_s: nan is not"),
         ({"step_factor": 0}, "here: step_factor: is more than 0; steps that take no time are of no engine"),
+        ({"compute_factor": 0}, "here: compute_factor: is more than 0; steps that take no time are of no engine"),
         ({"pcie_efficiency": 0}, "here: pcie_efficiency: an efficiency is more than 0"),
     ],
 )

@@ -49,7 +49,12 @@ class Coefficients:
     step_factor: float = _coefficient(
         1.0,
         "all steps take this many times as long as the rest says, as on another machine with the same device",
-        "assumed 1; medians of decodes on four machines with an H200 were 0.988 to 1.022 times those of a fifth",
+        "assumed 1; decodes on four machines with an H200 took 0.978 to 1.016 times as long as on a fifth",
+    )
+    compute_factor: float = _coefficient(
+        1.0,
+        "steps that prefill and are bound by compute take this many times as long besides, as on another machine",
+        "assumed 1; on those four, prefills took 1.00 to 1.02 times as long, whatever decodes did",
     )
     memory_efficiency: float = _coefficient(
         0.84,
@@ -234,7 +239,7 @@ class Coefficients:
                 raise UserError(f"{where}: unknown coefficient {name!r}{suggest(name, known)}; see `list costs`")
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise UserError(f"{where}: {name}: {value!r} is not a number of at least 0")
-            if name == "step_factor" and value == 0:
+            if name.endswith("_factor") and value == 0:
                 raise UserError(f"{where}: {name}: is more than 0; steps that take no time are of no engine")
             if name.endswith("_efficiency") and value == 0:
                 raise UserError(f"{where}: {name}: an efficiency is more than 0")

@@ -72,7 +72,6 @@ TOGETHER = (
     "power_throttle",
     "power_reserve_s",
     "power_constant_s",
-    "power_slowdown",
     "pcie_efficiency",
     "swap_overhead_s",
     "transfer_overhead_s",
@@ -203,7 +202,7 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
     if any(point.block_size != USUAL_BLOCK for point in points):
         halves["paged_block_overhead"] = 0.5
     if _heated(points):
-        halves |= {"power_throttle": 0.1, "power_reserve_s": 0.02, "power_constant_s": 0.04, "power_slowdown": 0.03}
+        halves |= {"power_throttle": 0.1, "power_reserve_s": 0.02, "power_constant_s": 0.04}
     return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, **halves)
 
 

@@ -5,7 +5,7 @@
       + products + head + decode + prefill + all-reduce     (running the model)
       + copies + swaps + pages                              (moving memory: `sim.costs.moves`)
 
-and all of it times step_factor.
+and all of it times step_factor, and times compute_factor if the step prefills and is bound by compute.
 
 F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of tokens computed, g the number of GPUs:
 
@@ -122,7 +122,8 @@ class CostModel:
         self._cached = c.repeated_reads_cached
         self._second = 1e9 * c.step_factor
         """Nanoseconds that a step takes for each second of the formula."""
-
+        self._uneven = c.compute_factor - 1
+        """Share by which steps that are bound by compute take longer besides."""
         self.moves = Moves(geometry, device, c, page_bytes, copies=not separate)
         """The cost of moving memory, which is added."""
         self._decodes_alone: dict[int, float] = {}
@@ -177,6 +178,8 @@ class CostModel:
         """Return the nanoseconds that one step takes."""
         replayed = None if self._steps is None else self._replayed(self._steps, load)
         seconds = self._roofline(load) if replayed is None else replayed
+        if self._uneven:
+            seconds *= 1 + self.heats(load) * self._uneven
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
             seconds += self.moves.seconds(load, max)
         nanoseconds: int = round(seconds * self._second)
@@ -208,6 +211,8 @@ class CostModel:
             replayed = np.logical_not(launched) & np.greater(load.prefill_tokens, 0)
             floor, waiting = launched * self._host.floor(load), replayed * self._host.unhidden(load, np.maximum)
             seconds = np.maximum(seconds, floor) + waiting
+        if self._uneven:
+            seconds = seconds * (1 + self.heats(load) * self._uneven)
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
         if not all(map(_absent, moves)):
             seconds = seconds + self.moves.seconds(load, np.maximum)

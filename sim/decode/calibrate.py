@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from sim.costs.calibration import SECONDS, Calibration, Point, described
 from sim.costs.fit import fit
@@ -20,8 +23,8 @@ from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.quiet import CALM, Quiet
 from sim.decode.rehearsal import prefill_host_s
 from sim.decode.runtime import build_kernels, choose_backend
-from sim.decode.scene import Patience
-from sim.decode.stage import Stage
+from sim.decode.scene import Patience, Scene
+from sim.decode.stage import MOST, Stage
 from sim.decode.testbed import EXTENTS, engine_for, rehearsal
 from sim.decode.versions import versions
 from sim.devices import resolve_device
@@ -41,6 +44,13 @@ if TYPE_CHECKING:
 
     Report = Callable[["Progress"], None]
 
+SOME, FEW = 8, 3
+"""Decodes beside prefills, and steps of them right behind prefills."""
+ROW_S = 0.3
+"""Seconds of prefills behind which decodes take longest."""
+RETURN = 60
+"""Steps of decodes after which they take as long as ever."""
+ROWS = 4
 SEPARATE = ("growing", "no-cache")
 """Allocators without blocks."""
 SMALL = 1
@@ -100,7 +110,7 @@ def calibrate(
     build_kernels(attends, geometry)
     points: list[Point] = []
     steps: list[CapturedStep] = []
-    captured = host = 0.0
+    captured = host = slowdown = 0.0
     with _host(where), as_served():  # as in the runs that are to be foretold
         for number, setup in enumerate((usual, *separate)):
             release(decoder.device)
@@ -108,6 +118,7 @@ def calibrate(
             points += _measure(stage, extent, seconds * (0.2 if number else 0.6), progress)
             if geometry.window is None:  # what a window reads of a context is not in the tables
                 steps += stage.captured(extent.longest)
+                slowdown = behind_prefills(stage, extent) if steps and not number else slowdown
             del stage
         if steps:
             if progress is not None:
@@ -126,7 +137,7 @@ def calibrate(
         backend=attends,
         versions=made_with,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        coefficients=replace(found.coefficients, prefill_host_s=host),
+        coefficients=replace(found.coefficients, prefill_host_s=host, power_slowdown=slowdown),
         fitted=found.fitted,
         points=tuple(points),
         fitted_s=found.seconds,
@@ -143,7 +154,8 @@ def fit_again(calibration: Calibration) -> Calibration:
     before = calibration.coefficients
     tokens, captured = before.captured_tokens, calibration.captured
     found = fit(calibration.points, geometry, device, captured_tokens=tokens, captured=captured)
-    coefficients = replace(found.coefficients, prefill_host_s=before.prefill_host_s)
+    measured = {name: getattr(before, name) for name in ("prefill_host_s", "power_slowdown")}
+    coefficients = replace(found.coefficients, **measured)
     return replace(
         calibration,
         coefficients=coefficients,
@@ -181,6 +193,18 @@ def _measure(stage: Stage, extent: Extent, seconds: float, report: Report | None
             yield stage.measure(scene, patience)
         except OutOfMemoryError as error:
             warnings.warn(f"{scene.name}: left out: {error}", stacklevel=2)
+
+
+def behind_prefills(stage: Stage, extent: Extent) -> float:
+    """Return the share by which decodes take longer behind prefills that have lasted long (`sim.costs.heat`).
+
+    The prefills are such that a graph holds them, for those that are launched the host has to be waited for besides.
+    """
+    scene = Scene("decodes behind prefills", (extent.longest // 8,) * SOME, ((0, extent.tokens // 10),))
+    each = float(np.median(stage.times(scene, [True] * 4)))
+    row = [True] * min(math.ceil(ROW_S / each), MOST - RETURN) + [False] * RETURN
+    decodes = np.array([stage.times(scene, row)[-RETURN:] for _ in range(ROWS)])
+    return max(0.0, float(np.median(decodes[:, :FEW]) / np.median(decodes[:, -RETURN // 2 :])) - 1)
 
 
 def _small_blocks(decoder: Decoder, setup: Setup, backend: str, longest: int) -> list[Point]:

@@ -4,10 +4,9 @@ Batches go from one sequence to the number asked for in powers of two, each at a
 from 25 tokens up: enough to tell bytes, operations and overheads apart.  Prompt lengths are no powers of two,
 so that steps are padded here as much as in service, and some steps of decodes precede each prefill, as in
 service.  Large prefills are also measured one after the other, the first few and many of them, as a GPU's clock
-may fall meanwhile, and decodes right behind some; so are steps that no graph holds and whose launches take
-longer than their computation.  Some decodes share most of their contexts, so that what is read for one may still
-be in a cache for the next: all of them, or each quarter; with the 8B that is 3 or 12 MiB per layer.  What does
-not fit in the pool is left out.
+may fall meanwhile; so are steps that no graph holds and whose launches take longer than their computation.  Some
+decodes share most of their contexts, so that what is read for one may still be in a cache for the next: all of
+them, or each quarter; with the 8B that is 3 or 12 MiB per layer.  What does not fit in the pool is left out.
 (How long decodes take that read smaller blocks is measured on captured steps, in `sim.decode.calibrate`.)
 """
 
@@ -72,11 +71,6 @@ def block_scenes(extent: Extent) -> list[Scene]:
         Scene(f"prefill {count} at 0, {nth} in a row", one, ((0, count),), SPACED, nth)
         for count, nth in product(_parts(odd, 8, 4), (2, 3, 4))
         if count <= longest
-    ]
-    count, tokens = max(1, seats // 16), odd // 8
-    scenes += [
-        Scene(f"decode {count} x {longest // 8} behind {nth} of {tokens}", one * count, ((0, tokens),), SPACED, nth, 1)
-        for nth in (1, 2, 4, 8)
     ]
     many, few = CHUNKS + 1, odd // 256  # too many chunks for a graph, of so few tokens that launching them takes longer
     if few and many < seats:

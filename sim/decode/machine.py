@@ -1,9 +1,9 @@
 """How fast this machine is, beside the one on which a calibration was measured.
 
-Machines with the same device differ: steps take a few percent less or more, and what the host does for each step tens
-of percent.  So before times are predicted for a real run, some of the calibration's captured decodes are measured
-again, in the same way, and a short run tells what the host takes for a step.  The workload to be predicted has no part
-in it.
+Machines with the same device differ: decodes, which wait for memory, take a few percent less or more, prefills, which
+compute, do so on others, and what the host does for each step takes tens of percent more or less.  So before times are
+predicted for a real run, some of the calibration's captured steps are measured again, in the same way, and a short run
+tells what the host takes for a step.  The workload to be predicted has no part in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.costs.calibration import described, load_calibration
-from sim.costs.shapes import Shapes
+from sim.costs.load import Load
+from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, name_of, release
 from sim.decode.rehearsal import prefill_host_s
 from sim.decode.stage import Stage
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sim.costs.captured import CapturedStep
     from sim.decode.model import Decoder
 
-SEATS = 64
+SEATS = 16
 """Most decodes of a step that is measured again."""
 
 
@@ -43,8 +44,9 @@ def factors_of(
         base: folder that relative paths start from.
 
     Returns:
-        coefficients that are other than the calibration says: `step_factor`, the median ratio of what the decodes take,
-        and `prefill_host_s`.  None of them where the calibration has no captured steps, or is of another device.
+        coefficients in place of the calibration's: `step_factor` and `compute_factor`, from the median ratios of what
+        decodes and prefills take, and `prefill_host_s`.  None where the calibration has no captured steps, or is of
+        another device.
 
     """
     known = load_calibration(calibration)
@@ -56,20 +58,20 @@ def factors_of(
     words = described(known.device, known.peaks)
     setup = prepare(engine_for(model, geometry.model.dtype, words, "paged", extent), base)
     with as_served():
-        stage = Stage(
-            decoder, setup, backend=backend, longest=extent.longest, seats=SEATS, shapes=Shapes(SEATS, tokens=0)
-        )
-        ratio = slower(known.captured, stage.captured(extent.longest))
+        shapes = Shapes(SEATS, captured_tokens(geometry))
+        stage = Stage(decoder, setup, backend=backend, longest=extent.longest, seats=SEATS, shapes=shapes)
+        now = stage.captured(extent.longest)
+        computing = [step for step in now if stage.cost.heats(Load(step.tokens, decode_seqs=step.decodes))]
+        decodes = slower(known.captured, [step for step in now if not step.tokens])
+        prefills = slower(known.captured, computing)
         del stage
         release(decoder.device)
         host = prefill_host_s(decoder, rehearsal(setup.workload), backend)
-    return {"step_factor": ratio * known.coefficients.step_factor, "prefill_host_s": host}
+    return {"step_factor": decodes, "compute_factor": prefills / decodes, "prefill_host_s": host}
 
 
 def slower(before: tuple[CapturedStep, ...], now: list[CapturedStep]) -> float:
     """Return how many times as long steps take now, in the median of those that were measured before; 1 if none was."""
     known = {step._replace(seconds=0.0): step.seconds for step in before}
-    ratios = [
-        step.seconds / known[same] for step in now if not step.chunks and (same := step._replace(seconds=0.0)) in known
-    ]
+    ratios = [step.seconds / known[same] for step in now if (same := step._replace(seconds=0.0)) in known]
     return float(np.median(ratios)) if ratios else 1.0

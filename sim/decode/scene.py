@@ -19,8 +19,6 @@ class Scene(NamedTuple):
     row: int = 1
     """How often the step itself is run in a row; the last one counts.  A GPU's clock may fall meanwhile, so that there
     is a pause before each row."""
-    after: int = 0
-    """Steps of the same decodes alone that come after the row; if there are any, the last of them counts."""
     out: int = 0
     """Blocks swapped out before the step."""
     back: int = 0
@@ -38,7 +36,7 @@ class Scene(NamedTuple):
     @property
     def order(self) -> str:
         """The steps of one repeat, of which the last counts: `p` for one with the chunks, `d` for decodes alone."""
-        return "d" * self.behind + ("p" if self.chunks else "d") * self.row + "d" * self.after
+        return "d" * self.behind + ("p" if self.chunks else "d") * self.row
 
     @property
     def lengths(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from analysis.numbers import short
 from analysis.terminal import plain, stiff
-from analysis.timing import MACHINES
+from analysis.timing import MACHINES, differing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,13 +119,6 @@ def show_timing(timing: Timing, console: Console) -> None:
     console.print(
         f"times of {len(timing.runs)} runs, {basis}" + (f": {verdict}" if timing.judged else ""), markup=False
     )
-
-
-def differing(machine: Mapping[str, float]) -> str:
-    """Say how a machine differs from the one of the calibration."""
-    step, host = machine.get("step_factor"), machine.get("prefill_host_s")
-    words = [] if step is None else [f"steps take {step:.3f} times as long as calibrated"]
-    return ", ".join([*words, *([] if host is None else [f"the host {1e3 * host:.2f} ms for each"])])
 
 
 def _values(figures: Mapping[str, float]) -> list[str]:

@@ -91,9 +91,10 @@ class Stage:
         self._earlier = 0
         """Steps before that scene."""
         block_bytes, recomputes = case.pool.block_bytes, self.allocator.recomputes
-        self._cost = setup.cost(self.allocator)
-        self._heat = self._cost.heat()
-        self._counter = Simulated(self._cost, recomputes=recomputes, block_bytes=block_bytes)
+        self.cost = setup.cost(self.allocator)
+        """What the setup says of the times of steps; only which of them are bound by compute is asked of it."""
+        self._heat = self.cost.heat()
+        self._counter = Simulated(self.cost, recomputes=recomputes, block_bytes=block_bytes)
 
     @property
     def route(self) -> Route:
@@ -176,7 +177,7 @@ class Stage:
         self._executor.rest()
         self._earlier = len(self._executor.errors())
         self._told.clear()
-        self._heat = self._cost.heat()
+        self._heat = self.cost.heat()
 
     def _took(self) -> npt.NDArray[np.float64]:
         """Wait for what is under way; returns the seconds that each step has taken since the beginning."""
@@ -222,15 +223,14 @@ class Stage:
             self._executor.rest()
             time.sleep(PAUSE_S)
         if scene.row > 1 or scene.behind:  # the pause, or what is behind, restores what was used up
-            self._heat = self._cost.heat()
+            self._heat = self.cost.heat()
         serving, behind = self._serving, 0
-        before, last = scene.order[:-1], scene.order[-1]
-        for step in before:
+        for step in scene.order[:-1]:
             plan = self._plan(chunks if step == "p" else ())
             duration = self._run(plan)
             behind = 0 if plan.chunks else duration
-        plan = self._plan(chunks if last == "p" else ())
-        plan.behind = behind if plan.chunks else 0
+        plan = self._plan(chunks)
+        plan.behind = behind if chunks else 0
         for kind, blocks in ((MoveKind.OUT, scene.out), (MoveKind.IN, scene.back)):
             plan.move(kind, (Copy(block, block) for block in range(1, blocks + 1)))
             plan.swapped_blocks += blocks
@@ -238,7 +238,7 @@ class Stage:
         load = load._replace(  # whether they matter or not
             decode_repeated=serving.repeated(plan.decodes),
             decode_longest=serving.decoding.longest(plan.decodes) + 1 if plan.decodes else 0,
-            prefill_merged=self._splitting.merged((tokens, start) for _, start, tokens in plan.chunks),
+            prefill_merged=self._splitting.merged((tokens, start) for _, start, tokens in chunks),
             heat_ns=self._heat.at(sum(self._told)),
         )
         self._run(plan)
@@ -255,7 +255,7 @@ class Stage:
     def _run(self, plan: Plan) -> int:
         """Run a plan; its decodes are a token longer afterwards.  Returns how long it was told to take."""
         duration = self._executor.run(plan, self._serving)
-        if self._cost.heats(Load(sum(chunk.tokens for chunk in plan.chunks), decode_seqs=plan.decodes)):
+        if self.cost.heats(Load(sum(chunk.tokens for chunk in plan.chunks), decode_seqs=plan.decodes)):
             self._heat.add(sum(self._told), duration)
         self._told.append(duration)
         self._serving.tokens += plan.decodes

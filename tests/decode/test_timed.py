@@ -17,9 +17,11 @@ from analysis.reading import open_directory
 from analysis.timing import gathered
 from sim.costs.calibration import Calibration, Point
 from sim.costs.calibration_text import save_calibration
+from sim.costs.captured import CapturedStep
 from sim.costs.coefficients import Coefficients
 from sim.costs.load import Load
 from sim.decode import main_validate, timed
+from sim.decode.machine import slower
 from sim.decode.timed import calibration_of
 from sim.engine.executor import Simulated
 from sim.errors import UserError
@@ -230,6 +232,31 @@ def test_what_was_measured_is_judged_anew_with_another_calibration(
     assert after["measured"] == before["measured"]
     assert abs(after["errors"]["tpot_s.p50"]) < 0.02 < abs(before["errors"]["tpot_s.p50"])
     assert after["errors"]["makespan_s"] == pytest.approx(0, abs=0.02)
+
+
+def test_how_fast_the_machine_was_found_to_be_counts_unless_the_workload_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str
+) -> None:
+    timing = validated(monkeypatch, tmp_path / "out", 1.25, calibration, "paged")[2]
+    assert timing["machine"] == {}, "of a CPU nothing is known before"
+    timing["machine"] = {"step_factor": 1.25}
+    named = {**work("paged").resolved(), "costs": {"calibration": calibration}}
+    again = simulated_again(type(work()).model_validate(named), "planted", timing)
+    assert again["machine"] == timing["machine"]
+    (run,) = again["runs"]
+    assert run["errors"]["tpot_s.p50"] == pytest.approx(0, abs=0.01)
+    low, high = run["reach"]["tpot_s.p50"]
+    assert low < run["simulated"]["tpot_s.p50"] < high
+    usual = {**named, "costs": {"calibration": calibration, "step_factor": 1.0}}
+    (run,) = simulated_again(type(work()).model_validate(usual), "planted", timing)["runs"]
+    assert run["errors"]["tpot_s.p50"] == pytest.approx(1 / 1.25 - 1, abs=0.01)
+
+
+def test_a_machine_is_compared_in_the_steps_that_were_calibrated() -> None:
+    before = [CapturedStep(count, 0, 0, 10 * count, 0.005, 10) for count in (1, 2, 4)]
+    now = [step._replace(seconds=step.seconds * ratio) for step, ratio in zip(before, (1.01, 1.3, 1.02), strict=True)]
+    assert slower(tuple(before), [*now, CapturedStep(8, 0, 0, 80, 9.9, 10)]) == pytest.approx(1.02)
+    assert slower(tuple(before), []) == 1
 
 
 def test_what_other_machines_may_take_is_around_what_the_workload_says(
