@@ -31,6 +31,7 @@ FIGURES: dict[str, int] = {
     "output_tps": 1,
     "batch_size": 1,
     "kv_efficiency": 1,
+    "prefix_hit_rate": 1,
     "normalized_latency_s": -1,
     "ttft_s": -1,
     "ttft_s.p99": -1,

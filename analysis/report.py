@@ -20,9 +20,10 @@ from analysis.metrics import formulas
 from analysis.numbers import short
 from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.page.document import document
-from analysis.page.style import HELP, VERDICT_WORDS, limits, machine
+from analysis.page.style import HELP, limits, machine
 from analysis.reading import RunDirectory, open_directory
 from analysis.rundir import WALL_CLOCK
+from analysis.saturation import MEANINGS
 from analysis.together import BESIDE, draws, parts, together
 from analysis.whole import whole
 
@@ -89,7 +90,7 @@ def render(directory: RunDirectory) -> Iterator[bytes]:
         formulas=formulas(),
         manifests=[(part.path.name, _settled(part)) for part in parts(directory)],
         assumed=list(dict.fromkeys(note for part in parts(directory) for note in part.manifest.get("notes") or ())),
-        verdicts=VERDICT_WORDS,
+        verdicts=MEANINGS,
         slo=_beside(limits(part.slo) for part in parts(directory)),
         facts=embed(page["facts"]),
         payloads=[embed(payload) for payload in page["payloads"]],

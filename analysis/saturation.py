@@ -44,18 +44,21 @@ def warmup(series: Array, batch: int = 5) -> int:
 
 
 class Verdict(StrEnum):
-    """Whether the offered load fits."""
+    """Whether the offered load fits; see `verdict`, and `MEANINGS`."""
 
     STABLE = "STABLE"
-    """Requests came and went; latency figures describe the system."""
     BACKLOGGED = "BACKLOGGED"
-    """Requests waited for memory, seats or the running batch, but as many left as came."""
     OVERLOADED = "OVERLOADED"
-    """Ever more requests waited or ran as long as some arrived: latency figures describe the length of the run."""
     REFUSED = "REFUSED"
-    """Not one request could be served."""
 
 
+MEANINGS: dict[str, str] = {
+    "STABLE": "requests came and went; latencies describe the system",
+    "BACKLOGGED": "for over 5 % of the time requests queued for memory, a seat or a batch, but as many left as came",
+    "OVERLOADED": "fewer requests left than came, so latencies tell how long the run was",
+    "REFUSED": "not one request could be served",
+}
+"""What each verdict means, in a sentence."""
 GROWTH = 0.05
 """By this share of the arrivals fewer may leave."""
 STANDING = 0.05

@@ -32,7 +32,7 @@ from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.pools import pool_of
 from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row, cells_of, rows
-from analysis.saturation import Verdict
+from analysis.saturation import MEANINGS, Verdict
 from analysis.terminal import plain, put
 from analysis.variants import Variants
 
@@ -124,7 +124,9 @@ def speed(allocators: Sequence[Allocator]) -> Table:
     priced = any(math.isfinite(one.mean(COST)) for one in allocators)
     price = "\ncost: of a million output tokens, at price_per_hour" if priced else ""
     rate = f"\nreq/s: {told}" if (told := offered(allocators)) else ""
-    table = plain("Speed", f"batch: sequences running, mean over time{rate}{price}")
+    queued = any(one.verdict is Verdict.BACKLOGGED for one in allocators)
+    backlog = f"\nBACKLOGGED: {MEANINGS[Verdict.BACKLOGGED]}" if queued else ""
+    table = plain("Speed", f"batch: sequences running, mean over time{rate}{price}{backlog}")
     table.add_column("allocator", overflow="fold", min_width=12)
     table.add_column("verdict", no_wrap=True)
     for heading in ("batch\nmean", "batch\npeak", *(["batch\n% ideal"] if ideal else [])):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import GENERATOR
 from analysis.documents import demand_shape, parse_json
+from analysis.reading import VARIANTS
 from analysis.shapes import COUNT, FOLDER
 from sim.errors import UserError
 from workloads.errors import shown
@@ -45,6 +46,8 @@ def earlier(out: Path, question: str = "run") -> dict[str, Any] | None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a directory")
     if not path.exists():
+        if (out / VARIANTS).exists():
+            raise UserError(f"{out}: holds the variants of a workload, a directory each; {ANOTHER}")
         if out.is_dir() and any(out.iterdir()):
             raise UserError(f"{out}: holds other files and no {MANIFEST}; give an empty or a new directory")
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.reading import VARIANTS
+from sim.claims import ANOTHER, MANIFEST
 from sim.errors import UserError
 from sim.rundir import write_json
 from sim.runner import claim, demand_free, folder_name, run
@@ -52,6 +53,8 @@ def run_variants(
     if len(set(folders.values())) < len(workload.variants):
         raise UserError("variants: two labels give the same folder name; make them differ in letters or digits")
     setups = {label: prepare(variant, base) for label, variant in variants.items()}
+    if (out / MANIFEST).exists():
+        raise UserError(f"{out}: holds results without variants; {ANOTHER}")
     if out.is_dir() and any(out.iterdir()) and not (out / VARIANTS).exists():
         raise UserError(f"{out}: holds other files and no {VARIANTS}; give an empty or a new directory")
     if not force:  # before anything is removed

@@ -20,11 +20,12 @@ from analysis.page.divergence import divergences
 from analysis.page.gantt import gantt, select
 from analysis.page.notable import notable, waits
 from analysis.page.pack import Packed, pack
-from analysis.page.style import HANDING_OUT, VERDICT_WORDS
+from analysis.page.style import HANDING_OUT
 from analysis.page.ticks import ticks
 from analysis.page.timeline import detail_windows, timeline
 from analysis.page.words import Finding, contrast, findings, reserves
 from analysis.reading import Run, RunDirectory
+from analysis.saturation import MEANINGS
 from analysis.together import Together, draws, slos
 
 ROW_BUDGET = 24_000
@@ -260,7 +261,7 @@ def table(allocators: list[Allocator]) -> list[dict[str, Any]]:
             "kind": one.kind,
             "scheduler": one.scheduler,
             "verdict": str(one.verdict),
-            "meaning": VERDICT_WORDS[one.verdict],
+            "meaning": MEANINGS[one.verdict],
             "shares": {name: _finite(one.mean(f"share.{name}")) or 0.0 for name in SHARES},
             "batch": one.mean("batch_size"),
             "peak": one.mean("batch_size.peak"),

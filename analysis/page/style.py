@@ -22,14 +22,6 @@ HANDING_OUT: dict[str, str] = {
 }
 """How an allocator hands memory out, by its kind; {slots} stands for the size of a block."""
 
-VERDICT_WORDS: dict[str, str] = {
-    "STABLE": "requests came and went; latencies describe the system",
-    "BACKLOGGED": "requests had to queue for memory, a seat or a batch, but as many left as came",
-    "OVERLOADED": "fewer requests left than came, so latencies tell how long the run was",
-    "REFUSED": "not one request could be served",
-}
-"""What each verdict on the load means."""
-
 LIMIT_WORDS: dict[str, str] = {
     "ttft_s": "time to first token",
     "tpot_s": "time per output token",

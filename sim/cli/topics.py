@@ -15,6 +15,7 @@ from allocators.docs import class_doc, module_doc
 from allocators.registry import BUILT_IN, kinds
 from analysis.metrics import formulas, terms
 from analysis.rundir import TABLES, meaning
+from analysis.saturation import MEANINGS
 from sim.cli.generators import generators, with_keys
 from sim.costs.calibration import find_calibration, load_calibration, shipped_calibrations
 from sim.costs.coefficients import Coefficients
@@ -222,6 +223,7 @@ def metrics() -> list[Row]:
         for purpose, all_of_them in (
             ("Figures of a run", formulas()),
             ("The ledger: where the pool's slots are", terms()),
+            ("The verdict: whether the engine keeps up with the load", MEANINGS),
         )
         for name, formula in all_of_them.items()
     ]

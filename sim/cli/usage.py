@@ -44,7 +44,9 @@ def _what(error: CycloptsError) -> str:
             known = chain.from_iterable(argument.names for argument in error.argument_collection if argument.parse)
             said = f"unknown option {word}{suggest(word, known)}"
         case UnusedCliTokensError(unused_tokens=[word, *_]):
-            said = f"unexpected argument {word}"
+            said = f"unexpected argument {word}" + (
+                "; each key=value needs an option of its own" if "=" in word else ""
+            )
         case MissingArgumentError(keyword=None, argument=argument) if argument is not None:
             said = f"{argument.name} is missing"
         case MissingArgumentError():

@@ -17,6 +17,7 @@ from allocators import registry
 from allocators.ledger import Ledger
 from analysis.figures import figure, is_figure
 from analysis.reading import open_directory
+from analysis.saturation import Verdict
 from sim.cli import main
 from sim.cli.app import BROKEN_PIPE, FAULT
 from sim.cli.topics import TOPICS
@@ -498,6 +499,42 @@ def test_the_topics_are_listed(capsys: Capture) -> None:
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
     assert all(topic in shown for topic in TOPICS)
+
+
+def test_every_verdict_is_listed_with_what_it_means_and_told_under_the_table(workload: Path, capsys: Capture) -> None:
+    assert main(["list", "metrics", "--json"]) == 0
+    listed = {row["metric"]: row["formula"] for row in json.loads(capsys.readouterr().out)["metrics"]}
+    assert set(Verdict) <= set(listed)
+    rate = "requests.arrivals={kind: fixed, rate: 250}"
+    assert main(["run", str(workload), "--quiet", "--set", rate, "--set", "engine.max_num_seqs=1"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"BACKLOGGED: {listed['BACKLOGGED']}" in told
+
+
+def test_a_comparison_tells_how_many_prompt_tokens_were_found_in_the_cache(workload: Path, capsys: Capture) -> None:
+    cached = "allocators=[{kind: paged}, {kind: paged, prefix_cache: true}]"
+    shared = "requests.shared=[{tokens: 48}]"
+    assert main(["run", str(workload), "--quiet", "--out", "x", "--set", cached, "--set", shared]) == 0
+    capsys.readouterr()
+    assert main(["compare", "x", "--json"]) == 0
+    found = {row["metric"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert found["prefix_hit_rate"]["first"] == 0
+    assert found["prefix_hit_rate"]["second"] > 0.3
+
+
+def test_variants_and_runs_without_them_do_not_mix_in_a_directory(workload: Path, capsys: Capture) -> None:
+    varied = ["--set", "variants=[{label: a}]"]
+    for first, second, held in (
+        (varied, [], "the variants of a workload, a directory each"),
+        ([], varied, "results without variants"),
+    ):
+        folder = Path(held[:3])
+        assert main(["run", str(workload), "--quiet", "--out", str(folder), *first]) == 0
+        before = sorted(folder.rglob("*"))
+        capsys.readouterr()
+        assert main(["run", str(workload), "--quiet", "--out", str(folder), *second, "--force"]) == FAULT
+        assert capsys.readouterr().err == f"{folder}: holds {held}; give another --out\n"
+        assert sorted(folder.rglob("*")) == before
 
 
 def test_allocators_are_listed_with_their_options(capsys: Capture) -> None:

@@ -106,6 +106,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ("run", "kvsim run: FILE is missing"),
         ("run a b", "kvsim run: unexpected argument b"),
+        ("run a --set b=1 c=2", "kvsim run: unexpected argument c=2; each key=value needs an option of its own"),
         ("run a --ouz x", "kvsim run: unknown option --ouz (did you mean --out?)"),
         ("run a --out", "kvsim run: --out needs a value"),
         ("compare a b --against x", "--against x: give one run directory; of two, allocators are matched by label"),
