@@ -79,6 +79,7 @@ def render(directory: RunDirectory) -> Iterator[bytes]:
         name=directory.name,
         subtitle=subtitle(directory),
         token_kib=_token_kib(directory),
+        each=_each(directory),
         findings=page["findings"],
         table=page["table"],
         offered=page["offered"],
@@ -109,7 +110,8 @@ def subtitle(directory: RunDirectory) -> list[str]:
     if _beside(names) == directory.name:  # as their workloads are called
         names = []
     told = [_beside(facts) for facts in (names, map(_machine, those), map(_pool, those), map(_requests, those))]
-    if len(set(draws(directory).values())) == 1:
+    served = draws(directory)
+    if len(served) > 1 and len(set(served.values())) == 1:
         told[-1] += ", the same for every allocator"
     return [*filter(None, told), _beside(map(_seed, those))]
 
@@ -139,7 +141,18 @@ def _settled(directory: RunDirectory) -> dict[str, Any]:
 def _machine(directory: RunDirectory) -> str:
     """Name the model and the device; empty if the manifest does not."""
     model, device = (directory.manifest.get(part) or {} for part in ("model", "device"))
-    return machine(model["name"], device["name"]) if model.get("name") and device.get("name") else ""
+    known = model.get("name") and device.get("name")
+    return machine(model["name"], device["name"], _gpus(directory)) if known else ""
+
+
+def _gpus(directory: RunDirectory) -> int:
+    """How many GPUs share the model; 1 if the manifest does not say."""
+    return int((directory.manifest.get("workload", {}).get("model") or {}).get("tensor_parallel", 1))
+
+
+def _each(directory: RunDirectory) -> str:
+    """Of what sizes are, where several GPUs share the model."""
+    return " on each GPU" if _gpus(directory) > 1 else ""
 
 
 def _pool(directory: RunDirectory) -> str:
@@ -149,7 +162,7 @@ def _pool(directory: RunDirectory) -> str:
         "kv_bytes_per_token"
     )  # a slot of the ledger may be a part of it
     slots = f", {size // token:,} token slots" if token else ""
-    return f"KV pool of {_bytes(size)}{slots}" if size else ""
+    return f"KV pool of {_bytes(size)}{_each(directory)}{slots}" if size else ""
 
 
 def _bytes(size: int) -> str:

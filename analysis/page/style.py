@@ -36,9 +36,11 @@ def limits(slo: Mapping[str, float | None]) -> str:
     return ", ".join(f"{LIMIT_WORDS.get(name, name)} ≤ {limit:g} s" for name, limit in slo.items() if limit is not None)
 
 
-def machine(model: str, device: str | None) -> str:
-    """Say which model is served on which GPU; one that the workload describes itself has no name."""
-    return f"{model} on {'a GPU of your own' if device in (None, 'custom') else device}"
+def machine(model: str, device: str | None, gpus: int = 1) -> str:
+    """Say which model is served on which GPU, or how many; one that the workload describes itself has no name."""
+    if device in (None, "custom"):
+        return f"{model} on {f'{gpus} GPUs' if gpus > 1 else 'a GPU'} of your own"
+    return f"{model} on {gpus} {device} GPUs" if gpus > 1 else f"{model} on {device}"
 
 
 HELP: tuple[tuple[str, str], ...] = (

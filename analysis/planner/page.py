@@ -11,6 +11,7 @@ from analysis.page.style import machine
 from analysis.planner import advice_page, capacity_page, sweep_page
 from analysis.planner.content import Content
 from analysis.planner.reading import Planned, open_planned
+from analysis.planner.tables import GPUS
 from analysis.report import asset, embed, environment, plotly_js
 from analysis.whole import whole
 
@@ -73,7 +74,8 @@ def _served(planned: Planned) -> list[str]:
     model, device = workload["model"]["name"], workload["device"].get("name")
     if "device" in varied:
         return [] if "model" in varied else [model]
-    return [machine("" if "model" in varied else model, device).strip()]
+    gpus = 1 if GPUS in varied else int(workload["model"]["tensor_parallel"])
+    return [machine("" if "model" in varied else model, device, gpus).strip()]
 
 
 def yaml(content: Mapping[str, Any]) -> str:

@@ -57,6 +57,11 @@ def test_with_a_price_tables_pages_and_comparisons_tell_the_cost(workload: Path,
         assert metrics["cost_per_million_output_tokens"] == pytest.approx(2 * 1.8 / 3600 / metrics["output_tps"] * 1e6)
     assert "Cost of a million output tokens" in Path("priced/report.html").read_text()
     assert "Cost of a million output tokens" not in Path("runs/small/report.html").read_text()
+    assert (
+        "tiny-llama on 2 h100-80gb GPUs · KV pool of 0.512 MiB on each GPU, " in Path("priced/report.html").read_text()
+    )
+    assert "KiB a token with this model on each GPU." in Path("priced/report.html").read_text()
+    assert "tiny-llama on h100-80gb · KV pool of 0.512 MiB, " in Path("runs/small/report.html").read_text()
     dearer = ["--set", "device.price_per_hour=3.6", "--set", "model.tensor_parallel=2", "--out", "dearer", "--quiet"]
     assert main(["run", str(workload), *dearer]) == 0
     capsys.readouterr()

@@ -415,8 +415,9 @@ def test_a_page_names_no_gpu_where_that_is_varied(workload: Path, capsys: Captur
     assert '{"name": "h200", "kv_memory_gib": 0.0005}' in capsys.readouterr().out
     page = Path("x/report.html").read_text(encoding="utf-8")
     assert '<p class="subtitle">tiny-llama · ' in page
-    assert main([*line, "--vary", "model.name=tiny-llama,tiny-mistral", "--force"]) == 0
-    assert '<p class="subtitle">on h100-80gb · ' in Path("x/report.html").read_text(encoding="utf-8")
+    two = ["--set", "model.tensor_parallel=2"]
+    assert main([*line, *two, "--vary", "model.name=tiny-llama,tiny-mistral", "--force"]) == 0
+    assert '<p class="subtitle">on 2 h100-80gb GPUs · ' in Path("x/report.html").read_text(encoding="utf-8")
 
 
 def test_with_a_price_the_cost_at_that_rate_is_told(workload: Path, capsys: Capture) -> None:
