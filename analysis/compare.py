@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from analysis import stats
 from analysis.errors import RunDirectoryError
 from analysis.figures import COST, Allocator, difference, group
 from analysis.metrics import PER_REQUEST
-from analysis.observed import Observed
+from analysis.observed import Floats, Observed, common
 from analysis.reading import Run, RunDirectory, open_directory
 from analysis.stats import Interval
 
@@ -236,8 +235,7 @@ def _difference(one: Allocator, two: Allocator, name: str, pairs: list[tuple[Run
         return Difference(one.label, name, first, second, difference(one, two, name), "replications")
     metric = next((metric for metric in PER_REQUEST if metric.__name__ == name), None)
     if len(pairs) == 1 and metric is not None:
-        before, after = (_values(run, metric) for run in pairs[0])
-        apart = after - before
+        apart = _apart(*pairs[0], metric)
         apart = apart[~np.isnan(apart)]
         if len(apart) > 1:
             (low, high), _ = stats.bootstrap(apart, ())
@@ -252,9 +250,12 @@ def _difference(one: Allocator, two: Allocator, name: str, pairs: list[tuple[Run
     return Difference(one.label, name, first, second, none, "")
 
 
-def _values(run: Run, metric: Any) -> npt.NDArray[np.float64]:
-    values: npt.NDArray[np.float64] = metric(Observed(run.requests(), {}, run.capacity))
-    return values
+def _apart(one: Run, two: Run, metric: Any) -> Floats:
+    """Return by how much a figure of each request that came in both runs differs."""
+    first, second = one.requests(), two.requests()
+    mine, theirs = common(first, second)
+    apart: Floats = metric(Observed(second, {}, 1))[theirs] - metric(Observed(first, {}, 1))[mine]
+    return apart
 
 
 def _pairs(one: RunDirectory, two: RunDirectory, label: str, other: str = "") -> Iterable[tuple[Run, Run]]:

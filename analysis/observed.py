@@ -97,6 +97,15 @@ class Observed:
         return float(count) / self.duration_s if self.duration_s else np.nan
 
 
+def common(one: Columns, other: Columns) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the rows of requests.parquet, in one run and in another, of the requests that came in both.
+
+    In a closed loop that a horizon ends, how many come depends on how fast the first ones are answered.
+    """
+    _, mine, theirs = np.intersect1d(one["request_id"], other["request_id"], assume_unique=True, return_indices=True)
+    return mine, theirs
+
+
 def plain(columns: Mapping[str, Any]) -> dict[str, Column]:
     """Turn an engine's columns into arrays: `(codes, words)` into words, `(offsets, values)` into values and counts.
 

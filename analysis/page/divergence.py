@@ -14,7 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from analysis.observed import Columns
+from analysis.observed import Columns, common
+
+LOOKED_AT = ("request_id", "arrival_s", "status", "scheduled_s", "preemptions")
 
 
 class Divergence(NamedTuple):
@@ -35,16 +37,17 @@ def diverge(first: Columns, second: Columns, tolerance_s: float) -> Divergence |
         tolerance_s: admissions this far apart count as equal (the length of a step, say).
 
     """
-    count = min(len(first["request_id"]), len(second["request_id"]))
+    mine, theirs = common(first, second)
+    first, second = ({name: run[name][rows] for name in LOOKED_AT} for run, rows in ((first, mine), (second, theirs)))
     found: list[Divergence] = []
-    status = (first["status"][:count] == "refused") != (second["status"][:count] == "refused")
-    _add(found, first["arrival_s"][:count], status, first, "refused by one of the two")
-    one, two = first["scheduled_s"][:count], second["scheduled_s"][:count]
+    status = (first["status"] == "refused") != (second["status"] == "refused")
+    _add(found, first["arrival_s"], status, first, "refused by one of the two")
+    one, two = first["scheduled_s"], second["scheduled_s"]
     when = np.fmin(one, two)
     apart = np.where(np.isnan(one) == np.isnan(two), np.abs(one - two), np.inf)
     late = ~status & ~np.isnan(when) & ~(apart <= tolerance_s)
     _add(found, when, late, first, "admitted by one while the other lets it wait")
-    lost = (first["preemptions"][:count] > 0) != (second["preemptions"][:count] > 0)
+    lost = (first["preemptions"] > 0) != (second["preemptions"] > 0)
     _add(found, np.fmin(one, two), lost, first, "preempted by one of the two, after it was admitted here")
     return min(found, key=lambda one: one.time_s, default=None)
 

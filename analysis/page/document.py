@@ -17,7 +17,7 @@ from analysis.metrics import good
 from analysis.observed import SHARES, Columns, Observed
 from analysis.page.blockmap import block_map
 from analysis.page.divergence import divergences
-from analysis.page.gantt import gantt, select
+from analysis.page.gantt import everyone, gantt, kept, select
 from analysis.page.notable import notable, waits
 from analysis.page.pack import Packed, pack
 from analysis.page.style import HANDING_OUT
@@ -79,9 +79,10 @@ def document(directory: RunDirectory) -> dict[str, Any]:
         _column(*each, chosen=chosen, slo=limits[each[0].label], share=len(runs))
         for each in zip(runs, allocators, requests, steps, windows, strict=True)
     ]
-    for run, column, notes, queued in zip(runs, columns, noted, waited, strict=True):
+    for run, came, column, notes, queued in zip(runs, requests, columns, noted, waited, strict=True):
         column["facts"] |= {"draw": served[run.label], "notable": [one._asdict() for one in notes]}
-        column["payload"]["requests"] |= queued.packed(chosen)
+        column["facts"] |= {"requests": len(came["request_id"])}
+        column["payload"]["requests"] |= queued.packed(kept(came, chosen))
     left, right = _pair(directory, allocators)
     sizes = [run.pool_bytes for run in runs]
     same_pool = min(sizes) > SAME * max(sizes)
@@ -94,7 +95,7 @@ def document(directory: RunDirectory) -> dict[str, Any]:
             "pair": [labels.index(left.label), labels.index(right.label)],
             "bars": bars(allocators, directory.manifest.get("expect") or {}),
             "divergences": {f"{a},{b}": one._asdict() for (a, b), one in parted.items()},
-            "requests": {"shown": len(chosen), "total": max((len(each["request_id"]) for each in requests), default=0)},
+            "requests": {"shown": len(chosen), "total": len(everyone(requests))},
         },
         "payloads": [column["payload"] for column in columns],
         "findings": [*findings(allocators, (left, right), same_pool=same_pool), *_unlike(served)],

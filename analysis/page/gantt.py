@@ -30,30 +30,40 @@ def select(
     """Choose the requests to show, the same for every run of one workload.
 
     Args:
-        runs: columns of requests.parquet of each run; row i is request i in all of them.
+        runs: columns of requests.parquet of each run.
         windows: (from, until) in seconds; requests in the system then are wanted.
         always: ids that must be among them.
         limit: how many at most.
 
     Returns:
-        positions, ascending.
+        their ids, ascending.
 
     """
-    total = max((len(run["request_id"]) for run in runs), default=0)
-    if total <= limit:
-        return np.arange(total)
-    wish = np.zeros(total)
+    ids = everyone(runs)
+    if len(ids) <= limit:
+        return ids
+    wish = np.zeros(len(ids))
     for run in runs:
-        count = len(run["request_id"])
+        rows = np.searchsorted(ids, run["request_id"])
         late = np.nan_to_num(ttft_s(Observed(run, {}, 1)), nan=np.inf)
-        wish[:count][np.argsort(-late, kind="stable")[: limit // 10]] += 1
-        wish[:count][(run["preemptions"] > 0) | (run["status"] != "finished")] += 1
+        wish[rows[np.argsort(-late, kind="stable")[: limit // 10]]] += 1
+        wish[rows[(run["preemptions"] > 0) | (run["status"] != "finished")]] += 1
         finish = np.nan_to_num(run["finish_s"], nan=np.inf)
         for begin, end in windows:
-            wish[:count][(run["arrival_s"] <= end) & (finish >= begin)] += 0.5
-    wish[np.linspace(0, total - 1, limit // 3).astype(np.int64)] += 10
-    wish[list(always)] += 100
-    return np.sort(np.argsort(-wish, kind="stable")[:limit])
+            wish[rows[(run["arrival_s"] <= end) & (finish >= begin)]] += 0.5
+    wish[np.linspace(0, len(ids) - 1, limit // 3).astype(np.int64)] += 10
+    wish[np.searchsorted(ids, list(always))] += 100
+    return ids[np.sort(np.argsort(-wish, kind="stable")[:limit])]
+
+
+def everyone(runs: Sequence[Columns]) -> Ids:
+    """Return the ids of all requests that came in any run, ascending: in a closed loop not all come in each."""
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *(run["request_id"] for run in runs)]))
+
+
+def kept(requests: Columns, chosen: Ids) -> Ids:
+    """Return the rows of the chosen requests in one run."""
+    return np.flatnonzero(np.isin(requests["request_id"], chosen, assume_unique=True))
 
 
 class Gantt(NamedTuple):
@@ -75,13 +85,13 @@ def gantt(
 
     Args:
         requests: columns of requests.parquet.
-        chosen: positions.
+        chosen: ids.
         blocks: columns of blocks.parquet, for the blocks held.
         events: columns of events.parquet, if recorded.
         missed: whether each request of the run missed the SLO.
 
     """
-    chosen = chosen[chosen < len(requests["request_id"])]
+    chosen = kept(requests, chosen)
     rows = {name: np.asarray(requests[name])[chosen] for name in requests if not name.startswith("stall")}
     held = np.zeros(len(chosen), np.int64)  # not seen in a snapshot: not known
     if blocks is not None:

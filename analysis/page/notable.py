@@ -34,13 +34,12 @@ class Waits(NamedTuple):
     share: Floats
     """Part of that time, 0 to 1, in which it did."""
 
-    def packed(self, chosen: Counts) -> dict[str, Packed]:
-        """Pack what is told of the chosen requests."""
-        chosen = chosen[chosen < len(self.seconds)]
+    def packed(self, rows: Counts) -> dict[str, Packed]:
+        """Pack what is told of the requests of some rows."""
         return {
-            "ahead": pack(self.ahead[chosen]),
-            "wait_cause": pack(self.cause[chosen]),
-            "wait_percent": pack(np.rint(100 * self.share[chosen]).astype(np.int64)),
+            "ahead": pack(self.ahead[rows]),
+            "wait_cause": pack(self.cause[rows]),
+            "wait_percent": pack(np.rint(100 * self.share[rows]).astype(np.int64)),
         }
 
 

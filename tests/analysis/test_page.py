@@ -22,7 +22,7 @@ from analysis.observed import SHARES, Observed
 from analysis.page.blockmap import CACHED, FIRST_OWNER, FREE, block_map, blocks_held
 from analysis.page.divergence import diverge
 from analysis.page.document import document, misses
-from analysis.page.gantt import gantt, select
+from analysis.page.gantt import everyone, gantt, kept, select
 from analysis.page.notable import notable, waits
 from analysis.page.pack import Packed, pack
 from analysis.page.ticks import ticks
@@ -237,6 +237,26 @@ def test_select_keeps_every_preempted_refused_and_wanted_request() -> None:
     wanted = [1234, 777, *range(500, 510), *np.flatnonzero(run["preemptions"])]
     assert np.isin(wanted, chosen).all()
     assert select([run], [], limit=30_000).tolist() == list(range(count))
+
+
+def test_requests_are_chosen_by_their_ids_where_a_loop_ended_early() -> None:
+    def run(ids: list[int], slow: int) -> dict[str, npt.NDArray[Any]]:
+        arrival = np.arange(len(ids), dtype=float)
+        finish = arrival + np.where(np.array(ids) == slow, 9.0, 2.0)
+        first = {"request_id": np.array(ids), "arrival_s": arrival, "first_token_s": finish - 1, "finish_s": finish}
+        rest = {"preemptions": np.zeros(len(ids), np.int64), "status": np.full(len(ids), "finished", object)}
+        return first | rest | {"scheduled_s": np.array(ids, float)}
+
+    one, two = run([0, 1, 2, 4, 5, 9], slow=9), run([0, 1, 3, 4, 6, 7, 8, 11, 12], slow=12)
+    assert everyone([one, two]).tolist() == [*range(10), 11, 12]
+    chosen = select([one, two], [], always=[9, 12], limit=3)
+    assert {9, 12} < set(chosen.tolist())
+    assert one["request_id"][kept(one, chosen)].tolist() == [each for each in chosen if each in one["request_id"]]
+    assert two["request_id"][kept(two, chosen)].tolist() == [each for each in chosen if each in two["request_id"]]
+    assert diverge(one, two, 0.1) is None  # those that both have are treated alike
+    two["scheduled_s"][3] += 1  # request 4
+    assert (found := diverge(one, two, 0.1)) is not None
+    assert found.request_id == 4
 
 
 def test_gantt_pairs_losses_with_returns(toy: Path) -> None:

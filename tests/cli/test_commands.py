@@ -207,6 +207,23 @@ def test_compare(workload: Path, capsys: Capture) -> None:
     assert capsys.readouterr().err == "--fail-if-worse -5: give per cent, at least 0\n"
 
 
+def test_allocators_of_a_closed_loop_are_compared_on_the_requests_that_came_to_both(
+    workload: Path, capsys: Capture
+) -> None:
+    loop = "requests.arrivals={kind: closed, users: 40}"
+    lengths = "requests.lengths={kind: uniform, prompt: {min: 8, max: 40}, output: {min: 1, max: 60}}"
+    tight = ["requests.count=400", "horizon_s=0.1", "device.kv_memory_gib=0.0001"]
+    changed = [f"--set={each}" for each in (loop, lengths, *tight)]
+    assert main(["run", str(workload), *changed, "--out", "x", "--quiet", "--json"]) == 0
+    one, two = (run.requests(("request_id",))["request_id"].tolist() for run in open_directory("x").runs)
+    assert len(one) != len(two)
+    assert one[-1] >= len(one)  # ids are no positions
+    capsys.readouterr()
+    assert main(["compare", "x", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert next(row["basis"] for row in rows if row["metric"] == "ttft_s") == "requests"
+
+
 def test_a_run_that_was_not_finished_is_told_so(run_directory: Path, capsys: Capture) -> None:
     for table in (run_directory / "paged").glob("*.parquet"):
         table.unlink()
