@@ -10,10 +10,13 @@ function caption(view, column) {
     map: () => `${about.num_blocks.toLocaleString("en-US")} blocks of ${about.block_size === 1 ? "one slot" : `${about.block_size.toLocaleString("en-US")} slots`}${about.map && about.map.shown < FEW ? `, seen ${about.map.shown === 1 ? "once" : `${about.map.shown} times`}` : ""}`,
     ledger: () => `${((100 * about.ledger.mean.live) / about.capacity).toFixed(1)} % live on average`,
     pulse: () => LANES.filter(([kinds]) => kinds.some((kind) => about.events.counts[kind])).map(([kinds, name]) => `${number(kinds.reduce((sum, kind) => sum + about.events.counts[kind], 0))} ${name}`).join(", ") || (window.innerWidth < 1100 ? "no memory event" : "nothing preempted, refused or evicted"),
-    requests: () => `${number(column.requests.request_id.length)} request${column.requests.request_id.length === 1 ? "" : "s"}`,
+    requests: () => `${column.requests.request_id.length < about.requests ? `${number(column.requests.request_id.length)} of ` : ""}${number(about.requests)} request${about.requests === 1 ? "" : "s"}`,
   }[view]();
   return el("div", { className: "caption" }, el("b", { title: about.label }, about.label), el("span", {}, right));
 }
+
+// of how many requests the page keeps how many; nothing if it keeps all
+const ofAll = () => (facts.requests.shown < facts.requests.total ? `${number(facts.requests.shown)} of ${number(facts.requests.total)} requests` : "");
 
 // whether two columns show the same requests, which those of two directories need not
 const alike = (one, two) => one.facts.draw === two.facts.draw;
@@ -53,7 +56,7 @@ async function drawColumns() {
     if (plot && plot.points.length) plots.push(plot); else strip.replaceChildren();
     byId("strip-note").textContent = !plot ? `${one.facts.label} and ${two.facts.label} did not serve the same requests.`
       : !plot.points.length ? "No request finished with both."
-        : `End-to-end latency of each request by its arrival: ${two.facts.label} minus ${one.facts.label}. Below zero, ${two.facts.label} is faster.`;
+        : `End-to-end latency of each request by its arrival: ${two.facts.label} minus ${one.facts.label}. Below zero, ${two.facts.label} is faster.${ofAll() ? ` Of ${ofAll()}.` : ""}`;
   }
   for (const plot of plots) {
     await plot.draw();
@@ -68,10 +71,10 @@ async function drawColumns() {
 }
 
 function countRequests() {
-  const { shown, total } = facts.requests, gantt = plots.find((plot) => plot instanceof RequestsPlot);
-  const inside = gantt ? `${gantt.seen.length.toLocaleString("en-US")} in this window. ` : "";
-  const less = shown < total ? `${shown.toLocaleString("en-US")} of ${total.toLocaleString("en-US")} requests are kept: preempted, refused and slowest ones, those in windows of detail, and an even sample. ` : "";
-  byId("requests-note").textContent = `One line per request, the earliest on top; thick ones hold many blocks. ${inside}${less}`;
+  const gantt = plots.find((plot) => plot instanceof RequestsPlot);
+  const inside = gantt ? `${number(gantt.seen.length)} ${ofAll() ? "of those kept are " : ""}in this window. ` : "";
+  const less = ofAll() ? `This page keeps ${ofAll()}: preempted, refused and slowest ones, those in windows of detail, and an even sample. ` : "";
+  byId("requests-note").textContent = `One line per request, the earliest on top; thick ones hold many blocks. ${less}${inside}`;
 }
 
 function tellOmitted() {

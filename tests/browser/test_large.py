@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import rundir
+from analysis.page.gantt import LIMIT
+from analysis.reading import open_directory
 from analysis.report import write_report
 from tests.analysis.synthetic import table, write_directory
 from tests.browser.conftest import Opened
@@ -136,3 +138,22 @@ def test_of_many_requests_each_stands_where_it_would_among_all(opened: Opened, t
         page.mouse.move(size["x"] + size["width"] / 2, size["y"] + 9 + part * (size["height"] - 49))
         request = int(page.locator("#tip").inner_text().split()[1])
         assert request / MANY == pytest.approx(part, abs=0.02)
+
+
+def test_a_page_that_keeps_a_part_of_the_requests_says_so_wherever_they_are_counted_and_names_the_worst_of_all(
+    opened: Opened, tmp_path: Path
+) -> None:
+    count = LIMIT + 1000
+    folder = write_directory(tmp_path / "run", count=count, rate=4.0, kinds=("preallocated", "paged"))
+    page = opened.go(write_report(folder))
+    kept = f"{LIMIT:,} of {count:,} requests"
+    assert set(page.locator('.cells[data-view="requests"] .caption span').all_inner_texts()) == {kept}
+    assert f"This page keeps {kept}: " in page.locator("#requests-note").inner_text()
+    assert page.locator("#strip-note").inner_text().endswith(f"Of {kept}.")
+    requests = open_directory(folder).runs[0].requests()
+    waited = np.nan_to_num(requests["scheduled_s"] - requests["arrival_s"])
+    worst = page.locator(".notable li", has_text="waited longest").first
+    assert str(int(waited.argmax())) in worst.inner_text()
+    worst.locator("button").click()
+    assert "not among" not in page.locator("#detail").inner_text()
+    assert opened.said == []
