@@ -14,7 +14,7 @@ from analysis.page.document import table
 from analysis.planner.page import content_of
 from analysis.planner.page import write_page as write_planned
 from analysis.planner.reading import open_planned, question
-from analysis.reading import VARIANTS, RunDirectory, open_directory
+from analysis.reading import INDEX, VARIANTS, RunDirectory, open_directory
 from analysis.report import asset, environment, subtitle, write_joint_report, write_report
 from analysis.validation import is_validation, open_validation, write_validation
 from analysis.variants import open_variants
@@ -78,7 +78,7 @@ def _page(path: Path) -> Path:
     """Where the page of a directory is."""
     if is_validation(path):
         return path / "validation.html"
-    return path / ("index.html" if (path / VARIANTS).exists() else "report.html")
+    return path / (INDEX if (path / VARIANTS).exists() else "report.html")
 
 
 def _variants(directory: str | Path) -> list[RunDirectory]:

@@ -21,6 +21,8 @@ from analysis.summary import ENTRY, SUSTAINED_RATE, summarise
 SUSTAINED = "sustained.json"
 VARIANTS = "variants.json"
 """Lists the run directories of a workload with variants."""
+INDEX = "index.html"
+"""The page of such a workload, which lists them; also that of several directories, in the folder they share."""
 REQUESTS = "requests.parquet"
 FACTS = {
     **dict.fromkeys(("label", "kind", "scheduler"), TEXT),

@@ -2,6 +2,7 @@
 
 OUT/variants.json     {"schema": 1, "name", "remarks", "variants": [{"label", "dir"}]}
 OUT/<label>/          a run directory
+OUT/index.html        the page that lists them, written when all are done
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from analysis.documents import SCHEMA_VERSION
-from analysis.reading import VARIANTS
+from analysis.reading import INDEX, VARIANTS
 from sim.claims import ANOTHER, MANIFEST
 from sim.errors import UserError
 from sim.rundir import write_json
@@ -70,6 +71,7 @@ def run_variants(
             "variants": [{"label": label, "dir": folder} for label, folder in folders.items()],
         },
     )
+    (out / INDEX).unlink(missing_ok=True)  # of what was there before
     if not resume:  # remove all first: runs of an earlier file would look finished when this is resumed
         for label, setup in setups.items():
             claim(setup, out / folders[label])

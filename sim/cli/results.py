@@ -13,6 +13,7 @@ from analysis.compare import compare as compare_directories
 from analysis.compare import compare_allocators
 from analysis.differences import show_comparison
 from analysis.pages import write_index, write_page
+from analysis.reading import INDEX
 from analysis.report import write_joint_report
 from sim.claims import demand_page
 from sim.cli.output import AsJson, emit, terminal
@@ -77,7 +78,7 @@ def report(
     """
     several = len(directories) > 1
     if out is None and (together or several):
-        out = _shared(directories) / ("together.html" if together else "index.html")
+        out = _shared(directories) / ("together.html" if together else INDEX)
     if out is not None:
         demand_page(out)
     if together:

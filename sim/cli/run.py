@@ -8,6 +8,7 @@ from shlex import quote
 from typing import Any
 
 from analysis.errors import RunDirectoryError
+from analysis.reading import INDEX
 from analysis.report import write_report
 from analysis.table import show, show_variants
 from analysis.variants import Variants, open_variants
@@ -59,16 +60,17 @@ def run(
                     run_workload(workload, folder, base=base, progress=progress, resume=resume, force=force)
                 )
         pages = {label: write_report(directory) for label, directory in found.runs.items()}
+        index = _index(found, folder) if workload.variants else None
     except KeyboardInterrupt:
         terminal(stderr=True).say(_kept(folder))
         return INTERRUPTED
     if json:
-        emit(_document(folder, found, pages))
+        emit(_document(folder, found, pages, index))
         return None
     console = terminal()
-    if workload.variants:
+    if index is not None:
         show_variants(found, console)
-        console.say(f"Written: {folder}/ with a run directory for each variant")
+        console.say(f"Written: {folder}/ with {index.name} and a run directory for each variant")
     else:
         directory = found.runs[""]
         show(directory.summary(), directory.manifest, console)
@@ -76,7 +78,14 @@ def run(
     return None
 
 
-def _document(folder: Path, found: Variants, pages: dict[str, Path]) -> dict[str, Any]:
+def _index(found: Variants, folder: Path) -> Path:
+    """Write the page that lists all variants."""
+    from analysis.pages import write_index  # noqa: PLC0415  (start-up time of workloads without variants)
+
+    return write_index([directory.path for directory in found.runs.values()], folder / INDEX)
+
+
+def _document(folder: Path, found: Variants, pages: dict[str, Path], index: Path | None) -> dict[str, Any]:
     """What was written and found, as one document."""
     each = {
         label: {"out": str(directory.path), "report": str(pages[label]), "runs": directory.summary()}
@@ -86,6 +95,7 @@ def _document(folder: Path, found: Variants, pages: dict[str, Path]) -> dict[str
         return each[""]
     return {
         "out": str(folder),
+        "report": str(index),
         "variants": [{"variant": label, **one} for label, one in each.items()],
     }
 

@@ -25,6 +25,7 @@ from sim.cli.app import DONE, FAULT, INTERRUPTED
 from sim.models.shipped import read_config
 from sim.rundir import alone
 from sim.serve import Progress
+from tests.small import SMALL
 
 Capture = pytest.CaptureFixture[str]
 
@@ -663,3 +664,19 @@ def test_every_fault_of_a_file_has_its_own_line_whatever_it_quotes(workload: Pat
 def test_what_was_written_is_told_in_one_line(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--quiet", "--out", "two\nlines"]) == DONE
     assert r"Written: two\nlines/ with summary.json" in capsys.readouterr().out
+
+
+def test_a_run_of_variants_writes_the_page_that_lists_them(workload: Path, capsys: Capture) -> None:
+    variants = "variants:\n  - {label: slow}\n  - {label: fast, set: {requests.arrivals.rate: 800}}\n"
+    workload.write_text(SMALL + variants, encoding="utf-8")
+    assert main(["run", str(workload), "--quiet", "--out", "x"]) == DONE
+    assert "Written: x/ with index.html and a run directory for each variant" in capsys.readouterr().out
+    page = Path("x/index.html")
+    assert re.findall(r'href="([^"]+/report.html)"', page.read_text(encoding="utf-8")) == [
+        "slow/report.html",
+        "fast/report.html",
+    ]
+    assert main(["run", str(workload), "--quiet", "--json", "--resume", "--out", "x"]) == DONE
+    assert json.loads(capsys.readouterr().out)["report"] == "x/index.html"
+    assert main(["report", "x", "--json"]) == DONE
+    assert json.loads(capsys.readouterr().out)["written"] == ["x/index.html"]
