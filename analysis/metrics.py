@@ -152,7 +152,7 @@ def preemptions(run: Observed) -> int:
 
 
 def recomputed_tokens(run: Observed) -> int:
-    """Tokens computed again after preemptions."""
+    """Tokens prefilled again after preemptions; outputs that parallel samples generate again are not counted."""
     return _total(run, "recomputed_tokens")
 
 

@@ -45,7 +45,7 @@ REQUESTS = pa.schema(
         _field("first_token_s", pa.float64(), "first output token; NaN if none"),
         _field("finish_s", pa.float64(), "last output token delivered; NaN if unfinished"),
         _field("cached_tokens", pa.int32(), "prompt tokens found in the prefix cache at first admission"),
-        _field("recomputed_tokens", pa.int32(), "tokens computed again after preemptions"),
+        _field("recomputed_tokens", pa.int32(), "tokens prefilled again after preemptions"),
         _field("swapped_blocks", pa.int32(), "blocks moved to the host and back"),
         _field("preemptions", pa.int32(), "times it lost its memory"),
         _field("prefix_group", pa.int32(), "the same where prompts begin alike; -1 if no other one does"),

@@ -57,6 +57,9 @@ FAMILIES = {
 PURPOSES = ("To start from", *FAMILIES.values())
 """In the order of the list."""
 
+WHOSE = {"host_blocks": "the engine", "shared_prefixes": "the workload"}
+"""Where facts come from that take the place of an option's default; all others are the model's."""
+
 
 def allocators() -> list[Row]:
     """List allocators, plug-ins included, and their options."""
@@ -95,7 +98,8 @@ def _with_options(row: Row) -> list[Row]:
 
 def _described(option: Row) -> Row:
     choices = f": {', '.join(map(str, option['choices']))}" if option["choices"] else ""
-    what = option["what"] + choices + (" (the model's)" if option["fact"] else "")
+    known = f" ({WHOSE.get(option['fact'], 'the model')}'s)" if option["fact"] else ""
+    what = option["what"] + choices + known
     return {"option": option["option"], "default": option["default"], "what": what}
 
 

@@ -561,6 +561,15 @@ def test_allocators_are_listed_with_their_options(capsys: Capture) -> None:
     assert {option["option"] for option in listed["contiguous"]} == {"block_size", "reserve", "placement"}
 
 
+def test_what_takes_the_place_of_a_default_is_told(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list", "allocators"]) == 0
+    told = capsys.readouterr().out
+    assert "tokens that a token attends to; all of them if unset (the model's)" in told
+    assert "blocks on the host for sequences swapped out (the engine's)" in told
+    assert "keep tokens for sequences that begin alike (the workload's)" in told
+
+
 def test_a_warning_is_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     def warn() -> dict[str, object]:
         warnings.warn("allocator plug-in slab = nix: cannot be imported", RuntimeWarning, stacklevel=1)
