@@ -7,6 +7,7 @@ Nothing else imports this package: everything a command does can be done from Py
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from sim.cli.process import settle
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
     """Set the process up and run one command line in it; see `sim.cli.app.main`."""
     settle()
-    from sim.cli.app import main  # noqa: PLC0415  (what it imports is to find the process set up)
+    try:
+        from sim.cli.app import main  # noqa: PLC0415  (what it imports is to find the process set up)
 
-    return main(arguments, program)
+        return main(arguments, program)
+    except KeyboardInterrupt:  # while modules were imported; `app` tells of all others
+        sys.stderr.write("interrupted\n")
+        return 130

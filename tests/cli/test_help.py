@@ -10,7 +10,7 @@ import pytest
 
 from allocators.compiled import active
 from sim.cli import main
-from sim.cli.app import COMMANDS, FAULT, make_app
+from sim.cli.app import COMMANDS, FAULT, INTERRUPTED, make_app
 from sim.cli.topics import TOPICS
 
 HEAVY = {"numpy", "pandas", "pyarrow", "plotly", "scipy", "torch", "pydantic", "simpy", "ruamel", "transformers"}
@@ -36,6 +36,21 @@ def test_the_command_line_is_there_before_the_allocators_are() -> None:
         [sys.executable, "-c", "import sys, sim.cli; print(*sys.modules)"], capture_output=True, text=True, check=True
     )
     assert "allocators" not in done.stdout.split()
+
+
+def test_an_interrupt_while_modules_are_imported_is_one_line() -> None:
+    code = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "cyclopts":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from sim.cli import main
+sys.exit(main(["--help"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (INTERRUPTED, "interrupted\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
