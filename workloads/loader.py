@@ -157,11 +157,14 @@ def _line(document: Document, fault: ErrorDetails) -> tuple[Place, str]:
     path = _path(document.data, fault["loc"], whole=kind == "missing")
     if kind in {"union_tag_invalid", "union_tag_not_found"} and "kind" in context.get("discriminator", ""):
         path = (*path, "kind")
-    dotted = ".".join(map(str, path))
+    dotted, said = ".".join(map(str, path)), worded(fault, kind, context)
+    blamed = said.partition(":")[0]  # of what is wrong with the whole: the key that it is about
+    if not path and blamed in document.data:
+        path = (blamed,)
     where = document.where(path, key=kind in {"extra_forbidden", "unknown_option"})
     if where.text.startswith(f"--{dotted} "):  # an option that has the key's name
         dotted = ""
-    return where, f"{where.text}: {dotted + ': ' if dotted else ''}{worded(fault, kind, context)}"
+    return where, f"{where.text}: {dotted + ': ' if dotted else ''}{said}"
 
 
 def _path(data: Any, loc: tuple[Step, ...], *, whole: bool) -> tuple[Step, ...]:

@@ -62,7 +62,7 @@ variants:
         ("expect: {ours: {batch_size: {low: 3, high: 2}}}", "low is 3 and above high, 2"),
         (
             "variants: [{label: a, set: {seed: 1}}]\nexpect: {ours: {batch_size: {value: 1}}}",
-            "expect: a file with variants is not run as it is; give each variant its own",
+            r"^\S+f\.yaml:7:9: expect: a file with variants is not run as it is; give each variant its own",
         ),
         ("sustained: {normalized_latency_s: 0}", "must be greater than 0"),
     ],
@@ -77,5 +77,8 @@ def test_a_search_needs_arrivals_with_a_rate(tmp_path: Path) -> None:
     path.write_text(
         BASE.replace("{kind: poisson, rate: 1}", "{kind: batch}") + "sustained: {normalized_latency_s: 1}\n"
     )
-    with pytest.raises(WorkloadError, match="sustained: needs arrivals with a rate to vary"):
+    with pytest.raises(WorkloadError, match=r"^\S+f\.yaml:6:12: sustained: needs arrivals with a rate to vary"):
         load(path)
+    setting = "sustained={normalized_latency_s: 2}"
+    with pytest.raises(WorkloadError, match=f"^--set {setting}: sustained: needs arrivals with a rate to vary"):
+        load(path, [setting])
