@@ -22,7 +22,6 @@ eager allocation) is not in vAttention's published code, and not here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from types import MappingProxyType
 
 import numpy as np
@@ -77,7 +76,7 @@ class VirtualAllocator(ExactRows):
         self._unmapped = list(range(num_blocks, 0, -1))
         """Groups that are not mapped anywhere; the last is taken next."""
         self._ahead: dict[int, list[int]] = {}
-        """By row: groups in its range that it has not reached yet; the last is reached next."""
+        """By row: groups in its range that it has not reached yet, if there are any; the last is reached next."""
         self._idle: list[list[int]] = []
         """The groups of ranges without a sequence, the oldest range first; its last group lies lowest in the range."""
         self._in_use = 0
@@ -126,7 +125,8 @@ class VirtualAllocator(ExactRows):
         if need > self.room:
             return Refusal(Reason.BLOCKS, need, need - self.room)
         row = self.table.open()
-        self._ahead[row] = self._best_idle(self.blocks_for(whole))
+        if idle := self._best_idle(self.blocks_for(whole)):
+            self._ahead[row] = idle
         self._reach(row, tokens)
         return Grant(row, tokens)
 
@@ -165,17 +165,30 @@ class VirtualAllocator(ExactRows):
         """See `Allocator.append`.  A row reaches the next group of its range, which may have to be mapped."""
         table, size = self.table, self.block_size
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        mapped = unmapped = 0
         for row in rows:
-            have, there = count[row], self._ahead[row]
-            cells[row, have] = there.pop() if there else self._map(1, ahead=self._overlap)[0]
+            have = count[row]
+            if row in self._ahead:
+                group = self._next_ahead(row)
+            else:
+                mapped += 1
+                if not self._unmapped:
+                    unmapped += 1
+                    self._unmap()
+                group = self._unmapped.pop()
+            cells[row, have] = group
             count[row] = have + 1
             length[row] = slots[row] = have * size + 1
         self._in_use += len(rows)
+        if mapped:
+            self._count(mapped, unmapped, ahead=self._overlap)
         return ()
 
     def calls(self, rows: Sequence[int]) -> Mappings | None:
         """See `Allocator.calls`.  Unknown if ranges in use would have to give up groups."""
-        groups = sum(not self._ahead[row] for row in rows)
+        groups = 0
+        for row in rows:
+            groups += row not in self._ahead
         if not groups:
             return NO_MAPPINGS
         short = max(0, groups - len(self._unmapped))
@@ -216,7 +229,7 @@ class VirtualAllocator(ExactRows):
         """Whether all rows can grow by one token into groups that are already mapped in their ranges."""
         if not self.can_grow(rows, lengths):
             return False
-        return all(self._ahead[row] for row in rows[self._due(rows, lengths)[0]].tolist())
+        return all(row in self._ahead for row in rows[self._due(rows, lengths)[0]].tolist())
 
     def _due(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints]:
         """Return which rows exceed their pages or `max_model_len`, and how many groups each then reaches."""
@@ -235,9 +248,9 @@ class VirtualAllocator(ExactRows):
 
         """
         table = self.table
-        count, there = int(table.count[row]), self._ahead[row]
+        count = int(table.count[row])
         need = self.blocks_for(length) - count
-        new = [there.pop() for _ in range(min(need, len(there)))]
+        new = [self._next_ahead(row) for _ in range(min(need, len(self._ahead.get(row, ()))))]
         if need > len(new):
             new += self._map(need - len(new), ahead=ahead)
         table.blocks[row, count : count + need] = new
@@ -246,15 +259,33 @@ class VirtualAllocator(ExactRows):
         self._in_use += need
 
     def _map(self, count: int, *, ahead: bool) -> list[int]:
-        """Take groups that are not mapped, or unmap some first: from the end of the oldest idle range, else of any."""
+        """Take groups that are not mapped, or unmap some first."""
         short = max(0, count - len(self._unmapped))
         for _ in range(short):
-            source = next(filter(None, chain(self._idle, self._ahead.values())))
-            self._unmapped.append(source.pop(0))
-            if self._idle and not self._idle[0]:
-                del self._idle[0]
+            self._unmap()
         self._count(count, short, ahead=ahead)
         return [self._unmapped.pop() for _ in range(count)]
+
+    def _next_ahead(self, row: int) -> int:
+        """Take the group that a row reaches next, if it is in its range already."""
+        there = self._ahead[row]
+        group = there.pop()
+        if not there:
+            del self._ahead[row]
+        return group
+
+    def _unmap(self) -> None:
+        """Unmap a group: at the end of the oldest idle range, else of the oldest one that has any ahead."""
+        if self._idle:
+            source = self._idle[0]
+            self._unmapped.append(source.pop(0))
+            if not source:
+                del self._idle[0]
+            return
+        row, source = next(iter(self._ahead.items()))
+        self._unmapped.append(source.pop(0))
+        if not source:
+            del self._ahead[row]
 
     def _count(self, mapped: int, unmapped: int, *, ahead: bool) -> None:
         """Count the pages of groups that are mapped and unmapped, possibly ahead of the step that needs them."""
@@ -269,7 +300,7 @@ class VirtualAllocator(ExactRows):
     def release(self, row: int) -> None:
         """See `Allocator.release`.  The range keeps its groups, or they are unmapped at once."""
         self.demand_open(row)
-        groups = self._ahead.pop(row) + self.table.row(row)[::-1].tolist()
+        groups = self._ahead.pop(row, []) + self.table.row(row)[::-1].tolist()
         self._in_use -= int(self.table.count[row])
         self.table.close(row)
         if self._deferred:
@@ -298,7 +329,7 @@ class VirtualAllocator(ExactRows):
         places = [self._unmapped, *self._ahead.values(), *self._idle, *(table.row(row).tolist() for row in rows)]
         if sorted(group for place in places for group in place) != list(range(1, self.num_blocks + 1)):
             raise CorruptionError("page groups are lost, or in two places")
-        if sorted(self._ahead) != rows or not all(self._idle):
+        if not self._ahead.keys() <= set(rows) or not all(self._idle) or not all(self._ahead.values()):
             raise CorruptionError("the ranges are not those of the open rows and of idle ones with groups")
         if sum(int(table.count[row]) for row in rows) != self._in_use:
             raise CorruptionError(f"{self._in_use} groups are counted in use")
