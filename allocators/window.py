@@ -33,6 +33,8 @@ class Window(NamedTuple):
         """
         if final < self.tokens and samples == 1:  # nothing is left behind
             return -(-final // self.block_size) if first < final else 0
+        if samples == 1 and min(final - first, final - self.tokens) > self.block_size:
+            return self.reach + 1  # as much as any length can hold
         if samples == 1:
             lengths = range(first, final)[-self.block_size :]  # what is held depends on the length modulo the block
             return max((-(-(length + 1) // self.block_size) - self.behind(length) for length in lengths), default=0)
