@@ -9,13 +9,18 @@ block is evicted when it is taken for other tokens.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from allocators.compiled import copied_whole, mypyc_attr
 from allocators.errors import CorruptionError
 from allocators.freequeue import FreeQueue
-from allocators.prefix import PrefixCache
+from allocators.prefix import PrefixCache, parted
 from allocators.table import Ints
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -60,24 +65,22 @@ class BlockPool:
             return np.zeros(0, np.int64)
         return np.flatnonzero((self.cache.key != 0) & (self.references == 0))
 
-    def take(self, count: int) -> tuple[Ints, Ints | None]:
+    def take(self, count: int) -> tuple[Ints, Sequence[int]]:
         """Take `count` free blocks, each with one holder; there must be that many.
 
         Returns:
-            The blocks, and int64[count]: how many cached blocks were evicted to take each, or None if none was.
+            The blocks, and how many cached blocks were evicted to take each; empty if none was.
 
         """
         blocks = self.queue.take(count)
         self.references[blocks] = 1
-        if not self.cached:
-            return blocks, None
-        evicted = self.cache.key[blocks] != 0
-        if not (lost := int(np.count_nonzero(evicted))):
-            return blocks, None
-        self.cache.forget(blocks[evicted])
+        lost = self.cached - self.queue.size  # cached ones are at the back of the queue
+        if lost <= 0:
+            return blocks, ()
+        self.cache.forget(blocks[count - lost :])
         self.cached -= lost
         self.evicted += lost
-        return blocks, evicted.astype(np.int64)
+        return blocks, [0] * (count - lost) + [1] * lost
 
     def revived(self, blocks: Ints) -> int:
         """Count those of some blocks that no row holds: sharing them would take them from the free queue."""
@@ -105,16 +108,13 @@ class BlockPool:
             self.shared -= len(blocks) - len(idle)
         else:
             self.references[blocks] = 0
-        if self.cache.empty:
+        if self.cache.unused:
             self.queue.give_front(idle)
             return idle
-        keys = self.cache.key[idle]
-        keyed = int(np.count_nonzero(keys))
-        if keyed < len(idle):
-            self.queue.give_front(idle[keys == 0])
-        if keyed:
-            self._keep(idle[keys != 0] if keyed < len(idle) else idle)
-        self.cached += keyed
+        keyed, bare = parted(self.cache.key[idle], idle)
+        self.queue.give_front(bare)
+        self._keep(keyed)
+        self.cached += len(keyed)
         return idle
 
     def _keep(self, blocks: Ints) -> None:
@@ -149,6 +149,9 @@ class BlockPool:
         if not np.array_equal(np.sort(self.queue.order()), self.queued()):
             raise CorruptionError("the free queue does not hold exactly the blocks that no row holds")
         self.cache.check()
+        cached = self.cache.key[self.queue.order()] != 0
+        if cached[: len(cached) - np.count_nonzero(cached)].any():
+            raise CorruptionError("a cached block would be taken before one that is not")
         if self.cache.key[0]:
             raise CorruptionError("the null block is cached")
         if len(self.cached_blocks()) != self.cached:

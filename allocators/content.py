@@ -48,12 +48,24 @@ class Media(NamedTuple):
 class Content(ABC):
     """The identity of a sequence's tokens, computed block by block and remembered."""
 
-    __slots__ = ("_keys", "root")
+    __slots__ = ("_keys", "root", "sole")
 
-    def __init__(self, root: int = 0) -> None:
-        """Begin the chain of keys with `root` (a salt or LoRA id): contents with different roots never share."""
+    def __init__(self, root: int = 0, *, sole: bool = False) -> None:
+        """Begin the chain of keys with `root` (a salt or LoRA id): contents with different roots never share.
+
+        Args:
+            root: of the chain.
+            sole: whether it is known that no other content begins with the same tokens.
+
+        """
         self.root = root
+        self.sole = sole
         self._keys: dict[int, list[int]] = {}
+
+    @property
+    def unheard(self) -> bool:
+        """Whether certainly no block has one of its keys: no other content has them, and nobody has asked for any."""
+        return self.sole and not self._keys
 
     @abstractmethod
     def piece(self, start: int, stop: int) -> tuple[int, ...]:
@@ -166,9 +178,9 @@ class Segments(Content):
 
     __slots__ = ("_alone", "_ids", "_seeds", "_starts")
 
-    def __init__(self, pieces: Iterable[tuple[int, int]], tail: int, root: int = 0) -> None:
-        """Describe a sequence: `pieces` of its prompt, and `tail` for its output."""
-        super().__init__(root)
+    def __init__(self, pieces: Iterable[tuple[int, int]], tail: int, root: int = 0, *, sole: bool = False) -> None:
+        """Describe a sequence: `pieces` of its prompt, and `tail` for its output; for the others see `Content`."""
+        super().__init__(root, sole=sole)
         names, ends = [], [0]
         for name, length in pieces:
             if length > 0:
@@ -180,6 +192,11 @@ class Segments(Content):
         """By block size, what the keys of blocks inside each segment are made from, as far as it is known."""
         self._alone: dict[int, dict[int, int]] = {}
         """By block size and block, the keys that were computed alone."""
+
+    @property
+    def unheard(self) -> bool:
+        """See `Content.unheard`."""
+        return self.sole and not self._seeds and not self._keys
 
     def piece(self, start: int, stop: int) -> tuple[int, ...]:
         """Identify the range by (segment id, offset inside it, length) of each segment it touches."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from allocators.answers import Shift
 from allocators.compiled import mypyc_attr
+from allocators.keyed import Left
 from allocators.rows import SharingRows
 from allocators.table import MANY
 
@@ -60,7 +61,7 @@ class RegularRows(SharingRows):
                 length[row] = have * size + 1
                 count[row] = have = have + 1
                 slots[row] = have * size
-        return () if lost is None else lost.tolist()
+        return lost
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""
@@ -104,37 +105,38 @@ class RegularRows(SharingRows):
         takes, leaves = 1 % size, (first + 1) % size
         takers = [place for place, after in enumerate(lengths) if after % size == takes]
         granted = takers[pool.free] if len(takers) > pool.free else len(rows)
-        fresh, evicted = pool.take(min(len(takers), pool.free)) if takers else (np.zeros(0, np.int64), None)
+        fresh, evicted = pool.take(min(len(takers), pool.free)) if takers else (np.zeros(0, np.int64), ())
         taken = iter(fresh.tolist())
-        left: list[tuple[int, int]] = []
+        left: list[Left] = []
+        told: list[int] = []
         for place in range(granted):
             row, after = rows[place], lengths[place]
             over = after % size
             if over == leaves and after > first:
                 column = (after - 1 - first) // size
                 if block := cells[row, column]:  # 0 if it was already given back, in a step that was then refused
-                    self.give_back(row, 0, column, block)
                     cells[row, column] = 0
-                    left.append((place, block))
+                    left.append((row, 0, column, block))
+                    told += (place, size, size, 0)
             if over == takes:
                 have = count[row]
                 cells[row, have] = next(taken)
                 count[row], slots[row] = have + 1, (have + 1) * size
             length[row] = after
-        told = self._let_go_each(left) if left else ()
-        return Shift(granted, told, () if evicted is None else evicted.tolist(), keeps=True)
+        if left:
+            self.give_back(left)
+            self._let_go_each(left, told)
+        return Shift(granted, told, evicted, keeps=True)
 
-    def _let_go_each(self, left: Sequence[tuple[int, int]]) -> list[int]:
-        """Give back the blocks that windows have passed, as (index of the row, block); returns `Shift.left`."""
-        size, told = self.block_size, list[int]()
+    def _let_go_each(self, left: Sequence[Left], told: list[int]) -> None:
+        """Give back the blocks that windows have passed; `told` is `Shift.left` as if nobody else held any of them."""
+        size, blocks = self.block_size, [block for _, _, _, block in left]
         self.left += len(left)
         if not self.pool.shared:
-            self.host.part(self.pool.let_go(np.array([block for _, block in left], np.int64)))
-            for place, _ in left:
-                told += (place, size, size, 0)
-            return told
-        for place, block in left:
+            self.host.part(self.pool.let_go(np.array(blocks, np.int64)))
+            return
+        for nth, block in enumerate(blocks):
             idle = self.pool.let_go(np.array([block], np.int64))
             self.host.part(idle)
-            told += (place, size, size, 0) if len(idle) else (place, 0, 0, size)
-        return told
+            if not len(idle):
+                told[4 * nth + 1 : 4 * nth + 4] = 0, 0, size

@@ -27,8 +27,8 @@ class FreeQueue:
         self._cells = np.zeros(4 * num_blocks, np.int64)
         self._place = np.full(num_blocks + 1, -1, np.int64)
         """The cell into which each id was last put; if the cell holds something else, the id has left the queue."""
-        self._placed = False
-        """Whether `_place` is maintained, which begins when it is first needed."""
+        self._begin = self._end = 0
+        """The cells from `_head` to `_tail` that are noted in `_place`; the others are noted when that is needed."""
         self._head = self._tail = 0
         self.size = num_blocks
         """Blocks in the queue."""
@@ -73,15 +73,17 @@ class FreeQueue:
         """Add ids at the front: `blocks[0]` will be taken next."""
         if self._head < len(blocks):
             self._lay(self.order())
+        self._begin = max(self._begin, self._head)
+        self._end = max(self._end, self._begin)
         self._head -= len(blocks)
-        self._put(self._head, blocks)
+        self._cells[self._head : self._head + len(blocks)] = blocks
         self.size += len(blocks)
 
     def give_back(self, blocks: Ints) -> None:
         """Add ids at the back: `blocks[-1]` will be taken last."""
         if self._tail + len(blocks) > len(self._cells):
             self._lay(self.order())
-        self._put(self._tail, blocks)
+        self._cells[self._tail : self._tail + len(blocks)] = blocks
         self._tail += len(blocks)
         self.size += len(blocks)
 
@@ -98,32 +100,25 @@ class FreeQueue:
         cells = self._cells[self._head : self._tail]
         if np.count_nonzero(cells) != self.size:
             raise CorruptionError(f"the free queue has {np.count_nonzero(cells)} blocks, counted {self.size}")
-        if not self._placed:
-            if len(np.unique(cells[cells > 0])) != len(self):
-                raise CorruptionError("a block is in the free queue twice")
-            return
-        places = np.flatnonzero(cells) + self._head
-        blocks = cells[cells > 0]
-        wrong = np.flatnonzero(self._place[blocks] != places)
-        if len(np.unique(blocks)) != len(self):
+        if len(np.unique(cells[cells > 0])) != len(self):
             raise CorruptionError("a block is in the free queue twice")
+        places = np.arange(max(self._head, self._begin), self._end)
+        places = places[self._cells[places] > 0]
+        blocks = self._cells[places]
+        wrong = np.flatnonzero(self._place[blocks] != places)
         if len(wrong):
             block, place = int(blocks[wrong[0]]), int(places[wrong[0]])
             raise CorruptionError(f"free block {block} stands in cell {place}, noted {self._place[block]}")
 
-    def _put(self, start: int, blocks: Ints) -> None:
-        self._cells[start : start + len(blocks)] = blocks
-        if self._placed:
-            self._place[blocks] = np.arange(start, start + len(blocks))
-
     def _note(self) -> None:
-        """Start to maintain `_place`, unless that has been done."""
-        if not self._placed:
-            self._placed = True
-            self._put(self._head, self._cells[self._head : self._tail])
+        """Note the places of all ids in the queue."""
+        begin, end = max(self._begin, self._head), max(self._end, self._head)
+        for start, stop in (self._head, begin), (end, self._tail):
+            self._place[self._cells[start:stop]] = np.arange(start, stop)
+        self._begin, self._end = self._head, self._tail
 
     def _lay(self, blocks: Ints) -> None:
         """Write the queue in the middle of the array, with room on either side for every block that exists."""
-        self._head = (len(self._cells) - len(blocks)) // 2
+        self._begin = self._end = self._head = (len(self._cells) - len(blocks)) // 2
         self._tail = self._head + len(blocks)
-        self._put(self._head, blocks)
+        self._cells[self._head : self._tail] = blocks

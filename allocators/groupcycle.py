@@ -13,6 +13,7 @@ import numpy as np
 from allocators.answers import Portion, Shift
 from allocators.compiled import mypyc_attr
 from allocators.grouprows import GroupRows
+from allocators.keyed import Left
 from allocators.table import MANY
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class RegularGroups(GroupRows):
             named = table.enter(rows, taken)
             table.slots[named] = reach = (table.count[named] - self.columns.lead) // groups * tokens
             table.length[named] = reach - tokens + 1
-            return () if evicted is None else evicted.tolist()
+            return evicted
         blocks = iter(taken.tolist())
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
         for row in rows:
@@ -61,7 +62,7 @@ class RegularGroups(GroupRows):
                 cells[row, column] = next(blocks)
             length[row] = slots[row] + 1
             count[row], slots[row] = have + groups, slots[row] + tokens
-        return () if evicted is None else evicted.tolist()
+        return evicted
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""
@@ -121,7 +122,8 @@ class RegularGroups(GroupRows):
         granted = takers[room] if len(takers) > room else len(rows)
         fresh, evicted = self.pool.take_in_turn(self.attention, min(len(takers), room))
         taken = iter(fresh.tolist())
-        left: list[tuple[int, int, int]] = []
+        left: list[Left] = []
+        told: list[int] = []
         for place in range(granted):
             row, after = rows[place], lengths[place]
             over = after % tokens
@@ -129,32 +131,33 @@ class RegularGroups(GroupRows):
                 nth = (after - 1 - first) // tokens
                 for group, column in windows:
                     if block := cells[row, column + nth * groups]:  # else it left it when it was last refused
-                        self.give_back(row, group, nth, block)
                         cells[row, column + nth * groups] = 0
-                        left.append((place, group, block))
+                        left.append((row, group, nth, block))
+                        told += (place, self.block_size, self.pieces[group].full, 0)
             if over == takes:
                 have = count[row]
                 for column in range(have, have + groups):
                     cells[row, column] = next(taken)
                 count[row], slots[row] = have + groups, slots[row] + tokens
             length[row] = after
-        told = self._let_go_each(left) if left else ()
-        return Shift(granted, told, () if evicted is None else evicted.tolist(), keeps=True)
+        if left:
+            self.give_back(left)
+            self._let_go_each(left, told)
+        return Shift(granted, told, evicted, keeps=True)
 
-    def _let_go_each(self, left: Sequence[tuple[int, int, int]]) -> list[int]:
-        """Give back pieces that windows have passed, as (index of the row, group, piece); return `Shift.left`."""
-        pool, size, told = self.pool, self.block_size, list[int]()
-        if any(pool.shared):
-            idle = [pool.let_go(group, np.array([piece])) for _, group, piece in left]
-        else:
-            idle = [[piece] for _, _, piece in left]
-            pool.keep_in_turn([group for _, group, _ in left], [piece for _, _, piece in left])
-        for (place, group, _), pieces in zip(left, idle, strict=True):
-            tokens = self.pieces[group].full
-            self.left += tokens
+    def _let_go_each(self, left: Sequence[Left], told: list[int]) -> None:
+        """Give back pieces that windows have passed; `told` is `Shift.left` as if nobody else held any of them."""
+        pool, pieces = self.pool, [piece for _, _, _, piece in left]
+        self.left += sum(told[2::4])
+        if not any(pool.shared):
+            pool.keep_in_turn([group for _, group, _, _ in left], pieces)
             self.host.part(pieces)
-            told += (place, size, tokens, 0) if pieces else (place, 0, 0, tokens)
-        return told
+            return
+        for nth, (_, group, _, piece) in enumerate(left):
+            idle = pool.let_go(group, np.array([piece]))
+            self.host.part(idle)
+            if not len(idle):
+                told[4 * nth + 1 : 4 * nth + 4] = 0, 0, self.pieces[group].full
 
     @property
     def room(self) -> int:

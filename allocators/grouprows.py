@@ -190,6 +190,9 @@ class GroupRows(SwappingRows):
     def write(self, row: int, column: int, pieces: Ints, group: int) -> None:
         """Write consecutive pieces of a group into a row, the first at `column`."""
         step = self.stride if group in self.attention else 1
+        if self.pieces[group].blocks == 1:
+            self.table.blocks[row, column : column + len(pieces) * step : step] = pieces
+            return
         for block in range(self.pieces[group].blocks):
             columns = slice(column + block, column + block + max(1, len(pieces)) * step, step)
             self.table.blocks[row, columns][: len(pieces)] = np.where(pieces > 0, pieces + block, 0)

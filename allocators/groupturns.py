@@ -17,7 +17,7 @@ from allocators.content import Content, key_in
 from allocators.errors import AllocatorError
 from allocators.groupcycle import RegularGroups
 from allocators.pieces import PiecePool
-from allocators.table import Ints
+from allocators.table import Bools, Ints
 from allocators.trial import trial
 
 
@@ -99,14 +99,20 @@ class GroupTurns(RegularGroups):
             raise AllocatorError(f"a row is named twice: {rows.tolist()}")
         due = (lengths > table.slots[rows]) | (lengths > self.max_model_len)
         if self._entangled:
-            due |= np.isin(rows, list(self._entangled)) & (lengths // tokens > now // tokens)
+            due |= self._among(self._entangled)[rows] & (lengths // tokens > now // tokens)
         if self.forked:
-            due |= np.isin(rows, list(self.forked)) & (lengths > now)
+            due |= self._among(self.forked)[rows] & (lengths > now)
         for group, window in self.windows.items():
             behind = np.maximum(0, now - window.tokens + 1) // tokens
             column = self.first_column[group] + (behind - 1) * self.stride
             due |= (behind > 0) & (table.blocks[rows, column] != 0)
         return np.flatnonzero(due)
+
+    def _among(self, some: set[int]) -> Bools:
+        """Return bool[rows]: which rows of the table are among `some`."""
+        among = np.zeros(len(self.table.count), np.bool_)
+        among[list(some)] = True
+        return among
 
     def _leave_behind(self, pool: PiecePool, row: int, *, real: bool) -> int:
         """Give back what windows have passed, even if growth is then refused; return the row's length."""
@@ -117,8 +123,8 @@ class GroupTurns(RegularGroups):
             cells = self.table.blocks[row, start : start + behind * self.stride : self.stride]
             left = cells[cells > 0].astype(np.int64)
             if real:
-                for place, piece in enumerate(left.tolist(), behind - len(left)):
-                    self.give_back(row, group, place, piece)
+                pieces = enumerate(left.tolist(), behind - len(left))
+                self.give_back([(row, group, place, piece) for place, piece in pieces])
             elif row in self.contents:
                 pool.cache.key[left] = 1
             idle = pool.let_go(group, left[::-1])

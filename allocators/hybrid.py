@@ -146,7 +146,7 @@ class HybridAllocator(GroupTurns):
     def lookup(self, content: Content, tokens: int) -> Hit:
         """See `Allocator.lookup`: the longest prefix for which all groups have what they need."""
         length = (tokens - 1) // self.cut.tokens
-        if not self.prefix_cache or not length:
+        if not self.prefix_cache or not length or content.unheard:
             return MISS
         if self.keeper not in self.windows and not self.cache.find(
             key_in(self.keeper, content.key(self.cut.tokens, 0))
@@ -219,25 +219,29 @@ class HybridAllocator(GroupTurns):
             raise AllocatorError("there is no prefix cache to hit")
         if max(ask.tokens, ask.whole) > self.max_model_len:
             return self.too_long(max(ask.tokens, ask.whole))
-        found, states = self._of_hit(hit, ask.content)
-        hits = [cells[cells > 0] for cells in found]
+        found, states = self._of_hit(hit, ask.content) if places else ([], [])
+        hits = [cells[cells > 0] for cells in found] if places else []
         needs = self._needs(self.places_for(max(ask.tokens, ask.whole)) - places)
         revived = sum(
             int(np.count_nonzero(self.pool.references[cells] == 0)) * piece.blocks
-            for cells, piece in zip(hits, self.pieces, strict=True)
+            for cells, piece in zip(hits, self.pieces, strict=False)
             if len(cells)
         )
         taking = self.pool.blocks_of(needs) + revived
         if not self.pool.fits(needs, hits) or taking + ask.spare > self.pool.blocks_free:
             return self._short_of(taking, ask.spare)
-        self._take_part(ask.content, places, hits, states)
+        if places:
+            self._take_part(ask.content, places, hits, states)
         taken = self.pool.take(self._needs(self.places_for(ask.tokens) - places))
         row = self.table.open()
         for group in self.states:
             self.write(row, self.first_column[group], taken[group], group)
         for group in self.attention:
-            self.write(row, self.first_column[group], np.concatenate([found[group], taken[group]]), group)
-            self.left += int(np.count_nonzero(found[group] == 0)) * self.pieces[group].full
+            pieces = taken[group]
+            if places:
+                pieces = np.concatenate([found[group], pieces])
+                self.left += int(np.count_nonzero(found[group] == 0)) * self.pieces[group].full
+            self.write(row, self.first_column[group], pieces, group)
         self._set_length(row, ask.tokens)
         if self.prefix_cache:
             self.know(row, ask.content)
@@ -247,8 +251,7 @@ class HybridAllocator(GroupTurns):
 
     def _take_part(self, content: Content, places: int, hits: list[Ints], states: list[int]) -> None:
         """Take a reference to the pieces of a prefix hit, for a row that is about to be opened."""
-        if places:
-            self.meet([content.key(self.cut.tokens, places - 1)])
+        self.meet([content.key(self.cut.tokens, places - 1)])
         for group in self.attention:
             self.pool.share(group, hits[group])
         for group, state in zip(self.states, states, strict=False):
@@ -275,7 +278,7 @@ class HybridAllocator(GroupTurns):
             if (self.pool.cache.key[column[column > 0]] != keys[column > 0]).any():
                 raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
             found.append(column)
-        for group in self.states if places else ():
+        for group in self.states:
             states.append(self.pool.cache.find(key_in(group, content.key(self.cut.tokens, places - 1))))
             if not states[-1]:
                 raise AllocatorError("the prefix hit is stale: its state was taken since the look-up")

@@ -13,15 +13,19 @@ Where several groups of layers have blocks of their own, each has them for the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
 from allocators.content import Content, Run, key_in, keys_in
-from allocators.prefix import PrefixCache
+from allocators.prefix import Folded, PrefixCache
 from allocators.table import Ints
+
+Left: TypeAlias = tuple[int, int, int, int]
+"""A block that a row gives back, as a window has passed it: the row, the group of layers, the block's place among those
+of the row, and the block."""
 
 
 class Naming(NamedTuple):
@@ -139,8 +143,16 @@ class KeyedRows(Allocator):
 
         If no other row has had the first of them, none has had the others: the row is then apart, and they can wait.
         """
-        self.enter(self.naming(row, start, min(start + 1, stop)))
-        if row in self._entangled:
+        if start == stop:
+            return
+        key = self.contents[row].key(self.block_tokens, start)
+        self.meet([key])
+        for group in self.attention:
+            block = self.table.blocks.item(row, self.first_column[group] + start * self.stride)
+            self.cache.enter_one(key_in(group, key), block)
+        if self.alone(row, key, start):
+            self.part(row, key, start + 1)
+        else:
             self.enter(self.naming(row, start + 1, stop))
 
     def naming(self, row: int, start: int, stop: int) -> Naming:
@@ -152,7 +164,7 @@ class KeyedRows(Allocator):
         """Remember the content of an open row whose full blocks have all been entered, or are about to be."""
         self.contents[row] = content
         self._entangled.add(row)
-        if self.windowed:  # it may have come by blocks that it does not hold
+        if self.windowed and not content.unheard:  # it may have come by blocks that it does not hold
             keys = self._keys(row, self._full(row))
             self.meet(keys)
             self._pass(keys[: self._left(row, self.keeper)], 1)
@@ -182,7 +194,8 @@ class KeyedRows(Allocator):
 
     def _left(self, row: int, group: int) -> int:
         """Count the blocks of a group that a row does not hold because a window has passed them."""
-        return int(np.count_nonzero(self.cells(row, group, 0, self._full(row)) == 0))
+        first, full = self.first_column[group], self._full(row)
+        return full - int(np.count_nonzero(self.table.blocks[row, first : first + full * self.stride : self.stride]))
 
     def _pass(self, keys: list[int], more: int) -> None:
         """Count a row that has come by blocks with these keys and does not hold them (1), or is closed (-1)."""
@@ -245,18 +258,24 @@ class KeyedRows(Allocator):
         if full and self.alone(row, keys[-1], full - 1):
             self.part(row, keys[-1], full)
 
-    def give_back(self, row: int, group: int, place: int, block: int) -> None:
-        """Prepare for a row to give back a full block of a group, at a place that a window has passed."""
-        content = self.contents.get(row)
-        if content is None:
-            return
-        if not 0 <= self.apart.get(row, -1) <= place:
-            if group == self.keeper:
+    def give_back(self, left: Sequence[Left]) -> None:
+        """Prepare for rows to give back full blocks, which their windows have passed."""
+        runs, blocks = list[Folded](), list[int]()
+        for row, group, place, block in left:
+            content = self.contents.get(row)
+            if content is None:
+                continue
+            if 0 <= self.apart.get(row, -1) <= place:
+                key = self._tip[row]
+                behind = self.cache.behind(key, group)
+                if behind is None:
+                    behind = self.cache.begin(key, Run(content, self.block_tokens, place, place, group))
+                runs.append(behind)
+                blocks.append(block)
+            elif group == self.keeper:
                 self._pass([content.key(self.block_tokens, place)], 1)
-            return
-        if not self.cache.fold_one(self._tip[row], group, block):
-            run = Run(content, self.block_tokens, place, place + 1, group)
-            self.cache.fold(self._tip[row], run, np.array([block], np.int64))
+        if runs:
+            self.cache.fold_each(runs, blocks)
 
     def leave(self, row: int) -> None:
         """Fold the full blocks that have not been entered, of a row that is apart and about to be closed."""

@@ -81,7 +81,7 @@ def leap(allocator: SharingRows, rows: Ints, lengths: Ints, steps: int) -> Leap:
     taken_by = np.searchsorted(taking.when, np.arange(steps), "right")
     held, cached = pool.held + taken_by, pool.cached + np.zeros(steps, np.int64)
     taken, evicted = pool.take(len(where))
-    lost = np.zeros_like(held) if evicted is None else np.concatenate([[0], evicted.cumsum()])[taken_by]
+    lost = np.concatenate([[0], np.cumsum(evicted)])[taken_by] if evicted else np.zeros_like(held)
     cached -= lost
 
     table.blocks[where, table.count[where] + taking.nth] = taken

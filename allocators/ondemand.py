@@ -19,8 +19,7 @@ from allocators.compiled import mypyc_attr
 from allocators.cycle import RegularRows
 from allocators.errors import AllocatorError
 from allocators.leap import leap, spread
-from allocators.rows import Bools
-from allocators.table import Ints
+from allocators.table import Bools, Ints
 
 FEW = 24
 """Up to this many rows, a Python loop is faster than NumPy calls."""

@@ -64,12 +64,14 @@ class PagedAllocator(OnDemandRows):
 
     def lookup(self, content: Content, tokens: int) -> Hit:
         """See `Allocator.lookup`.  Stops at the first miss; with a sliding window, only its last blocks must hit."""
-        if not self.prefix_cache:
+        if not self.prefix_cache or content.unheard:
             return MISS
         full = (tokens - 1) // self.block_size
         while True:
             blocks = self.find(content, full)
-            last = content.key(self.block_size, len(blocks) - 1) if blocks else 0
+            if not blocks:
+                return MISS
+            last = content.key(self.block_size, len(blocks) - 1)
             row = self.tips.get(last)
             if not self.pool.cache.unfold((last,)) and (row is None or not self.catch_up(row)):
                 return Hit(len(blocks) * self.block_size, tuple(blocks))

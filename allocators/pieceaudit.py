@@ -45,6 +45,9 @@ def audit_pieces(pool: PiecePool, references: Ints) -> None:
         raise CorruptionError(f"piece {block} has {references[block]} holders, counted {pool.references[block]}")
     pool.queue.check()
     pool.cache.check()
+    used = pool.group[pool.queue.order()] >= 0
+    if used[: len(used) - np.count_nonzero(used)].any():
+        raise CorruptionError("a page with cached pieces would be taken before an empty one")
     books = [_Books(set(), set(), set(), set()) for _ in pool.pieces]
     starts, idle = np.zeros(pool.num_blocks + 1, np.bool_), 0
     for page in range(1, len(pool.group)):

@@ -18,7 +18,7 @@ import numpy as np
 
 from allocators.compiled import mypyc_attr
 from allocators.freequeue import FreeQueue
-from allocators.prefix import PrefixCache
+from allocators.prefix import PrefixCache, parted
 from allocators.table import Ints
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class PiecePool:
 
         """
         self.num_blocks, self.page_blocks, self.pieces = num_blocks, page_blocks, tuple(pieces)
+        self._sizes = [piece.blocks for piece in pieces]
         pages = num_blocks // page_blocks
         self.references = np.zeros(num_blocks + 1, np.int64)
         """int64[num_blocks + 1]: rows that hold the piece which starts at each block."""
@@ -93,7 +94,10 @@ class PiecePool:
 
     def blocks_of(self, counts: list[int]) -> int:
         """Blocks that so many pieces of each group are."""
-        return sum(count * piece.blocks for count, piece in zip(counts, self.pieces, strict=True))
+        blocks = 0
+        for group, count in enumerate(counts):
+            blocks += count * self._sizes[group]
+        return blocks
 
     def fits(self, needs: Sequence[int], hits: Sequence[Ints] = ()) -> bool:
         """Return whether `needs[g]` pieces of each group g can be taken at once, if `hits[g]` are held too."""
@@ -111,7 +115,7 @@ class PiecePool:
 
     def page(self, blocks: Ints) -> Ints:
         """Return int64[k]: the pages, from 1, in which blocks lie."""
-        return (blocks - 1) // self.page_blocks + 1
+        return blocks if self.page_blocks == 1 else (blocks - 1) // self.page_blocks + 1
 
     def take(self, needs: Sequence[int]) -> list[Ints]:
         """Take `needs[g]` pieces of each group g, each with one holder; they must fit."""
@@ -133,22 +137,21 @@ class PiecePool:
             for page in pages[self.group[pages] >= 0].tolist():
                 self._evict(page)
         self.group[pages], self.inside[pages] = group, 1
-        first: Ints = (pages - 1) * self.page_blocks + 1
-        return first
+        return pages if self.page_blocks == 1 else (pages - 1) * self.page_blocks + 1
 
-    def take_in_turn(self, groups: Sequence[int], times: int) -> tuple[Ints, Ints | None]:
+    def take_in_turn(self, groups: Sequence[int], times: int) -> tuple[Ints, Sequence[int]]:
         """Take a piece for each of some groups, several times over, if all pages are pieces of one block.
 
         There must be enough of them.
 
         Returns:
-            The pieces, and int64[times * len(groups)]: how many cached blocks were evicted to take each, or None.
+            The pieces, and how many cached blocks were evicted to take each; empty if none was.
 
         """
         pages = self.queue.take(times * len(groups))
         evicted = self._evict_blocks(pages)
         self.references[pages] = self.inside[pages] = 1
-        self.group[pages] = [*groups] * times
+        self.group[pages.reshape(times, len(groups))] = groups
         for group in groups:
             self.held[group] += times
         return pages, evicted
@@ -200,18 +203,18 @@ class PiecePool:
         self._forget(int(self.group[page]), [block for block in self.within(page) if self.cache.key[block]])
         self.idle -= 1
 
-    def _evict_blocks(self, pages: Ints) -> Ints | None:
-        """Do `_evict` for pages of one block; return int64[k], the cached blocks in each, or None if there are none."""
-        if not self.idle or not (cached := self.cache.key[pages] != 0).any():
-            return None
-        lost = pages[cached]
-        for group in self.group[lost].tolist():
+    def _evict_blocks(self, pages: Ints) -> Sequence[int]:
+        """Do `_evict` for pages of one block, just taken; return how many cached blocks were in each, if any were."""
+        lost = self.idle - self.queue.size  # pages with cached pieces are at the back of the queue
+        if lost <= 0:
+            return ()
+        cached = pages[len(pages) - lost :]
+        for group in self.group[cached].tolist():
             self.cached[group] -= 1
-        self.cache.forget(lost)
-        self.idle -= len(lost)
-        self.evicted += len(lost)
-        evicted: Ints = cached.astype(np.int64)
-        return evicted
+        self.cache.forget(cached)
+        self.idle -= lost
+        self.evicted += lost
+        return [0] * (len(pages) - lost) + [1] * lost
 
     def _forget(self, group: int, blocks: list[int]) -> None:
         self.cache.forget(np.array(blocks, np.int64))
@@ -248,7 +251,7 @@ class PiecePool:
         self.share(group, np.array([block]))
         self.let_go(group, np.array([block]))
 
-    def let_go(self, group: int, blocks: Ints) -> list[int]:
+    def let_go(self, group: int, blocks: Ints) -> Ints:
         """Remove a holder from each piece, in order of release (the last piece of a sequence first).
 
         Returns:
@@ -272,23 +275,21 @@ class PiecePool:
             if not self.inside[page]:
                 pages.append(page)
         self._close(group, pages)
-        return idle
+        return np.array(idle, np.int64)
 
-    def _let_go_of_pages(self, group: int, blocks: Ints) -> list[int]:
+    def _let_go_of_pages(self, group: int, blocks: Ints) -> Ints:
         """Put pieces that are whole pages in the queue, if no row holds them any more."""
-        idle = blocks[self.references[blocks] == 0]
-        keyed, pages = self.cache.key[idle] != 0, self.page(idle)
-        cached = int(np.count_nonzero(keyed))
+        idle = blocks[self.references[blocks] == 0] if self.shared[group] else blocks
+        keyed, empty = parted(self.cache.key[idle], self.page(idle))
         self.shared[group] -= len(blocks) - len(idle)
         self.held[group] -= len(idle)
-        self.cached[group] += cached
-        self.idle += cached
-        self.inside[pages] = 0
-        self.group[pages[~keyed]] = -1
-        self.queue.give_front(pages[~keyed])
-        self.queue.give_back(pages[keyed])
-        left: list[int] = idle.tolist()
-        return left
+        self.cached[group] += len(keyed)
+        self.idle += len(keyed)
+        self.inside[self.page(idle)] = 0
+        self.group[empty] = -1
+        self.queue.give_front(empty)
+        self.queue.give_back(keyed)
+        return idle
 
     def _close(self, group: int, pages: Iterable[int]) -> None:
         """Put pages of which no piece is held any more in the queue."""

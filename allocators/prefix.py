@@ -5,6 +5,9 @@ to the end of the block (`allocators.content`).  Two blocks may have the same ke
 that was computed twice is not replaced in its table; a look-up finds the older one.  A cached
 block keeps its key after its sequence has ended, until it is taken for other tokens.
 
+Nothing is removed from the index when blocks lose their keys: a block counts only as long as it carries the key it is
+listed under.
+
 As an optimisation, blocks that follow an entered one may be *folded*: kept as a run behind its key.  Whoever looks for
 any of them has that key among those of its own tokens, as a key stands for all tokens before it.  So their keys, which
 usually nobody asks for, are found and entered only when somebody comes with the key that they are behind.
@@ -12,9 +15,8 @@ usually nobody asks for, are found and entered only when somebody comes with the
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import repeat
-from operator import itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -36,6 +38,8 @@ class Folded(NamedTuple):
 
     age: int
     """Number of runs that were begun before it."""
+    mark: int
+    """What its blocks carry in the place of a key."""
     run: Run
     """What the blocks are, as far as their first page is concerned; how many there are is in `blocks`."""
     blocks: list[int]
@@ -46,6 +50,14 @@ class Folded(NamedTuple):
         return self.run._replace(stop=self.run.start + len(self.blocks), group=group).keys
 
 
+def parted(keys: Ints, blocks: Ints) -> tuple[Ints, Ints]:
+    """Part blocks that a row gives back, from its last to its first, into those that have keys and the others."""
+    bare = len(keys) - int(np.count_nonzero(keys))
+    if not np.count_nonzero(keys[:bare]):  # usually, only the last ones have none
+        return blocks[bare:], blocks[:bare]
+    return blocks[keys != 0], blocks[keys == 0]
+
+
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class PrefixCache:
     """Maps keys to blocks and blocks to keys.  Several are passed as a list of n keys and int64[n] of block ids."""
@@ -53,13 +65,11 @@ class PrefixCache:
     def __init__(self, num_blocks: int) -> None:
         """Make a cache in which none of the blocks 1 to `num_blocks` has a key."""
         self.key = np.zeros(num_blocks + 1, np.int64)
-        """int64[num_blocks + 1]: each block's key, 0 if none; for a folded block, the key behind which its run is."""
-        self.folded = np.zeros(num_blocks + 1, np.bool_)
-        """bool[num_blocks + 1]: whether each block is part of a folded run."""
+        """int64[num_blocks + 1]: each block's key, 0 if none; for a folded block, the mark of its run."""
         self._oldest: dict[int, int] = {}
-        """Key -> its block, the oldest if there are several."""
+        """Key -> its block, the oldest if there are several; it may have lost the key since."""
         self._younger: dict[int, list[int]] = {}
-        """Key -> its other blocks, if any, the oldest first."""
+        """Key -> its other blocks, if any, the oldest first; likewise."""
         self._runs: dict[int, list[Folded]] = {}
         """Key -> the runs that are folded behind it, at most one for each group of layers."""
         self._begun = 0
@@ -70,8 +80,8 @@ class PrefixCache:
         return int(np.count_nonzero(self.key))
 
     @property
-    def empty(self) -> bool:
-        """Whether no block has a key."""
+    def unused(self) -> bool:
+        """Whether certainly no block has a key, as none has been given since this was made or cleared."""
         return not self._oldest and not self._runs
 
     @property
@@ -81,7 +91,20 @@ class PrefixCache:
 
     def find(self, key: int) -> int:
         """Return the oldest block with this key, or 0."""
-        return self._oldest.get(key, 0)
+        block = self._oldest.get(key, 0)
+        if block and self.key.item(block) != key:
+            return next(iter(self._carriers(key)), 0)
+        return block
+
+    def _carriers(self, key: int) -> list[int]:
+        """Return the blocks with this key, the oldest first; leave out of the index those that have lost it."""
+        listed = (self._oldest.pop(key, 0), *self._younger.pop(key, ()))
+        blocks = [block for block in listed if self.key.item(block) == key]
+        if blocks:
+            self._oldest[key] = blocks[0]
+        if len(blocks) > 1:
+            self._younger[key] = blocks[1:]
+        return blocks
 
     def carries(self, block: int, key: int) -> bool:
         """Whether a block has this key."""
@@ -89,7 +112,9 @@ class PrefixCache:
 
     def sole(self, key: int) -> bool:
         """Whether exactly one block has this key."""
-        return key in self._oldest and key not in self._younger
+        if key in self._younger:
+            return len(self._carriers(key)) == 1
+        return self.find(key) > 0
 
     def run(self, keys: Sequence[int]) -> list[int]:
         """Return the blocks of the longest prefix of `keys` that is cached."""
@@ -98,7 +123,13 @@ class PrefixCache:
         while 0 not in found and count < len(keys):  # more and more at a time: usually few keys hit, or very many
             found += map(look_up, keys[count : 4 * count], repeat(0))
             count *= 4
-        return found[: found.index(0)] if 0 in found else found
+        if 0 in found:
+            del found[found.index(0) :]
+        for place in np.flatnonzero(self.key[found] != np.array(keys[: len(found)], np.int64)).tolist():
+            found[place] = self.find(keys[place])
+            if not found[place]:
+                return found[:place]
+        return found
 
     def window(self, keys: Sequence[int], enough: int) -> list[int]:
         """Return the longest prefix of `keys` of which the last `enough` blocks are cached, with 0 for all before them.
@@ -118,13 +149,21 @@ class PrefixCache:
 
     def enter(self, keys: Sequence[int], blocks: Ints) -> None:
         """Give each block its key; the blocks must not have one yet.  Later blocks count as younger."""
-        self.key[blocks] = keys
         given = blocks.tolist()
-        oldest = list(map(self._oldest.setdefault, keys, given))
-        if oldest != given:
-            for key, old, block in zip(keys, oldest, given, strict=True):
-                if old != block:
-                    self._younger.setdefault(key, []).append(block)
+        if self._oldest.keys().isdisjoint(keys) and len(set(keys)) == len(keys):
+            self._oldest.update(zip(keys, given, strict=True))
+            self.key[blocks] = keys
+        else:
+            for key, block in zip(keys, given, strict=True):
+                self.enter_one(key, block)
+
+    def enter_one(self, key: int, block: int) -> None:
+        """Do `enter` for one block."""
+        if key in self._oldest and self._carriers(key):
+            self._younger.setdefault(key, []).append(block)
+        else:
+            self._oldest[key] = block
+        self.key[block] = key
 
     def fold(self, key: int, run: Run, blocks: Ints) -> None:
         """Keep blocks, which have no keys yet, as a run behind `key`, or at the end of the run that is there.
@@ -135,35 +174,29 @@ class PrefixCache:
             blocks: int64[run.pages], the blocks.
 
         """
-        self.key[blocks] = key_in(run.group, key)
-        self.folded[blocks] = True
-        behind = self._behind(key, run.group)
-        if behind is not None:
-            behind.blocks.extend(blocks.tolist())
-            return
-        if len(self._runs) > len(self.key):  # more than there are blocks: drop those of which nothing is left
-            self._runs = {
-                each: runs for each, runs in self._runs.items() if any(len(self._there(each, one)) for one in runs)
-            }
-        self._runs.setdefault(key, []).append(Folded(self._begun, run, blocks.tolist()))
-        self._begun += 1
+        behind = self.behind(key, run.group) or self.begin(key, run)
+        behind.blocks.extend(blocks.tolist())
+        self.key[blocks] = behind.mark
 
-    def fold_one(self, key: int, group: int, block: int) -> bool:
-        """Do `fold` for one block, if there is a run of its group behind `key`; return whether there is."""
-        behind = self._behind(key, group)
-        if behind is None:
-            return False
-        self.key[block] = key_in(group, key)
-        self.folded[block] = True
-        behind.blocks.append(block)
-        return True
-
-    def _behind(self, key: int, group: int) -> Folded | None:
-        """Return the run of a group behind a key."""
+    def behind(self, key: int, group: int) -> Folded | None:
+        """Return the run of a group that is folded behind `key`."""
         for behind in self._runs.get(key, ()):
             if behind.run.group == group:
                 return behind
         return None
+
+    def begin(self, key: int, run: Run) -> Folded:
+        """Begin a run behind `key`, where there is none of its group; `run` says where, and has no block yet."""
+        begun = Folded(self._begun, ~key_in(run.group, key), run, [])
+        self._runs.setdefault(key, []).append(begun)
+        self._begun += 1
+        return begun
+
+    def fold_each(self, runs: Sequence[Folded], blocks: Sequence[int]) -> None:
+        """Put each of some blocks, which have no keys yet, at the end of a run."""
+        for place, behind in enumerate(runs):
+            behind.blocks.append(blocks[place])
+        self.key[blocks] = [behind.mark for behind in runs]
 
     def unfold(self, keys: Sequence[int]) -> bool:
         """Enter the runs that are folded behind any of `keys`; return whether there was a block to enter.
@@ -172,62 +205,47 @@ class PrefixCache:
         """
         if not self._runs or self._runs.keys().isdisjoint(keys):
             return False
-        found: list[tuple[int, int, Folded]] = []
+        found: list[Folded] = []
         near = [key for key in keys if key in self._runs]
         while near:
-            key = near.pop()
-            for behind in self._runs.pop(key, ()):
-                found.append((behind.age, key, behind))
+            for behind in self._runs.pop(near.pop(), ()):
+                found.append(behind)
                 near += [each for each in behind.keys(0) if each in self._runs]
-        found.sort(key=itemgetter(0))  # as they were computed
-        there = [self._unfold_one(key, behind) for _, key, behind in found]
+        found.sort(key=attrgetter("age"))  # as they were computed
+        there = [self._unfold_one(behind) for behind in found]
         return any(there)
 
-    def _unfold_one(self, key: int, behind: Folded) -> bool:
-        there = self._there(key, behind)
+    def _unfold_one(self, behind: Folded) -> bool:
+        there = self._there(behind)
         blocks = np.array(behind.blocks, np.int64)[there]
-        self.folded[blocks] = False
         keys = behind.keys(behind.run.group)
         self.enter([keys[place] for place in there.tolist()], blocks)
         return len(blocks) > 0
 
-    def _there(self, key: int, behind: Folded) -> Ints:
+    def _there(self, behind: Folded) -> Ints:
         """Return int64[k]: the places in a run of blocks that have not been taken since."""
         blocks = np.array(behind.blocks, np.int64)
-        places = np.flatnonzero(self.folded[blocks] & (self.key[blocks] == key_in(behind.run.group, key)))
+        places = np.flatnonzero(self.key[blocks] == behind.mark)
         last = dict(zip(blocks[places].tolist(), places.tolist(), strict=True))  # of a block that came back
         return places if len(last) == len(places) else np.array(sorted(last.values()), np.int64)
 
     def forget(self, blocks: Ints) -> None:
-        """Remove the keys of blocks, which must have one."""
-        every = blocks
-        if self._runs:
-            blocks = blocks[~self.folded[blocks]]
-            self.folded[every] = False
-        keys = self.key[blocks].tolist()
-        if self._younger.keys().isdisjoint(keys):
-            deque(map(self._oldest.pop, keys), 0)
-        else:
-            for key, block in zip(keys, blocks.tolist(), strict=True):
-                self._forget_one(key, block)
-        self.key[every] = 0
+        """Remove the keys of blocks."""
+        self.key[blocks] = 0
+        if len(self._oldest) + len(self._runs) >= 2 * len(self.key):  # most of these are of no block any more
+            self._tidy()
 
-    def _forget_one(self, key: int, block: int) -> None:
-        younger = self._younger.get(key)
-        if younger is None:
-            del self._oldest[key]
-            return
-        if self._oldest[key] == block:
-            self._oldest[key] = younger.pop(0)
-        else:
-            younger.remove(block)
-        if not younger:
-            del self._younger[key]
+    def _tidy(self) -> None:
+        """Leave out of the index what no block carries any more."""
+        for key in list(self._younger):
+            self._carriers(key)
+        carried = set(self.key.tolist())
+        self._oldest = {key: block for key, block in self._oldest.items() if key in carried}
+        self._runs = {key: runs for key, runs in self._runs.items() if any(one.mark in carried for one in runs)}
 
     def clear(self) -> None:
         """Forget every key."""
         self.key[:] = 0
-        self.folded[:] = False
         self._oldest.clear()
         self._younger.clear()
         self._runs.clear()
@@ -236,15 +254,11 @@ class PrefixCache:
         """Raise `CorruptionError` unless both directions agree."""
         if not self._younger.keys() <= self._oldest.keys() or not all(self._younger.values()):
             raise CorruptionError("a key is listed without a block")
-        listed = []
+        listed: list[int] = []
         for key, oldest in self._oldest.items():
-            blocks = [oldest, *self._younger.get(key, ())]
-            for block in blocks:
-                if self.key[block] != key:
-                    raise CorruptionError(f"block {block} is listed under key {key} but carries {self.key[block]}")
-            listed += blocks
-        for key, runs in self._runs.items():
+            listed += [each for each in (oldest, *self._younger.get(key, ())) if self.key[each] == key]
+        for runs in self._runs.values():
             for behind in runs:
-                listed += np.array(behind.blocks, np.int64)[self._there(key, behind)].tolist()
+                listed += np.array(behind.blocks, np.int64)[self._there(behind)].tolist()
         if len(set(listed)) != len(listed) or len(listed) != len(self):
             raise CorruptionError(f"{len(self)} blocks carry a key, {len(listed)} are listed under one")

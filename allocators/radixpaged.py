@@ -29,8 +29,7 @@ from allocators.options import BLOCK_SIZE, Option
 from allocators.paged import PagedAllocator
 from allocators.radixnode import NOTHING, Node
 from allocators.radixpool import RadixPool
-from allocators.rows import Bools
-from allocators.table import Ints
+from allocators.table import Bools, Ints
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)

@@ -6,7 +6,7 @@ recently used leaf that no running sequence uses is evicted with all its blocks.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from allocators.errors import CorruptionError
 from allocators.prefix import PrefixCache
 from allocators.radix import RadixTree
 from allocators.table import Ints
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -28,7 +31,7 @@ class Pages(PrefixCache):
         self.key = cast("Ints", np.zeros(num_blocks + 1, np.bool_))
 
     @property
-    def empty(self) -> bool:
+    def unused(self) -> bool:
         """Whether certainly no block is in the tree; not tracked, so never certain."""
         return False
 
@@ -64,17 +67,17 @@ class RadixPool(BlockPool):
         """Blocks that some sequence holds."""
         return self.num_blocks - len(self.queue) - self.cached
 
-    def take(self, count: int) -> tuple[Ints, Ints | None]:
+    def take(self, count: int) -> tuple[Ints, Sequence[int]]:
         """See `BlockPool.take`; evicts whole leaves when the queue runs short."""
-        evicted = None
+        evicted: list[int] = []
         if count > len(self.queue):
-            evicted = np.zeros(count, np.int64)
+            evicted = [0] * count
             self._make_room(count, evicted)
         blocks = self.queue.take(count)
         self.references[blocks] = 1
         return blocks, evicted
 
-    def _make_room(self, count: int, evicted: Ints) -> None:
+    def _make_room(self, count: int, evicted: list[int]) -> None:
         """Evict leaves until the queue has `count` blocks; notes in `evicted` how many for each block to be taken."""
         place = len(self.queue)
         for leaf in self.tree.evict(count - place):

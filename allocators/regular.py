@@ -108,6 +108,12 @@ class RegularGrowth(ABC):
         """Return the pages that `append(rows)` would map and unmap, or None if unknown.  Changes nothing."""
         return NO_MAPPINGS
 
+    def fill(self, rows: Sequence[int]) -> None:
+        """Record that rows have filled their last slots, where `append` was called instead of `grow`."""
+        length, slots = self.table.length.data, self.table.slots.data
+        for row in rows:
+            length[row] = slots[row]
+
     def note(self, rows: Ints, lengths: Ints) -> None:
         """Record how long rows have become within their slots, where `append` was called instead of `grow`.
 

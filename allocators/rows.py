@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from allocators.answers import Copy, Grant, Usage
 from allocators.blockpool import BlockPool
@@ -25,10 +24,8 @@ from allocators.host import HostPool
 from allocators.pieces import PiecePool
 from allocators.sharing import shared_with
 from allocators.swapping import SwappingRows
-from allocators.table import BlockTable, Ints
+from allocators.table import BlockTable, Bools, Ints
 from allocators.window import Window
-
-Bools = npt.NDArray[np.bool_]
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -185,8 +182,8 @@ class SharingRows(SwappingRows):
     def leave_behind(self, row: int) -> None:
         """Give back the blocks that `behind` returns."""
         blocks, behind = self.behind(row), self.window.behind(int(self.table.length[row]))
-        for place, block in enumerate(blocks[::-1].tolist(), behind - len(blocks)):
-            self.give_back(row, 0, place, block)
+        left = enumerate(blocks[::-1].tolist(), behind - len(blocks))
+        self.give_back([(row, 0, place, block) for place, block in left])
         self.table.blocks[row, :behind] = 0
         self.left += len(blocks)
         self.host.part(self.pool.let_go(blocks))

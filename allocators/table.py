@@ -17,6 +17,7 @@ import numpy.typing as npt
 from allocators.compiled import mypyc_attr
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 MANY = 48
 """Up to this many blocks, a Python loop enters them faster than `BlockTable.enter`."""

@@ -89,9 +89,9 @@ def simulated(
 
 
 def contents(requests: Requests) -> Callable[[int], Content]:
-    """Return what makes the content of request i: the pieces of its prompt, or one piece of its own."""
+    """Return what makes the content of request i, once: the pieces of its prompt, or one piece of its own."""
     prefixes = requests.prefixes
     if prefixes is None:
-        return lambda index: Segments([], index)
+        return lambda index: Segments([], index, sole=not len(requests.samples))
     outputs = prefixes.outputs
     return lambda index: Segments(prefixes.pieces(index), int(outputs[index]))

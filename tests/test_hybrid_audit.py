@@ -54,6 +54,14 @@ def cells(allocator: HybridAllocator, name: str) -> np.ndarray:
     return allocator.table.blocks[0, ROW[name]]
 
 
+def cached_first(allocator: HybridAllocator) -> None:
+    allocator.release(0)
+    queue = allocator.pool.queue
+    last = queue.order()[-1:]
+    queue.remove(last)
+    queue.give_front(last)
+
+
 def wrong_key(allocator: HybridAllocator) -> None:
     cache, first = allocator.pool.cache, cells(allocator, "full")[:1].astype(np.int64)
     cache.forget(first)
@@ -89,6 +97,7 @@ CORRUPTIONS: dict[str, tuple[Callable[[HybridAllocator], Any], str]] = {
     "a free page that is not in the queue": (lambda a: a.pool.queue.take(1), "0 pieces of page 8 are held"),
     "held pieces of a page miscounted": (lambda a: put(a.pool.inside, 2, 1), "of page 2 are held, counted 1"),
     "a key where no piece starts": (lambda a: a.pool.cache.enter([5], cells(a, "full")[1:2]), "does not start where"),
+    "a cached page at the front of the queue": (cached_first, "would be taken before an empty one"),
     "cached pages miscounted": (lambda a: setattr(a.pool, "idle", 5), "pages are only cached, counted 5"),
     "held pieces miscounted": (lambda a: put(a.pool.held, FULL, 99), "group 1 counts"),
     "cached pieces miscounted": (lambda a: put(a.pool.cached, SLIDING, 99), "group 2 counts"),

@@ -66,6 +66,13 @@ def held_and_free(allocator: PagedAllocator) -> None:
     allocator.pool.queue.give_back(np.array([int(allocator.table.blocks[0, 1])]))
 
 
+def cached_first(allocator: PagedAllocator) -> None:
+    queue = allocator.pool.queue
+    last = queue.order()[-1:]
+    queue.remove(last)
+    queue.give_front(last)
+
+
 def wrong_key(allocator: PagedAllocator) -> None:
     cache = allocator.pool.cache
     block = allocator.table.held(0)[:1]
@@ -133,7 +140,8 @@ CORRUPTIONS: dict[str, tuple[Callable[[PagedAllocator], Any], str]] = {
     "the null block held": (lambda a: put(a.pool.references, 0, 1), "block 0 has 0 holders, counted 1"),
     "the null block cached": (lambda a: a.pool.cache.enter([5], np.array([0])), "the null block is cached"),
     "a key that a window has passed, uncounted": (lambda a: a.passed.update({5: 1}), "windows have passed"),
-    "a key that its block does not carry": (lambda a: put(a.pool.cache.key, 2, 5), "block 2 is listed under key"),
+    "a key that its block does not carry": (lambda a: put(a.pool.cache.key, 2, 5), "carry a key, 5 are listed"),
+    "a cached block at the front of the queue": (cached_first, "a cached block would be taken before one that is not"),
     "tokens of a row that nobody enters": (lambda a: a._entangled.clear(), "neither apart nor entangled"),
     "a last key of a row that is not apart": (lambda a: put(a.tips, 5, 0), "cannot be found by its last key"),
     "a hole in the free queue": (hole, "the free queue has 10 blocks, counted 11"),

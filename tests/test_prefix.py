@@ -159,7 +159,28 @@ def test_the_oldest_of_several_blocks_answers_until_it_is_forgotten() -> None:
     assert (cache.find(7), cache.sole(7)) == (4, True)
     cache.check()
     cache.forget(np.array([4]))
-    assert cache.empty
+    assert (cache.find(7), cache.sole(7), len(cache)) == (0, False, 0)
+    cache.check()
+
+
+def test_a_block_that_gets_its_key_again_is_the_youngest() -> None:
+    cache = PrefixCache(8)
+    cache.enter([7, 7], np.array([1, 2]))
+    cache.forget(np.array([1]))
+    cache.enter([7], np.array([1]))
+    assert cache.run([7]) == [2]
+    cache.forget(np.array([2]))
+    assert (cache.run([7]), cache.sole(7)) == ([1], True)
+    cache.check()
+
+
+def test_what_lost_its_key_does_not_stay_in_the_index() -> None:
+    cache = PrefixCache(4)
+    for key in range(1, 100):
+        cache.enter([key], np.array([key % 4 + 1]))
+        assert cache.find(key)
+        cache.forget(np.array([key % 4 + 1]))
+    assert len(cache._oldest) < 10
     cache.check()
 
 
@@ -199,8 +220,10 @@ def test_a_block_that_comes_back_to_its_run_is_only_its_last_page() -> None:
     keys = content.keys(1, 4)[:4]
     cache.fold(keys[0], Run(content, 1, 1, 3), np.array([2, 3]))
     cache.forget(np.array([2]))
-    assert cache.fold_one(keys[0], 0, 2)
-    assert not cache.fold_one(keys[0], 1, 4), "of another group there is none"
+    behind = cache.behind(keys[0], 0)
+    assert behind is not None
+    cache.fold_each([behind], [2])
+    assert cache.behind(keys[0], 1) is None, "of another group there is none"
     cache.check()
     assert cache.unfold(keys[:1])
     assert [cache.find(key) for key in keys] == [0, 0, 3, 2]
@@ -220,6 +243,17 @@ def test_runs_are_entered_as_they_were_computed_and_those_that_are_gone_are_drop
         cache.check()
         cache.forget(np.array([1]))
     assert len(cache._runs) < 10
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_tokens_that_only_one_content_has_need_no_keys_before_that_is_served(window: int | None) -> None:
+    allocator, content = pool(sliding_window=window), Segments([], 1, sole=True)
+    assert (allocator.lookup(content, 10), content.unheard) == (MISS, True)
+    row = serve(allocator, content, 10)[0]
+    assert not content.unheard
+    allocator.release(row)
+    assert allocator.lookup(content, 10).tokens == 8
+    assert Segments([], 1).unheard is Tokens(range(4)).unheard is False
 
 
 def test_a_prefix_outlives_the_sequence_that_computed_it() -> None:

@@ -7,7 +7,7 @@ steps are therefore a walk over pages, however many sequences decode.  (`sim.eng
 sequences that also give blocks back.)
 
 A prefix cache must be told at once of full blocks of sequences that are entangled with others; of all other sequences
-it only needs to know the length.
+it only needs to know which have filled their last block.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from array import array
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sim.engine.decoding import enter, in_order
-from sim.engine.growing import NOTHING, Noting
+from sim.engine.growing import NOTHING, Noting, rows_of
 from sim.engine.stretch import CACHED, EVICTED, HELD, INTERNAL, NO_STRETCH, ROUNDING, Stretch, packed, unpacked
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class Cycle(Noting):
         self._partly: dict[int, int] = {}
         """By future clock: slots that stay unused in final blocks taken in the step that ends then."""
         self._notes = bool(allocator.notice) and self._period > 1
-        """Whether the allocator, which must know which blocks are full, would not learn that from every `append`."""
+        """Whether the allocator, which must know which blocks are full or how long rows are, would not learn that from
+        every `append`."""
         self._window = allocator.leaves_behind
         self._after = [0]
         """How many steps after those of its page the allocator must be told of a sequence."""
@@ -105,8 +108,10 @@ class Cycle(Noting):
             self._partly[sequence.due] = self._partly.get(sequence.due, 0) + more * empty
 
     def tell(self, sequences: Several[Sequence]) -> None:
-        """See `Growing.tell`.  Not needed if the allocator knows the lengths, from `_note` or from every `append`."""
-        if not self._notes and self._period > 1:
+        """See `Growing.tell`.  Not needed if the allocator learns the lengths from every `append`."""
+        if self._notes:
+            self.allocator.note(rows_of(sequences), self._lengths(sequences))
+        elif self._period > 1:
             super().tell(sequences)
 
     def grow(self, first: int, last: int) -> tuple[int, Growth]:
@@ -117,9 +122,11 @@ class Cycle(Noting):
         plain = self._plain(page, filling)
         granted = self._give(page[:plain], step)
         if granted < len(page):  # the next one is not plain, or there is no room for it
+            asked = page[granted : granted + 1 if granted < plain else None]
             if self._notes:  # it may meet a sequence that has just filled a block
-                self._note(first, members.index(page[granted], first), 1)
-            growth = self._ask(page[granted : granted + 1 if granted < plain else None], step)
+                self._note(first, members.index(page[granted], first), step)
+                self.allocator.note(rows_of(asked), np.array([step - 1 + each.start for each in asked], np.int64))
+            growth = self._ask(asked, step)
             granted += growth.granted
             if self._fresh:
                 self._fresh = [each for each in self._fresh if each not in page[:granted]]
@@ -129,7 +136,7 @@ class Cycle(Noting):
         if place:
             self._asked = step, members[place - 1].order
         if self._notes:
-            self._note(first, place, 1)
+            self._note(first, place, step)
         self.internal += self._useless(page, step)
         return place, growth
 
@@ -173,24 +180,34 @@ class Cycle(Noting):
         self.allocator.append(rows[:granted])
         return granted
 
-    def _note(self, first: int, last: int, steps: int) -> None:
-        """Tell the allocator the lengths of the sequences `[first, last)` after `steps` more tokens."""
+    def _note(self, first: int, last: int, step: int) -> None:
+        """Tell the allocator what the sequences `[first, last)` have filled after the step that ends at `step`."""
         decoding = self.decoding
-        rows, lengths = (decoding.column(which)[first:last] for which in (decoding.ROW, decoding.LENGTH))
-        self.allocator.note(rows, lengths + steps)
+        if self.allocator.rounds_up:
+            rows, lengths = (decoding.column(which)[first:last] for which in (decoding.ROW, decoding.LENGTH))
+            self.allocator.note(rows, lengths + (step - decoding.clock))
+        elif filled := self._between(self._pages[(step + 1) % self._period], first, last):
+            self.allocator.fill([each.row for each in filled])
+
+    def _between(self, page: list[Sequence], first: int, last: int) -> list[Sequence]:
+        """List those of the sequences on a page that are among the sequences `[first, last)`."""
+        members = self.decoding.members
+        if not page or (not first and last == len(members)):
+            return page
+        if first == last:
+            return []
+        low, high = members[first].order, members[last - 1].order
+        return [each for each in page if low <= each.order <= high]
 
     def _page(self, first: int, last: int, step: int, filling: list[Sequence]) -> list[Sequence]:
         """List those of the sequences `[first, last)` that take a block or for which the allocator must be asked."""
-        page, members = self._changing(step), self.decoding.members
+        page = self._changing(step)
         if self._fresh or filling:
             page = list(page)
             for sequence in (*self._fresh, *filling):
                 if sequence not in page:
                     enter(page, sequence)
-        if page and (first or last < len(members)):
-            low, high = members[first].order, members[last - 1].order
-            page = [each for each in page if low <= each.order <= high]
-        return page
+        return self._between(page, first, last)
 
     def stretch(self, timeline: Timeline) -> Stretch:
         """See `Growing.stretch`."""
@@ -223,7 +240,7 @@ class Cycle(Noting):
                 changes.append(packed(step, INTERNAL, partly[end] * each))
         evicted = self.allocator.append(rows)
         if self._notes and done:
-            self._note(0, len(self.decoding), done)
+            self._note(0, len(self.decoding), clock + done)
         if evicted:
             changes += self._evicting(changes, evicted)
         self.internal += useless
@@ -256,7 +273,7 @@ class Cycle(Noting):
             done += 1
         if not done:
             return NO_STRETCH
-        self._note(0, len(self.decoding), done)
+        self._note(0, len(self.decoding), clock + done)
         held, filled = taken * self._portion.held, len(self.decoding) * (done - 1)  # what is filled is rounding no more
         return Stretch(done, changes, (held, 0, held - filled, 0, 0, 0, 0), calls=told)
 

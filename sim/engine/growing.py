@@ -94,15 +94,19 @@ class Noting(Growing):
 
     def tell(self, sequences: Several[Sequence]) -> None:
         """See `Growing.tell`."""
+        self.allocator.grow(rows_of(sequences), self._lengths(sequences))
+
+    def _lengths(self, sequences: Several[Sequence]) -> Ints:
+        """Return int64[n]: the tokens for which sequences have been given slots."""
         clock = self.decoding.clock
         step, last = self._asked
         lengths = [clock + each.start + (step > clock and each.order <= last) for each in sequences]
-        self.allocator.grow(_rows(sequences), np.array(lengths, np.int64))
+        return np.array(lengths, np.int64)
 
     def _ask(self, page: Several[Sequence], step: int) -> Growth:
         """Ask the allocator for the slots that sequences need in the step that ends at clock `step`."""
         lengths = [step + each.start for each in page]
-        return self.allocator.grow(_rows(page), np.array(lengths, np.int64))
+        return self.allocator.grow(rows_of(page), np.array(lengths, np.int64))
 
 
 class Calendar(Noting):
@@ -193,7 +197,7 @@ class Calendar(Noting):
             elif due:
                 sequences = [each for _, page in due for each in page]
                 lengths = [clock + step + 1 + each.start for step, page in due for each in page]
-                allocator.grow(_rows(sequences), np.array(lengths, np.int64))
+                allocator.grow(rows_of(sequences), np.array(lengths, np.int64))
                 for step, page in due:
                     held, internal = self._grown(page, clock + step + 1)
                     changes.append(packed(step, HELD, held))
@@ -249,5 +253,6 @@ def _total(changes: Several[int]) -> Change:
     return held, cached, rounding, internal, evicted, live, saved
 
 
-def _rows(sequences: Several[Sequence]) -> Ints:
+def rows_of(sequences: Several[Sequence]) -> Ints:
+    """Return int64[n]: the rows of sequences."""
     return np.array([each.row for each in sequences], np.int64)

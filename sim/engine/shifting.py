@@ -80,7 +80,7 @@ class Shifting(Cycle):
             changes += self._evicting(changes, shift.evicted)
         changes += self._leaving(shift, when)
         if done:
-            self._note(0, len(self.decoding), done)
+            self._note(0, len(self.decoding), clock + done)
         self.internal += useless
         return Stretch(done, changes, self._total(taken, useless, shift))
 

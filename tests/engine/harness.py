@@ -19,6 +19,7 @@ from sim.engine.timeline import Foresight
 from sim.limits import Limits
 from sim.reference import ReferenceEngine
 from sim.schedulers import SCHEDULERS
+from sim.serve import contents
 from tests.conformance.cases import repeated
 from workloads.requests import Requests
 
@@ -193,7 +194,7 @@ class Setup:
         make = ReferenceEngine if reference else Engine
         engine = make(
             requests,
-            contents(requests),
+            unnoted(requests) if reference else contents(requests),
             self.allocator(),
             SCHEDULERS[self.scheduler](self.limits),
             self.clock,
@@ -207,8 +208,8 @@ class Setup:
         return engine.run(), sink
 
 
-def contents(requests: Requests) -> Any:
-    """Make what a run makes of the requests' prefixes."""
+def unnoted(requests: Requests) -> Any:
+    """Make what a run makes of the requests' prefixes, without a note of which contents nobody else has."""
     prefixes = requests.prefixes
     if prefixes is None:
         return lambda index: Segments([], index)
