@@ -53,6 +53,8 @@ class GroupRows(SwappingRows):
             for group in self.attention
             if (window := self.pieces[group].group.window) and window < max_model_len
         }
+        self._everything = Window(max_model_len + cut.tokens, cut.tokens)
+        """The window of groups that keep all tokens."""
         self.windowed = bool(self.windows)
         self.block_tokens = cut.tokens
         reach = {
@@ -113,11 +115,8 @@ class GroupRows(SwappingRows):
 
     def most(self, first: int, final: int, samples: int = 1) -> list[int]:
         """By group: pieces that sequences hold at the most while they grow from `first` to `final` tokens."""
-        everything = Window(self.max_model_len + self.cut.tokens, self.cut.tokens)
-        return [
-            *(samples for _ in self.states),
-            *(self.windows.get(group, everything).most(first, final, samples) for group in self.attention),
-        ]
+        every = [self.windows.get(group, self._everything) for group in self.attention]
+        return [samples] * len(self.states) + [window.most(first, final, samples) for window in every]
 
     # -- rows ------------------------------------------------------------------------------
 
@@ -152,7 +151,8 @@ class GroupRows(SwappingRows):
         self.forget(row)
         self.left -= self.left_by(row)
         for group, cells in enumerate(self.cells_of(row)):
-            self.host.part(self.pool.let_go(group, cells[cells > 0][::-1]))
+            pieces = cells[cells > 0] if group in self.windows else cells
+            self.host.part(self.pool.let_go(group, pieces[::-1]))
         self.forked.discard(row)
         self.table.close(row)
 

@@ -259,7 +259,7 @@ class HybridAllocator(GroupTurns):
 
     def _needs(self, places: int) -> list[int]:
         """By group: pieces that a new row of so many blocks takes, its states included."""
-        return [*(1 for _ in self.states), *(places for _ in self.attention)]
+        return [1] * len(self.states) + [places] * len(self.attention)
 
     def _of_hit(self, hit: Hit, content: Content) -> tuple[list[Ints], list[int]]:
         """Split a hit into the pieces of each group, 0 where a window has passed, and the checkpoints of states.
