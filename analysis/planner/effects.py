@@ -17,6 +17,7 @@ from analysis.stats import BOOTSTRAP_RESAMPLES, Interval, paired_difference
 
 Records = Sequence[Mapping[str, Any]]
 Floats = npt.NDArray[np.float64]
+Sums = tuple[Sequence[float], ...]
 
 LATENCY = "normalized_latency_s"
 
@@ -59,8 +60,10 @@ def effect(before: Records, changed: Records) -> Effect:
         slow = paired_difference(*(np.array([mean(one) for one in some]) for some in (before, changed)))
         return Effect(good, slow, "replications", identical)
     one, two = before[0]["batches"], changed[0]["batches"]
-    good = _resampled(one["good"], one["requests"], two["good"], two["requests"])
-    slow = _resampled(one[LATENCY], one[f"n.{LATENCY}"], two[LATENCY], two[f"n.{LATENCY}"])
+    paired = one["requests"] == two["requests"]  # in a closed loop that a horizon ends others come, or more
+    good = _resampled((one["good"], one["requests"]), (two["good"], two["requests"]), paired=paired)
+    pace = LATENCY, f"n.{LATENCY}"
+    slow = _resampled(tuple(one[name] for name in pace), tuple(two[name] for name in pace), paired=paired)
     return Effect(good, slow, "requests", identical)
 
 
@@ -78,19 +81,33 @@ def _ratio(sums: Sequence[float], counts: Sequence[float]) -> float:
     return float(np.sum(sums)) / float(np.sum(counts)) if np.sum(counts) else float("nan")
 
 
-def _resampled(
-    sums: Sequence[float], counts: Sequence[float], sums_after: Sequence[float], counts_after: Sequence[float]
-) -> Interval:
-    """Difference of two means over all requests, its interval by drawing batches with replacement."""
-    table = np.array([sums, counts, sums_after, counts_after], np.float64)
-    batches = table.shape[1]
-    value = _ratio(sums_after, counts_after) - _ratio(sums, counts)
+def _resampled(before: Sums, after: Sums, *, paired: bool) -> Interval:
+    """Difference of two means over all requests, its interval by drawing batches with replacement.
+
+    Args:
+        before: sums over batches of neighbouring requests, and of how many each is.
+        after: the same of another run.
+        paired: whether they are of the same requests, so that the same batches are drawn of both.
+
+    """
+    batches = min(len(before[0]), len(after[0]))
+    value = _ratio(*after) - _ratio(*before)
     if batches < 2:
         return Interval(value, float("-inf"), float("inf"), batches)
-    draws = np.random.default_rng(0).multinomial(batches, np.full(batches, 1 / batches), size=BOOTSTRAP_RESAMPLES)
-    one, of_one, two, of_two = table @ draws.T
+    random = np.random.default_rng(0)
+    if paired:
+        one, of_one, two, of_two = _drawn(np.array([*before, *after], np.float64), random)
+    else:
+        (one, of_one), (two, of_two) = (_drawn(np.array(each, np.float64), random) for each in (before, after))
     known = (of_one > 0) & (of_two > 0)
     if not known.any():
         return Interval(value, float("-inf"), float("inf"), batches)
     low, high = np.percentile(two[known] / of_two[known] - one[known] / of_one[known], (2.5, 97.5))
     return Interval(value, float(low), float(high), batches)
+
+
+def _drawn(table: Floats, random: np.random.Generator) -> Floats:
+    """Sum up columns of a table that are drawn with replacement, many times."""
+    batches = table.shape[1]
+    drawn: Floats = table @ random.multinomial(batches, np.full(batches, 1 / batches), size=BOOTSTRAP_RESAMPLES).T
+    return drawn

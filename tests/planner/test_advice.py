@@ -79,6 +79,18 @@ def test_an_effect_on_a_trace_is_over_batches_of_the_same_requests() -> None:
     assert noisy.tells == "same"
 
 
+def test_requests_that_did_not_all_come_to_both_are_drawn_for_each_by_itself() -> None:
+    """In a closed loop that a horizon ends, a faster engine serves more."""
+    rng = np.random.default_rng(3)
+    slow, fast = (rng.normal(mean, 0.02, many).tolist() for mean, many in ((0.2, 23), (0.1, 41)))
+    before, after = ([record([5.0] * len(some), some)] for some in (slow, fast))
+    found = effect(before, after)
+    assert found.basis == "requests"
+    assert found.tells == "better"
+    spread = 1.96 * 0.02 * (1 / 23 + 1 / 41) ** 0.5
+    assert found.latency.high - found.latency.low == pytest.approx(2 * spread, rel=0.5)
+
+
 def test_nothing_different_is_not_the_same_as_nothing_known() -> None:
     one = [record([5.0] * 50, [0.1] * 50)]
     assert effect(one, one).tells == "none"
