@@ -123,8 +123,8 @@ def unused(path: Path) -> Path:
 
 
 def demand_page(path: Path) -> None:
-    """Raise UserError if there is a file of this name that is no page of ours."""
-    if path.is_file() and GENERATOR not in path.read_bytes()[:500].decode(errors="replace"):
+    """Raise UserError if there is a file of this name that is no page of ours, unless it is empty."""
+    if path.is_file() and path.stat().st_size and GENERATOR not in path.read_bytes()[:500].decode(errors="replace"):
         raise UserError(
             f"{path}: exists already, and does not say that it is a page of kvsim; remove it, or give another name"
         )

@@ -608,6 +608,12 @@ def test_a_page_gives_way_to_a_page_and_nothing_else_does(line: str, run_directo
         assert main(line.format("new/page.html").split()) == 0
 
 
+def test_a_page_goes_into_a_file_that_is_empty(run_directory: Path) -> None:
+    Path("page.html").touch()
+    assert main(["report", str(run_directory), "--out", "page.html"]) == 0
+    assert Path("page.html").stat().st_size > 0
+
+
 @pytest.mark.parametrize(
     ("line", "name"), [("report one two", "index.html"), ("report one two --together", "together.html")]
 )
