@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -286,8 +287,19 @@ def test_an_interrupted_sweep_keeps_what_finished(base: Base, capsys: Capture, m
     assert capsys.readouterr().err == "interrupted; 5 simulations are complete in x, --resume keeps them\n"
 
 
+def control_c(group: int) -> None:
+    """Do as a terminal does, to all of a group."""
+    os.killpg(group, signal.SIGINT)
+
+
+def terminate(process: int) -> None:
+    """Do as `timeout` and cluster schedulers do, to the one they started."""
+    os.kill(process, signal.SIGTERM)
+
+
 @pytest.mark.usefixtures("heeding_interrupts")
-def test_control_c_ends_every_process(workload: Path) -> None:
+@pytest.mark.parametrize("press", [control_c, terminate])
+def test_what_ends_a_sweep_ends_every_process(press: Callable[[int], None], workload: Path) -> None:
     line = [sys.executable, "-m", "sim", "sweep", str(workload), "--jobs", "2", "--out", "x"]
     line += ["--vary", "seed=1..40", "--set", "requests.count=4000", "--quiet"]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
@@ -295,7 +307,7 @@ def test_control_c_ends_every_process(workload: Path) -> None:
         while not list(Path("x/cells").glob("*.json")):
             assert process.poll() is None
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        press(process.pid)
         said = process.stderr.read()
     assert process.returncode == INTERRUPTED, said
     assert any(line.startswith("interrupted; ") and "--resume keeps " in line for line in said.splitlines()), said

@@ -93,7 +93,8 @@ class Cores:
 def patience() -> Iterator[Callable[[], None]]:
     """Keep Ctrl-C until it is asked for: the pool of processes must not be left in the middle of something.
 
-    Yields what raises KeyboardInterrupt if Ctrl-C was pressed.  A second Ctrl-C does not wait.
+    Yields what raises KeyboardInterrupt if Ctrl-C was pressed.  A second Ctrl-C does not wait.  SIGTERM, sent by
+    `timeout` and cluster schedulers, is the same here: it would end this process alone and leave the others behind.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -109,11 +110,12 @@ def patience() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, press)
+    before = {number: signal.signal(number, press) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield hurry
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _deaf() -> None:
