@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.errors import AGAIN, RunDirectoryError
+from analysis.errors import AGAIN, REMOVE, RunDirectoryError
 
 Column = npt.NDArray[Any]
 
@@ -50,10 +50,10 @@ def demand_same(path: Path, entry: Mapping[str, Any], folder: Path, requests: in
         path,
         same,
         f"says {said[0]:,} requests in {said[1]:.6g} s, and the tables in {folder} {requests:,} in {duration_s:.6g} s",
-        "remove the one that is of another run",
+        f"remove the one that is of another run, and {AGAIN}",
     )
 
 
-def _demand(path: Path, holds: object, wrong: str, right: str = "remove it") -> None:
+def _demand(path: Path, holds: object, wrong: str, right: str = REMOVE) -> None:
     if not holds:
-        raise RunDirectoryError(f"{path}: {wrong}: it was changed, or is of another run; {right}, and {AGAIN}")
+        raise RunDirectoryError(f"{path}: {wrong}: it was changed, or is of another run; {right}")

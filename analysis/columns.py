@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.errors import AGAIN, RunDirectoryError, unfinished
+from analysis.errors import AGAIN, REMOVE, RunDirectoryError, unfinished
 from workloads.errors import first_line, shown
 
 if TYPE_CHECKING:
@@ -123,10 +123,10 @@ def _table(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> p
         if table.schema.types != wanted.types:
             table = table.select(names).cast(wanted)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error, REMOVE) from None
     for name in names:
         if wrong := _wrong(name, table[name]):
-            raise RunDirectoryError(f"{path}: column {name!r} {wrong}: it was changed; remove the file, and {AGAIN}")
+            raise RunDirectoryError(f"{path}: column {name!r} {wrong}: it was changed; {REMOVE}")
     return table
 
 
@@ -171,9 +171,9 @@ def _arrays(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
     return result
 
 
-def _unreadable(path: Path, error: Exception) -> RunDirectoryError:
+def _unreadable(path: Path, error: Exception, right: str = AGAIN) -> RunDirectoryError:
     why = first_line(error).rstrip(".")
-    return RunDirectoryError(f"{path}: cannot be read: {why}; {AGAIN}")
+    return RunDirectoryError(f"{path}: cannot be read: {why}; {right}")
 
 
 def _numbers(column: Any) -> npt.NDArray[Any]:

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 AGAIN = "`run --resume` makes it again"
-"""How to get a file of a run directory back, as the end of a sentence."""
+"""How to get a file of a run directory back, as the end of a sentence: one that no longer looks complete ..."""
+REMOVE = f"remove it, and {AGAIN}"
+"""... and one that does."""
 
 
 class RunDirectoryError(Exception):

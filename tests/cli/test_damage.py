@@ -186,6 +186,21 @@ def test_a_table_that_was_changed_is_read_or_told_in_a_line(
         summary.write_bytes(told)
 
 
+@pytest.mark.parametrize("change", ["lists", "words", "nothing", "large numbers", "half of its rows", "another order"])
+def test_what_is_to_be_removed_is_made_again_once_it_is(change: str, left: Path, capsys: Capture) -> None:
+    path, again = left / "run" / "paged" / "requests.parquet", ["--repeat", "2", "--resume", "--quiet", "--json"]
+    good = path.read_bytes()
+    pq.write_table(CHANGES[change](pq.read_table(path), "request_id"), path)
+    assert main(["report", str(left / "run")]) == FAULT
+    said = capsys.readouterr().err
+    assert "; remove " in said
+    assert said.endswith(", and `run --resume` makes it again\n")
+    path.unlink()
+    assert main(["run", str(left / "tight.yaml"), *again, "--out", str(left / "run")]) == DONE
+    assert path.read_bytes() == good
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_that_is_cut_off_is_told_in_a_line(name: str, left: Path, capsys: Capture) -> None:
     path = left / "run" / name
