@@ -185,6 +185,8 @@ class KeyedRows(Allocator):
 
     def _keys(self, row: int, count: int) -> list[int]:
         """Return the keys of the first blocks of a row."""
+        if count == 1:  # which is known, from when it was entered
+            return [self.contents[row].key(self.block_tokens, 0)]
         return self.contents[row].keys(self.block_tokens, count)[:count]
 
     def cells(self, row: int, group: int, start: int, stop: int) -> Ints:

@@ -150,12 +150,21 @@ class PrefixCache:
     def enter(self, keys: Sequence[int], blocks: Ints) -> None:
         """Give each block its key; the blocks must not have one yet.  Later blocks count as younger."""
         given = blocks.tolist()
-        if self._oldest.keys().isdisjoint(keys) and len(set(keys)) == len(keys):
-            self._oldest.update(zip(keys, given, strict=True))
-            self.key[blocks] = keys
-        else:
+        if len(set(keys)) < len(keys):  # blocks of several rows
             for key, block in zip(keys, given, strict=True):
                 self.enter_one(key, block)
+            return
+        oldest = list(map(self._oldest.setdefault, keys, given))
+        if oldest != given or not self._younger.keys().isdisjoint(keys):
+            there = (self.key[oldest] == np.array(keys, np.int64)).tolist()
+            for place, key in enumerate(keys):
+                if key in self._younger:
+                    self.enter_one(key, given[place])
+                elif there[place]:
+                    self._younger[key] = [given[place]]
+                else:
+                    self._oldest[key] = given[place]
+        self.key[blocks] = keys
 
     def enter_one(self, key: int, block: int) -> None:
         """Do `enter` for one block."""

@@ -174,6 +174,31 @@ def test_a_block_that_gets_its_key_again_is_the_youngest() -> None:
     cache.check()
 
 
+CHANGES = st.lists(st.tuples(st.booleans(), st.dictionaries(st.integers(1, 6), st.integers(1, 3), max_size=6)))
+
+
+@given(changes=CHANGES)
+def test_the_index_is_what_a_list_of_blocks_for_each_key_would_be(changes: list[tuple[bool, dict[int, int]]]) -> None:
+    cache, listed, carried = PrefixCache(6), {key: list[int]() for key in (1, 2, 3)}, dict[int, int]()
+    for enters, those in changes:
+        some = [block for block in those if enters is (block not in carried)]
+        if enters:
+            cache.enter([those[block] for block in some], np.array(some, np.int64))
+        else:
+            cache.forget(np.array(some, np.int64))
+        for block in some:
+            if enters:
+                carried[block] = those[block]
+                listed[those[block]].append(block)
+            else:
+                listed[carried.pop(block)].remove(block)
+        cache.check()
+        for key in those.values():  # others are looked for later
+            assert (cache.find(key), cache.sole(key)) == (next(iter(listed[key]), 0), len(listed[key]) == 1)
+    assert cache.run([1, 2]) == [blocks[0] for blocks in (listed[1], listed[1] and listed[2]) if blocks]
+    assert len(cache) == len(carried)
+
+
 def test_what_lost_its_key_does_not_stay_in_the_index() -> None:
     cache = PrefixCache(4)
     for key in range(1, 100):
