@@ -125,7 +125,7 @@ def points(true: Coefficients = TRUE, noise: float = 0.005, outliers: int = 0, s
 
 def test_a_step_that_a_graph_replays_has_no_floor_of_launches() -> None:
     true = replace(TRUE, captured_tokens=100.0, run_ahead=0.0)
-    found = fit(among_decodes(points(true)), LLAMA, H100, captured_tokens=100.0)
+    found = fit(among_decodes(points(true)), LLAMA, H100, facts={"captured_tokens": 100.0})
     assert found.coefficients.captured_tokens == 100
     assert found.coefficients.launch_layer_s == pytest.approx(TRUE.launch_layer_s, rel=0.12)
     clean = seconds(points(noise=0.0), LLAMA, H100, true)
@@ -144,7 +144,7 @@ def test_what_a_gpu_loses_under_one_long_prefill_after_another_is_no_floor(launc
     true = replace(TRUE, captured_tokens=1000.0, run_ahead=0.0, launch_layer_s=launch_layer_s)
     alone = [point for point in points(true) if point.load.prefill_tokens > 1000]
     slower = [point._replace(measured_s=1.25 * point.measured_s) for point in alone]
-    found = fit([*slower, *among_decodes(points(true))], LLAMA, H100, captured_tokens=1000.0)
+    found = fit([*slower, *among_decodes(points(true))], LLAMA, H100, facts={"captured_tokens": 1000.0})
     assert ("launch_layer_s" in found.fitted) == bool(launch_layer_s)
     assert found.coefficients.launch_layer_s == pytest.approx(launch_layer_s, rel=0.05)
     assert found.coefficients.compute_efficiency == pytest.approx(TRUE.compute_efficiency, rel=0.05)

@@ -11,7 +11,9 @@ little except in combination.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,8 +48,8 @@ HIGHEST = {"shipped": 0.95, "custom": 2.0}
 TRIES = 100
 """Evaluations a search may take."""
 PRIOR = 0.003
-"""Relative error that an efficiency e times its default is worth, or such a `power_constant_s`.  It settles what the
-points leave open: on one model the time to read the weights is nearly as constant as an overhead."""
+"""Relative error that an efficiency e times its default is worth.  It settles what the points leave open: on one model
+the time to read the weights is nearly as constant as an overhead."""
 NOTHING = 1e-9
 """Overheads less than a few of these are none: in seconds, or as a share."""
 NOISE = 0.02
@@ -69,9 +71,6 @@ TOGETHER = (
     "sequence_overhead_s",
     "launch_layer_s",
     "run_ahead",
-    "power_throttle",
-    "power_reserve_s",
-    "power_constant_s",
     "pcie_efficiency",
     "swap_overhead_s",
     "transfer_overhead_s",
@@ -86,6 +85,7 @@ APART = (
 )
 """What steps without blocks determine, growing tensors the first and no cache the last, once all of the above is
 known."""
+NOTHING_KNOWN: Mapping[str, float] = MappingProxyType({})
 HELD = {"layer_overhead_s": 0.0, "paged_attention_overhead": 0.0}
 """Coefficients that others carry (see above)."""
 
@@ -108,7 +108,7 @@ def fit(
     geometry: Geometry,
     device: Device,
     *,
-    captured_tokens: float = 0.0,
+    facts: Mapping[str, float] = NOTHING_KNOWN,
     captured: Sequence[CapturedStep] = (),
 ) -> Fit:
     """Fit the cost model's coefficients to measured steps.
@@ -117,7 +117,7 @@ def fit(
         points: what was measured.
         geometry: of the model.
         device: whose peaks the efficiencies are shares of.
-        captured_tokens: the coefficient of that name, which is a fact and not fitted.
+        facts: coefficients that are known otherwise, such as `captured_tokens`, and not fitted.
         captured: steps of captured shapes.  Points that are such steps tell nothing but what these leave open; the
             roofline is fitted to them themselves, for a model or a device that is not the same.
 
@@ -129,7 +129,7 @@ def fit(
         raise ValueError("no points to fit")
     together = [point for point in points if point.route == "blocks"]
     apart = [point for point in points if point.route != "blocks"]
-    found = replace(Coefficients(), **HELD, captured_tokens=captured_tokens)
+    found = replace(Coefficients(), **HELD, **facts)
     uncertain: dict[str, float] = {}
     known = _looked_up(captured, Splitting.of(geometry, device)) if captured else None
     for part, wanted in ((together, TOGETHER), (apart, APART)):
@@ -138,8 +138,7 @@ def fit(
             if captured and part is together:
                 plain = [_point(step) for step in captured if step.plain]  # merging what was split is no roofline's
                 evidence.append(Evidence.of(plain, None))
-            names = [name for name in wanted if not name.startswith("power_") or _heated(part)]
-            best, errors = _search(evidence, names, _guess(part, geometry, found), geometry, device)
+            best, errors = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
             found = replace(best, **{name: getattr(found, name) for name in wanted if name not in errors})
             uncertain |= errors
     return Fit(
@@ -161,11 +160,6 @@ def _point(step: CapturedStep) -> Point:
     decodes, tokens, chunks, context, took, _ = step
     pairs = tokens * (tokens // max(1, chunks) + 1) // 2
     return Point("captured", Load(tokens, pairs, tokens, chunks, decodes, context, decodes + chunks), took)
-
-
-def _heated(points: Sequence[Point]) -> bool:
-    """Whether any step came behind so many prefills that it shows how far a clock falls; else that is left at 0."""
-    return any(point.load.heat_ns >= LASTING_NS for point in points)
 
 
 def _sustained(point: Point, captured_tokens: float) -> bool:
@@ -201,8 +195,6 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
     halves = {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
     if any(point.block_size != USUAL_BLOCK for point in points):
         halves["paged_block_overhead"] = 0.5
-    if _heated(points):
-        halves |= {"power_throttle": 0.1, "power_reserve_s": 0.02, "power_constant_s": 0.04}
     return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, **halves)
 
 
@@ -226,7 +218,7 @@ def _search(
     names = [name for name in wanted if _matters(name, start, predicted)]
     low, high = np.array([_bounds(name, device) for name in names]).T
     first = np.log([max(getattr(start, name), NOTHING * 1e3) for name in names])
-    expected = np.array([name.endswith("_efficiency") or name == "power_constant_s" for name in names])
+    expected = np.array([name.endswith("_efficiency") for name in names])
 
     def coefficients(x: Floats) -> Coefficients:
         return replace(start, **dict(zip(names, np.exp(x).tolist(), strict=True)))

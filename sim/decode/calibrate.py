@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from sim.costs.calibration import SECONDS, Calibration, Point, described
 from sim.costs.fit import fit
 from sim.costs.load import Load
+from sim.costs.power import NAMES, REST, Series, fit_power
 from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
@@ -24,7 +23,7 @@ from sim.decode.quiet import CALM, Quiet
 from sim.decode.rehearsal import prefill_host_s
 from sim.decode.runtime import build_kernels, choose_backend
 from sim.decode.scene import Patience, Scene
-from sim.decode.stage import MOST, Stage
+from sim.decode.stage import Stage
 from sim.decode.testbed import EXTENTS, engine_for, rehearsal
 from sim.decode.versions import versions
 from sim.devices import resolve_device
@@ -44,13 +43,12 @@ if TYPE_CHECKING:
 
     Report = Callable[["Progress"], None]
 
-SOME, FEW = 8, 3
-"""Decodes beside prefills, and steps of them right behind prefills."""
-ROW_S = 0.3
-"""Seconds of prefills behind which decodes take longest."""
-RETURN = 60
-"""Steps of decodes after which they take as long as ever."""
-ROWS = 4
+FACTS = ("captured_tokens", *NAMES)
+"""Coefficients that steps of the grid do not determine, but that matter to them."""
+SOME = 8
+"""Decodes in the steps of a series."""
+ORDERS = tuple("d" * REST + order for order in ("p" * 20 + "d" * 30, "pd" * 30, "pdddd" * 20, "pppddd" * 14))
+"""In which steps of a series run: of decodes alone, and of decodes and a prefill."""
 SEPARATE = ("growing", "no-cache")
 """Allocators without blocks."""
 SMALL = 1
@@ -110,7 +108,8 @@ def calibrate(
     build_kernels(attends, geometry)
     points: list[Point] = []
     steps: list[CapturedStep] = []
-    captured = host = slowdown = 0.0
+    facts: dict[str, float] = {}
+    host = 0.0
     with _host(where), as_served():  # as in the runs that are to be foretold
         for number, setup in enumerate((usual, *separate)):
             release(decoder.device)
@@ -118,16 +117,16 @@ def calibrate(
             points += _measure(stage, extent, seconds * (0.2 if number else 0.6), progress)
             if geometry.window is None:  # what a window reads of a context is not in the tables
                 steps += stage.captured(extent.longest)
-                slowdown = behind_prefills(stage, extent) if steps and not number else slowdown
+                facts |= fit_power(series(stage, extent, captured_tokens(geometry))) if steps and not number else {}
             del stage
         if steps:
             if progress is not None:
                 progress(Progress(f"decodes in blocks of {SMALL}", 0, 1))
             points += _small_blocks(decoder, small, attends, extent.longest)
         if where.type == "cuda" and attends == "flashinfer":
-            captured = float(captured_tokens(geometry))
+            facts["captured_tokens"] = float(captured_tokens(geometry))
             host = prefill_host_s(decoder, rehearsal(usual.workload), attends)
-    found = fit(points, geometry, resolve_device(words), captured_tokens=captured, captured=steps)
+    found = fit(points, geometry, resolve_device(words), facts=facts, captured=steps)
     return Calibration(
         model=geometry.name,
         dtype=geometry.model.dtype,
@@ -137,7 +136,7 @@ def calibrate(
         backend=attends,
         versions=made_with,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        coefficients=replace(found.coefficients, prefill_host_s=host, power_slowdown=slowdown),
+        coefficients=replace(found.coefficients, prefill_host_s=host),
         fitted=found.fitted,
         points=tuple(points),
         fitted_s=found.seconds,
@@ -152,13 +151,11 @@ def fit_again(calibration: Calibration) -> Calibration:
     device = resolve_device(described(calibration.device, calibration.peaks))
     geometry = resolve_model({"name": calibration.model, "dtype": calibration.dtype})
     before = calibration.coefficients
-    tokens, captured = before.captured_tokens, calibration.captured
-    found = fit(calibration.points, geometry, device, captured_tokens=tokens, captured=captured)
-    measured = {name: getattr(before, name) for name in ("prefill_host_s", "power_slowdown")}
-    coefficients = replace(found.coefficients, **measured)
+    facts = {name: getattr(before, name) for name in FACTS}
+    found = fit(calibration.points, geometry, device, facts=facts, captured=calibration.captured)
     return replace(
         calibration,
-        coefficients=coefficients,
+        coefficients=replace(found.coefficients, prefill_host_s=before.prefill_host_s),
         fitted=found.fitted,
         uncertain=found.uncertain,
         fitted_s=found.seconds,
@@ -195,16 +192,21 @@ def _measure(stage: Stage, extent: Extent, seconds: float, report: Report | None
             warnings.warn(f"{scene.name}: left out: {error}", stacklevel=2)
 
 
-def behind_prefills(stage: Stage, extent: Extent) -> float:
-    """Return the share by which decodes take longer behind prefills that have lasted long (`sim.costs.heat`).
+def series(stage: Stage, extent: Extent, captured: int) -> list[Series]:
+    """Run steps in several orders, as in service, some of which prefill: a GPU's clock may fall meanwhile.
 
-    The prefills are such that a graph holds them, for those that are launched the host has to be waited for besides.
+    Args:
+        stage: where they run.
+        extent: of the grid.
+        captured: prefill tokens up to which steps are replayed, not launched.
+
     """
-    scene = Scene("decodes behind prefills", (extent.longest // 8,) * SOME, ((0, extent.tokens // 10),))
-    each = float(np.median(stage.times(scene, [True] * 4)))
-    row = [True] * min(math.ceil(ROW_S / each), MOST - RETURN) + [False] * RETURN
-    decodes = np.array([stage.times(scene, row)[-RETURN:] for _ in range(ROWS)])
-    return max(0.0, float(np.median(decodes[:, :FEW]) / np.median(decodes[:, -RETURN // 2 :])) - 1)
+    found = []
+    for tokens, order in product((extent.tokens // 10, extent.tokens // 5), ORDERS):
+        scene = Scene("series", (extent.longest // 8,) * SOME, ((0, tokens),))
+        seconds = stage.times(scene, [step == "p" for step in order]).tolist()
+        found.append(Series(tokens, order, seconds, tokens > captured))
+    return found
 
 
 def _small_blocks(decoder: Decoder, setup: Setup, backend: str, longest: int) -> list[Point]:

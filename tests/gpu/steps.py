@@ -8,7 +8,7 @@ take less took more than `SLOW_S`, those less than `APART_S` apart taken togethe
 
 A run's tables do not say all that a step's time depends on.  Sequences are taken to get their tokens evenly from first
 to last; a prompt's chunk is one whose request got its first token when the step ended; steps with any other chunk are
-left out, and so are those that wait for the host, or during which a GPU's clock may be low.
+left out, and so are those that wait for the host.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def judged(folder: Path, cost: CostModel) -> dict[str, Any]:
     steps, requests = (pq.read_table(folder / f"{name}.parquet").to_pandas() for name in ("steps", "requests"))
     steps = steps[(steps.duration_s > 0) & (steps.prefill_tokens + steps.decode_tokens > 0)]
     steps["longest"] = longest(requests, steps.start_s.to_numpy())
+    steps["heat_ns"] = heats(steps, cost)
     alone = steps[steps.prefill_tokens == 0]
     predicted = np.array([cost.step_ns(decodes(step)) / 1e9 for step in alone.itertuples()])
     slow = alone[(alone.duration_s > SLOW_S) & (predicted < SLOW_S)]
@@ -84,13 +85,31 @@ def longest(requests: pd.DataFrame, times: Floats) -> Floats:
 def decodes(step: Any) -> Load:
     """Return the load of a step's decodes."""
     count, context = int(step.decode_tokens), int(step.live) - int(step.prefill_tokens)
-    return Load(decode_seqs=count, samples=count, decode_context=max(0, context), decode_longest=int(step.longest))
+    context = max(0, context)
+    return Load(
+        decode_seqs=count,
+        samples=count,
+        decode_context=context,
+        decode_longest=int(step.longest),
+        heat_ns=int(step.heat_ns),
+    )
+
+
+def heats(steps: pd.DataFrame, cost: CostModel) -> list[int]:
+    """Return the level of heat at the start of each step."""
+    heat, found = cost.heat(), []
+    for step in steps.itertuples():
+        now = round(step.start_s * 1e9)
+        found.append(heat.at(now) if cost.throttles else 0)
+        if cost.heats(Load(int(step.prefill_tokens), decode_seqs=int(step.decode_tokens))):
+            heat.add(now, round(step.duration_s * 1e9))
+    return found
 
 
 def prefills(steps: pd.DataFrame, requests: pd.DataFrame, cost: CostModel) -> Iterator[float]:
     """Compare steps with whole prompts that are captured."""
     begun = requests.groupby(requests.first_token_s.round(6))
-    heat, before, rule = cost.heat(), 0.0, cost.splitting
+    before, rule = 0.0, cost.splitting
     for step in steps.itertuples():
         took, tokens, end = step.duration_s, int(step.prefill_tokens), round(step.start_s + step.duration_s, 6)
         if tokens and rule is not None:
@@ -105,13 +124,9 @@ def prefills(steps: pd.DataFrame, requests: pd.DataFrame, cost: CostModel) -> It
                 samples=int(step.decode_tokens) + len(sizes),
                 before_ns=round(before * 1e9),
             )
-            hot, now = bool(cost.heats(load)), round(step.start_s * 1e9)
             whole = sum(size for size, _ in sizes) == tokens
-            cold = not hot or cost.step_ns(load._replace(heat_ns=heat.at(now))) == cost.step_ns(load)
-            if whole and cold and not cost.launches(load) and cost.unhidden_ns(load) <= load.before_ns:
+            if whole and not cost.launches(load) and cost.unhidden_ns(load) <= load.before_ns:
                 yield took * 1e9 / cost.step_ns(load)
-            if hot:
-                heat.add(now, round(took * 1e9))
         before = took
 
 
