@@ -35,6 +35,8 @@ from sim.setup import prepare
 from workloads.loader import load
 
 H100, LLAMA = resolve_device("h100-80gb"), resolve_model("llama-3.1-8b")
+POWER = {"power_throttle": 0.15, "power_reserve_s": 0.02, "power_constant_s": 0.03, "power_slowdown": 0.05}
+"""Known otherwise (`sim.costs.power`)."""
 TRUE = Coefficients(
     **HELD,
     memory_efficiency=0.8,
@@ -48,9 +50,7 @@ TRUE = Coefficients(
     sequence_overhead_s=1e-5,
     launch_layer_s=3e-4,
     run_ahead=0.8,
-    power_throttle=0.15,
-    power_reserve_s=0.02,
-    power_constant_s=0.03,
+    **POWER,
     separate_launch_layer_s=2e-4,
     sequence_launch_layer_s=1e-4,
     recompute_launch_layer_s=4e-4,
@@ -125,7 +125,7 @@ def points(true: Coefficients = TRUE, noise: float = 0.005, outliers: int = 0, s
 
 def test_a_step_that_a_graph_replays_has_no_floor_of_launches() -> None:
     true = replace(TRUE, captured_tokens=100.0, run_ahead=0.0)
-    found = fit(among_decodes(points(true)), LLAMA, H100, facts={"captured_tokens": 100.0})
+    found = fit(among_decodes(points(true)), LLAMA, H100, facts={**POWER, "captured_tokens": 100.0})
     assert found.coefficients.captured_tokens == 100
     assert found.coefficients.launch_layer_s == pytest.approx(TRUE.launch_layer_s, rel=0.12)
     clean = seconds(points(noise=0.0), LLAMA, H100, true)
@@ -144,7 +144,7 @@ def test_what_a_gpu_loses_under_one_long_prefill_after_another_is_no_floor(launc
     true = replace(TRUE, captured_tokens=1000.0, run_ahead=0.0, launch_layer_s=launch_layer_s)
     alone = [point for point in points(true) if point.load.prefill_tokens > 1000]
     slower = [point._replace(measured_s=1.25 * point.measured_s) for point in alone]
-    found = fit([*slower, *among_decodes(points(true))], LLAMA, H100, facts={"captured_tokens": 1000.0})
+    found = fit([*slower, *among_decodes(points(true))], LLAMA, H100, facts={**POWER, "captured_tokens": 1000.0})
     assert ("launch_layer_s" in found.fitted) == bool(launch_layer_s)
     assert found.coefficients.launch_layer_s == pytest.approx(launch_layer_s, rel=0.05)
     assert found.coefficients.compute_efficiency == pytest.approx(TRUE.compute_efficiency, rel=0.05)
@@ -153,29 +153,28 @@ def test_what_a_gpu_loses_under_one_long_prefill_after_another_is_no_floor(launc
 def test_a_point_that_was_not_steady_does_not_start_the_search() -> None:
     broken = points()
     broken[7] = broken[7]._replace(measured_s=1e-9, spread=1e5)
-    found = fit(broken, LLAMA, H100)
+    found = fit(broken, LLAMA, H100, facts=POWER)
     clean = seconds(points(noise=0.0), LLAMA, H100, TRUE)
     assert np.median(np.abs(np.array(found.seconds) / clean - 1)) < 0.01
 
 
 def test_where_nothing_was_steady_what_there_is_must_do() -> None:
     wild = [point._replace(spread=0.9) for point in points()]
-    found = fit(wild, LLAMA, H100)
+    found = fit(wild, LLAMA, H100, facts=POWER)
     assert np.median(np.abs(np.array(found.seconds) / [point.measured_s for point in wild] - 1)) < 0.01
 
 
 @pytest.mark.parametrize("outliers", [0, 3])
 def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
-    found = fit(points(outliers=outliers), LLAMA, H100)
+    found = fit(points(outliers=outliers), LLAMA, H100, facts=POWER)
     planted = {name for name, value in vars(TRUE).items() if value != getattr(Coefficients(), name)}
-    assert set(found.fitted) == planted - {*HELD}
+    assert set(found.fitted) == planted - {*HELD, *POWER}
     # overheads of a step and of a sequence, and the time to read the weights, can only roughly be told apart
     sharp = (
         "attention",
         "compute",
         "copy",
         "launch",
-        "power",
         "recompute",
         "repeated",
         "run",
@@ -194,7 +193,7 @@ def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
 def test_how_uncertain_coefficients_are_said_to_be_is_how_far_off_they_are() -> None:
     strays = []
     for seed in range(6):
-        found = fit(points(noise=0.01, seed=seed), LLAMA, H100)
+        found = fit(points(noise=0.01, seed=seed), LLAMA, H100, facts=POWER)
         for name, error in zip(found.fitted, found.uncertain, strict=True):
             if name.endswith("_efficiency") and error < 0.2:
                 strays.append(np.log(getattr(found.coefficients, name) / getattr(TRUE, name)) / error)
@@ -204,7 +203,7 @@ def test_how_uncertain_coefficients_are_said_to_be_is_how_far_off_they_are() -> 
 
 def test_a_floor_that_no_step_touches_is_not_fitted() -> None:
     never = replace(TRUE, launch_layer_s=1e-5)  # shorter than every step with a prefill
-    found = fit(points(never, noise=1e-4), LLAMA, H100)
+    found = fit(points(never, noise=1e-4), LLAMA, H100, facts=POWER)
     assert "launch_layer_s" not in found.fitted
     assert found.coefficients.launch_layer_s == Coefficients().launch_layer_s
     assert dict(zip(found.fitted, found.uncertain, strict=True))["compute_efficiency"] < 0.05
@@ -220,7 +219,9 @@ def test_what_is_read_again_is_found_where_captured_steps_are_looked_up() -> Non
     bare = [Point(name, load, 1.0) for name, load in loads().items() if name.startswith("alike")]
     times = seconds(bare, LLAMA, H100, TRUE, CapturedSteps(Shapes(64, 0), captured, Splitting.of(LLAMA, H100))).tolist()
     alike = [point._replace(measured_s=time) for point, time in zip(bare, times, strict=True)]
-    found = fit([*alike, *(point for point in points() if "64 x" in point.name)], LLAMA, H100, captured=captured)
+    found = fit(
+        [*alike, *(point for point in points() if "64 x" in point.name)], LLAMA, H100, facts=POWER, captured=captured
+    )
     assert "repeated_reads_cached" in found.fitted
     assert found.coefficients.repeated_reads_cached == pytest.approx(TRUE.repeated_reads_cached, abs=0.02)
 
@@ -235,13 +236,15 @@ def test_what_small_blocks_take_is_found_where_captured_steps_are_looked_up() ->
         bare, LLAMA, H100, planted, CapturedSteps(Shapes(64, 0), captured, Splitting.of(LLAMA, H100))
     ).tolist()
     small = [point._replace(measured_s=time) for point, time in zip(bare, times, strict=True)]
-    found = fit([*small, *(point for point in points() if "64 x" in point.name)], LLAMA, H100, captured=captured)
+    found = fit(
+        [*small, *(point for point in points() if "64 x" in point.name)], LLAMA, H100, facts=POWER, captured=captured
+    )
     assert "paged_block_overhead" in found.fitted
     assert found.coefficients.paged_block_overhead == pytest.approx(0.2, rel=0.05)
 
 
 def test_what_was_not_measured_keeps_its_default() -> None:
-    found = fit([point for point in points() if point.name.startswith("decode")], LLAMA, H100)
+    found = fit([point for point in points() if point.name.startswith("decode")], LLAMA, H100, facts=POWER)
     unseen = {"pcie_efficiency", "copy_efficiency", "launch_layer_s", "repeated_reads_cached"}
     assert not unseen & {*found.fitted}
     assert all(getattr(found.coefficients, name) == getattr(Coefficients(), name) for name in unseen)

@@ -46,7 +46,7 @@ class Series(NamedTuple):
 
 
 def fit_power(many: Sequence[Series]) -> dict[str, float]:
-    """Return the coefficients `NAMES` that explain series best, all 0 but the constant if nothing is lost.
+    """Return the coefficients `NAMES` that explain series best; the defaults if nothing is lost.
 
     Args:
         many: with the same decodes in all of them.
@@ -67,6 +67,8 @@ def fit_power(many: Sequence[Series]) -> dict[str, float]:
             values[name] = 0.0
     if not values["power_throttle"]:
         values["power_reserve_s"] = 0.0
+        if not values["power_slowdown"]:
+            values["power_constant_s"] = Coefficients().power_constant_s
     return values
 
 
@@ -82,8 +84,8 @@ def _at_rest(tokens: int, many: Sequence[Series]) -> float:
 class _Timed(NamedTuple):
     """A series beside what its steps take at rest."""
 
-    starts: Sequence[int]
-    """Nanoseconds."""
+    took: npt.NDArray[np.int64]
+    """Nanoseconds of each step."""
     seconds: Floats
     rested: Floats
     hot: Sequence[bool]
@@ -96,16 +98,17 @@ class _Timed(NamedTuple):
         hot = [step == "p" for step in series.order]
         rested = np.where(hot, prefill_s, np.median(seconds[SETTLED:REST]))
         behind = np.array([False, *hot[:-1]])
-        starts = np.round(1e9 * (np.cumsum(seconds) - seconds)).astype(int).tolist()
-        return cls(starts, seconds, rested, hot, np.array(hot) | ~(behind & series.launched))
+        counts = np.array(hot) | ~(behind & series.launched)
+        return cls(np.round(1e9 * seconds).astype(np.int64), seconds, rested, hot, counts)
 
     def errors(self, limit: PowerLimit) -> Floats:
-        """Relative errors of the steps that tell something, each class of them weighted alike."""
-        heat, levels = limit.heat(), []
-        for start, took, hot in zip(self.starts, self.seconds.tolist(), self.hot, strict=True):
-            levels.append(heat.at(start))
+        """Relative errors of the steps that tell something."""
+        heat, levels, now = limit.heat(), [], 0
+        for took, hot in zip(self.took.tolist(), self.hot, strict=True):
+            levels.append(heat.at(now))
             if hot:
-                heat.add(start, round(1e9 * took))
+                heat.add(now, took)
+            now += took
         level: Any = np.array(levels, np.float64)
         delayed = self.rested + limit.delay(level, self.rested, np.maximum)
         slowed = self.rested * (1 + limit.slowdown(level))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,9 +15,10 @@ from sim.cli import main
 from sim.cli.app import FAULT
 from sim.costs.calibration import load_calibration
 from sim.costs.load import Load
+from sim.costs.power import REST
 from sim.costs.shapes import MIXED_TOKENS, Shapes
 from sim.decode import testbed as module
-from sim.decode.calibrate import behind_prefills
+from sim.decode.calibrate import ORDERS, series
 from sim.decode.grid import Extent, block_scenes
 from sim.decode.model import load
 from sim.decode.peaks import peaks_of, shipped_name
@@ -32,9 +32,6 @@ from sim.engine.plan import Chunk, Plan
 from sim.engine.serving import Serving
 from sim.setup import prepare
 from tests.decode.room import CPU, workload
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 SMALL = Extent(seats=8, tokens=16, longest=128)
 
@@ -141,24 +138,15 @@ def test_steps_in_a_row_are_run_and_the_last_one_counts() -> None:
     assert row.load.heat_ns == 11_000, "no decodes before it"
 
 
-def test_decodes_are_measured_right_behind_long_prefills(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_series_say_what_ran_and_what_was_launched(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = make_stage({"kind": "paged", "block_size": 4})
-    orders: list[list[bool]] = []
-
-    def times(_: Scene, prefills: list[bool]) -> npt.NDArray[np.float64]:
-        orders.append(prefills)
-        since = 0
-        took = []
-        for prefill in prefills:
-            since = 0 if prefill else since + 1
-            took.append(0.1 if prefill else 0.004 * (1.05 if since < 10 else 1.0))
-        return np.array(took)
-
-    monkeypatch.setattr(stage, "times", times)
-    assert behind_prefills(stage, SMALL) == pytest.approx(0.05)
-    assert sum(orders[1]) * 0.1 >= 0.3
     monkeypatch.setattr(stage, "times", lambda _, prefills: np.where(prefills, 0.1, 0.004))
-    assert behind_prefills(stage, SMALL) == 0
+    found = series(stage, Extent(seats=8, tokens=100, longest=128), 15)
+    assert {(each.tokens, each.launched) for each in found} == {(10, False), (20, True)}
+    assert [each.order for each in found] == [*ORDERS, *ORDERS]
+    for each in found:
+        assert each.order.index("p") == REST
+        assert each.seconds == [0.1 if step == "p" else 0.004 for step in each.order]
 
 
 def test_steps_can_be_run_in_any_order() -> None:
