@@ -7,6 +7,7 @@ Nothing observes the real run, so the host may run a step ahead of the device, a
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from sim.decode.peaks import shipped_name
 from sim.decode.quiet import Quiet
 from sim.decode.runtime import assemble, build_kernels
 from sim.devices import GIB, resolve_device
+from sim.errors import UserError
 from sim.runner import run
 from workloads.schema import Costs, Device
 
@@ -235,9 +237,16 @@ def on_this_machine(
     backend: str,
     base: Path | None = None,
 ) -> Mapping[str, float]:
-    """Return what this machine has other coefficients for than the calibration says, measured on a quiet core."""
+    """Return coefficients of this machine in place of the calibration's, measured on a quiet core.
+
+    None, with a warning, where the device has no room for what is measured, though it may have for the workload.
+    """
     if calibration is None:
         return AS_CALIBRATED
-    with quiet.watched():
-        path = find_calibration(calibration)
-        return factors_of(decoder, workload.model.name, path, backend=backend, base=base)
+    path = find_calibration(calibration)
+    try:
+        with quiet.watched():
+            return factors_of(decoder, workload.model.name, path, backend=backend, base=base)
+    except UserError as error:
+        warnings.warn(f"this machine is taken to be as fast as the calibrated one: {error}", stacklevel=2)
+        return AS_CALIBRATED

@@ -22,11 +22,13 @@ from sim.costs.coefficients import Coefficients
 from sim.costs.load import Load
 from sim.decode import main_validate, timed
 from sim.decode.machine import slower
-from sim.decode.timed import calibration_of
+from sim.decode.model import load
+from sim.decode.quiet import Quiet
+from sim.decode.timed import calibration_of, on_this_machine
 from sim.engine.executor import Simulated
 from sim.errors import UserError
 from sim.setup import prepare
-from tests.decode.room import workload
+from tests.decode.room import CPU, workload
 from tests.gpu.timed import HELD_OUT, document, pieces, simulated_again, workload_of
 from workloads.schema import Device
 
@@ -250,6 +252,22 @@ def test_how_fast_the_machine_was_found_to_be_counts_unless_the_workload_says_ot
     usual = {**named, "costs": {"calibration": calibration, "step_factor": 1.0}}
     (run,) = simulated_again(type(work()).model_validate(usual), "planted", timing)["runs"]
     assert run["errors"]["tpot_s.p50"] == pytest.approx(1 / 1.25 - 1, abs=0.01)
+
+
+def test_a_device_without_room_for_what_would_be_measured_is_taken_as_calibrated(
+    monkeypatch: pytest.MonkeyPatch, calibration: str
+) -> None:
+    def full(*_: object, **__: object) -> dict[str, float]:
+        raise UserError("no room")
+
+    monkeypatch.setattr(timed, "factors_of", full)
+    setup = prepare(work("paged"))
+    decoder = load("tiny-llama", setup.geometry, CPU)
+    with pytest.warns(UserWarning, match="as fast as the calibrated one: no room"):
+        assert on_this_machine(decoder, work("paged"), calibration, Quiet(0.0), backend="torch") == {}
+    monkeypatch.undo()
+    assert on_this_machine(decoder, work("paged"), calibration, Quiet(0.0), backend="torch") == {}, "is no GPU"
+    assert on_this_machine(decoder, work("paged"), None, Quiet(0.0), backend="torch") == {}
 
 
 def test_a_machine_is_compared_in_the_steps_that_were_calibrated() -> None:
