@@ -118,7 +118,10 @@ class BlockPool:
         return idle
 
     def _keep(self, blocks: Ints) -> None:
-        """Store cached blocks that have lost their last holder."""
+        """Store cached blocks that have lost their last holder.
+
+        They wait behind all in the queue that are not cached, as `take` relies on, in the order in which to evict them.
+        """
         self.queue.give_back(blocks)
 
     def _revive(self, blocks: Ints) -> None:
