@@ -12,11 +12,10 @@ import pytest
 from sim.costs.calibration import find_calibration, load_calibration
 from sim.costs.coefficients import Coefficients
 from sim.costs.heat import PowerLimit
-from sim.costs.power import NAMES, REST, Series, fit_power
+from sim.costs.power import NAMES, ORDERS, Series, fit_power
 
 MEASURED = Path(__file__).parents[1] / "analysis" / "results" / "power_nvidia-h200.json"
 DECODE_S = 0.005
-ORDERS = ("p" * 20 + "d" * 30, "pd" * 30, "pdddd" * 20, "pppddd" * 14)
 
 
 def planted(true: Coefficients, noise: float = 0.002, *, waits_s: float = 0.0) -> list[Series]:
@@ -25,7 +24,7 @@ def planted(true: Coefficients, noise: float = 0.002, *, waits_s: float = 0.0) -
     found = []
     for (tokens, prefill_s), order in product(((800, 0.02), (1600, 0.035)), ORDERS):
         heat, now, seconds, waits = limit.heat(), 0, [], False
-        for step in "d" * REST + order:
+        for step in order:
             level = heat.at(now)
             if step == "p":
                 took = prefill_s + limit.delay(level, prefill_s, max)
@@ -37,7 +36,7 @@ def planted(true: Coefficients, noise: float = 0.002, *, waits_s: float = 0.0) -
             waits = step == "p" and tokens > 1000
             now += round(1e9 * took)
             seconds.append(float(took))
-        found.append(Series(tokens, "d" * REST + order, seconds, launched=tokens > 1000))
+        found.append(Series(tokens, order, seconds, launched=tokens > 1000))
     return found
 
 

@@ -30,6 +30,8 @@ REST = 30
 """Steps of decodes with which every series begins: the device is at rest behind them ..."""
 SETTLED = 10
 """... and behind so many."""
+ORDERS = tuple("d" * REST + order for order in ("p" * 20 + "d" * 30, "pd" * 30, "pdddd" * 20, "pppddd" * 14))
+"""In which steps run (`Series.order`): many prefills in a row, and few."""
 
 
 class Series(NamedTuple):

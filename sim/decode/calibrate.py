@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sim.costs.calibration import SECONDS, Calibration, Point, described
 from sim.costs.fit import fit
 from sim.costs.load import Load
-from sim.costs.power import NAMES, REST, Series, fit_power
+from sim.costs.power import NAMES, ORDERS, Series, fit_power
 from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, demand_memory, name_of, release, resolve
 from sim.decode.executor import OutOfMemoryError
@@ -47,8 +47,6 @@ FACTS = ("captured_tokens", *NAMES)
 """Coefficients that steps of the grid do not determine, but that matter to them."""
 SOME = 8
 """Decodes in the steps of a series."""
-ORDERS = tuple("d" * REST + order for order in ("p" * 20 + "d" * 30, "pd" * 30, "pdddd" * 20, "pppddd" * 14))
-"""In which steps of a series run: of decodes alone, and of decodes and a prefill."""
 SEPARATE = ("growing", "no-cache")
 """Allocators without blocks."""
 SMALL = 1

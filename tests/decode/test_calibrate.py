@@ -15,10 +15,10 @@ from sim.cli import main
 from sim.cli.app import FAULT
 from sim.costs.calibration import load_calibration
 from sim.costs.load import Load
-from sim.costs.power import REST
+from sim.costs.power import ORDERS, REST
 from sim.costs.shapes import MIXED_TOKENS, Shapes
 from sim.decode import testbed as module
-from sim.decode.calibrate import ORDERS, series
+from sim.decode.calibrate import series
 from sim.decode.grid import Extent, block_scenes
 from sim.decode.model import load
 from sim.decode.peaks import peaks_of, shipped_name

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 
+from sim.costs.power import ORDERS
 from sim.decode.device import as_served, name_of, release, resolve
 from sim.decode.grid import Extent
 from sim.decode.model import load
@@ -42,10 +43,8 @@ SEQUENCES, CONTEXT = 8, 512
 """That decode, and tokens of each."""
 LONG = (400, 800, 1600, 3200)
 """Tokens of a prefill."""
-ROW = "d" * 40 + "p" * 20 + "d" * 30
-"""Many in a row; `d` stands for a step of decodes, `p` for one with a prefill as well."""
-MIXED = ("d" * 30 + "pd" * 30, "d" * 30 + "pdddd" * 20, "d" * 30 + "pppddd" * 14)
-"""Few in a row, for those of `AMONG` tokens."""
+ROW, *MIXED = ORDERS
+"""Many in a row, and few, for those of `AMONG` tokens."""
 AMONG = (800, 1600)
 EXTENT = Extent(seats=64, tokens=8192, longest=4096)
 REPEATS = 2
