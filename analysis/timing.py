@@ -37,6 +37,12 @@ FIGURES = (
 """What is compared, by its name in `analysis.figures`, beside the makespan."""
 IN_MEDIAN = {"throughput_rps": 0.03, "batch_size": 0.03, "tpot_s.p50": 0.03}
 """Largest error allowed in the median over all runs."""
+LAUNCHED = {
+    "separate_launch_layer_s": "where tensors grow",
+    "sequence_launch_layer_s": "for each sequence there",
+    "recompute_launch_layer_s": "where nothing is cached",
+}
+"""What coefficients of launches are about."""
 MACHINES = 0.02
 """By how much machines with the same device differ: steps are also simulated to take up to this share less or more."""
 IN_EACH = {"normalized_latency_s.p99": 0.08, "ttft_s.p99": 0.08, "tpot_s.p99": 0.08}
@@ -246,10 +252,17 @@ def figures(entry: Mapping[str, Any]) -> dict[str, float]:
 
 def differing(machine: Mapping[str, float]) -> str:
     """Say how a machine differs from the one of the calibration."""
-    decodes, more, host = (machine.get(name) for name in ("step_factor", "compute_factor", "prefill_host_s"))
-    words = [] if decodes is None else [f"decodes take {decodes:.3f} times as long as calibrated"]
-    words += [] if decodes is None or more is None else [f"prefills {decodes * more:.3f} times"]
-    return ", ".join([*words, *([] if host is None else [f"the host {1e3 * host:.2f} ms for a step"])])
+    words = []
+    if "step_factor" in machine:
+        words.append(f"decodes take {machine['step_factor']:.3f} times as long as calibrated")
+    if "compute_factor" in machine:
+        words.append(f"prefills {machine.get('step_factor', 1.0) * machine['compute_factor']:.3f} times")
+    if "prefill_host_s" in machine:
+        words.append(f"the host {1e3 * machine['prefill_host_s']:.2f} ms for a step")
+    for name, what in LAUNCHED.items():
+        if name in machine:
+            words.append(f"{1e3 * machine[name]:.2f} ms to launch a layer {what}")
+    return ", ".join(words)
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:

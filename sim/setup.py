@@ -230,7 +230,7 @@ def _watermark(scheduler: str, kind: str) -> float:
     return 0.01 if scheduler == "vllm-v0" and kind in {"paged", "radix", "hybrid"} else 0.0
 
 
-def route_of(allocator: Allocator) -> Route:
+def route_of(allocator: Allocator | type[Allocator]) -> Route:
     """Say how attention finds K/V where `allocator` keeps it."""
     if allocator.recomputes:
         return "recompute"

@@ -23,7 +23,7 @@ from sim.costs.calibration_text import save_calibration
 from sim.costs.captured import CapturedStep, CapturedSteps
 from sim.costs.coefficients import Coefficients
 from sim.costs.evidence import seconds
-from sim.costs.fit import HELD, fit
+from sim.costs.fit import HELD, LAUNCHES, fit, fit_launches
 from sim.costs.load import Load, Route
 from sim.costs.model import CostModel
 from sim.costs.shapes import Shapes, padded_sizes
@@ -199,6 +199,16 @@ def test_how_uncertain_coefficients_are_said_to_be_is_how_far_off_they_are() -> 
                 strays.append(np.log(getattr(found.coefficients, name) / getattr(TRUE, name)) / error)
     assert len(strays) >= 18
     assert 0.3 < np.sqrt(np.mean(np.square(strays))) < 2.0
+
+
+def test_of_another_host_the_launches_alone_are_fitted() -> None:
+    faster = {name: getattr(TRUE, name) * 0.7 for name in LAUNCHES}
+    apart = [point for point in points(replace(TRUE, **faster), outliers=2) if point.route != "blocks"]
+    assert fit_launches(apart, LLAMA, H100, TRUE) == pytest.approx(faster, rel=0.02)
+    growing = [point for point in apart if point.route == "tensors"]
+    assert fit_launches(growing, LLAMA, H100, TRUE).keys() == {*LAUNCHES[:2]}, "the others change no such step"
+    with pytest.raises(ValueError, match="no points"):
+        fit_launches([], LLAMA, H100, TRUE)
 
 
 def test_a_floor_that_no_step_touches_is_not_fitted() -> None:

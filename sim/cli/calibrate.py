@@ -73,7 +73,8 @@ def calibrate(
 def _measured(
     model: str, dtype: str | None, device: str, backend: str | None, seconds: float, *, quiet: bool
 ) -> Calibration:
-    from sim.decode.calibrate import Progress, calibrate  # noqa: PLC0415  as above
+    from sim.decode.calibrate import calibrate  # noqa: PLC0415  as above
+    from sim.decode.testbed import Progress  # noqa: PLC0415  as above
 
     with bars(terminal(stderr=True), quiet=quiet) as rows:
         task = rows.add_task("loading", total=None)

@@ -85,6 +85,8 @@ APART = (
 )
 """What steps without blocks determine, growing tensors the first and no cache the last, once all of the above is
 known."""
+LAUNCHES = ("separate_launch_layer_s", "sequence_launch_layer_s", "recompute_launch_layer_s")
+"""Those of them that the host determines, not the device."""
 NOTHING_KNOWN: Mapping[str, float] = MappingProxyType({})
 HELD = {"layer_overhead_s": 0.0, "paged_attention_overhead": 0.0}
 """Coefficients that others carry (see above)."""
@@ -147,6 +149,28 @@ def fit(
         tuple(uncertain.values()),
         tuple(seconds(points, geometry, device, found, known).tolist()),
     )
+
+
+def fit_launches(points: Sequence[Point], geometry: Geometry, device: Device, known: Coefficients) -> dict[str, float]:
+    """Fit the launches of steps without blocks alone: as those of another host.
+
+    Args:
+        points: such steps, measured there.
+        geometry: of the model.
+        device: whose peaks the efficiencies are shares of.
+        known: all coefficients, from which the search starts too.
+
+    Returns:
+        those of `LAUNCHES` that the points determine.
+
+    Raises:
+        ValueError: there are no points.
+
+    """
+    if not points:
+        raise ValueError("no points to fit")
+    best, errors = _search([Evidence.of(points, None)], LAUNCHES, known, geometry, device)
+    return {name: getattr(best, name) for name in errors}
 
 
 def _looked_up(captured: Sequence[CapturedStep], splitting: Splitting) -> CapturedSteps:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sim.costs.calibration import SECONDS, Calibration, Point, described
 from sim.costs.fit import fit
@@ -15,16 +15,14 @@ from sim.costs.load import Load
 from sim.costs.power import NAMES, ORDERS, Series, fit_power
 from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, demand_memory, name_of, release, resolve
-from sim.decode.executor import OutOfMemoryError
-from sim.decode.grid import block_scenes, separate_scenes
 from sim.decode.model import load, supported
 from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.quiet import CALM, Quiet
 from sim.decode.rehearsal import prefill_host_s
 from sim.decode.runtime import build_kernels, choose_backend
-from sim.decode.scene import Patience, Scene
+from sim.decode.scene import Scene
 from sim.decode.stage import Stage
-from sim.decode.testbed import EXTENTS, engine_for, rehearsal
+from sim.decode.testbed import EXTENTS, Progress, engine_for, measured, rehearsal
 from sim.decode.versions import versions
 from sim.devices import resolve_device
 from sim.models.geometry import resolve_model
@@ -41,8 +39,6 @@ if TYPE_CHECKING:
     from sim.decode.model import Decoder
     from sim.setup import Setup
 
-    Report = Callable[["Progress"], None]
-
 FACTS = ("captured_tokens", *NAMES)
 """Coefficients that steps of the grid do not determine, but that matter to them."""
 SOME = 8
@@ -53,15 +49,6 @@ SMALL = 1
 """Token slots of the small blocks that decodes are measured with as well ..."""
 SMALL_SEATS = 64
 """... of so many sequences at most."""
-
-
-class Progress(NamedTuple):
-    """How far a calibration has come."""
-
-    name: str
-    """The step that is measured next."""
-    done: int
-    total: int
 
 
 def calibrate(
@@ -112,7 +99,7 @@ def calibrate(
         for number, setup in enumerate((usual, *separate)):
             release(decoder.device)
             stage = Stage(decoder, setup, backend=attends, longest=extent.longest, seats=extent.seats)
-            points += _measure(stage, extent, seconds * (0.2 if number else 0.6), progress)
+            points += measured(stage, extent, seconds * (0.2 if number else 0.6), progress)
             if geometry.window is None:  # what a window reads of a context is not in the tables
                 steps += stage.captured(extent.longest)
                 facts |= fit_power(series(stage, extent, captured_tokens(geometry))) if steps and not number else {}
@@ -170,24 +157,6 @@ def _host(device: torch.device) -> Iterator[None]:
         yield
     if watch.share > CALM:
         warnings.warn(f"others held up the host for {watch.share:.1%} of the time: better measured again", stacklevel=2)
-
-
-def _measure(stage: Stage, extent: Extent, seconds: float, report: Report | None) -> Iterator[Point]:
-    """Measure the steps of one allocator."""
-    scenes = (
-        block_scenes(extent)
-        if stage.route == "blocks"
-        else separate_scenes(extent, recomputes=stage.allocator.recomputes)
-    )
-    scenes = [scene for scene in scenes if stage.fits(scene)]
-    patience = Patience(seconds=seconds / len(scenes))
-    for number, scene in enumerate(scenes):
-        if report is not None:
-            report(Progress(scene.name, number, len(scenes)))
-        try:
-            yield stage.measure(scene, patience)
-        except OutOfMemoryError as error:
-            warnings.warn(f"{scene.name}: left out: {error}", stacklevel=2)
 
 
 def series(stage: Stage, extent: Extent, captured: int) -> list[Series]:

@@ -3,50 +3,63 @@
 Machines with the same device differ: decodes, which wait for memory, take a few percent less or more, prefills, which
 compute, do so on others, and what the host does for each step takes tens of percent more or less.  So before times are
 predicted for a real run, some of the calibration's captured steps are measured again, in the same way, and a short run
-tells what the host takes for a step.  The workload to be predicted has no part in it.
+tells what the host takes for a step.  Where steps are launched kernel by kernel, the host is all that matters, and some
+of those are measured as well.  The requests to be served have no part in it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from allocators.registry import find
 from sim.costs.calibration import described, load_calibration
+from sim.costs.fit import fit_launches
 from sim.costs.load import Load
 from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, name_of, release
 from sim.decode.rehearsal import prefill_host_s
 from sim.decode.stage import Stage
-from sim.decode.testbed import EXTENTS, engine_for, rehearsal
-from sim.setup import prepare
+from sim.decode.testbed import EXTENTS, engine_for, measured, rehearsal
+from sim.devices import resolve_device
+from sim.setup import prepare, route_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sim.costs.calibration import Point
     from sim.costs.captured import CapturedStep
+    from sim.decode.grid import Extent
     from sim.decode.model import Decoder
+    from sim.setup import Setup
+    from workloads.schema import Workload
 
 SEATS = 16
 """Most decodes of a step that is measured again."""
+LAUNCHED_SEATS = 64
+"""Room for decodes that are launched kernel by kernel: the grid has a quarter of them at most ..."""
+LAUNCHED_S = 8.0
+"""... and takes so many seconds for each allocator, as a host's speed varies from one to the next."""
 
 
 def factors_of(
-    decoder: Decoder, model: str, calibration: Path, *, backend: str, base: Path | None = None
+    decoder: Decoder, workload: Workload, calibration: Path, *, backend: str, base: Path | None = None
 ) -> dict[str, float]:
     """Measure the machine.
 
     Args:
         decoder: the model.
-        model: its name, as in a workload.
+        workload: names it, and the allocators; its requests are not looked at.
         calibration: what is to predict its times.
         backend: attends.
         base: folder that relative paths start from.
 
     Returns:
         coefficients in place of the calibration's: `step_factor` and `compute_factor`, from the median ratios of what
-        decodes and prefills take, and `prefill_host_s`.  None where the calibration has no captured steps, or is of
-        another device.
+        decodes and prefills take, `prefill_host_s`, and those of launches where steps are launched kernel by kernel
+        (`sim.costs.fit.LAUNCHES`).  None where the calibration has no captured steps, or is of another device.
 
     """
     known = load_calibration(calibration)
@@ -56,18 +69,37 @@ def factors_of(
     extent = EXTENTS["cuda"]
     extent = extent._replace(longest=min(extent.longest, geometry.max_model_len))
     words = described(known.device, known.peaks)
-    setup = prepare(engine_for(model, geometry.model.dtype, words, "paged", extent), base)
+
+    def prepared(kind: str, extent: Extent) -> Setup:
+        return prepare(engine_for(workload.model.name, geometry.model.dtype, words, kind, extent), base)
+
+    usual = prepared("paged", extent)
     with as_served():
         shapes = Shapes(SEATS, captured_tokens(geometry))
-        stage = Stage(decoder, setup, backend=backend, longest=extent.longest, seats=SEATS, shapes=shapes)
+        stage = Stage(decoder, usual, backend=backend, longest=extent.longest, seats=SEATS, shapes=shapes)
         now = stage.captured(extent.longest)
         computing = [step for step in now if stage.cost.heats(Load(step.tokens, decode_seqs=step.decodes))]
         decodes = slower(known.captured, [step for step in now if not step.tokens])
         prefills = slower(known.captured, computing)
         del stage
         release(decoder.device)
-        host = prefill_host_s(decoder, rehearsal(setup.workload), backend)
-    return {"step_factor": decodes, "compute_factor": prefills / decodes, "prefill_host_s": host}
+        found = {"step_factor": decodes, "compute_factor": prefills / decodes}
+        found["prefill_host_s"] = prefill_host_s(decoder, rehearsal(usual.workload), backend)
+        points: list[Point] = []
+        few = extent._replace(seats=LAUNCHED_SEATS)
+        for kind in launching(workload):
+            release(decoder.device)
+            stage = Stage(decoder, prepared(kind, few), backend=backend, longest=few.longest, seats=few.seats)
+            points += measured(stage, few, LAUNCHED_S)
+            del stage
+    if points:
+        found |= fit_launches(points, geometry, resolve_device(words), replace(known.coefficients, **found))
+    return found
+
+
+def launching(workload: Workload) -> list[str]:
+    """Return the kinds of a workload's allocators without blocks, whose steps are launched kernel by kernel."""
+    return sorted({spec.kind for spec in workload.allocators if route_of(find(spec.kind)) != "blocks"})
 
 
 def slower(before: tuple[CapturedStep, ...], now: list[CapturedStep]) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sim.decode.grid import Extent
+from sim.decode.executor import OutOfMemoryError
+from sim.decode.grid import Extent, block_scenes, separate_scenes
+from sim.decode.scene import Patience
 from sim.decode.stage import Stage
 from sim.devices import GIB, Device
 from sim.models.geometry import resolve_model
@@ -12,7 +15,12 @@ from sim.setup import prepare
 from workloads.schema import Workload
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sim.costs.calibration import Point
     from sim.decode.model import Decoder
+
+    Report = Callable[["Progress"], None]
 
 EXTENTS = {"cuda": Extent(seats=256, tokens=8192, longest=4096), "cpu": Extent(seats=8, tokens=64, longest=128)}
 """How far the grid reaches, by type of device."""
@@ -22,6 +30,41 @@ HOST_GIB = 1.0
 """Room for swapped blocks."""
 MARGIN = 64
 """Token slots a sequence needs beyond the longest: it grows with every repeat."""
+
+
+class Progress(NamedTuple):
+    """How far measuring has come."""
+
+    name: str
+    """The step that is measured next."""
+    done: int
+    total: int
+
+
+def measured(stage: Stage, extent: Extent, seconds: float, report: Report | None = None) -> Iterator[Point]:
+    """Measure the grid's steps of a stage's allocator, as far as there is room for them.
+
+    Args:
+        stage: where they run.
+        extent: of the grid.
+        seconds: what that may take, all together.
+        report: called before each step.
+
+    """
+    scenes = (
+        block_scenes(extent)
+        if stage.route == "blocks"
+        else separate_scenes(extent, recomputes=stage.allocator.recomputes)
+    )
+    scenes = [scene for scene in scenes if stage.fits(scene)]
+    patience = Patience(seconds=seconds / len(scenes))
+    for number, scene in enumerate(scenes):
+        if report is not None:
+            report(Progress(scene.name, number, len(scenes)))
+        try:
+            yield stage.measure(scene, patience)
+        except OutOfMemoryError as error:
+            warnings.warn(f"{scene.name}: left out: {error}", stacklevel=2)
 
 
 def stage_for(decoder: Decoder, kind: str, extent: Extent, backend: str, device: Device) -> Stage:

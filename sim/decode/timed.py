@@ -246,7 +246,7 @@ def on_this_machine(
     path = find_calibration(calibration)
     try:
         with quiet.watched():
-            return factors_of(decoder, workload.model.name, path, backend=backend, base=base)
+            return factors_of(decoder, workload, path, backend=backend, base=base)
     except UserError as error:
         warnings.warn(f"this machine is taken to be as fast as the calibrated one: {error}", stacklevel=2)
         return AS_CALIBRATED

@@ -98,9 +98,10 @@ def test_times_stand_beside_those_measured() -> None:
     }
     assert 'class="reach"' not in render(CONTENT | {"timing": timing}), "not known"
     known = run | {"errors": {"throughput_rps": -0.05}, "reach": {"throughput_rps": [8.75, 10.625]}}
-    machine = {"step_factor": 0.98, "compute_factor": 1.05, "prefill_host_s": 0.00123}
+    machine = {"step_factor": 0.98, "compute_factor": 1.05, "prefill_host_s": 0.00123, "recompute_launch_layer_s": 6e-4}
     page = render(CONTENT | {"timing": timing | {"machine": machine, "machines": 0.02, "runs": [known]}})
-    assert "decodes take 0.980 times as long as calibrated, prefills 1.029 times, the host 1.23 ms for a step." in page
+    assert "decodes take 0.980 times as long as calibrated, prefills 1.029 times, the host 1.23 ms for a step, " in page
+    assert ", 0.60 ms to launch a layer where nothing is cached." in page
     assert 'class="reach" style="left:25.0%;width:37.5%"' in page
     assert 'title="paged, held-out: -5.0 %, from -12.5 to +6.2 %"' in page
     assert "up to 2 % less or more" in words(page)

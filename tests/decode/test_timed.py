@@ -21,7 +21,7 @@ from sim.costs.captured import CapturedStep
 from sim.costs.coefficients import Coefficients
 from sim.costs.load import Load
 from sim.decode import main_validate, timed
-from sim.decode.machine import slower
+from sim.decode.machine import launching, slower
 from sim.decode.model import load
 from sim.decode.quiet import Quiet
 from sim.decode.timed import calibration_of, on_this_machine
@@ -275,6 +275,11 @@ def test_a_machine_is_compared_in_the_steps_that_were_calibrated() -> None:
     now = [step._replace(seconds=step.seconds * ratio) for step, ratio in zip(before, (1.01, 1.3, 1.02), strict=True)]
     assert slower(tuple(before), [*now, CapturedStep(8, 0, 0, 80, 9.9, 10)]) == pytest.approx(1.02)
     assert slower(tuple(before), []) == 1
+
+
+def test_launches_are_measured_for_allocators_without_blocks() -> None:
+    assert launching(work("paged", "virtual")) == []
+    assert launching(work("growing", "paged", "no-cache", "growing")) == ["growing", "no-cache"]
 
 
 def test_what_other_machines_may_take_is_around_what_the_workload_says(

@@ -36,6 +36,7 @@ from rich.console import Console
 from analysis.reading import open_directory
 from analysis.timing import Timing, figures, gathered, repeated
 from sim.decode.device import name_of, release, resolve
+from sim.decode.machine import launching
 from sim.decode.model import Decoder, load
 from sim.decode.quiet import CALM, Quiet
 from sim.decode.runtime import build_kernels, choose_backend
@@ -124,7 +125,7 @@ class Bench:
             self._decoder = load(workload.model.name, geometry, self.device, seed=workload.seed)
             build_kernels(backend, geometry)
         calibration = calibration_of(workload, name_of(self.device), geometry.model.dtype, self._calibration)
-        if fresh:
+        if fresh or launching(workload):
             self._machine = on_this_machine(self._decoder, workload, calibration, self._quiet, backend=backend)
         simulate(workload, folder / "simulated", calibration, None, self._machine)
         facts = {"executor": {"device": name_of(self.device), "versions": versions()}}
