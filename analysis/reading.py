@@ -17,8 +17,8 @@ from analysis.documents import demand_shape, demand_version, parse_json, read_js
 from analysis.errors import AGAIN, RunDirectoryError
 from analysis.shapes import ANY, COUNT, FOLDER, MAYBE, NUMBER, SIZE, TEXT, TIME, WHOLE
 from analysis.summary import ENTRY, SUSTAINED_RATE, summarise
+from analysis.written import SUMMARY, SUSTAINED, altered
 
-SUSTAINED = "sustained.json"
 VARIANTS = "variants.json"
 """Lists the run directories of a workload with variants."""
 INDEX = "index.html"
@@ -35,6 +35,8 @@ FACTS = {
 """The shape of a run's entry in the manifest (`analysis.shapes`)."""
 LIMITS = {...: MAYBE}
 """The shape of an SLO: limits by metric."""
+WRITTEN = ({...: TEXT}, None)
+"""The shape of the digests in a manifest (`analysis.written`)."""
 MANIFEST = {
     "name?": TEXT,
     "seed?": WHOLE,
@@ -44,6 +46,7 @@ MANIFEST = {
     "model?": ({"name?": TEXT, "kv_bytes_per_token?": NUMBER}, None),
     "device?": ({"name?": TEXT}, None),
     "runs": [FACTS],
+    "written?": WRITTEN,
     "slo?": (LIMITS, None),
     "expect?": (
         {...: {...: (NUMBER, {**dict.fromkeys(("value?", "low?", "high?"), MAYBE), "over?": (TEXT, None)})}},
@@ -172,7 +175,7 @@ class RunDirectory:
 
     def summary(self) -> list[dict[str, Any]]:
         """Entries of summary.json; computed from the columns where the file is missing."""
-        path = self.path / "summary.json"
+        path = self.path / SUMMARY
         if not path.exists():
             return [run.summarise(self.slo) for run in self.runs]
         entries: list[dict[str, Any]] = read_json(path, {"runs": [ENTRY]}, AGAIN)["runs"]
@@ -198,7 +201,8 @@ def open_directory(path: str | Path) -> RunDirectory:
     """Open a run directory.
 
     Raises:
-        RunDirectoryError: there is none, or it was written in a format that this version does not know.
+        RunDirectoryError: there is none, it was written in a format that this version does not know, or one of its
+            results is not what the run wrote.
 
     """
     path = Path(path)
@@ -217,4 +221,10 @@ def open_directory(path: str | Path) -> RunDirectory:
         give = f"one of those in it: {inside}" if (inside := _inside(path)) else "one that `run --out` has written"
         raise RunDirectoryError(f"{path}: {what}; give {give}")
     demand_shape(manifest, content, MANIFEST, ANEW)
+    for name in altered(path, content):
+        if (path / name).exists():
+            raise RunDirectoryError(
+                f"{path / name}: its SHA-256 is not the one in {manifest.name}: it was changed, or is of another run; "
+                f"{AGAIN}"
+            )
     return RunDirectory(path, content)

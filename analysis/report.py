@@ -134,8 +134,8 @@ def _seed(directory: RunDirectory) -> str:
 
 
 def _settled(directory: RunDirectory) -> dict[str, Any]:
-    """Return the manifest without what another run of the same file would not repeat."""
-    return {key: value for key, value in directory.manifest.items() if key not in WALL_CLOCK}
+    """Return the manifest without what another run of the same file would not repeat, and without its list of files."""
+    return {key: value for key, value in directory.manifest.items() if key not in (*WALL_CLOCK, "written")}
 
 
 def _machine(directory: RunDirectory) -> str:

@@ -1,6 +1,6 @@
 """The run directory: the one format that runs write and everything else reads.
 
-    DIR/manifest.json            the resolved workload, seed, versions, pool, wall-clock facts
+    DIR/manifest.json            the resolved workload, seed, versions, pool, wall-clock facts, SHA-256 of the results
     DIR/summary.json             {"schema": 1, "runs": [...]}: metrics and ledger of every run
     DIR/<label>/requests.parquet one row a request
     DIR/<label>/steps.parquet    one row a step; rows tile time from 0 to the end, an idle gap is a row

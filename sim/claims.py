@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis import GENERATOR
 from analysis.documents import demand_shape, parse_json
-from analysis.reading import VARIANTS
+from analysis.reading import VARIANTS, WRITTEN
 from analysis.shapes import COUNT, FOLDER
 from sim.errors import UserError
 from workloads.errors import shown
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 WORDS = ("expect", "remarks")
 """Keys of a workload on which no result depends."""
-CLAIM = {"workload": {}, "runs?": [{"dir": FOLDER, "repeat?": COUNT}]}
+CLAIM = {"workload": {}, "runs?": [{"dir": FOLDER, "repeat?": COUNT}], "written?": WRITTEN}
 """What a manifest must say for its results to give way or to be kept (`analysis.shapes`)."""
 ANOTHER = "give another --out"
 UNSET = "unset"

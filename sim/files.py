@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from analysis.written import digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,11 +20,7 @@ def digests(workload: Workload) -> dict[str, str]:
         OSError: one cannot be read.
 
     """
-    found = {}
-    for path in sorted(set(_named(workload.resolved()))):
-        with path.open("rb") as file:
-            found[str(path)] = file_digest(file, "sha256").hexdigest()
-    return found
+    return {str(path): digest(path) for path in sorted(set(_named(workload.resolved())))}
 
 
 def _named(content: Any) -> Iterator[Path]:

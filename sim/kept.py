@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analysis.columns import is_whole
-from analysis.reading import SUSTAINED
 from analysis.rundir import TABLES
+from analysis.written import SUSTAINED, altered
 from sim.claims import changed, earlier, refuse
 from sim.rundir import RESULTS
 
@@ -20,20 +20,43 @@ ALWAYS = ("requests", "steps")
 """Tables without which a run is not complete."""
 
 
-def take(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) -> bool:
-    """Check that `out` may be written; return whether finished runs in it may be kept.
+class Kept(NamedTuple):
+    """Results that a directory has, of the workload that is run into it."""
+
+    written: dict[str, str]
+    """SHA-256 of the tables that are what was written, by name, as far as it is known."""
+    altered: frozenset[str]
+    """Files that are not what was written."""
+
+    def has(self, out: Path, run: str) -> bool:
+        """Whether every table of a run is there as a whole; which blocks there were, and what happened, may be missing.
+
+        Args:
+            out: the directory.
+            run: its folder in it.
+
+        """
+        paths = [out / run / f"{table}.parquet" for table in TABLES]
+        changed = any(f"{run}/{path.name}" in self.altered for path in paths)
+        return not changed and all(is_whole(path) for path in paths if path.stem in ALWAYS or path.exists())
+
+
+def take(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) -> Kept | None:
+    """Check that `out` may be written; return which of its results may be kept.
 
     Others are removed, because they would look like finished runs of this workload when it is resumed.
     """
     before = earlier(out)
     if before is None:
-        return False
+        return None
     if not force:
         demand_same(out, before, manifest, resume=resume)
     if resume and _keeps(before, manifest):
-        return True
+        gone = frozenset(altered(out, before))
+        written: dict[str, str] = before.get("written") or {}
+        return Kept({name: known for name, known in written.items() if name not in {*gone, *RESULTS}}, gone)
     _clear(out, before)
-    return False
+    return None
 
 
 def demand_same(out: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], *, resume: bool) -> None:
@@ -70,9 +93,3 @@ def _clear(out: Path, before: Mapping[str, Any]) -> None:
                 (folder / name).unlink(missing_ok=True)
             if not any(folder.iterdir()):
                 folder.rmdir()
-
-
-def complete(folder: Path) -> bool:
-    """Whether every table of a run is there as a whole; which blocks there were, and what happened, may be left out."""
-    tables = [folder / f"{table}.parquet" for table in TABLES]
-    return all(is_whole(path) for path in tables if path.stem in ALWAYS or path.exists())

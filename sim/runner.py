@@ -15,13 +15,14 @@ import numpy as np
 
 from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import AGAIN, RunDirectoryError
-from analysis.reading import SUSTAINED, RunDirectory, open_directory
+from analysis.reading import RunDirectory
 from analysis.summary import SUSTAINED_RATE
+from analysis.written import SUMMARY, SUSTAINED, listed
 from sim.case import Case
 from sim.claims import earlier
 from sim.errors import UserError
 from sim.files import digests
-from sim.kept import complete, demand_same, take
+from sim.kept import Kept, demand_same, take
 from sim.rundir import ParquetSink, alone, write_json
 from sim.serve import Progress, serve
 from sim.setup import Setup, prepare
@@ -77,22 +78,26 @@ def run(
     earlier(out)
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
-        keep = take(out, manifest, resume=resume, force=force)
-        return _all_runs(setup, out, manifest, keep=keep, progress=progress, executing=executing)
+        kept = take(out, manifest, resume=resume, force=force)
+        return _all_runs(setup, out, manifest, kept, progress=progress, executing=executing)
 
 
 def _all_runs(
     setup: Setup,
     out: Path,
     manifest: dict[str, Any],
+    kept: Kept | None,
     *,
-    keep: bool,
     progress: Callable[[Progress], None] | None,
     executing: Executing | None,
 ) -> RunDirectory:
-    """Do every run that is not kept, then sum all of them up."""
+    """Do every run that is not kept, then sum all of them up.
+
+    What is kept is listed in the manifest from the start, all else once it is written.
+    """
     workload, started, clock = setup.workload, datetime.now(UTC), time.perf_counter()
     manifest["started"] = started.isoformat(timespec="seconds")
+    manifest["written"] = kept.written if kept is not None else {}
     write_json(out / "manifest.json", manifest)
     alike = [ALIKE] if workload.repeat > 1 and setup.requests(0).same_as(setup.requests(1)) else []
     for repeat in range(workload.repeat):
@@ -100,16 +105,17 @@ def _all_runs(
         late = _too_late(requests, workload.horizon_s)
         manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *late, *alike]
         for case in setup.cases:
-            folder = out / _folder(case.label, repeat)
-            if not (keep and complete(folder)):
-                run_case(setup, case, requests, folder, repeat=repeat, progress=progress, executing=executing)
+            name = _folder(case.label, repeat)
+            if kept is None or not kept.has(out, name):
+                run_case(setup, case, requests, out / name, repeat=repeat, progress=progress, executing=executing)
     if workload.sustained is not None:
-        _search(setup, workload.sustained, out, keep=keep, progress=progress)
+        _search(setup, workload.sustained, out, kept, progress=progress)
+    directory = RunDirectory(out, manifest)
+    entries = [run.summarise(directory.slo) for run in directory.runs]
+    write_json(out / SUMMARY, {"schema": SCHEMA_VERSION, "runs": entries})
+    manifest["written"] = listed(out, manifest["runs"])
     manifest["wall_s"] = round(time.perf_counter() - clock, 3)
     write_json(out / "manifest.json", manifest)
-    directory = open_directory(out)
-    entries = [run.summarise(directory.slo) for run in directory.runs]
-    write_json(out / "summary.json", {"schema": SCHEMA_VERSION, "runs": entries})
     return directory
 
 
@@ -157,17 +163,17 @@ def claim(setup: Setup, out: Path) -> None:
 
 
 def _search(
-    setup: Setup, wanted: Sustained, out: Path, *, keep: bool, progress: Callable[[Progress], None] | None
+    setup: Setup, wanted: Sustained, out: Path, kept: Kept | None, *, progress: Callable[[Progress], None] | None
 ) -> None:
     """Find the rate that each allocator sustains in each replication."""
     search = Search(setup, wanted, progress)
     for repeat in range(setup.workload.repeat):
         for case in setup.cases:
-            path = out / _folder(case.label, repeat) / SUSTAINED
-            found = _found(path) if keep else None
+            name = f"{_folder(case.label, repeat)}/{SUSTAINED}"
+            found = _found(out / name) if kept is not None and name not in kept.altered else None
             if found is None:
                 found = search.of(case, repeat)
-                write_json(path, found)
+                write_json(out / name, found)
             search.begin(case.label, found)
 
 

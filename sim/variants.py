@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.reading import INDEX, VARIANTS
+from analysis.variants import Variants
 from sim.claims import ANOTHER, MANIFEST
 from sim.errors import UserError
 from sim.rundir import write_json
@@ -34,7 +35,7 @@ def run_variants(
     progress: Callable[[Progress], None] | None = None,
     resume: bool = False,
     force: bool = False,
-) -> None:
+) -> Variants:
     """Run every variant of a workload through every allocator.
 
     Args:
@@ -44,6 +45,9 @@ def run_variants(
         progress: called now and then; labels begin with that of the variant.
         resume: keep the runs that are complete, if they are of the same workload.
         force: runs of another workload in `out` give way.
+
+    Returns:
+        Their run directories, with the columns that were read for the summaries.
 
     Raises:
         UserError: a variant cannot run, or `out` holds something else.
@@ -75,8 +79,11 @@ def run_variants(
     if not resume:  # remove all first: runs of an earlier file would look finished when this is resumed
         for label, setup in setups.items():
             claim(setup, out / folders[label])
-    for label, variant in variants.items():
-        run(variant, out / folders[label], base=base, progress=_named(label, progress), resume=True, force=force)
+    runs = {
+        label: run(variant, out / folders[label], base=base, progress=_named(label, progress), resume=True, force=force)
+        for label, variant in variants.items()
+    }
+    return Variants(workload.name, list(workload.remarks), runs)
 
 
 def _named(variant: str, progress: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:

@@ -53,8 +53,7 @@ def run(
     try:
         with placed(file, settings), shown(workload.repeat, quiet=quiet) as progress:
             if workload.variants:
-                run_variants(workload, folder, base=base, progress=progress, resume=resume, force=force)
-                found = open_variants(folder)
+                found = run_variants(workload, folder, base=base, progress=progress, resume=resume, force=force)
             else:
                 found = Variants.alone(
                     run_workload(workload, folder, base=base, progress=progress, resume=resume, force=force)
