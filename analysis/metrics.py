@@ -10,12 +10,15 @@ all gaps that steps and stalls describe.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from analysis.observed import LEDGER_WORDS, Column, Floats, Observed
+
+UNFINISHED = "unfinished"
+"""What stands for requests that were refused or cut off where limits are listed."""
 
 # -- one value a request ---------------------------------------------------------------------
 
@@ -77,15 +80,22 @@ def any_gap_over(run: Observed, limit: float) -> npt.NDArray[np.bool_]:
     return np.asarray(over, np.bool_)
 
 
-def good(run: Observed) -> npt.NDArray[np.bool_]:
-    """Return which requests finished and met every limit of the SLO; without an SLO, all that finished."""
+def missed(run: Observed) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Yield, by limit of the SLO, which requests are over it; first, as `unfinished`, which did not finish."""
+    yield UNFINISHED, ~run.finished
     limits = {name: limit for name, limit in run.slo.items() if limit is not None}
-    met = run.finished.copy()
     for metric in PER_REQUEST:
         if metric.__name__ in limits:
-            met &= ~(metric(run) > limits[metric.__name__])  # a value that does not exist breaks no limit
+            yield metric.__name__, metric(run) > limits[metric.__name__]  # a value that does not exist breaks no limit
     if itl_s.__name__ in limits:
-        met &= ~any_gap_over(run, limits[itl_s.__name__])
+        yield itl_s.__name__, any_gap_over(run, limits[itl_s.__name__])
+
+
+def good(run: Observed) -> npt.NDArray[np.bool_]:
+    """Return which requests finished and met every limit of the SLO; without an SLO, all that finished."""
+    met = np.ones(len(run.finished), np.bool_)
+    for _, over in missed(run):
+        met &= ~over
     return met
 
 

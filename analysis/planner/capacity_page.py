@@ -12,6 +12,7 @@ from analysis.planner.rows import plain
 from analysis.planner.tables import (
     ALIKE,
     GPUS,
+    MISSED,
     PRICE,
     a_gpu,
     broken,
@@ -19,6 +20,7 @@ from analysis.planner.tables import (
     fleet_note,
     gpus,
     last_words,
+    missed,
     priced,
     resolution,
     share,
@@ -54,6 +56,7 @@ def content(planned: Planned) -> Content:
             "demand": short(demand) if demand else "",
             "fleet": fleet_note(summary),
             "price": PRICE if priced(summary) else "",
+            "missed": MISSED if any(missed(one) for one in summary["answers"]) else "",
             "repeated": repeats > 1,
             "rows": _rows(planned),
             "share": share_of(summary["ratios"]) if summary["ratios"] else "",

@@ -23,6 +23,7 @@ RECORD = {
     "entry": {**ENTRY, "repeat": COUNT},
     "pool": {name: shape for name, shape in FACTS.items() if name != "dir"},
     "load": {"kept_up": FLAG, "offered_rps": MAYBE, "idle": NUMBER},
+    "missed": {...: COUNT},
     "batches": {...: [NUMBER]},
 }
 """What is kept of one simulation."""
@@ -30,7 +31,7 @@ RECORD = {
 _BOUNDS = dict.fromkeys(("mean", "low", "high"), MAYBE)
 _OBJECTIVES = [{"name": TEXT, "limit": NUMBER, "text": TEXT}]
 _FAILURES = [{"where": TEXT, "why": TEXT}]
-_SEARCH = {"repeat": COUNT, "sustained": MAYBE, "not_sustained": MAYBE, "limited_by": TEXT}
+_SEARCH = {"repeat": COUNT, "sustained": MAYBE, "not_sustained": MAYBE, "limited_by": TEXT, "missed?": {...: NUMBER}}
 _EFFECT = {"good": _BOUNDS, "latency": _BOUNDS, "tells": one_of(("better", "worse", "same", "none"))}
 _TRIED = {
     "change": TEXT,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.metrics import PER_REQUEST, good
+from analysis.metrics import PER_REQUEST, good, missed
 from analysis.observed import Column, Columns, Floats, Observed
 from analysis.saturation import Flow, Verdict
 from analysis.summary import judge, without_nan
@@ -26,10 +26,12 @@ def observe(seen: Observed) -> dict[str, Any]:
 
     Returns:
         `load`: what was offered, what left in the second half, and whether the run kept up;
+        `missed`: how many requests are over each limit of the SLO, or did not finish;
         `batches`: sums over batches of neighbouring requests.  Plain JSON.
 
     """
-    told: dict[str, Any] = without_nan({"load": load(seen), "batches": batches(seen)})
+    over = {name: int(np.count_nonzero(those)) for name, those in missed(seen)}
+    told: dict[str, Any] = without_nan({"load": load(seen), "missed": over, "batches": batches(seen)})
     return told
 
 

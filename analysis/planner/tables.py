@@ -12,7 +12,7 @@ from rich.text import Text
 from analysis.figures import COST
 from analysis.numbers import short
 from analysis.planner import rows
-from analysis.planner.capacities import FAILED, fleet, fleet_range
+from analysis.planner.capacities import FAILED, GOODPUT, fleet, fleet_range
 from analysis.pools import shared_pool
 from analysis.saturation import Verdict
 from analysis.table import STYLES
@@ -24,6 +24,9 @@ PRICE = "cost/M: of a million output tokens, at price_per_hour"
 FLEET = "GPUs: engines, each with arrivals slowed down to its share; nothing spare for peaks or for one that fails"
 BURSTS = "they share bursts, so fewer may do: sweep requests.one_in tells"
 """What is to be said of GPUs for a trace besides."""
+MISSED = "goodput: in brackets, requests over each limit of the slo, at the lowest rate that is too much"
+SMALLEST = 0.0005
+"""Share of the requests that is written as 0.1 %."""
 FEW = 4
 """Replications below which an interval is mostly Student's factor: 12.7 standard errors for 2, 4.3 for 3."""
 ALIKE = "a trace is the same every time: one replication, and no interval"
@@ -114,6 +117,8 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
             said.append("shares are of pairs of replications")
         if near := resolution(summary):
             said.append(f"{near}, which intervals do not count")
+    if any(missed(one) for one in summary["answers"]):
+        said.append(MISSED)
     if any("queue" in broken(one) for one in summary["answers"]):
         said.append("queue: fewer requests leave than arrive")
     if summary.get("demand"):
@@ -192,10 +197,24 @@ def cost(answer: Mapping[str, Any]) -> str:
 def broken(answer: Mapping[str, Any]) -> str:
     """Say what does not hold just above the capacity: the objectives, or the queue, of all replications.
 
-    Why a run could not be done is said by `failures`.
+    Behind goodput stand the limits that requests are over, worst first.  Why a run could not be done is said by
+    `failures`.
     """
     reasons = ["failed" if one["limited_by"].startswith(FAILED) else one["limited_by"] for one in answer["searches"]]
-    return ", ".join(dict.fromkeys(word for reason in reasons for word in reason.split(", ") if word))
+    words = dict.fromkeys(word for reason in reasons for word in reason.split(", ") if word)
+    over = ", ".join(f"{name} {short(100 * share, 1)} %" for name, share in missed(answer).items())
+    return ", ".join(f"{word} ({over})" if over and word.startswith(f"{GOODPUT[0]}=") else word for word in words)
+
+
+def missed(answer: Mapping[str, Any]) -> dict[str, float]:
+    """Return what share of the requests is over each limit just above the capacity, the largest first.
+
+    It is the mean over the replications that goodput ends.  Empty if it ends none, or nothing is known of limits.
+    """
+    found = [one["missed"] for one in answer["searches"] if one.get("missed")]
+    names = dict.fromkeys(name for one in found for name in one)
+    means = {name: sum(one.get(name, 0.0) for one in found) / len(found) for name in names}
+    return {name: means[name] for name in sorted(means, key=lambda name: -means[name]) if means[name] >= SMALLEST}
 
 
 def share_of(ratios: Sequence[Mapping[str, Any]]) -> str:

@@ -22,7 +22,7 @@ from sim.errors import UserError
 from sim.planner.adviser import Source
 from sim.planner.execute import Executor
 from sim.planner.rates import Rate, rate_of
-from sim.planner.slo import share_good
+from sim.planner.slo import GOODPUT, share_good, shares_missed
 from sim.planner.store import Store
 from sim.planner.sweep import failures, write_rows
 from sim.planner.vary import Axis
@@ -93,6 +93,12 @@ class Search:
             self.high, self.why = exponent, ", ".join(broken)
         else:
             self.low = exponent
+
+    def missed(self, aims: Sequence[Objective]) -> dict[str, float]:
+        """Return by limit within goodput what share of the requests is over it, at `high`; empty if goodput holds."""
+        record = None if self.high is None or self.failed else self.tried[self.high]
+        short = record is not None and any(one.name == GOODPUT and not one.met(record) for one in aims)
+        return shares_missed(record) if record is not None and short else {}
 
 
 def levels(precision: float) -> int:
@@ -267,6 +273,7 @@ def _answer(at_work: Searching, group: Sequence[Search]) -> dict[str, Any]:
                 "sustained": None if one.low is None else rate.shown(one.low),
                 "not_sustained": None if one.high is None else rate.shown(one.high),
                 "limited_by": one.why,
+                "missed": one.missed(at_work.aims),
             }
             for one in group
         ],

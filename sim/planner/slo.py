@@ -64,6 +64,15 @@ def share_good(record: Mapping[str, Any]) -> float:
     return float(sum(batches["good"])) / max(1.0, float(sum(batches["requests"])))
 
 
+def shares_missed(record: Mapping[str, Any]) -> dict[str, float]:
+    """By limit of the workload: requests that are over it / all requests; and under `unfinished` those left over.
+
+    A request may be over several.
+    """
+    total = max(1, int(record["entry"]["requests"]["total"]))
+    return {name: count / total for name, count in record["missed"].items()}
+
+
 def objectives(given: Sequence[str], workload: Workload) -> tuple[Objective, ...]:
     """Read `--slo` settings; without any, 90 % of requests shall meet the workload's own limits.
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from analysis.metrics import PER_REQUEST, formulas, itl_s
-from analysis.observed import plain
+from analysis.metrics import PER_REQUEST, formulas, good, itl_s, missed
+from analysis.observed import Observed, plain
 from analysis.rundir import REQUESTS, STEPS
 from analysis.summary import summarise
 
@@ -130,9 +130,20 @@ def test_every_sample_s_output_counts(case: Case) -> None:
     assert metrics["total_tps"] == pytest.approx((4 * 3 + 2 + 10 + 20) / 10)
 
 
+def test_what_a_request_misses_is_told_by_limit(case: Case) -> None:
+    requests, steps = case
+    slo = {"ttft_s": 1.9, "tpot_s": 2.1, "itl_s": 2.1, "e2e_s": None}
+    seen = Observed(requests, steps, RUN["capacity"], slo)
+    over = {name: int(those.sum()) for name, those in missed(seen)}
+    assert set(over) == {"unfinished", "ttft_s", "tpot_s", "itl_s"}
+    assert over["unfinished"] == int((requests["status"] != "finished").sum()) > 0
+    assert over["ttft_s"] > 0
+    assert int(good(seen).sum()) == len(requests["status"]) - int(np.any([those for _, those in missed(seen)], 0).sum())
+
+
 def test_goodput_needs_every_limit(case: Case) -> None:
-    for slo, good in (({"ttft_s": 1.9}, 0), ({"tpot_s": 2.1}, 1), ({"itl_s": 1.9}, 0), ({"itl_s": 2.1}, 1)):
-        assert summarise(*case, RUN, slo)["metrics"]["goodput_rps"] == pytest.approx(good / 10), slo
+    for slo, count in (({"ttft_s": 1.9}, 0), ({"tpot_s": 2.1}, 1), ({"itl_s": 1.9}, 0), ({"itl_s": 2.1}, 1)):
+        assert summarise(*case, RUN, slo)["metrics"]["goodput_rps"] == pytest.approx(count / 10), slo
     assert summarise(*case, RUN, {})["metrics"]["goodput_rps"] is None
 
 

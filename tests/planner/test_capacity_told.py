@@ -1,0 +1,299 @@
+"""What is said of capacities: tables, sentences and pages, GPUs and their cost, and what is doubtful."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from analysis.numbers import short
+from analysis.planner.capacities import fleet
+from analysis.planner.content import interval_parts
+from analysis.planner.tables import MISSED, broken, cost, gpus, last_words, missed, share, spread_note
+from analysis.planner.words import _times, capacity_findings
+from sim.cli import main
+from sim.cli.app import FAULT
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_where_gpus_are_varied_a_capacity_is_also_given_for_each_one(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
+    line += ["--set", "allocators=[{kind: paged}]", "--vary", "model.tensor_parallel=1,2", "--out", "x"]
+    assert main([*line, "--json"]) == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    assert main([*line, "--resume"]) == 0
+    shown = capsys.readouterr().out
+    page = Path("x/report.html").read_text(encoding="utf-8")
+    for answer in answers:
+        each = short(answer["capacity"]["mean"] / answer["settings"]["model.tensor_parallel"])
+        assert re.search(rf"paged +\S+ +{each} ", shown)
+        assert f'data-head="requests/s a GPU">{each}<' in page
+    assert "No ratios" not in page  # of one allocator there are none to be had
+
+
+def test_the_most_a_gpu_is_told_where_it_is_not_the_most_of_all() -> None:
+    def answer(gpus: int, mean: float) -> dict[str, object]:
+        settings = {"model.tensor_parallel": gpus}
+        capacity = {"mean": mean, "low": None, "high": None}
+        rest = {"n": 1, "none": 0, "at_least": False}
+        return {"settings": settings, "allocator": "paged", "capacity": capacity, **rest}
+
+    aims = [{"text": "goodput=0.9"}]
+    summary = {"unit": "requests/s", "slo": aims, "ratios": [], "answers": [answer(1, 20.0), answer(2, 36.0)]}
+    assert [one.text for one in capacity_findings(summary)] == [
+        "Highest rate with goodput=0.9: 36 requests/s, by paged at tensor_parallel 2.",
+        "Highest rate a GPU: 20 requests/s, by paged at tensor_parallel 1.",
+    ]
+    summary["answers"] = [answer(1, 20.0), answer(2, 41.0)]
+    assert len(capacity_findings(summary)) == 1
+
+
+def test_a_doubt_is_said_once_for_all_allocators_that_share_it() -> None:
+    def answer(allocator: str, stays: float | None, *, none: int = 0, at_least: bool = False) -> dict[str, object]:
+        capacity = {"mean": 1.0, "low": None, "high": None}
+        rest = {"n": 2, "none": none, "at_least": at_least, "stays": stays, "point": 0}
+        return {"settings": {}, "allocator": allocator, "capacity": capacity, **rest}
+
+    summary = {"unit": "requests/s", "slo": [{"text": "x=1"}], "ratios": [], "curves": [], "drawn": False}
+    few = "as long as one stays, so the run is more start and end than steady load; more requests would tell."
+    at_that = "at the rate sustained requests arrive for only"
+    answers = [answer("a", 1.24), answer("b", 3.0), answer("c", 8.0, at_least=True), answer("d", None, none=2)]
+    assert [one.text for one in capacity_findings(summary | {"answers": answers}) if one.tone == "warning"] == [
+        "d: 2 of 2 replications hold x=1 at no rate that was tried.",
+        f"a and b: {at_that} 1.2 to 3.0 times {few}",
+        "c: the search ended before a rate was too much; more requests would tell.",
+    ]
+    same = [answer("a", 2.0, at_least=True), answer("b", 2.0, at_least=True)]
+    assert [one.text for one in capacity_findings(summary | {"answers": same}) if one.tone == "warning"] == [
+        f"all: {at_that} 2.0 times {few}",
+        "all: the search ended before a rate was too much; more requests would tell.",
+    ]
+
+
+def test_a_demand_is_met_by_whole_engines(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
+    line += ["--set", "allocators=[{kind: paged}]", "--vary", "model.tensor_parallel=1,2", "--out", "x"]
+    assert main([*line, "--demand", "1e6", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["demand"] == 1e6
+    assert main([*line, "--demand", "1e6", "--resume"]) == 0
+    shown = capsys.readouterr().out
+    page = Path("x/report.html").read_text(encoding="utf-8")
+    for answer in document["answers"]:
+        size = answer["settings"]["model.tensor_parallel"]
+        needed = fleet(answer, 1e6)
+        assert needed is not None
+        engines = needed // size
+        assert needed == engines * size
+        assert (engines - 1) * answer["capacity"]["mean"] < 1e6 <= engines * answer["capacity"]["mean"]
+        assert re.search(rf" {needed:,} ", shown)
+        assert f'data-head="GPUs for 1,000,000 requests/s">{needed:,}<' in page
+    assert "nothing spare" in shown
+    assert "nothing spare" in page
+    assert main([*line, "--demand", "0"]) == FAULT
+    assert capsys.readouterr().err == "--demand 0: give requests a second, above 0\n"
+
+
+def test_engines_share_bursts_which_a_capacity_cannot_tell(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
+    line += ["--set", "allocators=[{kind: paged}]", "--no-curves", "--demand", "1000"]
+    assert main(line) == 0
+    assert "each with arrivals slowed down to its share" in " ".join(capsys.readouterr().out.split())
+    rows = "".join(f"{at / 50},24,16\n" for at in range(40))
+    Path("trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows, encoding="utf-8")
+    assert main([*line, "--set", "requests={trace: trace.csv}", "--force"]) == 0
+    assert "so fewer may do: sweep requests.one_in tells" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_page_names_no_gpu_where_that_is_varied(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
+    line += ["--set", "allocators=[{kind: paged}]", "--no-curves", "--out", "x"]
+    devices = "{name: h100-80gb, kv_memory_gib: 0.0005},{name: h200, kv_memory_gib: 0.0005}"
+    assert main([*line, "--vary", f"device={devices}"]) == 0
+    assert '{"name": "h200", "kv_memory_gib": 0.0005}' in capsys.readouterr().out
+    page = Path("x/report.html").read_text(encoding="utf-8")
+    assert '<p class="subtitle">tiny-llama · ' in page
+    two = ["--set", "model.tensor_parallel=2"]
+    assert main([*line, *two, "--vary", "model.name=tiny-llama,tiny-mistral", "--force"]) == 0
+    assert '<p class="subtitle">on 2 h100-80gb GPUs · ' in Path("x/report.html").read_text(encoding="utf-8")
+
+
+def test_with_a_price_the_cost_at_that_rate_is_told(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
+    line += ["--set", "allocators=[{kind: paged}]", "--set", "model.tensor_parallel=2", "--no-curves", "--out", "x"]
+    assert main([*line, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["answers"][0]["cost"] is None
+    line += ["--set", "device.price_per_hour=1.8"]
+    assert main([*line, "--json", "--force"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    rows = pq.read_table("x/results.parquet").to_pandas()
+    (best,) = rows[np.isclose(rows["rate"], answer["capacity"]["mean"])].itertuples()
+    tokens = best.output_tps * best.duration_s / 40  # of one request
+    assert answer["cost"] == pytest.approx(2 * 1.8 / 3600 / (tokens * best.offered_rps) * 1e6)
+    assert main([*line, "--resume"]) == 0
+    shown = capsys.readouterr().out
+    assert "cost/M: of a million output tokens, at price_per_hour, while such a rate lasts" in " ".join(shown.split())
+    assert f'data-head="cost/M">{short(answer["cost"])}<' in Path("x/report.html").read_text(encoding="utf-8")
+
+
+def test_a_rate_that_was_too_low_to_be_a_capacity_makes_the_cost_a_bound() -> None:
+    assert cost({"cost": 0.5, "at_least": False}) == "0.500"
+    assert cost({"cost": 0.5, "at_least": True}) == "under 0.500"
+
+
+@pytest.mark.parametrize("command", [["sweep"], ["capacity", "--slo", "ttft_s.p90=0.002"], ["advise", "--budget", "2"]])
+def test_what_is_doubtful_about_a_file_is_told_first(command: list[str], workload: Path, capsys: Capture) -> None:
+    device = "device={memory_gib: 80, bandwidth_tbps: 3350, bf16_tflops: 989, kv_memory_gib: 0.0005}"
+    line = [command[0], str(workload), *command[1:], "--set", device, "--quiet"]
+    line += ["--repeat", "1", "--set", "requests.count=10"]
+    main([*line, *(["--precision", "1", "--no-curves"] if command[0] == "capacity" else [])])
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("device: bandwidth_tbps 3,350 is 632 times that of any GPU listed")
+    assert told[1].startswith("tiny-llama is fp32 and custom has no fp32_tflops")
+
+
+def test_what_sustains_nothing_serves_no_demand() -> None:
+    answer = {"capacity": {"mean": 3.0, "low": None, "high": None}, "none": 0, "gpus": 4, "at_least": True}
+    assert fleet(answer, 6.1) == 12
+    assert gpus(answer, 6.1) == "at most 12"
+    assert fleet(answer | {"none": 1}, 6.1) is None
+    assert gpus(answer | {"capacity": {"mean": 0.0, "low": None, "high": None}}, 6.1) == "-"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (None, None, "12"),
+        (2.5, 3.5, "12 (8 to 12)"),
+        (2.9, 3.04, "12"),
+        (1.0, 5.0, "12 (8 to 28)"),
+        (-1, 7, "12 (at least 4)"),
+    ],
+)
+def test_how_many_gpus_it_takes_is_as_sure_as_what_one_sustains(low: float, high: float, text: str) -> None:
+    answer = {"capacity": {"mean": 3.0, "low": low, "high": high}, "none": 0, "gpus": 4, "at_least": False}
+    assert gpus(answer, 6.1) == text
+
+
+def test_few_replications_are_said_to_make_intervals_wide() -> None:
+    assert spread_note(2) == "±: 95 % interval over 2 replications; of so few it is wide, --repeat 8 would narrow it"
+    assert spread_note(8) == "±: 95 % interval over 8 replications"
+
+
+def test_a_device_goes_by_its_key_not_by_name() -> None:
+    assert last_words(["device.name", "requests.arrivals.rate"]) == ["device", "rate"]
+    assert last_words(["device.name", "model.name"]) == ["device", "model"]
+    assert last_words(["name"]) == ["name"]
+
+
+def test_an_interval_of_a_share_ends_where_shares_do() -> None:
+    wide = {"mean": 0.9, "low": -0.2, "high": 1.3}
+    assert interval_parts(wide, "%") == [0.9, 0.0, 1.0]
+    assert interval_parts(wide, "s") == [0.9, -0.2, 1.3]
+    assert interval_parts({"mean": None, "low": None, "high": None}, "%") == [None, None, None]
+
+
+def test_a_run_too_short_for_a_rate_is_said(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--quiet", "--no-curves", "--precision", "1", "--set", "slo={e2e_s: 0.05}"]
+    told = {}
+    for count in (30, 3000):
+        assert main([*line, "--set", f"requests.count={count}", "--out", f"x{count}", "--json"]) == 0
+        answers = json.loads(capsys.readouterr().out)["answers"]
+        (told[count],) = [one for one in answers if one["allocator"] == "paged"]
+        assert main([*line, "--set", f"requests.count={count}", "--out", f"x{count}", "--resume"]) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        stays = sorted(f"{one['stays']:.1f}" for one in answers)
+        times = " to ".join(dict.fromkeys((stays[0], stays[-1])))
+        few = f"all: at the rate sustained requests arrive for only {times} times as long as one stays"
+        assert said.count(few) == said.count("times as long as one stays") == (count == 30)  # once for all of them
+    rows = pq.read_table("x3000/results.parquet").to_pandas()
+    rows = rows[rows["sustained"] & (rows["allocator"] == "paged")]
+    best = rows.loc[rows.groupby("repeat")["rate"].idxmax()]
+    assert told[3000]["stays"] == pytest.approx((3000 / best["offered_rps"] / best["e2e_s"]).mean())
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "said"),
+    [
+        (2.0, 1.6, 2.5, "paged sustains 2.00 times what other does (95 % interval 1.60 to 2.50)."),
+        (1.0, 1.0, 1.0, "paged sustains what other does, in every replication."),
+        (0.5, 0.4, 0.625, "other sustains 2.00 times what paged does (95 % interval 1.60 to 2.50)."),
+    ],
+)
+def test_a_ratio_is_said_of_the_one_that_sustains_more(mean: float, low: float, high: float, said: str) -> None:
+    ratio = {"allocator": "paged", "over": "other", "settings": {}, "mean": mean, "low": low, "high": high}
+    assert _times(ratio) == said
+    assert share(ratio) == {2.0: "50 (40 to 62)", 0.5: "200 (160 to 250)", 1.0: "100 (100 to 100)"}[mean]
+
+
+def test_the_table_of_capacities_says_whose_the_ratios_are_and_what_a_queue_does(
+    workload: Path, capsys: Capture
+) -> None:
+    line = ["capacity", str(workload), "--slo", "ttft_s.p99=0.02", "--repeat", "2", "--precision", "0.5", "--quiet"]
+    assert main(line) == 0
+    summary = json.loads(Path("runs/small-capacity/summary.json").read_text(encoding="utf-8"))
+    assert {one["allocator"] for one in summary["ratios"]} == {"paged"}
+    shown = capsys.readouterr().out
+    assert "% paged" in shown
+    sizes = [one["pool_slots"] for one in summary["answers"]]
+    assert f"sustained: with a pool of {min(sizes):,} to {max(sizes):,} slots" in shown
+    (ratio,) = summary["ratios"]
+    mean, low, high = (100 / ratio[part] for part in ("mean", "high", "low"))
+    assert re.search(rf" preallocated .* {mean:.0f} \({low:.0f} to {high:.0f}\) *\n", shown)
+    for answer in summary["answers"]:  # a replication's own rate, whatever those of the others
+        rows = pq.read_table("runs/small-capacity/results.parquet").to_pylist()
+        found = [
+            row["ttft_s.p99"]
+            for row in rows
+            for search in answer["searches"]
+            if (row["allocator"], row["repeat"]) == (answer["allocator"], search["repeat"])
+            and row["rate"] == search["sustained"]
+        ]
+        assert answer["figures"]["ttft_s.p99"]["mean"] == pytest.approx(np.mean(found))
+        assert answer["figures"]["ttft_s.p99"]["mean"] <= 0.02
+    queues = any("queue" in search["limited_by"] for one in summary["answers"] for search in one["searches"])
+    assert ("queue: fewer requests leave than arrive" in shown) is queues
+
+
+def test_behind_goodput_stand_the_limits_that_requests_are_over(workload: Path, capsys: Capture) -> None:
+    line = ["capacity", str(workload), "--set", "slo={ttft_s: 0.002, tpot_s: 0.0002}", "--repeat", "2", "--quiet"]
+    line += ["--precision", "0.2", "--no-curves", "--out", "x"]
+    assert main([*line, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    rows = pq.read_table("x/results.parquet").to_pylist()
+    for answer in document["answers"]:
+        for search in answer["searches"]:
+            assert search["limited_by"].startswith("goodput=0.9")
+            (at,) = (
+                row["goodput"]
+                for row in rows
+                if (row["allocator"], row["repeat"]) == (answer["allocator"], search["repeat"])
+                and row["rate"] == search["not_sustained"]
+            )
+            assert set(search["missed"]) == {"unfinished", "ttft_s", "tpot_s"}
+            assert max(search["missed"].values()) <= 1 - at <= sum(search["missed"].values())
+            assert search["missed"]["unfinished"] == 0
+        first, *others = missed(answer).items()
+        assert all(one[1] <= first[1] for one in others)
+        assert broken(answer).startswith(f"goodput=0.9 ({first[0]} {100 * first[1]:.1f} %")
+    assert main([*line, "--resume"]) == 0
+    shown, page = " ".join(capsys.readouterr().out.split()), Path("x/report.html").read_text(encoding="utf-8")
+    assert MISSED in shown
+    assert MISSED in page
+    assert all(f" {broken(answer)}" in shown and f">{broken(answer)}<" in page for answer in document["answers"])
+
+
+def test_limits_are_told_worst_first_and_only_where_goodput_ends_the_search() -> None:
+    def search(limited_by: str, **missed: float) -> dict[str, object]:
+        return {"limited_by": limited_by, "missed": missed}
+
+    both = [search("goodput=0.9, queue", ttft_s=0.08, tpot_s=0.0), search("goodput=0.9", ttft_s=0.04, tpot_s=0.2)]
+    assert broken({"searches": [*both, search("queue")]}) == "goodput=0.9 (tpot_s 10.0 %, ttft_s 6.0 %), queue"
+    assert broken({"searches": [search("ttft_s.p99=1")]}) == "ttft_s.p99=1"
+    assert broken({"searches": [search("goodput=0.9", itl_s=0.0001)]}) == "goodput=0.9"
+    assert broken({"searches": [{"limited_by": "goodput=0.9"}]}) == "goodput=0.9"  # as an earlier version wrote it
