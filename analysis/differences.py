@@ -8,11 +8,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.text import Text
 
 from analysis.numbers import short
 from analysis.pools import shared_pool
-from analysis.terminal import plain, put
+from analysis.terminal import line, plain, put
 
 if TYPE_CHECKING:
     from analysis.compare import Comparison
@@ -45,7 +44,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
     table.add_column("paired by", no_wrap=True)
     worse = comparison.regressions(threshold) if threshold is not None else []
     for label, figures in groupby(comparison.differences, key=lambda one: one.label):
-        table.add_row(Text(label, style="bold"))
+        table.add_row(line(label, style="bold"))
         found = list(figures)
         if all(one.change.value == 0 and (not one.basis or one.change.low == one.change.high) for one in found):
             table.add_row("  no figure differs")
@@ -64,11 +63,11 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
             )
     put(console, table)
     for setting in comparison.settings:
-        console.print(Text(f"{setting.key}: {_said(setting.first)} → {_said(setting.second)}"))
+        console.print(line(f"{setting.key}: {_said(setting.first)} → {_said(setting.second)}"))
     for note in comparison.notes:
-        console.print(Text(note), style="dim")
+        console.print(line(note), style="dim")
     for one in worse:
-        console.print(Text(f"worse by more than {threshold:g} %: {one.label} {one.name} ({one.percent:+.1f} %)"))
+        console.print(line(f"worse by more than {threshold:g} %: {one.label} {one.name} ({one.percent:+.1f} %)"))
     return 1 if worse else 0
 
 

@@ -33,8 +33,9 @@ from analysis.pools import pool_of
 from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row, cells_of, rows
 from analysis.saturation import MEANINGS, Verdict
-from analysis.terminal import plain, put
+from analysis.terminal import line, plain, put
 from analysis.variants import Variants
+from workloads.errors import in_a_line
 
 NAME = 18
 """Columns of an allocator's name."""
@@ -72,7 +73,7 @@ def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], cons
     if expected:
         show_published(rows(allocators, expected), manifest.get("remarks") or (), console)
     for note in (*notes(allocators), *(manifest.get("notes") or ())):
-        console.print(Text(note), style="dim")
+        console.print(line(note), style="dim")
 
 
 def show_variants(found: Variants, console: Console | None = None) -> None:
@@ -99,7 +100,7 @@ def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
     for variant, allocators in variants:
         for one in allocators:
             table.add_row(
-                Text(variant),
+                line(variant),
                 _name(one),
                 Text(str(one.verdict), style=STYLES[one.verdict]),
                 short(one.mean("batch_size")),
@@ -115,7 +116,7 @@ def show_published(found: Sequence[Row], remarks: Iterable[str], console: Consol
     """Print published figures beside simulated ones, and under them what remains different and why."""
     put(console, published(found))
     for remark in remarks:
-        console.print(Padding(Text(remark), (0, 0, 0, 1)))
+        console.print(Padding(line(remark), (0, 0, 0, 1)))
 
 
 def speed(allocators: Sequence[Allocator]) -> Table:
@@ -225,7 +226,8 @@ def published(found: Sequence[Row]) -> Table:
         )
     for row in found:
         label, figure, *rest = cells_of(row)
-        table.add_row(*([Text(row.variant)] if variants else []), *map(Text, (label, _figure_name(figure), *rest)))
+        who = [line(row.variant), line(label)] if variants else [line(label)]
+        table.add_row(*who, *map(Text, (_figure_name(figure), *rest)))
     return table
 
 
@@ -259,4 +261,4 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
 
 def _name(one: Allocator) -> Text:
     """Write a label; a long one is broken behind a hyphen where it has one."""
-    return Text("\n".join(wrap(one.label, NAME)))
+    return Text("\n".join(wrap(in_a_line(one.label), NAME)))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from workloads.errors import in_a_line
 
 WIDTH = 100
 """Columns that the widest tables fit into."""
@@ -13,14 +16,25 @@ WIDTH = 100
 def plain(title: str = "", caption: str = "") -> Table:
     """Make an empty table in the style of all the others."""
     return Table(
-        title=title or None,
-        caption=caption or None,
+        title=line(title, "table.title") if title else None,
+        caption=Text(caption, style="table.caption") if caption else None,
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,
     )
+
+
+def line(text: str, style: str = "") -> Text:
+    """Make a line, or a cell of a table, of what may quote a name: breaks and what no terminal shows by their escapes.
+
+    Args:
+        text: what it says, as it is: no markup.
+        style: of rich.
+
+    """
+    return Text(in_a_line(text), style=style)
 
 
 def put(console: Console, table: Table) -> None:

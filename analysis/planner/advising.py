@@ -17,6 +17,7 @@ from analysis.numbers import short
 from analysis.page.words import BATCHES, Finding, awaited
 from analysis.pools import pool_of
 from analysis.terminal import plain, stiff
+from workloads.errors import in_a_line
 
 SOME = 0.05
 """Share of the time from which on waiting counts."""
@@ -170,12 +171,12 @@ def _by_knob(some: Sequence[Mapping[str, Any]]) -> str:
 def advice_table(summary: Mapping[str, Any]) -> Table:
     """Lay out every change with what it does; changes made together have a line each."""
     over = "replications" if summary["basis"] == "replications" else "batches of requests"
-    made = plain(f"What each change does to {summary['allocator']}")
-    made.caption = (
+    caption = (
         f"ms/token: end-to-end latency / output tokens; differences from the file as it is, with 95 % intervals over "
         f"{over}; unclear: the interval holds 0; same: no request fares differently; in brackets: a quarter more of "
         "one of the GPU's resources"
     )
+    made = plain(f"What each change does to {summary['allocator']}", caption)
     columns = {"latency": "ms/token\nmean", "latency_effect": "difference"}
     if summary["slo"]:
         columns = {"good": "in SLO\n%", "good_effect": "difference\npoints"} | columns
@@ -184,8 +185,9 @@ def advice_table(summary: Mapping[str, Any]) -> Table:
         made.add_column(heading, justify="right", no_wrap=True)
     made.add_column("", no_wrap=True)
     for one in table_rows(summary):
+        change = in_a_line(one["change"]).replace(" and ", "\n  and ")
         tells = Text(one["tells"], style=STYLES.get(one["key"], ""))
-        made.add_row(Text(one["change"].replace(" and ", "\n  and ")), *(one[name] for name in columns), tells)
+        made.add_row(Text(change), *(one[name] for name in columns), tells)
     return stiff(made)
 
 

@@ -16,7 +16,7 @@ from analysis.planner.capacities import FAILED, GOODPUT, fleet, fleet_range
 from analysis.pools import shared_pool
 from analysis.saturation import Verdict
 from analysis.table import STYLES
-from analysis.terminal import plain, stiff
+from analysis.terminal import line, plain, stiff
 
 MOST = 60
 """Rows of a table; the parquet file has all."""
@@ -67,9 +67,9 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     for cell in shown:
         verdict = Verdict(cell["verdict"])
         figures = [interval(cell["figures"][name], scale) for _, name, scale in columns]
-        words = [Text(str(cell["settings"][key])) for key in keys]
+        words = [line(str(cell["settings"][key])) for key in keys]
         mark = "*" if cell["front"] else ""
-        made.add_row(*words, Text(cell["allocator"]), Text(str(verdict), style=STYLES[verdict]), *figures, mark)
+        made.add_row(*words, line(cell["allocator"]), Text(str(verdict), style=STYLES[verdict]), *figures, mark)
     return stiff(made)
 
 
@@ -87,10 +87,10 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
         made.add_column(f"sustained\n{share_of(summary['ratios'])}", justify="right", no_wrap=True)
     ratios = {(one["point"], one["over"]): Text(share(one)) for one in summary["ratios"]}
     for answer in summary["answers"]:
-        words = [Text(str(rows.plain(answer["settings"][key]))) for key in keys]
+        words = [line(str(rows.plain(answer["settings"][key]))) for key in keys]
         figures = [figure(answer) for figure in columns.values()]
         ratio = [ratios.get((answer["point"], answer["allocator"]), Text(""))] if summary["ratios"] else []
-        made.add_row(*words, Text(answer["allocator"]), *figures, Text(broken(answer)), *ratio)
+        made.add_row(*words, line(answer["allocator"]), *figures, line(broken(answer)), *ratio)
     return stiff(made)
 
 
@@ -231,7 +231,7 @@ def share(ratio: Mapping[str, Any]) -> str:
 
 def failures(failed: Sequence[Mapping[str, Any]]) -> list[Text]:
     """Say what could not be done, and why; a line each, the first ten."""
-    lines = [Text(f"failed: {one['where']}: {one['why']}", style="bold red") for one in failed[:10]]
+    lines = [line(f"failed: {one['where']}: {one['why']}", style="bold red") for one in failed[:10]]
     more = [Text(f"failed: {len(failed) - 10} more; all are in summary.json", style="bold red")]
     return lines + (more if len(failed) > 10 else [])
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from rich.text import Text
 
 from analysis.planner.advising import advice_table, words
 from analysis.planner.page import write_page
+from analysis.terminal import line
 from sim.cli.output import AsJson, emit, lay_out, terminal
 from sim.cli.planning import Work, foreword, interrupted, status, told
 from sim.cli.progress import counted
@@ -83,7 +83,7 @@ def advise(
     else:
         console = terminal()
         for one in said:
-            console.print(Text(one.text, style="bold" if one.tone == "advice" else ""))
+            console.print(line(one.text, "bold" if one.tone == "advice" else ""))
             console.print()
         lay_out(console, advice_table(summary))
         for reason in summary["left_out"]:

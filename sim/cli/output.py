@@ -11,10 +11,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
-from rich.text import Text
 
-from analysis.terminal import WIDTH, plain
-from workloads.errors import in_a_line
+from analysis.terminal import WIDTH, line, plain
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -32,9 +30,9 @@ class Terminal(Console):
         """Pass it on."""
         raise BrokenPipeError
 
-    def say(self, line: str, style: str = "") -> None:
+    def say(self, text: str, style: str = "") -> None:
         """Print a line as it is, whatever it quotes; where the terminal ends it runs on."""
-        self.print(Text(in_a_line(line), style=style), soft_wrap=True)
+        self.print(line(text, style), soft_wrap=True)
 
 
 def terminal(*, stderr: bool = False) -> Terminal:
@@ -87,4 +85,4 @@ def lay_out(console: Console, table: Table) -> None:
 
 def add(into: Table, *cells: object) -> None:
     """Add a row of plain text: whatever stands in it is shown, not interpreted."""
-    into.add_row(*(Text("" if cell is None else str(cell)) for cell in cells))
+    into.add_row(*(line("" if cell is None else str(cell)) for cell in cells))

@@ -8,11 +8,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from cyclopts import Parameter
-from rich.text import Text
 
 from analysis.planner.page import write_page
 from analysis.planner.reading import CELLS
 from analysis.planner.tables import failures
+from analysis.terminal import line
 from sim.cli.app import DONE, FAILED, INTERRUPTED
 from sim.cli.output import emit, lay_out, terminal
 from sim.cli.source import Settings, changes, placed
@@ -80,8 +80,8 @@ def foreword(workload: Workload) -> None:
         said.append(f"variants of the file have no part in this: {count} left out")
     with suppress(UserError):  # as it is it may not run; what is varied may put that right
         said += prepare(workload).notes
-    for line in said:
-        terminal(stderr=True).say(line)
+    for each in said:
+        terminal(stderr=True).say(each)
 
 
 def interrupted(folder: Path) -> int:
@@ -107,8 +107,8 @@ def answered(
     else:
         console = terminal()
         lay_out(console, table)
-        for line in warnings:
-            console.print(Text(line))
+        for warning in warnings:
+            console.print(line(warning))
         told(console, summary["failed"], folder, page)
     return status(summary["failed"], folder)
 
@@ -125,6 +125,6 @@ def status(failed: Sequence[Mapping[str, Any]], folder: Path, what: str = "cell"
 
 def told(console: Terminal, failed: Sequence[Mapping[str, Any]], folder: Path, page: Path) -> None:
     """Say at the end which simulations failed, and where the results are."""
-    for line in failures(failed):
-        console.print(line, soft_wrap=True)
+    for failure in failures(failed):
+        console.print(failure, soft_wrap=True)
     console.say(f"Written: {folder}/ with results.parquet, summary.json and {page.name}")

@@ -18,7 +18,7 @@ from analysis.pools import pool_of
 from analysis.published import Row
 from analysis.reading import open_directory
 from analysis.stats import Interval, paired_difference
-from analysis.table import show
+from analysis.table import overview, show
 from tests.analysis.synthetic import write_directory
 
 
@@ -133,6 +133,25 @@ def test_a_long_name_is_broken_behind_a_hyphen(toy: Path) -> None:
     lines = [line.strip() for line in out.getvalue().splitlines()]
     assert sum(line.startswith("contiguous-oracle- ") for line in lines) == 3
     assert lines.count("first-fit") == 3
+
+
+def test_whatever_a_name_holds_it_stands_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = ("two\nlines", "\x1b[31m[red]")
+    write_directory("a\nb", kinds=("paged", "preallocated"), labels=odd, count=20)
+    directory = open_directory("a\nb")
+    console = Console(file=io.StringIO(), width=100)
+    show(directory.summary(), directory.manifest, console)
+    show_comparison(compare_allocators(directory.path), console)
+    show_comparison(compare(directory.path, directory.path), console)
+    console.print(overview([("x\ny", group(directory.summary()))]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
+    assert "\x1b" not in text
+    lines = [row.split("  ")[0].strip() for row in text.splitlines()]
+    assert lines.count(r"two\nlines") == 3 + 1
+    assert lines.count(r"\x1b[31m[red]") == 3 + 1 + 1
+    assert lines.count(r"x\ny") == 2
+    assert r"a\nb: two\nlines → each of the others" in text
 
 
 @pytest.mark.parametrize(
