@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.observed import Columns
+from analysis.stats import distinct
 
 RETURNS = {"preempt": "resume", "swap_out": "swap_in"}
 """The event that ends what each event begins."""
@@ -69,13 +70,13 @@ def _paired(events: Columns, wanted: npt.NDArray[np.int64]) -> list[Loss]:
 def absences(blocks: Columns, request_ids: npt.NDArray[Any]) -> list[tuple[int, float, float]]:
     """Find (request, from, until) in which a request held no block between two snapshots in which it did."""
     ids, times = np.asarray(blocks["request_id"], np.int64), np.asarray(blocks["time_s"], np.float64)
-    instants = np.unique(times)
+    instants = distinct(times)
     order = np.argsort(ids, kind="stable")
     begin = np.searchsorted(ids, request_ids, sorter=order)
     end = np.searchsorted(ids, request_ids, side="right", sorter=order)
     found: list[tuple[int, float, float]] = []
     for request, first, last in zip(request_ids.tolist(), begin, end, strict=True):
-        seen = np.unique(np.searchsorted(instants, times[order[first:last]]))
+        seen = distinct(np.searchsorted(instants, times[order[first:last]]))
         gaps = np.flatnonzero(np.diff(seen) > 1)
         found += [(request, float(instants[seen[gap] + 1]), float(instants[seen[gap + 1]])) for gap in gaps]
     return found

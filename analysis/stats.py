@@ -111,6 +111,22 @@ def percentiles(values: Array, quantiles: Sequence[float]) -> Floats:
     return np.asarray(np.where(part < 0.5, low + between * part, high - between * (1 - part)))
 
 
+def distinct(values: Array) -> Array:
+    """Different values, ascending: `np.unique` imports masked arrays, to ask whether it was given one."""
+    ordered = np.sort(values)
+    new = np.ones(len(ordered), np.bool_)
+    new[1:] = ordered[1:] != ordered[:-1]
+    return ordered[new]
+
+
+def median(values: Array) -> float:
+    """Median of at least one value, none of them NaN: `np.median` imports masked arrays as `np.unique` does."""
+    upper = len(values) // 2
+    lower = (len(values) - 1) // 2
+    middle = np.partition(values, (lower, upper))[[lower, upper]]
+    return float(middle.mean())
+
+
 def bootstrap(
     values: Array, quantiles: Sequence[float], seed: int = 0, resamples: int = BOOTSTRAP_RESAMPLES
 ) -> tuple[tuple[float, float], list[tuple[float, float]]]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.observed import Columns, common
+from analysis.stats import median
 
 LOOKED_AT = ("request_id", "arrival_s", "status", "scheduled_s", "preemptions")
 
@@ -80,7 +81,7 @@ def divergences(
 
 def _step_length(steps: Columns) -> float:
     lengths = steps["duration_s"]
-    return float(np.median(lengths)) if len(lengths) else 0.0
+    return median(lengths) if len(lengths) else 0.0
 
 
 def _add(

@@ -18,6 +18,7 @@ from analysis.observed import Columns, Observed
 from analysis.page.blockmap import blocks_held
 from analysis.page.pack import Packed, pack
 from analysis.phases import losses
+from analysis.stats import distinct
 
 LIMIT = 5000
 STATUSES = ("finished", "refused", "unfinished")
@@ -58,7 +59,7 @@ def select(
 
 def everyone(runs: Sequence[Columns]) -> Ids:
     """Return the ids of all requests that came in any run, ascending: in a closed loop not all come in each."""
-    return np.unique(np.concatenate([np.zeros(0, np.int64), *(run["request_id"] for run in runs)]))
+    return distinct(np.concatenate([np.zeros(0, np.int64), *(run["request_id"] for run in runs)]))
 
 
 def kept(requests: Columns, chosen: Ids) -> Ids:

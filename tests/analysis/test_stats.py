@@ -110,6 +110,19 @@ def test_percentiles_equal_those_of_numpy_to_the_last_bit() -> None:
         assert (stats.percentiles(values, quantiles) == expected).all()
 
 
+@pytest.mark.parametrize("values", [[], [3], [2, 2, 2], [5, -1, 5, 0, -1]])
+def test_distinct_values_are_those_of_numpy(values: list[int]) -> None:
+    found = stats.distinct(np.array(values, np.int64))
+    assert found.dtype == np.int64
+    assert found.tolist() == np.unique(values).tolist()
+
+
+def test_medians_are_those_of_numpy() -> None:
+    values = np.random.default_rng(5).lognormal(size=100)
+    for size in (1, 2, 3, 10, 99, 100):
+        assert stats.median(values[:size]) == np.median(values[:size])
+
+
 @pytest.mark.parametrize("far", [1.0, 1e9], ids=["even", "one far away"])
 def test_ranks_among_many_values_are_found_in_their_bins(far: float) -> None:
     rng = np.random.default_rng(3)

@@ -47,6 +47,15 @@ def test_a_run_leaves_its_directory_and_shows_tables(workload: Path, capsys: Cap
     assert err.splitlines() == ["preallocated: 40 requests", "paged: 40 requests"]
 
 
+def test_a_run_imports_nothing_that_it_does_not_need(workload: Path) -> None:
+    code = "import sys; from sim.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", str(workload), "--quiet"], capture_output=True, text=True, check=True
+    )
+    needless = {"numpy.ma", "pandas", "plotly", "pyarrow.compute", "pyarrow.dataset", "rich.progress", "scipy"}
+    assert not needless & set(done.stderr.split())
+
+
 def test_with_a_price_tables_pages_and_comparisons_tell_the_cost(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--quiet"]) == 0
     assert "cost" not in capsys.readouterr().out
