@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from workloads.distributions import Quantity
 from workloads.requests import Floats
-from workloads.spec import Count, NotNegative, Positive, Share, Spec
+from workloads.spec import ByKind, Count, NotNegative, Positive, Share, Spec
 
 Cv: TypeAlias = Annotated[float, Field(ge=0.01, le=100)]
 
@@ -222,7 +222,7 @@ class Closed(Spec):
 
 Arrivals: TypeAlias = Annotated[
     Poisson | Gamma | Renewal | Fixed | OnOff | Diurnal | Profile | Batch | Closed,
-    Field(discriminator="kind"),
+    ByKind(),
 ]
 
 Paced: TypeAlias = Poisson | Gamma | Fixed | Diurnal

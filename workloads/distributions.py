@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BeforeValidator, Field, model_validator
 
 from workloads.requests import Floats
-from workloads.spec import NotNegative, Positive, Spec
+from workloads.spec import ByKind, NotNegative, Positive, Spec
 
 Z90 = 1.2815515655446004
 """The 90th percentile of the standard normal distribution."""
@@ -255,7 +255,7 @@ class Values(ValuesShape):
 
 Given: TypeAlias = Annotated[
     Fixed | Uniform | Exponential | Lognormal | Gamma | Quantiles | Values,
-    Field(discriminator="kind"),
+    ByKind(),
 ]
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from workloads.distributions import Distribution, GammaShape, LognormalShape, Quantity, normal_cdf
 from workloads.requests import LONGEST, Floats, Ints
-from workloads.spec import SHIPPED, Count, DataPath, Positive, Spec
+from workloads.spec import SHIPPED, ByKind, Count, DataPath, Positive, Spec
 
 Sample: TypeAlias = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=10_000, strict=False)]
 """Equally likely lengths, tokens."""
@@ -200,5 +200,5 @@ class Csv(Spec):
 
 Lengths: TypeAlias = Annotated[
     ShareGPT | Fixed | Uniform | Lognormal | Gamma | Marginals | Joint | Csv,
-    Field(discriminator="kind"),
+    ByKind(),
 ]

@@ -21,7 +21,7 @@ from workloads.replies import Replies
 from workloads.requests import LATEST_S, MOST
 from workloads.sessions import Turns
 from workloads.sharing import Part
-from workloads.spec import CalibrationName, Count, ModelName, NotNegative, Positive, Share, Spec
+from workloads.spec import ByKind, CalibrationName, Count, ModelName, NotNegative, Positive, Share, Spec
 from workloads.trace import Trace
 from workloads.trees import Tree
 
@@ -143,7 +143,7 @@ class Generated(Spec):
     """
     shared: Annotated[tuple[Part, ...], Field(strict=False)] = ()
     """Parts that prompts begin with and may have in common: system prompts, few-shot examples, retrieved documents."""
-    session: Annotated[Turns | Tree | Replies, Field(discriminator="kind")] | None = None
+    session: Annotated[Turns | Tree | Replies, ByKind()] | None = None
     """How requests follow one another in a session; without it every request stands alone."""
     samples: Quantity = Field(default=1, validate_default=True)
     """Number of parallel samples of a request (vLLM's `n`), or its beam width; rounded, at least 1."""

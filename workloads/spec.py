@@ -7,19 +7,21 @@ Every block of the file is a frozen pydantic model that rejects unknown keys.  V
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    SerializationInfo,
     ValidationInfo,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, core_schema
 
 from workloads.docs import field_docs
 
@@ -64,6 +66,44 @@ class Spec(BaseModel):
         short = fields[cls.shorthand]
         kinds = [kind["type"] for kind in short.get("anyOf", [short]) if kind.get("type") != "null"]
         return {"anyOf": [*({"type": kind} for kind in kinds), schema]}
+
+
+class ByKind:
+    """Marks a union of blocks that their `kind` tells apart, of which a file names few.
+
+    pydantic would prepare all of them to validate one; here each is prepared when its kind is first named.
+    """
+
+    def __get_pydantic_core_schema__(self, union: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Choose by `kind`."""
+        kinds = {
+            kind: handler.generate_schema(Annotated[Any, _Named(block)])
+            for block in get_args(union)
+            for kind in get_args(block.model_fields["kind"].annotation)
+        }
+        return core_schema.tagged_union_schema(kinds, discriminator="kind")
+
+
+class _Named(NamedTuple):
+    """A block of such a union, which validates and writes itself."""
+
+    block: type[Spec]
+
+    def __get_pydantic_core_schema__(self, _any: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            lambda given, info: self.block.model_validate(given, context=info.context),
+            serialization=core_schema.plain_serializer_function_ser_schema(_written, info_arg=True),
+        )
+
+    def __get_pydantic_json_schema__(self, _core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Describe it once, under a name of its own."""
+        self.block.model_rebuild()
+        name = f"{self.block.__module__}.{self.block.__qualname__}:{id(self.block)}"
+        return handler(core_schema.definitions_schema({**self.block.__pydantic_core_schema__, "ref": name}, []))
+
+
+def _written(block: Spec, info: SerializationInfo) -> dict[str, Any]:
+    return block.model_dump(mode=info.mode, exclude_none=info.exclude_none, exclude_unset=info.exclude_unset)
 
 
 def _resolve(name: str, info: ValidationInfo) -> str:

@@ -1,5 +1,8 @@
 """A workload file is read whole, and every fault in it is named by line and column."""
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -30,6 +33,14 @@ def faults(tmp_path: Path, text: str | bytes, *settings: str) -> list[str]:
     with pytest.raises(WorkloadError) as error:
         load(path, settings)
     return [line.replace(f"{tmp_path}/", "") for line in error.value.lines]
+
+
+def test_a_workload_is_written_in_a_process_that_has_read_none() -> None:
+    """There, no kind has been named yet, so none is prepared."""
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer).model_dump_json())"
+    workload = load("chat")
+    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(workload), capture_output=True, check=True)
+    assert done.stdout.decode().strip() == workload.model_dump_json()
 
 
 def test_the_smallest_file_has_defaults(small: Small) -> None:
