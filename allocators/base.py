@@ -81,7 +81,7 @@ class Allocator(Counting):
         self.block_size = block_size
         self.max_model_len = max_model_len
         self.table = BlockTable(max_rows, -(-max_model_len // block_size))
-        self.columns = Columns.plain(self.table.width, block_size)
+        self.columns = Columns.plain(block_size)
         """Which tokens the block in each column of the table holds."""
 
     @classmethod

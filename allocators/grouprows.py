@@ -64,7 +64,7 @@ class GroupRows(SwappingRows):
         self.first_column = [0, *np.cumsum([piece.blocks for piece in self.pieces]).tolist()][:-1]
         self.stride = sum(piece.blocks for piece in cut.attention)
         self.columns = self._make_columns()
-        self.table = BlockTable(max_rows, len(self.columns.start))
+        self.table = BlockTable(max_rows, self.blocks_for(max_model_len))
         pages = zip(self.most(1, max_model_len), self.pieces, strict=True)
         self._ample = 8 * sum(-(-most // piece.pieces) for most, piece in pages)
         """Pages that eight sequences of the longest context need; a pool with more of them free need not save any."""
@@ -85,13 +85,11 @@ class GroupRows(SwappingRows):
     def _make_columns(self) -> Columns:
         """Say what the columns of the table are."""
         cut, size = self.cut, self.block_size
-        lead = [(0, 1, piece.slots, block * size) for piece in cut.states for block in range(piece.blocks)]
+        lead = [(1, piece.slots, block * size) for piece in cut.states for block in range(piece.blocks)]
         place = [(cut.tokens, piece.slots, block * size) for piece in cut.attention for block in range(piece.blocks)]
-        places = range(self.places_for(self.max_model_len))
-        columns = np.array([*lead, *((at * cut.tokens, *column) for at in places for column in place)], np.int64)
-        start, tokens, slots, before = columns.T.copy()
         full = not lead and all(slots * tokens - before >= size for tokens, slots, before in place)
-        return Columns(start, tokens, slots, before, len(lead), cut.tokens if full else 0, len(place))
+        tokens, slots, before = np.array([*lead, *place], np.int64).T.copy()
+        return Columns(tokens, slots, before, len(lead), cut.tokens, full)
 
     @property
     def tables(self) -> list[npt.NDArray[np.int32]]:

@@ -140,5 +140,6 @@ class SwappingRows(KeyedRows):
     def _twins(self, row: int, table: BlockTable, twins: Ints) -> Ints:
         """Return int64[count]: what a row of either table lists on the other side."""
         cells = table.row(row).astype(np.int64)
-        within = self.columns.before[: len(cells)] // self.block_size  # twins are known by their pieces' first blocks
+        like = self.columns.within(np.arange(len(cells)))
+        within = self.columns.before[like] // self.block_size  # twins are known by their pieces' first blocks
         return np.where(cells > 0, twins[cells - within] + within, 0)

@@ -24,35 +24,42 @@ MANY = 48
 
 
 class Columns(NamedTuple):
-    """Which tokens the block in each column of a table holds; each field is int64[width].
+    """Which tokens the block in each column of a table holds.
+
+    The first `lead` columns are what a sequence keeps only once (its recurrent states).  The others repeat: `stride`
+    of them are the room for the next `place` tokens.  So three fields, of one place, describe a table of any width;
+    each is int64[lead + stride].
 
     A row of `n` tokens fills `slots x min(max(n - start, 0), tokens) - before` slots of a column's block, clipped to
-    between 0 and the slots of a block.  If all layers keep the same tokens, a token takes one slot and column `c`
-    starts at `c x block_size`.
+    between 0 and the slots of a block; `start` are the tokens of the places before it.
     """
 
-    start: Ints
-    """Tokens of the sequence before the first one in the column."""
     tokens: Ints
     """Tokens for which the column's block is the room, or part of it."""
     slots: Ints
     """Slots that each of them takes."""
     before: Ints
     """Slots of the same tokens that lie in earlier columns."""
-    lead: int = 0
-    """Columns before those of the first tokens, for what a sequence keeps only once (its recurrent states)."""
-    place: int = 0
-    """Tokens after which columns repeat (a place), all of them full by then; 0 if some never are."""
-    stride: int = 1
-    """Columns of a place."""
+    lead: int
+    """Columns before those of the first tokens."""
+    place: int
+    """Tokens after which columns repeat."""
+    full: bool
+    """Whether every column is full once the tokens of its place have come, and none leads."""
 
     @classmethod
-    def plain(cls, width: int, block_size: int) -> Columns:
+    def plain(cls, block_size: int) -> Columns:
         """Return the columns of a table in which every token takes one slot."""
-        start = np.arange(width) * block_size
-        return cls(
-            start, np.full(width, block_size), np.ones(width, np.int64), np.zeros(width, np.int64), place=block_size
-        )
+        return cls(np.array([block_size]), np.ones(1, np.int64), np.zeros(1, np.int64), 0, block_size, full=True)
+
+    @property
+    def stride(self) -> int:
+        """Columns of a place."""
+        return len(self.tokens) - self.lead
+
+    def within(self, columns: Ints) -> Ints:
+        """Return int64[...]: which of the described columns some columns are alike."""
+        return np.where(columns < self.lead, columns, self.lead + (columns - self.lead) % self.stride)
 
     def filled(self, lengths: Ints, count: int, block_size: int) -> Ints:
         """Return int64[..., count]: slots filled in the first `count` columns of rows of `lengths` tokens."""
@@ -60,9 +67,10 @@ class Columns(NamedTuple):
 
     def filled_at(self, columns: Ints, lengths: Ints, block_size: int) -> Ints:
         """Return int64[...]: slots filled in single cells, each given by its column and the tokens of its row."""
-        start, tokens, slots, before = (column[columns] for column in self[:4])
-        within: Ints = np.minimum(np.maximum(lengths - start, 0), tokens)
-        filled: Ints = np.minimum(np.maximum(within * slots - before, 0), block_size)
+        start = np.maximum(columns - self.lead, 0) // self.stride * self.place
+        tokens, slots, before = (column[self.within(columns)] for column in self[:3])
+        came: Ints = np.minimum(np.maximum(lengths - start, 0), tokens)
+        filled: Ints = np.minimum(np.maximum(came * slots - before, 0), block_size)
         return filled
 
 

@@ -1,11 +1,13 @@
-"""The block table: many blocks at once are entered as one after the other would be."""
+"""The block table: many blocks at once are entered as one after the other would be, and what its columns hold."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from allocators.registry import create
 from allocators.table import BlockTable
 
 some = st.lists(st.integers(0, 5), min_size=1, max_size=20)
@@ -29,3 +31,22 @@ def test_blocks_stand_behind_those_of_their_rows(named: list[int], each: int, be
         listed[row] += taken
     assert [table.row(row).tolist() for row in range(6)] == listed
     assert set(rows.tolist()) == set(named)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("paged", {}), ("hybrid", {"groups": "full 1x64, sliding 3x64/32, state 2x3"})]
+)
+def test_longer_sequences_have_more_columns_but_no_longer_description(kind: str, options: dict[str, str]) -> None:
+    short, long = (
+        create(kind, num_blocks=960, max_model_len=length, max_rows=1, **options) for length in (256, 1 << 24)
+    )
+    assert long.table.width > 60_000 * short.table.width
+    for one, other in zip(short.columns, long.columns, strict=True):
+        assert np.array_equal(one, other)
+    count = short.table.width
+    for tokens in (0, 1, 17, 255):
+        filled = [each.columns.filled(np.array(tokens), count, each.block_size).tolist() for each in (short, long)]
+        assert filled[0] == filled[1]
+    last = np.array([long.table.width - 1])
+    assert long.columns.filled_at(last, np.array([(1 << 24) - 16]), long.block_size).tolist() == [0]
+    assert long.columns.filled_at(last, np.array([1 << 24]), long.block_size) > 0

@@ -147,7 +147,7 @@ class Snapshot:
         columns, size = self._allocator.columns, self._allocator.block_size
         counts, lengths = self._counts, self._lengths
         first = np.zeros_like(counts)
-        if columns.place:
+        if columns.full:
             np.minimum(lengths // columns.place * columns.stride, counts, out=first)
         who, place = spread(counts - first)
         place += first[who]

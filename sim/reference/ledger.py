@@ -63,7 +63,11 @@ def _of_sequence(room: Room, request: Request, row: int, tokens: int) -> Iterato
 
 def _within(allocator: Allocator, place: int, length: int) -> int:
     """Slots that a sequence of `length` tokens fills in the block at `place`; see `allocators.table.Columns`."""
-    start, tokens, slots, before = (int(column[place]) for column in allocator.columns[:4])
+    columns, start, like = allocator.columns, 0, place
+    if place >= columns.lead:
+        turn, within = divmod(place - columns.lead, columns.stride)
+        start, like = turn * columns.place, columns.lead + within
+    tokens, slots, before = (int(field[like]) for field in columns[:3])
     return min(max(slots * min(max(length - start, 0), tokens) - before, 0), allocator.block_size)
 
 

@@ -355,15 +355,17 @@ def test_a_prefix_that_is_found_is_shared(case: Case) -> None:
 def test_columns_of_whole_places_are_full_where_that_is_said(case: Case) -> None:
     allocator = case.make()
     columns = allocator.columns
-    for places in range(1, allocator.max_model_len // (columns.place or allocator.max_model_len + 1) + 1):
+    for places in range(1, allocator.max_model_len // columns.place + 1) if columns.full else ():
         tokens, count = places * columns.place, places * columns.stride
         assert (filled(allocator, tokens, count) == allocator.block_size).all()
-        assert not filled(allocator, tokens, len(columns.start))[count:].any()
+        assert not filled(allocator, tokens, allocator.table.width)[count:].any()
 
 
 def room_of(allocator: Allocator, columns: int) -> int:
     """Tokens that lie in the first so many columns of a row."""
-    return int(allocator.columns.start[columns - 1] + allocator.columns.tokens[columns - 1])
+    described = allocator.columns
+    turn, column = divmod(columns - 1 - described.lead, described.stride)
+    return int(turn * described.place + described.tokens[described.lead + column])
 
 
 def filled(allocator: Allocator, tokens: int, columns: int) -> Ints:
