@@ -4,7 +4,7 @@ With a regular allocator (`allocators.regular`), the only thing that happens to 
 block when its last one is full: in steps whose number has a certain remainder modulo `block_size`.  For each
 remainder, a page lists the sequences that take a block then; it changes only when a sequence comes or goes.  Many
 steps are therefore a walk over pages, however many sequences decode.  (`sim.engine.shifting` extends this to
-sequences that also give blocks back.)
+sequences that also give blocks back, `sim.engine.mapping` to blocks that must be mapped before they are used.)
 
 A prefix cache must be told at once of full blocks of sequences that are entangled with others; of all other sequences
 it only needs to know which have filled their last block.
@@ -39,7 +39,7 @@ class Cycle(Noting):
         super().__init__(allocator, decoding)
         self._portion = allocator.portion
         self._period = self._portion.tokens
-        self._each = 1 if allocator.rounds_up else allocator.token_slots
+        self._each = allocator.token_slots
         """Slots of the pool that a token takes."""
         self._pages: list[list[Sequence]] = [[] for _ in range(self._period)]
         """By remainder: the sequences that take a block in a step that ends at such a clock, in running order."""
@@ -104,7 +104,7 @@ class Cycle(Noting):
         """Add (1) or remove (-1) the slots that will stay unused in the final block of a sequence."""
         if sequence.due <= self.decoding.clock:
             self._partly.pop(sequence.due, None)  # it has taken that block
-        elif (empty := -sequence.final % self._period) and not self.allocator.rounds_up:
+        elif empty := -sequence.final % self._period:
             self._partly[sequence.due] = self._partly.get(sequence.due, 0) + more * empty
 
     def tell(self, sequences: Several[Sequence]) -> None:
@@ -182,11 +182,7 @@ class Cycle(Noting):
 
     def _note(self, first: int, last: int, step: int) -> None:
         """Tell the allocator what the sequences `[first, last)` have filled after the step that ends at `step`."""
-        decoding = self.decoding
-        if self.allocator.rounds_up:
-            rows, lengths = (decoding.column(which)[first:last] for which in (decoding.ROW, decoding.LENGTH))
-            self.allocator.note(rows, lengths + (step - decoding.clock))
-        elif filled := self._between(self._pages[(step + 1) % self._period], first, last):
+        if filled := self._between(self._pages[(step + 1) % self._period], first, last):
             self.allocator.fill([each.row for each in filled])
 
     def _between(self, page: list[Sequence], first: int, last: int) -> list[Sequence]:
@@ -213,8 +209,6 @@ class Cycle(Noting):
         """See `Growing.stretch`."""
         if self._fresh or self._sharing:
             return NO_STRETCH
-        if self.allocator.rounds_up:
-            return self._mapping_stretch(timeline)
         pages, period, clock, each = self._pages, self._period, self.decoding.clock, self._each
         room, steps, useless = self.allocator.room, timeline.steps, 0
         done = steps
@@ -247,35 +241,6 @@ class Cycle(Noting):
         taken, lost = len(rows), sum(evicted)
         cached = -lost * self.allocator.block_size
         return Stretch(done, changes, (taken * held, cached, taken * rounding, useless * each, lost, 0, 0))
-
-    def _mapping_stretch(self, timeline: Timeline) -> Stretch:
-        """Do `stretch` if blocks are page groups, which may have to be mapped, and empty slots are rounding."""
-        allocator, period, clock, room = self.allocator, self._period, self.decoding.clock, self.allocator.room
-        changes: list[int] = []
-        told: list[int] = []
-        done, taken = 0, 0
-        while done < timeline.steps:
-            if self._pages[(clock + 1 + done) % period]:
-                page = (clock + 1 + done) % period
-                rows = self._rows.get(page) or self._list(page)
-                calls = allocator.calls(rows) if len(rows) <= room - taken else None
-                if calls is None:
-                    break
-                if calls.mapped:
-                    taking = timeline.map(done, calls)
-                    if taking is None:
-                        break
-                    told += (done, calls.mapped, *taking)
-                allocator.append(rows)
-                taken += len(rows)
-                held = len(rows) * self._portion.held
-                changes += (packed(done, HELD, held), packed(done, ROUNDING, held))
-            done += 1
-        if not done:
-            return NO_STRETCH
-        self._note(0, len(self.decoding), clock + done)
-        held, filled = taken * self._portion.held, len(self.decoding) * (done - 1)  # what is filled is rounding no more
-        return Stretch(done, changes, (held, 0, held - filled, 0, 0, 0, 0), calls=told)
 
     def _list(self, remainder: int) -> array[int]:
         """List the rows of the sequences of which the allocator must be told in steps with this remainder."""

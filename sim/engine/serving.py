@@ -19,6 +19,7 @@ from sim.engine.cycle import Cycle
 from sim.engine.decoding import Decoding
 from sim.engine.growing import Calendar, Growing
 from sim.engine.jobs import Job
+from sim.engine.mapping import Mapping
 from sim.engine.plan import Loss, MoveKind
 from sim.engine.roll import Roll
 from sim.engine.samples import Samples
@@ -274,6 +275,7 @@ class Serving(Samples):
 def _growing(allocator: Allocator, decoding: Decoding) -> Growing:
     """Choose how the decoding sequences of an allocator grow."""
     if allocator.regular:
-        return (Cycle if allocator.leaves_behind is None else Shifting)(allocator, decoding)
+        turning = Mapping if allocator.rounds_up else Cycle if allocator.leaves_behind is None else Shifting
+        return turning(allocator, decoding)
     notice = allocator.notice
     return Roll(allocator, decoding) if notice is None else Calendar(allocator, decoding, notice)
