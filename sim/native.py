@@ -37,7 +37,7 @@ GROUP = (
     "allocators",
     "sim/engine",
     "sim/schedulers",
-    *(f"sim/costs/{name}.py" for name in ("attention", "heat", "host", "load", "model", "moves", "products")),
+    *(f"sim/costs/{name}.py" for name in ("attention", "heat", "host", "load", "model", "moves", "products", "replay")),
     "sim/limits.py",
 )
 """The packages and files to compile."""

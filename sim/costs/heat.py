@@ -20,8 +20,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from sim.costs.coefficients import Coefficients
-    from sim.costs.load import Maximum
-
+    from sim.costs.load import Maximum, Route
 
 RESTED = 0.02
 """Share of the way from rest to what prefills draw at which a device counts as being at rest again."""
@@ -91,3 +90,39 @@ class PowerLimit:
     def _lost(self, heat: Any, maximum: Maximum) -> Any:
         beyond = maximum(heat - self._reserve, 0.0)
         return beyond + self._constant * np.exp(-beyond / self._constant)
+
+
+class Throttling:
+    """What the limit does to the steps of one way to keep K/V."""
+
+    def __init__(self, coefficients: Coefficients, route: Route) -> None:
+        """Take the coefficients; where attention finds K/V decides which of them apply.
+
+        Recomputing draws more than the limit in every step, so it is throttled from the beginning; what grows tensors
+        waits for memory and for the host, and is not.
+        """
+        self._limit = PowerLimit(coefficients)
+        self._always = coefficients.recompute_slowdown if route == "recompute" else None
+        self.counts = route == "blocks" and self._limit.matters
+        """Whether it matters for how long steps have drawn more than the limit."""
+        self.matters = self.counts or bool(self._always)
+        """Whether any step takes longer at all."""
+
+    def heat(self) -> Heat:
+        """Return a `Heat` at rest."""
+        return self._limit.heat()
+
+    def lost(self, hot: Any, heat_ns: Any, seconds: Any, maximum: Maximum) -> Any:
+        """Return the additional seconds of a step.
+
+        Args:
+            hot: whether it draws more than the limit.
+            heat_ns: level of `Heat` when it begins.
+            seconds: what it would take if the clock did not fall.
+            maximum: of two numbers, or of two arrays.
+
+        """
+        if self._always is not None:
+            return hot * self._always * seconds
+        delay = self._limit.delay(heat_ns, seconds, maximum)
+        return hot * delay + (1 - hot) * seconds * self._limit.slowdown(heat_ns)

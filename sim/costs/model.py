@@ -54,11 +54,12 @@ import numpy as np
 
 from sim.costs.attention import Attention
 from sim.costs.coefficients import Coefficients
-from sim.costs.heat import Heat, PowerLimit
+from sim.costs.heat import Heat, Throttling
 from sim.costs.host import Host
-from sim.costs.load import Load, Maximum, Route
+from sim.costs.load import Load, Route
 from sim.costs.moves import LARGE_PAGE, Moves
 from sim.costs.products import Products
+from sim.costs.replay import Replay
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -111,28 +112,25 @@ class CostModel:
         self._separate = separate = route != "blocks"
         self._host = Host(geometry.layers, c, route)
         self._captured = c.captured_tokens
-        self._steps = captured
-        self._power = PowerLimit(c)
-        self._limited = {"blocks": self._power.matters, "tensors": False, "recompute": c.recompute_slowdown > 0}[route]
-        """Whether the device's power limit makes any step longer."""
+        self._power = Throttling(c, route)
         slower = 1 + (c.paged_attention_overhead + c.paged_block_overhead / block_size) * paged
-        self._slower = slower / (1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK)
-        """Factor by which reading K/V takes longer than in captured decodes, which have blocks of the usual size."""
         self._attention = Attention(geometry, device, c, naive=attention == "naive", slower=slower)
-        self._cached = c.repeated_reads_cached
+        usual = 1 + c.paged_attention_overhead + c.paged_block_overhead / USUAL_BLOCK  # which was measured
+        cached = c.repeated_reads_cached
+        self._replay = (
+            None if captured is None else Replay(captured, self._attention, slower=slower / usual, cached=cached)
+        )
         self._second = 1e9 * c.step_factor
         """Nanoseconds that a step takes for each second of the formula."""
         self._uneven = c.compute_factor - 1
         """Share by which steps that are bound by compute take longer besides."""
         self.moves = Moves(geometry, device, c, page_bytes, copies=not separate)
         """The cost of moving memory, which is added."""
-        self._decodes_alone: dict[int, float] = {}
-        """Results of `_alone`, by the number of sequences."""
 
     @property
     def throttles(self) -> bool:
         """Whether step times depend on `Load.heat_ns`."""
-        return self._limited and not self._separate
+        return self._power.counts
 
     def heat(self) -> Heat:
         """Return a `Heat` at rest, which keeps track of `Load.heat_ns` during a run."""
@@ -144,9 +142,9 @@ class CostModel:
 
     def launches(self, load: Load) -> bool:
         """Whether a step of a paged cache is launched kernel by kernel; the host waits for its end."""
-        if self._steps is None or not load.prefill_tokens:
+        if self._replay is None or not load.prefill_tokens:
             return bool(load.prefill_tokens > self._captured)
-        return self._steps.launches(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
+        return self._replay.steps.launches(load.decode_seqs, load.prefill_tokens, load.prefill_seqs)
 
     @property
     def hosted(self) -> bool:
@@ -162,12 +160,12 @@ class CostModel:
     @property
     def splitting(self) -> Splitting | None:
         """The rule that `Load.prefill_merged` is counted by, if it makes a difference."""
-        return None if self._steps is None else self._steps.splitting
+        return None if self._replay is None else self._replay.steps.splitting
 
     @property
     def spreads(self) -> bool:
         """Whether `Load.decode_longest` makes a difference."""
-        return self._steps is not None and self._steps.spreads
+        return self._replay is not None and self._replay.steps.spreads
 
     @property
     def spares(self) -> bool:
@@ -176,7 +174,7 @@ class CostModel:
 
     def step_ns(self, load: Load) -> int:
         """Return the nanoseconds that one step takes."""
-        replayed = None if self._steps is None else self._replayed(self._steps, load)
+        replayed = None if self._replay is None else self._replayed(self._replay, load)
         seconds = self._roofline(load) if replayed is None else replayed
         if self._uneven:
             seconds *= 1 + self.heats(load) * self._uneven
@@ -195,15 +193,15 @@ class CostModel:
         """
         if changing:
             load = load._replace(**changing)
-        if self._steps is not None:
+        if self._replay is not None:
             fields = np.broadcast_arrays(*load)
             each = zip(*(field.ravel().tolist() for field in fields), strict=True)
             return np.array([self.step_ns(Load(*values)) for values in each], np.int64).reshape(fields[0].shape)
         seconds = self._products.seconds_each(load) + self._attention.decode(load, np.maximum)
         if not _absent(load.prefill_tokens):
             seconds = seconds + self._attention.prefill(load, np.maximum)
-        if self._limited:
-            seconds = seconds + self._lost(load, seconds, np.maximum)
+        if self._power.matters:
+            seconds = seconds + self._power.lost(self.heats(load), load.heat_ns, seconds, np.maximum)
         if self._separate:
             seconds = np.maximum(seconds + load.copied_tokens * self.moves.copy_s, self._host.floor(load))
         elif not _absent(load.prefill_tokens):
@@ -232,16 +230,13 @@ class CostModel:
         if self._attention.windowed:
             load = Load(decode_seqs=seqs, samples=seqs, decode_repeated=repeated)
             return self.leap_ns(load, decode_context=contexts, copied_tokens=copied * (contexts - seqs))
-        curve = None if self._steps is None else self._steps.decoding(seqs)
-        if curve is not None:
-            read = contexts - repeated * self._cached if repeated else contexts
-            seconds = curve.at_each(read, longest, self._slower)
-        elif repeated:
-            seconds = self._attention.decode(Load(decode_context=contexts, decode_repeated=repeated), np.maximum)
-            seconds += self._alone(seqs)
-        else:
-            seconds = contexts * self._attention.token_s
-            seconds += self._alone(seqs)
+        seconds = None if self._replay is None else self._replay.decodes(seqs, contexts, repeated, longest)
+        if seconds is None:
+            if repeated:
+                seconds = self._attention.decode(Load(decode_context=contexts, decode_repeated=repeated), np.maximum)
+            else:
+                seconds = contexts * self._attention.token_s
+            seconds += self._products.alone(seqs)
         if copied:
             seconds += (contexts - seqs) * self.moves.copy_s
         if self._separate:  # and so not captured
@@ -260,27 +255,19 @@ class CostModel:
         attention = ("attention kernel", self.attention)
         return [*self.geometry.explain(), *self.device.explain(), attention, *self.coefficients.explain()]
 
-    def _alone(self, seqs: int) -> float:
-        """Seconds of a step of `seqs` decodes and nothing else, without attention."""
-        seconds = self._decodes_alone.get(seqs)
-        if seconds is None:
-            load = Load(decode_seqs=seqs, samples=seqs)
-            seconds = self._decodes_alone[seqs] = self._products.seconds(load)
-        return seconds
-
     def _roofline(self, load: Load) -> float:
         """Seconds of a step by the roofline, without moves of memory."""
         seconds: float
         if load.prefill_tokens or load.prefill_seqs or load.samples != load.decode_seqs:
             seconds = self._products.seconds(load)
         else:
-            seconds = self._alone(load.decode_seqs)
+            seconds = self._products.alone(load.decode_seqs)
         if load.decode_seqs:
             seconds += self._attention.decode(load, max)
         if load.prefill_tokens:
             seconds += self._attention.prefill(load, max)
-        if self._limited:
-            seconds += self._lost(load, seconds, max)
+        if self._power.matters:
+            seconds += self._power.lost(self.heats(load), load.heat_ns, seconds, max)
         if self._separate:
             seconds = max(seconds + load.copied_tokens * self.moves.copy_s, self._host.floor(load))
         elif self.launches(load):
@@ -289,46 +276,16 @@ class CostModel:
             seconds += self._host.unhidden(load, max)
         return seconds
 
-    def _replayed(self, captured: CapturedSteps, load: Load) -> float | None:
-        """Seconds of a captured step as measured, without moves of memory; None if the step is not captured."""
-        decodes, context, tokens = load.decode_seqs, load.decode_context, load.prefill_tokens
-        if load.decode_repeated:
-            context -= load.decode_repeated * self._cached
-        if not tokens:
-            curve = captured.decoding(decodes)
-            if curve is None:
-                return None
-            alone = curve.at(context, load.decode_longest, self._slower)
-            return alone + self._lost(load, alone, max) if load.heat_ns else alone
-        chunks, earlier = max(1, load.prefill_seqs), load.prefill_context - tokens
-        before = tokens * earlier / chunks  # pairs with what comes before the chunks; all are taken to be alike
-        own = load.prefill_pairs - before
-        seconds = captured.mixed(
-            decodes,
-            context,
-            tokens,
-            chunks,
-            pairs=own,
-            merged=load.prefill_merged,
-            longest=load.decode_longest,
-            slower=self._slower,
-        )
+    def _replayed(self, replay: Replay, load: Load) -> float | None:
+        """Seconds of a captured step, without moves of memory; None if the step is not captured."""
+        seconds = replay.seconds(load)
         if seconds is None:
             return None
-        if earlier:
-            seconds += captured.behind_s + self._attention.earlier(before, earlier)
-        if self._limited:
-            seconds += self._lost(load, seconds, max)
-        whole: float = seconds + self._host.unhidden(load, max)
-        return whole
-
-    def _lost(self, load: Load, seconds: Any, maximum: Maximum) -> Any:
-        """Additional seconds of a step that would take `seconds` if the device had no power limit."""
-        hot = self.heats(load)
-        if self._separate:  # at the limit from the beginning
-            return hot * self.coefficients.recompute_slowdown * seconds
-        delay = self._power.delay(load.heat_ns, seconds, maximum)
-        return hot * delay + (1 - hot) * seconds * self._power.slowdown(load.heat_ns)
+        if load.heat_ns or (self._power.matters and load.prefill_tokens):
+            seconds += self._power.lost(self.heats(load), load.heat_ns, seconds, max)
+        if load.prefill_tokens:
+            seconds += self._host.unhidden(load, max)
+        return seconds
 
 
 def _absent(amount: Any) -> bool:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.costs.load import Load
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sim.costs.coefficients import Coefficients
-    from sim.costs.load import Load, Maximum
+    from sim.costs.load import Maximum
     from sim.devices import Device
     from sim.models.geometry import Geometry
 
@@ -60,6 +62,8 @@ class Products:
         gained = self._token_compute - self._token_memory
         self.bound = (self._weights + self._routed) / gained if gained > 0 else math.inf
         """Number of tokens from which matrix products are bound by compute."""
+        self._alone: dict[int, float] = {}
+        """Results of `alone`, by the number of sequences."""
 
     def seconds(self, load: Load) -> float:
         """Return the seconds of one step."""
@@ -72,6 +76,13 @@ class Products:
         if any(isinstance(count, np.ndarray) for count in counts):
             return self._seconds(load, np.maximum, self._experts_read_each)
         return self.seconds(load)
+
+    def alone(self, seqs: int) -> float:
+        """Return the seconds of one step of `seqs` decodes and nothing else."""
+        seconds = self._alone.get(seqs)
+        if seconds is None:
+            seconds = self._alone[seqs] = self.seconds(Load(decode_seqs=seqs, samples=seqs))
+        return seconds
 
     def _experts_read(self, tokens: int) -> float:
         """Expected share of the experts that `tokens` tokens reach, if each is sent to random ones."""
