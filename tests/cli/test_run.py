@@ -1,19 +1,14 @@
-"""`run`: what it leaves, what it prints, what it refuses, and how it goes on after an interruption."""
+"""`run`: what it leaves and what it prints."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pty
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -21,10 +16,8 @@ import pytest
 
 from analysis.reading import open_directory
 from sim.cli import main
-from sim.cli.app import DONE, FAULT, INTERRUPTED
+from sim.cli.app import DONE
 from sim.models.shipped import read_config
-from sim.rundir import alone
-from sim.serve import Progress
 from tests.small import SMALL
 
 Capture = pytest.CaptureFixture[str]
@@ -202,43 +195,6 @@ def test_the_size_of_the_pool_stands_under_the_memory_table(workload: Path, caps
     assert f"% of the pool of {min(sizes):,} to {max(sizes):,} slots, mean over time" in said
 
 
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("engine.max_model_len=10000000000000", "engine: preallocated: {} 2,097 blocks and 8 sequences of up to "),
-        (f"engine.max_num_seqs={10**22}", "engine: preallocated: {} 2,097 blocks and 10,000,000,"),
-        (f"allocators.paged.host_blocks={10**30}", "allocators: paged: {} 131 blocks, 1,000,000,"),
-        ("engine.swap_space_gib=1000000000.0", "engine: paged: {} 131 blocks, 262,144,000,"),
-    ],
-)
-def test_tables_too_large_for_this_machine_are_one_line(
-    setting: str, said: str, workload: Path, capsys: Capture
-) -> None:
-    """Whether the system has no room for them, or no array can be so large."""
-    assert main(["run", str(workload), "--out", "x", "--quiet", "--set", setting]) == FAULT
-    told = capsys.readouterr().err
-    assert told.startswith(f"--set {setting}: {said.format('this machine has no memory for the tables of')}")
-    assert told.count("\n") == 1
-
-
-@pytest.mark.parametrize("table", ["steps", "requests"])
-def test_a_disk_that_is_full_when_a_table_ends_is_one_line_and_leaves_no_part_of_a_run(
-    table: str, workload: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    close = pq.ParquetWriter.close
-
-    def fill(writer: pq.ParquetWriter) -> None:
-        close(writer)
-        if Path("x/paged").exists() and ("status" in writer.schema.names) is (table == "requests"):
-            raise OSError(errno.ENOSPC, "Error writing bytes to file")
-
-    monkeypatch.setattr(pq.ParquetWriter, "close", fill)
-    assert main(["run", str(workload), "--out", "x", "--quiet"]) == FAULT
-    assert capsys.readouterr().err == f"x/paged/{table}.parquet: No space left on device\n"
-    assert not list(Path("x/paged").iterdir())
-    assert Path("x/preallocated/requests.parquet").exists()
-
-
 def test_a_run_that_ends_before_its_requests_says_so(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--out", "x", "--set", "horizon_s=0.05"]) == 0
     out, err = capsys.readouterr()
@@ -266,64 +222,11 @@ def test_the_same_file_and_seed_give_the_same_numbers(workload: Path, capsys: Ca
     assert Path("one/summary.json").read_bytes() == Path("two/summary.json").read_bytes()
 
 
-def test_a_directory_of_something_else_is_left_alone(workload: Path, capsys: Capture) -> None:
-    Path("mine").mkdir()
-    Path("mine/thesis.txt").write_text("precious", encoding="utf-8")
-    assert main(["run", str(workload), "--out", "mine"]) == FAULT
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("mine: ")
-    assert err.count("\n") == 1
-    assert [path.name for path in Path("mine").iterdir()] == ["thesis.txt"]
-
-
 def test_a_name_of_any_letters_stays_below_runs(workload: Path, capsys: Capture) -> None:
     name = "../../what: a/name?"
     assert main(["run", str(workload), "--quiet", "--set", f"name={name!r}"]) == 0
     capsys.readouterr()
     assert [path.name for path in Path("runs").iterdir()] == ["what-a-name"]
-
-
-@pytest.mark.parametrize("out", ["small.yaml", "small.yaml/deeper"])
-def test_a_directory_that_cannot_be_made_is_one_line(workload: Path, capsys: Capture, out: str) -> None:
-    assert main(["run", str(workload), "--out", out]) == FAULT
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert "small.yaml" in err
-
-
-def test_every_fault_of_a_file_is_a_line_with_its_place(workload: Path, capsys: Capture) -> None:
-    text = workload.read_text(encoding="utf-8").replace("kind: paged", "kind: paged, block_sise: 8")
-    workload.write_text(text.replace("count: 40", "count: forty"), encoding="utf-8")
-    assert main(["run", "small.yaml"]) == FAULT
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.splitlines() == [
-        "small.yaml:5:19: requests.count: must be a whole number, got 'forty'",
-        "small.yaml:8:19: allocators.1.block_sise: unknown key (did you mean block_size?)",
-    ]
-    assert not Path("runs").exists()
-
-
-@pytest.mark.parametrize("command", ["run", "check"])
-def test_a_trace_format_that_is_none_is_a_line_with_its_place(command: str, workload: Path, capsys: Capture) -> None:
-    lines = workload.read_text(encoding="utf-8").splitlines()
-    lines[4] = "requests: {trace: mine.csv, format: azur}"
-    Path("small.yaml").write_text("\n".join(lines), encoding="utf-8")
-    Path("mine.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,9,9\n", encoding="utf-8")
-    assert main([command, "small.yaml"]) == FAULT
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("small.yaml:5:37: requests.format: unknown trace format azur (did you mean azure?)")
-
-
-def test_weights_that_do_not_fit_are_one_line_that_says_by_how_much(workload: Path, capsys: Capture) -> None:
-    for command in ("run", "check"):
-        assert main([command, str(workload), "--set", "model=opt-175b", "--set", "device=l4"]) == FAULT
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.count("\n") == 1
-        assert "opt-175b" in err
-        assert "GiB" in err
 
 
 @pytest.mark.parametrize(("horizon_s", "late"), [(0.15, 3), (0.2, 2), (0.25, 2), (9.0, 0)])
@@ -337,238 +240,6 @@ def test_requests_that_the_horizon_leaves_out_are_counted(
     told = f"{late} of 5 requests arrive after horizon_s and are in no table"
     assert (told in " ".join(capsys.readouterr().out.split())) == bool(late)
     assert [len(run.requests()["arrival_s"]) for run in open_directory("x").runs] == [5 - late] * 2
-
-
-def test_resume_does_only_what_is_missing(workload: Path, capsys: Capture) -> None:
-    assert main(["run", str(workload), "--out", "x"]) == 0
-    before = Path("x/summary.json").read_bytes()
-    shutil.rmtree("x/paged")
-    capsys.readouterr()
-    assert main(["run", str(workload), "--out", "x", "--resume"]) == 0
-    assert capsys.readouterr().err.splitlines() == ["paged: 40 requests"]
-    assert Path("x/summary.json").read_bytes() == before
-
-
-def test_resume_does_everything_again_that_another_version_did(workload: Path, capsys: Capture) -> None:
-    assert main(["run", str(workload), "--out", "x"]) == 0
-    manifest = json.loads(Path("x/manifest.json").read_text(encoding="utf-8"))
-    Path("x/manifest.json").write_text(json.dumps({**manifest, "kvsim": "0.0.1"}), encoding="utf-8")
-    capsys.readouterr()
-    assert main(["run", str(workload), "--out", "x", "--resume"]) == 0
-    assert len(capsys.readouterr().err.splitlines()) == len(manifest["runs"]) > 1
-
-
-@pytest.mark.parametrize(
-    ("table", "length"), [("steps", None), ("steps", 0), ("steps", 500), ("blocks", 0), ("blocks", 500)]
-)
-def test_resume_does_a_run_again_that_lacks_a_table_or_has_a_piece_of_it(
-    table: str, length: int | None, workload: Path, capsys: Capture
-) -> None:
-    line = ["run", str(workload), "--out", "x"]
-    assert main(line) == 0
-    path = Path(f"x/paged/{table}.parquet")
-    before = path.read_bytes()
-    if length is None:
-        path.unlink()
-    else:
-        path.write_bytes(before[:length])
-    capsys.readouterr()
-    assert main([*line, "--resume"]) == 0
-    assert capsys.readouterr().err.splitlines() == ["paged: 40 requests"]
-    assert path.read_bytes() == before
-
-
-def test_resume_keeps_the_replications_there_are_if_more_or_fewer_are_wanted(workload: Path, capsys: Capture) -> None:
-    line = ["run", str(workload), "--out", "x", "--json"]
-    assert main([*line, "--repeat", "2"]) == 0
-    first = {path: path.read_bytes() for path in Path("x").rglob("*.parquet")}
-    summaries = {2: Path("x/summary.json").read_bytes()}
-    for repeat, done in ((3, 2), (1, 0), (3, 0), (2, 0)):
-        capsys.readouterr()
-        assert main([*line, "--repeat", str(repeat), "--resume"]) == 0
-        out, err = capsys.readouterr()
-        assert len(err.splitlines()) == done, "of two allocators one replication more, or nothing"
-        assert [run["repeat"] for run in json.loads(out)["runs"]].count(repeat - 1) == 2
-        summary = Path("x/summary.json").read_bytes()
-        assert summaries.setdefault(repeat, summary) == summary
-    assert {path: path.read_bytes() for path in first} == first
-    assert main([*line, "--repeat", "1"]) == FAULT
-    ways = "give another --out, --resume to keep its simulations, or --force to replace them"
-    assert capsys.readouterr().err == f"x: holds other results (repeat was 2, is 1); {ways}\n"
-
-
-def test_replications_that_are_listed_no_more_are_not_taken_for_those_of_another_workload(
-    workload: Path, capsys: Capture
-) -> None:
-    line = ["run", str(workload), "--out", "x"]
-    assert main([*line, "--repeat", "2"]) == 0
-    assert main([*line, "--repeat", "1", "--resume"]) == 0
-    assert main([*line, "--seed", "5", "--force"]) == 0
-    capsys.readouterr()
-    assert main([*line, "--seed", "5", "--repeat", "2", "--resume"]) == 0
-    assert len(capsys.readouterr().err.splitlines()) == 2
-
-
-@pytest.mark.parametrize("resume", [[], ["--resume"]])
-@pytest.mark.parametrize("command", ["run", "sweep"])
-def test_results_of_a_trace_do_not_give_way_to_those_of_another_of_that_name(
-    command: str, resume: list[str], workload: Path, capsys: Capture
-) -> None:
-    trace = Path("mine.csv")
-    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,5\n", encoding="utf-8")
-    line = [command, str(workload), "--out", "x", "--quiet", "--set", f"requests={{trace: {trace}}}"]
-    assert main(line) == 0
-    before = _files("x")
-    trace.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,6\n", encoding="utf-8")
-    capsys.readouterr()
-    assert main([*line, *resume]) == FAULT
-    assert re.fullmatch(
-        r"x: holds other results \(files\.\S*mine\.csv was \w+, is \w+\); give another --out, or --force .*\n",
-        capsys.readouterr().err,
-    )
-    assert _files("x") == before
-    assert main([*line, *resume, "--force"]) == 0
-    assert _files("x") != before
-
-
-@pytest.mark.parametrize("command", ["run", "sweep"])
-def test_a_manifest_of_something_else_stays(command: str, workload: Path, capsys: Capture) -> None:
-    Path("x").mkdir()
-    Path("x/manifest.json").write_text('{"name": "an app"}', encoding="utf-8")
-    Path("x/report.html").write_text("mine", encoding="utf-8")
-    before = _files("x")
-    for force in ([], ["--force"]):
-        assert main([command, str(workload), "--out", "x", "--quiet", *force]) == FAULT
-        said = "is not of kvsim, which would replace it; give another --out"
-        assert capsys.readouterr().err == f"x/manifest.json: {said}\n"
-        assert _files("x") == before
-
-
-def _files(folder: str) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
-
-
-@pytest.mark.parametrize("out", [[], ["--out", "x"]])
-@pytest.mark.parametrize("resume", [[], ["--resume"]])
-@pytest.mark.parametrize(
-    ("setting", "change"),
-    [
-        ("seed=5", "seed was 0, is 5"),
-        ("requests.arrivals.rate=300", "requests.arrivals.rate was 400.0, is 300.0"),
-        ("allocators.paged.block_size=8", "allocators.1.block_size was unset, is 8"),
-        ("allocators=[{kind: paged}]", "allocators differs"),
-    ],
-)
-def test_only_the_same_workload_replaces_results_unless_forced(
-    setting: str, change: str, resume: list[str], out: list[str], workload: Path, capsys: Capture
-) -> None:
-    line = ["run", str(workload), *out, "--quiet"]
-    folder = out[1] if out else "runs/small"
-    assert main(line) == 0
-    before = _files(folder)
-    capsys.readouterr()
-    assert main([*line, *resume, "--set", setting]) == FAULT
-    refused = f"{folder}: holds other results ({change}); give another --out, or --force to replace them\n"
-    assert capsys.readouterr().err == refused
-    assert _files(folder) == before
-    assert main([*line, *resume, "--set", "remarks=[changes nothing]"]) == 0
-    assert main([*line, *resume, "--set", setting, "--force"]) == 0
-    assert _files(folder).keys() <= before.keys()
-    assert Path(folder, "summary.json").read_bytes() != before[Path(folder, "summary.json")]
-
-
-def test_a_run_that_finished_nothing_is_nothing_to_lose(workload: Path) -> None:
-    assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
-    for table in Path("x").rglob("requests.parquet"):
-        table.unlink()
-    assert main(["run", str(workload), "--out", "x", "--quiet", "--seed", "5"]) == 0
-
-
-def test_an_interrupted_run_says_what_it_keeps_and_goes_on(
-    workload: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @contextmanager
-    def impatient(*_: object, **__: object) -> Iterator[Callable[[Progress], None]]:
-        def interrupt(progress: Progress) -> None:
-            if progress.repeat == 1 and progress.label == "paged":
-                raise KeyboardInterrupt
-
-        yield interrupt
-
-    line = ["run", str(workload), "--out", "x", "--repeat", "2"]
-    with monkeypatch.context() as patched:
-        patched.setattr("sim.cli.run.shown", impatient)
-        assert main(line) == INTERRUPTED
-    assert capsys.readouterr() == ("", "interrupted; 3 of 4 runs are complete in x, --resume keeps them\n")
-    assert not Path("x/summary.json").exists()
-    assert main([*line, "--resume"]) == 0
-    assert capsys.readouterr().err == "paged, replication 2 of 2: 40 requests\n"
-    assert len(json.loads(Path("x/summary.json").read_text(encoding="utf-8"))["runs"]) == 4
-
-
-def test_what_an_earlier_file_left_is_no_part_of_an_interrupted_run(
-    workload: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @contextmanager
-    def impatient(*_: object, **__: object) -> Iterator[Callable[[Progress], None]]:
-        def interrupt(progress: Progress) -> None:
-            if progress.label == "paged":
-                raise KeyboardInterrupt
-
-        yield interrupt
-
-    assert main(["run", str(workload), "--out", "x", "--quiet", "--repeat", "2"]) == 0
-    Path("x/paged/notes.txt").touch()
-    other = ["run", str(workload), "--out", "x", "--seed", "5", "--force"]
-    with monkeypatch.context() as patched:
-        patched.setattr("sim.cli.run.shown", impatient)
-        assert main(other) == INTERRUPTED
-    assert "1 of 2 runs is complete" in capsys.readouterr().err
-    assert {str(path) for path in Path("x").rglob("*") if path.is_file()} == {
-        *("x/manifest.json", "x/paged/notes.txt"),
-        *(f"x/preallocated/{table}.parquet" for table in ("requests", "steps", "blocks", "events")),
-    }
-    assert main([*other, "--resume"]) == 0
-    assert main([*other[:2], "--out", "y", "--seed", "5"]) == 0
-    assert Path("x/summary.json").read_bytes() == Path("y/summary.json").read_bytes()
-
-
-def test_two_runs_do_not_write_into_one_directory(workload: Path, capsys: Capture) -> None:
-    assert main(["run", str(workload), "--out", "x", "--quiet"]) == 0
-    before = _files("x")
-    capsys.readouterr()
-    other = ["run", str(workload), "--out", "x", "--quiet", "--seed", "5", "--force"]
-    with alone(Path("x")):
-        assert main(other) == FAULT
-    assert capsys.readouterr().err == "x: another run is writing into it; give another --out\n"
-    assert _files("x") == before
-    assert main(other) == 0
-
-
-def test_a_run_takes_no_directory_of_a_sweep(workload: Path, capsys: Capture) -> None:
-    assert main(["sweep", str(workload), "--out", "x", "--quiet"]) == 0
-    before = _files("x")
-    capsys.readouterr()
-    assert main(["run", str(workload), "--out", "x"]) == FAULT
-    assert capsys.readouterr().err == "x: holds sweep results, not run results; give another --out\n"
-    assert _files("x") == before
-    Path("x/manifest.json").write_text("{", encoding="utf-8")
-    assert main(["run", str(workload), "--out", "x"]) == FAULT
-    why = "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
-    assert capsys.readouterr().err == f"x/manifest.json: not readable as JSON: {why}; give another --out\n"
-
-
-@pytest.mark.usefixtures("heeding_interrupts")
-def test_control_c_ends_a_run_with_the_usual_status(workload: Path) -> None:
-    line = [sys.executable, "-m", "sim", "run", str(workload), "--out", "x", "--set", "requests.count=100000"]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        while not Path("x/manifest.json").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr.read() == "interrupted; none of 2 runs was finished\n"
-    assert process.returncode == INTERRUPTED
 
 
 def test_a_terminal_shows_a_bar_for_each_allocator_by_its_name_whatever_it_is(workload: Path) -> None:
@@ -585,27 +256,6 @@ def test_a_terminal_shows_a_bar_for_each_allocator_by_its_name_whatever_it_is(wo
     assert process.returncode == 0, shown
     for words in (b"preallocated", b"[red]x[/nope]", b"40/40"):
         assert words in shown
-
-
-def test_a_bug_shows_its_traceback(workload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("sim.cli.run.run_workload", broken)
-    with pytest.raises(ZeroDivisionError):
-        main(["run", str(workload)])
-
-
-@pytest.mark.parametrize("command", ["run", "sweep"])
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [("--repeat 0", "must be at least 1, got 0"), ("--seed -1", "must be at least 0, got -1")],
-)
-def test_a_bad_number_is_told_as_it_was_given(
-    workload: Path, command: str, option: str, message: str, capsys: Capture
-) -> None:
-    assert main([command, str(workload), *option.split()]) == FAULT
-    assert capsys.readouterr().err == f"{option}: {message}\n"
 
 
 def test_replications_that_are_all_alike_are_told(workload: Path, capsys: Capture) -> None:
@@ -632,42 +282,6 @@ def test_on_a_narrow_terminal_sentences_fit_and_figures_are_whole(
     tables, notes = shown[: shown.index("max_model_len 600")], shown[shown.index("max_model_len 600") :]
     assert max(map(len, tables.splitlines())) > 60
     assert max(len(line) for line in notes.splitlines() if not line.startswith("Written")) <= 60
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        ["run", "small.yaml", "--set", "engine.max_num_seqs=a\nb"],
-        ["run", "small.yaml", "--set", "foo\nbar=3"],
-        ["run", "small.yaml", "--repeat", "x\ny"],
-        ["run", "no\nfile.yaml"],
-        ["run", "small.yaml", "--fo\rce"],
-        ["check", "small.yaml", "--set", "device.name=h100\x1b[31m"],
-        ["report", "no\u2028where"],
-        ["compare", "a\x85b"],
-        ["capacity", "small.yaml", "--slo", "a\nb=2"],
-        ["sweep", "small.yaml", "--vary", "a\vb"],
-        ["advise", "small.yaml", "--allocator", "pa\nged"],
-        ["trace", "describe", "a\nb"],
-        ["replay", "a\nb"],
-        ["new", "a\u202eb"],
-        ["list", "a\nb"],
-        ["a\nb"],
-    ],
-)
-@pytest.mark.usefixtures("workload")
-def test_an_error_is_one_line_whatever_it_quotes(line: list[str], capsys: Capture) -> None:
-    assert main(line) == FAULT
-    said = capsys.readouterr().err
-    assert said.endswith("\n")
-    assert said[:-1].isprintable()
-
-
-def test_every_fault_of_a_file_has_its_own_line_whatever_it_quotes(workload: Path, capsys: Capture) -> None:
-    assert main(["run", str(workload), "--set", "a\nb=1", "--set", "c\td=2"]) == FAULT
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith(r"--set a\nb=1: ")
-    assert second.startswith(r"--set c\td=2: ")
 
 
 def test_what_was_written_is_told_in_one_line(workload: Path, capsys: Capture) -> None:

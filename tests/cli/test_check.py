@@ -1,0 +1,162 @@
+"""`check`: how a file is understood, what fits, and what is wrong with it, before anything runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from analysis.reading import open_directory
+from sim.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_check_shows_file_pool_and_costs_and_runs_nothing(workload: Path, capsys: Capture) -> None:
+    assert main(["check", str(workload)]) == 0
+    shown = capsys.readouterr().out
+    for part in ("max_num_seqs: 8", "gpu_memory_utilization: 0.9", "131", "2,097", "memory_efficiency"):
+        assert part in shown
+    assert [path.name for path in Path().iterdir()] == ["small.yaml"]
+
+
+def test_a_length_that_the_model_is_not_made_for_is_told(workload: Path, capsys: Capture) -> None:
+    longer = ["--set", "engine.max_model_len=600", "--set", "device.kv_memory_gib=0.01"]
+    note = "max_model_len 600 is more than the 512 tokens that tiny-llama is made for"
+    for command in ("check", "run"):
+        assert main([command, str(workload), *longer]) == 0
+        assert note in " ".join(capsys.readouterr().out.split())
+    assert main(["check", str(workload), *longer, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [note]
+    assert main(["check", str(workload), "--set", "engine.max_model_len=512", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
+def test_a_scheduler_that_has_no_chunks_keeps_to_its_budget_and_says_so(workload: Path, capsys: Capture) -> None:
+    """Or `vllm-v0` would compute prompts of any length in one step."""
+    lengths = "{kind: uniform, prompt: {min: 1, max: 128}, output: {min: 1, max: 8}}"
+    engine = "{scheduler: vllm-v0, max_num_batched_tokens: 64, max_model_len: 256, chunked_prefill: true}"
+    asked = ["--set", f"requests.lengths={lengths}", "--set", f"engine={engine}"]
+    assert main(["run", str(workload), *asked, "--out", "one", "--quiet"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "engine.chunked_prefill is true, but prompts are computed whole by vllm-v0" in told
+    for run, entry in zip((directory := open_directory(Path("one"))).runs, directory.summary(), strict=True):
+        assert 0 < run.steps(["prefill_tokens"])["prefill_tokens"].max() <= 64
+        assert "longer than a step's token budget" in entry["requests"]["refusals"]
+
+
+def test_room_that_is_set_aside_for_want_of_a_limit_is_told(workload: Path, capsys: Capture) -> None:
+    kinds = "allocators=[preallocated, contiguous, {kind: contiguous, reserve: pow2}, paged, virtual, growing, ideal]"
+    unset = ["--set", "engine.max_model_len=null", "--set", kinds, "--set", "device.kv_memory_gib=0.01"]
+    assert main(["check", str(workload), *unset, "--json"]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert "every sequence of preallocated and contiguous gets room for 512 tokens, all that tiny-llama" in note
+    assert main(["check", str(workload), *unset, "--set", "engine.max_model_len=512", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
+def test_a_length_need_not_be_given_to_allocators_whose_pages_have_many_blocks(workload: Path, capsys: Capture) -> None:
+    kinds = "allocators=[ideal, {kind: hybrid, paging: common-multiple}]"
+    other = ["model=jamba-v0.1", "device={name: h200, memory_gib: 200}", "engine={}", kinds]
+    assert main(["check", str(workload), *(word for each in other for word in ("--set", each)), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == []
+
+
+def test_check_tells_what_a_calibration_was_measured_on(workload: Path, capsys: Capture) -> None:
+    named = ["--set", "costs.calibration=h100-80gb-llama-3.1-8b", "--set", "device.kv_memory_gib=1"]
+    assert main(["check", str(workload), *named, "--set", "model=llama-3.1-8b"]) == 0
+    assert "looked up among 364" in " ".join(capsys.readouterr().out.split())
+    assert main(["check", str(workload), *named, "--set", "model=llama-3.1-8b", "--set", "device.name=h200"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Measured with llama-3.1-8b on NVIDIA H100 80GB HBM3, used for llama-3.1-8b on h200" in told
+
+
+def test_check_counts_the_pool_as_a_run_does(workload: Path, run_directory: Path, capsys: Capture) -> None:
+    assert main(["check", str(workload), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    manifest = json.loads((run_directory / "manifest.json").read_text(encoding="utf-8"))
+    assert [run["pool"]["num_blocks"] for run in document["runs"]] == [run["num_blocks"] for run in manifest["runs"]]
+    assert document["workload"] == manifest["workload"]
+    assert document["requests"]["count"] == 40
+    assert document["requests"]["prompt_tokens_mean"] == 24
+
+
+def test_check_asks_each_allocator_how_many_of_the_longest_sequences_it_holds(workload: Path, capsys: Capture) -> None:
+    """Of 20 GiB: what lies in buddies of 4,096 slots, in tensors of their own, or behind a window is told apart."""
+    device = "device={name: h100-80gb, kv_memory_gib: 20}"
+    kinds = "allocators=[{kind: no-cache}, {kind: growing}, {kind: contiguous}, {kind: paged}, {kind: hybrid}]"
+    settings = ["--set", device, "--set", kinds, "--set", "engine.max_model_len=3000"]
+    found = {}
+    for model in ("llama-3.1-8b", "gemma-3-12b"):
+        assert main(["check", str(workload), *settings, "--set", f"model={model}", "--json"]) == 0
+        runs = json.loads(capsys.readouterr().out)["runs"]
+        found[model] = {run["kind"]: run["longest_at_once"] for run in runs}
+    assert found["llama-3.1-8b"].pop("growing") == pytest.approx(163_840 / 3000 / 1.078, abs=2)
+    assert found["llama-3.1-8b"] == {"no-cache": None, "contiguous": 163_840 // 4096, "paged": 54, "hybrid": 54}
+    each = -(-3000 // 16) + 5 * (1024 // 16 + 1)  # blocks: one group keeps all, five no more than a window
+    assert found["gemma-3-12b"]["hybrid"] == pytest.approx(20 * 2**30 // (16 * 65_536) / each, abs=1)
+    assert found["gemma-3-12b"]["paged"] == 20 * 2**30 // (16 * 393_216) // -(-3000 // 16)
+    assert main(["check", str(workload), *settings, "--set", "model=llama-3.1-8b"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"no-cache .* any *\n", shown)
+    assert re.search(r"contiguous .* 40 *\n", shown)
+
+
+def test_check_counts_what_max_model_len_will_refuse_and_cut_as_a_run_does(workload: Path, capsys: Capture) -> None:
+    lengths = "{kind: uniform, prompt: {min: 1, max: 300}, output: {min: 1, max: 99}}"
+    settings = ["--set", f"requests.lengths={lengths}", "--quiet", "--out", "x"]
+    assert main(["run", str(workload), *settings, "--json"]) == 0
+    (served, _) = json.loads(capsys.readouterr().out)["runs"]
+    assert main(["check", str(workload), *settings[:2], "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["requests"]
+    refused, cut = told["refused_as_too_long"], told["cut_short"]
+    assert (refused, cut) == (served["requests"]["refused"], served["requests"]["cut"])
+    assert min(refused, cut) > 0
+    assert main(["check", str(workload), *settings[:2]]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"too long {refused} of 40 are refused, because of max_model_len, 256 tokens" in shown
+    assert f"too long {cut} of 40 have their output cut short" in shown
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model=lama", ": model: 'lama' is neither shipped nor the path of a config.json"),
+        ("model.kv_heads=7", ": model: tiny-llama: kv_heads 7 does not divide"),
+        ("model=opt-175b", ": model: opt-175b does not fit on "),
+        ("device.kv_memory_gib=100", ": device.kv_memory_gib: tiny-llama does not fit on "),
+        ("device=h100", ": device: 'h100' is not known (did you mean h100-80gb?)"),
+        ("costs.step=1", ": costs: unknown coefficient 'step'"),
+        (
+            "allocators=[paged, {kind: virtual, preemption: swap}]",
+            ": allocators.1.preemption: virtual cannot swap: what",
+        ),
+    ],
+)
+def test_what_shows_only_beyond_the_schema_has_its_place_too(
+    workload: Path, command: str, setting: str, message: str, capsys: Capture
+) -> None:
+    assert main([command, str(workload), "--set", setting]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"--set {setting}{message}")
+    assert error.count("\n") == 1
+
+
+def test_an_unknown_model_is_told_by_line_and_column(workload: Path, capsys: Capture) -> None:
+    lines = [line for line in workload.read_text().splitlines() if not line.startswith("model")]
+    workload.write_text("\n".join([*lines, "model: lama"]))
+    assert main(["check", str(workload)]) == 2
+    assert capsys.readouterr().err.startswith(f"{workload}:{len(lines) + 1}:8: model: 'lama' is neither shipped")
+
+
+def test_check_says_which_cost_the_workload_sets(workload: Path, capsys: Capture) -> None:
+    assert main(["check", str(workload), "--set", "costs.step_overhead_s=0.25"]) == 0
+    (line,) = (
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if "step_overhead_s" in line and "0.25" in line and "this" in line
+    )
+    assert "this" in line
