@@ -116,10 +116,11 @@ def _table(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> p
     schema = TABLES[path.stem]
     names = schema.names if columns is None else list(columns)
     wanted = pa.schema([schema.field(name) for name in names])
-    if missing := [name for name in names if name not in file.schema_arrow.names]:
-        raise RunDirectoryError(f"{path}: no column {missing[0]!r}; {AGAIN}")
     try:
-        table = file.read(names, use_threads=False).unify_dictionaries()
+        table = file.read(names, use_threads=False)  # those of them that there are; to list these takes longer
+        if missing := [name for name in names if name not in table.column_names]:
+            raise RunDirectoryError(f"{path}: no column {missing[0]!r}; {AGAIN}")
+        table = table.unify_dictionaries()
         if table.schema.types != wanted.types:
             table = table.select(names).cast(wanted)
     except (OSError, ValueError, pa.ArrowException) as error:
