@@ -86,7 +86,12 @@ class Observed:
     def blocked(self) -> dict[str, npt.NDArray[np.bool_]]:
         """By cause: bool[steps], whether it kept the head of the queue waiting during each step."""
         causes = self.steps["blocked"]
-        return {str(word): causes == word for word in sorted(set(causes.tolist())) if word}
+        held = np.flatnonzero(causes)  # usually few, and comparing words takes long
+        words, found = causes[held], {}
+        for word in sorted(set(words.tolist())):
+            found[str(word)] = which = np.zeros(len(causes), np.bool_)
+            which[held[words == word]] = True
+        return found
 
     def mean(self, values: Column) -> float:
         """Time-weighted mean of a column of steps; NaN for an empty run."""

@@ -62,16 +62,11 @@ def waits(requests: Columns, steps: Columns) -> Waits:
     came = np.empty(count, np.int64)
     came[order] = np.cumsum(~refused[order]) - ~refused[order]
     gone = np.searchsorted(np.sort(started[~np.isnan(started)]), arrival, side="right")
-    blocked, duration = np.asarray(steps["blocked"]), np.asarray(steps["duration_s"], np.float64)
-    held = np.flatnonzero(blocked != "")  # usually few, and comparing words takes long
     spent = np.zeros((len(BLOCKED), count))
-    for place, word in enumerate(BLOCKED):
-        which = held[blocked[held] == word]
-        if len(which):
-            so_far = np.zeros(len(ends))
-            so_far[which + 1] = duration[which]
-            so_far = np.cumsum(so_far)
-            spent[place] = np.interp(until, ends, so_far) - np.interp(arrival, ends, so_far)
+    seen = Observed(requests, steps, 1)
+    for word, held in seen.blocked.items():
+        so_far = np.append(0.0, np.cumsum(np.where(held, seen.durations, 0.0)))
+        spent[BLOCKED.index(word)] = np.interp(until, ends, so_far) - np.interp(arrival, ends, so_far)
     seconds = until - arrival
     cause = spent.argmax(axis=0) if count else np.zeros(0, np.int64)
     most = spent.max(axis=0, initial=0.0)
