@@ -28,8 +28,9 @@ def demand_known(path: Path, ids: Column, known: Column) -> None:
 
 def demand_blocks(path: Path, blocks: Mapping[str, Column], num_blocks: int) -> None:
     """Raise RunDirectoryError unless every run of blocks is inside the pool, whose blocks count from 1."""
-    first, count = (np.asarray(blocks[name], np.int64) for name in ("block", "count"))
-    inside = min(first.min(initial=1), count.min(initial=1)) > 0 and (first + count).max(initial=1) - 1 <= num_blocks
+    first, count = blocks["block"], blocks["count"]
+    ends = np.add(first, count, dtype=np.int64)  # of a file that was changed they may not fit in 32 bits
+    inside = min(first.min(initial=1), count.min(initial=1)) > 0 and ends.max(initial=1) - 1 <= num_blocks
     _demand(path, inside, f"has blocks that a pool of {num_blocks:,} does not")
 
 

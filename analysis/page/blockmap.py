@@ -61,8 +61,8 @@ def block_map(blocks: Columns, num_blocks: int, block_size: int, cells: int) -> 
     times = np.asarray(blocks["time_s"], np.float64)
     if not len(times):
         return None
-    first = np.flatnonzero(np.diff(times, prepend=-1.0))
-    snapshots, lengths = len(first), np.diff(first, append=len(times))
+    first, lengths = _snapshots(times)
+    snapshots = len(first)
     stride = max(1, -(-num_blocks // ROWS), -(-num_blocks * min(snapshots, 400) // cells))
     rows = -(-num_blocks // stride)
     skip = max(1, -(-snapshots * rows // cells))
@@ -72,7 +72,7 @@ def block_map(blocks: Columns, num_blocks: int, block_size: int, cells: int) -> 
         blocks = {name: np.asarray(column)[np.repeat(shown, lengths)] for name, column in blocks.items()}
         instants, lengths = instants[shown], lengths[shown]
     owners, place = _owners(np.asarray(blocks["request_id"]))
-    codes = np.where(place >= 0, place + FIRST_OWNER, CACHED).astype(np.uint32)
+    codes = (place + FIRST_OWNER).astype(np.uint32)  # CACHED where the place is -1
     holders = np.minimum(blocks["references"], 255).astype(np.uint8)
     block, count, slack = (np.asarray(blocks[name], np.int32) for name in ("block", "count", "slack"))
     shape = len(instants), rows
@@ -103,10 +103,11 @@ def _cells(block: Ints, count: Ints, lengths: Ints, rows: int, stride: int) -> t
         stride: a row stands for one block in so many.
 
     """
-    low, high = -(-(block - 1) // stride), (block + count - 2) // stride  # rows whose block is in the run
+    low, high = (block + (stride - 2)) // stride, (block + (count - 2)) // stride  # rows whose block is in the run
     drawn = (high >= low).nonzero()[0]
-    first = np.repeat(np.arange(len(lengths)) * rows, lengths).take(drawn) + low.take(drawn)
-    many = (high - low).take(drawn) + 1
+    each = np.diff(drawn.searchsorted(lengths.cumsum()), prepend=0)
+    low = low.take(drawn)
+    first, many = np.repeat(np.arange(len(lengths)) * rows, each) + low, high.take(drawn) - low + 1
     cell = np.repeat(first - many.cumsum() + many, many)
     cell += np.arange(len(cell))
     return np.repeat(drawn, many), cell
@@ -116,12 +117,17 @@ def blocks_held(blocks: Columns) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     """Request ids and the most blocks each was seen to hold at a snapshot."""
     (owners, place), counts = _owners(np.asarray(blocks["request_id"])), np.asarray(blocks["count"])
     most = np.zeros(len(owners) + 1)  # the first for blocks that no request owns
-    first = np.flatnonzero(np.diff(np.asarray(blocks["time_s"], np.float64), prepend=-1.0))
-    for begin, length in zip(first, np.diff(first, append=len(place)), strict=True):
+    for begin, length in zip(*_snapshots(np.asarray(blocks["time_s"], np.float64)), strict=True):
         part = slice(begin, begin + length)
         held = np.bincount(place[part] + 1, counts[part], len(most))
         np.maximum(most, held, out=most)
     return owners, most[1:].astype(np.int64)
+
+
+def _snapshots(times: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return where each snapshot begins in a table of them, and how many rows it has."""
+    first = np.append(0, np.flatnonzero(times[1:] != times[:-1]) + 1)
+    return first, np.diff(first, append=len(times))
 
 
 def _owners(ids: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
