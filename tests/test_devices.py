@@ -8,7 +8,7 @@ from sim.devices import CHANGES, GIB, Device, resolve_device, shipped_devices
 from sim.errors import UserError
 from sim.setup import prepare
 from workloads.loader import load
-from workloads.schema import Device as WorkloadDevice
+from workloads.machine import Device as WorkloadDevice
 
 DATASHEETS = [
     # device, GB on the box, TB/s, dense bf16 TFLOP/s, MiB that nvidia-smi or rocm-smi shows

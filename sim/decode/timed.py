@@ -31,7 +31,8 @@ from sim.decode.runtime import assemble, build_kernels
 from sim.devices import GIB, resolve_device
 from sim.errors import UserError
 from sim.runner import run
-from workloads.schema import Costs, Device
+from workloads.machine import Device
+from workloads.schema import Costs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

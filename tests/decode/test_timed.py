@@ -30,7 +30,7 @@ from sim.errors import UserError
 from sim.setup import prepare
 from tests.decode.room import CPU, workload
 from tests.gpu.timed import HELD_OUT, document, pieces, simulated_again, workload_of
-from workloads.schema import Device
+from workloads.machine import Device
 
 if TYPE_CHECKING:
     import numpy.typing as npt
