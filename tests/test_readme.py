@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import doctest
+import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -102,6 +104,52 @@ def test_pictures_and_rooms_exist() -> None:
     rooms = re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)
     assert rooms == ["allocators", "workloads", "sim", "analysis", "tests"]
     assert all((ROOT / room).is_dir() for room in rooms)
+
+
+TIMED = {"H200": "timed_nvidia-h200.json", "H100": "timed_nvidia-h100-80gb-hbm3.json"}
+GROUPS = {
+    "blind": ("blind",),
+    "held out": ("held-out",),
+    "held out, `growing` and `no-cache`": ("held-out",),
+    "held out, all": ("held-out",),
+    "all of the above": ("blind", "held-out"),
+    "used to improve the calibration": ("seen",),
+    "figure above, calibrated without shapes": ("sosp23",),
+}
+"""Groups of workloads as the README and the files call them."""
+CALIBRATIONS = {"8B": "-llama-3.1-8b", "1B": "-llama-3.2-1b", "OPT-13B": "-opt-13b", "": ""}
+
+
+def errors_of(gpu: str, workloads: str, model: str) -> list[dict[str, float]]:
+    """Return the errors of the runs that a row of the table of validations is of."""
+    pieces = json.loads((ROOT / "analysis" / "results" / TIMED[gpu]).read_text(encoding="utf-8"))["pieces"]
+    launched = "growing" in workloads
+    return [
+        run["errors"]
+        for name, piece in pieces.items()
+        if piece["group"] in GROUPS[workloads]
+        and piece["timing"]["calibration"].endswith(CALIBRATIONS[model])
+        and (not model or launched == (name == "held-out tensors"))
+        for run in piece["timing"]["runs"]
+    ]
+
+
+def test_the_table_of_validations_says_what_the_files_say() -> None:
+    rows = re.findall(r"^\| (H[12]00) \| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) == 12
+    for gpu, row in rows:
+        workloads, model, count, *medians, within, worst = (cell.strip() for cell in f"{row} ".split("|"))
+        errors = errors_of(gpu, workloads, model)
+        assert len(errors) == int(count), row
+        figures = ("throughput_rps", "batch_size", "tpot_s.p50")
+        sizes = [statistics.median(abs(one[figure]) for one in errors) for figure in figures]
+        last = [abs(error) for one in errors for figure, error in one.items() if figure.endswith(".p99")]
+        assert within == f"{sum(error <= 0.08 for error in last)} of {len(last)}", row
+        sizes, told = ([*sizes, max(last)], [*medians, worst]) if worst else (sizes, medians)
+        for size, text in zip(sizes, told, strict=True):
+            number = text.removesuffix(" %")
+            unit = 10.0 ** -len(number.partition(".")[2])
+            assert abs(100 * size - float(number)) <= unit / 2 + 1e-9, (row, text, size)
 
 
 @pytest.fixture
