@@ -13,17 +13,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.metrics import cost_per_million_output_tokens, formulas
+from analysis.metrics import blocked_by, cost_per_million_output_tokens
 from analysis.numbers import listed, short
-from analysis.observed import SHARES
+from analysis.observed import CAUSES, SHARES
 from analysis.saturation import Verdict
+from analysis.shapes import NUMBER
 from analysis.stats import Interval, paired_difference, paired_ratio, t_interval
+from analysis.summary import ENTRY
 
 Entry = Mapping[str, Any]
 SUSTAINED = "sustained_rps"
 """The rate of arrivals at which the mean normalized latency reaches the limit that the workload sets."""
 COST = cost_per_million_output_tokens.__name__
 """Runs that were summed up before there were prices lack it."""
+BLOCKED = blocked_by.__name__
+"""By cause; those that did not occur are 0."""
 SEVERITY = tuple(Verdict)
 """From good to bad."""
 
@@ -46,17 +50,38 @@ def figure(entry: Entry, name: str) -> float:
     if head == "peak":
         return _number(entry["ledger"]["peak"], rest)
     value = entry["metrics"].get(head) if head == COST else entry["metrics"][head]
+    if head == BLOCKED:
+        return float(value.get(rest, 0.0))
     return _number(value, rest or "mean") if isinstance(value, Mapping) else _number({"": value}, "")
 
 
 def is_figure(name: str) -> bool:
     """Whether runs have a figure of that name."""
-    head, _, rest = name.partition(".")
-    if head == "steady":
-        return rest in ("batch_size", "throughput_rps") or rest.startswith("share.")
+    head, dot, rest = name.partition(".")
+    if head == "steady" and rest.startswith("share."):
+        return is_figure(rest)
     if head == "share":
         return all(share in SHARES for share in rest.split("+"))
-    return head in (SUSTAINED, "peak") or head in formulas()
+    return rest in parts(head) or (not dot and "mean" in parts(head))
+
+
+def parts(head: str) -> list[str]:
+    """List what may stand behind the first dot of a figure's name, such as the `p99` of `ttft_s.p99`; "" is nothing.
+
+    Of what is no figure it is the empty list.  (Shares can be added up, so they are not listed.)
+    """
+    if head == SUSTAINED:
+        return [""]
+    shapes: dict[str, Any] = {
+        "peak": ENTRY["ledger"]["peak"],
+        "steady": dict.fromkeys(("batch_size", "throughput_rps"), NUMBER),
+        **{name.removesuffix("?"): shape for name, shape in ENTRY["metrics"].items()},
+        BLOCKED: dict.fromkeys(CAUSES, NUMBER),
+    }
+    if head not in shapes:
+        return []
+    shape = shapes[head]
+    return [part for part, one in shape.items() if not isinstance(one, Mapping)] if isinstance(shape, Mapping) else [""]
 
 
 def _share(shares: Mapping[str, float | None], name: str) -> float:

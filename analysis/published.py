@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from analysis.figures import Allocator, is_figure, ratio
+from analysis.figures import Allocator, is_figure, parts, ratio
 from analysis.numbers import short
 from analysis.stats import Interval
 
@@ -134,7 +134,10 @@ def faults(labels: Sequence[str], expected: Expected) -> list[str]:
                 if wanted not in labels
             ]
             if not is_figure(name):
-                found.append(f"expect: {label}: no metric is called {name}; see `list metrics`")
+                head = name.partition(".")[0]
+                there = ", ".join(f"{head}.{part}" for part in parts(head) if part)
+                right = f"there are: {there}" if there else "see `list metrics`"
+                found.append(f"expect: {label}: no metric is called {name}; {right}")
     return list(dict.fromkeys(found))
 
 

@@ -34,7 +34,7 @@ NEWER = (cost_per_million_output_tokens.__name__,)
 _OVER_TIME = ("batch_size", "waiting", "kv_usage")
 SUSTAINED_RATE = {"rps": MAYBE}
 """The shape of sustained.json (`analysis.shapes`)."""
-ENTRY = {
+ENTRY: dict[str, Any] = {
     "allocator": TEXT,
     "kind": TEXT,
     "scheduler": TEXT,

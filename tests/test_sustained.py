@@ -142,7 +142,11 @@ def test_interrupted_variants_go_on_with_none_of_an_earlier_seed(
     [
         ("expect: {theirs: {batch_size: 1}}\n", "expect: no run is called theirs; there are: ideal, ours\n"),
         ("expect: {ours: {batch_size: {value: 1, over: their}}}\n", "expect: no run is called their; there are: ideal"),
-        ("expect: {ours: {batchsize: 1}}\n", "expect: ours: no metric is called batchsize"),
+        ("expect: {ours: {batchsize: 1}}\n", "expect: ours: no metric is called batchsize; see `list metrics`\n"),
+        (
+            "expect: {ours: {batch_size.p99: 1}}\n",
+            "expect: ours: no metric is called batch_size.p99; there are: batch_size.mean, batch_size.peak\n",
+        ),
         ("variants: [{label: a/b}, {label: a:b}]\n", "variants: two labels give the same folder name"),
     ],
 )

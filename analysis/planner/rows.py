@@ -46,7 +46,7 @@ def row(cell: int, settings: Mapping[str, Any], label: str, record: Mapping[str,
     for name, value in _metrics(entry):
         flat[name] = value
     flat |= {f"share.{name}": figure(entry, f"share.{name}") for name in SHARES}
-    flat |= {f"blocked_by.{name}": float(entry["metrics"]["blocked_by"].get(name, 0.0)) for name in CAUSES}
+    flat |= {f"blocked_by.{name}": figure(entry, f"blocked_by.{name}") for name in CAUSES}
     peak = entry["metrics"]["kv_usage"]["peak"]
     flat["held_gib.peak"] = None if peak is None else peak * pool["capacity"] * slot_bytes / GIB
     return flat

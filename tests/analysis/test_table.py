@@ -12,7 +12,8 @@ from rich.console import Console
 from analysis.compare import Difference, compare, compare_allocators
 from analysis.differences import show_comparison
 from analysis.errors import RunDirectoryError
-from analysis.figures import COST, above_bound, figure, group, percent_of
+from analysis.figures import COST, SUSTAINED, above_bound, figure, group, is_figure, parts, percent_of
+from analysis.metrics import formulas
 from analysis.numbers import short
 from analysis.pools import pool_of
 from analysis.published import Row
@@ -101,6 +102,20 @@ def test_figures_are_found_by_name(toy: Path) -> None:
     assert 0 < figure(entry, "steady.share.live") <= 100
     with pytest.raises(KeyError):
         figure(entry, "no_such_metric")
+
+
+def test_every_figure_that_is_one_can_be_looked_up(toy: Path) -> None:
+    entry = open_directory(toy).summary()[1]
+    for head in (*formulas(), "peak", "steady", SUSTAINED):
+        assert parts(head)
+        for part in parts(head):
+            name = f"{head}.{part}" if part else head
+            assert is_figure(name)
+            assert isinstance(figure(entry, name), float)
+    assert all(map(is_figure, ("ttft_s", "batch_size", "share.live+free", "steady.share.live")))
+    wrong = "ttft_s.p98 ttft_s.ci95 batch_size.p99 peak peak.foo blocked_by blocked_by.foo goodput_rps.mean steady "
+    wrong += "steady.foo steady.share.foo share share.live+ sustained_rps.rps ttfs ledger"
+    assert not any(map(is_figure, wrong.split()))
 
 
 def test_per_cent_of_ideal(toy: Path) -> None:
