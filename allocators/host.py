@@ -35,8 +35,8 @@ class HostPool:
         """Make an empty host over `pool`, and a table of the same shape as the device's."""
         self.pool = pool
         self.table = BlockTable(rows, width)
-        self.contents: dict[int, Content] = {}
-        """Identity of the tokens of rows, where it was known on the device."""
+        self.contents: dict[int, tuple[Content, int]] = {}
+        """Of rows whose tokens were known on the device: their identity, and how many blocks were entered in its cache."""
         self.of_device = np.zeros(device_blocks + 1, np.int64)
         """int64[device_blocks + 1]: the twin of each piece on the device, at its first block; 0 if there is none."""
         self.of_host = np.zeros(pool.num_blocks + 1, np.int64)

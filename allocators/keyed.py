@@ -20,7 +20,7 @@ import numpy as np
 from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
 from allocators.content import Content, Run, key_in, keys_in
-from allocators.prefix import Folded, PrefixCache
+from allocators.prefix import PrefixCache
 from allocators.table import Ints
 
 Left: TypeAlias = tuple[int, int, int, int]
@@ -133,10 +133,20 @@ class KeyedRows(Allocator):
         return [first + place * stride for place in places] if first or stride > 1 else places
 
     def alone(self, row: int, key: int, place: int) -> bool:
-        """Whether no other open row has, or had, the block with `key` that a row has just entered."""
+        """Whether no other open row has, or had, the block with `key` that a row has just entered.
+
+        If closed rows have left such blocks, none of their further blocks may be entered.
+        """
         block = self.table.blocks.item(row, self.first_column[self.keeper] + place * self.stride)
-        sole = self.references.item(block) == 1 and self.cache.sole(key_in(self.keeper, key))
-        return sole and key not in self.passed
+        if self.references.item(block) != 1 or key in self.passed:
+            return False
+        named = key_in(self.keeper, key)
+        if self.cache.sole(named):
+            return True
+        if place + 1 >= self._full(row) or np.count_nonzero(self.references[self.cache.carriers(named)]) > 1:
+            return False
+        following = self.contents[row].key(self.block_tokens, place + 1)
+        return not self.cache.find(key_in(self.keeper, following))
 
     def enter_row(self, row: int, start: int, stop: int) -> None:
         """Enter the blocks in places `[start, stop)` of one row.
@@ -172,12 +182,15 @@ class KeyedRows(Allocator):
     def forget(self, row: int) -> None:
         """Forget the content of a row that is about to be closed; fold what it has not entered."""
         if self.windowed and row in self.contents:
-            entered = self.apart.get(row, self._full(row))
-            self._pass(self._keys(row, min(entered, self._left(row, self.keeper))), -1)
+            self._pass(self._keys(row, min(self.entered(row), self._left(row, self.keeper))), -1)
         if row in self.apart:
             self.leave(row)
         self.contents.pop(row, None)
         self._entangled.discard(row)
+
+    def entered(self, row: int) -> int:
+        """Count the full blocks of a row that have been entered."""
+        return self.apart.get(row, self._full(row))
 
     def _full(self, row: int) -> int:
         """Count the full blocks of a row."""
@@ -248,36 +261,45 @@ class KeyedRows(Allocator):
                 keys, cells = keys[left:], cells[left:]
             self.cache.enter(keys, cells)
 
-    def name_again(self, row: int) -> None:
-        """Enter the full blocks of a row that came back and have no keys: moved now, or by a fork."""
-        full = self._full(row)
-        keys = self._keys(row, full)
-        self.meet(keys)
-        for group in self.attention:
-            cells = self.cells(row, group, 0, full)
-            nameless = np.flatnonzero((cells > 0) & (self.cache.key[cells] == 0))
-            self.cache.enter(keys_in(group, [keys[place] for place in nameless.tolist()]), cells[nameless])
-        if full and self.alone(row, keys[-1], full - 1):
-            self.part(row, keys[-1], full)
+    def come_back(self, row: int, content: Content, entered: int) -> None:
+        """Remember the content of a row that has come back, of whose full blocks `entered` were entered when it left.
+
+        Its blocks that were moved, or come from a fork, have no keys yet.  If it was apart it is so again, unless
+        somebody has come meanwhile; else all are entered.
+        """
+        full, left = self._full(row), self._left(row, self.keeper) if self.windowed else 0
+        if entered <= left:
+            entered = full
+        self.contents[row] = content
+        self._entangled.add(row)
+        self._pass(self._keys(row, left), 1)
+        while True:
+            keys = self._keys(row, entered)
+            self.meet(keys if entered == full else keys[:-1])
+            for group in self.attention:
+                cells = self.cells(row, group, 0, entered)
+                nameless = np.flatnonzero((cells > 0) & (self.cache.key[cells] == 0))
+                self.cache.enter(keys_in(group, [keys[place] for place in nameless.tolist()]), cells[nameless])
+            if entered and self.alone(row, keys[-1], entered - 1):
+                return self.part(row, keys[-1], entered)
+            if entered == full:
+                return None
+            entered = full
 
     def give_back(self, left: Sequence[Left]) -> None:
         """Prepare for rows to give back full blocks, which their windows have passed."""
-        runs, blocks = list[Folded](), list[int]()
         for row, group, place, block in left:
             content = self.contents.get(row)
             if content is None:
                 continue
             if 0 <= self.apart.get(row, -1) <= place:
                 key = self._tip[row]
-                behind = self.cache.behind(key, group)
+                behind = self.cache.behind(key, group, place)
                 if behind is None:
                     behind = self.cache.begin(key, Run(content, self.block_tokens, place, place, group))
-                runs.append(behind)
-                blocks.append(block)
+                self.cache.add(behind, block)
             elif group == self.keeper:
                 self._pass([content.key(self.block_tokens, place)], 1)
-        if runs:
-            self.cache.fold_each(runs, blocks)
 
     def leave(self, row: int) -> None:
         """Fold the full blocks that have not been entered, of a row that is apart and about to be closed."""

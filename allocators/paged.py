@@ -71,9 +71,7 @@ class PagedAllocator(OnDemandRows):
             blocks = self.find(content, full)
             if not blocks:
                 return MISS
-            last = content.key(self.block_size, len(blocks) - 1)
-            row = self.tips.get(last)
-            if not self.pool.cache.unfold((last,)) and (row is None or not self.catch_up(row)):
+            if not self.wake([content.key(self.block_size, len(blocks) - 1)]):
                 return Hit(len(blocks) * self.block_size, tuple(blocks))
 
     def find(self, content: Content, count: int) -> list[int]:

@@ -15,6 +15,7 @@ usually nobody asks for, are found and entered only when somebody comes with the
 
 from __future__ import annotations
 
+from array import array
 from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,17 +38,22 @@ class Folded(NamedTuple):
     """A run of blocks behind a key."""
 
     age: int
-    """Number of runs that were begun before it."""
+    """Number of runs begun so far, this one included."""
     mark: int
     """What its blocks carry in the place of a key."""
     run: Run
     """What the blocks are, as far as their first page is concerned; how many there are is in `blocks`."""
-    blocks: list[int]
+    blocks: array[int]
     """The blocks, in logical order.  Those that were evicted are still listed, and may be listed again further on."""
+
+    @property
+    def end(self) -> int:
+        """The page that would follow."""
+        return self.run.start + len(self.blocks)
 
     def keys(self, group: int) -> list[int]:
         """Return the keys that the blocks would have in a group (see `key_in`)."""
-        return self.run._replace(stop=self.run.start + len(self.blocks), group=group).keys
+        return self.run._replace(stop=self.end, group=group).keys
 
 
 def parted(keys: Ints, blocks: Ints) -> tuple[Ints, Ints]:
@@ -71,7 +77,7 @@ class PrefixCache:
         self._younger: dict[int, list[int]] = {}
         """Key -> its other blocks, if any, the oldest first; likewise."""
         self._runs: dict[int, list[Folded]] = {}
-        """Key -> the runs that are folded behind it, at most one for each group of layers."""
+        """Key -> the runs that are folded behind it; those behind the oldest keys come first."""
         self._begun = 0
         """Runs begun so far."""
 
@@ -93,10 +99,10 @@ class PrefixCache:
         """Return the oldest block with this key, or 0."""
         block = self._oldest.get(key, 0)
         if block and self.key.item(block) != key:
-            return next(iter(self._carriers(key)), 0)
+            return next(iter(self.carriers(key)), 0)
         return block
 
-    def _carriers(self, key: int) -> list[int]:
+    def carriers(self, key: int) -> list[int]:
         """Return the blocks with this key, the oldest first; leave out of the index those that have lost it."""
         listed = (self._oldest.pop(key, 0), *self._younger.pop(key, ()))
         blocks = [block for block in listed if self.key.item(block) == key]
@@ -113,7 +119,7 @@ class PrefixCache:
     def sole(self, key: int) -> bool:
         """Whether exactly one block has this key."""
         if key in self._younger:
-            return len(self._carriers(key)) == 1
+            return len(self.carriers(key)) == 1
         return self.find(key) > 0
 
     def run(self, keys: Sequence[int]) -> list[int]:
@@ -168,7 +174,7 @@ class PrefixCache:
 
     def enter_one(self, key: int, block: int) -> None:
         """Do `enter` for one block."""
-        if key in self._oldest and self._carriers(key):
+        if key in self._oldest and self.carriers(key):
             self._younger.setdefault(key, []).append(block)
         else:
             self._oldest[key] = block
@@ -183,29 +189,37 @@ class PrefixCache:
             blocks: int64[run.pages], the blocks.
 
         """
-        behind = self.behind(key, run.group) or self.begin(key, run)
-        behind.blocks.extend(blocks.tolist())
+        behind = self.behind(key, run.group, run.start) or self.begin(key, run)
+        behind.blocks.frombytes(blocks.astype(np.int32).tobytes())
         self.key[blocks] = behind.mark
 
-    def behind(self, key: int, group: int) -> Folded | None:
-        """Return the run of a group that is folded behind `key`."""
+    def behind(self, key: int, group: int, page: int) -> Folded | None:
+        """Return the run of a group that is folded behind `key` and goes on with `page`."""
         for behind in self._runs.get(key, ()):
-            if behind.run.group == group:
+            if behind.run.group == group and behind.end == page:
                 return behind
         return None
 
     def begin(self, key: int, run: Run) -> Folded:
-        """Begin a run behind `key`, where there is none of its group; `run` says where, and has no block yet."""
-        begun = Folded(self._begun, ~key_in(run.group, key), run, [])
-        self._runs.setdefault(key, []).append(begun)
+        """Begin a run behind `key`; `run` says where, and has no block yet, but must get one at once."""
+        while self._runs and not self._is_there(next(iter(self._runs))):  # the oldest are taken first
+            del self._runs[next(iter(self._runs))]
         self._begun += 1
+        begun = Folded(self._begun, ~key_in(self._begun, key), run, array("i"))
+        self._runs.setdefault(key, []).append(begun)
         return begun
 
-    def fold_each(self, runs: Sequence[Folded], blocks: Sequence[int]) -> None:
-        """Put each of some blocks, which have no keys yet, at the end of a run."""
-        for place, behind in enumerate(runs):
-            behind.blocks.append(blocks[place])
-        self.key[blocks] = [behind.mark for behind in runs]
+    def _is_there(self, key: int) -> bool:
+        """Whether any block of the runs behind a key has not been taken since."""
+        for behind in self._runs[key]:
+            if self.key.item(behind.blocks[0]) == behind.mark or len(self._there(behind)):
+                return True
+        return False
+
+    def add(self, behind: Folded, block: int) -> None:
+        """Put a block, which has no key yet, at the end of a run."""
+        behind.blocks.append(block)
+        self.key[block] = behind.mark
 
     def unfold(self, keys: Sequence[int]) -> bool:
         """Enter the runs that are folded behind any of `keys`; return whether there was a block to enter.
@@ -247,7 +261,7 @@ class PrefixCache:
     def _tidy(self) -> None:
         """Leave out of the index what no block carries any more."""
         for key in list(self._younger):
-            self._carriers(key)
+            self.carriers(key)
         carried = set(self.key.tolist())
         self._oldest = {key: block for key, block in self._oldest.items() if key in carried}
         self._runs = {key: runs for key, runs in self._runs.items() if any(one.mark in carried for one in runs)}

@@ -38,8 +38,6 @@ class SwappingRows(KeyedRows):
         for row in rows:
             self.demand_open(row)
         self.demand_each_once(rows)
-        for row in rows:
-            self.rejoin(row)
         host = self.host.pool
         needs = self._lone(self.table, rows, self.host.of_device)
         if not host.fits(needs):
@@ -115,7 +113,7 @@ class SwappingRows(KeyedRows):
         slots, target = int(table.slots[row]), host.table.open()
         host.table.fill(target, self._twins(row, table, host.of_device), int(table.length[row]), slots)
         if row in self.contents:
-            host.contents[target] = self.contents[row]
+            host.contents[target] = self.contents[row], self.entered(row)
         self.close_row(row)
         return Swap(target, slots, moves)
 
@@ -132,8 +130,7 @@ class SwappingRows(KeyedRows):
         target = self.open_row(self._twins(row, table, host.of_host), int(table.length[row]))
         self.copy_on_write(target)
         if row in host.contents:
-            self.know(target, host.contents[row])
-            self.name_again(target)
+            self.come_back(target, *host.contents[row])
         host.close(row, groups)
         return Swap(target, slots, moves)
 

@@ -245,10 +245,10 @@ def test_a_block_that_comes_back_to_its_run_is_only_its_last_page() -> None:
     keys = content.keys(1, 4)[:4]
     cache.fold(keys[0], Run(content, 1, 1, 3), np.array([2, 3]))
     cache.forget(np.array([2]))
-    behind = cache.behind(keys[0], 0)
+    behind = cache.behind(keys[0], 0, 3)
     assert behind is not None
-    cache.fold_each([behind], [2])
-    assert cache.behind(keys[0], 1) is None, "of another group there is none"
+    cache.add(behind, 2)
+    assert cache.behind(keys[0], 1, 4) is None, "of another group there is none"
     cache.check()
     assert cache.unfold(keys[:1])
     assert [cache.find(key) for key in keys] == [0, 0, 3, 2]
