@@ -26,11 +26,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from allocators.answers import NO_MAPPINGS, Ask, Grant, Growth, Leap, Mappings, Reason, Refusal, Usage
+from allocators.answers import Ask, Grant, Growth, Leap, Mappings, Reason, Refusal, Usage
 from allocators.compiled import mypyc_attr
 from allocators.errors import CorruptionError
 from allocators.lockstep import ExactRows, most_steps
 from allocators.options import KV_TENSORS, TENSOR_TOKEN_BYTES, Option, Value
+from allocators.ranges import Ranges
 from allocators.table import Ints
 
 KIB = 1 << 10
@@ -69,16 +70,7 @@ class VirtualAllocator(ExactRows):
         """Make an empty pool; `block_size` must be what `slots_per_block` returns for the options."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
         self._page_bytes = page_kib * KIB
-        self._deferred = deferred
-        self._overlap = overlap
-        self._pages_a_group = kv_tensors
-        self._calls = NO_MAPPINGS
-        self._unmapped = list(range(num_blocks, 0, -1))
-        """Groups that are not mapped anywhere; the last is taken next."""
-        self._ahead: dict[int, list[int]] = {}
-        """By row: groups in its range that it has not reached yet, if there are any; the last is reached next."""
-        self._idle: list[list[int]] = []
-        """The groups of ranges without a sequence, the oldest range first; its last group lies lowest in the range."""
+        self.ranges = Ranges(num_blocks, kv_tensors, deferred=deferred, overlap=overlap)
         self._in_use = 0
 
     @property
@@ -125,19 +117,9 @@ class VirtualAllocator(ExactRows):
         if need > self.room:
             return Refusal(Reason.BLOCKS, need, need - self.room)
         row = self.table.open()
-        if idle := self._best_idle(self.blocks_for(whole)):
-            self._ahead[row] = idle
+        self.ranges.open(row, self.blocks_for(whole))
         self._reach(row, tokens)
         return Grant(row, tokens)
-
-    def _best_idle(self, need: int) -> list[int]:
-        """Take the smallest idle range that has `need` groups, else the largest; the newest of several equal ones."""
-        idle = self._idle
-        if not idle:
-            return []
-        return idle.pop(
-            min(reversed(range(len(idle))), key=lambda at: (len(idle[at]) < need, abs(len(idle[at]) - need)))
-        )
 
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """See `Allocator.grow`.  Rows that cross a page boundary reach further groups, which may have to be mapped."""
@@ -155,9 +137,9 @@ class VirtualAllocator(ExactRows):
                 refusal = Refusal(Reason.BLOCKS, int(need[first]), int(total[first]) - room)
             due = due[:first]
         rows, lengths = rows[:granted], lengths[:granted]
-        foreseen = self._overlap & (lengths[due] == self.table.length[rows[due]] + 1)
-        for row, length, ahead in zip(rows[due].tolist(), lengths[due].tolist(), foreseen.tolist(), strict=True):
-            self._reach(row, length, ahead=ahead)
+        decoding = lengths[due] == self.table.length[rows[due]] + 1
+        for row, length, decodes in zip(rows[due].tolist(), lengths[due].tolist(), decoding.tolist(), strict=True):
+            self._reach(row, length, decoding=decodes)
         self.table.length[rows] = self.table.slots[rows] = lengths
         return Growth(granted, refusal)
 
@@ -165,37 +147,18 @@ class VirtualAllocator(ExactRows):
         """See `Allocator.append`.  A row reaches the next group of its range, which may have to be mapped."""
         table, size = self.table, self.block_size
         length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
-        mapped = unmapped = 0
-        for row in rows:
+        groups = self.ranges.reach_one_each(rows)
+        for place, row in enumerate(rows):
             have = count[row]
-            if row in self._ahead:
-                group = self._next_ahead(row)
-            else:
-                mapped += 1
-                if not self._unmapped:
-                    unmapped += 1
-                    self._unmap()
-                group = self._unmapped.pop()
-            cells[row, have] = group
+            cells[row, have] = groups[place]
             count[row] = have + 1
             length[row] = slots[row] = have * size + 1
         self._in_use += len(rows)
-        if mapped:
-            self._count(mapped, unmapped, ahead=self._overlap)
         return ()
 
     def calls(self, rows: Sequence[int]) -> Mappings | None:
         """See `Allocator.calls`.  Unknown if ranges in use would have to give up groups."""
-        groups = 0
-        for row in rows:
-            groups += row not in self._ahead
-        if not groups:
-            return NO_MAPPINGS
-        short = max(0, groups - len(self._unmapped))
-        if short and short > sum(map(len, self._idle)):
-            return None
-        mapped, unmapped = groups * self._pages_a_group, short * self._pages_a_group
-        return Mappings(mapped, unmapped, mapped * self._overlap, unmapped * self._overlap)
+        return self.ranges.foresee(rows)
 
     def note(self, rows: Ints, lengths: Ints) -> None:
         """See `Allocator.note`."""
@@ -229,7 +192,7 @@ class VirtualAllocator(ExactRows):
         """Whether all rows can grow by one token into groups that are already mapped in their ranges."""
         if not self.can_grow(rows, lengths):
             return False
-        return all(row in self._ahead for row in rows[self._due(rows, lengths)[0]].tolist())
+        return all(row in self.ranges.ahead for row in rows[self._due(rows, lengths)[0]].tolist())
 
     def _due(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints]:
         """Return which rows exceed their pages or `max_model_len`, and how many groups each then reaches."""
@@ -238,76 +201,22 @@ class VirtualAllocator(ExactRows):
         due = ((more > 0) | (lengths > self.max_model_len)).nonzero()[0]
         return due, more[due]
 
-    def _reach(self, row: int, length: int, *, ahead: bool = False) -> None:
-        """Let a row reach the groups that `length` tokens need, and map those that are not in its range yet.
-
-        Args:
-            row: an open row.
-            length: tokens it will have.
-            ahead: whether they could be mapped while the step before ran, because the row decodes.
-
-        """
+    def _reach(self, row: int, length: int, *, decoding: bool = False) -> None:
+        """Let a row reach the groups that `length` tokens need; `decoding` as in `Ranges.reach`."""
         table = self.table
         count = int(table.count[row])
         need = self.blocks_for(length) - count
-        new = [self._next_ahead(row) for _ in range(min(need, len(self._ahead.get(row, ()))))]
-        if need > len(new):
-            new += self._map(need - len(new), ahead=ahead)
-        table.blocks[row, count : count + need] = new
+        table.blocks[row, count : count + need] = self.ranges.reach(row, need, decoding=decoding)
         table.count[row] = count + need
         table.length[row] = table.slots[row] = length
         self._in_use += need
 
-    def _map(self, count: int, *, ahead: bool) -> list[int]:
-        """Take groups that are not mapped, or unmap some first."""
-        short = max(0, count - len(self._unmapped))
-        for _ in range(short):
-            self._unmap()
-        self._count(count, short, ahead=ahead)
-        return [self._unmapped.pop() for _ in range(count)]
-
-    def _next_ahead(self, row: int) -> int:
-        """Take the group that a row reaches next, if it is in its range already."""
-        there = self._ahead[row]
-        group = there.pop()
-        if not there:
-            del self._ahead[row]
-        return group
-
-    def _unmap(self) -> None:
-        """Unmap a group: at the end of the oldest idle range, else of the oldest one that has any ahead."""
-        if self._idle:
-            source = self._idle[0]
-            self._unmapped.append(source.pop(0))
-            if not source:
-                del self._idle[0]
-            return
-        row, source = next(iter(self._ahead.items()))
-        self._unmapped.append(source.pop(0))
-        if not source:
-            del self._ahead[row]
-
-    def _count(self, mapped: int, unmapped: int, *, ahead: bool) -> None:
-        """Count the pages of groups that are mapped and unmapped, possibly ahead of the step that needs them."""
-        so_far, mapped, unmapped = self._calls, mapped * self._pages_a_group, unmapped * self._pages_a_group
-        self._calls = Mappings(
-            so_far.mapped + mapped,
-            so_far.unmapped + unmapped,
-            so_far.mapped_ahead + mapped * ahead,
-            so_far.unmapped_ahead + unmapped * ahead,
-        )
-
     def release(self, row: int) -> None:
         """See `Allocator.release`.  The range keeps its groups, or they are unmapped at once."""
         self.demand_open(row)
-        groups = self._ahead.pop(row, []) + self.table.row(row)[::-1].tolist()
         self._in_use -= int(self.table.count[row])
+        self.ranges.close(row, self.table.row(row).tolist())
         self.table.close(row)
-        if self._deferred:
-            self._idle.append(groups)
-        else:
-            self._unmapped += groups
-            self._count(0, len(groups), ahead=self._overlap)
 
     def usage(self) -> Usage:
         """See `Allocator.usage`.  Groups that a sequence has reached are held; what it does not fill is rounding."""
@@ -316,7 +225,7 @@ class VirtualAllocator(ExactRows):
 
     def mappings(self) -> Mappings:
         """See `Allocator.mappings`.  A group has one page in each tensor."""
-        return self._calls
+        return self.ranges.calls
 
     def largest_hole(self) -> int:
         """See `Allocator.largest_hole`.  Any group that no sequence has reached is available."""
@@ -326,17 +235,12 @@ class VirtualAllocator(ExactRows):
         """See `Allocator.check`.  Every group must be in one place, and rows must list what their tokens need."""
         table = self.table
         rows = table.rows()
-        places = [self._unmapped, *self._ahead.values(), *self._idle, *(table.row(row).tolist() for row in rows)]
-        if sorted(group for place in places for group in place) != list(range(1, self.num_blocks + 1)):
-            raise CorruptionError("page groups are lost, or in two places")
-        if not self._ahead.keys() <= set(rows) or not all(self._idle) or not all(self._ahead.values()):
-            raise CorruptionError("the ranges are not those of the open rows and of idle ones with groups")
+        if not self.ranges.ahead.keys() <= set(rows):
+            raise CorruptionError("a row that is not open has a range")
         if sum(int(table.count[row]) for row in rows) != self._in_use:
             raise CorruptionError(f"{self._in_use} groups are counted in use")
         for row in rows:
             length = int(table.length[row])
             if table.slots[row] != length or table.count[row] != self.blocks_for(length):
                 raise CorruptionError(f"row {row} of {length} tokens has {table.count[row]} groups")
-        mapped = (self.num_blocks - len(self._unmapped)) * self._pages_a_group
-        if mapped != self._calls.mapped - self._calls.unmapped:
-            raise CorruptionError(f"{mapped} pages are mapped, {self._calls} counted")
+        self.ranges.check(table.row(row).tolist() for row in rows)

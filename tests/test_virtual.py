@@ -201,10 +201,10 @@ def test_damage_is_found() -> None:
     row = admit(allocator, 6)
     allocator.release(admit(allocator, 4))
     allocator.check()
-    lost = allocator._idle.pop()
+    lost = allocator.ranges.idle.pop()
     with pytest.raises(CorruptionError, match="lost, or in two places"):
         allocator.check()
-    allocator._unmapped += lost
+    allocator.ranges.unmapped += lost
     with pytest.raises(CorruptionError, match="pages are mapped"):
         allocator.check()
     allocator._in_use += 1
