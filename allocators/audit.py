@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from allocators.content import keys_in
 from allocators.errors import CorruptionError
+from allocators.runs import keys_in
 from allocators.table import BlockTable, Ints
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 
 from allocators.answers import Shift
 from allocators.compiled import mypyc_attr
-from allocators.keyed import Left
+from allocators.rowkeys import Left
 from allocators.rows import SharingRows
 from allocators.table import MANY
 

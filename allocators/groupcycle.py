@@ -13,7 +13,7 @@ import numpy as np
 from allocators.answers import Portion, Shift
 from allocators.compiled import mypyc_attr
 from allocators.grouprows import GroupRows
-from allocators.keyed import Left
+from allocators.rowkeys import Left
 from allocators.table import MANY
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ import numpy as np
 
 from allocators.answers import Copy, Growth, Reason, Refusal
 from allocators.compiled import mypyc_attr
-from allocators.content import Content, key_in
+from allocators.content import Content
 from allocators.errors import AllocatorError
 from allocators.groupcycle import RegularGroups
 from allocators.pieces import PiecePool
+from allocators.runs import key_in
 from allocators.table import Bools, Ints
 from allocators.trial import trial
 

@@ -36,7 +36,7 @@ class HostPool:
         self.pool = pool
         self.table = BlockTable(rows, width)
         self.contents: dict[int, tuple[Content, int]] = {}
-        """Of rows whose tokens were known on the device: their identity, and the number of blocks entered in its cache."""
+        """Of rows whose tokens were known on the device: their identity, and how many blocks were entered there."""
         self.of_device = np.zeros(device_blocks + 1, np.int64)
         """int64[device_blocks + 1]: the twin of each piece on the device, at its first block; 0 if there is none."""
         self.of_host = np.zeros(pool.num_blocks + 1, np.int64)

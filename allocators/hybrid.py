@@ -21,12 +21,12 @@ import numpy as np
 
 from allocators.answers import MISS, Ask, Grant, Hit, Measure, Reason, Refusal
 from allocators.compiled import mypyc_attr
-from allocators.content import key_in, keys_in
 from allocators.errors import AllocatorError
 from allocators.groupaudit import audit
 from allocators.groups import PAGINGS, Cut, cut, parse
 from allocators.groupturns import GroupTurns
 from allocators.options import BLOCK_SIZE, HOST_BLOCKS, Option, Value, resolve
+from allocators.runs import key_in, keys_in
 from allocators.table import Ints
 
 if TYPE_CHECKING:

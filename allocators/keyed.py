@@ -6,46 +6,25 @@ later one of its blocks without coming to that block first.  The row is then *ap
 can wait until somebody comes with the key of that block.  Those that it gives back until then, because a window has
 passed them or because it is closed, are folded (`allocators.prefix`).  That saves most of the work of a prefix cache,
 and changes nothing that can be observed.
-
-Where several groups of layers have blocks of their own, each has them for the same tokens, under keys of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
-from allocators.content import Content, Run, key_in, keys_in
+from allocators.content import Content
 from allocators.prefix import PrefixCache
+from allocators.rowkeys import Left, Naming, RowKeys, last_of_each
+from allocators.runs import Run, key_in, keys_in
 from allocators.table import Ints
-
-Left: TypeAlias = tuple[int, int, int, int]
-"""A block that a row gives back, as a window has passed it: the row, the group of layers, the block's place among those
-of the row, and the block."""
-
-
-class Naming(NamedTuple):
-    """Keys of blocks, and where in the block table they are."""
-
-    keys: list[int]
-    rows: list[int]
-    columns: list[int]
-    """Their places among the blocks of their rows, which are their columns if there is one group."""
-
-
-def last_of_each(naming: Naming) -> list[tuple[int, int, int]]:
-    """Return the last block of each row: (row, key, column)."""
-    last = {row: (row, key, column) for key, row, column in zip(*naming, strict=True)}
-    return list(last.values())
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class KeyedRows(Allocator):
-    """The part of an allocator that knows what its rows' tokens are."""
+class KeyedRows(RowKeys):
+    """The part of an allocator that enters its rows' blocks in a prefix cache."""
 
     cache: PrefixCache
     """The prefix cache of the pool."""
@@ -59,18 +38,6 @@ class KeyedRows(Allocator):
     def __init__(self, num_blocks: int, block_size: int, max_model_len: int, max_rows: int) -> None:
         """Make an empty pool of one group of layers; the arguments are those of `Allocator`."""
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
-        self.block_tokens = block_size
-        """Tokens of a full block."""
-        self.attention = range(1)
-        """The groups that keep blocks of tokens."""
-        self.first_column = [0]
-        """By group: the column of its first block of tokens."""
-        self.stride = 1
-        """Columns from each of them to the next."""
-        self.keeper = 0
-        """The group whose blocks rows keep longest."""
-        self.contents: dict[int, Content] = {}
-        """Identity of the tokens of each row whose full blocks have keys.  Such a row is either entangled or apart."""
         self._entangled: set[int] = set()
         """Rows whose blocks are entered in the cache as soon as they are full."""
         self.apart: dict[int, int] = {}
@@ -127,11 +94,6 @@ class KeyedRows(Allocator):
             if self.alone(row, key, column):
                 self.part(row, key, column + 1)
 
-    def _columns(self, group: int, places: list[int]) -> list[int]:
-        """Return the columns of some places of a group."""
-        first, stride = self.first_column[group], self.stride
-        return [first + place * stride for place in places] if first or stride > 1 else places
-
     def alone(self, row: int, key: int, place: int) -> bool:
         """Whether no other open row has, or had, the block with `key` that a row has just entered.
 
@@ -165,11 +127,6 @@ class KeyedRows(Allocator):
         else:
             self.enter(self.naming(row, start + 1, stop))
 
-    def naming(self, row: int, start: int, stop: int) -> Naming:
-        """Find the keys of the blocks in places `[start, stop)` of one row."""
-        keys = Run(self.contents[row], self.block_tokens, start, stop).keys
-        return Naming(keys, [row] * len(keys), list(range(start, stop)))
-
     def know(self, row: int, content: Content) -> None:
         """Remember the content of an open row whose full blocks have all been entered, or are about to be."""
         self.contents[row] = content
@@ -191,26 +148,6 @@ class KeyedRows(Allocator):
     def entered(self, row: int) -> int:
         """Count the full blocks of a row that have been entered."""
         return self.apart.get(row, self._full(row))
-
-    def _full(self, row: int) -> int:
-        """Count the full blocks of a row."""
-        return self.table.length.item(row) // self.block_tokens
-
-    def _keys(self, row: int, count: int) -> list[int]:
-        """Return the keys of the first blocks of a row."""
-        if count == 1:  # which is known, from when it was entered
-            return [self.contents[row].key(self.block_tokens, 0)]
-        return self.contents[row].keys(self.block_tokens, count)[:count]
-
-    def cells(self, row: int, group: int, start: int, stop: int) -> Ints:
-        """Return int64[stop - start]: the blocks of a row in some places of a group, 0 where a window has passed."""
-        first, stride = self.first_column[group], self.stride
-        return self.table.blocks[row, first + start * stride : first + stop * stride : stride].astype(np.int64)
-
-    def _left(self, row: int, group: int) -> int:
-        """Count the blocks of a group that a row does not hold because a window has passed them."""
-        first, full = self.first_column[group], self._full(row)
-        return full - int(np.count_nonzero(self.table.blocks[row, first : first + full * self.stride : self.stride]))
 
     def _pass(self, keys: list[int], more: int) -> None:
         """Count a row that has come by blocks with these keys and does not hold them (1), or is closed (-1)."""
@@ -288,18 +225,16 @@ class KeyedRows(Allocator):
 
     def give_back(self, left: Sequence[Left]) -> None:
         """Prepare for rows to give back full blocks, which their windows have passed."""
+        cache, apart = self.cache, self.apart
         for row, group, place, block in left:
-            content = self.contents.get(row)
-            if content is None:
-                continue
-            if 0 <= self.apart.get(row, -1) <= place:
+            if 0 <= apart.get(row, -1) <= place:
                 key = self._tip[row]
-                behind = self.cache.behind(key, group, place)
+                behind = cache.behind(key, group, place)
                 if behind is None:
-                    behind = self.cache.begin(key, Run(content, self.block_tokens, place, place, group))
-                self.cache.add(behind, block)
-            elif group == self.keeper:
-                self._pass([content.key(self.block_tokens, place)], 1)
+                    behind = cache.begin(key, Run(self.contents[row], self.block_tokens, place, place, group))
+                cache.add(behind, block)
+            elif group == self.keeper and row in self.contents:
+                self._pass([self.contents[row].key(self.block_tokens, place)], 1)
 
     def leave(self, row: int) -> None:
         """Fold the full blocks that have not been entered, of a row that is apart and about to be closed."""

@@ -18,13 +18,13 @@ from __future__ import annotations
 from array import array
 from itertools import repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from allocators.compiled import mypyc_attr
-from allocators.content import Run, key_in
 from allocators.errors import CorruptionError
+from allocators.runs import Run, key_in
 from allocators.table import Ints
 
 if TYPE_CHECKING:
@@ -34,22 +34,23 @@ FIRST = 16
 """Keys to look up in the first round."""
 
 
-class Folded(NamedTuple):
+@mypyc_attr(serializable=True)
+class Folded:
     """A run of blocks behind a key."""
 
-    age: int
-    """Number of runs begun so far, this one included."""
-    mark: int
-    """What its blocks carry in the place of a key."""
-    run: Run
-    """What the blocks are, as far as their first page is concerned; how many there are is in `blocks`."""
-    blocks: array[int]
-    """The blocks, in logical order.  Those that were evicted are still listed, and may be listed again further on."""
-
-    @property
-    def end(self) -> int:
+    def __init__(self, age: int, mark: int, run: Run) -> None:
+        """Begin a run."""
+        self.age = age
+        """Number of runs begun so far, this one included."""
+        self.mark = mark
+        """What its blocks carry in the place of a key."""
+        self.run = run
+        """What the blocks are, as far as their first page is concerned."""
+        self.group = run.group
+        self.end = run.start
         """The page that would follow."""
-        return self.run.start + len(self.blocks)
+        self.blocks = array("i")
+        """The blocks, in logical order.  Those evicted are still listed, and may be listed again further on."""
 
     def keys(self, group: int) -> list[int]:
         """Return the keys that the blocks would have in a group (see `key_in`)."""
@@ -191,12 +192,13 @@ class PrefixCache:
         """
         behind = self.behind(key, run.group, run.start) or self.begin(key, run)
         behind.blocks.frombytes(blocks.astype(np.int32).tobytes())
+        behind.end += len(blocks)
         self.key[blocks] = behind.mark
 
     def behind(self, key: int, group: int, page: int) -> Folded | None:
         """Return the run of a group that is folded behind `key` and goes on with `page`."""
         for behind in self._runs.get(key, ()):
-            if behind.run.group == group and behind.end == page:
+            if behind.group == group and behind.end == page:
                 return behind
         return None
 
@@ -205,20 +207,22 @@ class PrefixCache:
         while self._runs and not self._is_there(next(iter(self._runs))):  # the oldest are taken first
             del self._runs[next(iter(self._runs))]
         self._begun += 1
-        begun = Folded(self._begun, ~key_in(self._begun, key), run, array("i"))
+        begun = Folded(self._begun, ~key_in(self._begun, key), run)
         self._runs.setdefault(key, []).append(begun)
         return begun
 
     def _is_there(self, key: int) -> bool:
         """Whether any block of the runs behind a key has not been taken since."""
         for behind in self._runs[key]:
-            if self.key.item(behind.blocks[0]) == behind.mark or len(self._there(behind)):
+            blocks = np.frombuffer(behind.blocks, np.int32)
+            if self.key.item(blocks.item(0)) == behind.mark or (self.key[blocks] == behind.mark).any():
                 return True
         return False
 
     def add(self, behind: Folded, block: int) -> None:
         """Put a block, which has no key yet, at the end of a run."""
         behind.blocks.append(block)
+        behind.end += 1
         self.key[block] = behind.mark
 
     def unfold(self, keys: Sequence[int]) -> bool:
@@ -241,7 +245,7 @@ class PrefixCache:
     def _unfold_one(self, behind: Folded) -> bool:
         there = self._there(behind)
         blocks = np.array(behind.blocks, np.int64)[there]
-        keys = behind.keys(behind.run.group)
+        keys = behind.keys(behind.group)
         self.enter([keys[place] for place in there.tolist()], blocks)
         return len(blocks) > 0
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocators.compiled import mypyc_attr
-from allocators.content import Run
 from allocators.errors import AllocatorError, CorruptionError
 from allocators.radixnode import NOTHING, Node
+from allocators.runs import Run
 from allocators.table import Ints
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from allocators.compiled import mypyc_attr
-from allocators.content import Run, Segments
+from allocators.content import Segments
+from allocators.runs import Run
 from allocators.table import Ints
 
 if TYPE_CHECKING:

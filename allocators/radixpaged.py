@@ -21,14 +21,15 @@ import numpy as np
 from allocators.answers import Ask, Grant, Refusal
 from allocators.blockpool import BlockPool
 from allocators.compiled import mypyc_attr
-from allocators.content import Content, Run
+from allocators.content import Content
 from allocators.errors import CorruptionError
-from allocators.keyed import Naming, last_of_each
 from allocators.leap import spread
 from allocators.options import BLOCK_SIZE, Option
 from allocators.paged import PagedAllocator
 from allocators.radixnode import NOTHING, Node
 from allocators.radixpool import RadixPool
+from allocators.rowkeys import Naming, last_of_each
+from allocators.runs import Run
 from allocators.table import Bools, Ints
 
 

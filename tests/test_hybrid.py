@@ -10,11 +10,12 @@ import pytest
 from allocators import registry
 from allocators.answers import Ask, Grant, Reason, Refusal
 from allocators.base import Allocator
-from allocators.content import Segments, key_in
+from allocators.content import Segments
 from allocators.groups import PAGINGS, Group, Piece, cut, parse
 from allocators.hybrid import HybridAllocator
 from allocators.ideal import GroupedIdeal, IdealAllocator
 from allocators.pieces import PiecePool
+from allocators.runs import key_in
 from allocators.table import Ints
 from sim.models.geometry import resolve_model
 from sim.setup import facts_of

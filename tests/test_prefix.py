@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocators.answers import MISS, Ask, Grant, Reason, Refusal
-from allocators.content import Content, Media, Run, Segments, Tokens, _mixed, _mixed_one
+from allocators.content import Content, Media, Segments, Tokens, _mixed, _mixed_one
 from allocators.paged import PagedAllocator
 from allocators.prefix import PrefixCache
+from allocators.runs import Run
 
 tokens = st.lists(st.integers(0, 2), max_size=24)
 pieces = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), max_size=5)
@@ -270,6 +271,29 @@ def test_runs_are_entered_as_they_were_computed_and_those_that_are_gone_are_drop
     assert len(cache._runs) < 10
 
 
+def test_runs_whose_blocks_have_been_taken_do_not_pile_up_behind_keys_that_nobody_comes_with() -> None:
+    cache = PrefixCache(40)
+    for key in range(1, 1000):
+        blocks = np.arange(key % 4 * 10, key % 4 * 10 + 10) + 1
+        cache.forget(blocks)
+        cache.fold(key, Run(Segments([], key), 1, 1, 11), blocks)
+        cache.check()
+        assert len(cache._runs) <= 5
+
+
+def test_two_runs_behind_one_key_are_entered_the_older_one_first() -> None:
+    cache, content = PrefixCache(6), Segments([], 1)
+    keys = content.keys(1, 4)[:4]
+    cache.fold(keys[0], Run(content, 1, 1, 3), np.array([2, 3]))
+    cache.fold(keys[0], Run(content, 1, 1, 4), np.array([4, 5, 6]))
+    cache.check()
+    assert cache.unfold(keys[:1])
+    assert [cache.find(key) for key in keys] == [0, 2, 3, 6]
+    cache.forget(np.array([2]))
+    assert cache.find(keys[1]) == 4
+    cache.check()
+
+
 @pytest.mark.parametrize("window", [None, 7])
 def test_tokens_that_only_one_content_has_need_no_keys_before_that_is_served(window: int | None) -> None:
     allocator, content = pool(sliding_window=window), Segments([], 1, sole=True)
@@ -408,6 +432,40 @@ def test_a_sequence_back_from_the_host_can_be_hit_again() -> None:
     assert allocator.lookup(content, 9) == MISS
     allocator.swap_in(swap.row)
     assert allocator.lookup(content, 9).tokens == 8
+    allocator.check()
+
+
+@pytest.mark.parametrize("taken", [4, 12], ids=["its old blocks are still there", "they are not"])
+def test_a_sequence_that_nobody_came_to_enters_no_more_blocks_when_it_is_back_until_somebody_does(taken: int) -> None:
+    allocator = pool(blocks=12, host_blocks=4)
+    content = Tokens(range(14))
+    row, _, _ = serve(allocator, content, 14)
+    swap = allocator.swap_out(row)
+    assert not isinstance(swap, Refusal)
+    allocator.release(serve(allocator, Tokens([7] * 4 * taken), 4 * taken)[0])
+    back = allocator.swap_in(swap.row)
+    assert not isinstance(back, Refusal)
+    assert allocator.apart == {back.row: 1}
+    other = Tokens([*range(8), 90, 91])
+    hit = allocator.lookup(other, 10)
+    assert hit.tokens == 8
+    assert allocator.apart == {back.row: 3}, "what it has filled has been entered now"
+    held = set(allocator.table.row(back.row).tolist())
+    assert held.isdisjoint(hit.blocks) is (taken == 4), "the older of two blocks answers"
+    allocator.check()
+
+
+def test_a_sequence_that_is_back_beside_another_with_the_same_tokens_enters_all_of_its_blocks() -> None:
+    allocator = pool(blocks=12, host_blocks=4)
+    content = Tokens(range(14))
+    row, _, _ = serve(allocator, content, 14)
+    swap = allocator.swap_out(row)
+    assert not isinstance(swap, Refusal)
+    serve(allocator, Tokens([*range(4), 90, 91]), 6)
+    back = allocator.swap_in(swap.row)
+    assert not isinstance(back, Refusal)
+    assert back.row in allocator.entangled or allocator.apart[back.row] == 3
+    assert allocator.lookup(content, 14).tokens == 12
     allocator.check()
 
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocators.content import Run, Tokens
+from allocators.content import Tokens
 from allocators.errors import AllocatorError, CorruptionError
 from allocators.radix import RadixTree
 from allocators.radixnode import Node
+from allocators.runs import Run
 from allocators.table import Ints
 
 

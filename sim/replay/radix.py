@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from allocators.content import Run, Tokens
+from allocators.content import Tokens
 from allocators.radix import RadixTree
 from allocators.radixnode import Node
+from allocators.runs import Run
 from sim.replay.blocks import Names
 from sim.replay.recording import Line, Recording, Replay
 
