@@ -221,7 +221,7 @@ def open_directory(path: str | Path) -> RunDirectory:
         give = f"one of those in it: {inside}" if (inside := _inside(path)) else "one that `run --out` has written"
         raise RunDirectoryError(f"{path}: {what}; give {give}")
     demand_shape(manifest, content, MANIFEST, ANEW)
-    for name in altered(path, content):
+    for name in altered(path, content["runs"], content.get("written") or {}):
         if (path / name).exists():
             raise RunDirectoryError(
                 f"{path / name}: its SHA-256 is not the one in {manifest.name}: it was changed, or is of another run; "

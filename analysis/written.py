@@ -41,10 +41,16 @@ def listed(folder: Path, runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {name: digest(folder / name) for name in results(runs) if (folder / name).exists()}
 
 
-def altered(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what those files are called that are not what a manifest lists, or are gone."""
-    written = manifest.get("written") or {}
-    for name in results(manifest["runs"]):
+def altered(folder: Path, runs: Iterable[Mapping[str, Any]], written: Mapping[str, str]) -> Iterator[str]:
+    """Yield what those files are called that are not what was written, or are gone.
+
+    Args:
+        folder: the directory.
+        runs: their entries in the manifest.
+        written: their digests in the manifest.
+
+    """
+    for name in results(runs):
         path = folder / name
         if name in written and not (path.exists() and digest(path) == written[name]):
             yield name

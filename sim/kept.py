@@ -52,8 +52,8 @@ def take(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) -> K
     if not force:
         demand_same(out, before, manifest, resume=resume)
     if resume and _keeps(before, manifest):
-        gone = frozenset(altered(out, before))
         written: dict[str, str] = before.get("written") or {}
+        gone = frozenset(altered(out, manifest["runs"], written))
         return Kept({name: known for name, known in written.items() if name not in {*gone, *RESULTS}}, gone)
     _clear(out, before)
     return None

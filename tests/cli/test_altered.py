@@ -129,3 +129,14 @@ def test_a_manifest_cannot_have_files_elsewhere_read(out: Path, capsys: Capture)
     path.write_text(json.dumps({**manifest, "written": {"../../secret": "", "/dev/zero": ""}}), encoding="utf-8")
     assert main(["report", str(out)]) == DONE
     capsys.readouterr()
+
+
+def test_a_manifest_that_lists_no_runs_keeps_what_there_is(whole: Path, out: Path, capsys: Capture) -> None:
+    path = out / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest["runs"]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    alter(out / "paged" / "steps.parquet")
+    assert again(whole, out) == DONE
+    assert contents(out) == contents(whole / "out")
+    capsys.readouterr()
