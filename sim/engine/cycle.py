@@ -244,14 +244,14 @@ class Cycle(Noting):
 
     def _list(self, remainder: int) -> array[int]:
         """List the rows of the sequences of which the allocator must be told in steps with this remainder."""
-        rows = self._rows[remainder] = self._listed(self._changing(remainder))
+        rows = self._rows[remainder] = array("q", self._listed(self._changing(remainder)))
         return rows
 
-    def _listed(self, page: Several[Sequence]) -> array[int]:
+    def _listed(self, page: Several[Sequence]) -> Several[int]:
         """List the rows of sequences; those of all sequences are in an array already."""
         if len(page) == len(self.decoding):
             return self.decoding.rows()
-        return array("q", [each.row for each in page])
+        return [each.row for each in page]
 
     def _evicting(self, changes: Several[int], evicted: Several[int]) -> list[int]:
         """Return what else changes if `evicted[i]` cached blocks were evicted for the i-th block taken in `changes`."""
