@@ -8,7 +8,7 @@ from analysis.numbers import short
 from analysis.planner.capacities import curve_figures
 from analysis.planner.content import Content, aims, drawn, kinds_of, legend, values_of
 from analysis.planner.reading import Planned
-from analysis.planner.rows import plain
+from analysis.planner.rows import last_words, plain
 from analysis.planner.tables import (
     ALIKE,
     GPUS,
@@ -19,7 +19,6 @@ from analysis.planner.tables import (
     cost,
     fleet_note,
     gpus,
-    last_words,
     missed,
     priced,
     resolution,

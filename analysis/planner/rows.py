@@ -76,6 +76,12 @@ def plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
+def last_words(keys: Sequence[str]) -> list[str]:
+    """Shorten keys to their last word where that tells them apart; `device.name` is a device."""
+    last = [key.removesuffix(".name").rpartition(".")[2] for key in keys]
+    return [word if last.count(word) == 1 else key for word, key in zip(last, keys, strict=True)]
+
+
 @dataclass(frozen=True)
 class Group:
     """All replications of one allocator at one point."""

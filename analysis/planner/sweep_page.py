@@ -6,8 +6,9 @@ from typing import Any
 
 from analysis.planner.content import Content, drawn, kinds_of, legend, values_of
 from analysis.planner.reading import Planned
+from analysis.planner.rows import last_words
 from analysis.planner.sweeps import FIGURES
-from analysis.planner.tables import COLUMNS, interval, last_words
+from analysis.planner.tables import COLUMNS, interval
 from analysis.planner.words import sweep_findings
 
 

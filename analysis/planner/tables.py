@@ -59,7 +59,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     said.append("held: on each GPU, at its peak" + (f", of a {pool}" if pool else ""))
     said += [PRICE] if any(name == COST for _, name, _ in columns) else []
     made = plain("Sweep", "\n".join(said))
-    for key in [*last_words(keys), "allocator", "verdict"]:
+    for key in [*rows.last_words(keys), "allocator", "verdict"]:
         made.add_column(key, no_wrap=True)
     for heading, *_ in columns:
         made.add_column(heading, justify="right", no_wrap=True)
@@ -78,7 +78,7 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     aims = " and ".join(one["text"] for one in summary["slo"])
     made = plain(f"Highest sustained rate with {aims}, {summary['unit']}", "\n".join(_legend(summary)))
     columns = _figures(summary, keys)
-    for key in [*last_words(keys), "allocator"]:
+    for key in [*rows.last_words(keys), "allocator"]:
         made.add_column(key, no_wrap=True)
     for heading in columns:
         made.add_column(heading, justify="right", no_wrap=True)
@@ -251,9 +251,3 @@ def interval(figure: Mapping[str, float | None], scale: float = 1) -> str:
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
     around = f"{half:.{digits}f}"
     return f"{value:,.{digits}f} ±{around if float(around) else '0'}"
-
-
-def last_words(keys: Sequence[str]) -> list[str]:
-    """Shorten keys to their last word where that tells them apart; `device.name` is a device."""
-    last = [key.removesuffix(".name").rpartition(".")[2] for key in keys]
-    return [word if last.count(word) == 1 else key for word, key in zip(last, keys, strict=True)]

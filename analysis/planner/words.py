@@ -7,8 +7,8 @@ from typing import Any
 
 from analysis.numbers import listed, short
 from analysis.page.words import Finding
-from analysis.planner.rows import plain
-from analysis.planner.tables import GPUS, a_gpu, interval, last_words, sustained
+from analysis.planner.rows import last_words, plain
+from analysis.planner.tables import GPUS, a_gpu, interval, sustained
 
 Cell = Mapping[str, Any]
 FEW_STAYS = 5.0

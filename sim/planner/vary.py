@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from analysis.planner.rows import last_words
 from sim.errors import UserError
 from workloads.document import Document
 from workloads.errors import WorkloadError
@@ -125,7 +126,6 @@ def _places(key: str, allocators: Sequence[Named]) -> tuple[Where, ...]:
 
 
 def shown(settings: Mapping[str, Any]) -> str:
-    """Write settings as `rate=4, block_size=16`: the last word of each key, or the whole where two end alike."""
-    last = [key.rpartition(".")[2] for key in settings]
-    words = [word if last.count(word) == 1 else key for word, key in zip(last, settings, strict=True)]
+    """Write settings as `rate=4, block_size=16`, with the words that head the columns of tables."""
+    words = last_words(list(settings))
     return ", ".join(f"{word}={value}" for word, value in zip(words, settings.values(), strict=True))

@@ -13,7 +13,8 @@ import pytest
 from analysis.numbers import short
 from analysis.planner.capacities import fleet
 from analysis.planner.content import interval_parts
-from analysis.planner.tables import MISSED, broken, cost, gpus, last_words, missed, share, spread_note
+from analysis.planner.rows import last_words
+from analysis.planner.tables import MISSED, broken, cost, gpus, missed, share, spread_note
 from analysis.planner.words import _times, capacity_findings
 from sim.cli import main
 from sim.cli.app import FAULT

@@ -113,4 +113,5 @@ def test_a_key_is_varied_once_and_a_grid_has_bounds(base: Base) -> None:
 def test_settings_are_shown_by_their_last_words() -> None:
     assert shown({"requests.arrivals.rate": 2, "engine.watermark": 0.1}) == "rate=2, watermark=0.1"
     assert shown({"a.rate": 2, "b.rate": 3}) == "a.rate=2, b.rate=3"
+    assert shown({"device.name": "l4", "engine.max_num_seqs": 8}) == "device=l4, max_num_seqs=8"
     assert shown({}) == ""
