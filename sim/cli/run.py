@@ -41,8 +41,8 @@ def run(
         settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
         seed: Seed instead of the file's.
         repeat: Replications instead of the file's.
-        resume: Keep the runs that are complete in the directory, whatever --repeat was, if this version of kvsim made
-            them.
+        resume: Keep the runs that are complete and as they were written, whatever --repeat was, if this version of
+            kvsim made them.
         force: Replace results of something else in the directory; without it they are left alone.
         quiet: Show no progress.
         json: Print one JSON document instead of tables.
