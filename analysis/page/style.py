@@ -25,6 +25,7 @@ HANDING_OUT: dict[str, str] = {
 LIMIT_WORDS: dict[str, str] = {
     "ttft_s": "time to first token",
     "tpot_s": "time per output token",
+    "itl_s": "longest gap between tokens",
     "e2e_s": "end to end",
     "normalized_latency_s": "latency per token",
 }

@@ -10,10 +10,12 @@ import pytest
 from analysis.figures import group
 from analysis.page.divergence import diverge
 from analysis.page.document import document
+from analysis.page.style import LIMIT_WORDS, limits
 from analysis.page.words import contrast, findings
 from analysis.reading import open_directory
 from analysis.report import prose
 from tests.analysis.synthetic import write_directory
+from workloads.schema import Slo
 
 
 def test_first_divergence_is_the_earliest() -> None:
@@ -129,3 +131,11 @@ def test_sentences_are_escaped_and_what_is_quoted_in_them_is_code() -> None:
         "&lt;b&gt; 1 → 2, as <code>run</code> &amp; <code>a&lt;b</code> say"
     )
     assert str(prose("one ` alone <i>")) == "one ` alone &lt;i&gt;"
+
+
+def test_every_limit_that_a_workload_may_set_has_words() -> None:
+    assert [*LIMIT_WORDS] == [*Slo.model_fields]
+    assert (
+        limits({"itl_s": 0.05, "e2e_s": None, "ttft_s": 1})
+        == "longest gap between tokens ≤ 0.05 s, time to first token ≤ 1 s"
+    )
