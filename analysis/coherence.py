@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.errors import AGAIN, REMOVE, RunDirectoryError
+from analysis.written import altered
 
 Column = npt.NDArray[Any]
 
@@ -53,6 +54,24 @@ def demand_same(path: Path, entry: Mapping[str, Any], folder: Path, requests: in
         f"says {said[0]:,} requests in {said[1]:.6g} s, and the tables in {folder} {requests:,} in {duration_s:.6g} s",
         f"remove the one that is of another run, and {AGAIN}",
     )
+
+
+def demand_written(folder: Path, names: Iterable[str], written: Mapping[str, str] | None, again: str) -> None:
+    """Raise RunDirectoryError if a result is there, but not what was written.
+
+    Args:
+        folder: the directory.
+        names: of its results.
+        written: their digests, as its manifest lists them, if it does.
+        again: how to get a new one, as the end of a sentence.
+
+    """
+    for name in altered(folder, names, written or {}):
+        if (folder / name).exists():
+            raise RunDirectoryError(
+                f"{folder / name}: its SHA-256 is not the one in manifest.json: it was changed, or is of another run; "
+                f"{again}"
+            )
 
 
 def _demand(path: Path, holds: object, wrong: str, right: str = REMOVE) -> None:

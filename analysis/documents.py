@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import RunDirectoryError
-from analysis.shapes import Shape, fault
+from analysis.shapes import TEXT, Shape, fault
 from workloads.errors import first_line
 
 SCHEMA_VERSION = 1
 """Of every document in a directory."""
+WRITTEN: Shape = ({...: TEXT}, None)
+"""The shape of the digests in a manifest (`analysis.written`)."""
 
 
 def read_json(path: Path, shape: Shape, again: str) -> Any:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.coherence import demand_blocks, demand_ids, demand_known, demand_same
+from analysis.coherence import demand_blocks, demand_ids, demand_known, demand_same, demand_written
 from analysis.columns import LazyColumns, count_rows, read_columns
-from analysis.documents import demand_shape, demand_version, parse_json, read_json
+from analysis.documents import WRITTEN, demand_shape, demand_version, parse_json, read_json
 from analysis.errors import AGAIN, RunDirectoryError
 from analysis.shapes import ANY, COUNT, FOLDER, MAYBE, NUMBER, SIZE, TEXT, TIME, WHOLE
 from analysis.summary import ENTRY, SUSTAINED_RATE, summarise
-from analysis.written import SUMMARY, SUSTAINED, altered
+from analysis.written import SUMMARY, SUSTAINED, results
 
 VARIANTS = "variants.json"
 """Lists the run directories of a workload with variants."""
@@ -35,8 +35,6 @@ FACTS = {
 """The shape of a run's entry in the manifest (`analysis.shapes`)."""
 LIMITS = {...: MAYBE}
 """The shape of an SLO: limits by metric."""
-WRITTEN = ({...: TEXT}, None)
-"""The shape of the digests in a manifest (`analysis.written`)."""
 MANIFEST = {
     "name?": TEXT,
     "seed?": WHOLE,
@@ -221,10 +219,5 @@ def open_directory(path: str | Path) -> RunDirectory:
         give = f"one of those in it: {inside}" if (inside := _inside(path)) else "one that `run --out` has written"
         raise RunDirectoryError(f"{path}: {what}; give {give}")
     demand_shape(manifest, content, MANIFEST, ANEW)
-    for name in altered(path, content["runs"], content.get("written") or {}):
-        if (path / name).exists():
-            raise RunDirectoryError(
-                f"{path / name}: its SHA-256 is not the one in {manifest.name}: it was changed, or is of another run; "
-                f"{AGAIN}"
-            )
+    demand_written(path, results(content["runs"]), content.get("written"), AGAIN)
     return RunDirectory(path, content)

@@ -1,7 +1,7 @@
-"""The files that a run writes, and whether they are still what it wrote.
+"""The files that a command leaves as results, and whether they are still what it wrote.
 
 A manifest lists the SHA-256 of each, so that a figure is told from another one that is as plausible.  Manifests of
-earlier versions, and of runs that were interrupted, list none: what is not listed is read as it is.
+earlier versions, and of what was interrupted, list none: what is not listed is read as it is.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ def results(runs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{run['dir']}/{SUSTAINED}"
 
 
-def listed(folder: Path, runs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the SHA-256 of the files of some runs, those that are there, as a manifest lists them."""
-    return {name: digest(folder / name) for name in results(runs) if (folder / name).exists()}
+def listed(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of some results, those that are there, as a manifest lists them."""
+    return {name: digest(folder / name) for name in names if (folder / name).exists()}
 
 
-def altered(folder: Path, runs: Iterable[Mapping[str, Any]], written: Mapping[str, str]) -> Iterator[str]:
-    """Yield what those files are called that are not what was written, or are gone.
+def altered(folder: Path, names: Iterable[str], written: Mapping[str, str]) -> Iterator[str]:
+    """Yield the files that are not what was written, or are gone.
 
     Args:
         folder: the directory.
-        runs: their entries in the manifest.
-        written: their digests in the manifest.
+        names: of its results.
+        written: their digests, as its manifest lists them.
 
     """
-    for name in results(runs):
+    for name in names:
         path = folder / name
         if name in written and not (path.exists() and digest(path) == written[name]):
             yield name

@@ -12,8 +12,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from analysis import GENERATOR
-from analysis.documents import demand_shape, parse_json
-from analysis.reading import VARIANTS, WRITTEN
+from analysis.documents import WRITTEN, demand_shape, parse_json
+from analysis.reading import VARIANTS
 from analysis.shapes import COUNT, FOLDER
 from sim.errors import UserError
 from workloads.errors import shown

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analysis.columns import is_whole
 from analysis.rundir import TABLES
-from analysis.written import SUSTAINED, altered
+from analysis.written import SUSTAINED, altered, results
 from sim.claims import changed, earlier, refuse
 from sim.rundir import RESULTS
 
@@ -53,7 +53,7 @@ def take(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) -> K
         demand_same(out, before, manifest, resume=resume)
     if resume and _keeps(before, manifest):
         written: dict[str, str] = before.get("written") or {}
-        gone = frozenset(altered(out, manifest["runs"], written))
+        gone = frozenset(altered(out, results(manifest["runs"]), written))
         return Kept({name: known for name, known in written.items() if name not in {*gone, *RESULTS}}, gone)
     _clear(out, before)
     return None

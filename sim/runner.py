@@ -17,7 +17,7 @@ from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import AGAIN, RunDirectoryError
 from analysis.reading import RunDirectory
 from analysis.summary import SUSTAINED_RATE
-from analysis.written import SUMMARY, SUSTAINED, listed
+from analysis.written import SUMMARY, SUSTAINED, listed, results
 from sim.case import Case
 from sim.claims import earlier
 from sim.errors import UserError
@@ -113,7 +113,7 @@ def _all_runs(
     directory = RunDirectory(out, manifest)
     entries = [run.summarise(directory.slo) for run in directory.runs]
     write_json(out / SUMMARY, {"schema": SCHEMA_VERSION, "runs": entries})
-    manifest["written"] = listed(out, manifest["runs"])
+    manifest["written"] = listed(out, results(manifest["runs"]))
     manifest["wall_s"] = round(time.perf_counter() - clock, 3)
     write_json(out / "manifest.json", manifest)
     return directory

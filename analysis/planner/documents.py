@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.documents import WRITTEN
 from analysis.planner.capacities import curve_figures
 from analysis.planner.rows import plain
 from analysis.planner.sweeps import FIGURES
@@ -18,6 +19,7 @@ MANIFEST = {
     "workload": {"seed": WHOLE, "model": {"name": TEXT}, "device": {"name?": (TEXT, None)}, "slo?": (LIMITS, None)},
     "vary": [{"key": TEXT, "values": [ANY]}],
     "started?": TEXT,
+    "written?": WRITTEN,
 }
 RECORD = {
     "entry": {**ENTRY, "repeat": COUNT},

@@ -1,6 +1,6 @@
 """The directories of sweeps, capacity searches and advice.
 
-* DIR/manifest.json: the question, the workload before anything is varied, what is varied
+* DIR/manifest.json: the question, the workload before anything is varied, what is varied, SHA-256 of the answer
 * DIR/cells/KEY.json: one finished simulation each; what resuming relies on
 * DIR/results.parquet: settings, metrics and shares of the ledger, one row per point, allocator and replication
 * DIR/summary.json: means over replications with their intervals; what failed; the answer
@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.coherence import demand_written
 from analysis.documents import demand_shape, demand_version, parse_json, read_json
 from analysis.errors import RunDirectoryError
 from analysis.planner.documents import MANIFEST, OUTLINES, shape_of
 
 CELLS = "cells"
+SUMMARY, ROWS = "summary.json", "results.parquet"
+ANSWERS = (SUMMARY, ROWS)
+"""What is made of all cells together."""
 COMMANDS = {"sweep": "sweep", "capacity": "capacity", "advice": "advise"}
 """By question: the command that asks it."""
 
@@ -68,7 +72,7 @@ def open_planned(path: str | Path) -> Planned:
     asked = question(path)
     if asked is None:
         raise RunDirectoryError(f"{path}: not the directory of a sweep, capacity or advise command")
-    name, summary = path / "manifest.json", path / "summary.json"
+    name, summary = path / "manifest.json", path / SUMMARY
     manifest = read_json(name, MANIFEST, f"`{COMMANDS[asked]}` makes it anew in another --out")
     again = f"`{COMMANDS[asked]} --resume` makes it again"
     demand_version(name, manifest, again)
@@ -77,4 +81,5 @@ def open_planned(path: str | Path) -> Planned:
     content = parse_json(summary, again)
     demand_shape(summary, content, OUTLINES[asked], again)
     demand_shape(summary, content, shape_of(asked, manifest, content), again)
+    demand_written(path, ANSWERS, manifest.get("written"), again)
     return Planned(path, manifest, content)

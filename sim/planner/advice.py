@@ -26,8 +26,6 @@ from sim.planner.execute import Executor
 from sim.planner.knobs import Change, changes, hardware
 from sim.planner.limits import limits
 from sim.planner.store import Store
-from sim.planner.sweep import write_rows
-from sim.rundir import write_json
 from sim.setup import prepare
 
 if TYPE_CHECKING:
@@ -115,9 +113,7 @@ def advise(
             "simulations": budget - ask.left,
             "budget": budget,
         }
-        if ask.rows:
-            write_rows(out, ask.rows)
-        write_json(out / "summary.json", summary)
+        store.answer(ask.rows, summary)
         return summary
 
 

@@ -24,9 +24,8 @@ from sim.planner.execute import Executor
 from sim.planner.rates import Rate, rate_of
 from sim.planner.slo import GOODPUT, share_good, shares_missed
 from sim.planner.store import Store
-from sim.planner.sweep import failures, write_rows
+from sim.planner.sweep import failures
 from sim.planner.vary import Axis
-from sim.rundir import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -235,7 +234,6 @@ def capacity(
         )
         if not rows:
             raise UserError(f"every search failed; the first: {failed[0]['why']}")
-        write_rows(out, rows)
         summary = summarise(
             rows,
             [_answer(at_work, group) for group in at_work.grouped()],
@@ -244,7 +242,7 @@ def capacity(
             failed,
             demand,
         ) | {"drawn": source.drawn}
-        write_json(out / "summary.json", summary)
+        store.answer(rows, summary)
         return summary
 
 

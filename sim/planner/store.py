@@ -2,6 +2,8 @@
 
     DIR/manifest.json      what the directory is: the question, the workload, what is varied
     DIR/cells/KEY.json     the record of one job
+    DIR/results.parquet    one row for each run that the answer is made of
+    DIR/summary.json       the answer
 
 If any point of a grid or step of a search needs a job again, its record is read back, so resuming needs
 nothing else.
@@ -13,17 +15,22 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import RunDirectoryError
 from analysis.planner.documents import RECORD
-from analysis.planner.reading import CELLS
+from analysis.planner.reading import ANSWERS, CELLS, ROWS, SUMMARY
+from analysis.whole import whole
+from analysis.written import listed
 from sim.claims import MANIFEST, changed, earlier, refuse
 from sim.files import digests
 from sim.rundir import RESULTS, alone, write_json
 from sim.versions import own
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from sim.planner.job import Job, Record
@@ -60,8 +67,8 @@ class Store:
             UserError: the folder holds something else, or another process is at it.
 
         """
-        self._cells = folder / CELLS
-        manifest = {
+        self._folder, self._cells = folder, folder / CELLS
+        self._manifest = manifest = {
             "schema": SCHEMA_VERSION,
             "question": question,
             "kvsim": own(),
@@ -110,3 +117,24 @@ class Store:
     def put(self, job: Job, record: Record) -> None:
         """Keep the record of a job."""
         write_json(self._cells / f"{job.key}.json", record)
+
+    def answer(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+        """Write what was found: a tidy table of all runs, the summary, and last the digests of both."""
+        with whole(self._folder / ROWS) as part:
+            pq.write_table(table(rows), part, compression="zstd")
+        write_json(self._folder / SUMMARY, summary)
+        write_json(self._folder / MANIFEST, {**self._manifest, "written": listed(self._folder, ANSWERS)})
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Make the tidy table; a setting that is a number here and a word there is text."""
+    columns = {}
+    for name in rows[0]:
+        values = [one[name] for one in rows]
+        kinds = {type(value) for value in values if value is not None}
+        if kinds == {int, float}:
+            values = [None if value is None else float(value) for value in values]
+        elif len(kinds) > 1:
+            values = [None if value is None else str(value) for value in values]
+        columns[name] = pa.array(values, None if kinds else pa.float64())
+    return pa.table(columns)

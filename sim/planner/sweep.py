@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from analysis.planner.rows import row
 from analysis.planner.sweeps import summarise
-from analysis.whole import whole
 from sim.errors import UserError
 from sim.planner.execute import Executor
 from sim.planner.sample import seconds_per_request
 from sim.planner.store import Store
 from sim.planner.vary import shown
-from sim.rundir import write_json
 from workloads.generate import requests as make_requests
 
 if TYPE_CHECKING:
@@ -93,9 +88,8 @@ def sweep(
         )
         if not rows:
             raise UserError(f"every cell failed; the first: {failed[0]['why']}")
-        write_rows(out, rows)
         summary = summarise(rows, [axis.key for axis in over], failed)
-        write_json(out / "summary.json", summary)
+        store.answer(rows, summary)
         return summary
 
 
@@ -121,26 +115,6 @@ def failures(found: Iterable[tuple[int, Mapping[str, Any], str, int, str]]) -> l
         where = ", ".join(filter(None, [shown(settings), label, of]))
         told.append({"cell": cell, "settings": dict(settings), "allocator": label, "where": where, "why": why})
     return told
-
-
-def write_rows(out: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the tidy table in one stroke."""
-    with whole(out / "results.parquet") as part:
-        pq.write_table(table(rows), part, compression="zstd")
-
-
-def table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Make the tidy table; a setting that is a number here and a word there is text."""
-    columns = {}
-    for name in rows[0]:
-        values = [one[name] for one in rows]
-        kinds = {type(value) for value in values if value is not None}
-        if kinds == {int, float}:
-            values = [None if value is None else float(value) for value in values]
-        elif len(kinds) > 1:
-            values = [None if value is None else str(value) for value in values]
-        columns[name] = pa.array(values, None if kinds else pa.float64())
-    return pa.table(columns)
 
 
 class Estimate(NamedTuple):

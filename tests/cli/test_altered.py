@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import analysis.planner.page
 import analysis.report
 from analysis.rundir import TABLES
-from analysis.written import listed
+from analysis.written import listed, results
 from sim.cli import main
 from sim.cli.app import DONE, FAULT
 from tests.small import SMALL
@@ -118,7 +119,7 @@ def test_results_without_digests_are_read_and_get_theirs_when_kept(whole: Path, 
     time = (out / "paged" / "steps.parquet").stat().st_mtime_ns
     assert main(["report", str(out)]) == DONE
     assert again(whole, out) == DONE
-    assert json.loads(path.read_text(encoding="utf-8"))["written"] == known == listed(out, manifest["runs"])
+    assert json.loads(path.read_text(encoding="utf-8"))["written"] == known == listed(out, results(manifest["runs"]))
     assert (out / "paged" / "steps.parquet").stat().st_mtime_ns == time
     capsys.readouterr()
 
@@ -139,4 +140,36 @@ def test_a_manifest_that_lists_no_runs_keeps_what_there_is(whole: Path, out: Pat
     alter(out / "paged" / "steps.parquet")
     assert again(whole, out) == DONE
     assert contents(out) == contents(whole / "out")
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["summary.json", "results.parquet"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sweep", "--vary", "engine.max_num_seqs=4,8"],
+        ["capacity", "--slo", "ttft_s.p90=0.01", "--precision", "1", "--no-curves", "--repeat", "1"],
+        ["advise", "--budget", "12", "--repeat", "1"],
+    ],
+)
+def test_answers_that_were_changed_are_told_and_made_again(
+    command: list[str], name: str, whole: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis.planner.page, "plotly_js", lambda: b"")
+    out = tmp_path / "answer"
+    line = [command[0], str(whole / "tight.yaml"), *command[1:], "--quiet", "--json", "--out", str(out)]
+    assert main(line) == DONE
+    assert main(["report", str(out)]) == DONE
+    good = (out / name).read_bytes()
+    (out / name).write_bytes(good.replace(b"paged", b"pagen"))
+    assert (out / name).read_bytes() != good
+    capsys.readouterr()
+    assert main(["report", str(out)]) == FAULT
+    assert capsys.readouterr().err == (
+        f"{out / name}: its SHA-256 is not the one in manifest.json: it was changed, or is of another run; "
+        f"`{command[0]} --resume` makes it again\n"
+    )
+    assert main([*line, "--resume"]) == DONE
+    assert (out / name).read_bytes() == good
+    assert main(["report", str(out)]) == DONE
     capsys.readouterr()
