@@ -101,12 +101,13 @@ class RegularRows(SharingRows):
     def _shift_cached(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """Do `shift` with a prefix cache: blocks given back are taken last, so all needed ones can be taken first."""
         table, pool, size, first = self.table, self.pool, self.block_size, self.window.tokens - 1 + self.block_size
-        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        length, count, slots = table.length.data, table.count.data, table.slots.data
+        cells, width = table.blocks.ravel().data, table.width
         takes, leaves = 1 % size, (first + 1) % size
         takers = [place for place, after in enumerate(lengths) if after % size == takes]
         granted = takers[pool.free] if len(takers) > pool.free else len(rows)
         fresh, evicted = pool.take(min(len(takers), pool.free)) if takers else (np.zeros(0, np.int64), ())
-        taken = iter(fresh.tolist())
+        taken, turn = fresh.tolist(), 0
         left: list[Left] = []
         told: list[int] = []
         for place in range(granted):
@@ -114,13 +115,14 @@ class RegularRows(SharingRows):
             over = after % size
             if over == leaves and after > first:
                 column = (after - 1 - first) // size
-                if block := cells[row, column]:  # 0 if it was already given back, in a step that was then refused
-                    cells[row, column] = 0
+                if block := cells[row * width + column]:  # 0 if it was given back in a step that was then refused
+                    cells[row * width + column] = 0
                     left.append((row, 0, column, block))
                     told += (place, size, size, 0)
             if over == takes:
                 have = count[row]
-                cells[row, have] = next(taken)
+                cells[row * width + have] = taken[turn]
+                turn += 1
                 count[row], slots[row] = have + 1, (have + 1) * size
             length[row] = after
         if left:

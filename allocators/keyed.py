@@ -226,15 +226,21 @@ class KeyedRows(RowKeys):
     def give_back(self, left: Sequence[Left]) -> None:
         """Prepare for rows to give back full blocks, which their windows have passed."""
         cache, apart = self.cache, self.apart
+        blocks: list[int] = []
+        marks: list[int] = []
         for row, group, place, block in left:
             if 0 <= apart.get(row, -1) <= place:
                 key = self._tip[row]
                 behind = cache.behind(key, group, place)
                 if behind is None:
                     behind = cache.begin(key, Run(self.contents[row], self.block_tokens, place, place, group))
-                cache.add(behind, block)
+                behind.append(block)
+                blocks.append(block)
+                marks.append(behind.mark)
             elif group == self.keeper and row in self.contents:
                 self._pass([self.contents[row].key(self.block_tokens, place)], 1)
+        if blocks:
+            cache.mark(blocks, marks)
 
     def leave(self, row: int) -> None:
         """Fold the full blocks that have not been entered, of a row that is apart and about to be closed."""

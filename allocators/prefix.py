@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from array import array
 from itertools import repeat
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,9 +51,22 @@ class Folded:
         self.blocks = array("i")
         """The blocks, in logical order.  Those evicted are still listed, and may be listed again further on."""
 
-    def keys(self, group: int) -> list[int]:
-        """Return the keys that the blocks would have in a group (see `key_in`)."""
-        return self.run._replace(stop=self.end, group=group).keys
+    def append(self, block: int) -> None:
+        """Put a block at the end, which must be marked, too."""
+        self.blocks.append(block)
+        self.end += 1
+
+    def at(self, places: Ints) -> Ints:
+        """Return int64[k]: the blocks in some places."""
+        return np.frombuffer(self.blocks, np.int32)[places].astype(np.int64)
+
+    def keys(self, group: int, count: int) -> list[int]:
+        """Return the keys that the first blocks would have in a group (see `key_in`)."""
+        return self.run._replace(stop=self.run.start + count, group=group).keys
+
+
+def _age(found: tuple[Folded, Ints]) -> int:
+    return found[0].age
 
 
 def parted(keys: Ints, blocks: Ints) -> tuple[Ints, Ints]:
@@ -194,6 +206,8 @@ class PrefixCache:
         behind.blocks.frombytes(blocks.astype(np.int32).tobytes())
         behind.end += len(blocks)
         self.key[blocks] = behind.mark
+        while not self._is_there(next(iter(self._runs))):  # the oldest are taken first
+            del self._runs[next(iter(self._runs))]
 
     def behind(self, key: int, group: int, page: int) -> Folded | None:
         """Return the run of a group that is folded behind `key` and goes on with `page`."""
@@ -203,9 +217,7 @@ class PrefixCache:
         return None
 
     def begin(self, key: int, run: Run) -> Folded:
-        """Begin a run behind `key`; `run` says where, and has no block yet, but must get one at once."""
-        while self._runs and not self._is_there(next(iter(self._runs))):  # the oldest are taken first
-            del self._runs[next(iter(self._runs))]
+        """Begin a run behind `key`; `run` says where, and has no block yet."""
         self._begun += 1
         begun = Folded(self._begun, ~key_in(self._begun, key), run)
         self._runs.setdefault(key, []).append(begun)
@@ -219,11 +231,9 @@ class PrefixCache:
                 return True
         return False
 
-    def add(self, behind: Folded, block: int) -> None:
-        """Put a block, which has no key yet, at the end of a run."""
-        behind.blocks.append(block)
-        behind.end += 1
-        self.key[block] = behind.mark
+    def mark(self, blocks: Sequence[int], marks: Sequence[int]) -> None:
+        """Give blocks, which have no keys yet, the marks of the runs to which they were appended."""
+        self.key[blocks] = marks
 
     def unfold(self, keys: Sequence[int]) -> bool:
         """Enter the runs that are folded behind any of `keys`; return whether there was a block to enter.
@@ -232,29 +242,29 @@ class PrefixCache:
         """
         if not self._runs or self._runs.keys().isdisjoint(keys):
             return False
-        found: list[Folded] = []
+        found: list[tuple[Folded, Ints]] = []
         near = [key for key in keys if key in self._runs]
         while near:
             for behind in self._runs.pop(near.pop(), ()):
-                found.append(behind)
-                near += [each for each in behind.keys(0) if each in self._runs]
-        found.sort(key=attrgetter("age"))  # as they were computed
-        there = [self._unfold_one(behind) for behind in found]
-        return any(there)
-
-    def _unfold_one(self, behind: Folded) -> bool:
-        there = self._there(behind)
-        blocks = np.array(behind.blocks, np.int64)[there]
-        keys = behind.keys(behind.group)
-        self.enter([keys[place] for place in there.tolist()], blocks)
-        return len(blocks) > 0
+                there = self._there(behind)
+                if len(there):
+                    found.append((behind, there))
+                    near += [each for each in behind.keys(0, there.item(-1) + 1) if each in self._runs]
+        found.sort(key=_age)  # as they were computed
+        for behind, there in found:
+            named = behind.keys(behind.group, there.item(-1) + 1)
+            self.enter([named[place] for place in there.tolist()], behind.at(there))
+        return bool(found)
 
     def _there(self, behind: Folded) -> Ints:
         """Return int64[k]: the places in a run of blocks that have not been taken since."""
-        blocks = np.array(behind.blocks, np.int64)
-        places = np.flatnonzero(self.key[blocks] == behind.mark)
-        last = dict(zip(blocks[places].tolist(), places.tolist(), strict=True))  # of a block that came back
-        return places if len(last) == len(places) else np.array(sorted(last.values()), np.int64)
+        blocks = np.frombuffer(behind.blocks, np.int32)
+        places: Ints = (self.key[blocks] == behind.mark).nonzero()[0]
+        left = blocks[places]
+        if len(np.unique(left)) == len(left):
+            return places
+        last = dict(zip(left.tolist(), places.tolist(), strict=True))  # of a block that came back
+        return np.array(sorted(last.values()), np.int64)
 
     def forget(self, blocks: Ints) -> None:
         """Remove the keys of blocks."""
@@ -286,6 +296,6 @@ class PrefixCache:
             listed += [each for each in (oldest, *self._younger.get(key, ())) if self.key[each] == key]
         for runs in self._runs.values():
             for behind in runs:
-                listed += np.array(behind.blocks, np.int64)[self._there(behind)].tolist()
+                listed += behind.at(self._there(behind)).tolist()
         if len(set(listed)) != len(listed) or len(listed) != len(self):
             raise CorruptionError(f"{len(self)} blocks carry a key, {len(listed)} are listed under one")

@@ -248,7 +248,8 @@ def test_a_block_that_comes_back_to_its_run_is_only_its_last_page() -> None:
     cache.forget(np.array([2]))
     behind = cache.behind(keys[0], 0, 3)
     assert behind is not None
-    cache.add(behind, 2)
+    behind.append(2)
+    cache.mark([2], [behind.mark])
     assert cache.behind(keys[0], 1, 4) is None, "of another group there is none"
     cache.check()
     assert cache.unfold(keys[:1])
