@@ -3,41 +3,32 @@
 Each group does what `allocators.paged` would do for its layers alone.  An attention group takes blocks as its
 sequences grow, and gives back those that its window has passed; a recurrent group has one state per sequence.
 `allocators.groups` defines the pieces that groups take and how a page is cut into them, `allocators.pieces`
-keeps track of who holds them, `allocators.grouprows` defines how a row lists them, and `allocators.groupturns`
-lets rows grow.
-
-A *prefix hit* is the longest prefix for which all groups have what they need: a group with a window needs only
-the last blocks, a recurrent one exactly the state at its end.  Such states are saved as checkpoints, every
-`checkpoint` tokens that a sequence computes, if there is free memory for them.
+keeps track of who holds them, `allocators.grouprows` defines how a row lists them, `allocators.groupturns`
+lets rows grow, and `allocators.grouphits` finds what rows can begin with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from allocators.answers import MISS, Ask, Grant, Hit, Measure, Reason, Refusal
+from allocators.answers import Ask, Grant, Measure, Reason, Refusal
 from allocators.compiled import mypyc_attr
 from allocators.errors import AllocatorError
 from allocators.groupaudit import audit
+from allocators.grouphits import GroupHits
 from allocators.groups import PAGINGS, Cut, cut, parse
-from allocators.groupturns import GroupTurns
 from allocators.options import BLOCK_SIZE, HOST_BLOCKS, Option, Value, resolve
-from allocators.runs import key_in, keys_in
-from allocators.table import Ints
-
-if TYPE_CHECKING:
-    from allocators.content import Content
 
 LARGE = 4
 """Tokens per block from which it pays to pass only rows that run out of slots to `grow`; in smaller ones most do."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class HybridAllocator(GroupTurns):
+class HybridAllocator(GroupHits):
     """A pool of pages from which every group of layers takes what it needs."""
 
     kind: ClassVar[str] = "hybrid"
@@ -143,59 +134,6 @@ class HybridAllocator(GroupTurns):
 
     # -- admission -------------------------------------------------------------------------
 
-    def lookup(self, content: Content, tokens: int) -> Hit:
-        """See `Allocator.lookup`: the longest prefix for which all groups have what they need."""
-        length = (tokens - 1) // self.cut.tokens
-        if not self.prefix_cache or not length or content.unheard:
-            return MISS
-        if self.keeper not in self.windows and not self.cache.find(
-            key_in(self.keeper, content.key(self.cut.tokens, 0))
-        ):
-            return MISS  # the usual case, in which no other key need be computed
-        known = content.keys(self.cut.tokens, length)[:length]
-        self.wake(known)
-        keys = {group: keys_in(group, known) for group in range(len(self.pieces))}
-        found: dict[int, list[int]] = {}
-        agreed = -1
-        while agreed != length:
-            agreed = length
-            for group in self.attention:
-                found[group] = self._cached_prefix(group, keys[group][:length])
-                length = len(found[group])
-            while length and not self._has_states(keys, length):
-                length -= 1
-        if not length:
-            return MISS
-        if self._scattered_too_far(found):
-            return MISS
-        blocks = [
-            cell and cell + block
-            for place in range(length)
-            for group in self.attention
-            for cell in [found[group][place]]
-            for block in range(self.pieces[group].blocks)
-        ]
-        return Hit(length * self.cut.tokens, tuple(blocks))
-
-    def _cached_prefix(self, group: int, keys: list[int]) -> list[int]:
-        window = self.windows.get(group)
-        return self.pool.cache.window(keys, window.reach) if window else self.pool.cache.run(keys)
-
-    def _has_states(self, keys: Mapping[int, list[int]], length: int) -> bool:
-        """Whether every recurrent group has the state after `length` blocks."""
-        return all(self.pool.cache.find(keys[group][length - 1]) for group in self.states)
-
-    def _scattered_too_far(self, found: Mapping[int, list[int]]) -> bool:
-        """Whether holding these pieces might keep a sequence from finishing in a pool of few pages.
-
-        `never` assumes that a sequence alone in the pool fills one page after the other, but a hit may lie in many.
-        """
-        extra = 0
-        for group, cells in found.items():
-            held = np.array([cell for cell in cells if cell], np.int64)
-            extra += len(np.unique(self.pool.page(held))) - -(-len(held) // self.pieces[group].pieces)
-        return extra > 0 and extra + self._ample > len(self.pool.group) - 1
-
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """See `Allocator.never`.  Refuses what exceeds `max_model_len` or the pages of the pool."""
         longest = max(ask.tokens, ask.whole)
@@ -219,7 +157,7 @@ class HybridAllocator(GroupTurns):
             raise AllocatorError("there is no prefix cache to hit")
         if max(ask.tokens, ask.whole) > self.max_model_len:
             return self.too_long(max(ask.tokens, ask.whole))
-        found, states = self._of_hit(hit, ask.content) if places else ([], [])
+        found, states = self.of_hit(hit, ask.content) if places else ([], [])
         hits = [cells[cells > 0] for cells in found] if places else []
         needs = self._needs(self.places_for(max(ask.tokens, ask.whole)) - places)
         revived = sum(
@@ -231,7 +169,7 @@ class HybridAllocator(GroupTurns):
         if not self.pool.fits(needs, hits) or taking + ask.spare > self.pool.blocks_free:
             return self._short_of(taking, ask.spare)
         if places:
-            self._take_part(ask.content, places, hits, states)
+            self.take_part(ask.content, places, hits, states)
         taken = self.pool.take(self._needs(self.places_for(ask.tokens) - places))
         row = self.table.open()
         for group in self.states:
@@ -249,40 +187,9 @@ class HybridAllocator(GroupTurns):
             self._save(self.pool, ask.content, hit.tokens, ask.tokens)
         return Grant(row, int(self.table.slots[row]))
 
-    def _take_part(self, content: Content, places: int, hits: list[Ints], states: list[int]) -> None:
-        """Take a reference to the pieces of a prefix hit, for a row that is about to be opened."""
-        self.meet([content.key(self.cut.tokens, places - 1)])
-        for group in self.attention:
-            self.pool.share(group, hits[group])
-        for group, state in zip(self.states, states, strict=False):
-            self.pool.touch(group, state)
-
     def _needs(self, places: int) -> list[int]:
         """By group: pieces that a new row of so many blocks takes, its states included."""
         return [1] * len(self.states) + [places] * len(self.attention)
-
-    def _of_hit(self, hit: Hit, content: Content) -> tuple[list[Ints], list[int]]:
-        """Split a hit into the pieces of each group, 0 where a window has passed, and the checkpoints of states.
-
-        Raises:
-            AllocatorError: a block or state of it has been taken since the look-up.
-
-        """
-        places = hit.tokens // self.cut.tokens
-        cells = np.array(hit.blocks, np.int64).reshape(places, self.stride)
-        found = [np.zeros(0, np.int64) for _ in self.states]
-        states: list[int] = []
-        for group in self.attention:
-            column = cells[:, self.first_column[group] - self.columns.lead]
-            keys = np.array(keys_in(group, content.keys(self.cut.tokens, places)[:places]), np.int64)
-            if (self.pool.cache.key[column[column > 0]] != keys[column > 0]).any():
-                raise AllocatorError("the prefix hit is stale: a block of it was taken since the look-up")
-            found.append(column)
-        for group in self.states:
-            states.append(self.pool.cache.find(key_in(group, content.key(self.cut.tokens, places - 1))))
-            if not states[-1]:
-                raise AllocatorError("the prefix hit is stale: its state was taken since the look-up")
-        return found, states
 
     def reset(self) -> Refusal | None:
         """Forget every cached prefix.  Refused while anything is held."""
