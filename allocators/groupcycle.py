@@ -113,7 +113,8 @@ class RegularGroups(GroupRows):
     def _shift_cached(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """Do `shift` with a prefix cache: blocks given back are taken last, so all needed ones can be taken first."""
         table, tokens, groups = self.table, self.cut.tokens, len(self.attention)
-        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        length, count, slots = table.length.data, table.count.data, table.slots.data
+        cells, width = table.blocks.ravel().data, table.width
         first = (self.leaves_behind or 0) + tokens
         windows = [(group, self.first_column[group]) for group in self.windows]
         takes, leaves = 1 % tokens, (first + 1) % tokens
@@ -121,7 +122,7 @@ class RegularGroups(GroupRows):
         room = self.room
         granted = takers[room] if len(takers) > room else len(rows)
         fresh, evicted = self.pool.take_in_turn(self.attention, min(len(takers), room))
-        taken = iter(fresh.tolist())
+        taken, turn = fresh.tolist(), 0
         left: list[Left] = []
         told: list[int] = []
         for place in range(granted):
@@ -130,14 +131,16 @@ class RegularGroups(GroupRows):
             if over == leaves and after > first:
                 nth = (after - 1 - first) // tokens
                 for group, column in windows:
-                    if block := cells[row, column + nth * groups]:  # else it left it when it was last refused
-                        cells[row, column + nth * groups] = 0
+                    at = row * width + column + nth * groups
+                    if block := cells[at]:  # else it left it when it was last refused
+                        cells[at] = 0
                         left.append((row, group, nth, block))
                         told += (place, self.block_size, self.pieces[group].full, 0)
             if over == takes:
                 have = count[row]
-                for column in range(have, have + groups):
-                    cells[row, column] = next(taken)
+                for at in range(row * width + have, row * width + have + groups):
+                    cells[at] = taken[turn]
+                    turn += 1
                 count[row], slots[row] = have + groups, slots[row] + tokens
             length[row] = after
         if left:
