@@ -4,8 +4,8 @@ A full block is entered under its key as soon as it is full if another row could
 is *entangled*.  Most rows are not: once such a row has entered a block that no other row has had, nobody can come to a
 later one of its blocks without coming to that block first.  The row is then *apart*, and entering its further blocks
 can wait until somebody comes with the key of that block.  Those that it gives back until then, because a window has
-passed them or because it is closed, are folded (`allocators.prefix`).  That saves most of the work of a prefix cache,
-and changes nothing that can be observed.
+passed them or because it is closed or swapped out, are folded (`allocators.folded`).  That saves most of the work of a
+prefix cache, and changes nothing that can be observed.
 """
 
 from __future__ import annotations
