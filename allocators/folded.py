@@ -108,8 +108,8 @@ class FoldedBlocks:
     def _is_there(self, key: int) -> bool:
         """Whether any block of the runs behind a key has not been taken since."""
         for behind in self._runs[key]:
-            blocks = np.frombuffer(behind.blocks, np.int32)
-            if self.key.item(blocks.item(0)) == behind.mark or (self.key[blocks] == behind.mark).any():
+            blocks, mark = np.frombuffer(behind.blocks, np.int32), behind.mark
+            if self.key.item(blocks.item(0)) == mark or np.count_nonzero(self.key.take(blocks) == mark):
                 return True
         return False
 

@@ -48,8 +48,9 @@ class HostPool:
         A piece without a twin gets one.  The result is in `of_device`.
         """
         twins = self.of_device[pieces]
-        self.pool.share(group, twins[twins > 0])
         lone = pieces[twins == 0]
+        if len(lone) < len(pieces):
+            self.pool.share(group, twins[twins > 0])
         taken = self.pool.take_some(group, len(lone))
         self._pair(lone, taken)
         return self.moves(group, lone, taken)

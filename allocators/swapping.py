@@ -123,20 +123,24 @@ class SwappingRows(KeyedRows):
         for group, cells in enumerate(groups):
             pieces = cells[cells > 0]
             twins = host.of_host[pieces]
-            self.share(group, twins[twins > 0])
             lone = pieces[twins == 0]
+            if len(lone) < len(pieces):
+                self.share(group, twins[twins > 0])
             moves += host.send(group, lone, self.take(group, len(lone)))
         slots = int(table.slots[row])
         target = self.open_row(self._twins(row, table, host.of_host), int(table.length[row]))
         self.copy_on_write(target)
         if row in host.contents:
-            self.come_back(target, *host.contents[row])
+            content, entered = host.contents[row]
+            self.come_back(target, content, entered)
         host.close(row, groups)
         return Swap(target, slots, moves)
 
     def _twins(self, row: int, table: BlockTable, twins: Ints) -> Ints:
         """Return int64[count]: what a row of either table lists on the other side."""
         cells = table.row(row).astype(np.int64)
+        if all(piece.blocks == 1 for piece in self.pieces):
+            return twins[cells]
         like = self.columns.within(np.arange(len(cells)))
         within = self.columns.before[like] // self.block_size  # twins are known by their pieces' first blocks
         return np.where(cells > 0, twins[cells - within] + within, 0)

@@ -140,9 +140,10 @@ class BlockTable:
         else:
             columns = self.count[rows] + each * _nth(rows, turn)
         for place in range(each):
-            self.blocks[rows, columns + place] = blocks[place::each].reshape(columns.shape)
-        ends = columns if columns.ndim == 1 else columns[-1]
-        self.count[rows] = ends + each  # where a row is there several times, the last value stays
+            self.blocks[rows, columns] = blocks[place::each].reshape(columns.shape)
+            columns += 1
+        # Where a row is there several times, the last value stays.
+        self.count[rows] = columns if columns.ndim == 1 else columns[-1]
         return rows
 
     def open(self) -> int:

@@ -130,15 +130,15 @@ class Snapshot:
             owners_of[self._rows] = self._owners
             owner[padding] = owners_of[self._padded]
         owner[0], references[0] = NOBODY, 0  # the null block stands where a window has left one behind
-        ends = ((owner[1:] != owner[:-1]) | (references[1:] != references[:-1])).nonzero()[0]
-        before, after = owner.take(ends), owner.take(ends + 1)
-        start = ends.take((after != NOBODY).nonzero()[0]) + 1  # quicker than a mask
+        changes, owned = (owner[1:] != owner[:-1]) | (references[1:] != references[:-1]), owner != NOBODY
+        start = (changes & owned[1:]).nonzero()[0] + 1
+        stop = (changes & owned[:-1]).nonzero()[0] + 1
         where, empty = self._partly_empty(blocks, shared=int(references.max()) > 1)
         slack = np.zeros(len(start), np.int64)
         np.add.at(slack, start.searchsorted(where, "right") - 1, empty)
         np.add.at(slack, start.searchsorted(padding, "right") - 1, self._allocator.block_size)
         runs = np.empty((5, len(start)), np.int32)
-        runs[0], runs[1] = start, ends.take((before != NOBODY).nonzero()[0]) + 1 - start
+        runs[0], runs[1] = start, stop - start
         runs[2], runs[3], runs[4] = owner.take(start), references.take(start), slack
         return runs
 
