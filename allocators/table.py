@@ -68,7 +68,8 @@ class Columns(NamedTuple):
     def filled_at(self, columns: Ints, lengths: Ints, block_size: int) -> Ints:
         """Return int64[...]: slots filled in single cells, each given by its column and the tokens of its row."""
         start = np.maximum(columns - self.lead, 0) // self.stride * self.place
-        tokens, slots, before = (column[self.within(columns)] for column in self[:3])
+        alike = self.within(columns)
+        tokens, slots, before = (column[alike] for column in self[:3])
         came: Ints = np.minimum(np.maximum(lengths - start, 0), tokens)
         filled: Ints = np.minimum(np.maximum(came * slots - before, 0), block_size)
         return filled
