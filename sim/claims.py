@@ -48,7 +48,7 @@ def earlier(out: Path, question: str = "run") -> dict[str, Any] | None:
     if not path.exists():
         if (out / VARIANTS).exists():
             raise UserError(f"{out}: holds the variants of a workload, a directory each; {ANOTHER}")
-        if out.is_dir() and any(out.iterdir()):
+        if not is_empty(out, MANIFEST):
             raise UserError(f"{out}: holds other files and no {MANIFEST}; give an empty or a new directory")
         return None
     content = parse_json(path, ANOTHER)
@@ -58,6 +58,17 @@ def earlier(out: Path, question: str = "run") -> dict[str, Any] | None:
     if (held := content.get("question", "run")) != question:
         raise UserError(f"{out}: holds {held} results, not {question} results; give another --out")
     return content
+
+
+def is_empty(out: Path, first: str) -> bool:
+    """Whether a directory is not there or empty, but for the beginning of what is written into it first.
+
+    Args:
+        out: the directory.
+        first: the file, whose writing the end of a process may have cut short.
+
+    """
+    return not out.is_dir() or all(path.name == f"{first}.part" for path in out.iterdir())
 
 
 def changed(

@@ -11,7 +11,7 @@ from sim.claims import changed, earlier, refuse
 from sim.rundir import RESULTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping, Sequence
     from pathlib import Path
 
 DEPENDS = ("workload", "files", "runs", "model", "device")
@@ -23,28 +23,17 @@ ALWAYS = ("requests", "steps")
 class Kept(NamedTuple):
     """Results that a directory has, of the workload that is run into it."""
 
+    runs: frozenset[str]
+    """Folders of the runs that are complete, and as they were written."""
     written: dict[str, str]
-    """SHA-256 of the tables that are what was written, by name, as far as it is known."""
-    altered: frozenset[str]
-    """Files that are not what was written."""
-
-    def has(self, out: Path, run: str) -> bool:
-        """Whether every table of a run is there as a whole; which blocks there were, and what happened, may be missing.
-
-        Args:
-            out: the directory.
-            run: its folder in it.
-
-        """
-        paths = [out / run / f"{table}.parquet" for table in TABLES]
-        changed = any(f"{run}/{path.name}" in self.altered for path in paths)
-        return not changed and all(is_whole(path) for path in paths if path.stem in ALWAYS or path.exists())
+    """SHA-256 of what is kept, by name, as far as it is known."""
 
 
 def take(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) -> Kept | None:
     """Check that `out` may be written; return which of its results may be kept.
 
-    Others are removed, because they would look like finished runs of this workload when it is resumed.
+    Others are removed, because they would look like finished runs of this workload when it is resumed: also what was
+    altered, of which no manifest will say so once there is a new one.
     """
     before = earlier(out)
     if before is None:
@@ -52,11 +41,36 @@ def take(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) -> K
     if not force:
         demand_same(out, before, manifest, resume=resume)
     if resume and _keeps(before, manifest):
-        written: dict[str, str] = before.get("written") or {}
-        gone = frozenset(altered(out, results(manifest["runs"]), written))
-        return Kept({name: known for name, known in written.items() if name not in {*gone, *RESULTS}}, gone)
+        return _sort_out(out, manifest["runs"], before.get("written") or {})
     _clear(out, before)
     return None
+
+
+def _sort_out(out: Path, runs: Sequence[Mapping[str, Any]], written: Mapping[str, str]) -> Kept:
+    """Remove the runs that are not complete or not as they were written; list the others."""
+    gone = set(altered(out, results(runs), written))
+    folders = [str(run["dir"]) for run in runs]
+    kept = frozenset(folder for folder in folders if _is_complete(out, folder, gone))
+    for folder in folders:
+        if folder not in kept:
+            _remove_tables(out / folder)
+    for name in gone:
+        (out / name).unlink(missing_ok=True)
+    return Kept(kept, {name: known for name, known in written.items() if name not in RESULTS and (out / name).exists()})
+
+
+def _is_complete(out: Path, folder: str, gone: Container[str]) -> bool:
+    """Whether every table of a run is there as a whole; which blocks there were, and what happened, may be missing."""
+    paths = [out / folder / f"{table}.parquet" for table in TABLES]
+    changed = any(f"{folder}/{path.name}" in gone for path in paths)
+    return not changed and all(is_whole(path) for path in paths if path.stem in ALWAYS or path.exists())
+
+
+def _remove_tables(folder: Path) -> None:
+    """Remove the tables of a run, first the one without which it is not finished, and what was begun of them."""
+    for table in TABLES:
+        for path in (folder / f"{table}.parquet", folder / f"{table}.parquet.part"):
+            path.unlink(missing_ok=True)
 
 
 def demand_same(out: Path, before: Mapping[str, Any], manifest: Mapping[str, Any], *, resume: bool) -> None:
@@ -89,7 +103,7 @@ def _clear(out: Path, before: Mapping[str, Any]) -> None:
     others = {other for folder in listed for other in folder.glob("repeat-*")}
     for folder in sorted(listed | others, reverse=True):  # a folder after those inside it
         if folder.is_dir():
-            for name in (*(f"{table}.parquet" for table in TABLES), SUSTAINED):
-                (folder / name).unlink(missing_ok=True)
+            _remove_tables(folder)
+            (folder / SUSTAINED).unlink(missing_ok=True)
             if not any(folder.iterdir()):
                 folder.rmdir()

@@ -87,7 +87,7 @@ class ParquetSink:
                 writer.close()  # which writes what is left, and the footer
             except OSError as broken:
                 full = full or naming(broken, self._folder / f"{table}.parquet")
-        for table in self._writers:
+        for table in sorted(self._writers, key=list(TABLES).index, reverse=True):  # last the one that says it finished
             part = self._folder / f"{table}.parquet.part"
             if kind is None and full is None:
                 part.rename(part.with_suffix(""))

@@ -106,10 +106,10 @@ def _all_runs(
         manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *late, *alike]
         for case in setup.cases:
             name = _folder(case.label, repeat)
-            if kept is None or not kept.has(out, name):
+            if kept is None or name not in kept.runs:
                 run_case(setup, case, requests, out / name, repeat=repeat, progress=progress, executing=executing)
     if workload.sustained is not None:
-        _search(setup, workload.sustained, out, kept, progress=progress)
+        _search(setup, workload.sustained, out, progress=progress)
     directory = RunDirectory(out, manifest)
     entries = [run.summarise(directory.slo) for run in directory.runs]
     write_json(out / SUMMARY, {"schema": SCHEMA_VERSION, "runs": entries})
@@ -162,18 +162,16 @@ def claim(setup: Setup, out: Path) -> None:
         write_json(out / "manifest.json", manifest)
 
 
-def _search(
-    setup: Setup, wanted: Sustained, out: Path, kept: Kept | None, *, progress: Callable[[Progress], None] | None
-) -> None:
-    """Find the rate that each allocator sustains in each replication."""
+def _search(setup: Setup, wanted: Sustained, out: Path, *, progress: Callable[[Progress], None] | None) -> None:
+    """Find the rate that each allocator sustains in each replication, where it is not known from an earlier search."""
     search = Search(setup, wanted, progress)
     for repeat in range(setup.workload.repeat):
         for case in setup.cases:
-            name = f"{_folder(case.label, repeat)}/{SUSTAINED}"
-            found = _found(out / name) if kept is not None and name not in kept.altered else None
+            path = out / _folder(case.label, repeat) / SUSTAINED
+            found = _found(path)
             if found is None:
                 found = search.of(case, repeat)
-                write_json(out / name, found)
+                write_json(path, found)
             search.begin(case.label, found)
 
 

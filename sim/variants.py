@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from analysis.documents import SCHEMA_VERSION
 from analysis.reading import INDEX, VARIANTS
 from analysis.variants import Variants
-from sim.claims import ANOTHER, MANIFEST
+from sim.claims import ANOTHER, MANIFEST, is_empty
 from sim.errors import UserError
 from sim.rundir import write_json
 from sim.runner import claim, demand_free, folder_name, run
@@ -60,7 +60,7 @@ def run_variants(
     setups = {label: prepare(variant, base) for label, variant in variants.items()}
     if (out / MANIFEST).exists():
         raise UserError(f"{out}: holds results without variants; {ANOTHER}")
-    if out.is_dir() and any(out.iterdir()) and not (out / VARIANTS).exists():
+    if not (out / VARIANTS).exists() and not is_empty(out, VARIANTS):
         raise UserError(f"{out}: holds other files and no {VARIANTS}; give an empty or a new directory")
     if not force:  # before anything is removed
         for label, setup in setups.items():

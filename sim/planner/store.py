@@ -94,8 +94,8 @@ class Store:
                         cell.unlink()
             for name in RESULTS:  # of all cells together, so not of what is asked now
                 (folder / name).unlink(missing_ok=True)
-            self._cells.mkdir(parents=True, exist_ok=True)
             write_json(folder / MANIFEST, manifest)
+            self._cells.mkdir(parents=True, exist_ok=True)
             self._held = held.pop_all()
 
     def __enter__(self) -> Self:

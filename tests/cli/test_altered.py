@@ -17,7 +17,7 @@ import analysis.report
 from analysis.rundir import TABLES
 from analysis.written import listed, results
 from sim.cli import main
-from sim.cli.app import DONE, FAULT
+from sim.cli.app import DONE, FAULT, INTERRUPTED
 from tests.small import SMALL
 
 Capture = pytest.CaptureFixture[str]
@@ -98,6 +98,24 @@ def test_what_was_changed_or_removed_is_made_again(
     assert contents(out) == contents(whole / "out")
     assert json.loads((out / "manifest.json").read_text(encoding="utf-8"))["written"] == kept
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_what_was_changed_is_not_taken_for_what_was_written_if_making_it_again_is_cut_short(
+    name: str, whole: Path, out: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest that is written before anything is made does not list what is yet to be made."""
+    alter(out / name)
+    with monkeypatch.context() as patched:
+        patched.setattr("sim.runner._too_late", interrupt)
+        assert again(whole, out) == INTERRUPTED
+    assert again(whole, out) == DONE
+    assert contents(out) == contents(whole / "out")
+    capsys.readouterr()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_only_the_run_that_was_changed_is_done_again(whole: Path, out: Path, capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -226,6 +227,55 @@ def test_what_an_earlier_file_left_is_no_part_of_an_interrupted_run(
     assert main([*other, "--resume"]) == 0
     assert main([*other[:2], "--out", "y", "--seed", "5"]) == 0
     assert Path("x/summary.json").read_bytes() == Path("y/summary.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "renamed"),
+    [*((None, renamed) for renamed in range(2, 7)), *(("steps", renamed) for renamed in range(2, 6)), ("requests", 5)],
+)
+def test_a_process_that_dies_between_two_files_leaves_nothing_that_looks_finished(
+    change: str | None, renamed: int, workload: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """Whichever file is the last that gets its name, --resume makes all that is missing and leaves nothing else."""
+    line = ["run", str(workload), "--quiet", "--json"]
+    assert main([*line, "--out", "good"]) == 0
+    good = {path.relative_to("good") for path in _files("good")}
+    if change is not None:
+        shutil.copytree("good", "x")
+        (tmp_path / f"x/paged/{change}.parquet").write_bytes(b"PAR1")
+    _die(renamed, [*line, "--out", "x", "--resume"])
+    assert main([*line, "--out", "x", "--resume"]) == 0
+    assert {path.relative_to("x") for path in _files("x")} == good
+    changing = {Path("manifest.json"), Path("report.html")}
+    assert all(Path("x", name).read_bytes() == Path("good", name).read_bytes() for name in good - changing)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", [["run"], ["run", "--set", "variants=[{label: a}, {label: b}]"], ["sweep"]])
+def test_a_process_that_dies_before_its_first_file_has_its_name_keeps_nobody_from_its_directory(
+    command: list[str], workload: Path, capsys: Capture
+) -> None:
+    line = [command[0], str(workload), *command[1:], "--quiet", "--json", "--out", "x"]
+    _die(1, line)
+    assert [path.suffix for path in Path("x").iterdir()] == [".part"]
+    assert main([*line, "--resume"]) == 0
+    assert not list(Path("x").rglob("*.part"))
+    capsys.readouterr()
+
+
+def _die(renamed: int, line: list[str]) -> None:
+    """Run a command in a process that is killed as it gives a file its name, the first being number 1."""
+    child = os.fork()
+    if child == 0:
+        seen = iter(range(1, renamed))
+
+        def hook(event: str, _: tuple[object, ...]) -> None:
+            if event == "os.rename" and next(seen, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        os._exit(main(line))
+    os.waitpid(child, 0)
 
 
 def test_two_runs_do_not_write_into_one_directory(workload: Path, capsys: Capture) -> None:
