@@ -106,7 +106,7 @@ class GroupTurns(RegularGroups):
         for group, window in self.windows.items():
             behind = np.maximum(0, now - window.tokens + 1) // tokens
             column = self.first_column[group] + (behind - 1) * self.stride
-            due |= (behind > 0) & (table.blocks[rows, column] != 0)
+            due |= (behind > 0) & (table.blocks[rows, column] != 0) & (lengths > now)
         return np.flatnonzero(due)
 
     def _among(self, some: set[int]) -> Bools:

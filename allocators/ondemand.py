@@ -66,8 +66,8 @@ class OnDemandRows(RegularRows):
         if not self.windowed or total <= free:
             return total <= free
         holders, needs = self.pool.references.copy(), dict(zip(due.tolist(), need.tolist(), strict=True))
-        for index, row in enumerate(rows.tolist()):
-            behind = self.behind(row)
+        for index in np.flatnonzero(lengths > self.table.length[rows]).tolist():
+            behind = self.behind(int(rows[index]))
             holders[behind] -= 1
             free += int(np.count_nonzero(holders[behind] == 0)) - needs.get(index, 0)
             if free < 0:
@@ -137,7 +137,7 @@ class OnDemandRows(RegularRows):
 
         These are the rows that first give back blocks that their window has passed.
         """
-        leaving = self.leaving(rows) if self.windowed else None
+        leaving = self.leaving(rows) & (lengths > self.table.length[rows]) if self.windowed else None
         return leaving if leaving is not None and leaving.any() else None
 
     def _grow_in_turns(self, rows: Ints, lengths: Ints, turns: Bools) -> Growth:
@@ -180,8 +180,10 @@ class OnDemandRows(RegularRows):
         at_once = not self.entangled and not self.windowed and sum(needs) <= self.pool.free
         taken = iter(self.pool.take(sum(needs))[0].tolist() if at_once else ())
         for place, (row, length, need) in enumerate(zip(rows, lengths, needs, strict=True)):
-            if self.windowed and (behind := self.window.behind(now[row])) and cells[row, behind - 1]:
-                self.leave_behind(row)
+            if self.windowed and length > now[row]:
+                behind = self.window.behind(now[row])
+                if behind and cells[row, behind - 1]:
+                    self.leave_behind(row)
             if need:
                 if not at_once:
                     if need > self.pool.free:

@@ -163,7 +163,7 @@ class Model:
     def grow(self, sequence: Sequence, tokens: list[int]) -> list[tuple[int, int]] | None:
         """Append tokens; returns the copies made, or None if refused."""
         length = len(sequence.tokens)
-        if self.window is not None:
+        if self.window is not None and tokens:
             behind = max(0, length - self.window + 1) // self.size
             left = [page for page in sequence.pages[:behind] if page]
             sequence.pages[:behind] = [None] * behind

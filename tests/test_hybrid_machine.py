@@ -81,11 +81,9 @@ class HybridMachine(RuleBasedStateMachine):
     def write(self, sequence: Sequence, length: int) -> None:
         """Let a sequence be `length` tokens long: copy what is shared and written, take what is missing."""
         tokens = self.cut.tokens
-        for group, piece in enumerate(self.cut.attention):
-            blocks, window = sequence.blocks[group], piece.group.window
-            if window:
-                for place in range(max(0, sequence.length - window + 1) // tokens):
-                    blocks[place] = None
+        if length > sequence.length:
+            self.leave_behind(sequence)
+        for blocks in sequence.blocks:
             last = blocks[-1] if sequence.length % tokens else None
             if last is not None and length > sequence.length and self.holders(last) > 1:
                 blocks[-1] = Piece()
@@ -95,6 +93,13 @@ class HybridMachine(RuleBasedStateMachine):
             if length > sequence.length and self.holders(state) > 1:
                 sequence.states[group] = Piece()
         sequence.length = length
+
+    def leave_behind(self, sequence: Sequence) -> None:
+        """Let go of what the next token of a sequence does not read."""
+        for group, piece in enumerate(self.cut.attention):
+            if window := piece.group.window:
+                for place in range(max(0, sequence.length - window + 1) // self.cut.tokens):
+                    sequence.blocks[group][place] = None
 
     @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=LONGEST), part=st.integers(0, 99))
     def admit(self, tokens: list[int], part: int) -> None:
@@ -146,7 +151,7 @@ class HybridMachine(RuleBasedStateMachine):
         for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
             sequence = self.rows[row]
             if index == growth.granted:  # refused, but windows have been left
-                self.write(sequence, sequence.length)
+                self.leave_behind(sequence)
             if index >= growth.granted:
                 sequence.content.truncate(sequence.length)
             else:

@@ -43,6 +43,19 @@ def test_admission_may_take_a_part_of_the_prompt_first(case: Case) -> None:
     audit(allocator)
 
 
+def test_a_sequence_that_gets_no_token_keeps_all_that_the_next_one_reads(case: Case) -> None:
+    """What it has slots for may have been given up before it was computed, as when a step is planned anew."""
+    allocator = case.make()
+    row = admitted(allocator, 9, output=12)
+    for length in range(10, 20):
+        assert allocator.grow(ints([row]), ints([length])).granted == 1
+        before = state(allocator)
+        assert allocator.can_grow(ints([row]), ints([length]))
+        assert allocator.grow(ints([row]), ints([length])).granted == 1
+        assert state(allocator) == before
+    audit(allocator)
+
+
 def test_a_sequence_may_come_back_longer_than_its_prompt(case: Case) -> None:
     allocator = case.make()
     row = admitted(allocator, 5, output=9, tokens=11)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from allocators import registry
 from allocators.adaptors import CheckingAdaptor
+from allocators.options import Value
 from sim.costs.coefficients import Coefficients
 from sim.costs.model import CostModel
 from sim.devices import resolve_device
@@ -152,6 +153,27 @@ def test_what_a_fork_copies_is_paid_for_by_the_next_step_which_is_not_leapt_over
     reference = setup.run(asked, reference=True)[1]
     assert reference.rows("requests")[0]["status"] == "finished"
     assert not differences(reference, setup.run(asked)[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("paged", {"sliding_window": 5}), ("hybrid", {"groups": "sliding 1x8/5", "paging": "uniform"})],
+)
+def test_samples_that_got_a_slot_in_a_step_that_was_given_up_keep_what_it_reads(
+    kind: str, options: dict[str, Value]
+) -> None:
+    """There is a block for two of three samples; all are swapped out, and compute the same token when they are back."""
+    limits = Limits(max_num_batched_tokens=40, max_model_len=40, chunked_prefill=False, long_prefill_token_threshold=1)
+    options = {"block_size": 3, "prefix_cache": True, "host_blocks": 40, **options}
+    setup = Setup("vllm-v1", limits, kind, 30, options, clock=Clock(foresees=False), swap=True, instants=0)
+    rows = (4, 1), (4, 1), (4, 1), (8, 1), (8, 1), (4, 4, 3)
+    prompts = np.array([row[0] for row in rows])
+    prefixes = Prefixes(np.ones(6, np.int64), prompts, np.arange(7), np.arange(100, 106))
+    asked = replace(ask(*((0, *row) for row in rows)), prefixes=prefixes)
+    ours = setup.run(asked)[1]
+    assert "swap_in" in ours.tables["events"]["event"]
+    assert ours.rows("steps")[-1]["shared_savings"] == 2 * 3, "two of three samples rely on the third's first block"
+    assert not differences(setup.run(asked, reference=True)[1], ours)
 
 
 def test_a_swapped_request_that_ended_a_prefill_step_comes_back_in_the_next_one() -> None:
