@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -263,19 +262,22 @@ def test_a_process_that_dies_before_its_first_file_has_its_name_keeps_nobody_fro
     capsys.readouterr()
 
 
+DIES = """
+import os, signal, sys
+from sim.cli import main
+seen = iter(range(1, int(sys.argv[1])))
+def hook(event, _):
+    if event == "os.rename" and next(seen, None) is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+main(sys.argv[2:])
+"""
+
+
 def _die(renamed: int, line: list[str]) -> None:
     """Run a command in a process that is killed as it gives a file its name, the first being number 1."""
-    child = os.fork()
-    if child == 0:
-        seen = iter(range(1, renamed))
-
-        def hook(event: str, _: tuple[object, ...]) -> None:
-            if event == "os.rename" and next(seen, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        os._exit(main(line))
-    os.waitpid(child, 0)
+    done = subprocess.run([sys.executable, "-c", DIES, str(renamed), *line], check=False)
+    assert done.returncode == -signal.SIGKILL
 
 
 def test_two_runs_do_not_write_into_one_directory(workload: Path, capsys: Capture) -> None:
