@@ -217,11 +217,20 @@ def worded(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
             message = str(context["error"])
         case _ if kind in _TYPES:
             message = f"must be {_TYPES[kind]}{got}"
-        case "string_too_short":
-            message = "must not be empty"
+        case "string_too_short" | "string_too_long" | "too_short" | "too_long":
+            message = _sized(given, context)
         case _ if message.startswith("Input should"):
             message = message.replace("Input should", "must") + got
     return message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+
+
+def _sized(given: Any, context: dict[str, Any]) -> str:
+    """Say how long a text or a list must be."""
+    if not given:
+        return "must not be empty"
+    what = "letters" if isinstance(given, str) else "entries"
+    bound = f"at least {context['min_length']:,}" if "min_length" in context else f"at most {context['max_length']:,}"
+    return f"must have {bound} {what}, got {len(given):,}"
 
 
 def _words(listed: str) -> list[str]:
@@ -231,7 +240,11 @@ def _words(listed: str) -> list[str]:
 
 def _meant_key(loc: tuple[Step, ...]) -> str:
     """Guess which key was meant, of the same block or of that name in another one; else say what there is."""
-    known = _known_keys(loc[:-1])
+    blocks = _blocks_at(loc[:-1])
+    if having := [block for block in blocks if loc[-1] in block.model_fields]:  # others are told by what they demand
+        without = [name for block in blocks if block not in having for name in _demanded(block)]
+        return f" beside {' and '.join(without)}"
+    known = [name for block in blocks for name in block.model_fields]
     near = meant(loc[-1], known)
     if near:
         return near
@@ -243,8 +256,13 @@ def _meant_key(loc: tuple[Step, ...]) -> str:
     return f" (did you mean {' or '.join(places)}?)" if places else f"; known: {', '.join(dict.fromkeys(known))}"
 
 
-def _known_keys(loc: tuple[Step, ...]) -> list[str]:
-    """Return the keys that the block at a location of pydantic's may have."""
+def _demanded(block: type[BaseModel]) -> list[str]:
+    """Return the keys that a block must have."""
+    return [name for name, field in block.model_fields.items() if field.is_required()]
+
+
+def _blocks_at(loc: tuple[Step, ...]) -> list[type[BaseModel]]:
+    """Return the models that the block at a location of pydantic's may be of."""
     blocks: list[type[BaseModel]] = [Workload]
     for step in loc:
         inner = [
@@ -259,7 +277,7 @@ def _known_keys(loc: tuple[Step, ...]) -> list[str]:
             if "kind" in block.model_fields and step in get_args(block.model_fields["kind"].annotation)
         ]
         blocks = inner or tagged or blocks
-    return [name for block in blocks for name in block.model_fields]
+    return blocks
 
 
 def _blocks(annotation: Any) -> list[type[BaseModel]]:

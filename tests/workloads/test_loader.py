@@ -24,6 +24,7 @@ device: h100-80gb
 """
 REQUESTS = "requests: {count: 9, arrivals: {kind: batch}, lengths: {kind: fixed, prompt: 1, output: 1}}\n"
 BATCH = "count: 1, arrivals: {kind: batch}"
+FEW = "{kind: quantiles, values: [3]}"
 ALLOCATORS = "allocators: [{kind: preallocated}]\n"
 
 
@@ -62,6 +63,7 @@ def test_what_is_loaded_cannot_be_changed(small: Small) -> None:
     ("line", "message"),
     [
         ("engine: {max_num_seq: 3}", "w.yaml:6:10: engine.max_num_seq: unknown key (did you mean max_num_seqs?)"),
+        (f"variants: [{{label: {'x' * 81}}}]", "w.yaml:6:20: variants.0.label: must have at most 80 letters, got 81"),
         ("engine: {max_num_seqs: 0}", "w.yaml:6:24: engine.max_num_seqs: must be at least 1, got 0"),
         ("engine: {max_num_seqs: 1.5}", "w.yaml:6:24: engine.max_num_seqs: must be a whole number, got 1.5"),
         ('engine: {max_num_seqs: "3"}', "w.yaml:6:24: engine.max_num_seqs: must be a whole number, got '3'"),
@@ -120,6 +122,12 @@ def test_who_names_a_folder_is_told_what_is_in_it(tmp_path: Path) -> None:
         ("{trace: w.yaml, rate_scale: -1}", "w.yaml:4:39: requests.rate_scale: must be greater than 0, got -1"),
         ("{trace: w.yaml, rate_scal: 1}", "w.yaml:4:27: requests.rate_scal: unknown key (did you mean rate_scale?)"),
         ("{trace: nowhere.csv}", "w.yaml:4:19: requests.trace: no such file: nowhere.csv"),
+        ("{trace: w.yaml, lengths: {kind: sharegpt}}", "w.yaml:4:27: requests.lengths: unknown key beside trace"),
+        (f"{{{BATCH}, lengths: {{kind: joint, prompt: [], output: [[1]]}}}}", "lengths.prompt: must not be empty"),
+        (
+            f"{{{BATCH}, lengths: {{kind: marginals, prompt: {FEW}, output: {{kind: fixed, value: 1}}}}}}",
+            "requests.lengths.prompt.values: must have at least 2 entries, got 1",
+        ),
         ("{lengths: {kind: fixed, prompt: 1, output: 1}, count: 1}", "w.yaml:4:11: requests.arrivals: missing"),
         (
             "{count: 1, arrivals: {kind: poisson}, lengths: {kind: sharegpt}}",
