@@ -109,6 +109,17 @@ def test_a_share_is_drawn_between_nothing_and_everything(opened: Opened, pages: 
     assert "SLO 50 %" in page.locator("#curves .annotation").all_text_contents()
 
 
+@pytest.mark.parametrize("kind", ["sweep", "capacity", "advice"])
+@pytest.mark.parametrize("opened", [(390, "light")], indirect=True, ids=str)
+def test_every_cell_of_a_table_that_has_become_a_card_says_what_it_is(
+    kind: str, opened: Opened, pages: dict[str, Path]
+) -> None:
+    cells = "[...document.querySelectorAll('.glance td[data-head]')].filter((cell) => cell.textContent.trim())"
+    said = opened.go(pages[kind]).evaluate(f"{cells}.map((cell) => getComputedStyle(cell, '::before').content)")
+    assert said
+    assert "none" not in said
+
+
 def test_figure_and_axis_of_a_sweep_are_chosen(opened: Opened, pages: dict[str, Path]) -> None:
     page = opened.go(pages["sweep"])
     titles = "[...document.querySelectorAll('#curves .ytitle, #curves .xtitle')].map(node => node.textContent)"
