@@ -11,8 +11,10 @@ nothing else.
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 DEPENDS = ("workload", "files")
 """Keys of a manifest on which simulations depend, whatever is asked of them."""
+DIGEST = "sha256"
+"""Key of a record's file."""
 
 
 class Store:
@@ -107,16 +111,17 @@ class Store:
         self._held.close()
 
     def get(self, job: Job) -> Record | None:
-        """Return the record of a job that is done; None if it is not, or its file is no longer whole."""
+        """Return the record of a job that is done; None if it is not, or its file is no longer what was written."""
         try:
             record: Record = read_json(self._cells / f"{job.key}.json", RECORD, "it is done again")
         except RunDirectoryError:
             return None
-        return record
+        known = record.pop(DIGEST, None)  # records of earlier versions have none
+        return record if known in (None, _digest(record)) else None
 
     def put(self, job: Job, record: Record) -> None:
-        """Keep the record of a job."""
-        write_json(self._cells / f"{job.key}.json", record)
+        """Keep the record of a job, with its SHA-256: unlike a manifest's, it is there as soon as the record is."""
+        write_json(self._cells / f"{job.key}.json", {**record, DIGEST: _digest(record)})
 
     def answer(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Write what was found: a tidy table of all runs, the summary, and last the digests of both."""
@@ -124,6 +129,12 @@ class Store:
             pq.write_table(table(rows), part, compression="zstd")
         write_json(self._folder / SUMMARY, summary)
         write_json(self._folder / MANIFEST, {**self._manifest, "written": listed(self._folder, ANSWERS)})
+
+
+def _digest(record: Record) -> str:
+    """Return the SHA-256 of what a record says, however it is laid out."""
+    text = json.dumps(json.loads(json.dumps(record)), sort_keys=True)  # keys are text in a file, whatever they were
+    return sha256(text.encode()).hexdigest()
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

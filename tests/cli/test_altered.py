@@ -161,6 +161,23 @@ def test_a_manifest_that_lists_no_runs_keeps_what_there_is(whole: Path, out: Pat
     capsys.readouterr()
 
 
+def test_a_simulation_of_a_sweep_that_was_changed_is_done_again(
+    whole: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis.planner.page, "plotly_js", lambda: b"")
+    line = ["sweep", str(whole / "tight.yaml"), "--vary", "engine.max_num_seqs=4,8", "--quiet", "--json"]
+    line += ["--resume", "--out", str(tmp_path / "answer")]
+    assert main(line) == DONE
+    good = (tmp_path / "answer" / "summary.json").read_bytes()
+    cells = sorted((tmp_path / "answer" / "cells").iterdir())
+    alter(cells[0])
+    before = [cell.stat().st_mtime_ns for cell in cells]
+    assert main(line) == DONE
+    assert (tmp_path / "answer" / "summary.json").read_bytes() == good
+    assert [cell.stat().st_mtime_ns > time for cell, time in zip(cells, before, strict=True)] == [True, False]
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("name", ["summary.json", "results.parquet"])
 @pytest.mark.parametrize(
     "command",
