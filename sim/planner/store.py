@@ -24,6 +24,7 @@ from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import RunDirectoryError
 from analysis.planner.documents import RECORD
 from analysis.planner.reading import ANSWERS, CELLS, ROWS, SUMMARY
+from analysis.rundir import WALL_CLOCK
 from analysis.whole import whole
 from analysis.written import listed
 from sim.claims import MANIFEST, changed, earlier, refuse
@@ -132,8 +133,9 @@ class Store:
 
 
 def _digest(record: Record) -> str:
-    """Return the SHA-256 of what a record says, however it is laid out."""
-    text = json.dumps(json.loads(json.dumps(record)), sort_keys=True)  # keys are text in a file, whatever they were
+    """Return the SHA-256 of what a record says of the workload, however it is laid out."""
+    said = {name: value for name, value in record.items() if name not in WALL_CLOCK}
+    text = json.dumps(json.loads(json.dumps(said)), sort_keys=True)  # keys are text in a file, whatever they were
     return sha256(text.encode()).hexdigest()
 
 

@@ -170,11 +170,13 @@ def test_a_simulation_of_a_sweep_that_was_changed_is_done_again(
     assert main(line) == DONE
     good = (tmp_path / "answer" / "summary.json").read_bytes()
     cells = sorted((tmp_path / "answer" / "cells").iterdir())
+    digests = [json.loads(cell.read_text(encoding="utf-8"))["sha256"] for cell in cells]
     alter(cells[0])
     before = [cell.stat().st_mtime_ns for cell in cells]
     assert main(line) == DONE
     assert (tmp_path / "answer" / "summary.json").read_bytes() == good
     assert [cell.stat().st_mtime_ns > time for cell, time in zip(cells, before, strict=True)] == [True, False]
+    assert [json.loads(cell.read_text(encoding="utf-8"))["sha256"] for cell in cells] == digests, "whenever it was done"
     capsys.readouterr()
 
 
