@@ -239,10 +239,10 @@ def test_a_bug_in_a_cell_is_a_line_of_the_report(base: Base, monkeypatch: pytest
 
 
 def test_a_checkout_that_was_never_installed_sweeps_too(workload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(name: str) -> str:
+    def unknown(name: str) -> object:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("importlib.metadata.version", unknown)
+    monkeypatch.setattr("importlib.metadata.distribution", unknown)
     assert main(["sweep", str(workload), "--out", "x", "--quiet"]) == 0
     assert json.loads(Path("x/manifest.json").read_text())["kvsim"].endswith("+checkout")
 
