@@ -488,10 +488,10 @@ def test_a_sequence_that_comes_back_behind_its_nameless_fork_can_be_hit_again() 
 
 def test_in_a_window_only_the_last_blocks_of_a_prefix_are_needed() -> None:
     allocator = pool(blocks=12, sliding_window=8)
-    row, _, _ = serve(allocator, Tokens(range(20)), 20)
-    allocator.grow(np.array([row]), np.array([20]))
+    row, _, _ = serve(allocator, Tokens(range(21)), 20)
+    allocator.grow(np.array([row]), np.array([21]))
     assert allocator.lookup(Tokens(range(21)), 21).blocks == (0, 0, 0, 4, 5)
-    assert serve(allocator, Tokens(range(21)), 21)[1] == [0, 0, 0, 4, 5, 6]
+    assert serve(allocator, Tokens(range(21)), 21)[1] == [0, 0, 0, 4, 5, 7]
     assert allocator.usage().dropped == (3 + 3) * 4
     allocator.check()
 
