@@ -119,14 +119,6 @@ def distinct(values: Array) -> Array:
     return ordered[new]
 
 
-def median(values: Array) -> float:
-    """Median of at least one value, none of them NaN: `np.median` imports masked arrays as `np.unique` does."""
-    upper = len(values) // 2
-    lower = (len(values) - 1) // 2
-    middle = np.partition(values, (lower, upper))[[lower, upper]]
-    return float(middle.mean())
-
-
 def bootstrap(
     values: Array, quantiles: Sequence[float], seed: int = 0, resamples: int = BOOTSTRAP_RESAMPLES
 ) -> tuple[tuple[float, float], list[tuple[float, float]]]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.observed import Columns, common
-from analysis.stats import median
+from analysis.stats import percentiles
 
 LOOKED_AT = ("request_id", "arrival_s", "status", "scheduled_s", "preemptions")
 
@@ -81,7 +81,7 @@ def divergences(
 
 def _step_length(steps: Columns) -> float:
     lengths = steps["duration_s"]
-    return median(lengths) if len(lengths) else 0.0
+    return float(percentiles(lengths, [0.5])[0]) if len(lengths) else 0.0
 
 
 def _add(

@@ -117,12 +117,6 @@ def test_distinct_values_are_those_of_numpy(values: list[int]) -> None:
     assert found.tolist() == np.unique(values).tolist()
 
 
-def test_medians_are_those_of_numpy() -> None:
-    values = np.random.default_rng(5).lognormal(size=100)
-    for size in (1, 2, 3, 10, 99, 100):
-        assert stats.median(values[:size]) == np.median(values[:size])
-
-
 @pytest.mark.parametrize("far", [1.0, 1e9], ids=["even", "one far away"])
 def test_ranks_among_many_values_are_found_in_their_bins(far: float) -> None:
     rng = np.random.default_rng(3)

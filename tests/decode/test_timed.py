@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 
 from analysis.reading import open_directory
-from analysis.timing import gathered
+from analysis.timing import LAUNCHED, gathered
 from sim.costs.calibration import Calibration, Point
 from sim.costs.calibration_text import save_calibration
 from sim.costs.captured import CapturedStep
 from sim.costs.coefficients import Coefficients
+from sim.costs.fit import LAUNCHES
 from sim.costs.load import Load
 from sim.decode import main_validate, timed
 from sim.decode.machine import launching, slower
@@ -280,6 +281,7 @@ def test_a_machine_is_compared_in_the_steps_that_were_calibrated() -> None:
 def test_launches_are_measured_for_allocators_without_blocks() -> None:
     assert launching(work("paged", "virtual")) == []
     assert launching(work("growing", "paged", "no-cache", "growing")) == ["growing", "no-cache"]
+    assert tuple(LAUNCHED) == LAUNCHES, "what is measured has words on the page"
 
 
 def test_what_other_machines_may_take_is_around_what_the_workload_says(
