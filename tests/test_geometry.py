@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sim.errors import UserError
+from sim.models.config import DTYPE_NOTE
 from sim.models.geometry import KV_FORMATS, Geometry, KVGroup, resolve_model, shipped_models
 from sim.setup import facts_of
 
@@ -371,6 +372,24 @@ def test_what_is_assumed_is_told(tmp_path: Path) -> None:
     unknown = of(tmp_path, **LLAMA, quantization_config={"quant_method": "new"})
     assert "new is not understood" in unknown.model.notes[0]
     assert ("note", unknown.model.notes[0]) in unknown.explain()
+    assert not of(tmp_path, **LLAMA).model.notes
+
+
+def test_a_config_without_a_dtype_is_served_in_bf16(tmp_path: Path) -> None:
+    # As openai/gpt-oss-20b is published.  vLLM takes bf16 then, and a slot of fp32 would halve the pool.
+    silent = of(tmp_path, **{**LLAMA, "torch_dtype": None})
+    assert silent.model.dtype == silent.kv_dtype == silent.model.compute_dtype == "bf16"
+    assert silent.kv_bytes_per_token == of(tmp_path, **LLAMA).kv_bytes_per_token
+    assert silent.model.notes == (DTYPE_NOTE,)
+    named = resolve_model({"name": "config.json", "dtype": "fp16"}, tmp_path)
+    assert not named.model.notes, "what is told is not assumed"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_weights_of_a_vision_tower_are_told_to_be_missing(tmp_path: Path, *, inside: bool) -> None:
+    text = {"text_config": LLAMA} if inside else LLAMA
+    (note,) = of(tmp_path, **text, vision_config={"hidden_size": 1152}).model.notes
+    assert note == "the language model only: the weights of vision_config are not counted"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "length": ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length"),
     "vocab": ("vocab_size",),
     "experts": ("n_routed_experts", "num_local_experts", "num_experts"),
+    "dtype": ("dtype", "torch_dtype"),
     "active": ("num_experts_per_tok", "num_experts_per_token", "moe_topk"),
 }
 """Our names and what configs call them; the first one present counts."""
@@ -30,6 +31,8 @@ LAYERS = 10_000
 """More layers than any model has; each is an object here, so a slip of the pen must not make a billion."""
 SIZE = 2**31 - 1
 """More than any other size of a model."""
+
+DTYPE_NOTE = "config.json names no dtype: bf16, as vLLM serves models whose config.json does not"
 
 DTYPES: Mapping[str, str] = {
     "float32": "fp32",
@@ -127,8 +130,8 @@ class Config:
         return Config(value, f"{self.where}: {key}", {})
 
     def dtype(self) -> str:
-        """Dtype of weights and activations: fp32 (transformers' default), fp16 or bf16.  Raises UserError."""
-        name = self.values.get("dtype", self.values.get("torch_dtype", "float32"))
+        """Dtype of weights and activations: fp32, fp16 or bf16; bf16 (`DTYPE_NOTE`) if absent.  Raises UserError."""
+        name = self.values.get("dtype", self.values.get("torch_dtype", "bfloat16"))
         if not isinstance(name, str) or name.removeprefix("torch.") not in DTYPES:
             raise self.error(f"dtype: {name!r} is none of float32, float16, bfloat16")
         return DTYPES[name.removeprefix("torch.")]

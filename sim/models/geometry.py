@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.errors import UserError, suggest
 from sim.models.architecture import Architecture, Weights
-from sim.models.config import DTYPES
+from sim.models.config import DTYPE_NOTE, DTYPES
 from sim.models.layers import Attention
 from sim.models.reading import read
 from sim.models.shipped import read_config, shipped_models
@@ -253,7 +253,8 @@ def resolve_model(spec: str | Mapping[str, Any], base_dir: Path | str = ".") -> 
     model = read(config, f"model: {name}")
     if "dtype" in values:
         dtype = _choice(values["dtype"], "dtype", DTYPES, DTYPE_BYTES)
-        model = replace(model, dtype=dtype, compute_dtype=dtype, dense_bits=0.0, routed_bits=0.0)
+        notes = tuple(note for note in model.notes if note != DTYPE_NOTE)
+        model = replace(model, dtype=dtype, compute_dtype=dtype, dense_bits=0.0, routed_bits=0.0, notes=notes)
     if "kv_heads" in values:
         model = with_kv_heads(model, _positive(values["kv_heads"], "kv_heads"), name)
     kv_dtype = values.get("kv_dtype", "auto")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sim.models.architecture import Architecture
-from sim.models.config import Config
+from sim.models.config import DTYPE_NOTE, Config
 from sim.models.families import DEFAULTS, FAMILIES, LLAMA, Family
 from sim.models.layers import Attention, Experts, FeedForward, LatentAttention, Layer, Mixer
 from sim.models.quantization import Bits, weight_bits
@@ -17,6 +17,10 @@ from sim.models.recurrences import recurrence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+TOWERS = ("vision_config", "audio_config")
+"""What a multimodal config.json says of the encoders beside the language model."""
 
 
 def read(values: Mapping[str, Any], where: str) -> Architecture:
@@ -47,7 +51,12 @@ def read(values: Mapping[str, Any], where: str) -> Architecture:
     quantization = config.part("quantization_config")
     bits = weight_bits(quantization) if quantization else Bits()
     unknown = f"model type {config.model_type or 'unnamed'} is not listed: read as a Llama-like decoder"
-    notes = ((bits.note,) if bits.note else ()) + (() if config.model_type in FAMILIES else (unknown,))
+    notes = (
+        bits.note,
+        "" if config.model_type in FAMILIES else unknown,
+        "" if "dtype" in config else DTYPE_NOTE,
+        *(f"the language model only: the weights of {key} are not counted" for key in TOWERS if values.get(key)),
+    )
     return Architecture(
         model_type=config.model_type,
         hidden=hidden,
@@ -63,7 +72,7 @@ def read(values: Mapping[str, Any], where: str) -> Architecture:
         dense_bits=bits.dense,
         routed_bits=bits.routed,
         compute_dtype=bits.compute or config.dtype(),
-        notes=notes,
+        notes=tuple(filter(None, notes)),
     )
 
 
