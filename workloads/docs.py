@@ -15,7 +15,7 @@ def field_docs(cls: type) -> dict[str, str]:
     """Return the docstring of each field of a class and of its bases in one line, by the field's name."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if not base.__module__.startswith("workloads."):
+        if not base.__module__.startswith(("workloads.", "sim.")):
             continue
         definition = ast.parse(inspect.getsource(base)).body[0]
         body = definition.body if isinstance(definition, ast.ClassDef) else []

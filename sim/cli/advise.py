@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from analysis.planner.advising import advice_table, words
 from analysis.planner.page import write_page
 from analysis.terminal import line
-from sim.cli.output import AsJson, emit, lay_out, terminal
+from sim.cli.output import emit, lay_out, terminal
 from sim.cli.planning import Work, foreword, interrupted, status, told
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
@@ -28,13 +26,13 @@ def advise(
     file: str,
     /,
     *,
-    slo: Annotated[tuple[str, ...], Parameter(name="--slo", negative=())] = (),
+    slo: tuple[str, ...] = (),
     allocator: str | None = None,
     budget: int = BUDGET,
     out: Path | None = None,
     repeat: int = 3,
     work: Work = Work(),
-    json: AsJson = False,
+    json: bool = False,
 ) -> int:
     """Say what limits a workload, and which settings of its engine to change.
 

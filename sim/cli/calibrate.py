@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from sim.claims import demand_new, unused
-from sim.cli.output import AsJson, Terminal, add, emit, lay_out, listing, terminal
+from sim.cli.output import Terminal, add, emit, lay_out, listing, terminal
 from sim.cli.progress import bars
 from sim.costs.calibration import SECONDS, Calibration, load_calibration, sureness
 from sim.costs.calibration_text import save_calibration
@@ -26,7 +26,7 @@ def calibrate(
     refit: Path | None = None,
     force: bool = False,
     quiet: bool = False,
-    json: AsJson = False,
+    json: bool = False,
 ) -> None:
     """Measure steps of a model on a device and fit the cost model to them.
 

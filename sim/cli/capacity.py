@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from analysis.planner.tables import capacity_table
 from analysis.planner.words import capacity_findings
-from sim.cli.output import AsJson
 from sim.cli.planning import Work, answered, foreword, interrupted
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
-from sim.cli.sweep import Vary
 from sim.errors import UserError
 from sim.planner.capacity import PRECISION
 from sim.planner.capacity import capacity as find_capacity
@@ -25,15 +20,15 @@ def capacity(
     file: str,
     /,
     *,
-    slo: Annotated[tuple[str, ...], Parameter(name="--slo", negative=())] = (),
-    vary: Vary = (),
+    slo: tuple[str, ...] = (),
+    vary: tuple[str, ...] = (),
     out: Path | None = None,
     repeat: int = 3,
     demand: float | None = None,
     precision: float = PRECISION,
-    curves: Annotated[bool, Parameter(negative="--no-curves")] = True,
+    curves: bool = True,
     work: Work = Work(),
-    json: AsJson = False,
+    json: bool = False,
 ) -> int:
     """Find the highest rate that each allocator sustains, and its latency at the rates around it.
 

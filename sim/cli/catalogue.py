@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from analysis.numbers import short
-from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
+from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.cli.topics import OVERVIEW, TOPICS, Name, Row
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ BILLION = 10**9
 UNITS = {"gib": "GiB", "tbps": "TB/s", "tflops": "TFLOP/s", "gbps": "GB/s"}
 
 
-def list_(topic: Name | None = None, /, *, json: AsJson = False) -> None:
+def list_(topic: Name | None = None, /, *, json: bool = False) -> None:
     """List what a workload file may name, and what is assumed of it.
 
     Args:

@@ -12,7 +12,7 @@ from rich.text import Text
 from ruamel.yaml import YAML
 
 from analysis.terminal import WIDTH
-from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
+from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, placed, read
 from sim.costs.calibration import find_calibration, load_origin
 from sim.costs.coefficients import Coefficients
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    file: str, /, *, settings: Settings = (), seed: int | None = None, repeat: int | None = None, json: AsJson = False
+    file: str, /, *, settings: Settings = (), seed: int | None = None, repeat: int | None = None, json: bool = False
 ) -> None:
     """Check a workload file and show what a run would use.
 

@@ -6,10 +6,8 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
 from analysis.export import export as export_run
-from sim.cli.output import AsJson, emit, terminal
+from sim.cli.output import emit, terminal
 
 
 def export(
@@ -18,11 +16,11 @@ def export(
     *,
     to: Literal["perfetto", "torch-snapshot", "prometheus", "csv"],
     out: Path | None = None,
-    allocators: Annotated[tuple[str, ...], Parameter(name="--allocator")] = (),
+    allocators: Annotated[tuple[str, ...], "--allocator"] = (),
     after: float = 0.0,
     until: float = math.inf,
     force: bool = False,
-    json: AsJson = False,
+    json: bool = False,
 ) -> None:
     """Export a run: for Perfetto, PyTorch's memory viewer, vLLM's Grafana board, or as CSV.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 """Of the documents that commands print; those of results on disk have one of their own."""
-
-AsJson: TypeAlias = Annotated[bool, Parameter(name="--json")]
 
 
 class Terminal(Console):

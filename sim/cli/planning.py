@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
 from analysis.planner.page import write_page
 from analysis.planner.reading import CELLS
 from analysis.planner.tables import failures
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from workloads.schema import Workload
 
 
-@Parameter(name="*")
 @dataclass(frozen=True)
 class Work:
     """How the simulations of a workload are done: options that all of these commands have."""

@@ -7,8 +7,6 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
-
 from analysis.compare import compare as compare_directories
 from analysis.compare import compare_allocators
 from analysis.differences import show_comparison
@@ -16,7 +14,7 @@ from analysis.pages import write_index, write_page
 from analysis.reading import INDEX
 from analysis.report import write_joint_report
 from sim.claims import demand_page
-from sim.cli.output import AsJson, emit, terminal
+from sim.cli.output import emit, terminal
 from sim.errors import UserError
 from sim.replay import main_replay
 
@@ -31,7 +29,7 @@ def compare(
     *,
     against: str | None = None,
     fail_if_worse: float | None = None,
-    json: AsJson = False,
+    json: bool = False,
 ) -> int:
     """Compare two run directories, or the allocators of one: paired differences with their intervals.
 
@@ -56,13 +54,13 @@ def compare(
 
 
 def report(
-    directories: Annotated[tuple[Path, ...], Parameter(name="DIR", required=True)],
+    directories: Annotated[tuple[Path, ...], "DIR"],
     /,
     *,
     out: Path | None = None,
     together: bool = False,
-    open_: Annotated[bool, Parameter(name="--open")] = False,
-    json: AsJson = False,
+    open_: bool = False,
+    json: bool = False,
 ) -> None:
     """Write the page of what run, validate, sweep, capacity or advise left: one file, no network.
 
@@ -102,9 +100,7 @@ def _shared(directories: Sequence[Path]) -> Path:
     return Path(os.path.relpath(os.path.commonpath([directory.resolve().parent for directory in directories])))
 
 
-def replay(
-    recordings: Annotated[tuple[Path, ...], Parameter(name="FILE", required=True)], /, *, json: AsJson = False
-) -> int:
+def replay(recordings: Annotated[tuple[Path, ...], "FILE"], /, *, json: bool = False) -> int:
     """Replay recordings of real engines against our allocators and scheduler, answer by answer.
 
     Exit status 1 if an answer differs.

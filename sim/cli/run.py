@@ -13,7 +13,7 @@ from analysis.report import write_report
 from analysis.table import show, show_variants
 from analysis.variants import Variants, open_variants
 from sim.cli.app import INTERRUPTED
-from sim.cli.output import AsJson, emit, terminal
+from sim.cli.output import emit, terminal
 from sim.cli.progress import shown
 from sim.cli.source import Settings, placed, read
 from sim.runner import run as run_workload
@@ -31,7 +31,7 @@ def run(
     resume: bool = False,
     force: bool = False,
     quiet: bool = False,
-    json: AsJson = False,
+    json: bool = False,
 ) -> int | None:
     """Run a workload through each of its allocators and write a run directory.
 

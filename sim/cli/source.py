@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from cyclopts import Parameter
-
 from sim.errors import UserError
 from workloads.errors import WorkloadError, lines_of
 from workloads.loader import load, place
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from workloads.schema import Workload
 
-Settings: TypeAlias = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
+Settings: TypeAlias = Annotated[tuple[str, ...], "--set"]
 
 
 def read(

@@ -8,7 +8,7 @@ from pathlib import Path
 from allocators.registry import kinds
 from analysis.whole import whole
 from sim.claims import demand_new
-from sim.cli.output import AsJson, emit, print_json, terminal
+from sim.cli.output import emit, print_json, terminal
 from sim.errors import UserError, suggest
 from workloads.jsonschema import json_schema, text
 from workloads.loader import presets
@@ -18,7 +18,7 @@ SCHEMA_FILE = "workload.schema.json"
 MODELINE = "# yaml-language-server: $schema="
 
 
-def new(preset: str = "quickstart", /, *, out: Path | None = None, json: AsJson = False) -> None:
+def new(preset: str = "quickstart", /, *, out: Path | None = None, json: bool = False) -> None:
     """Start a workload file from a shipped preset.
 
     Args:
@@ -38,7 +38,7 @@ def new(preset: str = "quickstart", /, *, out: Path | None = None, json: AsJson 
         console.say(f"Written: {', '.join(map(str, written))}")
 
 
-def schema(*, _json: AsJson = False) -> None:
+def schema(*, _json: bool = False) -> None:
     """Print the JSON Schema of workload files, installed plug-ins included.
 
     Args:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from analysis.planner.tables import sweep_table
 from sim.cli.app import DONE
-from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
+from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.cli.planning import Work, answered, foreword, interrupted
 from sim.cli.progress import counted
 from sim.cli.run import folder_for
@@ -20,19 +18,17 @@ from sim.planner.vary import shown
 if TYPE_CHECKING:
     from sim.planner.sweep import Estimate
 
-Vary: TypeAlias = Annotated[tuple[str, ...], Parameter(name="--vary", negative=())]
-
 
 def sweep(
     file: str,
     /,
     *,
-    vary: Vary = (),
+    vary: tuple[str, ...] = (),
     out: Path | None = None,
     repeat: int | None = None,
     dry_run: bool = False,
     work: Work = Work(),
-    json: AsJson = False,
+    json: bool = False,
 ) -> int:
     """Run a workload at every combination of the values that are varied.
 

@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cyclopts import App, Parameter
 from pydantic import ValidationError
 
 from analysis.fit_page import fit_page
 from analysis.numbers import short
 from analysis.whole import whole
 from sim.claims import demand_new, demand_page
-from sim.cli.output import AsJson, add, emit, lay_out, listing, terminal
+from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.errors import UserError
 from workloads.docs import field_docs
 from workloads.errors import WorkloadError
@@ -37,10 +36,7 @@ if TYPE_CHECKING:
     from workloads.fit import Check
     from workloads.traces.describe import Description
 
-trace = App(name="trace")
 
-
-@Parameter(name="*")
 @dataclass(frozen=True)
 class Reading:
     """How a trace is read: keys of a workload's `trace` block, under the same names."""
@@ -82,8 +78,7 @@ def _option(key: str) -> str:
     return key if key == "trace" else f"--{key.replace('_', '-')}"
 
 
-@trace.command
-def describe(file: str, /, *, reading: Reading = Reading(), json: AsJson = False) -> None:
+def describe(file: str, /, *, reading: Reading = Reading(), json: bool = False) -> None:
     """Sum a trace up: arrivals, lengths, and how much its prompts share.
 
     Args:
@@ -103,14 +98,13 @@ def describe(file: str, /, *, reading: Reading = Reading(), json: AsJson = False
         console.say(note, style="dim")
 
 
-@trace.command
 def fit(
     file: str,
     /,
     *,
     reading: Reading = Reading(),
     page: Path | None = None,
-    json: AsJson = False,
+    json: bool = False,
 ) -> None:
     """Print a requests block that makes requests like the trace's, without being the trace.
 
@@ -145,8 +139,7 @@ def fit(
             console.say(words, style="dim")
 
 
-@trace.command
-def convert(file: str, out: Path, /, *, to: Target = "csv", reading: Reading = Reading(), json: AsJson = False) -> None:
+def convert(file: str, out: Path, /, *, to: Target = "csv", reading: Reading = Reading(), json: bool = False) -> None:
     """Write a trace in another format.
 
     Args:

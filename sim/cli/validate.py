@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from sim.cli.output import AsJson, terminal
+from sim.cli.output import terminal
 from sim.cli.progress import shown
 from sim.cli.run import folder_for
 from sim.cli.source import Settings, placed, read
@@ -25,7 +25,7 @@ def validate(
     seed: int | None = None,
     force: bool = False,
     quiet: bool = False,
-    json: AsJson = False,
+    json: bool = False,
 ) -> int:
     """Serve a workload on a real model with the simulator's own block tables, and compare with its simulation.
 

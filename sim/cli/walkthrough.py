@@ -5,15 +5,13 @@ from __future__ import annotations
 import tempfile
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from allocators.answers import Measure
 from analysis.reading import open_directory
 from analysis.walkthrough import SCENES, Attention, Geometry, write_walkthrough
 from sim.claims import demand_page
-from sim.cli.output import AsJson, emit, terminal
+from sim.cli.output import emit, terminal
 from sim.devices import shipped_devices
 from sim.errors import UserError
 from sim.models.geometry import resolve_model
@@ -35,8 +33,8 @@ MODEL = "llama-3.1-8b"
 def walkthrough(
     *,
     out: Path = Path("walkthrough.html"),
-    open_: Annotated[bool, Parameter(name="--open")] = False,
-    json: AsJson = False,
+    open_: bool = False,
+    json: bool = False,
 ) -> None:
     """Write the walk-through: how KV memory is managed, step by step, in a pool one can see whole.
 

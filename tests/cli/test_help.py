@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 
 from allocators.compiled import active
 from sim.cli import main
-from sim.cli.app import COMMANDS, FAULT, INTERRUPTED, make_app
+from sim.cli.app import FAULT, INTERRUPTED
+from sim.cli.arguments import arguments, call
+from sim.cli.commands import COMMANDS, find, function
+from sim.cli.help import described
 from sim.cli.topics import TOPICS
 
 HEAVY = {"numpy", "pandas", "pyarrow", "plotly", "scipy", "torch", "pydantic", "simpy", "ruamel", "transformers"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Options of several commands."""
+
+    settings: Annotated[tuple[str, ...], "--set"] = ()
+    count: int | None = None
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +57,7 @@ def test_an_interrupt_while_modules_are_imported_is_one_line() -> None:
 import sys
 class Interrupting:
     def find_spec(self, name, *_):
-        if name == "cyclopts":
+        if name == "argparse":
             raise KeyboardInterrupt
 sys.meta_path.insert(0, Interrupting())
 from sim.cli import main
@@ -56,9 +70,12 @@ sys.exit(main(["--help"]))
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert COMMANDS[name].summary.split(";")[0][:30] in shown
-    assert "--json" in shown or name == "trace"  # which has commands of its own
+    shown = " ".join(capsys.readouterr().out.split())
+    if name == "trace":  # which has commands of its own
+        assert COMMANDS[name].summary in shown
+    else:
+        assert " ".join(described(function(COMMANDS[name]))[0].split()) in shown
+        assert "--json" in shown
 
 
 @pytest.mark.parametrize("name", ["describe", "fit", "convert"])
@@ -73,11 +90,12 @@ def test_every_command_about_traces_explains_itself(name: str, capsys: pytest.Ca
     "name", [*(name for name in COMMANDS if name != "trace"), "trace describe", "trace fit", "trace convert"]
 )
 def test_every_argument_is_explained(name: str) -> None:
-    command = make_app("kvsim")
-    for word in name.split():
-        command = command[word]
-    for argument in command.assemble_argument_collection(parse_docstring=True):
-        assert argument.parameter.help or argument.children, argument.name
+    _, command, rest = find(name.split(), "kvsim")
+    assert not rest
+    about, docs = described(function(command))
+    assert about
+    for argument in arguments(function(command)):
+        assert docs[argument.name]
 
 
 def test_help_shows_the_defaults_that_say_something(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +146,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("run a --seed 1.5", "kvsim run: --seed 1.5: must be a whole number"),
         ("run a --seed x", "kvsim run: --seed x: must be a whole number"),
         ("run a --repeat=two", "kvsim run: --repeat two: must be a whole number"),
-        ("run a --quiet=x", "kvsim run: --quiet x: must be true or false, or the option alone"),
+        ("run a --quiet=x", "kvsim run: --quiet takes no value"),
+        ("capacity a --no-curves=x", "kvsim capacity: --curves/--no-curves takes no value"),
+        ("run a --seed 1 --seed 2", "kvsim run: --seed is given 2 times"),
+        ("run a --out -x", "kvsim run: --out needs a value"),
+        ("run a --ou x", "kvsim run: unknown option --ou (did you mean --out?)"),
+        ("run a -- --out", "kvsim run: unexpected argument --out"),
+        ("run -- -x", "-x: no such file or preset; `list presets` shows them"),
+        ("export a", "kvsim export: --to is missing"),
+        ("report", "kvsim report: DIR is missing"),
+        ("trace convert a", "kvsim trace convert: OUT is missing"),
         ("capacity a --precision x", "kvsim capacity: --precision x: must be a number"),
         ("sweep a --backend rai", "kvsim sweep: --backend rai: must be one of loky, ray, dask (did you mean ray?)"),
         ("list modls", "kvsim list: TOPIC modls: must be one of " + ", ".join(TOPICS) + " (did you mean models?)"),
@@ -137,3 +164,26 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_command_line_that_makes_no_sense(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line.split()) == FAULT
     assert capsys.readouterr() == ("", message + "\n")
+
+
+def test_a_signature_says_what_a_command_takes() -> None:
+    def command(
+        file: str,
+        others: Annotated[tuple[Path, ...], "DIR"] = (),
+        /,
+        *,
+        to: Literal["csv", "json"] | None = None,
+        after: float = 0.0,
+        pages: bool = True,
+        reading: Reading = Reading(),
+    ) -> tuple[object, ...]:
+        return file, others, to, after, pages, reading
+
+    def called(line: str) -> tuple[object, ...]:
+        return call(command, line.split(), "kvsim")
+
+    assert called("a") == ("a", (), None, 0.0, True, Reading())
+    assert called("--to=csv a b --no-pages c") == ("a", (Path("b"), Path("c")), "csv", 0.0, False, Reading())
+    assert called("a --after -1.5 --count -2 -- -b")[1:4:2] == ((Path("-b"),), -1.5)
+    assert called("a --set x=1 --count 3 --set y=-2")[5] == Reading(("x=1", "y=-2"), 3)
+    assert called("- --set=-x")[::5] == ("-", Reading(("-x",)))
