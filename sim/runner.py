@@ -30,7 +30,7 @@ from sim.sustained import Search
 from sim.versions import own, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sim.serve import Executing
     from workloads.published import Sustained
@@ -218,6 +218,13 @@ def folder_name(label: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in label).lstrip(".") or "_"
 
 
+def demand_folders(labels: Iterable[str], where: str) -> None:
+    """Raise UserError if two labels give one folder, or would where case does not count, as on macOS and Windows."""
+    names = [folder_name(label).casefold() for label in labels]
+    if len(set(names)) < len(names):
+        raise UserError(f"{where}: two labels give the same folder name; make them differ in letters or digits")
+
+
 def _folder(label: str, repeat: int) -> str:
     name = folder_name(label)
     return name if repeat == 0 else f"{name}/repeat-{repeat}"
@@ -230,9 +237,7 @@ def _manifest(setup: Setup) -> dict[str, Any]:
         for repeat in range(workload.repeat)
         for case in setup.cases
     ]
-    folders = [str(each["dir"]) for each in runs]
-    if len(set(folders)) < len(folders):
-        raise UserError("allocators: two labels give the same folder name; make them differ in letters or digits")
+    demand_folders((case.label for case in setup.cases), "allocators")
     return {
         "schema": SCHEMA_VERSION,
         "kvsim": own(),

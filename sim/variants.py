@@ -15,7 +15,7 @@ from analysis.variants import Variants
 from sim.claims import ANOTHER, MANIFEST, is_empty
 from sim.errors import UserError
 from sim.rundir import write_json
-from sim.runner import claim, demand_free, folder_name, run
+from sim.runner import claim, demand_folders, demand_free, folder_name, run
 from sim.setup import prepare
 from workloads.variants import vary
 
@@ -54,9 +54,8 @@ def run_variants(
 
     """
     variants = {variant.label: vary(workload, variant) for variant in workload.variants}
+    demand_folders((variant.label for variant in workload.variants), "variants")
     folders = {label: folder_name(label) for label in variants}
-    if len(set(folders.values())) < len(workload.variants):
-        raise UserError("variants: two labels give the same folder name; make them differ in letters or digits")
     setups = {label: prepare(variant, base) for label, variant in variants.items()}
     if (out / MANIFEST).exists():
         raise UserError(f"{out}: holds results without variants; {ANOTHER}")

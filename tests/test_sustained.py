@@ -148,6 +148,7 @@ def test_interrupted_variants_go_on_with_none_of_an_earlier_seed(
             "expect: ours: no metric is called batch_size.p99; there are: batch_size.mean, batch_size.peak\n",
         ),
         ("variants: [{label: a/b}, {label: a:b}]\n", "variants: two labels give the same folder name"),
+        ("variants: [{label: A}, {label: a}]\n", "variants: two labels give the same folder name"),
     ],
 )
 def test_what_cannot_be_shown_is_told_before_anything_runs(

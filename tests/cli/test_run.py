@@ -16,7 +16,7 @@ import pytest
 
 from analysis.reading import open_directory
 from sim.cli import main
-from sim.cli.app import DONE
+from sim.cli.app import DONE, FAULT
 from sim.models.shipped import read_config
 from tests.small import SMALL
 
@@ -38,6 +38,15 @@ def test_a_run_leaves_its_directory_and_shows_tables(workload: Path, capsys: Cap
         assert label in out
     assert "runs/small/" in out.splitlines()[-1]
     assert err.splitlines() == ["preallocated: 40 requests", "paged: 40 requests"]
+
+
+def test_labels_that_differ_in_case_alone_would_share_a_folder_on_some_machines(
+    workload: Path, capsys: Capture
+) -> None:
+    labels = ["--set", "allocators=[{kind: paged, label: A}, {kind: ideal, label: a}]"]
+    assert main(["run", str(workload), *labels]) == FAULT
+    assert "allocators: two labels give the same folder name" in capsys.readouterr().err
+    assert not Path("runs/small").exists()
 
 
 def test_a_run_imports_nothing_that_it_does_not_need(workload: Path) -> None:
