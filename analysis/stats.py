@@ -152,12 +152,13 @@ def bootstrap(
     edges = ordered[np.arange(bins) * count // bins]
     place = np.searchsorted(edges, values, side="right") - 1
     histogram = np.bincount(place * blocks + block, minlength=bins * blocks).reshape(bins, blocks)
-    representative = ordered[((np.arange(bins) + 0.5) * count / bins).astype(np.int64)]
+    inside = histogram.sum(axis=1)  # not equally many where values are equal: those share a bin
+    middle = ordered[inside.cumsum() - inside + inside // 2]
     draws = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
     sizes = np.bincount(block, minlength=blocks)
     means = (draws @ np.bincount(block, weights=values, minlength=blocks)) / (draws @ sizes)
     reached = _reached(draws.astype(np.int32), histogram.cumsum(axis=0, dtype=np.int32), quantiles)
-    spans = percentiles(np.vstack([means, representative[reached]]), (0.025, 0.975)).tolist()
+    spans = percentiles(np.vstack([means, middle[reached]]), (0.025, 0.975)).tolist()
     mean, *others = ((low, high) for low, high in spans)
     return mean, others
 

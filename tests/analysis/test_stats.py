@@ -127,6 +127,18 @@ def test_ranks_among_many_values_are_found_in_their_bins(far: float) -> None:
     assert stats.weighted_percentiles(values, weights, quantiles) == pytest.approx(expected, rel=1e-12)
 
 
+def test_where_most_values_are_equal_so_are_the_bounds_of_their_percentiles() -> None:
+    # As the waits of a queue that is often empty.  Whatever their number, 0 must not become the next larger value.
+    rng = np.random.default_rng(8)
+    for zeros in range(12_000, 12_008):
+        values = np.zeros(20_000)
+        values[zeros:] = rng.exponential(size=20_000 - zeros)
+        rng.shuffle(values)
+        _, [median, (low, _)] = stats.bootstrap(values, (0.5, 0.9))
+        assert median == (0, 0)
+        assert low > 0
+
+
 def test_a_bootstrap_finds_what_counting_its_draws_finds() -> None:
     rng = np.random.default_rng(4)
     values = rng.exponential(size=400)
