@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.errors import AGAIN, REMOVE, RunDirectoryError, unfinished
-from workloads.errors import first_line, shown
+from workloads.errors import first_line
+from workloads.values import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa

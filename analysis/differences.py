@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from rich.console import Console
 from analysis.numbers import short
 from analysis.pools import shared_pool
 from analysis.terminal import line, plain, put
+from workloads.values import written
 
 if TYPE_CHECKING:
     from analysis.compare import Comparison
@@ -63,7 +63,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
             )
     put(console, table)
     for setting in comparison.settings:
-        console.print(line(f"{setting.key}: {_said(setting.first)} → {_said(setting.second)}"))
+        console.print(line(f"{setting.key}: {written(setting.first)} → {written(setting.second)}"))
     for note in comparison.notes:
         console.print(line(note), style="dim")
     for one in worse:
@@ -76,8 +76,3 @@ def _signed(percent: float) -> str:
     if not math.isfinite(percent):
         return "-"
     return f"{percent:+.1f}" if abs(percent) >= SMALLEST else "0.0"
-
-
-def _said(value: object) -> str:
-    """Write the value of a setting as its file would."""
-    return value if isinstance(value, str) else json.dumps(value)

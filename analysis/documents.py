@@ -10,6 +10,7 @@ from typing import Any
 from analysis.errors import RunDirectoryError
 from analysis.shapes import TEXT, Shape, fault
 from workloads.errors import first_line
+from workloads.values import shown
 
 SCHEMA_VERSION = 1
 """Of every document in a directory."""
@@ -52,7 +53,7 @@ def demand_version(path: Path, content: Any, again: str) -> None:
     """Raise RunDirectoryError unless a document says that it is of this version."""
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA_VERSION:
-        raise RunDirectoryError(f"{path}: schema {found!r}; this version reads schema {SCHEMA_VERSION}; {again}")
+        raise RunDirectoryError(f"{path}: schema {shown(found)}; this version reads schema {SCHEMA_VERSION}; {again}")
 
 
 def _finite(text: str) -> float:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from workloads.errors import shown
+from workloads.values import shown
 
 
 @dataclass(frozen=True)

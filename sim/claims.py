@@ -16,7 +16,7 @@ from analysis.documents import WRITTEN, demand_shape, parse_json
 from analysis.reading import VARIANTS
 from analysis.shapes import COUNT, FOLDER
 from sim.errors import UserError
-from workloads.errors import shown
+from workloads.values import written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,7 +105,7 @@ def _difference(one: Any, other: Any, at: str) -> str:
                 return found
     if isinstance(one, list | dict) or isinstance(other, list | dict):
         return f"{at} differs"
-    was, is_ = (UNSET if value is None else value if isinstance(value, str) else shown(value) for value in (one, other))
+    was, is_ = (UNSET if value is None else written(value) for value in (one, other))
     return f"{at} was {was}, is {is_}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import UserError, suggest
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -129,7 +130,7 @@ def resolve_device(spec: str | Mapping[str, Any]) -> Device:
     known = ("name", *CHANGES)
     for key in values:
         if key not in known:
-            raise UserError(f"device: unknown key {key!r}{suggest(key, known)}; known are {', '.join(known)}")
+            raise UserError(f"device: unknown key {shown(key)}{suggest(key, known)}; known are {', '.join(known)}")
     device = _named(values["name"]) if "name" in values else _custom(values)
     for key, change in CHANGES.items():
         if key in values:
@@ -142,7 +143,9 @@ def _named(name: object) -> Device:
     device = devices.get(str(name).lower())
     if device is None:
         known = f"known are {', '.join(devices)}"
-        raise UserError(f"device: {name!r} is not known{suggest(name, devices)}; {known}, or give {', '.join(NEEDED)}")
+        raise UserError(
+            f"device: {shown(name)} is not known{suggest(name, devices)}; {known}, or give {', '.join(NEEDED)}"
+        )
     return device
 
 
@@ -155,5 +158,5 @@ def _custom(values: Mapping[str, Any]) -> Device:
 
 def _positive(value: object, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST:
-        raise UserError(f"device: {key}: {value!r} is not a positive number up to {MOST:.0e}")
+        raise UserError(f"device: {key}: {shown(value)} is not a positive number up to {MOST:.0e}")
     return float(value)

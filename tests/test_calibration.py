@@ -316,7 +316,7 @@ def test_a_workload_names_a_file_beside_it_or_a_shipped_one(tmp_path: Path, monk
         assert prepare(load(file)).coefficients == replace(TRUE, page_map_s=0.5)
     assert shipped_for("llama-3.1-8b", "h100-80gb", "bf16") == "mine"
     assert shipped_for("llama-3.1-8b", "h200", "bf16") is None
-    with pytest.raises(UserError, match=r"costs.calibration: 'mime' is neither shipped nor a file \(did you mean mine"):
+    with pytest.raises(UserError, match=r"costs.calibration: mime is neither shipped nor a file \(did you mean mine"):
         find_calibration("mime")
 
 
@@ -327,7 +327,7 @@ def test_a_workload_names_a_file_beside_it_or_a_shipped_one(tmp_path: Path, monk
         ("{", "not TOML"),
         ("[coefficients]", "not a calibration"),
         ("schema = 2\n[coefficients]", "not a calibration"),
-        ("schema = 1\n[coefficients]\nspeed = 1", "unknown coefficient 'speed'"),
+        ("schema = 1\n[coefficients]\nspeed = 1", "unknown coefficient speed"),
         ("schema = 1\n[coefficients]\nstep_overhead_s = 0.002", "not a whole calibration"),
     ],
 )

@@ -379,8 +379,8 @@ def test_a_file_keeps_captured_steps(tmp_path: Path) -> None:
         ("steps = [1]", "int"),
         ("steps = 1", "int"),
         ("", "steps is missing"),
-        ("steps = []\nparameters = '8'", "parameters: '8' is not a whole number"),
-        ("steps = []\nparameters = true", "parameters: True is not a whole number"),
+        ("steps = []\nparameters = '8'", 'parameters: "8" is not a whole number'),
+        ("steps = []\nparameters = true", "parameters: true is not a whole number"),
     ],
 )
 def test_captured_steps_that_are_none_are_told_in_one_line(tmp_path: Path, wrong: str, why: str) -> None:

@@ -179,7 +179,7 @@ FAULTS = {
     "no configuration": ('{"op": "free"}', "bad.jsonl:1: expected"),
     "a bad number": ('{"config": {"num_blocks": 0}}', "bad.jsonl:1: config.num_blocks must be a whole number"),
     "unknown engine": ('{"config": {"engine": "orca"}}', "bad.jsonl:1: unknown engine orca"),
-    "unknown operation": (BLOCKS + '{"op": "fork", "r": {}}', "bad.jsonl:2: unknown operation 'fork'; known: admit"),
+    "unknown operation": (BLOCKS + '{"op": "fork", "r": {}}', "bad.jsonl:2: unknown operation fork; known: admit"),
     "no such sequence": (BLOCKS + '{"op": "free", "id": "r1", "r": {}}', "bad.jsonl:2: not of this kind of recording"),
     "no prompt": (BLOCKS + '{"op": "admit", "id": "r1", "r": {}}', "no 'prompt_token_ids'"),
     "an answer we do not give": (

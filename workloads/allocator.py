@@ -17,8 +17,8 @@ from allocators.options import Value, meant
 from allocators.plugins import SCHEDULERS as PLUGINS
 from allocators.plugins import declared
 from allocators.registry import find
-from workloads.errors import shown
 from workloads.spec import Spec
+from workloads.values import shown
 
 Fault: TypeAlias = tuple[Literal["bad_option", "unknown_option"], str, Any, str]
 """What is wrong: the kind of fault, the key, its value, and the message."""
@@ -33,7 +33,7 @@ def _scheduler(name: str) -> str:
         return name
     known = [*SCHEDULERS, *(plugin for plugin in declared(PLUGINS) if plugin not in SCHEDULERS)]
     if name not in known:
-        why = f"must be one of {', '.join(known)}, got {name!r}{meant(name, known)}"
+        why = f"must be one of {', '.join(known)}, got {shown(name)}{meant(name, known)}"
         raise PydanticCustomError("unknown_scheduler", "{why}", {"why": why})
     return name
 

@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from workloads.errors import WorkloadError, shown
+from workloads.errors import WorkloadError
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
-
 
 class WorkloadError(Exception):
     """A workload file, a trace or a data file cannot be used; `str` is one line for each fault."""
@@ -12,14 +10,6 @@ class WorkloadError(Exception):
         """Keep the lines; at least one."""
         super().__init__("\n".join(lines))
         self.lines = lines
-
-
-def shown(value: object) -> str:
-    """Write a value into a message: in one line, short, however large or nested the value is."""
-    short = reprlib.Repr()
-    short.maxlevel = 1
-    short.maxstring = short.maxother = 60
-    return short.repr(value)
 
 
 def lines_of(error: Exception) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from allocators.options import meant
 from allocators.registry import find
 from workloads.allocator import AllocatorSpec
 from workloads.errors import WorkloadError
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,4 +144,6 @@ def _differs(specs: Sequence[AllocatorSpec], kind: str, option: str) -> bool:
 def _word(option: str, value: Value) -> str:
     if isinstance(value, bool):
         return option.replace("_", "-") if value else f"no-{option.replace('_', '-')}"
-    return str(value) if isinstance(value, str) or option == "block_size" else f"{option.replace('_', '-')}-{value}"
+    return (
+        str(value) if isinstance(value, str) or option == "block_size" else f"{option.replace('_', '-')}-{shown(value)}"
+    )

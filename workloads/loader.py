@@ -15,9 +15,10 @@ from pydantic import BaseModel, ValidationError
 
 from allocators.options import meant
 from workloads.document import Document, Place, Step, read
-from workloads.errors import WorkloadError, shown
+from workloads.errors import WorkloadError
 from workloads.labels import named, places, steps
 from workloads.schema import PRESETS, Workload
+from workloads.values import shown
 from workloads.variants import vary
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ def worded(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
             return f"unknown key{_meant_key(fault['loc'])}"
         case "union_tag_invalid":
             known = _words(context["expected_tags"])
-            message = f"unknown kind {context['tag']}{meant(context['tag'], known)}; known: {', '.join(known)}"
+            kind = given["kind"]
+            message = f"unknown kind {shown(kind)}{meant(kind, known)}; known: {', '.join(known)}"
         case "union_tag_not_found":
             message = "missing" if isinstance(given, dict) else f"must be a mapping with a kind{got}"
         case "literal_error":

@@ -8,7 +8,7 @@ from analysis.numbers import short
 from analysis.planner.capacities import curve_figures
 from analysis.planner.content import Content, aims, drawn, kinds_of, legend, values_of
 from analysis.planner.reading import Planned
-from analysis.planner.rows import last_words, plain
+from analysis.planner.rows import last_words, plain, said
 from analysis.planner.tables import (
     ALIKE,
     GPUS,
@@ -113,7 +113,7 @@ def _rows(planned: Planned) -> list[dict[str, Any]]:
     return [
         {
             "allocator": one["allocator"],
-            "settings": [plain(one["settings"][key]) for key in planned.keys],
+            "settings": [said(one["settings"][key]) for key in planned.keys],
             "sustained": sustained(one),
             "a_gpu": a_gpu(one),
             "gpus": gpus(one, demand) if demand else "",

@@ -20,6 +20,7 @@ from analysis.observed import CAUSES, SHARES
 from analysis.saturation import Verdict
 from analysis.stats import Interval, t_interval
 from analysis.summary import NAMES
+from workloads.values import written
 
 GIB = 1 << 30
 
@@ -74,6 +75,12 @@ def _float(value: Any) -> float | None:
 def plain(value: Any) -> Any:
     """A setting as a parquet column can hold it and tables show it: a mapping or list becomes its JSON text."""
     return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+def said(value: Any) -> str:
+    """A setting as it stands in words and tables: text as it is, all else as a workload file has it."""
+    value = plain(value)
+    return value if isinstance(value, str) else written(value)
 
 
 def last_words(keys: Sequence[str]) -> list[str]:

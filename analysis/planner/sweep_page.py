@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.planner.content import Content, drawn, kinds_of, legend, values_of
 from analysis.planner.reading import Planned
-from analysis.planner.rows import last_words
+from analysis.planner.rows import last_words, said
 from analysis.planner.sweeps import FIGURES
 from analysis.planner.tables import COLUMNS, interval
 from analysis.planner.words import sweep_findings
@@ -36,7 +36,7 @@ def content(planned: Planned) -> Content:
             "rows": [
                 {
                     "allocator": cell["allocator"],
-                    "settings": [cell["settings"][key] for key in keys],
+                    "settings": [said(cell["settings"][key]) for key in keys],
                     "figures": [interval(cell["figures"][name], scale) for _, name, scale in columns],
                     "verdict": cell["verdict"],
                     "front": cell["front"],

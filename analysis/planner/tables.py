@@ -67,7 +67,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     for cell in shown:
         verdict = Verdict(cell["verdict"])
         figures = [interval(cell["figures"][name], scale) for _, name, scale in columns]
-        words = [line(str(cell["settings"][key])) for key in keys]
+        words = [line(rows.said(cell["settings"][key])) for key in keys]
         mark = "*" if cell["front"] else ""
         made.add_row(*words, line(cell["allocator"]), Text(str(verdict), style=STYLES[verdict]), *figures, mark)
     return stiff(made)
@@ -87,7 +87,7 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
         made.add_column(f"sustained\n{share_of(summary['ratios'])}", justify="right", no_wrap=True)
     ratios = {(one["point"], one["over"]): Text(share(one)) for one in summary["ratios"]}
     for answer in summary["answers"]:
-        words = [line(str(rows.plain(answer["settings"][key]))) for key in keys]
+        words = [line(rows.said(answer["settings"][key])) for key in keys]
         figures = [figure(answer) for figure in columns.values()]
         ratio = [ratios.get((answer["point"], answer["allocator"]), Text(""))] if summary["ratios"] else []
         made.add_row(*words, line(answer["allocator"]), *figures, line(broken(answer)), *ratio)

@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.numbers import listed, short
 from analysis.page.words import Finding
-from analysis.planner.rows import last_words, plain
+from analysis.planner.rows import last_words, said
 from analysis.planner.tables import GPUS, a_gpu, interval, sustained
 
 Cell = Mapping[str, Any]
@@ -129,6 +129,6 @@ def where(cell: Cell) -> str:
     """Name a cell: its allocator and settings."""
     settings = cell["settings"]
     told = ", ".join(
-        f"{word} {plain(value)}" for word, value in zip(last_words(list(settings)), settings.values(), strict=True)
+        f"{word} {said(value)}" for word, value in zip(last_words(list(settings)), settings.values(), strict=True)
     )
     return f"{cell['allocator']} at {told}" if told else str(cell["allocator"])

@@ -23,6 +23,7 @@ from sim.costs.load import Load, Route
 from sim.costs.model import USUAL_BLOCK
 from sim.devices import resolve_device
 from sim.errors import UserError, suggest
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -145,7 +146,7 @@ def find_calibration(name: str) -> Path:
         return path
     known = shipped_calibrations()
     hint = f"{suggest(name, known)}; shipped are {', '.join(known) or 'none'}"
-    raise UserError(f"costs.calibration: {name!r} is neither shipped nor a file{hint}")
+    raise UserError(f"costs.calibration: {shown(name)} is neither shipped nor a file{hint}")
 
 
 def shipped_for(model: str, device: str, dtype: str) -> str | None:
@@ -200,7 +201,7 @@ def _captured(path: Path, table: Mapping[str, Any]) -> tuple[int, tuple[Captured
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: captured: {error}") from None
     if type(parameters) is not int:
-        raise UserError(f"{path}: captured: parameters: {parameters!r} is not a whole number")
+        raise UserError(f"{path}: captured: parameters: {shown(parameters)} is not a whole number")
     return parameters, steps
 
 
@@ -210,10 +211,10 @@ def _step(row: list[Any]) -> CapturedStep:
     *counts, seconds = row[:5]
     whole = len(row) in {5, 6} and all(type(count) is int and count >= 0 for count in (*counts, longest))
     if not whole or type(seconds) not in {int, float} or not 0 < seconds < math.inf:
-        raise ValueError(f"{row!r} is not {', '.join(CapturedStep._fields)}")
+        raise ValueError(f"{shown(row)} is not {', '.join(CapturedStep._fields)}")
     decodes, tokens, chunks, context = counts
     if not decodes + tokens or bool(tokens) != bool(chunks):
-        raise ValueError(f"{row!r} is no step: chunks have tokens, and something is computed")
+        raise ValueError(f"{shown(row)} is no step: chunks have tokens, and something is computed")
     return CapturedStep(decodes, tokens, chunks, context, float(seconds), longest)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import UserError, suggest
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -236,9 +237,9 @@ class Coefficients:
         known = {entry.name: entry.metadata["most"] for entry in fields(self)}
         for name, value in values.items():
             if name not in known:
-                raise UserError(f"{where}: unknown coefficient {name!r}{suggest(name, known)}; see `list costs`")
+                raise UserError(f"{where}: unknown coefficient {shown(name)}{suggest(name, known)}; see `list costs`")
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise UserError(f"{where}: {name}: {value!r} is not a number of at least 0")
+                raise UserError(f"{where}: {name}: {shown(value)} is not a number of at least 0")
             if name.endswith("_factor") and value == 0:
                 raise UserError(f"{where}: {name}: is more than 0; steps that take no time are of no engine")
             if name.endswith("_efficiency") and value == 0:

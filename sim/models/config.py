@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import UserError
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +80,7 @@ class Config:
         """A whole number, at least 1, under any of the keys for `name`.  Raises UserError if absent or wrong."""
         value = self.count(name, default)
         if value < 1:
-            raise self.error(f"{self._key(name)}: {value} is not a positive whole number")
+            raise self.error(f"{self._key(name)}: {shown(value)} is not a positive whole number")
         return value
 
     def count(self, name: str, default: int | None = None) -> int:
@@ -92,7 +93,7 @@ class Config:
         key = self._key(name)
         value = self.values[key]
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self.error(f"{key}: {value!r} is not a positive whole number")
+            raise self.error(f"{key}: {shown(value)} is not a positive whole number")
         if value > (most := LAYERS if name == "layers" else SIZE):
             raise self.error(f"{key}: {value:,} is more than any model has; at most {most:,}")
         return value
@@ -101,7 +102,7 @@ class Config:
         """A truth value.  Raises UserError if it is anything else."""
         value = self.values.get(key, default)
         if not isinstance(value, bool):
-            raise self.error(f"{key}: {value!r} is neither true nor false")
+            raise self.error(f"{key}: {shown(value)} is neither true nor false")
         return value
 
     def strings(self, key: str, length: int) -> list[str] | None:
@@ -126,14 +127,14 @@ class Config:
         if value is None:
             return None
         if not isinstance(value, dict):
-            raise self.error(f"{key}: wanted an object, got {value!r}")
+            raise self.error(f"{key}: wanted an object, got {shown(value)}")
         return Config(value, f"{self.where}: {key}", {})
 
     def dtype(self) -> str:
         """Dtype of weights and activations: fp32, fp16 or bf16; bf16 (`DTYPE_NOTE`) if absent.  Raises UserError."""
         name = self.values.get("dtype", self.values.get("torch_dtype", "bfloat16"))
         if not isinstance(name, str) or name.removeprefix("torch.") not in DTYPES:
-            raise self.error(f"dtype: {name!r} is none of float32, float16, bfloat16")
+            raise self.error(f"dtype: {shown(name)} is none of float32, float16, bfloat16")
         return DTYPES[name.removeprefix("torch.")]
 
     def _key(self, name: str) -> str:

@@ -18,6 +18,7 @@ from sim.models.config import DTYPE_NOTE, DTYPES
 from sim.models.layers import Attention
 from sim.models.reading import read
 from sim.models.shipped import read_config, shipped_models
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -246,7 +247,9 @@ def resolve_model(spec: str | Mapping[str, Any], base_dir: Path | str = ".") -> 
     values = {"name": spec} if isinstance(spec, str) else spec
     for key in values:
         if key not in MODEL_KEYS:
-            raise UserError(f"model: unknown key {key!r}{suggest(key, MODEL_KEYS)}; known are {', '.join(MODEL_KEYS)}")
+            raise UserError(
+                f"model: unknown key {shown(key)}{suggest(key, MODEL_KEYS)}; known are {', '.join(MODEL_KEYS)}"
+            )
     if not isinstance(values.get("name"), str) or not values["name"]:
         raise UserError("model: name is missing (a shipped geometry, or the path of a config.json)")
     name, config = read_config(values["name"], base_dir)
@@ -283,11 +286,13 @@ def with_kv_heads(model: Architecture, kv_heads: int, name: str) -> Architecture
 def _choice(value: object, key: str, aliases: Mapping[str, str], known: Mapping[str, object]) -> str:
     name = aliases.get(str(value), str(value))
     if name not in known:
-        raise UserError(f"model: {key}: {value!r} is not known{suggest(name, known)}; known are {', '.join(known)}")
+        raise UserError(
+            f"model: {key}: {shown(value)} is not known{suggest(name, known)}; known are {', '.join(known)}"
+        )
     return name
 
 
 def _positive(value: object, key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"model: {key}: {value!r} is not a positive whole number")
+        raise UserError(f"model: {key}: {shown(value)} is not a positive whole number")
     return value

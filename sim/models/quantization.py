@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from workloads.values import shown
+
 if TYPE_CHECKING:
     from sim.models.config import Config
 
@@ -58,7 +60,7 @@ def _block_scale(config: Config) -> float:
     """Bits a weight of the scale of its block; 0 if there is one for a whole tensor."""
     block = config.numbers("weight_block_size")
     if block and (len(block) != 2 or min(block) < 1):
-        raise config.error(f"weight_block_size: wanted two positive whole numbers, got {block}")
+        raise config.error(f"weight_block_size: wanted two positive whole numbers, got {shown(block)}")
     return 32 / (block[0] * block[1]) if block else 0.0
 
 

@@ -14,6 +14,7 @@ from sim.models.families import DEFAULTS, FAMILIES, LLAMA, Family
 from sim.models.layers import Attention, Experts, FeedForward, LatentAttention, Layer, Mixer
 from sim.models.quantization import Bits, weight_bits
 from sim.models.recurrences import recurrence
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +122,7 @@ def _kind(config: Config, name: str) -> str:
         "mamba": "state",
     }
     if name not in kinds:
-        raise config.error(f"layer_types: {name!r} is none of {', '.join(kinds)}")
+        raise config.error(f"layer_types: {shown(name)} is none of {', '.join(kinds)}")
     return kinds[name]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import UserError, suggest
+from workloads.values import shown
 
 MODELS = Path(__file__).parent / "configs"
 
@@ -39,7 +40,7 @@ def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, A
             raise UserError(f"model: {path} does not exist (wanted a Hugging Face config.json)")
         shipped_names = shipped_models()
         hint = f"{suggest(name, shipped_names)}; shipped are {', '.join(shipped_names)}"
-        raise UserError(f"model: {name!r} is neither shipped nor the path of a config.json{hint}")
+        raise UserError(f"model: {shown(name)} is neither shipped nor the path of a config.json{hint}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -14,6 +14,7 @@ from allocators.base import Allocator
 from allocators.registry import find
 from sim.devices import GIB
 from sim.planner.vary import Axis
+from workloads.values import written
 
 if TYPE_CHECKING:
     from sim.setup import Setup
@@ -111,9 +112,7 @@ def _times(value: int, factors: tuple[float, ...]) -> tuple[int, ...]:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else written(value)
 
 
 MORE = 1.25

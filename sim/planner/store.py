@@ -24,6 +24,7 @@ from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import RunDirectoryError
 from analysis.planner.documents import RECORD
 from analysis.planner.reading import ANSWERS, CELLS, ROWS, SUMMARY
+from analysis.planner.rows import said
 from analysis.rundir import WALL_CLOCK
 from analysis.whole import whole
 from analysis.written import listed
@@ -148,6 +149,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         if kinds == {int, float}:
             values = [None if value is None else float(value) for value in values]
         elif len(kinds) > 1:
-            values = [None if value is None else str(value) for value in values]
+            values = [None if value is None else said(value) for value in values]
         columns[name] = pa.array(values, None if kinds else pa.float64())
     return pa.table(columns)

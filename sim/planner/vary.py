@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from analysis.planner.rows import last_words
+from analysis.planner.rows import last_words, said
 from sim.errors import UserError
 from workloads.document import Document
 from workloads.errors import WorkloadError
 from workloads.labels import places
+from workloads.values import written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ class Axis:
     def put(self, document: Document, value: Any) -> None:
         """Set the key in a document."""
         for place in self.places:
-            document.put(place, value, f"--vary {self.key}={value}")
+            document.put(place, value, f"--vary {self.key}={written(value)}")
 
 
 def axes(settings: Sequence[str], allocators: Sequence[Named]) -> tuple[Axis, ...]:
@@ -93,7 +94,7 @@ def values(text: str, source: str) -> tuple[Any, ...]:
         raise UserError(f"{source}: give values as 2,4,8, or a range as 1..4, 64..256+64 or 1..32*2")
     twice = next((value for place, value in enumerate(found) if value in found[:place]), None)
     if twice is not None:
-        raise UserError(f"{source}: {twice} is there twice")
+        raise UserError(f"{source}: {written(twice)} is there twice")
     return tuple(found)
 
 
@@ -128,4 +129,4 @@ def _places(key: str, allocators: Sequence[Named]) -> tuple[Where, ...]:
 def shown(settings: Mapping[str, Any]) -> str:
     """Write settings as `rate=4, block_size=16`, with the words that head the columns of tables."""
     words = last_words(list(settings))
-    return ", ".join(f"{word}={value}" for word, value in zip(words, settings.values(), strict=True))
+    return ", ".join(f"{word}={said(value)}" for word, value in zip(words, settings.values(), strict=True))

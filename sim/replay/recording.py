@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from allocators.errors import AllocatorError
 from sim.errors import UserError
+from workloads.values import shown
 
 Line = Mapping[str, Any]
 
@@ -94,7 +95,7 @@ class Recording:
         """Return a positive number of the configuration."""
         value = self.config.get(name, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{self.path}:1: config.{name} must be a whole number, at least 1, got {value!r}")
+            raise UserError(f"{self.path}:1: config.{name} must be a whole number, at least 1, got {shown(value)}")
         return value
 
     def _decode(self, number: int, text: str) -> Line:
@@ -136,7 +137,7 @@ class Replay:
         verb = getattr(self, f"do_{line['op']}", None)
         if verb is None:
             known = ", ".join(name[3:] for name in dir(self) if name.startswith("do_"))
-            raise self.recording.error(f"unknown operation {line['op']!r}; known: {known}")
+            raise self.recording.error(f"unknown operation {shown(line['op'])}; known: {known}")
         self.report.ops += 1
         answer = verb(line)
         for name, recorded in line["r"].items():

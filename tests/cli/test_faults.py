@@ -66,7 +66,7 @@ def test_every_fault_of_a_file_is_a_line_with_its_place(workload: Path, capsys: 
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "small.yaml:5:19: requests.count: must be a whole number, got 'forty'",
+        "small.yaml:5:19: requests.count: must be a whole number, got forty",
         "small.yaml:8:19: allocators.1.block_sise: unknown key (did you mean block_size?)",
     ]
     assert not Path("runs").exists()

@@ -34,7 +34,7 @@ def faults(path: Path, content: str | bytes, **options: object) -> list[str]:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("x,1,1", "t:3: arrived_at: not a number: 'x'"),
+        ("x,1,1", "t:3: arrived_at: not a number: x"),
         ("1,1", "t:3: 2 cells where the header has 3"),
         ("1,1,1,1", "t:3: 4 cells where the header has 3"),
         ("nan,1,1", "t:3: the arrival time: missing or not a finite number: nan"),
@@ -46,7 +46,7 @@ def faults(path: Path, content: str | bytes, **options: object) -> list[str]:
         ("1,1,-1", "t:3: output tokens: negative: -1"),
         ("1,1e300,1", "t:3: prompt tokens: more than 2,147,483,648: 1e+300"),
         ("1,1,", "t:3: output tokens: missing or not a finite number: nan"),
-        ("caf\xe9,1,1", "t:3: arrived_at: not a number: 'caf\ufffd'"),
+        ("caf\xe9,1,1", "t:3: arrived_at: not a number: caf\ufffd"),
     ],
 )
 def test_a_bad_row_of_a_csv(tmp_path: Path, row: str, message: str) -> None:
@@ -62,8 +62,8 @@ def test_a_bad_row_of_a_csv(tmp_path: Path, row: str, message: str) -> None:
     [
         ("{", "t:2: not JSON: Expecting property name"),
         ("7", "t:2: not a JSON object: 7"),
-        (json.dumps({**RECORD, "timestamp": "x"}), "t:2: timestamp: not a number: 'x'"),
-        (json.dumps({**RECORD, "timestamp": True}), "t:2: timestamp: not a number: True"),
+        (json.dumps({**RECORD, "timestamp": "x"}), "t:2: timestamp: not a number: x"),
+        (json.dumps({**RECORD, "timestamp": True}), "t:2: timestamp: not a number: true"),
         (json.dumps({**RECORD, "input_length": -1}), "t:2: prompt tokens: negative: -1"),
         (json.dumps({**RECORD, "input_length": None}), "t:2: prompt tokens: missing or not a finite number: nan"),
         (json.dumps({**RECORD, "output_length": math.nan}), "t:2: output tokens: missing or not a finite number: nan"),
@@ -90,11 +90,11 @@ def test_a_bad_line_of_json(tmp_path: Path, line: str, message: str) -> None:
         ('{"text": 5}', "t:2: text: not text: 5"),
         ('{"colour": "red"}', "t:2: none of text_input, messages, payload, turns"),
         ('{"turns": []}', "t:2: turns: not a list of turns: []"),
-        ('{"payload": "hello"}', "t:2: payload: not an object: 'hello'"),
+        ('{"payload": "hello"}', "t:2: payload: not an object: hello"),
         ('{"messages": [7]}', "t:2: messages: not text: 7"),
         ('{"text": "a", "output_length": -1}', "t:2: output_length and delay cannot be negative or endless: -1"),
         ('{"text": "a", "output_length": 1e999}', "t:2: output_length and delay cannot be negative or endless: inf"),
-        ('{"text": "a", "timestamp": "x"}', "t:2: timestamp: not a number: 'x'"),
+        ('{"text": "a", "timestamp": "x"}', "t:2: timestamp: not a number: x"),
     ],
 )
 def test_a_bad_line_of_text(tmp_path: Path, line: str, message: str) -> None:
@@ -122,7 +122,7 @@ def test_many_bad_rows_are_counted_and_the_first_are_listed(tmp_path: Path) -> N
 def test_a_file_that_is_bad_throughout_is_given_up(tmp_path: Path) -> None:
     rows = "x,1,1\n" * 200_000
     assert faults(tmp_path / "t", HEADER + rows, on_bad_rows="skip") == [
-        "t: more than 100,000 bad rows, the first in line 2: arrived_at: not a number: 'x'"
+        "t: more than 100,000 bad rows, the first in line 2: arrived_at: not a number: x"
     ]
     assert faults(tmp_path / "t", HEADER + rows.replace("x", "nan"), on_bad_rows="skip") == [
         "t: 200,000 of 200,000 rows: the arrival time: missing or not a finite number"
@@ -162,7 +162,7 @@ class TestGzip:
 
 def test_dates_outside_of_64_bits_of_nanoseconds(tmp_path: Path) -> None:
     found = faults(tmp_path / "t", "TIMESTAMP,ContextTokens,GeneratedTokens\n2363-11-16 18:15:46.6805900,374,44\n")
-    assert found[1] == "t:2: TIMESTAMP: not a date of our times: '2363-11-16 18:15:46.6805900'"
+    assert found[1] == "t:2: TIMESTAMP: not a date of our times: 2363-11-16 18:15:46.6805900"
 
 
 def test_half_a_token_is_none(tmp_path: Path) -> None:

@@ -34,6 +34,10 @@ from workloads.labels import labels
             ["paged-8", "paged"],
         ),
         ([{"kind": "paged"}, {"kind": "paged"}], ["paged-1", "paged-2"]),
+        (
+            [{"kind": "paged", "sliding_window": 16}, {"kind": "paged", "sliding_window": None}],
+            ["paged-sliding-window-16", "paged-sliding-window-null"],
+        ),
     ],
 )
 def test_runs_are_called_by_what_tells_them_apart(entries: list[dict[str, object]], expected: list[str]) -> None:

@@ -140,7 +140,7 @@ class TestCsv:
         [
             ("p,o\n1,2\n0,3\n", "pairs.csv:3: p: must be at least 1 and no absurd number, got 0"),
             ("p,o\n1,2\n\n3,\n", "pairs.csv:4: o: must be at least 1 and no absurd number, got nan"),
-            ("p,o\n1,2\nx,3\n", "pairs.csv:3: p: not a number: 'x'"),
+            ("p,o\n1,2\nx,3\n", "pairs.csv:3: p: not a number: x"),
             ("p,o\n1,2\n3\n", "pairs.csv:3: 1 cells where the header has 2"),
             ("p,q\n1,2\n", "pairs.csv:1: no column o; columns: p, q"),
             ("p,o\n", "pairs.csv: no row in it"),

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workloads.errors import shown
 from workloads.requests import LONGEST, Prefixes
 from workloads.traces.records import BadRow, json_lines, number, parse
 from workloads.traces.rows import Fault, Rows
 from workloads.traces.text import DEFAULT_OUTPUT, token_counter
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

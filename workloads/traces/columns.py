@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from allocators.options import meant
-from workloads.errors import WorkloadError, shown
+from workloads.errors import WorkloadError
 from workloads.requests import Floats, Ints
 from workloads.traces.files import HEAD
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,9 +202,9 @@ _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def instant(cell: str) -> int:
+def instant(cell: object) -> int:
     """Parse a date and time with up to 9 digits of fraction (fromisoformat drops the 7th) to nanoseconds."""
-    match = _INSTANT.fullmatch(cell)
+    match = _INSTANT.fullmatch(cell) if isinstance(cell, str) else None
     if not match:
         raise ValueError(f"not a date and time: {shown(cell)}")
     date, clock, fraction, zone = match.groups()

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from workloads.errors import first_line, shown
+from workloads.errors import first_line
 from workloads.requests import Ints
 from workloads.traces.columns import instant, seconds
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +146,7 @@ def _date(value: object, name: str) -> int:
 
     """
     try:
-        return instant(value if isinstance(value, str) else shown(value))
+        return instant(value)
     except ValueError as error:
         raise BadRow(f"{name}: {error}") from None
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workloads.errors import WorkloadError, shown
+from workloads.errors import WorkloadError
 from workloads.requests import Floats
 from workloads.traces.base import Options
 from workloads.traces.records import BadRow, json_lines, number, parse
 from workloads.traces.rows import Fault, Rows
 from workloads.traces.text import DEFAULT_OUTPUT, token_counter
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from workloads.traces.files import TraceFile

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workloads.errors import WorkloadError, shown
+from workloads.errors import WorkloadError
 from workloads.traces.base import Options
 from workloads.traces.blocks import prefixes_of
 from workloads.traces.records import BadRow, Ragged, ids, json_lines, number, parse
 from workloads.traces.rows import Fault, Rows
+from workloads.values import shown
 
 if TYPE_CHECKING:
     from workloads.traces.files import TraceFile
