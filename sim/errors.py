@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from workloads.errors import WorkloadError, lines_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -17,6 +20,24 @@ class DoesNotFitError(UserError):
 
     Of one point of a grid that is a finding, and no reason to leave the others out.
     """
+
+
+class VariantError(UserError):
+    """What keeps one variant of a workload from running: an error as it may be of any file, and which variant's."""
+
+    def __init__(self, label: str, error: Exception) -> None:
+        """Say both."""
+        self.label, self.lines = label, lines_of(error)
+        super().__init__(f"variants: {label}: {self.lines[0]}")
+
+
+@contextmanager
+def of_variant(label: str) -> Iterator[None]:
+    """Say of an error which variant's it is.  Raises VariantError."""
+    try:
+        yield
+    except (UserError, WorkloadError) as error:
+        raise VariantError(label, error) from error
 
 
 def suggest(word: object, known: Iterable[object]) -> str:

@@ -27,13 +27,14 @@ from sim.costs.moves import LARGE_PAGE
 from sim.costs.shapes import shapes_for
 from sim.costs.splitting import Splitting
 from sim.devices import GIB, Device, resolve_device
-from sim.errors import UserError
+from sim.errors import UserError, of_variant
 from sim.limits import Limits
 from sim.models.geometry import Geometry, resolve_model
 from sim.pool import make_pool
 from sim.schedulers import find_scheduler
 from workloads.generate import requests as make_requests
 from workloads.labels import labels as label_all
+from workloads.variants import vary
 
 if TYPE_CHECKING:
     from allocators.options import Value
@@ -167,6 +168,20 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     named = enumerate(zip(labels, workload.allocators, strict=True))
     cases = tuple(_case(workload.engine, geometry, device, place, label, spec) for place, (label, spec) in named)
     return Setup(workload, geometry, device, coefficients, cases, captured)
+
+
+def prepare_variants(workload: Workload, base: Path | None = None) -> dict[str, Setup]:
+    """Resolve every variant of a workload; returns them by label.
+
+    Raises:
+        VariantError: one cannot run.
+
+    """
+    found = {}
+    for variant in workload.variants:
+        with of_variant(variant.label):
+            found[variant.label] = prepare(vary(workload, variant, base or Path()), base)
+    return found
 
 
 def _step_times(

@@ -13,11 +13,10 @@ from analysis.documents import SCHEMA_VERSION
 from analysis.reading import INDEX, VARIANTS
 from analysis.variants import Variants
 from sim.claims import ANOTHER, MANIFEST, is_empty
-from sim.errors import UserError
+from sim.errors import UserError, of_variant
 from sim.rundir import write_json
 from sim.runner import claim, demand_folders, demand_free, folder_name, run
-from sim.setup import prepare
-from workloads.variants import vary
+from sim.setup import prepare_variants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +40,7 @@ def run_variants(
     Args:
         workload: one that has variants.
         out: folder of the run directories; made if it is not there.
-        base: folder that the workload's relative model files start from.
+        base: folder that relative file names in the workload start from.
         progress: called now and then; labels begin with that of the variant.
         resume: keep the runs that are complete, if they are of the same workload.
         force: runs of another workload in `out` give way.
@@ -53,10 +52,9 @@ def run_variants(
         UserError: a variant cannot run, or `out` holds something else.
 
     """
-    variants = {variant.label: vary(workload, variant) for variant in workload.variants}
     demand_folders((variant.label for variant in workload.variants), "variants")
-    folders = {label: folder_name(label) for label in variants}
-    setups = {label: prepare(variant, base) for label, variant in variants.items()}
+    folders = {variant.label: folder_name(variant.label) for variant in workload.variants}
+    setups = prepare_variants(workload, base)
     if (out / MANIFEST).exists():
         raise UserError(f"{out}: holds results without variants; {ANOTHER}")
     if not (out / VARIANTS).exists() and not is_empty(out, VARIANTS):
@@ -78,10 +76,11 @@ def run_variants(
     if not resume:  # remove all first: runs of an earlier file would look finished when this is resumed
         for label, setup in setups.items():
             claim(setup, out / folders[label])
-    runs = {
-        label: run(variant, out / folders[label], base=base, progress=_named(label, progress), resume=True, force=force)
-        for label, variant in variants.items()
-    }
+    runs = {}
+    for label, setup in setups.items():
+        told = _named(label, progress)
+        with of_variant(label):
+            runs[label] = run(setup.workload, out / folders[label], base=base, progress=told, resume=True, force=force)
     return Variants(workload.name, list(workload.remarks), runs)
 
 

@@ -39,6 +39,15 @@ class Place(NamedTuple):
     """`file:line:col`, or `--set key=value`."""
 
 
+class Origin(NamedTuple):
+    """A place in another document, where a value comes from."""
+
+    document: Document
+    where: Where
+    about: str
+    """What it is there: what messages say behind the place."""
+
+
 class Document:
     """A YAML text, its data, and the way back from a path in the data to the text."""
 
@@ -53,7 +62,7 @@ class Document:
         self._yaml = YAML(typ="safe", pure=True)
         self._faults: list[str] = []
         self._built: dict[int, Any] = {}
-        self._overrides: dict[Where, str] = {}
+        self._overrides: dict[Where, str | Origin] = {}
         try:
             self._root = self._yaml.compose(text)
             self.data: Any = self._build(self._root) if self._root is not None else None
@@ -75,8 +84,8 @@ class Document:
         twin._overrides = dict(self._overrides)  # noqa: SLF001 - its own class
         return twin
 
-    def put(self, where: Where, value: Any, source: str) -> None:
-        """Put a value in a place; messages about it name `source`.
+    def put(self, where: Where, value: Any, source: str | Origin) -> None:
+        """Put a value in a place; messages about it name `source`, or the place in the document that it comes from.
 
         Raises:
             WorkloadError: the way leads through something that has no parts.
@@ -93,7 +102,7 @@ class Document:
             else:
                 path = ".".join(map(str, where[: depth + 1]))
                 have = f"a list of {len(here)}" if isinstance(here, list) else shown(here)
-                raise WorkloadError(f"{source}: there is no {path}: it would be inside {have}")
+                raise WorkloadError(f"{said(source)}: there is no {path}: it would be inside {have}")
             here = here[step]
         self._overrides[where] = source
 
@@ -101,10 +110,10 @@ class Document:
         """Return where the value at `path` (or its key) stands, or the override that set it."""
         for depth in range(len(path), 0, -1):
             if source := self._overrides.get(tuple(path[:depth])):
-                return Place(0, 0, source)
+                return _at(source, path[depth:], key=key)
         for place, source in self._overrides.items():
             if path and place[: len(path)] == tuple(path):  # it was made what it is by what was put inside it
-                return Place(0, 0, source)
+                return _at(source, (), key=key)
         node = self._root
         mark = node.start_mark if node is not None else None
         for depth, step in enumerate(path):
@@ -198,6 +207,18 @@ class Document:
         if isinstance(node, SequenceNode) and isinstance(step, int) and step < len(node.value):
             return node.value[step], node.value[step]
         return None
+
+
+def said(source: str | Origin) -> str:
+    """Say where a value comes from."""
+    return source if isinstance(source, str) else f"{_at(source, (), key=True).text}: {source.about}"
+
+
+def _at(source: str | Origin, inside: Sequence[Step], *, key: bool) -> Place:
+    """Return where a value comes from, or what is inside it."""
+    if isinstance(source, str):
+        return Place(0, 0, source)
+    return source.document.where((*source.where, *inside), key=key)
 
 
 def _open(value: Any, word: str = "name") -> Any:

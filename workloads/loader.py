@@ -2,29 +2,28 @@
 
     workload.yaml:7:5: allocators.0.block_sise: unknown key (did you mean block_size?)
 
-All faults of a file are reported at once, each with its place in the file and its dotted
-path.  pydantic finds them by path; `workloads.document` knows where a path stands.
+All faults of a file are reported at once, each with its place in the file and its dotted path (`workloads.faults`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from allocators.options import meant
-from workloads.document import Document, Place, Step, read
+from workloads import faults
+from workloads.document import Document, read
 from workloads.errors import WorkloadError
 from workloads.labels import named, places, steps
 from workloads.schema import PRESETS, Workload
-from workloads.values import shown
-from workloads.variants import vary
+from workloads.variants import changed, validated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pydantic_core import ErrorDetails
+    from workloads.published import Variant
 
 
 def presets() -> list[str]:
@@ -47,12 +46,17 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Workload:
     return parse(*open_document(path, overrides))
 
 
-def place(path: str | Path, overrides: Sequence[str], dotted: str) -> str | None:
+def place(path: str | Path, overrides: Sequence[str], dotted: str, variant: str | None = None) -> str | None:
     """Return where `dotted.path` stands in a file that `load` takes, as `file:line:col`; None if it does not.
 
     For faults that only show when the workload is resolved: an unknown model, say.  An override of something
-    inside is likelier at fault than the file.
+    inside is likelier at fault than the file, and so is what the variant of this label changes.
     """
+    if variant is not None:
+        document, folder = open_document(path, overrides)
+        workload = parse(document, folder)
+        one = next(one for one in workload.variants if one.label == variant)
+        return changed(workload, one, document).where(steps(dotted)).text
     for setting in reversed(overrides):
         key, _, source = _taken_apart(setting)
         if f"{key}.".startswith(f"{dotted}."):
@@ -123,167 +127,22 @@ def parse(document: Document, folder: Path) -> Workload:
     if not isinstance(document.data, dict):
         raise WorkloadError(f"{document.where(()).text}: a workload is a mapping of keys, such as name and requests")
     try:
-        workload = Workload.model_validate(document.data, context={"folder": folder})
+        workload = Workload.model_validate(document.data, context={"folders": (folder,)})
     except ValidationError as error:
-        lines = sorted((_line(document, fault) for fault in error.errors(include_url=False)), key=lambda line: line[0])
-        raise WorkloadError(*dict.fromkeys(line for _, line in lines)) from None
-    faults = [line for place in range(len(workload.variants)) for line in _variant_faults(document, workload, place)]
-    if faults:
-        raise WorkloadError(*faults)
+        raise WorkloadError(*faults.lines(document, error)) from None
+    wrong = [line for variant in workload.variants for line in _of_variant(document, folder, workload, variant)]
+    if wrong:
+        raise WorkloadError(*wrong)
     return workload
 
 
-def _variant_faults(document: Document, workload: Workload, place: int) -> list[str]:
-    """Say what is wrong with a variant, at the place in the file where it is."""
-    variant = workload.variants[place]
-    where = document.where(("variants", place)).text
+def _of_variant(document: Document, folder: Path, workload: Workload, variant: Variant) -> list[str]:
+    """Say what is wrong with a variant, as of the file itself."""
     try:
-        vary(workload, variant)
+        varied = changed(workload, variant, document)
+        validated(varied, folder)
     except WorkloadError as error:
-        return [f"{where}: {line}" for line in error.lines]
+        return list(error.lines)
     except ValidationError as error:
-        return [
-            f"{where}: variants: {variant.label}: {'.'.join(map(str, path))}: {worded(fault, fault['type'], context)}"
-            for fault in error.errors(include_url=False)
-            for context in [fault.get("ctx", {})]
-            for whole in [fault["type"] in {"missing", "extra_forbidden"}]  # keys that the file itself does not have
-            for path in [_path(workload.resolved(), fault["loc"], whole=whole)]
-        ]
+        return faults.lines(varied, error, f"variants: {variant.label}: ")
     return []
-
-
-def _line(document: Document, fault: ErrorDetails) -> tuple[Place, str]:
-    """Write one fault as `where: dotted.path: message`, after its place."""
-    kind, context = fault["type"], fault.get("ctx", {})
-    path = _path(document.data, fault["loc"], whole=kind == "missing")
-    if kind in {"union_tag_invalid", "union_tag_not_found"} and "kind" in context.get("discriminator", ""):
-        path = (*path, "kind")
-    dotted, said = ".".join(map(str, path)), worded(fault, kind, context)
-    blamed = said.partition(":")[0]  # of what is wrong with the whole: the key that it is about
-    if not path and blamed in document.data:
-        path = (blamed,)
-    where = document.where(path, key=kind in {"extra_forbidden", "unknown_option"})
-    if where.text.startswith(f"--{dotted} "):  # an option that has the key's name
-        dotted = ""
-    return where, f"{where.text}: {dotted + ': ' if dotted else ''}{said}"
-
-
-def _path(data: Any, loc: tuple[Step, ...], *, whole: bool) -> tuple[Step, ...]:
-    """Strip from pydantic's location what is no key of the data: the tags of unions."""
-    path: list[Step] = []
-    for depth, step in enumerate(loc):
-        inside = (isinstance(data, dict) and step in data) or (
-            isinstance(data, list) and isinstance(step, int) and step < len(data)
-        )
-        if inside:
-            data = data[step]
-        if inside or (whole and depth == len(loc) - 1):
-            path.append(step)
-    return tuple(path)
-
-
-_TYPES = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-    "finite_number": "a finite number",
-}
-
-
-def worded(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
-    """Say what is wrong and what would be right."""
-    given, message = fault["input"], fault["msg"]
-    got = f", got {shown(given)}"
-    match kind:
-        case "missing":
-            return "missing"
-        case "extra_forbidden":
-            return f"unknown key{_meant_key(fault['loc'])}"
-        case "union_tag_invalid":
-            known = _words(context["expected_tags"])
-            kind = given["kind"]
-            message = f"unknown kind {shown(kind)}{meant(kind, known)}; known: {', '.join(known)}"
-        case "union_tag_not_found":
-            message = "missing" if isinstance(given, dict) else f"must be a mapping with a kind{got}"
-        case "literal_error":
-            known = _words(context["expected"])
-            message = f"must be one of {', '.join(known)}{got}{meant(given, known)}"
-        case "value_error":
-            message = str(context["error"])
-        case _ if kind in _TYPES:
-            message = f"must be {_TYPES[kind]}{got}"
-        case "string_too_short" | "string_too_long" | "too_short" | "too_long":
-            message = _sized(given, context)
-        case _ if message.startswith("Input should"):
-            message = message.replace("Input should", "must") + got
-    return message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
-
-
-def _sized(given: Any, context: dict[str, Any]) -> str:
-    """Say how long a text or a list must be."""
-    if not given:
-        return "must not be empty"
-    what = "letters" if isinstance(given, str) else "entries"
-    bound = f"at least {context['min_length']:,}" if "min_length" in context else f"at most {context['max_length']:,}"
-    return f"must have {bound} {what}, got {len(given):,}"
-
-
-def _words(listed: str) -> list[str]:
-    """Take apart pydantic's `'a', 'b' or 'c'`."""
-    return [word.strip(" '") for word in listed.replace(" or ", ",").split(",")]
-
-
-def _meant_key(loc: tuple[Step, ...]) -> str:
-    """Guess which key was meant, of the same block or of that name in another one; else say what there is."""
-    blocks = _blocks_at(loc[:-1])
-    if having := [block for block in blocks if loc[-1] in block.model_fields]:  # others are told by what they demand
-        without = [name for block in blocks if block not in having for name in _demanded(block)]
-        return f" beside {' and '.join(without)}"
-    known = [name for block in blocks for name in block.model_fields]
-    near = meant(loc[-1], known)
-    if near:
-        return near
-    places = [
-        f"{name}.{loc[-1]}"
-        for name, field in Workload.model_fields.items()
-        if any(loc[-1] in block.model_fields for block in _blocks(field.annotation))
-    ]
-    return f" (did you mean {' or '.join(places)}?)" if places else f"; known: {', '.join(dict.fromkeys(known))}"
-
-
-def _demanded(block: type[BaseModel]) -> list[str]:
-    """Return the keys that a block must have."""
-    return [name for name, field in block.model_fields.items() if field.is_required()]
-
-
-def _blocks_at(loc: tuple[Step, ...]) -> list[type[BaseModel]]:
-    """Return the models that the block at a location of pydantic's may be of."""
-    blocks: list[type[BaseModel]] = [Workload]
-    for step in loc:
-        inner = [
-            part
-            for block in blocks
-            if step in block.model_fields
-            for part in _blocks(block.model_fields[str(step)].annotation)
-        ]
-        tagged = [
-            block
-            for block in blocks
-            if "kind" in block.model_fields and step in get_args(block.model_fields["kind"].annotation)
-        ]
-        blocks = inner or tagged or blocks
-    return blocks
-
-
-def _blocks(annotation: Any) -> list[type[BaseModel]]:
-    """Return the models that an annotation mentions."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [block for part in get_args(annotation) for block in _blocks(part)]

@@ -106,10 +106,16 @@ def _written(block: Spec, info: SerializationInfo) -> dict[str, Any]:
     return block.model_dump(mode=info.mode, exclude_none=info.exclude_none, exclude_unset=info.exclude_unset)
 
 
+def _folders(info: ValidationInfo) -> tuple[Path, ...]:
+    """Return where relative paths may start from, most likely first; this folder if nothing else is said."""
+    folders: tuple[Path, ...] = (info.context or {}).get("folders", (Path(),))
+    return folders
+
+
 def _resolve(name: str, info: ValidationInfo) -> str:
     """Find a data file beside the workload file, else among the shipped ones."""
-    folder = (info.context or {}).get("folder", Path())
-    for path in (folder / name, SHIPPED / name):
+    folder, *others = _folders(info)
+    for path in (folder / name, *(other / name for other in others), SHIPPED / name):
         if path.is_file():
             return str(path)
     if (folder / name).is_dir():
@@ -121,7 +127,7 @@ def _resolve(name: str, info: ValidationInfo) -> str:
 
 def _beside(name: str, info: ValidationInfo) -> str:
     """Lead a path to its place beside the workload file; leave a bare name alone."""
-    path = (info.context or {}).get("folder", Path()) / name
+    path = _folders(info)[0] / name
     return str(path) if ("/" in name or name.endswith((".json", ".toml"))) and path.exists() else name
 
 

@@ -16,7 +16,8 @@ from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, placed, read
 from sim.costs.calibration import find_calibration, load_origin
 from sim.costs.coefficients import Coefficients
-from sim.setup import prepare
+from sim.errors import of_variant
+from sim.setup import prepare, prepare_variants
 
 if TYPE_CHECKING:
     from sim.case import Case
@@ -40,6 +41,9 @@ def check(
     workload, base = read(file, settings, seed, repeat)
     with placed(file, settings):
         setup = prepare(workload, base)
+        for label, varied in prepare_variants(workload, base).items():
+            with of_variant(label):
+                varied.requests()
         requests = setup.requests()
     if json:
         emit(document(setup, requests))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from sim.errors import UserError
+from sim.errors import UserError, VariantError
 from workloads.errors import WorkloadError, lines_of
 from workloads.loader import load, place
 
@@ -44,8 +44,10 @@ def placed(file: str, settings: Settings = ()) -> Iterator[None]:
     try:
         yield
     except (UserError, WorkloadError) as error:
-        first, *others = lines_of(error)
-        where = place(file, settings, first.split(maxsplit=1)[0].rstrip(":"))
+        variant = error.label if isinstance(error, VariantError) else None
+        first, *others = error.lines if isinstance(error, VariantError) else lines_of(error)
+        where = place(file, settings, first.split(maxsplit=1)[0].rstrip(":"), variant)
         if where is None:
             raise
-        raise WorkloadError(f"{where}: {first}", *others) from error
+        about = "" if variant is None else f"variants: {variant}: "
+        raise WorkloadError(f"{where}: {about}{first}", *others) from error

@@ -18,10 +18,10 @@ from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.errors import UserError
 from workloads.docs import field_docs
 from workloads.errors import WorkloadError
+from workloads.faults import worded
 from workloads.fit import check
 from workloads.fit import fit as fit_generator
 from workloads.fit_plot import panels
-from workloads.loader import worded
 from workloads.streams import stream
 from workloads.trace import Trace
 from workloads.traces import find, read
@@ -61,7 +61,7 @@ class Reading:
         try:
             if self.format != "auto":
                 find(self.format)
-            return Trace.model_validate({"trace": file, **asdict(self)}, context={"folder": Path()})
+            return Trace.model_validate({"trace": file, **asdict(self)}, context={"folders": (Path(),)})
         except ValidationError as error:
             faults = error.errors(include_url=False)
             lines = [

@@ -48,6 +48,7 @@ class Base:
         self._document, folder = open_document(file, settings)
         self._folder = folder.resolve()
         self.workload = parse(self._document, self._folder)
+        self._document.data.pop("variants", None)  # what is varied need not suit them
         self.labels = tuple(label_all(self.workload.allocators))
         """Of the allocators: what they are called whatever is varied about them."""
         self._digests: dict[str, str] = {}

@@ -152,6 +152,27 @@ def test_an_unknown_model_is_told_by_line_and_column(workload: Path, capsys: Cap
     assert capsys.readouterr().err.startswith(f"{workload}:{len(lines) + 1}:8: model: lama is neither shipped")
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model: lama", ":29: variants: b: model: lama is neither shipped"),
+        ("device.kv_memory_gib: 100", ":44: variants: b: device.kv_memory_gib: tiny-llama does not fit on "),
+        ("requests.samples: 40000", ":40: variants: b: requests.samples: a request asks for 40,000; at most 32,767"),
+        ("requests: {trace: bad.csv}", ":5: variants: b: "),
+    ],
+)
+def test_what_keeps_a_variant_from_running_has_its_place_too(
+    workload: Path, command: str, change: str, message: str, capsys: Capture
+) -> None:
+    workload.with_name("bad.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,x,1\n", encoding="utf-8")
+    lines = workload.read_text(encoding="utf-8").splitlines()
+    variants = ["variants:", "  - {label: a}", f"  - {{label: b, set: {{{change}}}}}"]
+    workload.write_text("\n".join([*lines, *variants]), encoding="utf-8")
+    assert main([command, str(workload)]) == 2
+    assert f"{workload}:{len(lines) + 3}{message}" in capsys.readouterr().err
+
+
 def test_check_says_which_cost_the_workload_sets(workload: Path, capsys: Capture) -> None:
     assert main(["check", str(workload), "--set", "costs.step_overhead_s=0.25"]) == 0
     (line,) = (

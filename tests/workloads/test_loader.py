@@ -136,6 +136,10 @@ def test_who_names_a_folder_is_told_what_is_in_it(tmp_path: Path) -> None:
         ("{count: 1, arrivals: {rate: 3}, lengths: {kind: sharegpt}}", "w.yaml:4:32: requests.arrivals.kind: missing"),
         ("{count: 1, arrivals: poisson, lengths: {kind: sharegpt}}", "must be a mapping, got poisson"),
         (
+            f"{{{BATCH}, lengths: {{kind: sharegpt}}, session: {{kind: turns, turns: 3, think_s: a}}}}",
+            "w.yaml:4:116: requests.session.think_s: must be a mapping, got a",
+        ),
+        (
             "{count: 1, arrivals: {kind: poison, rate: 3}, lengths: {kind: sharegpt}}",
             "w.yaml:4:39: requests.arrivals.kind: unknown kind poison (did you mean poisson?); known: poisson, gamma, ",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,14 +50,74 @@ variants:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        "requests.arrivals.kind: foo",
+        "requests.arrivals: {kind: foo}",
+        "requests.arrivals: {}",
+        "requests.arrivals: {kind: poisson, rate: true}",
+        "requests.lengths.kind: sharegpt",
+        "requests.duration_s: 4",
+        "requests.trace: none.csv",
+        "requests.session: {kind: turns, turns: 3, think_s: null}",
+        "requests.sample: 4",
+        "allocators.ours.block_size: 1.5",
+        "allocators.ours.blok_size: 4",
+        "allocators: []",
+        "model: null",
+        "device: {}",
+        "engine.scheduler: [a, null]",
+        "sustained: {normalized_latency_s: .inf}",
+    ],
+)
+def test_a_variant_is_at_fault_in_the_words_of_the_file_itself(change: str, tmp_path: Path) -> None:
+    """Only the place differs: there it is the setting's."""
+    with pytest.raises(WorkloadError) as alone:
+        load(file(tmp_path, ""), [change.replace(": ", "=", 1)])
+    with pytest.raises(WorkloadError) as varied:
+        load(file(tmp_path, f"variants:\n  - label: a\n    set:\n      {change}\n"))
+    place = re.compile(rf"^{re.escape(str(tmp_path))}/f\.yaml:(\d+):\d+")
+    lines = [place.sub("", line).removeprefix(f"--set {change.replace(': ', '=', 1)}") for line in alone.value.lines]
+    told = [place.sub("", line).removeprefix(": variants: a") for line in varied.value.lines]
+    assert sorted(told) == sorted(lines)
+    assert {match[1] for line in varied.value.lines if (match := place.match(line))} <= {"7", "9"}
+
+
+def test_a_variant_changes_what_the_file_says_and_no_defaults(tmp_path: Path) -> None:
+    change = "requests.lengths: {kind: sharegpt}, requests.lengths.kind: fixed"
+    more = "requests.lengths.prompt: 1, requests.lengths.output: 2"
+    workload = load(file(tmp_path, f"variants: [{{label: a, set: {{{change}, {more}}}}}]"))
+    assert vary(workload, workload.variants[0]).requests.lengths.kind == "fixed"  # type: ignore[union-attr]
+
+
+def test_files_that_variants_name_are_beside_that_of_the_workload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sub/mine.csv", "sub/other.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("arrival_s,prompt_tokens,output_tokens\n0,1,1\n")
+    (tmp_path / "sub" / "f.yaml").write_text(
+        f"{BASE}variants:\n  - {{label: a, set: {{seed: 1}}}}\n  - {{label: b, set: {{requests.trace: other.csv}}}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    workload = load("sub/f.yaml", ["requests={trace: mine.csv}"])
+    traces = [vary(workload, variant, Path("sub")).requests.trace for variant in workload.variants]  # type: ignore[union-attr]
+    assert traces == ["sub/mine.csv", "sub/other.csv"]
+
+
+@pytest.mark.parametrize(
     ("more", "message"),
     [
         (
             "variants: [{label: a, set: {requests.sample: 2}}]",
-            r"f\.yaml:6:12: variants: a: requests\.sample: unknown key",
+            r"f\.yaml:6:29: variants: a: requests\.sample: unknown key",
         ),
         ("variants: [{label: a, set: {seed: -1}}]", r"variants: a: seed: must be at least 0"),
-        ("variants: [{label: a, set: {seed.x: 1}}]", r"variants: a: seed\.x: there is no seed\.x"),
+        ("variants: [{label: a, set: {seed.x: 1}}]", r"variants: a: seed: must be a whole number, got {x: 1}"),
+        (
+            "seed: 3\nvariants: [{label: a, set: {seed.x: 1}}]",
+            r"f\.yaml:7:29: variants: a: seed\.x: there is no seed\.x: it would be inside 3",
+        ),
         ("expect: {ours: {batch_size: {}}}", "give either value, or low or high or both"),
         ("expect: {ours: {batch_size: {value: 1, low: 1}}}", "give either value, or low or high or both"),
         ("expect: {ours: {batch_size: {low: 3, high: 2}}}", "low is 3 and above high, 2"),
