@@ -129,6 +129,8 @@ class Slo(Spec):
     """Longest time per output token after the first allowed, seconds (mean over the request)."""
     itl_s: Positive | None = None
     """Longest gap between any two tokens allowed, seconds."""
+    queue_s: Positive | None = None
+    """Longest time from arrival to the first step allowed, seconds."""
     e2e_s: Positive | None = None
     """Longest time from arrival to last token allowed, seconds."""
     normalized_latency_s: Positive | None = None

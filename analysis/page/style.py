@@ -26,6 +26,7 @@ LIMIT_WORDS: dict[str, str] = {
     "ttft_s": "time to first token",
     "tpot_s": "time per output token",
     "itl_s": "longest gap between tokens",
+    "queue_s": "time in the queue",
     "e2e_s": "end to end",
     "normalized_latency_s": "latency per token",
 }

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from analysis.numbers import short
 from analysis.page.words import BATCHES, Finding, awaited
+from analysis.planner.tables import OVER, QUEUE, broken, missed
 from analysis.pools import pool_of
 from analysis.terminal import plain, stiff
 from workloads.errors import in_a_line
@@ -83,8 +84,9 @@ def bound(limits: Mapping[str, Any], *, more_seats: bool = True) -> dict[str, st
 def words(summary: Mapping[str, Any]) -> list[Finding]:
     """Say what limits the workload, what to change, what that gains, and what makes no clear difference."""
     limits, best = summary["limits"], summary["best"]
-    said = [Finding("limit", bound(limits, more_seats=_more_seats(summary["changes"]))["text"])]
     aims = " and ".join(map(_aim, summary["slo"]))
+    limit = bound(limits, more_seats=_more_seats(summary["changes"]))["text"]
+    said = [Finding("limit", limit + _as_it_is(summary["before"], aims))]
     if best["change"]:
         said.append(
             Finding("advice", f"Change {best['change']}. {_bought(best['effect'])}{_holds(best, summary, aims)}")
@@ -151,8 +153,28 @@ def _nothing(summary: Mapping[str, Any], aims: str) -> str:
         return f"{text}{_holds(before, summary, aims)}"
     more = "; a larger --budget would" if summary["left_out"] else ""
     short_of = f" with {summary['budget']} simulations at most{more}"
-    text = f"No setting was tried{short_of}."
-    return f"{text} As it is, {aims} {_verb(aims)} {'met' if before['meets'] else 'not met'}." if aims else text
+    return f"No setting was tried{short_of}."
+
+
+def _as_it_is(before: Mapping[str, Any], aims: str) -> str:
+    """Say whether the SLO holds as it is, and if not, what breaks."""
+    if not aims:
+        return ""
+    return f" As it is, {aims} {_verb(aims)} {'met' if before['meets'] else 'not met'}.{_breaks(before)}"
+
+
+def _breaks(one: Mapping[str, Any]) -> str:
+    """Say what of the SLO does not hold; nothing if all does, or an earlier version has not said."""
+    said = broken(one.get("replications", ()))
+    return f" What breaks: {said}." if said else ""
+
+
+def legend(summary: Mapping[str, Any]) -> list[str]:
+    """Explain what is said to break, where something is."""
+    found = [one for told in (summary["before"], summary["best"]) for one in told.get("replications", ())]
+    if not summary["slo"]:
+        return []
+    return [*([OVER] if missed(found) else []), *([QUEUE] if "queue" in broken(found) else [])]
 
 
 def _verb(aims: str) -> str:
@@ -173,10 +195,10 @@ def advice_table(summary: Mapping[str, Any]) -> Table:
     over = "replications" if summary["basis"] == "replications" else "batches of requests"
     caption = (
         f"ms/token: end-to-end latency / output tokens; differences from the file as it is, with 95 % intervals over "
-        f"{over}; unclear: the interval holds 0; same: no request fares differently; in brackets: a quarter more of "
-        "one of the GPU's resources"
+        f"{over}; unclear: the interval holds 0; same: no request fares differently; changes in brackets: a quarter "
+        "more of one of the GPU's resources"
     )
-    made = plain(f"What each change does to {summary['allocator']}", caption)
+    made = plain(f"What each change does to {summary['allocator']}", "\n".join([caption, *legend(summary)]))
     columns = {"latency": "ms/token\nmean", "latency_effect": "difference"}
     if summary["slo"]:
         columns = {"good": "in SLO\n%", "good_effect": "difference\npoints"} | columns
@@ -240,20 +262,21 @@ def _differences(effect: Mapping[str, Any]) -> str:
 
 
 def _holds(one: Mapping[str, Any], summary: Mapping[str, Any], aims: str) -> str:
-    """Say whether the SLO holds with what is advised, and if not, with what else it does."""
+    """Say whether the SLO holds with what is advised, and if not, what breaks and with what else it does."""
     before = summary["before"]
     if not aims:
         return ""
+    breaks = "" if one is before else _breaks(one)
     if one["meets"]:
         return f" {aims} {_verb(aims)} met" + (", as it was before." if before["meets"] and one is not before else ".")
     if others := [change for change in summary["changes"] if change["meets"]]:
         chance = "though that may be chance"
         more = "; a larger --repeat would tell" if summary["basis"] == "replications" else ""
         it = "it is" if _verb(aims) == "is" else "they are"
-        return f" Even so {aims} {_verb(aims)} not met. With {_by_knob(others)} {it}, {chance}{more}."
+        return f" Even so {aims} {_verb(aims)} not met. With {_by_knob(others)} {it}, {chance}{more}.{breaks}"
     if not one["kept_up"]:
-        return f" Even so {BEHIND}, with this and with everything else that was tried."
-    return f" Even so {aims} {_verb(aims)} not met, neither with this nor with anything else that was tried."
+        return f" Even so {BEHIND}, with this and with everything else that was tried.{breaks}"
+    return f" Even so {aims} {_verb(aims)} not met, neither with this nor with anything else that was tried.{breaks}"
 
 
 def _span(figure: Mapping[str, float | None], scale: float) -> str:

@@ -55,7 +55,7 @@ def content(planned: Planned) -> Content:
             "demand": short(demand) if demand else "",
             "fleet": fleet_note(summary),
             "price": PRICE if priced(summary) else "",
-            "missed": MISSED if any(missed(one) for one in summary["answers"]) else "",
+            "missed": MISSED if any(missed(one["searches"]) for one in summary["answers"]) else "",
             "repeated": repeats > 1,
             "rows": _rows(planned),
             "share": share_of(summary["ratios"]) if summary["ratios"] else "",
@@ -118,7 +118,7 @@ def _rows(planned: Planned) -> list[dict[str, Any]]:
             "a_gpu": a_gpu(one),
             "gpus": gpus(one, demand) if demand else "",
             "cost": cost(one) if priced(summary) else "",
-            "broken": broken(one),
+            "broken": broken(one["searches"]),
             "ratio": ratios.get((one["point"], one["allocator"]), "-"),
         }
         for one in summary["answers"]

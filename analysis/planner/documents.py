@@ -33,13 +33,15 @@ RECORD = {
 _BOUNDS = dict.fromkeys(("mean", "low", "high"), MAYBE)
 _OBJECTIVES = [{"name": TEXT, "limit": NUMBER, "text": TEXT}]
 _FAILURES = [{"where": TEXT, "why": TEXT}]
-_SEARCH = {"repeat": COUNT, "sustained": MAYBE, "not_sustained": MAYBE, "limited_by": TEXT, "missed?": {...: NUMBER}}
+_SHORTFALL = {"limited_by": TEXT, "missed?": {...: NUMBER}}
+_SEARCH = {"repeat": COUNT, "sustained": MAYBE, "not_sustained": MAYBE, **_SHORTFALL}
 _EFFECT = {"good": _BOUNDS, "latency": _BOUNDS, "tells": one_of(("better", "worse", "same", "none"))}
 _TRIED = {
     "change": TEXT,
     "knobs": [TEXT],
     "meets": FLAG,
     "kept_up": FLAG,
+    "replications?": [_SHORTFALL],
     "figures": {"good": _BOUNDS, "latency": _BOUNDS},
     "effect": _EFFECT,
 }

@@ -24,7 +24,9 @@ PRICE = "cost/M: of a million output tokens, at price_per_hour"
 FLEET = "GPUs: engines, each with arrivals slowed down to its share; nothing spare for peaks or for one that fails"
 BURSTS = "they share bursts, so fewer may do: sweep requests.one_in tells"
 """What is to be said of GPUs for a trace besides."""
-MISSED = "goodput: in brackets, requests over each limit of the slo, at the lowest rate that is too much"
+OVER = "goodput: in brackets, requests over each limit of the slo"
+MISSED = f"{OVER}, at the lowest rate that is too much"
+QUEUE = "queue: fewer requests leave than arrive"
 SMALLEST = 0.0005
 """Share of the requests that is written as 0.1 %."""
 FEW = 4
@@ -90,7 +92,7 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
         words = [line(rows.said(answer["settings"][key])) for key in keys]
         figures = [figure(answer) for figure in columns.values()]
         ratio = [ratios.get((answer["point"], answer["allocator"]), Text(""))] if summary["ratios"] else []
-        made.add_row(*words, line(answer["allocator"]), *figures, line(broken(answer)), *ratio)
+        made.add_row(*words, line(answer["allocator"]), *figures, line(broken(answer["searches"])), *ratio)
     return stiff(made)
 
 
@@ -117,10 +119,10 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
             said.append("shares are of pairs of replications")
         if near := resolution(summary):
             said.append(f"{near}, which intervals do not count")
-    if any(missed(one) for one in summary["answers"]):
+    if any(missed(one["searches"]) for one in summary["answers"]):
         said.append(MISSED)
-    if any("queue" in broken(one) for one in summary["answers"]):
-        said.append("queue: fewer requests leave than arrive")
+    if any("queue" in broken(one["searches"]) for one in summary["answers"]):
+        said.append(QUEUE)
     if summary.get("demand"):
         said.append(fleet_note(summary))
     if priced(summary):
@@ -194,26 +196,31 @@ def cost(answer: Mapping[str, Any]) -> str:
     return "-" if answer["cost"] is None else f"{'under ' if answer['at_least'] else ''}{short(answer['cost'])}"
 
 
-def broken(answer: Mapping[str, Any]) -> str:
-    """Say what does not hold just above the capacity: the objectives, or the queue, of all replications.
+def broken(found: Sequence[Mapping[str, Any]]) -> str:
+    """Say what does not hold in some replications, as of a search just above the capacity: objectives, or the queue.
 
     Behind goodput stand the limits that requests are over, worst first.  Why a run could not be done is said by
     `failures`.
+
+    Args:
+        found: of each replication what it is `limited_by` and what it `missed`.
+
     """
-    reasons = ["failed" if one["limited_by"].startswith(FAILED) else one["limited_by"] for one in answer["searches"]]
+    reasons = ["failed" if one["limited_by"].startswith(FAILED) else one["limited_by"] for one in found]
     words = dict.fromkeys(word for reason in reasons for word in reason.split(", ") if word)
-    over = ", ".join(f"{name} {short(100 * share, 1)} %" for name, share in missed(answer).items())
+    over = ", ".join(f"{name} {short(100 * share, 1)} %" for name, share in missed(found).items())
     return ", ".join(f"{word} ({over})" if over and word.startswith(f"{GOODPUT[0]}=") else word for word in words)
 
 
-def missed(answer: Mapping[str, Any]) -> dict[str, float]:
-    """Return what share of the requests is over each limit just above the capacity, the largest first.
+def missed(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return what share of the requests is over each limit, the largest first.
 
-    It is the mean over the replications that goodput ends.  Empty if it ends none, or nothing is known of limits.
+    It is the mean over the replications in which goodput does not hold.  Empty if there are none, or nothing is known
+    of limits.
     """
-    found = [one["missed"] for one in answer["searches"] if one.get("missed")]
-    names = dict.fromkeys(name for one in found for name in one)
-    means = {name: sum(one.get(name, 0.0) for one in found) / len(found) for name in names}
+    over = [one["missed"] for one in found if one.get("missed")]
+    names = dict.fromkeys(name for one in over for name in one)
+    means = {name: sum(one.get(name, 0.0) for one in over) / len(over) for name in names}
     return {name: means[name] for name in sorted(means, key=lambda name: -means[name]) if means[name] >= SMALLEST}
 
 

@@ -25,6 +25,7 @@ from sim.planner.adviser import Adviser, Source, Tried
 from sim.planner.execute import Executor
 from sim.planner.knobs import Change, changes, hardware
 from sim.planner.limits import limits
+from sim.planner.slo import shortfall
 from sim.planner.store import Store
 from sim.setup import prepare
 
@@ -173,6 +174,7 @@ def _told(ask: Adviser, tried: Tried) -> dict[str, Any]:
         "settings": {".".join(map(str, change.axis.places[0])): change.after for change in tried.changes},
         "meets": ask.meets(tried.records),
         "kept_up": all(record["load"]["kept_up"] for record in tried.records),
+        "replications": [shortfall(record, ask.aims) for record in tried.records],
         "figures": {name: bounds(t_interval(np.array(some))) for name, some in values.items()},
         "effect": _effect(tried.against),
     }

@@ -9,6 +9,7 @@ import numpy as np
 from analysis.planner.effects import Effect, effect, mean, share
 from analysis.planner.rows import row
 from sim.errors import UserError
+from sim.planner.slo import GOODPUT, shortfall
 from workloads.generate import requests as make_requests
 from workloads.schema import Slo
 
@@ -124,9 +125,7 @@ class Adviser:
 
     def meets(self, records: Sequence[Record]) -> bool:
         """Whether every objective holds in every replication, and none fell behind."""
-        return all(one.met(record) for one in self.aims for record in records) and all(
-            record["load"]["kept_up"] for record in records
-        )
+        return not any(shortfall(record, self.aims)["limited_by"] for record in records)
 
     def score(self, tried: Tried) -> tuple[float, ...]:
         """Order settings: those within the SLO first, then by share of good requests, then by latency."""
@@ -135,6 +134,14 @@ class Adviser:
 
 
 def _as_slo(aims: Sequence[Objective]) -> Slo | None:
-    """Return limits for single requests that stand for the objectives; None where those are the file's own."""
-    named = {one.name.partition(".")[0]: one.limit for one in aims if not one.more_is_better}
+    """Return limits for single requests that stand for the objectives; None where those of the file count, of goodput.
+
+    Of a figure with several objectives the highest limit stands for all.
+    """
+    if any(one.name == GOODPUT for one in aims):
+        return None
+    named: dict[str, float] = {}
+    for one in aims:
+        head = one.name.partition(".")[0]
+        named[head] = max(one.limit, named.get(head, 0.0))
     return Slo(**named) if named else None

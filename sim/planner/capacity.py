@@ -22,7 +22,7 @@ from sim.errors import UserError
 from sim.planner.adviser import Source
 from sim.planner.execute import Executor
 from sim.planner.rates import Rate, rate_of
-from sim.planner.slo import GOODPUT, share_good, shares_missed
+from sim.planner.slo import share_good, shortfall
 from sim.planner.store import Store
 from sim.planner.sweep import failures
 from sim.planner.vary import Axis
@@ -59,6 +59,8 @@ class Search:
     """Lowest one above it that is known not to be."""
     why: str = ""
     """What broke at `high`, or why there is no answer."""
+    missed: dict[str, float] = field(default_factory=dict)
+    """If goodput did, what share of the requests is over each limit within it, at `high`."""
     tried: dict[Fraction, Record] = field(default_factory=dict)
 
     @property
@@ -85,19 +87,11 @@ class Search:
     def learn(self, exponent: Fraction, record: Record, aims: Sequence[Objective]) -> None:
         """Take in what a run at a rate has shown."""
         self.tried[exponent] = record
-        broken = [one.text for one in aims if not one.met(record)]
-        if not record["load"]["kept_up"]:
-            broken.append("queue")
-        if broken:
-            self.high, self.why = exponent, ", ".join(broken)
+        short_of = shortfall(record, aims)
+        if why := short_of["limited_by"]:
+            self.high, self.why, self.missed = exponent, why, short_of["missed"]
         else:
             self.low = exponent
-
-    def missed(self, aims: Sequence[Objective]) -> dict[str, float]:
-        """Return by limit within goodput what share of the requests is over it, at `high`; empty if goodput holds."""
-        record = None if self.high is None or self.failed else self.tried[self.high]
-        short = record is not None and any(one.name == GOODPUT and not one.met(record) for one in aims)
-        return shares_missed(record) if record is not None and short else {}
 
 
 def levels(precision: float) -> int:
@@ -271,7 +265,7 @@ def _answer(at_work: Searching, group: Sequence[Search]) -> dict[str, Any]:
                 "sustained": None if one.low is None else rate.shown(one.low),
                 "not_sustained": None if one.high is None else rate.shown(one.high),
                 "limited_by": one.why,
-                "missed": one.missed(at_work.aims),
+                "missed": {} if one.failed else one.missed,
             }
             for one in group
         ],

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sim.planner.job import Record
     from workloads.schema import Workload
 
-GOODPUT = "goodput"
+GOODPUT, QUEUE = "goodput", "queue"
 ATTAINED = 0.9
 """Share of requests that shall meet the workload's limits if no `--slo` is given (as DistServe has it)."""
 FIGURES = (*(metric.__name__ for metric in PER_REQUEST), itl_s.__name__)
@@ -64,13 +64,22 @@ def share_good(record: Mapping[str, Any]) -> float:
     return float(sum(batches["good"])) / max(1.0, float(sum(batches["requests"])))
 
 
-def shares_missed(record: Mapping[str, Any]) -> dict[str, float]:
-    """By limit of the workload: requests that are over it / all requests; and under `unfinished` those left over.
+def shortfall(record: Record, aims: Sequence[Objective]) -> dict[str, Any]:
+    """Say what a run does not hold, as `analysis.planner.tables.broken` reads it.
 
-    A request may be over several.
+    Returns:
+        `limited_by`: the objectives that are not met, and `queue` if the run fell behind; `missed`: if goodput is among
+        them, by limit of the workload's slo the requests that are over it / all requests, and under `unfinished` those
+        left over.  A request may be over several.
+
     """
+    broken = [one.text for one in aims if not one.met(record)]
+    short_of = any(one.name == GOODPUT and not one.met(record) for one in aims)
     total = max(1, int(record["entry"]["requests"]["total"]))
-    return {name: count / total for name, count in record["missed"].items()}
+    return {
+        "limited_by": ", ".join(broken if record["load"]["kept_up"] else [*broken, QUEUE]),
+        "missed": {name: count / total for name, count in record["missed"].items()} if short_of else {},
+    }
 
 
 def objectives(given: Sequence[str], workload: Workload) -> tuple[Objective, ...]:
