@@ -76,7 +76,8 @@ def foreword(workload: Workload) -> None:
     if count := len(workload.variants):
         said.append(f"variants of the file have no part in this: {count} left out")
     with suppress(UserError):  # as it is it may not run; what is varied may put that right
-        said += prepare(workload).notes
+        setup = prepare(workload)
+        said += [*setup.geometry.model.notes, *setup.notes]
     for each in said:
         terminal(stderr=True).say(each)
 

@@ -181,3 +181,26 @@ def test_check_says_which_cost_the_workload_sets(workload: Path, capsys: Capture
         if "step_overhead_s" in line and "0.25" in line and "this" in line
     )
     assert "this" in line
+
+
+@pytest.mark.parametrize(
+    ("model", "length", "kinds", "told"),
+    [
+        ("gemma-3-12b", 3000, "paged, radix, preallocated, ideal", True),
+        ("gemma-3-12b", 1024, "paged", False),  # no window passes anything
+        ("gemma-3-12b", 3000, "paged, hybrid", False),
+        ("gemma-3-12b", 3000, "preallocated", False),
+        ("mistral-7b", 6000, "paged", False),  # all its layers have the same window
+        ("llama-3.1-8b", 3000, "paged", False),
+    ],
+)
+def test_windows_that_one_block_table_cannot_use_are_told(
+    model: str, length: int, kinds: str, workload: Path, capsys: Capture, *, told: bool
+) -> None:
+    settings = [f"model={model}", "device={name: h100-80gb, kv_memory_gib: 20}", f"allocators=[{kinds}]"]
+    settings += [f"engine.max_model_len={length}"]
+    assert main(["check", str(workload), *(word for each in settings for word in ("--set", each)), "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    labels = "paged and radix: " if "radix" in kinds else "paged: "
+    words = "all layers keep all tokens, although 40 of 48 read the last 1,024 only; the allocator hybrid keeps no more"
+    assert notes == ([f"{labels}{words} than those, as vLLM does"] if told else [])

@@ -18,6 +18,8 @@ from analysis.planner.tables import MISSED, broken, cost, gpus, missed, share, s
 from analysis.planner.words import _times, capacity_findings
 from sim.cli import main
 from sim.cli.app import FAULT
+from sim.models.config import DTYPE_NOTE
+from sim.models.shipped import read_config
 
 Capture = pytest.CaptureFixture[str]
 
@@ -156,6 +158,15 @@ def test_what_is_doubtful_about_a_file_is_told_first(command: list[str], workloa
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith("device: bandwidth_tbps 3,350 is 632 times that of any GPU listed")
     assert told[1].startswith("tiny-llama is fp32 and custom has no fp32_tflops")
+
+
+def test_what_is_assumed_of_a_model_is_told_first(workload: Path, capsys: Capture) -> None:
+    _, config = read_config("tiny-llama")
+    Path("config.json").write_text(json.dumps({key: value for key, value in config.items() if key != "dtype"}))
+    main(
+        ["sweep", str(workload), "--set", "model=config.json", "--set", "requests.count=2", "--repeat", "1", "--quiet"]
+    )
+    assert capsys.readouterr().err.splitlines()[0] == DTYPE_NOTE
 
 
 def test_what_sustains_nothing_serves_no_demand() -> None:
