@@ -44,15 +44,18 @@ def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
             write_joint_report(parts, Path(directory, "together.html"))
         return write_validation(directory, out)
     if (Path(directory) / VARIANTS).exists():
-        return write_index([write_report(run).parent for run in _variants(directory)], out or _page(Path(directory)))
+        runs = list(open_variants(directory).runs.values())
+        for run in runs:
+            write_report(run)
+        return write_index(runs, out or _page(Path(directory)))
     return write_planned(directory, out) if question(directory) else write_report(directory, out)
 
 
-def write_index(directories: Sequence[str | Path], out: str | Path) -> Path:
+def write_index(directories: Sequence[RunDirectory | str | Path], out: str | Path) -> Path:
     """Write a page that lists directories, links to their pages and shows each run in one line an allocator.
 
     Args:
-        directories: as for `write_page`.
+        directories: as for `write_page`; of runs also opened ones, which are not opened again.
         out: the file; links are relative to it.
 
     Raises:
@@ -62,10 +65,12 @@ def write_index(directories: Sequence[str | Path], out: str | Path) -> Path:
     target = Path(out)
     target.parent.mkdir(parents=True, exist_ok=True)
     entries = []
-    for path in map(Path, directories):
+    for one in directories:
+        path = one.path if isinstance(one, RunDirectory) else Path(one)
         page = _page(path)
         link = quote(os.path.relpath(page.resolve(), target.resolve().parent)) if page.exists() else None
-        entries.append({"where": str(path), "link": link, **_entry(path)})
+        told = _run(one) if isinstance(one, RunDirectory) else _entry(path)
+        entries.append({"where": str(path), "link": link, **told})
     template = environment().get_template("index.html.j2")
     style, script = asset("report.css"), asset("theme.js")
     text: str = template.render(entries=entries, shares=SHARES, words=LEDGER_WORDS, style=style, script=script)
@@ -79,10 +84,6 @@ def _page(path: Path) -> Path:
     if is_validation(path):
         return path / "validation.html"
     return path / (INDEX if (path / VARIANTS).exists() else "report.html")
-
-
-def _variants(directory: str | Path) -> list[RunDirectory]:
-    return list(open_variants(directory).runs.values())
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -100,7 +101,10 @@ def _entry(path: Path) -> dict[str, Any]:
         started = planned.manifest.get("started", "")
         said = [finding.text for finding in content_of(planned).findings[:TOLD]]
         return {"name": planned.manifest["name"], "subtitle": told, "started": started, "table": [], "said": said}
-    opened = open_directory(path)
+    return _run(open_directory(path))
+
+
+def _run(opened: RunDirectory) -> dict[str, Any]:
     return {
         "name": opened.name,
         "subtitle": subtitle(opened),

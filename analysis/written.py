@@ -1,7 +1,7 @@
 """The files that a command leaves as results, and whether they are still what it wrote.
 
 A manifest lists the SHA-256 of each, so that a figure is told from another one that is as plausible.  Manifests of
-earlier versions, and of what was interrupted, list none: what is not listed is read as it is.
+earlier versions list none: what is not listed is read as it is.
 """
 
 from __future__ import annotations
@@ -28,12 +28,17 @@ def results(runs: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         runs: their entries in the manifest.
 
     """
-    from analysis.rundir import TABLES  # noqa: PLC0415  (start-up time of commands that read nothing)
-
     yield SUMMARY
     for run in runs:
-        yield from (f"{run['dir']}/{table}.parquet" for table in TABLES)
-        yield f"{run['dir']}/{SUSTAINED}"
+        yield from results_in(str(run["dir"]))
+
+
+def results_in(folder: str) -> Iterator[str]:
+    """Yield what the files of the run in a folder are called."""
+    from analysis.rundir import TABLES  # noqa: PLC0415  (start-up time of commands that read nothing)
+
+    yield from (f"{folder}/{table}.parquet" for table in TABLES)
+    yield f"{folder}/{SUSTAINED}"
 
 
 def listed(folder: Path, names: Iterable[str]) -> dict[str, str]:

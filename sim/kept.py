@@ -47,8 +47,8 @@ def take(out: Path, manifest: dict[str, Any], *, resume: bool, force: bool) -> K
 
 
 def _sort_out(out: Path, runs: Sequence[Mapping[str, Any]], written: Mapping[str, str]) -> Kept:
-    """Remove the runs that are not complete or not as they were written; list the others."""
-    gone = set(altered(out, results(runs), written))
+    """Remove the runs that are not complete or not as they were written, and what is made of all; list the others."""
+    gone = {*RESULTS, *altered(out, (name for name in results(runs) if name not in RESULTS), written)}
     folders = [str(run["dir"]) for run in runs]
     kept = frozenset(folder for folder in folders if _is_complete(out, folder, gone))
     for folder in folders:
@@ -56,7 +56,7 @@ def _sort_out(out: Path, runs: Sequence[Mapping[str, Any]], written: Mapping[str
             _remove_tables(out / folder)
     for name in gone:
         (out / name).unlink(missing_ok=True)
-    return Kept(kept, {name: known for name, known in written.items() if name not in RESULTS and (out / name).exists()})
+    return Kept(kept, {name: known for name, known in written.items() if name not in gone and (out / name).exists()})
 
 
 def _is_complete(out: Path, folder: str, gone: Container[str]) -> bool:

@@ -17,12 +17,13 @@ from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import AGAIN, RunDirectoryError
 from analysis.reading import RunDirectory
 from analysis.summary import SUSTAINED_RATE
-from analysis.written import SUMMARY, SUSTAINED, listed, results
+from analysis.written import SUMMARY, SUSTAINED, results_in
 from sim.case import Case
 from sim.claims import earlier
 from sim.errors import UserError
 from sim.files import digests
 from sim.kept import Kept, demand_same, take
+from sim.listing import Listing
 from sim.rundir import ParquetSink, alone, write_json
 from sim.serve import Progress, serve
 from sim.setup import Setup, prepare
@@ -97,25 +98,24 @@ def _all_runs(
     """
     workload, started, clock = setup.workload, datetime.now(UTC), time.perf_counter()
     manifest["started"] = started.isoformat(timespec="seconds")
-    manifest["written"] = kept.written if kept is not None else {}
-    write_json(out / "manifest.json", manifest)
     alike = [ALIKE] if workload.repeat > 1 and setup.requests(0).same_as(setup.requests(1)) else []
-    for repeat in range(workload.repeat):
-        requests = setup.requests(repeat)
-        late = _too_late(requests, workload.horizon_s)
-        manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *late, *alike]
-        for case in setup.cases:
-            name = _folder(case.label, repeat)
-            if kept is None or name not in kept.runs:
-                run_case(setup, case, requests, out / name, repeat=repeat, progress=progress, executing=executing)
-    if workload.sustained is not None:
-        _search(setup, workload.sustained, out, progress=progress)
-    directory = RunDirectory(out, manifest)
-    entries = [run.summarise(directory.slo) for run in directory.runs]
-    write_json(out / SUMMARY, {"schema": SCHEMA_VERSION, "runs": entries})
-    manifest["written"] = listed(out, results(manifest["runs"]))
-    manifest["wall_s"] = round(time.perf_counter() - clock, 3)
-    write_json(out / "manifest.json", manifest)
+    with Listing(out, manifest, kept.written if kept is not None else {}) as listing:
+        for repeat in range(workload.repeat):
+            requests = setup.requests(repeat)
+            late = _too_late(requests, workload.horizon_s)
+            manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *late, *alike]
+            for case in setup.cases:
+                name = _folder(case.label, repeat)
+                if kept is None or name not in kept.runs:
+                    run_case(setup, case, requests, out / name, repeat=repeat, progress=progress, executing=executing)
+                listing.add(results_in(name))
+        if workload.sustained is not None:
+            _search(setup, workload.sustained, out, listing, progress=progress)
+        directory = RunDirectory(out, manifest)
+        entries = [run.summarise(directory.slo) for run in directory.runs]
+        write_json(out / SUMMARY, {"schema": SCHEMA_VERSION, "runs": entries})
+        listing.add([SUMMARY])
+        manifest["wall_s"] = round(time.perf_counter() - clock, 3)
     return directory
 
 
@@ -162,16 +162,20 @@ def claim(setup: Setup, out: Path) -> None:
         write_json(out / "manifest.json", manifest)
 
 
-def _search(setup: Setup, wanted: Sustained, out: Path, *, progress: Callable[[Progress], None] | None) -> None:
+def _search(
+    setup: Setup, wanted: Sustained, out: Path, listing: Listing, *, progress: Callable[[Progress], None] | None
+) -> None:
     """Find the rate that each allocator sustains in each replication, where it is not known from an earlier search."""
     search = Search(setup, wanted, progress)
     for repeat in range(setup.workload.repeat):
         for case in setup.cases:
-            path = out / _folder(case.label, repeat) / SUSTAINED
+            name = f"{_folder(case.label, repeat)}/{SUSTAINED}"
+            path = out / name
             found = _found(path)
             if found is None:
                 found = search.of(case, repeat)
                 write_json(path, found)
+            listing.add([name])
             search.begin(case.label, found)
 
 

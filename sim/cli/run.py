@@ -81,7 +81,7 @@ def _index(found: Variants, folder: Path) -> Path:
     """Write the page that lists all variants."""
     from analysis.pages import write_index  # noqa: PLC0415  (start-up time of workloads without variants)
 
-    return write_index([directory.path for directory in found.runs.values()], folder / INDEX)
+    return write_index(list(found.runs.values()), folder / INDEX)
 
 
 def _document(folder: Path, found: Variants, pages: dict[str, Path], index: Path | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ STAGES = {
     "engine": ("sim.engine.loop.Engine", "run"),
     "write telemetry": ("sim.rundir.ParquetSink", "write"),
     "summarise": ("analysis.reading.Run", "summarise"),
-    "list what was written": ("sim.runner", "listed"),
+    "list what was written": ("sim.listing", "listed"),
     "write the page": ("sim.cli.run", "write_report"),
     "print tables": ("sim.cli.run", "show"),
 }

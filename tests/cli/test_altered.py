@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ import pytest
 
 import analysis.planner.page
 import analysis.report
+import analysis.written
 from analysis.rundir import TABLES
 from analysis.written import listed, results
 from sim.cli import main
@@ -111,6 +113,54 @@ def test_what_was_changed_is_not_taken_for_what_was_written_if_making_it_again_i
         assert again(whole, out) == INTERRUPTED
     assert again(whole, out) == DONE
     assert contents(out) == contents(whole / "out")
+    capsys.readouterr()
+
+
+def test_what_an_interrupted_run_has_finished_is_told_from_what_was_changed(
+    whole: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis.report, "plotly_js", lambda: b"")
+    out, three = tmp_path / "out", ["--set", "sustained=null", "--repeat", "3"]
+    line = ["run", str(whole / "tight.yaml"), *three, "--quiet", "--json", "--resume", "--out", str(out)]
+    with monkeypatch.context() as patched:
+        patched.setattr("sim.runner._too_late", Mock(side_effect=[[], [], KeyboardInterrupt]))
+        assert main(line) == INTERRUPTED
+    known = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["written"]
+    assert list(known) == [f"paged/{where}{table}.parquet" for where in ("", "repeat-1/") for table in TABLES]
+    good = (out / "paged" / "steps.parquet").read_bytes()
+    alter(out / "paged" / "steps.parquet")
+    capsys.readouterr()
+    assert main(["compare", str(out)]) == FAULT
+    assert "its SHA-256 is not the one in manifest.json" in capsys.readouterr().err
+    assert main(line) == DONE
+    assert (out / "paged" / "steps.parquet").read_bytes() == good
+    written = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["written"]
+    assert {name: written[name] for name in known} == known
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "variants", ["", "variants: [{label: slow}, {label: fast, set: {requests.arrivals.rate: 8000}}]\n"]
+)
+def test_each_result_is_digested_once(
+    variants: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis.report, "plotly_js", lambda: b"")
+    seen: list[Path] = []
+    digest = analysis.written.digest
+
+    def counting(path: Path) -> str:
+        seen.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(analysis.written, "digest", counting)
+    (tmp_path / "w.yaml").write_text(TIGHT + variants, encoding="utf-8")
+    line = ["run", str(tmp_path / "w.yaml"), "--quiet", "--json", "--out", str(tmp_path / "out")]
+    for again in ([], ["--resume"], ["--resume", "--repeat", "2"]):
+        seen.clear()
+        assert main([*line, *again]) == DONE
+        assert seen
+        assert len(seen) == len(set(seen)), again
     capsys.readouterr()
 
 
