@@ -6,8 +6,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from allocators.content import Segments
+from allocators.errors import AllocatorError
+from allocators.registry import BUILT_IN
 from sim.engine.executor import Simulated
+from sim.engine.jobs import StalledError
 from sim.engine.loop import Engine
+from sim.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,11 +50,23 @@ def serve(
     leaps: bool = True,
     executing: Executing | None = None,
 ) -> None:
-    """Let one allocator serve requests; what it did goes to `sink`."""
+    """Let one allocator serve requests; what it did goes to `sink`.
+
+    Raises:
+        UserError: an allocator of somebody else's, which is checked at the end, miscounts or lets nothing go on.
+
+    """
     allocator = case.allocator(shared_prefixes=requests.prefixes is not None)
     make = executing or simulated
-    with make(setup, case, requests, allocator, sink) as (executor, telemetry):
-        engine_of(setup, case, requests, allocator, executor, telemetry, leaps=leaps).run(progress)
+    try:
+        with make(setup, case, requests, allocator, sink) as (executor, telemetry):
+            engine_of(setup, case, requests, allocator, executor, telemetry, leaps=leaps).run(progress)
+        if case.spec.kind not in BUILT_IN:
+            allocator.check()
+    except (AllocatorError, StalledError) as error:
+        if case.spec.kind in BUILT_IN:
+            raise
+        raise UserError(f"allocator {case.spec.kind}: {error}; tests/conformance tests what it must do") from error
 
 
 def engine_of(

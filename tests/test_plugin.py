@@ -130,6 +130,56 @@ def test_it_passes_the_conformance_suite(site: Path) -> None:
     assert int(done.stdout.split(" passed")[0].split()[-1]) > 100
 
 
+BROKEN = """
+from allocators.answers import Reason, Refusal, Usage
+from allocators.paged import PagedAllocator
+
+class Miscounting(PagedAllocator):
+    kind = "miscounting"
+
+    def usage(self):
+        return Usage(self.capacity + 1)
+
+class Leaking(PagedAllocator):
+    kind = "leaking"
+
+    def release(self, row):
+        block = self.table.blocks[row, 0]
+        super().release(row)
+        self.pool.references[block] += 1
+
+class Refusing(PagedAllocator):
+    kind = "refusing"
+
+    def admit(self, ask):
+        return Refusal(Reason.BLOCKS, 1, 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [
+        ("Miscounting", "its count is wrong: in step 0 -1 slots of the pool are free"),
+        ("Leaking", "block 1 has 0 holders, counted "),
+        ("Refusing", "no progress: request 0 ("),
+    ],
+)
+def test_one_that_miscounts_is_told_instead_of_figures(tmp_path: Path, kind: str, fault: str) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    metadata = tmp_path / "broken-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[kvsim.allocators]\n{kind.lower()} = broken:{kind}\n")
+    file = tmp_path / "workload.yaml"
+    file.write_text(WORKLOAD.replace("{kind: worst-fit, headroom: 1.5}", f"{{kind: {kind.lower()}}}"))
+    done = python(tmp_path, "-m", "sim", "run", str(file), "--out", str(tmp_path / "out"), "--quiet")
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"allocator {kind.lower()}: {fault}")
+    assert line.endswith("; tests/conformance tests what it must do")
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
 def test_without_it_nothing_has_changed(tmp_path: Path) -> None:
     done = python(tmp_path, "-m", "sim", "list", "allocators", "--json")
     assert done.returncode == 0, done.stderr

@@ -11,15 +11,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from allocators.answers import Reason, Refusal, Usage
+from allocators.errors import CorruptionError
 from allocators.ledger import Ledger, split
 from sim.engine.jobs import NEVER, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from allocators.base import Allocator
     from allocators.table import Ints
     from sim.engine.growing import Growing
+
+SHARES = Ledger._fields[:7]
+"""Parts of the pool, which sum to its capacity."""
+
+
+def demand_shares(columns: Mapping[str, Ints]) -> None:
+    """Raise `CorruptionError` if a share of the pool is below nothing in some step: the allocator has miscounted."""
+    for name in SHARES:
+        if len(values := columns[name]) and (least := values.min()) < 0:
+            step = columns["step"][values.argmin()]
+            raise CorruptionError(f"its count is wrong: in step {step} {least:,} slots of the pool are {name}")
 
 
 class Books:

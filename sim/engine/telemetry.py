@@ -2,8 +2,7 @@
 
 Steps are stored as integers, and a stretch of similar steps as its first row and the changes after it;
 they become rows in bulk when they are streamed to Parquet.  A request is one row, written when it
-leaves.  Every event that concerns the memory of a request is one row.  (The block map is sampled, see
-`sim.engine.blockmap`.)
+leaves.  Every event that concerns the memory of a request is one row.  (`sim.engine.blockmap` samples the block map.)
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from sim.engine.books import demand_shares
 from sim.engine.jobs import NEVER, Job
 from sim.engine.serving import Blocked
 from sim.engine.stretch import unpacked_all
@@ -153,15 +153,15 @@ class StepLog:
         columns["gap"] = np.where((nth == 0) | (columns["gap_tokens"] == 0), columns["gap"], durations)
         columns["live"] += nth * columns.pop("grows")
         columns["rounding"] -= nth * columns.pop("rounds")
-        calls, pages, hidden, exposed = np.array(self._calls, np.int64).reshape(-1, 4).T
-        columns["mapped_pages"][calls] += pages
-        columns["mapping_hidden"][calls] += hidden
-        columns["mapping_exposed"][calls] += exposed
+        calls, *amounts = np.array(self._calls, np.int64).reshape(-1, 4).T
+        for name, amount in zip(("mapped_pages", "mapping_hidden", "mapping_exposed"), amounts, strict=True):
+            columns[name][calls] += amount
         free = columns["held"] + columns["cached"]
         self._apply_changes(columns, begin, which)
         held = columns.pop("held")
         columns["reserved"] = held - columns["rounding"] - columns["live"] - columns["internal"]
         columns["free"] = self._capacity - held - columns["cached"] - columns["external"]
+        demand_shares(columns)
         columns["largest_hole"] -= held + columns["cached"] - free
         columns["duration"] = durations
         self._sink.write("steps", {SECONDS.get(name, name): _typed(name, values) for name, values in columns.items()})
