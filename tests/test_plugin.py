@@ -188,4 +188,4 @@ def test_without_it_nothing_has_changed(tmp_path: Path) -> None:
     file.write_text(WORKLOAD.replace("{kind: worst-fit, headroom: 1.5}", "{kind: paged, scheduler: shortest-first}"))
     done = python(tmp_path, "-m", "sim", "check", str(file))
     assert done.returncode == 2
-    assert "must be one of static, orca, vllm-v0, vllm-v1, got 'shortest-first'" in done.stderr
+    assert "must be one of static, orca, vllm-v0, vllm-v1, got shortest-first" in done.stderr
