@@ -22,7 +22,7 @@ from allocators.content import Content, Segments
 from sim.decode.device import moved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sim.engine.jobs import Job
     from workloads.requests import Requests
@@ -38,7 +38,7 @@ class Transcript:
     def __init__(
         self, requests: Requests, content: Callable[[int], Content], vocab: int, seed: int, device: torch.device
     ) -> None:
-        """Write the prompts, as an engine gets them in tokens, but for those that repeat what another request says."""
+        """Write the prompts, as an engine gets them in tokens, but for parts that repeat what another request says."""
         self.prompt: Ints = requests.prompt_tokens.astype(np.int64)
         self.output: Ints = requests.output_tokens.astype(np.int64)
         self.samples: Ints = requests.samples.astype(np.int64) if len(requests.samples) else np.ones_like(self.prompt)
@@ -50,13 +50,19 @@ class Transcript:
         self._content = content
         self._vocab = vocab
         self._seed = seed
-        self._ready: set[int] = set()
         self._streams: dict[int, Ints] = {}
         prefixes = requests.prefixes
         self._speaker = {} if prefixes is None else {int(name): i for i, name in enumerate(prefixes.outputs)}
         """The request whose output a content id names."""
-        self.tokens = moved(self._written(), device)
+        self._unopened: set[int] = set()
+        """Requests that have not begun, and whose prompts repeat what others say."""
+        self.completed = 0
+        """Prompts that have been completed on the device with what others have said."""
+        tokens, sources = self._written()
+        self.tokens = moved(tokens, device)
         """int64[spare + 1]"""
+        self._sources = moved(sources if self._unopened else sources[:0], device)
+        """int64[spare + 1]: where each token of a prompt is to be found; empty if no prompt repeats anything."""
         self._known = np.zeros(self.spare, np.bool_)
         """bool[tokens]: outputs that are final, said or forced."""
         self.forced: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)
@@ -73,14 +79,20 @@ class Transcript:
         return tokens
 
     def open(self, job: Job) -> None:
-        """Write a job's prompt before its first step, if that has not been done."""
+        """Complete a job's prompt before its first step with what others have said.
+
+        That is copied on the device, which is not waited for: the host never sees it.
+        """
         index = job.index
-        if index in self._ready:
+        if index not in self._unopened:
             return
-        self._ready.add(index)
-        prompt = moved(self._prompt(index, self._parts(index)), self.tokens.device)
-        for part in self._places(index):
-            self.tokens[part] = prompt
+        self._unopened.remove(index)
+        self.completed += 1
+        for speaker, name, offset, count in self._pieces(index):
+            if speaker != index:
+                self._demand(speaker, name, offset + count)
+        for place in self._places(index):
+            self.tokens[place] = self.tokens[self._sources[place]]
 
     def aim(self, targets: Ints) -> Ints:
         """Where to write the tokens that are about to be said: at these places, or nowhere if others are forced."""
@@ -91,40 +103,42 @@ class Transcript:
         """Write generated tokens, except where others are forced."""
         self.tokens[moved(self.aim(targets), tokens.device)] = tokens
 
-    def _written(self) -> Ints:
-        """Return all tokens, with the prompts that can be known before anything is said."""
-        tokens = np.zeros(self.spare + 1, np.int64)
-        for index in range(len(self.prompt)):
-            parts = self._parts(index)
-            if self._speaker.keys().isdisjoint(parts[::3]):
-                self._ready.add(index)
-                prompt = self._prompt(index, parts)
-                for place in self._places(index):
-                    tokens[place] = prompt
-        return tokens
+    def _written(self) -> tuple[Ints, Ints]:
+        """Return all tokens, with what is known of every prompt before anything is said, and where the rest will be."""
+        tokens, sources = np.zeros(self.spare + 1, np.int64), np.arange(self.spare + 1)
+        for index, length in enumerate(self.prompt.tolist()):
+            prompt, found = np.zeros(length, np.int64), self.at(index, 0) + np.arange(length)
+            begin = 0
+            for speaker, name, offset, count in self._pieces(index):
+                here = slice(begin, begin + count)
+                if speaker == index:
+                    prompt[here] = self._stream(name, offset + count)[offset:]
+                else:
+                    self._unopened.add(index)
+                    found[here] = self._said(speaker).start + offset + np.arange(count)
+                begin += count
+            for place in self._places(index):
+                tokens[place], sources[place] = prompt, found
+        return tokens, sources
 
     def _places(self, index: int) -> list[slice]:
         """Where a request's prompt is written."""
         starts = (self.at(index, sample) for sample in range(int(self.samples[index])))
         return [slice(start, start + int(self.prompt[index])) for start in starts]
 
-    def _parts(self, index: int) -> tuple[int, ...]:
-        """What a prompt is made of: a piece's name, where it begins in it and how many tokens, again and again."""
+    def _said(self, index: int) -> slice:
+        """Where the output of a request's first sample is written."""
+        start = self.at(index, 0) + int(self.prompt[index])
+        return slice(start, start + int(self.output[index]))
+
+    def _pieces(self, index: int) -> Iterator[tuple[int, int, int, int]]:
+        """What a prompt is made of: who says a piece (else its own request), its name, first token and length."""
         content = self._content(index)
         if not is_a(content, Segments):
             raise TypeError(f"prompts are made of segments, got {type(content).__name__}")
-        return content.piece(0, int(self.prompt[index]))
-
-    def _prompt(self, index: int, parts: tuple[int, ...]) -> Ints:
-        pieces = []
+        parts = content.piece(0, int(self.prompt[index]))
         for name, offset, tokens in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-            speaker = self._speaker.get(name, index)
-            pieces.append(
-                self._stream(name, offset + tokens)[offset:]
-                if speaker == index
-                else self._output(speaker, name, offset, tokens)
-            )
-        return np.concatenate(pieces)
+            yield self._speaker.get(name, index), name, offset, tokens
 
     def _stream(self, name: int, length: int) -> Ints:
         """First `length` tokens of a piece of content."""
@@ -134,17 +148,15 @@ class Transcript:
             known = self._streams[name] = rng.integers(self._vocab, size=length)
         return known[:length]
 
-    def _output(self, index: int, name: int, offset: int, tokens: int) -> Ints:
-        """Part of what request `index` says; what it has not said yet it will have to say."""
-        start, stop = self.at(index, 0) + int(self.prompt[index]), offset + tokens
+    def _demand(self, index: int, name: int, stop: int) -> None:
+        """See to it that the first `stop` tokens that a request says are final: it will have to say what it has not."""
         if stop > self.output[index]:
             raise ValueError(f"request {index} says {self.output[index]} tokens, a later prompt repeats {stop}")
-        said = int(self._known[start : start + int(self.output[index])].sum())
+        place = self._said(index)
+        said = int(self._known[place].sum())
         if stop > said:
             if not len(self.forced):
                 self.forced = np.zeros(self.spare, np.bool_)
-            missing = slice(start + said, start + stop)
+            missing = slice(place.start + said, place.start + stop)
             self.forced[missing] = self._known[missing] = True
             self.tokens[missing] = moved(self._stream(name, stop)[said:], self.tokens.device)
-        part: Ints = self.tokens[start + offset : start + stop].cpu().numpy()
-        return part

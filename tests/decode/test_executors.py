@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -153,7 +154,7 @@ def test_prompts_are_there_before_they_are_opened_but_for_what_is_yet_to_be_said
     requests = pieces([(1, 3)], [(1, 3), (10, 4)], [(5, 2)], outputs=[10, 11, 12])
     transcript = transcript_of(requests)
     before = [transcript.sequence(index, 0) for index in range(3)]
-    assert before[1] == [0] * 11
+    assert before[1] == [*before[0][:3], *[0] * 8]
     for index in range(3):
         transcript.open(Opened(index))
     opened = [transcript.sequence(index, 0) for index in range(3)]
@@ -168,6 +169,22 @@ def test_a_later_prompt_repeats_what_was_said() -> None:
     transcript.open(Opened(1))
     assert transcript.sequence(1, 0)[3:7] == [5, 6, 7, 8]
     assert not len(transcript.forced)
+
+
+def test_what_was_said_stays_on_the_device_when_a_later_prompt_repeats_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = pieces([(1, 3)], [(2, 2), (10, 4), (1, 1), (10, 2)], outputs=[10, 11])
+    requests = replace(requests, samples=np.array([1, 2]))
+    transcript = transcript_of(requests)
+    transcript.say(np.array([3, 4, 5, 6]), torch.tensor([5, 6, 7, 8]))
+    before = [transcript.sequence(1, sample) for sample in range(2)]
+    with monkeypatch.context() as patched:
+        for read in ("cpu", "numpy", "tolist", "item"):
+            patched.setattr(torch.Tensor, read, lambda *_: pytest.fail("the host reads it"))
+        transcript.open(Opened(1))
+    for sample in range(2):
+        opened = transcript.sequence(1, sample)
+        assert opened[:2] + opened[6:7] == before[sample][:2] + before[sample][6:7]
+        assert opened[2:6] + opened[7:9] == [5, 6, 7, 8, 5, 6]
 
 
 def test_what_a_later_prompt_needs_before_it_was_said_is_forced() -> None:

@@ -13,10 +13,13 @@ from sim.costs.shapes import CHUNKS, Shape, Shapes, padded_sizes
 from sim.decode.elementwise import Angles, HeadNorms, rotate, rotate_and_store
 from sim.decode.flashinfer_backend import workspace_bytes
 from sim.decode.fused import fusible
+from sim.decode.graphs import PaddedSteps
 from sim.decode.lanes import Sequences, blank, make_lanes
-from sim.decode.model import load
+from sim.decode.model import Decoder, load
 from sim.decode.pace import Pace
 from sim.decode.paging import Paging, pages_of
+from sim.decode.store import KVStore
+from sim.decode.transcript import Transcript
 from sim.models.geometry import resolve_model
 from tests.decode.room import CONFIGS, CPU, config, decode, workload
 
@@ -103,6 +106,54 @@ def test_decodes_and_chunks_share_a_padded_step(preemption: str) -> None:
     assert any(step.preempted for step in steps)
     assert ran.numerics().passed, ran.numerics().as_json()
     assert ran.numerics().largest_error < 1e-5
+
+
+SWAPS = {"engine": {"scheduler": "vllm-v0", "preemption": "swap"}, "kv_kib": 48}
+TURNS = {
+    "requests": {
+        "count": 9,
+        "arrivals": {"kind": "fixed", "rate": 50},
+        "lengths": {"kind": "uniform", "prompt": {"min": 8, "max": 16}, "output": {"min": 4, "max": 8}},
+        "session": {"kind": "turns", "turns": 3, "think_s": 0.001},
+    }
+}
+
+
+@pytest.mark.parametrize("changes", [SWAPS, TURNS], ids=["blocks that move", "prompts that repeat what was said"])
+def test_a_device_settles_behind_what_was_launched_singly(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def noted(owner: type, method: str) -> None:
+        original = getattr(owner, method)
+
+        def note(self: object, *given: Any) -> Any:
+            done.append(method)
+            return original(self, *given)
+
+        monkeypatch.setattr(owner, method, note)
+
+    for owner, method in ((Decoder, "settle"), (PaddedSteps, "run"), (KVStore, "swap_out"), (KVStore, "swap_in")):
+        noted(owner, method)
+    completed = 0
+    original = Transcript.open
+
+    def opened(self: Transcript, job: Any) -> None:
+        nonlocal completed
+        original(self, job)
+        if self.completed > completed:
+            done.append("open")
+        completed = self.completed
+
+    monkeypatch.setattr(Transcript, "open", opened)
+    work = workload("tiny-llama", {**PAGED, "host_blocks": 200}, **changes)
+    assert decode(work, padded=True).numerics().passed
+    steps = " ".join(done).split("run")
+    singly = [step for step in steps if "swap" in step or "open" in step]
+    assert len(singly) > 3
+    assert all(step.split()[-1] == "settle" for step in singly)
+    assert sum("settle" not in step for step in steps) > len(singly)
 
 
 @pytest.mark.parametrize("kind", ["contiguous", "preallocated", "virtual", "radix"])

@@ -180,7 +180,7 @@ def test_a_calibration_is_asked_for_named_or_shipped(monkeypatch: pytest.MonkeyP
     assert calibration_of(own, "planted", "fp32") == calibration
     assert calibration_of(own, "CPU x86_64", "fp32") is None
     assert calibration_of(own, name, "fp32") == "h100-80gb-tiny-llama-fp32"
-    with pytest.raises(UserError, match=r"costs\.calibration: 'nowhere' is neither shipped nor a file"):
+    with pytest.raises(UserError, match=r"costs\.calibration: nowhere is neither shipped nor a file"):
         calibration_of(work(), name, "fp32", "nowhere")
 
 
