@@ -24,6 +24,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from workloads.docs import field_docs
+from workloads.paths import led
 
 SHIPPED = Path(__file__).parent / "data"
 """Data files that come with kvsim; a file name that is not found beside the workload is looked up here."""
@@ -115,11 +116,11 @@ def _folders(info: ValidationInfo) -> tuple[Path, ...]:
 def _resolve(name: str, info: ValidationInfo) -> str:
     """Find a data file beside the workload file, else among the shipped ones."""
     folder, *others = _folders(info)
-    for path in (folder / name, *(other / name for other in others), SHIPPED / name):
+    for path in (led(folder, name), *(led(other, name) for other in others), SHIPPED / name):
         if path.is_file():
             return str(path)
-    if (folder / name).is_dir():
-        files = sorted(path.name for path in (folder / name).iterdir() if path.is_file())
+    if led(folder, name).is_dir():
+        files = sorted(path.name for path in led(folder, name).iterdir() if path.is_file())
         there = ", ".join(files[:FEW]) + (", ..." if len(files) > FEW else "") or "no files"
         raise ValueError(f"{name} is a folder, with {there} in it: name one file")
     raise ValueError(f"no such file: {name} (looked in {folder.resolve()} and among the shipped data)")
@@ -127,7 +128,7 @@ def _resolve(name: str, info: ValidationInfo) -> str:
 
 def _beside(name: str, info: ValidationInfo) -> str:
     """Lead a path to its place beside the workload file; leave a bare name alone."""
-    path = _folders(info)[0] / name
+    path = led(_folders(info)[0], name)
     return str(path) if ("/" in name or name.endswith((".json", ".toml"))) and path.exists() else name
 
 

@@ -20,6 +20,7 @@ from sim.decode.device import DTYPES
 from sim.decode.fused import FusedNetwork, fusible
 from sim.errors import UserError
 from sim.models.shipped import read_config, shipped_models
+from workloads.paths import led
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,7 +147,7 @@ def load(
     values = supported(name, geometry, base)
     config = _config(values, geometry)
     dtype = DTYPES[geometry.model.dtype]
-    folder = Path(base or Path(), name).expanduser()
+    folder = led(base or Path(), name)
     if name.lower() not in shipped_models() and folder.is_dir() and any(folder.glob("*.safetensors")):
         network = _from_checkpoint(folder, config, dtype, device)
         weights = str(folder)

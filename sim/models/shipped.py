@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import UserError, suggest
+from workloads.paths import led
 from workloads.values import shown
 
 MODELS = Path(__file__).parent / "configs"
@@ -32,7 +33,7 @@ def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, A
     shipped = MODELS / f"{name.lower()}.json"
     if name.lower() in shipped_models():
         return shipped.stem, json.loads(shipped.read_text(encoding="utf-8"))
-    path = Path(base_dir, name).expanduser()
+    path = led(base_dir, name)
     if path.is_dir():
         path = path / "config.json"
     if not path.is_file():

@@ -10,6 +10,8 @@ import pytest
 
 from analysis.reading import open_directory
 from sim.cli import main
+from sim.cli.app import FAULT
+from sim.models.shipped import read_config
 
 Capture = pytest.CaptureFixture[str]
 
@@ -204,3 +206,22 @@ def test_windows_that_one_block_table_cannot_use_are_told(
     labels = "paged and radix: " if "radix" in kinds else "paged: "
     words = "all layers keep all tokens, although 40 of 48 read the last 1,024 only; the allocator hybrid keeps no more"
     assert notes == ([f"{labels}{words} than those, as vLLM does"] if told else [])
+
+
+def test_a_tilde_is_the_home_wherever_the_workload_lies(
+    workload: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(home := tmp_path / "home"))
+    home.mkdir()
+    (home / "config.json").write_text(json.dumps(read_config("tiny-llama")[1]), encoding="utf-8")
+    (home / "mine.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,3,2\n", encoding="utf-8")
+    (file := tmp_path / "elsewhere" / "workload.yaml").parent.mkdir()
+    file.write_text(workload.read_text(encoding="utf-8"), encoding="utf-8")
+    mine = ["--set", "model=~/config.json", "--set", "requests={trace: ~/mine.csv}"]
+    assert main(["check", str(file), *mine, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["requests"]["count"] == 1
+    assert found["model"]["name"] == str(home / "config.json")
+    for setting in ("model=~nobody-at-all/config.json", "requests={trace: ~nobody-at-all/mine.csv}"):
+        assert main(["check", str(file), "--set", setting]) == FAULT
+        assert "~nobody-at-all" in capsys.readouterr().err
