@@ -130,7 +130,8 @@ def _values(asked: Sequence[Argument], words: Sequence[str]) -> dict[str, Any]:
     if placed:
         hint = "; each key=value needs an option of its own" if "=" in placed[0] else ""
         raise UserError(f"unexpected argument {placed[0]}{hint}")
-    return {one.name: _whole(one, found[one.name]) for one in asked if _is_given(one, found[one.name])}
+    given = [one for one in asked if one.required or found[one.name] not in (None, [])]
+    return {one.name: _whole(one, found[one.name]) for one in given}
 
 
 def _options(asked: Sequence[Argument], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -154,16 +155,10 @@ def _options(asked: Sequence[Argument], words: Sequence[str]) -> tuple[dict[str,
     return vars(found), placed
 
 
-def _is_given(one: Argument, found: Any) -> bool:
-    """Tell whether there is a value.  Raises UserError if there must be one."""
-    given = found is not None and found != []
-    if one.required and not given:
-        raise UserError(f"{one.label} is missing")
-    return given
-
-
 def _whole(one: Argument, found: Any) -> Any:
-    """Return what the command gets: all values, or the only one."""
+    """Return what the command gets: all values, or the only one, or whether an option is wanted."""
+    if one.required and not found:
+        raise UserError(f"{one.label} is missing")
     if one.kind is bool:
         return found
     if one.many:
