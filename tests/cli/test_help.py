@@ -118,6 +118,18 @@ def test_help_breaks_its_lines_where_the_terminal_ends(
     assert "a cluster that runs, whose machines have kvsim and the data files." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("line", ["run --help", "run -h", "--help run", "run a --ouz --help", "run --out --help"])
+def test_help_is_given_wherever_it_is_asked_for(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 0
+    assert capsys.readouterr().out.startswith("Usage: kvsim run [OPTIONS] FILE\n")
+
+
+@pytest.mark.parametrize(("line", "usage"), [("", "kvsim COMMAND"), ("trace", "kvsim trace COMMAND")])
+def test_what_names_no_command_gets_their_list(line: str, usage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: {usage}\n")
+
+
 def test_the_installed_script_is_the_same_program() -> None:
     (script,) = entry_points(group="console_scripts", name="kvsim")
     assert script.load() is main
