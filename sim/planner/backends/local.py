@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
 import threading
+import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from sim.planner.job import Job, Record
 
 TICK_S = 0.2
-"""Seconds after which a wait for jobs looks whether Ctrl-C was pressed."""
+"""Seconds after which a wait for jobs looks whether Ctrl-C was pressed, and a worker whether it still has a parent."""
 
 
 class Here:
@@ -45,6 +49,7 @@ class Cores:
         """Use so many processes; -1 is one a core."""
         self.workers: int = joblib.cpu_count() if jobs == -1 else jobs
         self._pool: Any = None
+        self._room: tempfile.TemporaryDirectory[str] | None = None
 
     def outcomes(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Record | Failed]]:
         """See `Backend.outcomes`.
@@ -79,14 +84,21 @@ class Cores:
 
     def _executor(self) -> Any:
         """Return the pool of processes; a new one if the last was broken."""
-        self._pool = get_reusable_executor(max_workers=self.workers, timeout=60, initializer=_deaf)
+        if self._room is None:
+            self._room = tempfile.TemporaryDirectory(prefix="kvsim-", ignore_cleanup_errors=True)
+        self._pool = get_reusable_executor(
+            max_workers=self.workers, timeout=60, initializer=_begin, initargs=(os.getpid(), self._room.name)
+        )
         return self._pool
 
     def close(self) -> None:
-        """End the processes, whatever they are doing."""
+        """End the processes, whatever they are doing, and remove what they leave in their temporary folder."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, kill_workers=True)
             self._pool = None
+        if self._room is not None:
+            self._room.cleanup()
+            self._room = None
 
 
 @contextmanager
@@ -118,9 +130,27 @@ def patience() -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
-def _deaf() -> None:
-    """Leave Ctrl-C to the process that hands out jobs: it ends the others."""
+def _begin(parent: int, room: str) -> None:
+    """Prepare a process that does jobs.
+
+    It leaves Ctrl-C to its parent, which ends the others, and does not outlive it: killed, that could end nobody.
+
+    Args:
+        parent: the process that hands out jobs.
+        room: where temporary files go.
+
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tempfile.tempdir = room
+    threading.Thread(target=_follow, args=(parent, room), daemon=True).start()
+
+
+def _follow(parent: int, room: str) -> None:
+    """End this process when its parent has ended; whoever follows next adopts it (on Windows nobody does)."""
+    while os.getppid() == parent:
+        time.sleep(TICK_S)
+    shutil.rmtree(room, ignore_errors=True)
+    os._exit(1)
 
 
 def _outcome(future: Future[Record | Failed]) -> Record | Failed | None:
