@@ -260,6 +260,18 @@ def test_on_paper_the_table_is_whole_and_keeps_its_colours(opened: Opened, repor
     assert page.evaluate("getComputedStyle(document.querySelector('.stack span')).printColorAdjust") == "exact"
 
 
+@pytest.mark.parametrize("opened", [(400, "light")], indirect=True)
+def test_a_share_too_narrow_for_its_number_shows_none(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    seen = """[...document.querySelectorAll(".stack.labelled i")]
+        .filter((one) => getComputedStyle(one).visibility === "visible")"""
+    cut = f"{seen}.filter((one) => one.scrollWidth > one.parentElement.clientWidth).length"
+    assert page.evaluate(cut) == 0
+    assert page.evaluate(f"{seen}.length") > 0
+    page.evaluate("document.querySelectorAll('.stack.labelled span').forEach(one => one.style.width = '8%')")
+    assert page.evaluate(cut) == 0
+
+
 def test_a_newcomer_is_told_how_each_allocator_hands_memory_out(page: Page) -> None:
     told = page.locator(".pools figure small").all_inner_texts()
     assert "in one piece" in told[0]
