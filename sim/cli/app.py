@@ -60,6 +60,8 @@ def _run(words: Sequence[str], program: str) -> int:
         if error.filename is None:  # standard output, then
             _drop_output()
         return _fail([f"{error.filename or program}: {error.strerror}"])
+    except UnicodeEncodeError as error:  # of a file's name; what is printed is replaced
+        return _fail([f"{error.object}: no name of a file where those are in {error.encoding}; PYTHONUTF8=1 allows it"])
     except Exception as error:
         if isinstance(error, _for_users()):
             return _fail(lines_of(error))
