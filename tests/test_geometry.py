@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sim.errors import UserError
-from sim.models.config import DTYPE_NOTE
+from sim.models.config import DTYPE_NOTE, FP32_NOTE
 from sim.models.geometry import KV_FORMATS, Geometry, KVGroup, resolve_model, shipped_models
 from sim.setup import facts_of
 
@@ -383,6 +383,14 @@ def test_a_config_without_a_dtype_is_served_in_bf16(tmp_path: Path) -> None:
     assert silent.model.notes == (DTYPE_NOTE,)
     named = resolve_model({"name": "config.json", "dtype": "fp16"}, tmp_path)
     assert not named.model.notes, "what is told is not assumed"
+
+
+def test_a_config_in_fp32_is_taken_at_its_word_and_told(tmp_path: Path) -> None:
+    # As google/gemma-2-9b is published.
+    assert of(tmp_path, **{**LLAMA, "torch_dtype": "float32"}).model.notes == (FP32_NOTE,)
+    named = resolve_model({"name": "config.json", "dtype": "bf16"}, tmp_path)
+    assert not named.model.notes
+    assert not resolve_model("tiny-llama").model.notes, "shipped ones are for validation, which computes in fp32"
 
 
 @pytest.mark.parametrize("inside", [True, False])

@@ -34,6 +34,7 @@ SIZE = 2**31 - 1
 """More than any other size of a model."""
 
 DTYPE_NOTE = "config.json names no dtype: bf16, as vLLM serves models whose config.json does not"
+FP32_NOTE = "config.json says float32 and is taken at its word; vLLM serves it in 16 bits, as model.dtype: bf16 would"
 
 DTYPES: Mapping[str, str] = {
     "float32": "fp32",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.errors import UserError, suggest
 from sim.models.architecture import Architecture, Weights
-from sim.models.config import DTYPE_NOTE, DTYPES
+from sim.models.config import DTYPE_NOTE, DTYPES, FP32_NOTE
 from sim.models.layers import Attention
 from sim.models.reading import read
 from sim.models.shipped import read_config, shipped_models
@@ -258,6 +258,8 @@ def resolve_model(spec: str | Mapping[str, Any], base_dir: Path | str = ".") -> 
         dtype = _choice(values["dtype"], "dtype", DTYPES, DTYPE_BYTES)
         notes = tuple(note for note in model.notes if note != DTYPE_NOTE)
         model = replace(model, dtype=dtype, compute_dtype=dtype, dense_bits=0.0, routed_bits=0.0, notes=notes)
+    elif model.dtype == "fp32" and name not in shipped_models():
+        model = replace(model, notes=(*model.notes, FP32_NOTE))
     if "kv_heads" in values:
         model = with_kv_heads(model, _positive(values["kv_heads"], "kv_heads"), name)
     kv_dtype = values.get("kv_dtype", "auto")
