@@ -44,10 +44,9 @@ function drawCapacities() {
     const trace = { type: "bar", orientation: "h", y: answers.map((_, at) => at), x: answers.map((answer) => answer.capacity[0]), marker: { color: answers.map((answer) => look(answer.allocator).colour) }, width: 0.6,
       error_x: repeated ? { type: "data", symmetric: false, array: answers.map(({ capacity }) => (capacity[2] === null ? 0 : capacity[2] - capacity[0])), arrayminus: answers.map(({ capacity }) => (capacity[1] === null ? 0 : capacity[0] - capacity[1])), color: css("--ink"), thickness: 1.2, width: 4 } : undefined,
       text: answers.map((answer) => `${plain(facts.allocators[answer.allocator])}: ${answer.none ? "none" : plusMinus(answer.capacity)} ${facts.unit}`), textposition: "none", hovertemplate: "%{text}<extra></extra>" };
-    const names = answers.map((answer) => plain(fitting(facts.allocators[answer.allocator], narrow() ? 96 : 156)));
+    const names = answers.map((answer) => facts.allocators[answer.allocator]);
     const most = Math.max(...answers.map(({ capacity }) => Math.min(capacity[2] === null ? capacity[0] : capacity[2], 3 * capacity[0])));
-    return chart(byId("capacities"), [trace], { title: facts.unit, range: [0, most * 1.05 || 1] }, { tickmode: "array", tickvals: names.map((_, at) => at), ticktext: names, autorange: "reversed", showgrid: false },
-      { height: 70 + 34 * answers.length, left: Math.min(narrow() ? 120 : 180, 24 + 7 * Math.max(...names.map((name) => name.length))) });
+    return chart(byId("capacities"), [trace], { title: facts.unit, range: [0, most * 1.05 || 1] }, { labels: names, autorange: "reversed", showgrid: false }, { height: 70 + 34 * answers.length });
   }
   const key = facts.keys[0];
   const traces = facts.allocators.map((label, allocator) => {

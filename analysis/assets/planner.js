@@ -19,7 +19,24 @@ const COUNTED = { rate: "arrivals/s", block_size: "token slots", max_num_seqs: "
 const titled = (key) => (COUNTED[lastWord(key)] ? `${named(key)} (${COUNTED[lastWord(key)]})` : named(key));
 
 const LETTER = 7; // pixels that one takes beside an axis
-const fitting = (label, room) => (LETTER * label.length <= room ? label : `${label.slice(0, Math.floor(room / LETTER) - 1)}…`);
+const longest = (labels) => Math.max(...labels.map((label) => label.length));
+
+// labels of at most so many letters, without what all of them begin with where one is too long
+function abridged(labels, letters) {
+  let same = 0;
+  while (labels.length > 1 && labels.every((label) => same < label.length && label[same] === labels[0][same])) same += 1;
+  const short_ = (label) => (same > 3 && longest(labels) > letters ? `…${label.slice(same)}` : label);
+  return labels.map(short_).map((label) => (label.length <= letters ? label : `${label.slice(0, letters - 1)}…`));
+}
+
+// words along an axis: upright where they fit side by side, else aslant, with room below for the longest
+const ASLANT = 45, SLOPE = Math.SQRT1_2, MOST_LETTERS = 24;
+function along(labels, left, width) {
+  const room = width / labels.length;
+  if (LETTER * longest(labels) <= room) return { words: labels, angle: 0, below: 0 };
+  const words = abridged(labels, Math.max(6, Math.min(MOST_LETTERS, Math.floor((left + room / 2) / (SLOPE * LETTER)))));
+  return { words, angle: -ASLANT, below: Math.round(SLOPE * LETTER * longest(words)) };
+}
 
 function entry(label, colour, dash, mark) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg"), line = document.createElementNS("http://www.w3.org/2000/svg", "line");
@@ -39,17 +56,26 @@ function legend(box, labels) {
 const base = () => ({ color: css("--muted"), gridcolor: css("--line"), linecolor: css("--line"), zeroline: false, tickfont: { size: 11 }, tickformat: TICKS, fixedrange: true, automargin: false });
 const BARE = { displayModeBar: false, responsive: false, showTips: false, scrollZoom: false };
 
-function chart(div, traces, x, y, more = {}) {
+const BESIDE = 30; // pixels for the title beside the numbers of an axis, which are as long as they must be
+
+// an axis over words has them as `labels`
+function chart(div, traces, { labels: across, ...x }, { labels: down, ...y }, more = {}) {
+  const rows = down && abridged(down, narrow() ? 12 : 22), left = more.left || (rows ? Math.max(58, 34 + LETTER * longest(rows)) : 58);
+  const { words, angle, below } = across ? along(across, left, div.clientWidth - left - 14) : { below: 0 };
+  const ticks = (labels) => (labels ? { tickmode: "array", tickvals: labels.map((_, at) => at), ticktext: labels.map(plain) } : {});
   const layout = {
-    height: more.height || (narrow() ? 300 : 380), width: div.clientWidth, margin: { l: more.left || 58, r: 14, t: 12, b: 46 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    height: (more.height || (narrow() ? 300 : 380)) + below, width: div.clientWidth, margin: { l: left, r: 14, t: 12, b: 46 + below }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     showlegend: false, dragmode: false, hovermode: more.hover || "closest", font: { family: "inherit", color: css("--muted"), size: 11 },
     hoverlabel: { bgcolor: css("--ink"), bordercolor: css("--ink"), font: { color: css("--bg"), size: 12, family: "inherit" } },
-    xaxis: { ...base(), ...x, title: { text: plain(x.title || ""), font: { size: 12 }, standoff: 8 } },
-    yaxis: { ...base(), ...y, title: { text: plain(y.title || ""), font: { size: 12 }, standoff: 6 } },
+    xaxis: { ...base(), ...x, ...ticks(words), ...(words ? { tickangle: angle } : {}), title: { text: plain(x.title || ""), font: { size: 12 }, standoff: 8 } },
+    yaxis: { ...base(), ...y, ...ticks(rows), title: { text: plain(y.title || ""), font: { size: 12 }, standoff: 6 } },
     shapes: more.shapes || [], annotations: more.annotations || [],
   };
   div.style.height = `${layout.height}px`;
-  return Plotly.react(div, traces, layout, BARE);
+  return Plotly.react(div, traces, layout, BARE).then(() => {
+    const widest = Math.max(0, ...[...div.querySelectorAll(".ytick text")].map((tick) => tick.getBoundingClientRect().width));
+    return widest + BESIDE > left && !more.left ? Plotly.relayout(div, { "margin.l": Math.ceil(widest + BESIDE) }) : div;
+  });
 }
 
 const numeric = (values) => values.every((value) => typeof value === "number");
@@ -58,7 +84,7 @@ const said = (value) => (typeof value === "string" ? value : value === null ? "-
 
 // an axis over the values of a varied key: numbers keep their distances, words stand in a row, in no order
 function keyAxis({ key, values }) {
-  if (!numeric(values)) return { title: titled(key), tickmode: "array", tickvals: values.map((_, at) => at), ticktext: values.map((value) => plain(said(value))), range: [-0.5, values.length - 0.5] };
+  if (!numeric(values)) return { title: titled(key), labels: values.map(said), range: [-0.5, values.length - 0.5] };
   const sparse = values.length <= 8;
   return { title: titled(key), type: wide(values, 16) ? "log" : "linear", ...(sparse ? { tickmode: "array", tickvals: values, ticktext: values.map(said) } : {}) };
 }

@@ -69,9 +69,8 @@ function drawMaps() {
     }
     const trace = { type: "heatmap", x: across.values.map((_, at) => at), y: rows.map((_, at) => at), z, text, hovertemplate: "%{text}<extra></extra>", hoverongaps: false, xgap: 2, ygap: 2,
       zmin: shade(low), zmax: span ? shade(high) : shade(low) + 1, colorscale: [[0, css("--soft")], [1, css("--live")]], showscale: false };
-    const places = (labels, room = Infinity) => ({ showgrid: false, tickmode: "array", tickvals: labels.map((_, at) => at), ticktext: labels.map((label) => plain(fitting(said(label), room))) });
-    return chart(div, [trace], { ...places(across.values), title: titled(across.key) }, { ...places(rows, one ? 130 : Infinity), title: one ? "" : named(facts.keys[wish.y].key), autorange: "reversed" },
-      { annotations, height: Math.max(150, 78 + 34 * rows.length), left: one ? Math.min(150, 20 + 7 * Math.max(...rows.map((label) => label.length))) : 0 });
+    return chart(div, [trace], { labels: across.values.map(said), title: titled(across.key), showgrid: false }, { labels: rows, title: one ? "" : named(facts.keys[wish.y].key), autorange: "reversed", showgrid: false },
+      { annotations, height: Math.max(150, 78 + 34 * rows.length) });
   }));
 }
 

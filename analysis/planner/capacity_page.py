@@ -6,7 +6,7 @@ from typing import Any
 
 from analysis.numbers import short
 from analysis.planner.capacities import curve_figures
-from analysis.planner.content import Content, aims, drawn, kinds_of, legend, values_of
+from analysis.planner.content import Content, aims, drawn, drawn_value, kinds_of, legend, values_of
 from analysis.planner.reading import Planned
 from analysis.planner.rows import last_words, plain, said
 from analysis.planner.tables import (
@@ -70,7 +70,7 @@ def _facts(planned: Planned) -> dict[str, Any]:
     known = {name for point in points for name, figure in point["figures"].items() if figure["mean"] is not None}
     figures = [one for one in curve_figures(summary["slo"]) if one[0] in known]
     return {
-        "keys": [{"key": key, "values": values[key]} for key in keys],
+        "keys": [{"key": key, "values": [drawn_value(value) for value in values[key]]} for key in keys],
         "allocators": labels,
         "kinds": kinds_of(summary["answers"], labels),
         "figures": legend(figures),

@@ -13,7 +13,7 @@ from typing import Any
 from analysis.page.style import limits
 from analysis.page.words import Finding
 from analysis.planner.reading import Planned
-from analysis.planner.rows import plain
+from analysis.planner.rows import plain, said
 
 Figure = tuple[str, str, str, float]
 """Name in summary.json, title, unit, and by how much a value is multiplied to be in that unit."""
@@ -36,8 +36,13 @@ class Content:
 
 
 def values_of(planned: Planned) -> dict[str, list[Any]]:
-    """Return the values of each varied key, as they are compared and shown."""
+    """Return the values of each varied key, as they are compared."""
     return {str(axis["key"]): [plain(value) for value in axis["values"]] for axis in planned.manifest["vary"]}
+
+
+def drawn_value(value: Any) -> Any:
+    """Return a value as the scripts draw it: numbers keep their distances, text is written as in tables."""
+    return said(value) if isinstance(value, str) else value
 
 
 def kinds_of(measured: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> list[str]:

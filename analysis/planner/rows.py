@@ -73,14 +73,18 @@ def _float(value: Any) -> float | None:
 
 
 def plain(value: Any) -> Any:
-    """A setting as a parquet column can hold it and tables show it: a mapping or list becomes its JSON text."""
+    """A setting as a parquet column can hold it: a mapping or list becomes its JSON text."""
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
 def said(value: Any) -> str:
-    """A setting as it stands in words and tables: text as it is, all else as a workload file has it."""
-    value = plain(value)
-    return value if isinstance(value, str) else written(value)
+    """A setting, or what `plain` makes of it, as words and tables have it: text as it is, all else as in a file."""
+    if not isinstance(value, str):
+        return written(value)
+    try:
+        return written(json.loads(value)) if value.startswith(("{", "[")) else value
+    except ValueError:  # text after all
+        return value
 
 
 def last_words(keys: Sequence[str]) -> list[str]:

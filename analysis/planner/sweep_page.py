@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.planner.content import Content, drawn, kinds_of, legend, values_of
+from analysis.planner.content import Content, drawn, drawn_value, kinds_of, legend, values_of
 from analysis.planner.reading import Planned
 from analysis.planner.rows import last_words, said
 from analysis.planner.sweeps import FIGURES
@@ -51,7 +51,7 @@ def _facts(planned: Planned, labels: list[str]) -> dict[str, Any]:
     cells, keys, values = planned.summary["cells"], planned.keys, values_of(planned)
     figures = [one for one in FIGURES if any(cell["figures"][one[0]]["mean"] is not None for cell in cells)]
     return {
-        "keys": [{"key": key, "values": values[key]} for key in keys],
+        "keys": [{"key": key, "values": [drawn_value(value) for value in values[key]]} for key in keys],
         "allocators": labels,
         "kinds": kinds_of(cells, labels),
         "figures": legend(figures),

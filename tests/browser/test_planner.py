@@ -183,6 +183,30 @@ def test_long_labels_are_cut_at_their_end_and_make_no_page_wider(opened: Opened,
         assert all(box and box["x"] >= edge["x"] for box in boxes)
 
 
+@pytest.mark.parametrize("opened", WIDTHS, indirect=True, ids=str)
+def test_titles_of_axes_and_long_labels_leave_each_other_room(opened: Opened, tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL, encoding="utf-8")
+    base = Base(str(file))
+    lengths = ",".join(f"{{kind: fixed, prompt: {prompt}, output: 16}}" for prompt in (8, 16, 24))
+    sweep(base, base.axes([f"requests.lengths={lengths}", "model=tiny-llama,tiny-gemma2"]), tmp_path / "x", make())
+    page = opened.go(write_page(tmp_path / "x"))
+    overlaps = page.evaluate(
+        """[...document.querySelectorAll('.js-plotly-plot')].flatMap((plot) => ['x', 'y'].flatMap((axis) => {
+            const title = plot.querySelector(`.${axis}title`)?.getBoundingClientRect();
+            const frame = plot.querySelector('svg.main-svg').getBoundingClientRect();
+            return [...plot.querySelectorAll(`.${axis}tick text`)].filter((tick) => {
+                const box = tick.getBoundingClientRect();
+                return box.left < frame.left || box.bottom > frame.bottom || (title && box.left < title.right
+                    && title.left < box.right && box.top < title.bottom && title.top < box.bottom);
+            }).map((tick) => tick.textContent);
+        }))"""
+    )
+    assert overlaps == []
+    ticks = page.evaluate("document.getElementById('curves').layout.xaxis.ticktext")
+    assert len(set(ticks)) == 3, "told apart, however short"
+
+
 def test_lines_join_numbers_only(opened: Opened, tmp_path: Path) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(SMALL, encoding="utf-8")

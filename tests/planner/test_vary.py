@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from analysis.planner.rows import plain, said
 from sim.errors import UserError
 from sim.planner.grid import Base
 from sim.planner.vary import axes, shown, values
@@ -115,3 +116,7 @@ def test_settings_are_shown_by_their_last_words() -> None:
     assert shown({"a.rate": 2, "b.rate": 3}) == "a.rate=2, b.rate=3"
     assert shown({"device.name": "l4", "engine.max_num_seqs": 8}) == "device=l4, max_num_seqs=8"
     assert shown({}) == ""
+    words = {"engine.full_prompt_gate": True, "requests.lengths": {"kind": "fixed", "prompt": 1}, "model": "l4, twice"}
+    assert shown(words) == "full_prompt_gate=true, lengths={kind: fixed, prompt: 1}, model=l4, twice"
+    assert all(said(plain(value)) == said(value) for value in words.values())
+    assert said("[a, b") == "[a, b"
