@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from allocators.errors import AllocatorError
@@ -63,6 +72,12 @@ class AllocatorSpec(Spec):
     def options(self) -> dict[str, Value]:
         """The allocator's own options that the file sets."""
         return dict(self.__pydantic_extra__ or {})
+
+    @model_serializer(mode="wrap")
+    def _with_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keep options that the file sets to null, which is not to leave them out: then a fact may take their place."""
+        unset = {name: None for name, value in self.options.items() if value is None}
+        return {**write(self), **unset}
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sim.planner.grid import Base
 from workloads.errors import WorkloadError
 from workloads.loader import load
 from workloads.variants import vary
@@ -143,3 +144,16 @@ def test_a_search_needs_arrivals_with_a_rate(tmp_path: Path) -> None:
     setting = "sustained={normalized_latency_s: 2}"
     with pytest.raises(WorkloadError, match=f"^--set {setting}: sustained: needs arrivals with a rate to vary"):
         load(path, [setting])
+
+
+def test_an_option_that_is_set_to_null_stays_so(tmp_path: Path) -> None:
+    """Left out, the model's window takes its place; that is another workload, in a manifest and for --resume."""
+    text = BASE.replace("label: ours", "label: ours, sliding_window: null")
+    (tmp_path / "f.yaml").write_text(f"{text}variants: [{{label: a}}]\n")
+    workload = load(tmp_path / "f.yaml")
+    assert workload.resolved()["allocators"][0] == {"kind": "paged", "label": "ours", "sliding_window": None}
+    assert vary(workload, workload.variants[0]).allocators[0].options == {"sliding_window": None}
+    without = load(tmp_path / "f.yaml", ["allocators=[{kind: paged, label: ours}]"])
+    base = Base(str(tmp_path / "f.yaml"))
+    keys = [base.job(one, 0, 0).key for one in (workload, without)]
+    assert len(set(keys)) == 2
