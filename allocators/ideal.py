@@ -1,9 +1,10 @@
-"""The upper bound: the best that any memory manager could do with this pool and these tokens.
+"""The upper bound: no memory manager could hold these tokens in less room, or move them at less cost.
 
 Token slots are handed out one by one, so no slot that is held is empty and no hole is too small;
 sequences share whatever they have in common; and a preempted sequence goes to an unlimited host and
 returns at no cost.  Requests are served first come, first served, as with every allocator, so batch
-and throughput of other allocators can be given as a percentage of these.
+and throughput of other allocators can be given as a percentage of these.  A prefix cache is no part
+of the bound: what was used least recently is evicted, as by `paged`, and another order may hit more.
 
 Where layers differ, or have a sliding window, each group of layers keeps exactly what it needs
 (`GroupedIdeal`): in pieces of one token if all groups can be cut into equal ones, otherwise in the

@@ -15,16 +15,16 @@ import numpy as np
 
 from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import AGAIN, RunDirectoryError
-from analysis.reading import RunDirectory
+from analysis.reading import INDEX, VARIANTS, RunDirectory
 from analysis.summary import SUSTAINED_RATE
 from analysis.written import SUMMARY, SUSTAINED, results_in
 from sim.case import Case
-from sim.claims import earlier
+from sim.claims import MANIFEST, earlier
 from sim.errors import UserError
 from sim.files import digests
 from sim.kept import Kept, demand_same, take
 from sim.listing import Listing
-from sim.rundir import ParquetSink, alone, write_json
+from sim.rundir import RESULTS, ParquetSink, alone, write_json
 from sim.serve import Progress, serve
 from sim.setup import Setup, prepare
 from sim.sustained import Search
@@ -223,8 +223,13 @@ def folder_name(label: str) -> str:
 
 
 def demand_folders(labels: Iterable[str], where: str) -> None:
-    """Raise UserError if two labels give one folder, or would where case does not count, as on macOS and Windows."""
+    """Raise UserError if two labels give one folder, or would where case does not count, as on macOS and Windows.
+
+    Nor may a folder have the name of a file beside it.
+    """
     names = [folder_name(label).casefold() for label in labels]
+    if taken := sorted({MANIFEST, VARIANTS, INDEX, *RESULTS}.intersection(names)):
+        raise UserError(f"{where}: {taken[0]} is the name of a file of the results; give another label")
     if len(set(names)) < len(names):
         raise UserError(f"{where}: two labels give the same folder name; make them differ in letters or digits")
 

@@ -18,8 +18,8 @@ class Model(Spec):
     """Name of a shipped geometry (`sim list models`), or the path of a Hugging Face config.json."""
     dtype: Literal["fp32", "fp16", "bf16"] | None = None
     """Number format of weights and activations; the geometry's own if not given."""
-    kv_dtype: Literal["fp32", "fp16", "bf16", "fp8", "int8", "int4"] | None = None
-    """Number format of the KV cache; the same as `dtype` if not given."""
+    kv_dtype: Literal["auto", "fp32", "fp16", "bf16", "fp8", "fp8_e4m3", "fp8_e5m2", "int8", "int4"] | None = None
+    """Number format of the KV cache, in vLLM's words; auto, or not given, is the same as `dtype`."""
     tensor_parallel: Count = 1
     """Number of GPUs that the weights and KV heads are divided among; with fewer KV heads than GPUs, heads are
     replicated.

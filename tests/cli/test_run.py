@@ -58,6 +58,13 @@ def test_a_label_that_no_file_can_have_is_told_in_a_line(workload: Path) -> None
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("label", ["manifest.json", "Summary.json", "report.html"])
+def test_a_folder_has_no_name_of_a_file_beside_it(label: str, workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--set", f"allocators=[{{kind: paged, label: {label}}}]"]) == FAULT
+    assert f"allocators: {label.lower()} is the name of a file of the results" in capsys.readouterr().err
+    assert not Path("runs/small").exists()
+
+
 def test_a_run_imports_nothing_that_it_does_not_need(workload: Path) -> None:
     code = "import sys; from sim.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
