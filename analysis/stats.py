@@ -184,21 +184,28 @@ def _reached(draws: Array, upto: Array, quantiles: Sequence[float]) -> Array:
     return low
 
 
-def t_interval(observations: Array) -> Interval:
-    """Mean of independent observations with Student's 95 % interval; infinitely wide for one."""
+def t_interval(observations: Array, rounding: float = 0.0) -> Interval:
+    """Mean of independent observations with Student's 95 % interval; infinitely wide for one.
+
+    Args:
+        observations: float64[n].
+        rounding: standard deviation of the error with which each is known, as of a share of few requests. They are
+            taken to vary by that at least: a few that are equal by chance would have an interval of no width.
+
+    """
     count = len(observations)
     mean = float(np.mean(observations)) if count else float("nan")
     if count < 2:
         return Interval(mean, float("-inf"), float("inf"), count)
     from scipy.special import stdtrit  # noqa: PLC0415  (only needed where there are replications)
 
-    half = float(stdtrit(count - 1, 0.975)) * float(np.std(observations, ddof=1)) / count**0.5
+    half = float(stdtrit(count - 1, 0.975)) * max(float(np.std(observations, ddof=1)), rounding) / count**0.5
     return Interval(mean, mean - half, mean + half, count)
 
 
-def paired_difference(first: Array, second: Array) -> Interval:
-    """Mean of `second - first` over replications that shared their random numbers."""
-    return t_interval(np.asarray(second, np.float64) - np.asarray(first, np.float64))
+def paired_difference(first: Array, second: Array, rounding: float = 0.0) -> Interval:
+    """Mean of `second - first` over replications that shared their random numbers; `rounding`: see `t_interval`."""
+    return t_interval(np.asarray(second, np.float64) - np.asarray(first, np.float64), rounding)
 
 
 def unpaired_difference(first: Array, second: Array) -> Interval:

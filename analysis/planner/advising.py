@@ -1,8 +1,4 @@
-"""Advice in words and as a table, from the summary of a search.
-
-What limits a workload is read off its own run: what kept the head of the queue waiting, and
-where that was the pace of the engine, which term of the step times binds.
-"""
+"""Advice in words and as a table, from the summary of a search."""
 
 from __future__ import annotations
 
@@ -14,71 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.numbers import short
-from analysis.page.words import BATCHES, Finding, awaited
+from analysis.page.words import Finding
+from analysis.planner.binding import BEHIND, bound, percent
 from analysis.planner.tables import OVER, QUEUE, broken, missed
-from analysis.pools import pool_of
 from analysis.terminal import plain, stiff
 from workloads.errors import in_a_line
 
-SOME = 0.05
-"""Share of the time from which on waiting counts."""
-BINDING = {"bandwidth": "memory bandwidth", "compute": "compute", "overhead": "the overhead of a step"}
-BEHIND = "fewer requests leave than arrive, or the run is too short to tell"
-WHILE = {"waiting": "While requests wait", "busy": "While the engine is busy"}
 TELLS = {"better": "better", "worse": "worse", "same": "unclear", "none": "same"}
 STYLES = {"better": "green", "worse": "red", "same": "dim", "none": "dim"}
-
-
-def bound(limits: Mapping[str, Any], *, more_seats: bool = True) -> dict[str, str]:
-    """Name what limits a workload.
-
-    Args:
-        limits: of the run: shares of the time that the head of the queue `waits` for each cause, what would be
-            `saved` of the busy time by each resource, `idle`, `kept_up`; its `scheduler`, and its `pool_slots`, which
-            older directories do not say.
-        more_seats: False if more seats have been tried and gain nothing.
-
-    Returns:
-        `name`: memory, seats, batches, compute, bandwidth, overhead or arrivals; `text`: in words.
-
-    """
-    waits = limits["waits"]
-    term = max(limits["saved"], key=lambda name: float(limits["saved"][name]))
-    cause = max(waits, key=lambda name: float(waits[name]), default="")
-    pace = (
-        f"{WHILE[limits['during']]}, steps would take {_percent(limits['saved']['bandwidth'])} less time if reading "
-        f"memory took none, {_percent(limits['saved']['compute'])} less if arithmetic took none, and "
-        f"{_percent(limits['saved']['overhead'])} less without overheads."
-    )
-    idle = f"The engine is idle {_percent(limits['idle'])} of the time."
-    if cause and waits[cause] > SOME:
-        scheduler = limits.get("scheduler", "")
-        first = f"For {_percent(waits[cause])} of the time the next request waited for {awaited(cause, scheduler)}."
-        if cause == "order" and scheduler == BATCHES:
-            return {"name": "batches", "text": f"Batches that end together limit this workload. {first} {pace}"}
-        if cause in ("memory", "order"):
-            live, held = limits["ledger"]["live"], limits["held_peak"]
-            pool = pool_of([limits["pool_slots"]] if "pool_slots" in limits else [])
-            use = f"{_percent(live)} of the {pool} is live K/V on average, and at most {_percent(held)} of it was held."
-            return {"name": "memory", "text": f"KV memory limits this workload. {first} {use}"}
-        if cause == "seats":
-            vain = (
-                f"{BINDING[term].capitalize()} limits this workload: requests wait for a seat, but more gain nothing."
-            )
-            name, what = ("seats", "The number of seats limits this workload.") if more_seats else (term, vain)
-            return {"name": name, "text": f"{what} {first} {pace}"}
-        return {
-            "name": term,
-            "text": f"{BINDING[term].capitalize()} limits this workload: prompts wait for the steps before them. "
-            f"{first} {pace} {idle}",
-        }
-    if not limits["kept_up"]:
-        return {"name": term, "text": f"{BINDING[term].capitalize()} limits this workload: {BEHIND}. {pace}"}
-    return {
-        "name": "arrivals",
-        "text": f"Nothing but the arrival rate limits this workload: hardly any request waits for memory, a seat or "
-        f"room in a step. {idle} {pace} `capacity` finds how much higher the rate could be.",
-    }
 
 
 def words(summary: Mapping[str, Any]) -> list[Finding]:
@@ -141,7 +80,7 @@ def _number(change: str, place: int) -> int:
 
 
 def _aim(one: Mapping[str, Any]) -> str:
-    share = f" ({_percent(one['limit'])} of requests within the SLO)" if one["name"] == "goodput" else ""
+    share = f" ({percent(one['limit'])} of requests within the SLO)" if one["name"] == "goodput" else ""
     return f"{one['text']}{share}"
 
 
@@ -301,7 +240,3 @@ def _signed(value: float, digits: int) -> str:
 
 def _scaled(value: float | None, scale: float) -> str:
     return "-" if value is None else short(scale * value)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.0f} %"

@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 Sums = tuple[Sequence[float], ...]
 
 LATENCY = "normalized_latency_s"
+ROUNDED = 6**-0.5
+"""Standard deviation of the difference of two whole numbers of requests by rounding alone: that of each is 1/12^0.5."""
 
 
 class Effect(NamedTuple):
@@ -56,8 +58,11 @@ def effect(before: Records, changed: Records) -> Effect:
     """
     identical = all(one["batches"] == two["batches"] for one, two in zip(before, changed, strict=True))
     if len(before) > 1:
-        good = paired_difference(*(np.array([share(one) for one in some]) for some in (before, changed)))
-        slow = paired_difference(*(np.array([mean(one) for one in some]) for some in (before, changed)))
+        requests = min(float(np.sum(one["batches"]["requests"])) for one in (*before, *changed))
+        good_before, good_after = (np.array([share(one) for one in some]) for some in (before, changed))
+        slow_before, slow_after = (np.array([mean(one) for one in some]) for some in (before, changed))
+        good = paired_difference(good_before, good_after, rounding=ROUNDED / max(1.0, requests))
+        slow = paired_difference(slow_before, slow_after)
         return Effect(good, slow, "replications", identical)
     one, two = before[0]["batches"], changed[0]["batches"]
     paired = one["requests"] == two["requests"]  # in a closed loop that a horizon ends others come, or more

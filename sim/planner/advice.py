@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.documents import SCHEMA_VERSION
-from analysis.planner.advising import bound
+from analysis.planner.binding import bound
 from analysis.planner.effects import Effect, effect, mean, share
 from analysis.planner.sweeps import bounds
 from analysis.stats import t_interval
@@ -100,7 +100,6 @@ def advise(
             "schema": SCHEMA_VERSION,
             "allocator": base.labels[place],
             "slo": [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
-            "own_slo": base.workload.slo.model_dump(exclude_none=True),
             "repeats": ask.repeats,
             "drawn": source.drawn,
             "basis": tried[0].against.basis if tried else "requests",

@@ -22,7 +22,7 @@ import numpy as np
 
 from analysis.metrics import blocked_by
 from analysis.observed import SHARES, Floats, Observed
-from analysis.planner.advising import SOME
+from analysis.planner.binding import SOME
 from analysis.planner.observe import load
 from analysis.reading import Run
 from analysis.summary import judge

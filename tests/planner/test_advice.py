@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.planner.advising import _span, bound
+from analysis.planner.advising import _span
 from analysis.planner.advising import words as in_words
+from analysis.planner.binding import bound
 from analysis.planner.effects import effect
 from analysis.planner.tables import OVER, broken
 from sim.cli import main
@@ -62,13 +63,23 @@ def test_a_difference_that_is_none_alone_is_written_as_none(values: tuple[float,
 
 
 def test_an_effect_over_replications_is_students() -> None:
-    before = [record([5.0], [0.1]), record([6.0], [0.2]), record([4.0], [0.3])]
-    after = [record([7.0], [0.1]), record([8.1], [0.2]), record([5.9], [0.3])]
+    before = [record([good] * 99, [slow] * 99) for good, slow in ((5.0, 0.1), (6.0, 0.2), (4.0, 0.3))]
+    after = [record([good] * 99, [slow] * 99) for good, slow in ((7.0, 0.1), (8.1, 0.2), (5.9, 0.3))]
     found = effect(before, after)
     apart = np.array([0.2, 0.21, 0.19])
     assert found.good.value == pytest.approx(apart.mean())
     assert found.good.high - found.good.value == pytest.approx(4.30265273 * np.std(apart, ddof=1) / 3**0.5)
     assert (found.tells, found.basis) == ("better", "replications")
+
+
+def test_the_same_few_requests_more_in_every_replication_may_be_chance() -> None:
+    before, after = ([record([good], [0.1]), record([good + 1], [0.1])] for good in (5.0, 6.0))
+    found = effect(before, after)
+    assert found.good.value == pytest.approx(0.1)
+    assert found.good.low < 0 < found.good.high
+    assert found.tells == "same"
+    many = ([record([good] * 99, [0.1] * 99), record([good + 1] * 99, [0.1] * 99)] for good in (5.0, 6.0))
+    assert effect(*many).tells == "better"
 
 
 def test_an_effect_on_a_trace_is_over_batches_of_the_same_requests() -> None:
