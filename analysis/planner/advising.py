@@ -12,7 +12,7 @@ from rich.text import Text
 from analysis.numbers import short
 from analysis.page.words import Finding
 from analysis.planner.binding import BEHIND, bound, percent
-from analysis.planner.tables import OVER, QUEUE, broken, missed
+from analysis.planner.tables import OVER, QUEUE, broken, fell_behind, missed
 from analysis.terminal import plain, stiff
 from workloads.errors import in_a_line
 
@@ -113,7 +113,7 @@ def legend(summary: Mapping[str, Any]) -> list[str]:
     found = [one for told in (summary["before"], summary["best"]) for one in told.get("replications", ())]
     if not summary["slo"]:
         return []
-    return [*([OVER] if missed(found) else []), *([QUEUE] if "queue" in broken(found) else [])]
+    return [*([OVER] if missed(found) else []), *([QUEUE] if fell_behind(found) else [])]
 
 
 def _verb(aims: str) -> str:

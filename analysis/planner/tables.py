@@ -121,7 +121,7 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
             said.append(f"{near}, which intervals do not count")
     if any(missed(one["searches"]) for one in summary["answers"]):
         said.append(MISSED)
-    if any("queue" in broken(one["searches"]) for one in summary["answers"]):
+    if any(fell_behind(one["searches"]) for one in summary["answers"]):
         said.append(QUEUE)
     if summary.get("demand"):
         said.append(fleet_note(summary))
@@ -206,10 +206,20 @@ def broken(found: Sequence[Mapping[str, Any]]) -> str:
         found: of each replication what it is `limited_by` and what it `missed`.
 
     """
-    reasons = ["failed" if one["limited_by"].startswith(FAILED) else one["limited_by"] for one in found]
-    words = dict.fromkeys(word for reason in reasons for word in reason.split(", ") if word)
     over = ", ".join(f"{name} {short(100 * share, 1)} %" for name, share in missed(found).items())
+    words = _reasons(found)
     return ", ".join(f"{word} ({over})" if over and word.startswith(f"{GOODPUT[0]}=") else word for word in words)
+
+
+def fell_behind(found: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether fewer requests left than arrived in some replications, which `broken` calls the queue."""
+    return "queue" in _reasons(found)
+
+
+def _reasons(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what does not hold in some replications, each once."""
+    reasons = ["failed" if one["limited_by"].startswith(FAILED) else one["limited_by"] for one in found]
+    return list(dict.fromkeys(word for reason in reasons for word in reason.split(", ") if word))
 
 
 def missed(found: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from analysis.numbers import short
 from analysis.planner.capacities import fleet
 from analysis.planner.content import interval_parts
 from analysis.planner.rows import last_words
-from analysis.planner.tables import MISSED, broken, cost, gpus, missed, share, spread_note
+from analysis.planner.tables import MISSED, broken, cost, fell_behind, gpus, missed, share, spread_note
 from analysis.planner.words import _times, capacity_findings
 from sim.cli import main
 from sim.cli.app import FAULT
@@ -268,7 +268,7 @@ def test_the_table_of_capacities_says_whose_the_ratios_are_and_what_a_queue_does
         ]
         assert answer["figures"]["ttft_s.p99"]["mean"] == pytest.approx(np.mean(found))
         assert answer["figures"]["ttft_s.p99"]["mean"] <= 0.02
-    queues = any("queue" in search["limited_by"] for one in summary["answers"] for search in one["searches"])
+    queues = any(fell_behind(one["searches"]) for one in summary["answers"])
     assert ("queue: fewer requests leave than arrive" in shown) is queues
 
 
@@ -310,3 +310,11 @@ def test_limits_are_told_worst_first_and_only_where_goodput_ends_the_search() ->
     assert broken([search("ttft_s.p99=1")]) == "ttft_s.p99=1"
     assert broken([search("goodput=0.9", itl_s=0.0001)]) == "goodput=0.9"
     assert broken([{"limited_by": "goodput=0.9"}]) == "goodput=0.9"  # as an earlier version wrote it
+
+
+@pytest.mark.parametrize(
+    ("limited_by", "behind"),
+    [("queue", True), ("ttft_s.p99=1, queue", True), ("queue_s.p99=1", False), ("goodput=0.9", False), ("", False)],
+)
+def test_a_limit_on_the_time_in_the_queue_is_no_queue_that_grows(limited_by: str, *, behind: bool) -> None:
+    assert fell_behind([{"limited_by": limited_by, "missed": {"queue_s": 0.2}}]) is behind
