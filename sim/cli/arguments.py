@@ -60,6 +60,12 @@ class Argument(NamedTuple):
         return self.default is Parameter.empty
 
     @property
+    def options(self) -> tuple[str, ...]:
+        """As which options it may be given: none by its place, two if it is wanted unless the line says otherwise."""
+        both = self.kind is bool and self.default
+        return () if self.by_place else (self.label, f"--no-{self.label[2:]}") if both else (self.label,)
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The values it may have, if these are few words."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
@@ -151,7 +157,8 @@ def _options(asked: Sequence[Argument], words: Sequence[str]) -> tuple[dict[str,
     for word in placed:
         if word.startswith("-") and word != "-":
             option = word.partition("=")[0]
-            raise UserError(f"unknown option {option}{suggest(option, [one.label for one in asked])}")
+            known = [name for one in asked for name in one.options]
+            raise UserError(f"unknown option {option}{suggest(option, known)}")
     return vars(found), placed
 
 

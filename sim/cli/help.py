@@ -67,7 +67,7 @@ def described(command: Callable[..., Any]) -> tuple[str, dict[str, str]]:
 def _written(one: Argument) -> str:
     """Write an argument as it is given."""
     if one.kind is bool:
-        return f"{one.label}, --no-{one.label[2:]}" if one.default else one.label
+        return ", ".join(one.options)
     metavar = "CHOICE" if one.choices else METAVARS.get(one.kind, "PATH")
     return (one.label if one.by_place else f"{one.label} {metavar}") + "..." * one.many
 

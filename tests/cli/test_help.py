@@ -163,6 +163,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("run a --seed 1 --seed 2", "kvsim run: --seed is given 2 times"),
         ("run a --out -x", "kvsim run: --out needs a value"),
         ("run a --ou x", "kvsim run: unknown option --ou (did you mean --out?)"),
+        ("capacity a --no-curve", "kvsim capacity: unknown option --no-curve (did you mean --no-curves?)"),
         ("run a -- --out", "kvsim run: unexpected argument --out"),
         ("run -- -x", "-x: no such file or preset; `list presets` shows them"),
         ("export a", "kvsim export: --to is missing"),
