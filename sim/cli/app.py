@@ -61,7 +61,8 @@ def _run(words: Sequence[str], program: str) -> int:
             _drop_output()
         return _fail([f"{error.filename or program}: {error.strerror}"])
     except UnicodeEncodeError as error:  # of a file's name; what is printed is replaced
-        return _fail([f"{error.object}: no name of a file where those are in {error.encoding}; PYTHONUTF8=1 allows it"])
+        hint = "" if error.encoding == "utf-8" else "; PYTHONUTF8=1 allows it"
+        return _fail([f"{error.object}: no name of a file where those are in {error.encoding}{hint}"])
     except Exception as error:
         if isinstance(error, _for_users()):
             return _fail(lines_of(error))

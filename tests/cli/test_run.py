@@ -58,6 +58,11 @@ def test_a_label_that_no_file_can_have_is_told_in_a_line(workload: Path) -> None
     assert done.stderr.count("\n") == 1
 
 
+def test_a_folder_whose_name_is_not_in_utf8_is_told_in_a_line(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--quiet", "--out", "o\udcff"]) == FAULT
+    assert capsys.readouterr().err.endswith("no name of a file where those are in utf-8\n")
+
+
 @pytest.mark.parametrize("label", ["manifest.json", "Summary.json", "report.html"])
 def test_a_folder_has_no_name_of_a_file_beside_it(label: str, workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--set", f"allocators=[{{kind: paged, label: {label}}}]"]) == FAULT
