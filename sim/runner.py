@@ -231,7 +231,7 @@ def demand_folders(labels: Iterable[str], where: str) -> None:
     if taken := sorted({MANIFEST, VARIANTS, INDEX, *RESULTS}.intersection(names)):
         raise UserError(f"{where}: {taken[0]} is the name of a file of the results; give another label")
     if len(set(names)) < len(names):
-        raise UserError(f"{where}: two labels give the same folder name; make them differ in letters or digits")
+        raise UserError(f"{where}: two labels give the same folder name; let letters or digits differ, not just case")
 
 
 def _folder(label: str, repeat: int) -> str:

@@ -78,6 +78,7 @@ _TYPES = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
+    "string_unicode": "text that UTF-8 can hold",
     "tuple_type": "a list",
     "list_type": "a list",
     "dict_type": "a mapping",

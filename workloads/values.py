@@ -1,7 +1,7 @@
 """How values are written in messages, tables and pages: as a workload file has them.
 
-`null`, `true`, plain text, `[a, b]` and `{key: value}`.  What `written` returns is the value again when read as
-YAML; text has quotes only where it would be read as something else without them.
+`null`, `true`, plain text, `[a, b]` and `{key: value}`.  What `written` returns is the value again when it stands in
+such a file; text has quotes only where it would be read as something else without them.
 """
 
 from __future__ import annotations

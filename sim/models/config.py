@@ -133,7 +133,7 @@ class Config:
 
     def dtype(self) -> str:
         """Dtype of weights and activations: fp32, fp16 or bf16; bf16 (`DTYPE_NOTE`) if absent.  Raises UserError."""
-        name = self.values.get("dtype", self.values.get("torch_dtype", "bfloat16"))
+        name = self.values[self._key("dtype")] if "dtype" in self else "bfloat16"
         if not isinstance(name, str) or name.removeprefix("torch.") not in DTYPES:
             raise self.error(f"dtype: {shown(name)} is none of float32, float16, bfloat16")
         return DTYPES[name.removeprefix("torch.")]

@@ -70,6 +70,11 @@ def test_what_is_loaded_cannot_be_changed(small: Small) -> None:
         ("repeat: true", "w.yaml:6:9: repeat: must be a whole number, got true"),
         ("seed: .nan", "w.yaml:6:7: seed: must be a whole number, got .nan"),
         ("horizon_s: .inf", "w.yaml:6:12: horizon_s: must be a finite number, got .inf"),
+        (r'horizon_s: "\ud800"', r'w.yaml:6:12: horizon_s: must be a number, got "\ud800"'),
+        (
+            r'variants: [{label: "a\ud800"}]',
+            r'w.yaml:6:20: variants.0.label: must be text that UTF-8 can hold, got "a\ud800"',
+        ),
         ("slo: 3", "w.yaml:6:6: slo: must be a mapping, got 3"),
         ("slo: {ttft_s: -1}", "w.yaml:6:15: slo.ttft_s: must be greater than 0, got -1"),
         (
