@@ -88,7 +88,7 @@ def test_a_variant_changes_what_the_file_says_and_no_defaults(tmp_path: Path) ->
     change = "requests.lengths: {kind: sharegpt}, requests.lengths.kind: fixed"
     more = "requests.lengths.prompt: 1, requests.lengths.output: 2"
     workload = load(file(tmp_path, f"variants: [{{label: a, set: {{{change}, {more}}}}}]"))
-    assert vary(workload, workload.variants[0]).requests.lengths.kind == "fixed"  # type: ignore[union-attr]
+    assert vary(workload, workload.variants[0]).resolved()["requests"]["lengths"]["kind"] == "fixed"
 
 
 def test_files_that_variants_name_are_beside_that_of_the_workload(
@@ -102,7 +102,8 @@ def test_files_that_variants_name_are_beside_that_of_the_workload(
     )
     monkeypatch.chdir(tmp_path)
     workload = load("sub/f.yaml", ["requests={trace: mine.csv}"])
-    traces = [vary(workload, variant, Path("sub")).requests.trace for variant in workload.variants]  # type: ignore[union-attr]
+    varied = [vary(workload, variant, Path("sub")).resolved() for variant in workload.variants]
+    traces = [one["requests"]["trace"] for one in varied]
     assert traces == ["sub/mine.csv", "sub/other.csv"]
 
 
