@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
 BLIND = ("1b", "8b", "chat", "rag", "agents", "code", "tight")
-"""Presets `validate_blind_...`, fixed before they were first run; nothing has been changed for their sake since."""
+"""Presets `validate_blind_...`, fixed before they were first run; no prediction has been changed for their sake."""
 SEEN = ("1b", "tensors", "8b", "prefix", "swap")
 """Presets `validate_timed_...`, whose errors showed what to mend from the beginning."""
 HELD_OUT = (*SEEN, "burst", "crowd", "sharegpt", "prompts", "long", "heavy", "busy")
