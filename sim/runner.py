@@ -15,23 +15,23 @@ import numpy as np
 
 from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import AGAIN, RunDirectoryError
-from analysis.reading import INDEX, VARIANTS, RunDirectory
+from analysis.reading import RunDirectory
 from analysis.summary import SUSTAINED_RATE
 from analysis.written import SUMMARY, SUSTAINED, results_in
 from sim.case import Case
-from sim.claims import MANIFEST, earlier
-from sim.errors import UserError
+from sim.claims import earlier
 from sim.files import digests
+from sim.folders import demand_folders, folder_of
 from sim.kept import Kept, demand_same, take
 from sim.listing import Listing
-from sim.rundir import RESULTS, ParquetSink, alone, write_json
+from sim.rundir import ParquetSink, alone, write_json
 from sim.serve import Progress, serve
 from sim.setup import Setup, prepare
 from sim.sustained import Search
 from sim.versions import own, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from sim.serve import Executing
     from workloads.published import Sustained
@@ -105,7 +105,7 @@ def _all_runs(
             late = _too_late(requests, workload.horizon_s)
             manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *late, *alike]
             for case in setup.cases:
-                name = _folder(case.label, repeat)
+                name = folder_of(case.label, repeat)
                 if kept is None or name not in kept.runs:
                     run_case(setup, case, requests, out / name, repeat=repeat, progress=progress, executing=executing)
                 listing.add(results_in(name))
@@ -169,7 +169,7 @@ def _search(
     search = Search(setup, wanted, progress)
     for repeat in range(setup.workload.repeat):
         for case in setup.cases:
-            name = f"{_folder(case.label, repeat)}/{SUSTAINED}"
+            name = f"{folder_of(case.label, repeat)}/{SUSTAINED}"
             path = out / name
             found = _found(path)
             if found is None:
@@ -217,32 +217,10 @@ def run_case(
         )
 
 
-def folder_name(label: str) -> str:
-    """Turn a label into the name of a folder."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in label).lstrip(".") or "_"
-
-
-def demand_folders(labels: Iterable[str], where: str) -> None:
-    """Raise UserError if two labels give one folder, or would where case does not count, as on macOS and Windows.
-
-    Nor may a folder have the name of a file beside it.
-    """
-    names = [folder_name(label).casefold() for label in labels]
-    if taken := sorted({MANIFEST, VARIANTS, INDEX, *RESULTS}.intersection(names)):
-        raise UserError(f"{where}: {taken[0]} is the name of a file of the results; give another label")
-    if len(set(names)) < len(names):
-        raise UserError(f"{where}: two labels give the same folder name; let letters or digits differ, not just case")
-
-
-def _folder(label: str, repeat: int) -> str:
-    name = folder_name(label)
-    return name if repeat == 0 else f"{name}/repeat-{repeat}"
-
-
 def _manifest(setup: Setup) -> dict[str, Any]:
     workload = setup.workload
     runs = [
-        {**setup.facts(case, repeat), "dir": _folder(case.label, repeat)}
+        {**setup.facts(case, repeat), "dir": folder_of(case.label, repeat)}
         for repeat in range(workload.repeat)
         for case in setup.cases
     ]

@@ -14,8 +14,9 @@ from analysis.reading import INDEX, VARIANTS
 from analysis.variants import Variants
 from sim.claims import ANOTHER, MANIFEST, is_empty
 from sim.errors import UserError, of_variant
+from sim.folders import demand_folders, folder_name
 from sim.rundir import write_json
-from sim.runner import claim, demand_folders, demand_free, folder_name, run
+from sim.runner import claim, demand_free, run
 from sim.setup import prepare_variants
 
 if TYPE_CHECKING:

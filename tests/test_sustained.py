@@ -151,10 +151,11 @@ def test_interrupted_variants_go_on_with_none_of_an_earlier_seed(
         ("variants: [{label: A}, {label: a}]\n", "variants: two labels give the same folder name"),
     ],
 )
+@pytest.mark.parametrize("command", ["check", "run"])
 def test_what_cannot_be_shown_is_told_before_anything_runs(
-    more: str, message: str, file: Path, capsys: pytest.CaptureFixture[str]
+    command: str, more: str, message: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file.write_text(WORKLOAD + more)
-    assert main(["run", str(file)]) == FAULT
+    assert main([command, str(file)]) == FAULT
     assert message in capsys.readouterr().err
     assert not Path("runs/queue").exists()

@@ -17,6 +17,7 @@ from sim.cli.source import Settings, placed, read
 from sim.costs.calibration import find_calibration, load_origin
 from sim.costs.coefficients import Coefficients
 from sim.errors import of_variant
+from sim.folders import demand_folders
 from sim.setup import prepare, prepare_variants
 
 if TYPE_CHECKING:
@@ -41,8 +42,12 @@ def check(
     workload, base = read(file, settings, seed, repeat)
     with placed(file, settings):
         setup = prepare(workload, base)
-        for label, varied in prepare_variants(workload, base).items():
+        demand_folders((case.label for case in setup.cases), "allocators")
+        variants = prepare_variants(workload, base)
+        demand_folders(variants, "variants")
+        for label, varied in variants.items():
             with of_variant(label):
+                demand_folders((case.label for case in varied.cases), "allocators")
                 varied.requests()
         requests = setup.requests()
     if json:

@@ -40,11 +40,12 @@ def test_a_run_leaves_its_directory_and_shows_tables(workload: Path, capsys: Cap
     assert err.splitlines() == ["preallocated: 40 requests", "paged: 40 requests"]
 
 
+@pytest.mark.parametrize("command", ["run", "check"])
 def test_labels_that_differ_in_case_alone_would_share_a_folder_on_some_machines(
-    workload: Path, capsys: Capture
+    command: str, workload: Path, capsys: Capture
 ) -> None:
     labels = ["--set", "allocators=[{kind: paged, label: A}, {kind: ideal, label: a}]"]
-    assert main(["run", str(workload), *labels]) == FAULT
+    assert main([command, str(workload), *labels]) == FAULT
     assert "allocators: two labels give the same folder name" in capsys.readouterr().err
     assert not Path("runs/small").exists()
 
