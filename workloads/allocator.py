@@ -95,8 +95,9 @@ class AllocatorSpec(Spec):
             if name in cls.model_fields:
                 continue
             if not isinstance(name, str) or name not in options:
-                message = f"unknown key{meant(name, [*options, *cls.model_fields])}"
-                faults.append(("unknown_option", str(name), value, message))
+                known = [*options, *cls.model_fields]
+                hint = meant(name, known) or f"; known: {', '.join(known)}"
+                faults.append(("unknown_option", str(name), value, f"unknown key{hint}"))
             elif fault := options[name].fault(value):
                 faults.append(("bad_option", name, value, f"{fault}, got {shown(value)}"))
         if faults:

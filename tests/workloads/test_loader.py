@@ -185,6 +185,7 @@ def test_faults_of_requests(tmp_path: Path, requests: str, message: str) -> None
             "{kind: contiguous, placment: buddy}",
             "w.yaml:5:33: allocators.0.placment: unknown key (did you mean placement?)",
         ),
+        ("{kind: growing, xyz: 1}", "allocators.0.xyz: unknown key; known: "),
         ("{kind: contiguous, shedular: orca}", "allocators.0.shedular: unknown key (did you mean scheduler?)"),
         ("{kind: preallocated, scheduler: fifo}", "allocators.0.scheduler: must be one of static, orca, "),
         ("{kind: preallocated, label: a}, {kind: preallocated, label: a}", "allocators: two allocators are labelled a"),
