@@ -25,10 +25,11 @@ def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Find
         best = max(known, key=lambda cell: cell["figures"][name]["mean"])
         amount = interval(best["figures"][name])
         said.append(Finding("result", f"Most {what}: {amount} a second, with {where(best)}."))
-        near = [cell for cell in known if cell is not best and _overlap(cell["figures"][name], best["figures"][name])]
+        near = [cell for cell in known if cell is not best and _alike(cell["figures"][name], best["figures"][name])]
         if near:
             some = "; ".join(where(cell) for cell in near[:3]) + ("; and others" if len(near) > 3 else "")
-            said.append(Finding("limit", f"{len(near)} more cells cannot be told apart from it: {some}."))
+            more = "1 more cell" if len(near) == 1 else f"{len(near)} more cells"
+            said.append(Finding("limit", f"{more} cannot be told apart from it: {some}."))
     front = [cell for cell in cells if cell["front"]]
     said.append(
         Finding(
@@ -118,10 +119,10 @@ def _a_gpu(answer: Mapping[str, Any]) -> float:
     return float(answer["capacity"]["mean"] or 0) / int(answer["settings"].get(GPUS) or 1)
 
 
-def _overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two intervals have a value in common; without intervals they do not."""
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two intervals have a value in common; without intervals, whether both figures read the same."""
     if one["low"] is None or other["low"] is None:
-        return False
+        return short(one["mean"]) == short(other["mean"])
     return bool(one["high"] >= other["low"] and other["high"] >= one["low"])
 
 

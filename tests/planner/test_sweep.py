@@ -18,6 +18,7 @@ import pytest
 
 from analysis.errors import RunDirectoryError
 from analysis.planner.reading import open_planned
+from analysis.planner.words import sweep_findings
 from analysis.reading import open_directory
 from sim.cli import main
 from sim.cli.app import FAILED, FAULT, INTERRUPTED
@@ -31,6 +32,24 @@ from tests.planner.conftest import GRID
 
 Capture = pytest.CaptureFixture[str]
 LINE = ["sweep", "small.yaml", "--vary", GRID[0], "--vary", GRID[1], "--repeat", "2", "--out", "x"]
+
+
+@pytest.mark.parametrize(("second", "alike"), [(2.9560, True), (2.9599, True), (2.9499, False)])
+def test_cells_that_read_the_same_are_not_told_apart(second: float, alike: bool) -> None:
+    rates = {"first": 2.9599, "second": second, "third": 1.5}
+    cells = [
+        {
+            "allocator": name,
+            "settings": {},
+            "figures": {"throughput_rps": {"mean": rate, "low": None, "high": None}},
+            "front": True,
+            "verdict": "STABLE",
+        }
+        for name, rate in rates.items()
+    ]
+    said = [one.text for one in sweep_findings(cells, {})]
+    assert said[0] == "Most requests: 2.96 a second, with first."
+    assert ("1 more cell cannot be told apart from it: second." in said) is alike
 
 
 def test_a_cell_is_what_a_run_of_that_file_gives(base: Base, capsys: Capture) -> None:
