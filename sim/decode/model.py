@@ -19,8 +19,7 @@ from sim.decode.attention import NAME, Binding, attention_layers, bind
 from sim.decode.device import DTYPES
 from sim.decode.fused import FusedNetwork, fusible
 from sim.errors import UserError
-from sim.models.shipped import read_config, shipped_models
-from workloads.paths import led
+from sim.models.shipped import path_of, read_config, shipped_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +146,7 @@ def load(
     values = supported(name, geometry, base)
     config = _config(values, geometry)
     dtype = DTYPES[geometry.model.dtype]
-    folder = led(base or Path(), name)
+    folder = path_of(name, base or Path())
     if name.lower() not in shipped_models() and folder.is_dir() and any(folder.glob("*.safetensors")):
         network = _from_checkpoint(folder, config, dtype, device)
         weights = str(folder)

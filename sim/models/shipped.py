@@ -18,6 +18,12 @@ def shipped_models() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in MODELS.glob("*.json")))
 
 
+def path_of(name: str, base_dir: Path | str) -> Path:
+    """Return where a model's files are: from `base_dir` on, or where the workload's loader has found them already."""
+    path, found = led(base_dir, name), led("", name)
+    return found if "/" in name and found.exists() and not path.exists() else path
+
+
 def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, Any]]:
     """Read the config.json of a shipped model, of a path, or of a directory that holds one.
 
@@ -33,7 +39,7 @@ def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, A
     shipped = MODELS / f"{name.lower()}.json"
     if name.lower() in shipped_models():
         return shipped.stem, json.loads(shipped.read_text(encoding="utf-8"))
-    path = led(base_dir, name)
+    path = path_of(name, base_dir)
     if path.is_dir():
         path = path / "config.json"
     if not path.is_file():

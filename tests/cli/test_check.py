@@ -225,3 +225,18 @@ def test_a_tilde_is_the_home_wherever_the_workload_lies(
     for setting in ("model=~nobody-at-all/config.json", "requests={trace: ~nobody-at-all/mine.csv}"):
         assert main(["check", str(file), "--set", setting]) == FAULT
         assert "~nobody-at-all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["./config.json", "../sub", "own"])
+def test_a_model_is_beside_the_workload_in_whatever_folder_the_command_is_given(
+    name: str, workload: Path, capsys: Capture
+) -> None:
+    config = json.dumps(read_config("tiny-llama")[1])
+    Path("sub/own").mkdir(parents=True)
+    for folder in ("sub", "sub/own"):
+        Path(folder, "config.json").write_text(config, encoding="utf-8")
+    variants = "variants: [{label: a}, {label: b, set: {model.kv_dtype: auto}}]\n"
+    Path("sub/w.yaml").write_text(workload.read_text(encoding="utf-8") + variants, encoding="utf-8")
+    assert main(["check", "sub/w.yaml", "--set", f"model={name}", "--json"]) == 0
+    found = Path(json.loads(capsys.readouterr().out)["model"]["name"])
+    assert found.resolve() == Path("sub", name).resolve() / ("" if found.name in name else "config.json")
