@@ -56,7 +56,9 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
     said = []
     best = max((one for one in answers if one["n"]), key=lambda one: one["capacity"]["mean"], default=None)
     if best is not None and best["capacity"]["mean"]:
-        said.append(Finding("result", f"Highest rate with {aims}: {sustained(best)} {unit}, by {where(best)}."))
+        alike = [one for one in answers if one["n"] and _alike(one["capacity"], best["capacity"])]
+        them = listed([where(one) for one in alike]) if best["capacity"]["low"] is None else where(best)
+        said.append(Finding("result", f"Highest rate with {aims}: {sustained(best)} {unit}, by {them}."))
         each = max((one for one in answers if one["n"]), key=_a_gpu)
         if GPUS in each["settings"] and each is not best:
             said.append(Finding("result", f"Highest rate a GPU: {a_gpu(each)} {unit}, by {where(each)}."))
@@ -120,9 +122,9 @@ def _a_gpu(answer: Mapping[str, Any]) -> float:
 
 
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two intervals have a value in common; without intervals, whether both figures read the same."""
+    """Whether two intervals have a value in common; without intervals, whether three digits of both are the same."""
     if one["low"] is None or other["low"] is None:
-        return short(one["mean"]) == short(other["mean"])
+        return f"{one['mean']:.3g}" == f"{other['mean']:.3g}"
     return bool(one["high"] >= other["low"] and other["high"] >= one["low"])
 
 

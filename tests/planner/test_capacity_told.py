@@ -54,6 +54,8 @@ def test_the_most_a_gpu_is_told_where_it_is_not_the_most_of_all() -> None:
     ]
     summary["answers"] = [answer(1, 20.0), answer(2, 41.0)]
     assert len(capacity_findings(summary)) == 1
+    summary["answers"] = [answer(2, 41.0), answer(4, 41.04), answer(2, 40.9)]
+    assert capacity_findings(summary)[0].text.endswith("by paged at tensor_parallel 2 and paged at tensor_parallel 4.")
 
 
 def test_a_doubt_is_said_once_for_all_allocators_that_share_it() -> None:
