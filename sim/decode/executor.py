@@ -113,11 +113,13 @@ class TorchExecutor:
         self._pace.start()
         completed = self._transcript.completed
         self._memory.move(plan, serving)
+        if plan.moves:  # by kernels that were launched singly
+            self._decoder.settle()
         if plan.empty:
             return self._pace.finished()
         batch = self._batcher.make(plan, serving)
         if isinstance(batch, Lanes):
-            if plan.moves or self._transcript.completed != completed:  # kernels that were launched singly
+            if self._transcript.completed != completed:  # so were these
                 self._decoder.settle()
             logits = self._lanes(batch)
             duration = self._pace.launched(batch.shape)
