@@ -56,8 +56,9 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
     said = []
     best = max((one for one in answers if one["n"]), key=lambda one: one["capacity"]["mean"], default=None)
     if best is not None and best["capacity"]["mean"]:
-        alike = [one for one in answers if one["n"] and _alike(one["capacity"], best["capacity"])]
-        them = listed([where(one) for one in alike]) if best["capacity"]["low"] is None else where(best)
+        repeated = best["capacity"]["low"] is not None  # then ratios tell who sustains as much
+        rivals = [one for one in answers if one["n"] and not repeated]
+        them = listed([where(one) for one in rivals if _alike(one["capacity"], best["capacity"])] or [where(best)])
         said.append(Finding("result", f"Highest rate with {aims}: {sustained(best)} {unit}, by {them}."))
         each = max((one for one in answers if one["n"]), key=_a_gpu)
         if GPUS in each["settings"] and each is not best:

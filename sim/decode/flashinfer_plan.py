@@ -87,10 +87,10 @@ class Planner:
     def _lay_out(self, planned: Planned) -> Any:
         """Make the one call; returns what `run` of the wrapper must know of it."""
         wrapper, geometry, size = self.wrapper, self.geometry, self.geometry.head_dim
-        return wrapper._cached_module.plan(  # noqa: SLF001
-            wrapper._float_workspace_buffer,  # noqa: SLF001
-            wrapper._int_workspace_buffer,  # noqa: SLF001
-            wrapper._pin_memory_int_workspace_buffer,  # noqa: SLF001
+        return wrapper._cached_module.plan(  # noqa: SLF001  as its own plan does
+            wrapper._float_workspace_buffer,  # noqa: SLF001  as its own plan does
+            wrapper._int_workspace_buffer,  # noqa: SLF001  as its own plan does
+            wrapper._pin_memory_int_workspace_buffer,  # noqa: SLF001  as its own plan does
             planned.queries,
             planned.offsets,
             planned.lengths,
@@ -112,11 +112,11 @@ class Planner:
     def _agree(self, planned: Planned) -> bool:
         """Plan the short way too; returns whether it leaves what the long way does."""
         try:
-            host = self.wrapper._pin_memory_int_workspace_buffer  # noqa: SLF001
+            host = self.wrapper._pin_memory_int_workspace_buffer  # noqa: SLF001  as its own plan does
             self._still(host)
             self._at_length(planned)
             self._still()
-            expected, info = host.clone(), list(self.wrapper._plan_info)  # noqa: SLF001
+            expected, info = host.clone(), list(self.wrapper._plan_info)  # noqa: SLF001  as its own plan does
             self._still(host)
             found = list(self._lay_out(planned))
             self._still()

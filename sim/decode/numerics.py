@@ -107,7 +107,7 @@ class Reference:
                     return first
                 return torch.cat([first, network(input_ids=ids[:, prompt:-1], past_key_values=cache).logits[0]])
         finally:
-            network.config._attn_implementation = NAME  # noqa: SLF001
+            network.config._attn_implementation = NAME  # noqa: SLF001  transformers offers no other way
 
     def _read(self, prompt: list[int], ids: torch.Tensor) -> tuple[torch.Tensor, DynamicCache]:
         """Return the logits behind a prompt, [1, vocab], and a cache of it that may be continued."""

@@ -25,7 +25,7 @@ device: {name: h100-80gb, kv_memory_gib: 0.0003}
 engine: {max_num_seqs: 12, max_num_batched_tokens: 256, max_model_len: 256}
 requests: {count: 150, arrivals: {kind: poisson, rate: 300}, lengths: {kind: uniform, prompt: {min: 4, max: 90}, output: {min: 1, max: 150}}}
 allocators: [{kind: paged}, {kind: contiguous, reserve: pow2}]
-"""  # noqa: E501
+"""  # noqa: E501  a block of the file stays in one line
 
 
 @pytest.mark.parametrize("rate", [900, 300])

@@ -79,7 +79,7 @@ def test_what_is_loaded_cannot_be_changed(small: Small) -> None:
         ("slo: {ttft_s: -1}", "w.yaml:6:15: slo.ttft_s: must be greater than 0, got -1"),
         (
             "engine: {scheduler: vllm-v2}",
-            "w.yaml:6:21: engine.scheduler: must be one of static, orca, vllm-v0, vllm-v1, got vllm-v2 (did you mean vllm-v1?)",  # noqa: E501
+            "w.yaml:6:21: engine.scheduler: must be one of static, orca, vllm-v0, vllm-v1, got vllm-v2 (did you mean vllm-v1?)",  # noqa: E501  a message is one line
         ),
         ("name: again", "w.yaml:6:1: name: duplicate key (first on line 1)"),
         (
@@ -96,7 +96,7 @@ def test_what_is_loaded_cannot_be_changed(small: Small) -> None:
         ("? [1, 2]\n: 3", "w.yaml:6:3: a key must be a word"),
         (
             "wat: 3",
-            "w.yaml:6:1: wat: unknown key; known: name, seed, model, device, engine, requests, allocators, slo, repeat, horizon_s, telemetry, costs, expect, sustained, variants, remarks",  # noqa: E501
+            "w.yaml:6:1: wat: unknown key; known: name, seed, model, device, engine, requests, allocators, slo, repeat, horizon_s, telemetry, costs, expect, sustained, variants, remarks",  # noqa: E501  a message is one line
         ),
         ("arrivals: 3", "w.yaml:6:1: arrivals: unknown key (did you mean requests.arrivals?)"),
         ("max_num_seqs: 3", "w.yaml:6:1: max_num_seqs: unknown key (did you mean engine.max_num_seqs?)"),
