@@ -54,7 +54,7 @@ class PooledStore(BlockStore):
         """See `BlockStore.copy`."""
         sources, targets = columns(copies)
         if sources:
-            self.blocks[targets] = self.blocks[sources]
+            self.blocks[self.ids(targets)] = self.blocks[self.ids(sources)]
 
     def swap_out(self, moves: Pairs) -> None:
         """See `BlockStore.swap_out`."""

@@ -82,6 +82,7 @@ class Stage:
         )
         if runtime.store is not None:  # real K/V is not zeros
             runtime.store.blocks.normal_()
+            decoder.settle()
         self.backend = runtime.backend
         self._executor, self._transcript, self._padded = runtime.executor, runtime.transcript, runtime.padded
         self._serving = Serving(self.allocator)

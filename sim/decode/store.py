@@ -3,6 +3,8 @@
 Block 0 is the null block: it belongs to no sequence, is always readable, and pads block tables.
 A second tensor, in host memory (pinned, so that the GPU copies it directly), holds swapped-out
 blocks.  Sizes are exact: `pool_bytes` is what `sim.pool` counts.
+
+The host does not wait for any move.  It launches them behind the step that the device runs, and ahead of the next one.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from abc import ABC, abstractmethod
 from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
 
 from sim.costs.model import USUAL_BLOCK
+from sim.decode.device import moved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +59,10 @@ class BlockStore(ABC):
     @abstractmethod
     def swap_in(self, moves: Pairs) -> None:
         """Copy host blocks to device blocks."""
+
+    def ids(self, blocks: list[int]) -> torch.Tensor:
+        """Put block ids on the device, where they index blocks; PyTorch waits until it has copied a list."""
+        return moved(np.array(blocks), self.blocks.device)
 
 
 class KVStore(BlockStore):
@@ -105,7 +113,7 @@ class KVStore(BlockStore):
         """See `BlockStore.copy`."""
         sources, targets = columns(copies)
         if sources:
-            self.blocks[:, :, targets] = self.blocks[:, :, sources]
+            self.blocks[:, :, self.ids(targets)] = self.blocks[:, :, self.ids(sources)]
 
     def copy_slots(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
         """Copy single slots on the device."""
@@ -116,7 +124,7 @@ class KVStore(BlockStore):
         """See `BlockStore.swap_out`."""
         sources, targets = columns(moves)
         if sources:
-            gathered = self.blocks[:, :, sources].permute(2, 0, 1, 3, 4, 5).contiguous()
+            gathered = self.blocks[:, :, self.ids(sources)].permute(2, 0, 1, 3, 4, 5).contiguous()
             for block, target in zip(gathered, targets, strict=True):
                 self.host[target].copy_(block, non_blocking=True)
 
@@ -128,7 +136,7 @@ class KVStore(BlockStore):
             arrived = self.blocks.new_empty((len(sources), layers, pair, *shape))
             for block, source in zip(arrived, sources, strict=True):
                 block.copy_(self.host[source], non_blocking=True)
-            self.blocks[:, :, targets] = arrived.permute(1, 2, 0, 3, 4, 5)
+            self.blocks[:, :, self.ids(targets)] = arrived.permute(1, 2, 0, 3, 4, 5)
 
 
 def columns(moves: Pairs) -> tuple[list[int], list[int]]:
