@@ -216,10 +216,12 @@ def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) ->
     prefill = min((point.measured_s for point in alone or launched), default=0.0)
     launch = max(0.0, 0.95 * prefill - shortest / 2) / geometry.layers
     shares = {"run_ahead": "behind_ns", "repeated_reads_cached": "decode_repeated"}
-    halves = {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
+    guesses = {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
     if any(point.block_size != USUAL_BLOCK for point in points):
-        halves["paged_block_overhead"] = 0.5
-    return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, **halves)
+        guesses["paged_block_overhead"] = 0.5
+    if any(point.load.transfers for point in points):
+        guesses["swap_overhead_s"] = shortest / 10
+    return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, **guesses)
 
 
 def _search(
