@@ -21,12 +21,26 @@ MANIFEST = {
     "started?": TEXT,
     "written?": WRITTEN,
 }
+HELD_UP = {
+    "refused?": NUMBER,
+    "waits": BY_CAUSE,
+    "saved": dict.fromkeys(("bandwidth", "compute", "overhead"), NUMBER),
+    "during": one_of(("waiting", "busy")),
+    "idle": NUMBER,
+    "kept_up": FLAG,
+    "scheduler?": TEXT,
+    "ledger": {"live": MAYBE},
+    "held_peak": NUMBER,
+    "pool_slots?": COUNT,
+}
+"""What limits a workload."""
 RECORD = {
     "entry": {**ENTRY, "repeat": COUNT},
     "pool": {name: shape for name, shape in FACTS.items() if name != "dir"},
     "load": {"kept_up": FLAG, "offered_rps": MAYBE, "idle": NUMBER},
     "missed": {...: COUNT},
     "batches": {...: [NUMBER]},
+    "limits?": HELD_UP,
 }
 """What is kept of one simulation."""
 
@@ -132,17 +146,7 @@ def _advice(_settings: Mapping[str, Shape], _content: Mapping[str, Any]) -> Shap
         "allocator": TEXT,
         "drawn": FLAG,
         "basis": TEXT,
-        "limits": {
-            "waits": BY_CAUSE,
-            "saved": dict.fromkeys(("bandwidth", "compute", "overhead"), NUMBER),
-            "during": one_of(("waiting", "busy")),
-            "idle": NUMBER,
-            "kept_up": FLAG,
-            "scheduler?": TEXT,
-            "ledger": {"live": NUMBER},
-            "held_peak": NUMBER,
-            "pool_slots?": COUNT,
-        },
+        "limits": HELD_UP,
         "before": _TRIED,
         "changes": [_TRIED],
         "hardware": [{**_TRIED, "knobs": [TEXT, 1]}],

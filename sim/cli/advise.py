@@ -43,7 +43,7 @@ def advise(
         file: Workload file, or the name of a preset.
         slo: A figure and its limit, such as ttft_s.p99=1 or goodput=0.9; the workload's own slo if not given.
         allocator: Label or kind of the one to advise on; paging if the file has it, and one is enough.
-        budget: Simulations at most.
+        budget: Simulations at most, those of the file as it is and of its best changes together included.
         out: Directory to write; runs/NAME-advice if not given, NAME being the workload's.
         repeat: Replications of every setting; a trace has one.
         work: As of every command that simulates many times.

@@ -24,7 +24,6 @@ from sim.errors import UserError
 from sim.planner.adviser import Adviser, Source, Tried
 from sim.planner.execute import Executor
 from sim.planner.knobs import Change, changes, hardware
-from sim.planner.limits import limits
 from sim.planner.slo import shortfall
 from sim.planner.store import Store
 from sim.setup import prepare
@@ -86,7 +85,7 @@ def advise(
         ask = Adviser(base, place, aims, Executor(store, backend, progress), source, repeats, budget)
         ask.begin()
         offered, left_out = changes(setup, place, shared=source.shared)
-        what = limits(prepare(ask.jobs(())[0].workload))
+        what = ask.before[0]["limits"]
         offered = _by_relevance(offered, bound(what)["name"])
         machine = hardware(setup, place)
         room = max(0, ask.left // ask.repeats - len(machine))

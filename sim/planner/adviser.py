@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -77,9 +78,13 @@ class Adviser:
         return workload.model_copy(update={"slo": self.limits or workload.slo})
 
     def jobs(self, some: Sequence[Change], begin: int = 0) -> list[Job]:
-        """Make the jobs of a setting's replications, from number `begin` on."""
+        """Make the jobs of a setting's replications, from number `begin` on.
+
+        The first one of the file as it is also says what limits it.
+        """
         workload = self.workload(some)
-        return [self.base.job(workload, self.place, begin + repeat) for repeat in range(self.repeats)]
+        jobs = [self.base.job(workload, self.place, begin + repeat) for repeat in range(self.repeats)]
+        return jobs if some or begin else [replace(jobs[0], limits=True), *jobs[1:]]
 
     def run(self, settings: Sequence[Sequence[Change]], begin: int = 0) -> list[list[Record] | None]:
         """Run settings; None for one that cannot run."""

@@ -22,6 +22,7 @@ from analysis.reading import Run
 from analysis.summary import summarise
 from sim.errors import UserError
 from sim.files import digests
+from sim.planner.limits import limits
 from sim.runner import run_case
 from sim.setup import prepare
 from sim.versions import own
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from workloads.schema import Workload
 
 Record: TypeAlias = dict[str, Any]
-"""What a job leaves: `entry` (as in summary.json), `pool`, `load`, `batches`, `wall_s`.  Plain JSON."""
+"""What a job leaves: `entry` (as in summary.json), `pool`, `load`, `missed`, `batches`, `wall_s`, and if asked for
+`limits`.  Plain JSON.
+"""
 SMALL = 200_000
 """Requests up to which the tables of a run are read at once; the columns of larger ones one by one."""
 SILENT = ("name", "repeat", "expect", "remarks", "sustained", "variants", "telemetry")
@@ -48,13 +51,16 @@ class Job:
     repeat: int
     files: str = field(default="", compare=False)
     """Digest of the data files that the workload names."""
+    limits: bool = False
+    """Whether the record shall also say what limits the workload."""
 
     @cached_property
     def key(self) -> str:
         """Digest of everything that the result depends on; the label is not among it."""
         content = {name: value for name, value in self.workload.resolved().items() if name not in SILENT}
         content["allocators"] = [{**content["allocators"][0], "label": None}]
-        told = json.dumps([own(), self.files, self.repeat, content], sort_keys=True)
+        more = ["limits"] if self.limits else []
+        told = json.dumps([own(), self.files, self.repeat, content, *more], sort_keys=True)
         return sha256(told.encode()).hexdigest()[:24]
 
 
@@ -95,7 +101,10 @@ def _simulate(job: Job) -> Record:
         columns = run.requests(), run.steps() if small else run.lazy_steps
         slo = job.workload.slo.model_dump(exclude_none=True)
         seen = Observed(*columns, case.pool.slots, slo)
-        return {"entry": summarise(*columns, facts, slo), "pool": facts, **observe(seen)}
+        record = {"entry": summarise(*columns, facts, slo), "pool": facts, **observe(seen)}
+        if job.limits:
+            record["limits"] = limits(setup, seen, shared_prefixes=requests.prefixes is not None)
+        return record
 
 
 def digest(workload: Workload) -> str:

@@ -13,25 +13,21 @@ prompts, and sequences are assumed to get their tokens at equal intervals from t
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from analysis.metrics import blocked_by
-from analysis.observed import SHARES, Floats, Observed
+from analysis.observed import SHARES, Floats
 from analysis.planner.binding import SOME
 from analysis.planner.observe import load
-from analysis.reading import Run
-from analysis.summary import judge
+from analysis.summary import judge, without_nan
 from sim.costs.load import Load
-from sim.runner import run_case
 
 if TYPE_CHECKING:
     from allocators.base import Allocator
-    from analysis.observed import Columns
+    from analysis.observed import Columns, Observed
     from sim.setup import Setup
 
 FAST = 1e6
@@ -39,10 +35,16 @@ FAST = 1e6
 OVERHEADS = ("step_overhead_s", "layer_overhead_s", "sequence_overhead_s")
 
 
-def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
-    """Run the one allocator of a setup and say what held it up.
+def limits(setup: Setup, seen: Observed, *, shared_prefixes: bool) -> dict[str, Any]:
+    """Say what held up the one allocator of a setup.
+
+    Args:
+        setup: what was run.
+        seen: its run.
+        shared_prefixes: whether prompts had anything in common.
 
     Returns:
+        `refused` as a share of the requests;
         shares of the time: `waits` by cause, `idle`, and `saved` by what would be infinitely fast, of the steps
         `during` all busy time or only while a request waited;
         `ledger` as shares of the pool of `pool_slots`;
@@ -50,38 +52,30 @@ def limits(setup: Setup, repeat: int = 0) -> dict[str, Any]:
 
     """
     (case,) = setup.cases
-    requests = setup.requests(repeat)
-    facts = {"label": case.label, "capacity": case.pool.slots}
-    with tempfile.TemporaryDirectory(prefix="kvsim-") as folder:
-        run_case(setup, case, requests, Path(folder), repeat=repeat)
-        run = Run(facts, Path(folder))
-        steps = run.steps()
-        seen = Observed(run.requests(), steps, case.pool.slots)
-        offered = load(seen)
-        waits = blocked_by(seen)
-        ledger = {name: seen.mean(steps[name]) / case.pool.slots for name in SHARES}
-        held = float(seen.held.max()) / case.pool.slots
-        verdict = str(judge(seen))
-        columns = seen.requests
-    allocator = case.allocator(shared_prefixes=requests.prefixes is not None)
+    steps, offered, waits = seen.steps, load(seen), blocked_by(seen)
     busy = np.asarray(steps["running"]) > 0
     waited = busy & (np.asarray(steps["blocked"]) != "")
     pressed = sum(waits.values()) > SOME
-    saved, accounted = _terms(setup, allocator, steps, columns, waited if pressed else busy)
-    return {
-        "waits": waits,
-        "scheduler": case.scheduler,
-        "idle": offered["idle"],
-        "kept_up": offered["kept_up"],
-        "verdict": verdict,
-        "offered_rps": offered["offered_rps"],
-        "ledger": ledger,
-        "pool_slots": case.pool.slots,
-        "held_peak": held,
-        "saved": saved,
-        "during": "waiting" if pressed else "busy",
-        "accounted": accounted,
-    }
+    allocator = case.allocator(shared_prefixes=shared_prefixes)
+    saved, accounted = _terms(setup, allocator, steps, seen.requests, waited if pressed else busy)
+    told: dict[str, Any] = without_nan(
+        {
+            "refused": float(np.mean(seen.requests["status"] == "refused")),
+            "waits": waits,
+            "scheduler": case.scheduler,
+            "idle": offered["idle"],
+            "kept_up": offered["kept_up"],
+            "verdict": str(judge(seen)),
+            "offered_rps": offered["offered_rps"],
+            "ledger": {name: seen.mean(steps[name]) / case.pool.slots for name in SHARES},
+            "pool_slots": case.pool.slots,
+            "held_peak": float(seen.held.max(initial=0.0)) / case.pool.slots,
+            "saved": saved,
+            "during": "waiting" if pressed else "busy",
+            "accounted": accounted,
+        }
+    )
+    return told
 
 
 def _terms(

@@ -14,6 +14,7 @@ from analysis.planner.advising import words as in_words
 from analysis.planner.binding import bound
 from analysis.planner.effects import effect
 from analysis.planner.tables import OVER, broken
+from sim import runner
 from sim.cli import main
 from sim.cli.app import FAILED, FAULT
 from sim.planner import job
@@ -21,12 +22,13 @@ from sim.planner.adviser import Adviser, Source
 from sim.planner.backends.local import Here
 from sim.planner.execute import Executor
 from sim.planner.grid import Base
-from sim.planner.job import Failed, work
+from sim.planner.job import Failed, Job, work
 from sim.planner.knobs import changes, hardware
-from sim.planner.limits import limits, mean_length
+from sim.planner.limits import mean_length
 from sim.planner.slo import objectives
 from sim.setup import prepare
 from workloads.loader import load
+from workloads.schema import Workload
 
 Capture = pytest.CaptureFixture[str]
 MEMORY = """\
@@ -48,6 +50,14 @@ def record(good: list[float], slow: list[float], count: float = 10.0) -> dict[st
     sums = [one * count for one in slow]
     batches = {"requests": [count] * len(good), "good": good, latency: sums, f"n.{latency}": [count] * len(slow)}
     return {"batches": batches}
+
+
+def limits(workload: Workload) -> dict[str, Any]:
+    """What a simulation of the one allocator of a workload says of it."""
+    done = work(Job(workload, "one", 0, limits=True))
+    assert not isinstance(done, Failed), done.why
+    found: dict[str, Any] = done["limits"]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -165,7 +175,7 @@ def test_seats_limit_nothing_where_more_of_them_gain_nothing() -> None:
 def test_a_batch_that_must_end_first_is_no_lack_of_memory(tmp_path: Path) -> None:
     path = tmp_path / "memory.yaml"
     path.write_text(MEMORY, encoding="utf-8")
-    what = limits(prepare(load(path, ["device.kv_memory_gib=1", "engine.scheduler=static"])))
+    what = limits(load(path, ["device.kv_memory_gib=1", "engine.scheduler=static"]))
     found = bound(what)
     assert found["name"] == "batches"
     assert "waited for the end of the batch (static)" in found["text"]
@@ -187,16 +197,25 @@ def test_a_batch_that_must_end_first_is_no_lack_of_memory(tmp_path: Path) -> Non
 def test_a_workload_that_is_made_to_lack_something_is_told_so(settings: list[str], name: str, tmp_path: Path) -> None:
     path = tmp_path / "memory.yaml"
     path.write_text(MEMORY, encoding="utf-8")
-    what = limits(prepare(load(path, settings)))
+    what = limits(load(path, settings))
     assert bound(what)["name"] == name, what
     assert what["accounted"] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("arrivals", ["{kind: poisson, rate: 3000}", "{kind: batch}"])
+def test_a_workload_of_which_no_request_is_served_is_told_so(arrivals: str, tmp_path: Path) -> None:
+    """Whether the engine waits for one after the other, or is done before its first step."""
+    path = tmp_path / "memory.yaml"
+    path.write_text(MEMORY, encoding="utf-8")
+    what = limits(load(path, ["engine.max_model_len=50", f"requests.arrivals={arrivals}"]))
+    assert bound(what)["text"].startswith("No request is served: ")
 
 
 def test_rebuilt_steps_take_the_time_that_was_recorded() -> None:
     for preset in ("quickstart", "sosp23_sharegpt"):
         base = Base(preset, ["requests.duration_s=60"] if preset.startswith("sosp") else ["requests.count=300"])
         place = [one.kind for one in base.workload.allocators].index("paged")
-        what = limits(prepare(base.job(base.workload, place, 0).workload))
+        what = limits(base.job(base.workload, place, 0).workload)
         assert what["accounted"] == pytest.approx(1, abs=0.05), preset
 
 
@@ -219,7 +238,7 @@ def test_steps_are_rebuilt_whatever_the_allocator_keeps_of_a_token(model: str, k
         f"allocators=[{{kind: {kind}}}]",
         "requests={count: 60, arrivals: {kind: poisson, rate: 20}, lengths: {kind: fixed, prompt: 1500, output: 200}}",
     ]
-    what = limits(prepare(load("quickstart", settings)))
+    what = limits(load("quickstart", settings))
     assert what["accounted"] == pytest.approx(1, abs=0.03)
     assert max(what["saved"], key=what["saved"].__getitem__) == name
 
@@ -314,6 +333,28 @@ def test_the_command_says_what_limits_and_what_helps(
     assert main(["advise", "memory.yaml", "--repeat", "1", "--budget", "6", "--quiet", "--out", "once"]) == 0
     once = " ".join(capsys.readouterr().out.split())
     assert "Nothing was repeated, so this choice could not be checked on other requests" in once
+
+
+def test_the_budget_counts_every_simulation_and_a_resumed_advice_repeats_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY, encoding="utf-8")
+    serve, served = runner.serve, []
+
+    def counted(*given: Any, **named: Any) -> None:
+        served.append(given)
+        serve(*given, **named)
+
+    monkeypatch.setattr(runner, "serve", counted)
+    line = ["advise", "memory.yaml", "--repeat", "2", "--budget", "20", "--quiet", "--out", "x", "--json"]
+    assert main(line) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert len(served) == first["simulations"] <= 20
+    served.clear()
+    assert main([*line, "--resume"]) == 0
+    assert json.loads(capsys.readouterr().out) == first
+    assert not served
 
 
 def test_without_an_slo_nothing_is_said_to_be_within_it(
