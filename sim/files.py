@@ -1,4 +1,4 @@
-"""The data files that a workload names: results depend on what is in them, not on what they are called."""
+"""The files that a workload names: results depend on what is in them, not on what they are called."""
 
 from __future__ import annotations
 
@@ -6,11 +6,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.written import digest
+from sim.models.shipped import CONFIG, shipped_models
+from workloads.paths import as_path, is_bare, led
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from workloads.schema import Workload
+
+
+def with_model_found(workload: Workload, folder: Path) -> Workload:
+    """Return a workload whose model, if it goes by a bare name and is not shipped, has the path where it lies.
+
+    Only that name can still mean two things when a workload is loaded (`workloads.spec.ModelName`).
+
+    Args:
+        workload: as loaded.
+        folder: what relative names in it start from.
+
+    """
+    name = workload.model.name
+    path = led(folder, name)
+    if not is_bare(name) or name.lower() in shipped_models() or not (path.is_file() or (path / CONFIG).is_file()):
+        return workload
+    return workload.model_copy(update={"model": workload.model.model_copy(update={"name": as_path(path)})})
 
 
 def digests(workload: Workload) -> dict[str, str]:
@@ -24,11 +43,11 @@ def digests(workload: Workload) -> dict[str, str]:
 
 
 def _named(content: Any) -> Iterator[Path]:
-    """Yield the files that a resolved workload names."""
+    """Yield the files that a resolved workload names; of a model's folder that is its config.json."""
     if isinstance(content, dict):
         content = list(content.values())
     if isinstance(content, list):
         for part in content:
             yield from _named(part)
-    elif isinstance(content, str) and ("/" in content or "." in content) and Path(content).is_file():
-        yield Path(content)
+    elif isinstance(content, str) and ("/" in content or "." in content):
+        yield from (path for path in (Path(content), Path(content, CONFIG)) if path.is_file())

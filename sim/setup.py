@@ -28,6 +28,7 @@ from sim.costs.shapes import shapes_for
 from sim.costs.splitting import Splitting
 from sim.devices import GIB, Device, resolve_device
 from sim.errors import UserError, of_variant
+from sim.files import with_model_found
 from sim.limits import Limits
 from sim.models.geometry import Geometry, resolve_model
 from sim.pool import make_pool
@@ -174,6 +175,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
         UserError: one line for what is wrong and what would be right.
 
     """
+    workload = with_model_found(workload, base or Path())
     geometry = resolve_model(workload.model.model_dump(exclude_none=True), base or Path())
     device = resolve_device(workload.device.model_dump(exclude_none=True))
     coefficients, captured = _step_times(workload, geometry, device)

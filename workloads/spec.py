@@ -24,7 +24,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from workloads.docs import field_docs
-from workloads.paths import led
+from workloads.paths import as_path, is_bare, led
 
 SHIPPED = Path(__file__).parent / "data"
 """Data files that come with kvsim; a file name that is not found beside the workload is looked up here."""
@@ -129,7 +129,7 @@ def _resolve(name: str, info: ValidationInfo) -> str:
 def _beside(name: str, info: ValidationInfo) -> str:
     """Lead a path to its place beside the workload file; leave a bare name alone."""
     path = led(_folders(info)[0], name)
-    return str(path) if ("/" in name or name.endswith((".json", ".toml"))) and path.exists() else name
+    return name if is_bare(name) or not path.exists() else as_path(path)
 
 
 DataPath: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_resolve)]

@@ -76,6 +76,7 @@ def validate(
     where = resolve(device)
     workload, not_run = _runnable(workload.model_copy(update={"repeat": 1}))
     setup = prepare(workload, base)
+    workload = setup.workload
     supported(workload.model.name, setup.geometry, base)
     attends = choose_backend(backend, setup.geometry, where)
     _demand_room(setup, where, setup.requests())

@@ -11,6 +11,8 @@ from workloads.paths import led
 from workloads.values import shown
 
 MODELS = Path(__file__).parent / "configs"
+CONFIG = "config.json"
+"""The file of a model's folder that says what its geometry is."""
 
 
 def shipped_models() -> tuple[str, ...]:
@@ -41,7 +43,7 @@ def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, A
         return shipped.stem, json.loads(shipped.read_text(encoding="utf-8"))
     path = path_of(name, base_dir)
     if path.is_dir():
-        path = path / "config.json"
+        path = path / CONFIG
     if not path.is_file():
         if "/" in name or name.endswith(".json"):
             raise UserError(f"model: {path} does not exist (wanted a Hugging Face config.json)")

@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import DoesNotFitError, UserError
+from sim.files import with_model_found
 from sim.planner.job import Job, digest
 from sim.planner.vary import MOST, Axis, axes, shown
 from sim.setup import prepare
@@ -47,7 +48,7 @@ class Base:
         """
         self._document, folder = open_document(file, settings)
         self._folder = folder.resolve()
-        self.workload = parse(self._document, self._folder)
+        self.workload = with_model_found(parse(self._document, self._folder), self._folder)
         self._document.data.pop("variants", None)  # what is varied need not suit them
         self.labels = tuple(label_all(self.workload.allocators))
         """Of the allocators: what they are called whatever is varied about them."""
@@ -77,7 +78,7 @@ class Base:
             WorkloadError: the file cannot have them.
 
         """
-        return parse(self._changed(values), self._folder)
+        return with_model_found(parse(self._changed(values), self._folder), self._folder)
 
     def _changed(self, values: Mapping[Axis, Any]) -> Document:
         document: Document = self._document.copy()
