@@ -12,6 +12,8 @@ function el(tag, attributes, ...children) {
 const byId = (id) => document.getElementById(id);
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const narrow = () => window.innerWidth <= 760;
+const LETTER = 7; // pixels that one takes beside an axis
+const longest = (labels) => Math.max(...labels.map((label) => label.length));
 
 // plotly reads a little markup in its labels
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");

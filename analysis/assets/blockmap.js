@@ -59,7 +59,7 @@ class BlockMapPlot extends Plot {
       base[at] = colour;
     }
     const scale = (part) => mix(mix(live, panel, 0.75), live, Math.min(1, Math.max(0, part)));
-    const longest = Math.max(1e-9, ...Array.from(requests.finish, (end, at) => (Number.isFinite(end) ? end - requests.arrival[at] : 0)));
+    const slowest = Math.max(1e-9, ...Array.from(requests.finish, (end, at) => (Number.isFinite(end) ? end - requests.arrival[at] : 0)));
     return (code, references, empty, instant) => {
       if (code === 0) return [free, free];
       if (code === 1) return selected === null ? [cached, cached] : [mix(cached, free, 0.72), free];
@@ -70,7 +70,7 @@ class BlockMapPlot extends Plot {
         if (state.colour === "state") colour = live;
         else if (state.colour === "references") colour = references > 1 ? scale(0.35 + 0.65 * Math.min(1, Math.log2(references) / 5)) : unshared;
         else if (state.colour === "fill") colour = scale(1 - empty / 255);
-        else colour = scale((instant - map.born[code - 2]) / longest);
+        else colour = scale((instant - map.born[code - 2]) / slowest);
       }
       return [colour, selected !== null && owner !== selected ? mix(waste, free, 0.7) : waste];
     };

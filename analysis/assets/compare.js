@@ -1,8 +1,11 @@
 // View 5: figures of all allocators as bars with intervals, and the difference request by request.
+let turnOfBars = 0;
 async function drawBars() {
+  const turn = ++turnOfBars; // one that is overtaken stops
   const box = byId("bars"), labels = facts.columns.map((column) => column.label);
   const unsure = facts.bars.some((bar) => bar.rows.some((row) => row.basis));
   const ideal = facts.columns.some((column) => column.kind === "ideal");
+  box.replaceChildren();
   if (!facts.bars.length) { byId("bars-note").textContent = "No request was served, so there is no figure to compare."; return; }
   byId("bars-note").textContent = [
     unsure ? "Whiskers are 95 % intervals (over replications where there are several, else a block bootstrap over the requests)." : "",
@@ -12,6 +15,7 @@ async function drawBars() {
     facts.columns.some((column) => column.verdict === "OVERLOADED") ? "Pale bars belong to OVERLOADED runs: their latencies grow with the length of the run." : "",
   ].filter(Boolean).join(" ");
   for (const bar of facts.bars) {
+    if (turn !== turnOfBars) return;
     const div = el("div", {});
     const values = bar.rows.map((row) => row.value), known = values.filter((value) => value > 0);
     const log = bar.name !== "kv_efficiency" && known.length > 1 && Math.max(...known) / Math.min(...known) > 60;
@@ -32,10 +36,11 @@ async function drawBars() {
       x: log ? Math.log10(Math.max(row.value || 0, row.high || 0, row.published || 0, least / 2)) : Math.max(row.value || 0, row.high || 0, row.published || 0), xanchor: "left", xshift: row.published === null ? 3 : 8, y: at, yanchor: "middle", showarrow: false, font: { size: 11, color: css("--ink") },
       text: short(row.value) + (rate && row.ideal !== null ? ` (${short(row.ideal, 0)} %)` : ""),
     }));
-    const room = rate && ideal ? (narrow() ? 2 : 1.5) : 1.28; // for the text behind the longest bar
+    const left = Math.min(150, div.clientWidth * 0.4), across = Math.max(1, div.clientWidth - left - 8);
+    const behind = Math.min(0.6, (10 + LETTER * longest(text.map((one) => one.text))) / across), room = 1 / (1 - behind); // for the text behind the longest bar
     await Plotly.newPlot(div, traces, {
-      ...base, dragmode: false, width: div.clientWidth, margin: { l: Math.min(150, div.clientWidth * 0.4), r: 8, t: 4, b: 24 }, bargap: 0.25, annotations: text,
-      xaxis: { ...base.xaxis, ticksuffix: "", title: undefined, showgrid: true, nticks: 4, fixedrange: true, type: log ? "log" : "linear", range: log ? [Math.log10(least / 2), Math.log10(most) + 0.28 * (Math.log10(most) - Math.log10(least / 2))] : [0, most * room], domain: [0, 1] },
+      ...base, dragmode: false, width: div.clientWidth, margin: { l: left, r: 8, t: 4, b: 24 }, bargap: 0.25, annotations: text,
+      xaxis: { ...base.xaxis, ticksuffix: "", title: undefined, showgrid: true, nticks: 4, fixedrange: true, type: log ? "log" : "linear", range: log ? [Math.log10(least / 2), Math.log10(most) + (room - 1) * (Math.log10(most) - Math.log10(least / 2))] : [0, most * room], domain: [0, 1] },
       yaxis: { ...base.yaxis, showgrid: false, tickvals: ys, ticktext: labels.map((label) => plain(label.length > 22 ? `${label.slice(0, 21)}…` : label)), range: [labels.length - 0.5, -0.5], tickfont: { size: 11, color: css("--ink") } },
     }, { ...CONFIG, staticPlot: true });
   }

@@ -63,7 +63,7 @@ function remember() {
     parts.push(`a=${state.shown.join(",")}`);
     if (state.colour !== COLOURS[0][0]) parts.push(`c=${state.colour}`);
     if (state.order !== "arrival") parts.push(`o=${state.order}`);
-    if (state.themed) parts.push(`theme=${document.documentElement.dataset.theme}`);
+    if (state.themed) parts.push(`theme=${theme.wish}`);
     history.replaceState(null, "", `#${parts.join("&")}`);
   }, 120);
 }

@@ -118,7 +118,6 @@ function options(id, list, name, changed) {
 
 async function redrawAll() {
   await drawColumns();
-  byId("bars").replaceChildren();
   await drawBars();
   document.documentElement.dataset.complete = "yes";
 }
@@ -134,11 +133,9 @@ byId("previous").addEventListener("click", () => stepEvent(-1));
 byId("next").addEventListener("click", () => stepEvent(1));
 byId("diverge").addEventListener("click", firstDivergence);
 byId("theme").addEventListener("click", () => {
-  const root = document.documentElement;
-  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+  theme.turn();
   state.themed = true;
   remember();
-  redrawAll();
 });
 document.addEventListener("keydown", keys);
 let width = window.innerWidth, resizing = 0;
@@ -154,5 +151,6 @@ requestAnimationFrame(() => setTimeout(() => {
   const source = byId("plotly");
   document.head.append(el("script", { textContent: source.textContent }));
   source.remove();
+  addEventListener("theme", redrawAll);
   redrawAll();
 }, 0));

@@ -18,8 +18,6 @@ const named = (key) => (facts.keys.filter((other) => lastWord(other.key) === las
 const COUNTED = { rate: "arrivals/s", block_size: "token slots", max_num_seqs: "sequences", max_num_batched_tokens: "tokens", max_model_len: "tokens", count: "requests", page_kib: "KiB" };
 const titled = (key) => (COUNTED[lastWord(key)] ? `${named(key)} (${COUNTED[lastWord(key)]})` : named(key));
 
-const LETTER = 7; // pixels that one takes beside an axis
-const longest = (labels) => Math.max(...labels.map((label) => label.length));
 
 // labels of at most so many letters, without what all of them begin with where one is too long
 function abridged(labels, letters) {
@@ -117,7 +115,8 @@ function choose(id, list, value, changed) {
 }
 
 function themed(redraw) {
-  byId("theme").addEventListener("click", () => { const root = document.documentElement; root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark"; redraw(); });
+  byId("theme").addEventListener("click", theme.turn);
+  addEventListener("theme", redraw);
   document.addEventListener("keydown", (event) => { if (event.key === "t" && !event.ctrlKey && !event.metaKey && !event.altKey && event.target.tagName !== "SELECT") byId("theme").click(); });
   let width = window.innerWidth, resizing = 0;
   window.addEventListener("resize", () => {

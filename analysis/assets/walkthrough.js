@@ -116,7 +116,7 @@ byId("back").addEventListener("click", () => { stop(); move(-1); });
 byId("step").addEventListener("click", () => { stop(); move(1); });
 byId("play").addEventListener("click", play);
 byId("slider").addEventListener("input", (event) => { stop(); state.frame = Number(event.target.value); draw(); });
-byId("theme").addEventListener("click", () => { const root = document.documentElement; root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark"; });
+byId("theme").addEventListener("click", theme.turn);
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "INPUT") return;
   const acts = { ArrowLeft: () => { stop(); move(-1); }, ArrowRight: () => { stop(); move(1); }, " ": play, t: () => byId("theme").click(), n: () => show((state.scene + 1) % scenes.length) };

@@ -260,6 +260,40 @@ def test_on_paper_the_table_is_whole_and_keeps_its_colours(opened: Opened, repor
     assert page.evaluate("getComputedStyle(document.querySelector('.stack span')).printColorAdjust") == "exact"
 
 
+def background(page: Page) -> str:
+    return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+
+@pytest.mark.parametrize("opened", [(1280, "dark")], indirect=True, ids=str)
+def test_a_dark_page_is_light_on_paper_and_dark_again_afterwards(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    dark, drawn = background(page), page.locator("#bars .main-svg").count()
+    colour = "document.querySelector('.xtick text').style.fill"
+    ink = page.evaluate(colour)
+    page.emulate_media(media="print")
+    page.wait_for_function(f"() => {colour} !== '{ink}'")
+    assert background(page) == "rgb(255, 255, 255)"
+    page.emulate_media(media="screen")
+    page.wait_for_function(f"() => {colour} === '{ink}'")
+    assert background(page) == dark
+    page.wait_for_function(f"() => document.querySelectorAll('#bars .main-svg').length === {drawn}")
+
+
+def test_on_paper_plots_are_as_wide_as_it_and_no_label_is_cut(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    drawn = page.locator("#bars .annotation-text").count()
+    page.evaluate("document.body.style.width = '718px'")  # as paper does, without a change of the window's width
+    page.emulate_media(media="print")
+    out = """[...document.querySelectorAll('.plot .main-svg, #bars .main-svg, #bars .annotation-text')].filter((one) =>
+        one.getBoundingClientRect().right > one.closest('.plot, figure').parentElement.getBoundingClientRect().right)"""
+    page.wait_for_function(f"() => {out}.length === 0")
+    page.wait_for_function(f"() => document.querySelectorAll('#bars .annotation-text').length === {drawn}")
+    assert page.evaluate(f"{out}.length") == 0
+    cut = """[...document.querySelectorAll('#bars .annotation-text')].filter((one) =>
+        one.getBoundingClientRect().right > one.closest('svg').getBoundingClientRect().right)"""
+    assert page.evaluate(f"{cut}.map((one) => one.textContent)") == []
+
+
 @pytest.mark.parametrize("opened", [(400, "light")], indirect=True)
 def test_a_share_too_narrow_for_its_number_shows_none(opened: Opened, report: Path) -> None:
     page = opened.go(report)
