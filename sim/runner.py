@@ -71,20 +71,23 @@ def run(
 
     Raises:
         UserError: the workload cannot run, or `out` holds something else.
+        WorkloadError: a trace or data file is bad, or no request arrives.
 
     """
     out = Path(out)
     setup = prepare(workload, base)
     manifest = {**_manifest(setup), **(facts or {})}
     earlier(out)
+    first = setup.requests()  # nothing gives way to a workload whose trace is bad
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
         kept = take(out, manifest, resume=resume, force=force)
-        return _all_runs(setup, out, manifest, kept, progress=progress, executing=executing)
+        return _all_runs(setup, first, out, manifest, kept, progress=progress, executing=executing)
 
 
 def _all_runs(
     setup: Setup,
+    first: Requests,
     out: Path,
     manifest: dict[str, Any],
     kept: Kept | None,
@@ -92,16 +95,16 @@ def _all_runs(
     progress: Callable[[Progress], None] | None,
     executing: Executing | None,
 ) -> RunDirectory:
-    """Do every run that is not kept, then sum all of them up.
+    """Do every run that is not kept, then sum all of them up.  `first` are the requests of the first replication.
 
     What is kept is listed in the manifest from the start, all else once it is written.
     """
     workload, started, clock = setup.workload, datetime.now(UTC), time.perf_counter()
     manifest["started"] = started.isoformat(timespec="seconds")
-    alike = [ALIKE] if workload.repeat > 1 and setup.requests(0).same_as(setup.requests(1)) else []
+    alike = [ALIKE] if workload.repeat > 1 and first.same_as(setup.requests(1)) else []
     with Listing(out, manifest, kept.written if kept is not None else {}) as listing:
         for repeat in range(workload.repeat):
-            requests = setup.requests(repeat)
+            requests = setup.requests(repeat) if repeat else first
             late = _too_late(requests, workload.horizon_s)
             manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *late, *alike]
             for case in setup.cases:

@@ -20,10 +20,11 @@ from sim.runner import claim, demand_free, run
 from sim.setup import prepare_variants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from sim.serve import Progress
+    from sim.setup import Setup
     from workloads.schema import Workload
 
 
@@ -56,6 +57,7 @@ def run_variants(
     demand_folders((variant.label for variant in workload.variants), "variants")
     folders = {variant.label: folder_name(variant.label) for variant in workload.variants}
     setups = prepare_variants(workload, base)
+    demand_variants(setups)
     if (out / MANIFEST).exists():
         raise UserError(f"{out}: holds results without variants; {ANOTHER}")
     if not (out / VARIANTS).exists() and not is_empty(out, VARIANTS):
@@ -83,6 +85,26 @@ def run_variants(
         with of_variant(label):
             runs[label] = run(setup.workload, out / folders[label], base=base, progress=told, resume=True, force=force)
     return Variants(workload.name, list(workload.remarks), runs)
+
+
+def demand_variants(setups: Mapping[str, Setup]) -> None:
+    """Find what else keeps a variant from running before any of them runs; a source that several share is read once.
+
+    Args:
+        setups: of all variants, by label.
+
+    Raises:
+        VariantError: labels of a variant would share a folder, its trace or a data file is bad, or no request arrives.
+
+    """
+    sources = set()
+    for label, setup in setups.items():
+        source = setup.workload.requests.model_dump_json()
+        with of_variant(label):
+            demand_folders((case.label for case in setup.cases), "allocators")
+            if source not in sources:
+                setup.requests()
+        sources.add(source)
 
 
 def _named(variant: str, progress: Callable[[Progress], None] | None) -> Callable[[Progress], None] | None:

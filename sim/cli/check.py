@@ -16,9 +16,9 @@ from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, placed, read
 from sim.costs.calibration import find_calibration, load_origin
 from sim.costs.coefficients import Coefficients
-from sim.errors import of_variant
 from sim.folders import demand_folders
 from sim.setup import prepare, prepare_variants
+from sim.variants import demand_variants
 
 if TYPE_CHECKING:
     from sim.case import Case
@@ -45,10 +45,7 @@ def check(
         demand_folders((case.label for case in setup.cases), "allocators")
         variants = prepare_variants(workload, base)
         demand_folders(variants, "variants")
-        for label, varied in variants.items():
-            with of_variant(label):
-                demand_folders((case.label for case in varied.cases), "allocators")
-                varied.requests()
+        demand_variants(variants)
         requests = setup.requests()
     if json:
         emit(document(setup, requests))
