@@ -102,7 +102,7 @@ def _sweep(settings: Mapping[str, Shape], _content: Mapping[str, Any]) -> Shape:
         "front": FLAG,
         "figures": {name: _BOUNDS for name, *_ in FIGURES},
     }
-    return {"cells": [cell], "failed": _FAILURES}
+    return {"drawn?": FLAG, "cells": [cell], "failed": _FAILURES}
 
 
 def _capacity(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:

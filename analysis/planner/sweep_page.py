@@ -8,7 +8,7 @@ from analysis.planner.content import Content, drawn, drawn_value, kinds_of, lege
 from analysis.planner.reading import Planned
 from analysis.planner.rows import last_words, said
 from analysis.planner.sweeps import FIGURES
-from analysis.planner.tables import COLUMNS, interval
+from analysis.planner.tables import ALIKE, COLUMNS, interval
 from analysis.planner.words import sweep_findings
 
 
@@ -26,7 +26,11 @@ def content(planned: Planned) -> Content:
         sweep_findings(cells, planned.slo),
         [
             f"{points:,} point{'s' * (points != 1)}" + (f", {len(labels)} allocators" if len(labels) > 1 else ""),
-            f"{repeats} replications of each" if repeats > 1 else "one replication of each",
+            ALIKE
+            if not planned.summary.get("drawn", True)
+            else f"{repeats} replications of each"
+            if repeats > 1
+            else "one replication of each",
             f"seed {planned.manifest['workload']['seed']}, the same random numbers everywhere",
         ],
         {

@@ -55,7 +55,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     if len(shown) < len(cells):
         said = [f"{len(shown)} of {len(cells)} rows: those that no other one beats; results.parquet has all"]
     repeats = max((cell["n"] for cell in cells), default=0)
-    said += [spread_note(repeats)] if repeats > 1 else []
+    said += [spread_note(repeats)] if repeats > 1 else [] if summary.get("drawn", True) else [ALIKE]
     said.append("req/s: finished, over the whole run with its beginning and end")
     pool = shared_pool((cell["allocator"], cell.get("pool_slots")) for cell in shown)
     said.append("held: on each GPU, at its peak" + (f", of a {pool}" if pool else ""))

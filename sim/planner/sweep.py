@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from analysis.planner.rows import row
 from analysis.planner.sweeps import summarise
 from sim.errors import UserError
+from sim.planner.adviser import Source
 from sim.planner.execute import Executor
 from sim.planner.sample import seconds_per_request
 from sim.planner.store import Store
@@ -33,10 +34,29 @@ class Cell(NamedTuple):
 
 
 def cells(base: Base, over: Sequence[Axis]) -> list[Cell]:
-    """Lay the grid out, replications as the workload says."""
+    """Lay the grid out: replications as the workload says, and one of requests that are the same every time.
+
+    Raises:
+        UserError: what is varied is at fault, as `Base.demand` says.
+
+    """
+    points = list(base.points(over))
+    base.demand(points)
+    drawn: dict[str, bool] = {}
+    for workload in (point.workload for point in points if point.workload.repeat > 1):
+        source = workload.requests.model_dump_json()
+        if source not in drawn:
+            drawn[source] = Source.of(workload).drawn
     return [
-        Cell(number, point, base.jobs(point.workload, point.workload.repeat))
-        for number, point in enumerate(base.points(over))
+        Cell(
+            number,
+            point,
+            base.jobs(
+                point.workload,
+                point.workload.repeat if drawn.get(point.workload.requests.model_dump_json()) else 1,
+            ),
+        )
+        for number, point in enumerate(points)
     ]
 
 
@@ -69,7 +89,6 @@ def sweep(
 
     """
     grid = cells(base, over)
-    base.demand(cell.point for cell in grid)
     asked = {"vary": [{"key": axis.key, "values": list(axis.values)} for axis in over]}
     with Store(out, "sweep", base.workload, asked, resume=resume, force=force) as store:
         executor = Executor(store, backend, progress)
@@ -89,6 +108,8 @@ def sweep(
         if not rows:
             raise UserError(f"every cell failed; the first: {failed[0]['why']}")
         summary = summarise(rows, [axis.key for axis in over], failed)
+        if any(cell.point.workload.repeat > 1 for cell in grid):
+            summary["drawn"] = any(job.repeat for cell in grid for job in cell.jobs)
         store.answer(rows, summary)
         return summary
 
@@ -136,7 +157,6 @@ def estimate(base: Base, over: Sequence[Axis], workers: int) -> Estimate:
     Allocators that queue more cost more, so it is an estimate and no promise.
     """
     grid = cells(base, over)
-    base.demand(cell.point for cell in grid)
     seconds_per_request(grid[0].jobs[0])  # the first simulation of a process imports half of it
     pace: dict[str, float] = {}
     counts: dict[str, int] = {}

@@ -415,6 +415,21 @@ def test_the_table_says_how_large_the_pool_is_if_it_is_not_varied(workload: Path
     assert "held: on each GPU, at its peak" in said
 
 
+def test_a_trace_is_the_same_every_time_and_has_no_interval(workload: Path, capsys: Capture) -> None:
+    Path("t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,8,8\n0.1,9,7\n0.3,8,9\n", encoding="utf-8")
+    line = ["sweep", str(workload), "--set", "requests={trace: t.csv}", "--vary", "requests.rate_scale=1,2"]
+    assert main([*line, "--repeat", "3", "--out", "x", "--quiet"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "±" not in told
+    assert "a trace is the same every time: one replication, and no interval" in told
+    cells = json.loads(Path("x/summary.json").read_text(encoding="utf-8"))["cells"]
+    assert {cell["n"] for cell in cells} == {1}
+    assert all(cell["figures"]["throughput_rps"]["low"] is None for cell in cells)
+    assert "a trace is the same every time" in Path("x/report.html").read_text(encoding="utf-8")
+    assert main([*line, "--repeat", "3", "--dry-run"]) == 0
+    assert "\n4 simulations, about" in capsys.readouterr().out
+
+
 def test_intervals_are_those_of_the_replications(base: Base) -> None:
     summary = sweep(base, base.axes(["requests.arrivals.rate=200"]), Path("x"), make())
     rows = pq.read_table("x/results.parquet").to_pandas()
