@@ -146,7 +146,7 @@ def test_unknown_names_and_contents(tmp_path: Path) -> None:
         find("azur")
     with pytest.raises(WorkloadError, match=r"of no known format .*; it is not text\."):
         load(tmp_path, bytes(range(128, 256)))
-    with pytest.raises(WorkloadError, match=r"of no known format .* it begins 'a,b'"):
+    with pytest.raises(WorkloadError, match=r'of no known format .* it begins "a,b"\.'):
         load(tmp_path, "a,b\n1,2\n")
     with pytest.raises(WorkloadError, match="the file is empty"):
         load(tmp_path, " \n")
@@ -154,8 +154,8 @@ def test_unknown_names_and_contents(tmp_path: Path) -> None:
         WorkloadError, match=r"trace:1: no column prompt_tokens \(did you mean promt_tokens\?\); columns: "
     ):
         load(tmp_path, "arrival_s,promt_tokens,output_tokens\n1,2,3\n")
-    for mark, shown in ((";", "';'"), ("\t", r"'\\t'")):
-        with pytest.raises(WorkloadError, match=f"trace:1: columns set apart by {shown}; a CSV has commas"):
+    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+        with pytest.raises(WorkloadError, match=f"trace:1: columns set apart by {called}; a CSV has commas"):
             load(tmp_path, "arrival_s,prompt_tokens,output_tokens\n1,2,3\n".replace(",", mark))
     with pytest.raises(WorkloadError, match="UTF-16 text; save it as UTF-8"):
         load(tmp_path, FILES["vidur"].encode("utf-16"))

@@ -14,6 +14,7 @@ from workloads.traces.base import Format, Options
 from workloads.traces.files import TraceFile
 from workloads.traces.plain import CSV
 from workloads.traces.rows import Rows, requests_of
+from workloads.values import written
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +64,7 @@ def detect(file: TraceFile) -> Format:
         return CSV  # which says what it lacks
     names = ", ".join(FORMATS)
     begins = file.head.lstrip().split("\n", 1)[0][:80]
-    told = "it is not text" if "\ufffd" in begins else f"it begins {begins!r}"
+    told = "it is not text" if "\ufffd" in begins else f"it begins {written(begins)}"
     raise WorkloadError(
         f"{file.name}: of no known format ({names}); {told}. Your own CSV needs a line of names "
         "first: arrival_s, prompt_tokens, output_tokens"

@@ -43,6 +43,8 @@ OUTPUT = (
 """Names a column may have, in the order of preference."""
 MOST_NAMED = 20
 """Columns of a file that a message names."""
+MARKS = {";": "semicolons", "\t": "tabs"}
+"""What sets columns apart in tables that resemble a CSV."""
 SINCE_1970 = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
 RECENT = 1e11
 """Seconds since 1970 that are beyond the year 5000: what is as large counts something smaller."""
@@ -110,15 +112,15 @@ class PlainCsv:
 
     def resembles(self, file: TraceFile) -> bool:
         """Say whether the header has at least one of the columns, however its cells are set apart."""
-        cells = [cell.strip('"') for mark in ",;\t" for cell in ",".join(file.header).split(mark)]
+        cells = [cell.strip('"') for mark in (",", *MARKS) for cell in ",".join(file.header).split(mark)]
         return any(pick(cells, names) for names in (ARRIVAL, PROMPT, OUTPUT))
 
     def read(self, file: TraceFile, options: Options) -> Rows:
         """Read the columns."""
         arrival, prompt, output = (pick(file.header, names) for names in (ARRIVAL, PROMPT, OUTPUT))
         prompt, output = prompt or PROMPT[0], output or OUTPUT[0]
-        if len(file.header) == 1 and (mark := next((mark for mark in ";\t" if mark in file.header[0]), "")):
-            raise WorkloadError(f"{file.name}:1: columns set apart by {mark!r}; a CSV has commas")
+        if len(file.header) == 1 and (marks := [name for mark, name in MARKS.items() if mark in file.header[0]]):
+            raise WorkloadError(f"{file.name}:1: columns set apart by {marks[0]}; a CSV has commas")
         wanted: dict[str, Kind] = {prompt: "number", output: "number"}
         if arrival is not None:
             wanted[arrival] = "time" if _dated(file, arrival) else "number"
