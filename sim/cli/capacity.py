@@ -62,7 +62,7 @@ def capacity(
     aims = objectives(slo, base.workload)
     folder = out or folder_for(base.workload.name, "-capacity")
     try:
-        with work.hands() as workers, counted(quiet=work.quiet) as progress:
+        with work.placed(file), work.hands() as workers, counted(quiet=work.quiet) as progress:
             summary = find_capacity(
                 base,
                 over,

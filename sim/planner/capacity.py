@@ -194,14 +194,15 @@ def capacity(
 
     Raises:
         UserError: the workload has no rate, or it is varied; `out` holds something else, or nothing could be run.
+        WorkloadError: a point is at fault.
 
     """
     points = list(base.points(over))
+    base.demand(points)
     rates = [rate_of(point.workload) for point in points]
     for axis in over:
         if rates[0].place in axis.places:
             raise UserError(f"--vary {axis.key}: this is the rate that is searched for; vary something else")
-    base.demand(points)
     source = Source.of(base.workload)
     repeats = repeats if source.drawn else 1
     asked = {

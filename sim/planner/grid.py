@@ -13,6 +13,7 @@ from sim.files import with_model_found
 from sim.planner.job import Job, digest
 from sim.planner.vary import MOST, Axis, axes, shown
 from sim.setup import prepare
+from workloads.errors import WorkloadError, lines_of
 from workloads.labels import labels as label_all
 from workloads.labels import named, steps
 from workloads.loader import open_document, parse
@@ -105,8 +106,9 @@ class Base:
         That a point does not fit in memory is a finding, which its jobs report; that none does is a mistake.
 
         Raises:
-            UserError: a point is at fault, or none fits; says why the first does not.
-            WorkloadError: a trace or data file of one is bad, or no request arrives.
+            UserError: no point fits; says why the first does not.
+            WorkloadError: a point is at fault: it cannot be resolved, its trace or a data file is bad, or no request
+                arrives.
 
         """
         fit, first, sources = False, None, set()
@@ -118,8 +120,9 @@ class Base:
                     setup.requests()
             except DoesNotFitError as error:
                 first = first or error
-            except UserError as error:
-                raise UserError(f"{self._at(point, str(error))}{error}") from error
+            except (UserError, WorkloadError) as error:
+                fault, *others = lines_of(error)
+                raise WorkloadError(f"{self._at(point, fault)}{fault}", *others) from error
             else:
                 fit = True
                 sources.add(source)

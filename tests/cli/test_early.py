@@ -79,3 +79,26 @@ def test_a_bad_trace_of_a_later_point_is_told_before_the_first_one_runs(
     assert main([*line, *(["--slo", "ttft_s=1"] if command == "capacity" else [])]) == FAULT
     assert "two.csv:4: prompt_tokens: not a number: many" in capsys.readouterr().err
     assert files("x") == []
+
+
+@pytest.mark.parametrize("command", ["check", "run", "sweep", "capacity", "advise"])
+def test_what_is_wrong_with_the_requests_is_placed_whatever_the_command(
+    command: str, replayed: Path, capsys: Capture
+) -> None:
+    line = [command, str(replayed), *(["--slo", "ttft_s=1"] if command in ("capacity", "advise") else [])]
+    fault = "requests.format: unknown trace format scv (did you mean csv?); known: "
+    assert main([*line, "--set", "requests.format=scv"]) == FAULT
+    assert capsys.readouterr().err.startswith(f"--set requests.format=scv: {fault}")
+    text = replayed.read_text(encoding="utf-8").replace("{trace: one.csv}", "{trace: one.csv, format: scv}")
+    replayed.write_text(text, encoding="utf-8")
+    assert main(line) == FAULT
+    assert capsys.readouterr().err.startswith(f"{replayed}:8:36: {fault}")
+    if command in ("sweep", "capacity"):
+        assert main([*line, "--vary", "requests.format=csv,scv"]) == FAULT
+        assert capsys.readouterr().err.startswith(f"--vary requests.format=scv: {fault}")
+
+
+def test_requests_without_a_rate_are_placed_too(workload: Path, capsys: Capture) -> None:
+    batch = "requests.arrivals={kind: batch}"
+    assert main(["capacity", str(workload), "--slo", "ttft_s=1", "--set", batch]) == FAULT
+    assert capsys.readouterr().err.startswith(f"--set {batch}: requests.arrivals: a capacity is a rate, and batch ")
