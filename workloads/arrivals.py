@@ -174,6 +174,8 @@ class Profile(Process):
     """Length of a bin, seconds."""
     rates: Annotated[tuple[NotNegative, ...], Field(min_length=1, max_length=100_000, strict=False)]
     """Arrivals a second in each bin."""
+    rate_scale: Positive = 1.0
+    """How many times as fast it all happens: rates are multiplied, and bins as much shorter, as with a trace."""
     cv: Cv = 1.0
     """Coefficient of variation of the gaps between arrivals, apart from what the changing rate adds; 1 is Poisson."""
     gaps: Quantity | None = None
@@ -189,7 +191,7 @@ class Profile(Process):
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
         """Draw in operational time and invert the cumulative rate."""
         done = np.concatenate([[0], np.cumsum(np.array(self.rates) * self.bin_s)])
-        times = np.arange(len(done)) * self.bin_s
+        times = np.arange(len(done)) * (self.bin_s / self.rate_scale)
         work = np.cumsum(unit_gaps(rng, count, self.cv) if self.gaps is None else self.gaps.draw(rng, count))
         whole = np.floor(work / done[-1])
         arrival: Floats = whole * times[-1] + np.interp(work - whole * done[-1], done, times)
@@ -197,7 +199,7 @@ class Profile(Process):
 
     def mean_rate(self) -> float:
         """Average over the bins."""
-        return float(np.mean(self.rates))
+        return float(np.mean(self.rates)) * self.rate_scale
 
 
 class Batch(Spec):

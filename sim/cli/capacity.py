@@ -41,7 +41,8 @@ def capacity(
             share of requests that meet the workload's own slo, and what is asked if nothing is. May be repeated.
         vary: A key and its values: device.kv_memory_gib=4,8,16; a capacity for each. May be repeated.
         out: Directory to write; runs/NAME-capacity if not given, NAME being the workload's.
-        repeat: Replications; one gives no interval, and no ratio between allocators. A trace has one.
+        repeat: Replications; one gives no interval, and no ratio between allocators. A trace has one:
+            what `trace fit` writes differs every time.
         demand: A rate to be served, in the unit of the answer: also say how many GPUs that takes.
         precision: The answer lies between two rates that differ by at most this share.
         curves: Whether to run each allocator at rates around what it sustains, for the page.

@@ -51,15 +51,15 @@ def rate_of(workload: Workload) -> Rate:
     source = workload.requests
     arrivals = source.arrivals
     if isinstance(source, Generated) or arrivals is not None:
-        value = getattr(arrivals, "rate", None)
-        if not isinstance(arrivals, Process) or value is None:
-            kind = arrivals.kind if arrivals is not None else "none"
-            raise UserError(
-                f"requests.arrivals: a capacity is a rate, and {kind} arrivals have none to change; "
-                "use poisson, gamma, fixed or diurnal, or a trace with its own times"
-            )
-        sessions = isinstance(source, Generated) and source.session is not None
-        return Rate(("requests", "arrivals", "rate"), float(value), 1.0, "sessions/s" if sessions else "requests/s")
+        unit = "sessions/s" if isinstance(source, Generated) and source.session is not None else "requests/s"
+        for key in ("rate", "rate_scale"):
+            if isinstance(arrivals, Process) and (value := getattr(arrivals, key, None)) is not None:
+                return Rate(("requests", "arrivals", key), float(value), arrivals.mean_rate() / value, unit)
+        kind = arrivals.kind if arrivals is not None else "none"
+        raise UserError(
+            f"requests.arrivals: a capacity is a rate, and {kind} arrivals have none to change; "
+            "use poisson, gamma, fixed, diurnal or profile, or a trace with its own times"
+        )
     recorded = make_requests(workload)
     span = float(recorded.arrival_s[-1] - recorded.arrival_s[0])
     if span <= 0:

@@ -162,6 +162,13 @@ def test_the_rate_of_a_trace_is_its_own_times_the_scale(workload: Path) -> None:
     assert rate.shown(Fraction(1, 2)) == pytest.approx(1.5 * 2**0.5)
 
 
+def test_the_rate_of_a_profile_is_its_mean_times_the_scale(workload: Path) -> None:
+    arrivals = "{kind: profile, bin_s: 5, rates: [2, 6], rate_scale: 3}"
+    rate = rate_of(Base(str(workload), [f"requests.arrivals={arrivals}"]).workload)
+    assert (rate.place, rate.value, rate.unit) == (("requests", "arrivals", "rate_scale"), 3.0, "requests/s")
+    assert rate.shown(Fraction(1)) == pytest.approx(2 * 3 * 4)
+
+
 @pytest.mark.parametrize("arrivals", ["{kind: batch}", "{kind: closed, users: 3}", "{kind: renewal, gap_s: 1}"])
 def test_arrivals_without_a_rate_are_one_line(arrivals: str, workload: Path, capsys: Capture) -> None:
     assert main(["capacity", str(workload), "--set", f"requests.arrivals={arrivals}"]) == FAULT

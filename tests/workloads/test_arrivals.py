@@ -84,6 +84,14 @@ def test_a_profile_is_quiet_in_its_empty_bins() -> None:
     assert counts[2] / counts[0] == pytest.approx(3, rel=0.1)
 
 
+def test_a_faster_profile_is_the_same_in_less_time() -> None:
+    block = {"kind": "profile", "bin_s": 10.0, "rates": [2.0, 0.0, 6.0]}
+    slow, fast = (process(**block, rate_scale=scale) for scale in (1.0, 4.0))
+    times = slow.draw(stream(3, "arrivals"), 500)
+    np.testing.assert_allclose(fast.draw(stream(3, "arrivals"), 500), times / 4)
+    assert fast.mean_rate() == 4 * slow.mean_rate()
+
+
 def test_bursts_are_burstier_than_poisson() -> None:
     times = process(kind="on-off", on_rate=50.0, on_s=2.0, off_s=8.0).draw(stream(4, "arrivals"), 20_000)
     gaps = np.diff(times)
