@@ -57,7 +57,7 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
             said.append(Finding("limit", f"{what}: {some}."))
     gain = [one for one in summary["hardware"] if one["effect"]["tells"] == "better"]
     if gain:
-        most = min(gain, key=lambda one: float(one["effect"]["latency"]["mean"]))
+        most = min(gain, key=_latency)
         text = (
             f"Of a quarter more of each of the GPU's resources, {most['change']} gains most. {_bought(most['effect'])}"
         )
@@ -213,7 +213,7 @@ def _holds(one: Mapping[str, Any], summary: Mapping[str, Any], aims: str) -> str
         more = "; a larger --repeat would tell" if summary["basis"] == "replications" else ""
         it = "it is" if _verb(aims) == "is" else "they are"
         return f" Even so {aims} {_verb(aims)} not met. With {_by_knob(others)} {it}, {chance}{more}.{breaks}"
-    if not one["kept_up"]:
+    if not any(other["kept_up"] for other in (one, *summary["changes"])):
         return f" Even so {BEHIND}, with this and with everything else that was tried.{breaks}"
     return f" Even so {aims} {_verb(aims)} not met, neither with this nor with anything else that was tried.{breaks}"
 

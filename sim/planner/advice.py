@@ -6,7 +6,8 @@ combined, best first; each is kept only if it clearly adds something.  Because t
 looks better than it is, the choice is finally measured on replications that were not used to choose it
 (if requests are drawn at random).
 
-The budget counts simulations, so that the answer does not depend on how fast the machine is.
+The budget counts simulations, those that an earlier session has left in the directory included, so that the answer
+depends neither on that nor on how fast the machine is.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 BUDGET = 100
 LEAST = 3
-"""Changes that a budget must have room for."""
+"""Changes that a budget must have room for: as many as there are of the hardware."""
 
 
 def advise(
@@ -85,10 +86,12 @@ def advise(
         ask = Adviser(base, place, aims, Executor(store, backend, progress), source, repeats, budget)
         ask.begin()
         offered, left_out = changes(setup, place, shared=source.shared)
+        offered, never = ask.possible(offered)
         what = ask.before[0]["limits"]
         offered = _by_relevance(offered, bound(what)["name"])
         machine = hardware(setup, place)
-        room = max(0, ask.left // ask.repeats - len(machine))
+        room = max(0, (ask.left - ask.confirming) // ask.repeats - len(machine))
+        left_out += never
         left_out += [f"{one.text}: beyond the budget" for one in offered[room:]]
         tried, failed = ask.each([*offered[:room], *machine])
         left_out += [f"{change.text}: {why.why}" for change, why in failed if not why.bug]
@@ -140,7 +143,7 @@ def _together(ask: Adviser, start: Tried, singles: Sequence[Tried]) -> Tried:
         if not best.changes:
             best = one
             continue
-        if ask.left < ask.repeats * (2 if ask.source.drawn else 1):
+        if ask.left < ask.repeats + ask.confirming:
             break
         some = (*best.changes, *one.changes)
         (records,) = ask.run([some])
@@ -151,7 +154,7 @@ def _together(ask: Adviser, start: Tried, singles: Sequence[Tried]) -> Tried:
 
 def _confirm(ask: Adviser, best: Tried) -> dict[str, Any] | None:
     """Measure the choice on replications that had no part in it; None where there are none, or nothing was chosen."""
-    if not best.changes or not ask.source.drawn or ask.repeats < 2 or ask.left < 2 * ask.repeats:
+    if not best.changes or not ask.confirming:
         return None
     before, after = ask.run([(), best.changes], begin=ask.repeats)
     if before is None or after is None:

@@ -11,6 +11,8 @@ from analysis.planner.effects import Effect, effect, mean, share
 from analysis.planner.rows import row
 from sim.errors import UserError
 from sim.planner.slo import GOODPUT, shortfall
+from sim.setup import prepare
+from workloads.errors import WorkloadError, lines_of
 from workloads.generate import requests as make_requests
 from workloads.schema import Slo
 
@@ -85,6 +87,23 @@ class Adviser:
         workload = self.workload(some)
         jobs = [self.base.job(workload, self.place, begin + repeat) for repeat in range(self.repeats)]
         return jobs if some or begin else [replace(jobs[0], limits=True), *jobs[1:]]
+
+    @property
+    def confirming(self) -> int:
+        """Simulations that it takes to measure a choice on replications that had no part in it; 0 if there are none."""
+        return 2 * self.repeats if self.source.drawn and self.repeats > 1 else 0
+
+    def possible(self, alone: Sequence[Change]) -> tuple[list[Change], list[str]]:
+        """Tell changes that the workload can have from others, and why it cannot have those; nothing is simulated."""
+        found, never = [], []
+        for change in alone:
+            try:
+                prepare(self.workload((change,)))
+            except (UserError, WorkloadError) as error:
+                never.append(f"{change.text}: {lines_of(error)[0]}")
+            else:
+                found.append(change)
+        return found, never
 
     def run(self, settings: Sequence[Sequence[Change]], begin: int = 0) -> list[list[Record] | None]:
         """Run settings; None for one that cannot run."""

@@ -62,7 +62,8 @@ def changes(setup: Setup, place: int, *, shared: bool) -> tuple[list[Change], li
     left_out: list[str] = []
 
     if "block_size" in cls.options:
-        offered.append(("block_size", (*own, "block_size"), case.pool.block_size, BLOCK_SIZES))
+        sizes = tuple(size for size in BLOCK_SIZES if not cls.options["block_size"].fault(size))
+        offered.append(("block_size", (*own, "block_size"), case.pool.block_size, sizes))
     else:
         left_out.append(f"block_size: {case.spec.kind} has none")
     limits = case.limits
@@ -92,7 +93,8 @@ def changes(setup: Setup, place: int, *, shared: bool) -> tuple[list[Change], li
     if cls.swap_out_group is Allocator.swap_out_group:
         left_out.append(f"preemption: {case.spec.kind} cannot swap")
     else:
-        offered.append(("preemption", ("engine", "preemption"), engine.preemption, ("recompute", "swap")))
+        where: Where = own if case.spec.preemption else ("engine",)
+        offered.append(("preemption", (*where, "preemption"), case.preemption, ("recompute", "swap")))
     if case.pool.given:
         left_out.append("gpu_memory_utilization: the file gives the pool itself, as device.kv_memory_gib")
     else:

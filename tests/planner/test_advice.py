@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from allocators.registry import BUILT_IN
 from analysis.planner.advising import _span
 from analysis.planner.advising import words as in_words
 from analysis.planner.binding import bound
@@ -291,6 +292,23 @@ def test_knobs_are_those_that_can_make_a_difference() -> None:
     assert "preemption: preallocated cannot swap" in changes(setup, reserved, shared=False)[1]
 
 
+def test_what_an_allocator_sets_itself_is_changed_there() -> None:
+    """Or it would be said to make no difference."""
+    base = Base("quickstart", ["allocators=[{kind: paged, preemption: swap}]"])
+    offered, _ = changes(prepare(base.workload), 0, shared=False)
+    (change,) = (one for one in offered if one.knob == "preemption")
+    assert change.text == "preemption swap -> recompute"
+    assert prepare(base.varied({change.axis: change.after})).cases[0].preemption == "recompute"
+
+
+@pytest.mark.parametrize("kind", [*BUILT_IN])
+def test_every_change_that_is_offered_is_one_that_the_allocator_can_have(kind: str) -> None:
+    base = Base("quickstart", [f"allocators=[{{kind: {kind}}}]"])
+    setup = prepare(base.workload)
+    for change in [*changes(setup, 0, shared=True)[0], *hardware(setup, 0)]:
+        prepare(base.varied({change.axis: change.after}))
+
+
 def test_a_quarter_more_memory_is_a_quarter_more_pool() -> None:
     for device in ("h100-80gb", "{name: h100-80gb, kv_memory_gib: 8}"):
         base = Base("quickstart", [f"device={device}"])
@@ -431,6 +449,63 @@ def test_a_setting_that_holds_the_slo_is_named_even_if_it_may_be_chance(
     assert "with this and with everything else that was tried" in next(
         one.text for one in in_words(never) if one.tone == "advice"
     )
+
+
+def test_what_is_said_of_everything_is_true_of_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY, encoding="utf-8")
+    assert main(["advise", "memory.yaml", "--repeat", "2", "--budget", "20", "--quiet", "--out", "x", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not any(one["kept_up"] for one in found["changes"])
+
+    def said(told: dict[str, Any]) -> str:
+        return next(one.text for one in in_words(told) if one.tone == "advice")
+
+    assert "fewer requests leave than arrive, or the run is too short to tell, with this and with" in said(found)
+    found["changes"][-1]["kept_up"] = True
+    assert "fewer requests leave" not in said(found)
+    assert "is not met, neither with this nor with anything else that was tried." in said(found)
+
+
+def test_a_choice_is_measured_again_whatever_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """As the docstring says: the best of many settings looks better than it is."""
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY, encoding="utf-8")
+    for budget in ("14", "21", "26"):
+        line = ["advise", "memory.yaml", "--repeat", "2", "--budget", budget, "--quiet", "--out", "x", "--json"]
+        assert main([*line, "--resume"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["simulations"] <= int(budget)
+        assert found["best"]["knobs"][0] == "kv_dtype"
+        assert found["best"]["confirmed"]["tells"] == "better"
+
+
+def test_more_memory_may_be_what_serves_any_request_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Then there is no latency to compare with."""
+    monkeypatch.chdir(tmp_path)
+    text = MEMORY.replace("0.0001", "0.0000238").replace("ttft_s: 0.02", "ttft_s: 20").replace("120", "20")
+    Path("memory.yaml").write_text(text, encoding="utf-8")
+    assert main(["advise", "memory.yaml", "--repeat", "1", "--quiet", "--out", "x"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "No request is served: " in shown
+    assert "KV memory 2.38e-05 -> 2.975e-05 GiB gains most. Compared with the file as it is: +100 " in shown
+
+
+def test_a_change_that_cannot_be_costs_no_simulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY.replace("0.0001", "0.000028"), encoding="utf-8")  # less than 128 slots
+    assert main(["advise", "memory.yaml", "--repeat", "1", "--quiet", "--out", "x", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one.partition(": ")[0] for one in found["left_out"]][-1] == "block_size 16 -> 128"
+    assert found["simulations"] == len(list(Path("x/cells").iterdir()))
 
 
 @pytest.mark.parametrize(
