@@ -1,4 +1,4 @@
-"""`list generators`: what can stand in a workload's `requests` block, read off the schema itself."""
+"""`list keys` and `list generators`: what a workload file and its `requests` block can say, read off the schema."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pydantic import BaseModel
 
 from workloads.distributions import Given
 from workloads.docs import field_docs
-from workloads.schema import Generated
+from workloads.machine import Device, Model
+from workloads.schema import Costs, Engine, Generated, Slo, Telemetry, Workload
 from workloads.sharing import Part
+from workloads.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,22 @@ CHOICES: dict[str, Any] = {
     "a quantity": Given,
 }
 """What is one of several kinds; where a quantity is asked for, a bare number will do as well."""
+BLOCKS: dict[str, type[BaseModel]] = {
+    "The file": Workload,
+    "model": Model,
+    "device": Device,
+    "engine": Engine,
+    "requests, from a trace": Trace,
+    "slo": Slo,
+    "telemetry": Telemetry,
+    "costs": Costs,
+}
+"""What has keys of its own, whatever kind of requests and allocators there are."""
+
+
+def keys() -> list[Row]:
+    """List the keys of a workload file but those of generated requests and of allocators."""
+    return [{**key, "of": block} for block, cls in BLOCKS.items() for key in _keys(cls)]
 
 
 def generators() -> list[Row]:

@@ -16,7 +16,7 @@ from allocators.registry import BUILT_IN, kinds
 from analysis.metrics import formulas, terms
 from analysis.rundir import TABLES, meaning
 from analysis.saturation import MEANINGS
-from sim.cli.generators import generators, with_keys
+from sim.cli.generators import generators, keys, with_keys
 from sim.costs.calibration import find_calibration, load_calibration, shipped_calibrations
 from sim.costs.coefficients import Coefficients
 from sim.devices import GIB, shipped_devices
@@ -42,6 +42,7 @@ Name: TypeAlias = Literal[
     "costs",
     "calibrations",
     "presets",
+    "keys",
     "generators",
     "traces",
     "metrics",
@@ -272,6 +273,7 @@ TOPICS: Mapping[Name, Topic] = {
     "costs": Topic("coefficients of the cost model, and where they come from", costs),
     "calibrations": Topic("cost coefficients fitted to steps measured on a device", calibrations, _fitted),
     "presets": Topic("shipped workload files", shipped_workloads, _in_short, by="purpose"),
+    "keys": Topic("what a file may say of model, device, engine, trace, SLO and telemetry", keys, by="of"),
     "generators": Topic("what requests can be made of: arrivals, lengths, sharing, sessions", generators, with_keys),
     "traces": Topic("formats of recorded traces", traces),
     "metrics": Topic("figures of a run and terms of the ledger, with their formulas", metrics, by="purpose"),

@@ -16,6 +16,7 @@ from sim.cli import main
 from sim.cli.app import FAULT
 from sim.cli.topics import TOPICS
 from workloads.loader import load, presets
+from workloads.schema import Engine
 
 Capture = pytest.CaptureFixture[str]
 
@@ -43,6 +44,16 @@ def test_generators_are_listed_with_their_keys(capsys: Capture) -> None:
     assert {"turns", "tree", "replies"} == {kind for block, kind in kinds if block == "session"}
     assert [key["key"] for key in kinds["arrivals", "gamma"]["keys"]] == ["rate", "cv"]
     assert all(row["what"] and all(key["what"] for key in row["keys"]) for row in rows)
+
+
+def test_every_key_of_the_engine_is_listed_with_its_default(capsys: Capture) -> None:
+    assert main(["list", "keys", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["keys"]
+    engine = {row["key"]: row for row in rows if row["of"] == "engine"}
+    assert list(engine) == list(Engine.model_fields)
+    assert engine["preemption"]["default"] == "recompute"
+    assert "moves it to the host and back" in engine["preemption"]["what"]
+    assert all(row["what"] for row in rows)
 
 
 def test_presets_to_start_from_come_before_those_for_validation(
