@@ -16,6 +16,7 @@ from workloads.values import written
 if TYPE_CHECKING:
     from analysis.compare import Comparison
 
+MEANS = "latencies without a percentile are means over requests"
 SMALLEST = 0.05
 """Per cent that are not written as 0.0."""
 
@@ -36,7 +37,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
     runs = [run for each in (comparison.first, comparison.second) for run in each.runs]
     labels = {comparison.against, *(one.label for one in comparison.differences)}
     pool = shared_pool((run.label, run.capacity) for run in runs if run.label in labels)
-    table = plain(comparison.title, pool and f"with a {pool}")
+    table = plain(comparison.title, "\n".join(filter(None, [MEANS, pool and f"with a {pool}"])))
     longest = max((len(one.name) for one in comparison.differences), default=0)
     table.add_column("allocator and figure", overflow="fold", min_width=max(22, 2 + longest))
     for heading in ("first", "second", "difference", "95 % interval", "%"):

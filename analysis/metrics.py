@@ -194,7 +194,7 @@ def prefix_hit_rate(run: Observed) -> float:
 
 
 def fragmentation_external_index(run: Observed) -> float:
-    """`1 - largest hole / free slots`: time-weighted mean over the time in which slots are free."""
+    """`1 - largest hole / (free + external)`: time-weighted mean over the time in which slots are free."""
     free = np.asarray(run.steps["free"] + run.steps["external"], np.float64)
     hole, durations = run.steps["largest_hole"], run.durations
     if not (some := free > 0).all():

@@ -6,6 +6,7 @@ runs that have finished (`sim.kept`), and `resume` does the others.
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,13 +32,14 @@ from sim.sustained import Search
 from sim.versions import own, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from sim.serve import Executing
     from workloads.published import Sustained
     from workloads.requests import Requests
     from workloads.schema import Workload
 
+NUMBER = re.compile(r"\d[\d,.]*")
 ALIKE = "nothing of these requests is drawn at random: replications are all alike, and intervals over them mean nothing"
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
@@ -101,12 +103,14 @@ def _all_runs(
     """
     workload, started, clock = setup.workload, datetime.now(UTC), time.perf_counter()
     manifest["started"] = started.isoformat(timespec="seconds")
+    said: list[Sequence[str]] = []
     alike = [ALIKE] if workload.repeat > 1 and first.same_as(setup.requests(1)) else []
     with Listing(out, manifest, kept.written if kept is not None else {}) as listing:
         for repeat in range(workload.repeat):
             requests = setup.requests(repeat) if repeat else first
             late = _too_late(requests, workload.horizon_s)
-            manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *requests.notes, *late, *alike]
+            said.append((*requests.notes, *late))
+            manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *_once(said, workload.repeat), *alike]
             for case in setup.cases:
                 name = folder_of(case.label, repeat)
                 if kept is None or name not in kept.runs:
@@ -120,6 +124,25 @@ def _all_runs(
         listing.add([SUMMARY])
         manifest["wall_s"] = round(time.perf_counter() - clock, 3)
     return directory
+
+
+def _once(said: Sequence[Sequence[str]], repeats: int) -> list[str]:
+    """Tell what is to be known of the requests of replications: each thing once, with the numbers of the first of them.
+
+    Args:
+        said: notes of each replication so far.
+        repeats: how many there will be.
+
+    """
+    told: dict[str, dict[int, str]] = {}
+    for repeat, notes in enumerate(said, start=1):
+        for note in notes:
+            told.setdefault(NUMBER.sub("", note), {})[repeat] = note
+    return [
+        note if len(by) == len(said) and set(by.values()) == {note} else f"{note} (replication {repeat} of {repeats})"
+        for by in told.values()
+        for repeat, note in [next(iter(by.items()))]
+    ]
 
 
 def _too_late(requests: Requests, horizon_s: float | None) -> list[str]:

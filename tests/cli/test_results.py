@@ -22,6 +22,7 @@ def test_compare(workload: Path, capsys: Capture) -> None:
     assert main(["compare", "one", "two"]) == 0
     said = capsys.readouterr().out
     assert "ttft_s" in said
+    assert "latencies without a percentile are means over requests" in said
     assert "costs.step_overhead_s: unset → 0.01\n" in said
     assert main(["compare", "one", "two", "--fail-if-worse", "5", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)

@@ -23,6 +23,20 @@ from tests.small import SMALL
 Capture = pytest.CaptureFixture[str]
 
 
+def test_what_differs_between_replications_is_noted_of_the_first_and_said_to_be(
+    workload: Path, capsys: Capture
+) -> None:
+    session = "requests.session={kind: turns, turns: {kind: gamma, mean: 6, cv: 1}}"
+    line = [str(workload), "--set", session, "--set", "requests.count=60", "--quiet"]
+    assert main(["run", *line, "--out", "x", "--repeat", "3"]) == 0
+    (note,) = json.loads(Path("x/manifest.json").read_text(encoding="utf-8"))["notes"]
+    capsys.readouterr()
+    assert main(["check", *line[:-1], "--json"]) == 0
+    (first,) = json.loads(capsys.readouterr().out)["requests"]["notes"]
+    assert "sessions end early" in first
+    assert note == f"{first} (replication 1 of 3)"
+
+
 def test_a_run_leaves_its_directory_and_shows_tables(workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload)]) == 0
     out, err = capsys.readouterr()
