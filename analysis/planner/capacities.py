@@ -15,6 +15,7 @@ import numpy as np
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
+from analysis.planner.rows import refused
 from analysis.planner.sweeps import FIGURES, bounds
 from analysis.stats import paired_ratio, t_interval
 
@@ -59,6 +60,7 @@ def summarise(
     for answer in answers:
         found = _sustained(rows, answer)
         facts = {"stays": _stays(found), "cost": _cost(found), "kind": kinds.get(answer["allocator"], "")}
+        facts["refused"] = refused([row for row in rows if _is_of(row, answer)])
         facts["pool_slots"] = pools.get((answer["point"], answer["allocator"]))
         facts["figures"] = _figures(found, names)
         told.append({**answer, **_capacity(answer), **facts})
@@ -111,16 +113,18 @@ def _capacity(answer: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _is_of(row: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
+    """Whether a run is one of those that an answer is made of."""
+    return bool((row["cell"], row["allocator"]) == (answer["point"], answer["allocator"]))
+
+
 def _sustained(rows: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the run of each replication at the rate that it sustains, but for one whose requests come all at once."""
     best = {one["repeat"]: one["sustained"] for one in answer["searches"] if one["sustained"]}
     return [
         row
         for row in rows
-        if (row["cell"], row["allocator"]) == (answer["point"], answer["allocator"])
-        and row["rate"] == best.get(row["repeat"])
-        and row["offered_rps"]
-        and row["e2e_s"]
+        if _is_of(row, answer) and row["rate"] == best.get(row["repeat"]) and row["offered_rps"] and row["e2e_s"]
     ]
 
 
@@ -183,7 +187,7 @@ def _ratios(answers: Sequence[Mapping[str, Any]], point: int) -> list[dict[str, 
 
 def _curve(rows: Sequence[Mapping[str, Any]], answer: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Figures by rate, at the rates that every replication has been run at; all rates if they share none."""
-    mine = [row for row in rows if row["cell"] == answer["point"] and row["allocator"] == answer["allocator"]]
+    mine = [row for row in rows if _is_of(row, answer)]
     by_rate: dict[float, list[Mapping[str, Any]]] = {}
     for row in mine:
         by_rate.setdefault(row["rate"], []).append(row)

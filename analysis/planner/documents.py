@@ -98,6 +98,7 @@ def _sweep(settings: Mapping[str, Shape], _content: Mapping[str, Any]) -> Shape:
         "kind": TEXT,
         "pool_slots?": (COUNT, None),
         "n": SIZE,
+        "refused?": MAYBE,
         "verdict": one_of(Verdict),
         "front": FLAG,
         "figures": {name: _BOUNDS for name, *_ in FIGURES},
@@ -117,7 +118,7 @@ def _capacity(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shap
         "searches": [_SEARCH],
         "none": COUNT,
         "at_least": FLAG,
-        **dict.fromkeys(("stays?", "cost?"), MAYBE),
+        **dict.fromkeys(("stays?", "cost?", "refused?"), MAYBE),
         "pool_slots?": (COUNT, None),
         "figures?": figures,
     }

@@ -72,6 +72,11 @@ def _float(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
+def refused(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Requests that were refused / all requests, mean over some runs; None if there are none."""
+    return float(np.mean([row["requests.refused"] / row["requests.total"] for row in rows])) if rows else None
+
+
 def plain(value: Any) -> Any:
     """A setting as a parquet column can hold it: a mapping or list becomes its JSON text."""
     return json.dumps(value) if isinstance(value, dict | list) else value

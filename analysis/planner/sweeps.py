@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
-from analysis.planner.rows import front, groups
+from analysis.planner.rows import front, groups, refused
 from analysis.stats import Interval
 
 FIGURES: tuple[tuple[str, str, str, float], ...] = (
@@ -46,9 +46,9 @@ def summarise(
         failed: jobs that could not be done.
 
     Returns:
-        a JSON document: `cells`, one a point and allocator, each with its settings, replications,
-        verdict, figures (mean, low, high) and whether it is on the front, where the bound, which nobody can have, is
-        left out; and `failed`.
+        a JSON document: `cells`, one a point and allocator, each with its settings, replications, share of refused
+        requests, verdict, figures (mean, low, high) and whether it is on the front, where the bound, which nobody can
+        have, is left out; and `failed`.
 
     """
     found = groups(rows, keys)
@@ -69,6 +69,7 @@ def summarise(
                 "kind": group.rows[0]["kind"],
                 "pool_slots": group.rows[0]["pool_slots"],
                 "n": len(group.rows),
+                "refused": refused(group.rows),
                 "verdict": str(group.verdict),
                 "kept_up": all(one["kept_up"] for one in group.rows),
                 "front": on,

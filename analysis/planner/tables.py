@@ -60,6 +60,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     pool = shared_pool((cell["allocator"], cell.get("pool_slots")) for cell in shown)
     said.append("held: on each GPU, at its peak" + (f", of a {pool}" if pool else ""))
     said += [PRICE] if any(name == COST for _, name, _ in columns) else []
+    said += filter(None, [sweep_refusals(cells)])
     made = plain("Sweep", "\n".join(said))
     for key in [*rows.last_words(keys), "allocator", "verdict"]:
         made.add_column(key, no_wrap=True)
@@ -73,6 +74,25 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
         mark = "*" if cell["front"] else ""
         made.add_row(*words, line(cell["allocator"]), Text(str(verdict), style=STYLES[verdict]), *figures, mark)
     return stiff(made)
+
+
+def refusals(shares: Sequence[float | None]) -> str:
+    """Say what share of the requests is refused: of each run or cell; nothing where none is, or none is known."""
+    some = [short(100 * share, 1) for share in sorted(filter(None, shares))]
+    if not some:
+        return ""
+    span = " to ".join(dict.fromkeys((some[0], some[-1])))
+    return (
+        f"{span} % of the requests are refused, being longer than max_model_len or needing more than the whole pool; "
+        "latencies leave them out"
+    )
+
+
+def sweep_refusals(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Say what share of the requests is refused in the cells of a sweep, or in some of them."""
+    shares = [cell.get("refused") for cell in cells]
+    said = refusals(shares)
+    return f"in some rows {said}" if said and not all(shares) else said
 
 
 def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 from analysis.numbers import listed, short
 from analysis.page.words import Finding
 from analysis.planner.rows import last_words, said
-from analysis.planner.tables import GPUS, a_gpu, interval, sustained
+from analysis.planner.tables import GPUS, a_gpu, interval, refusals, sustained, sweep_refusals
 
 Cell = Mapping[str, Any]
 FEW_STAYS = 5.0
@@ -38,6 +38,8 @@ def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Find
             "no other one but the bound beats them.",
         )
     )
+    if refused := sweep_refusals(cells):
+        said.append(Finding("warning", f"{refused[0].upper()}{refused[1:]}."))
     overloaded = [cell for cell in cells if cell["verdict"] == "OVERLOADED"]
     if overloaded:
         said.append(
@@ -86,6 +88,9 @@ def _doubts(summary: Mapping[str, Any], aims: str) -> Iterator[Finding]:
             "start and end than steady load; more requests would tell."
         )
         told[text] = short_of
+    for one in answers:
+        if refused := refusals([one.get("refused")]):
+            told.setdefault(f"{refused}.", []).append(one)
     if unbounded := [one for one in answers if one["at_least"]]:
         told["the search ended before a rate was too much; more requests would tell."] = unbounded
     for text, some in told.items():

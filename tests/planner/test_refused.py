@@ -1,0 +1,46 @@
+"""Requests that are refused: no figure of a planner leaves them out without a word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sim.cli import main
+
+Capture = pytest.CaptureFixture[str]
+LINES = {
+    "sweep": ["--vary", "engine.max_num_seqs=4,8"],
+    "capacity": ["--slo", "ttft_s.p99=1", "--repeat", "2", "--no-curves"],
+    "advise": ["--slo", "ttft_s.p99=1", "--repeat", "2", "--budget", "10"],
+}
+LONG = "requests.lengths={kind: uniform, prompt: {min: 4, max: 300}, output: {min: 8, max: 8}}"
+REFUSED = "of the requests are refused, being longer than max_model_len or needing more than the whole pool"
+
+
+@pytest.mark.parametrize("command", LINES)
+def test_it_is_said_how_many_requests_are_refused(command: str, workload: Path, capsys: Capture) -> None:
+    line = [command, str(workload), *LINES[command], "--set", "engine.max_model_len=200", "--quiet", "--out", "x"]
+    assert main(line) == 0
+    assert REFUSED not in " ".join(capsys.readouterr().out.split())
+    assert main([*line, "--force", "--set", LONG]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    page = Path("x/report.html").read_text(encoding="utf-8")
+    assert f"% {REFUSED}; latencies leave them out" in shown
+    assert f"% {REFUSED}; latencies leave them out" in page
+    assert main([*line, "--resume", "--set", LONG, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    shares = {
+        "sweep": lambda: [cell["refused"] for cell in told["cells"]],
+        "capacity": lambda: [answer["refused"] for answer in told["answers"]],
+        "advise": lambda: [told["limits"]["refused"]],
+    }[command]()
+    assert all(share == pytest.approx(100 / 297, abs=0.15) for share in shares)
+
+
+def test_a_grid_says_where_some_are_refused(workload: Path, capsys: Capture) -> None:
+    line = ["sweep", str(workload), "--set", LONG, "--vary", "engine.max_model_len=200,320", "--quiet", "--out", "x"]
+    assert main(line) == 0
+    assert "in some rows " in (shown := " ".join(capsys.readouterr().out.split()))
+    assert REFUSED in shown
