@@ -60,8 +60,8 @@ def workload(count: int, rate: float, seed: int, repeat: int = 0) -> list[Sequen
 
 
 class Engine:
-    def __init__(self, kind: str, num_blocks: int, max_len: int = 1024, seats: int = 64) -> None:
-        self.kind, self.num_blocks, self.max_len, self.seats = kind, num_blocks, max_len, seats
+    def __init__(self, kind: str, num_blocks: int, max_len: int = 1024, seats: int = 64, apart_s: float = 0.05) -> None:
+        self.kind, self.num_blocks, self.max_len, self.seats, self.apart_s = kind, num_blocks, max_len, seats, apart_s
         self.free = list(range(num_blocks, 0, -1))
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -147,7 +147,7 @@ class Engine:
     def take_snapshot(self) -> None:
         if self.now < self.snapshot:
             return
-        self.snapshot = self.now + 0.05
+        self.snapshot = self.now + self.apart_s
         owner = {block: (seq, place) for seq in self.running for place, block in enumerate(seq.blocks)}
         for block in sorted(owner):
             seq, place = owner[block]
@@ -284,15 +284,16 @@ def write_directory(
     name: str = "toy",
     labels: tuple[str, ...] = (),
     until: float = np.inf,
+    apart_s: float = 0.05,
 ) -> Path:
-    """Simulate every kind and leave a complete run directory (without report.html)."""
+    """Simulate every kind and leave a complete run directory (without report.html), its snapshots `apart_s` apart."""
     path = Path(path)
     runs = []
     for index, kind in enumerate(kinds):
         label = labels[index] if labels else kind
         for repeat in range(repeats):
             requests = workload(count, rate, seed, repeat)
-            engine = Engine("paged" if kind == "ideal" else kind, num_blocks)
+            engine = Engine("paged" if kind == "ideal" else kind, num_blocks, apart_s=apart_s)
             engine.run(requests, until)
             directory = f"run{index}" + (f"/repeat-{repeat}" if repeat else "")
             write_run(path / directory, engine, requests)

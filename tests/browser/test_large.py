@@ -129,7 +129,8 @@ def test_it_is_drawn_and_zoomed_quickly(opened: Opened, large: Path, record_prop
 
 def test_of_many_requests_each_stands_where_it_would_among_all(opened: Opened, tmp_path: Path) -> None:
     """A stretch of which every request is kept must not look like a burst of arrivals."""
-    page = opened.go(write_report(write_directory(tmp_path / "run", count=MANY, rate=4.0, kinds=("paged",))))
+    folder = write_directory(tmp_path / "run", count=MANY, rate=4.0, kinds=("paged",), apart_s=60.0)
+    page = opened.go(write_report(folder))
     box = page.locator('.cells[data-view="requests"] .plot')
     box.scroll_into_view_if_needed()
     size = box.bounding_box()
@@ -144,7 +145,7 @@ def test_a_page_that_keeps_a_part_of_the_requests_says_so_wherever_they_are_coun
     opened: Opened, tmp_path: Path
 ) -> None:
     count = LIMIT + 1000
-    folder = write_directory(tmp_path / "run", count=count, rate=4.0, kinds=("preallocated", "paged"))
+    folder = write_directory(tmp_path / "run", count=count, rate=4.0, kinds=("preallocated", "paged"), apart_s=60.0)
     page = opened.go(write_report(folder))
     kept = f"{LIMIT:,} of {count:,} requests"
     assert set(page.locator('.cells[data-view="requests"] .caption span').all_inner_texts()) == {kept}
