@@ -45,21 +45,26 @@ def audit_pieces(pool: PiecePool, references: Ints) -> None:
         raise CorruptionError(f"piece {block} has {references[block]} holders, counted {pool.references[block]}")
     pool.queue.check()
     pool.cache.check()
-    used = pool.group[pool.queue.order()] >= 0
+    order = pool.queue.order()
+    used = pool.group[order] >= 0
     if used[: len(used) - np.count_nonzero(used)].any():
         raise CorruptionError("a page with cached pieces would be taken before an empty one")
     books = [_Books(set(), set(), set(), set()) for _ in pool.pieces]
     starts, idle = np.zeros(pool.num_blocks + 1, np.bool_), 0
-    for page in range(1, len(pool.group)):
-        within = pool.within(page) if pool.group[page] >= 0 else range(0)
-        held = {block for block in within if references[block]}
-        cached = {block for block in within if pool.cache.key[block]} - held
-        if len(held) != pool.inside[page] or (page in pool.queue) == bool(held) or (within and not held | cached):
-            raise CorruptionError(f"{len(held)} pieces of page {page} are held, counted {pool.inside[page]}")
+    queued, group, inside = set(order.tolist()), pool.group.tolist(), pool.inside.tolist()
+    holders, keys = references.tolist(), pool.cache.key.tolist()
+    for page in range(1, len(group)):
+        if group[page] < 0 and not inside[page] and page in queued:  # empty, as most pages on a host are
+            continue
+        within = pool.within(page) if group[page] >= 0 else range(0)
+        held = {block for block in within if holders[block]}
+        cached = {block for block in within if keys[block]} - held
+        if len(held) != inside[page] or (page in queued) == bool(held) or (within and not held | cached):
+            raise CorruptionError(f"{len(held)} pieces of page {page} are held, counted {inside[page]}")
         starts[within] = True
         idle += bool(within) and not held
         if within:
-            books[pool.group[page]].add(held, cached, set(within) if held else set())
+            books[group[page]].add(held, cached, set(within) if held else set())
     if (pool.references[~starts] != 0).any() or (pool.cache.key[~starts] != 0).any():
         raise CorruptionError("a piece is held or cached that does not start where its page is cut")
     if idle != pool.idle:
