@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from functools import cache
 from itertools import pairwise
 
 
@@ -15,13 +18,21 @@ def field_docs(cls: type) -> dict[str, str]:
     """Return the docstring of each field of a class and of its bases in one line, by the field's name."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if not base.__module__.startswith(("workloads.", "sim.")):
-            continue
-        definition = ast.parse(inspect.getsource(base)).body[0]
-        body = definition.body if isinstance(definition, ast.ClassDef) else []
-        for field, below in pairwise(body):
-            if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
-                continue
-            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                docs[field.target.id] = " ".join(str(below.value.value).split())
+        if base.__module__.startswith(("workloads.", "sim.")):
+            docs |= _classes(base.__module__)[base.__qualname__]
     return docs
+
+
+@cache
+def _classes(module: str) -> Mapping[str, dict[str, str]]:
+    """Read the fields' docstrings of every class of a module: a schema asks for each of them several times."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: dict(_fields(node.body)) for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _fields(body: Iterable[ast.stmt]) -> Iterable[tuple[str, str]]:
+    for field, below in pairwise(body):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            yield field.target.id, " ".join(str(below.value.value).split())
