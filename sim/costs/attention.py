@@ -95,16 +95,17 @@ def _attend(
     bandwidth = device.bandwidth * c.attention_memory_efficiency
     flops = device.peak(model.dtype) * c.attention_compute_efficiency
     products = device.peak(model.compute_dtype) * c.compute_efficiency
-    mixers = [layer.mixer for layer in model.stack if (layer.mixer.kind == "sliding") == sliding]
+    mixers = [(mixer, layers) for mixer, layers in model.mixers if (mixer.kind == "sliding") == sliding]
     groups = [group for group in geometry.kv_groups if (group.kind == "sliding") == sliding]
     read = sum(group.layers * group.token_bytes for group in groups) / bandwidth
     score = c.naive_passes * geometry.element_bytes / bandwidth if naive else 0.0
+    scores = sum(layers * mixer.scores(tp) for mixer, layers in mixers)
     return Attend(
-        decode_memory=slower * (read + score * sum(mixer.scores(tp) for mixer in mixers)),
+        decode_memory=slower * (read + score * scores),
         decode_spared=slower * read * c.repeated_reads_cached,
-        decode_compute=slower * sum(mixer.pair_flops(tp, decode=True) for mixer in mixers) / flops,
+        decode_compute=slower * sum(layers * mixer.pair_flops(tp, decode=True) for mixer, layers in mixers) / flops,
         prefill_memory=read,
-        prefill_compute=sum(mixer.pair_flops(tp, decode=False) for mixer in mixers) / flops,
-        unpack=sum(mixer.expansion_flops(tp) for mixer in mixers) / products,
-        scores=score * sum(mixer.scores(tp) for mixer in mixers),
+        prefill_compute=sum(layers * mixer.pair_flops(tp, decode=False) for mixer, layers in mixers) / flops,
+        unpack=sum(layers * mixer.expansion_flops(tp) for mixer, layers in mixers) / products,
+        scores=score * scores,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
-from sim.models.layers import Attention, Experts, LatentAttention, Layer
+from sim.models.layers import Attention, Experts, LatentAttention, Layer, Mixer
 
 
 class Weights(NamedTuple):
@@ -65,6 +67,11 @@ class Architecture:
     def latent(self) -> LatentAttention | None:
         """The first layer of MLA; None if there is none."""
         return next((layer.mixer for layer in self.stack if isinstance(layer.mixer, LatentAttention)), None)
+
+    @cached_property
+    def mixers(self) -> tuple[tuple[Mixer, int], ...]:
+        """What mixes information between tokens, each different one with the number of its layers."""
+        return tuple(Counter(layer.mixer for layer in self.stack).items())
 
     def weights(self, tp: int = 1) -> Weights:
         """Count the weights on one of `tp` GPUs.  Raises ValueError if the model cannot be divided so."""

@@ -190,7 +190,7 @@ class Geometry:
         plain = count.embedding + count.vectors + (0 if self.model.tied_embeddings else count.head)
         return round(plain * self.element_bytes + self.dense_bytes + self.routed_bytes)
 
-    @property
+    @cached_property
     def activation_elements(self) -> int:
         """Elements that one token's matrix products read and write over all layers.
 
