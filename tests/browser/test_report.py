@@ -257,6 +257,7 @@ def test_on_paper_the_table_is_whole_and_keeps_its_colours(opened: Opened, repor
         "[...document.querySelectorAll('.glance')].map(one => one.scrollWidth - one.parentElement.clientWidth)"
     )
     assert max(wide) <= 0
+    assert page.evaluate("getComputedStyle(document.querySelector('.glance tr')).display") == "table-row"
     assert page.evaluate("getComputedStyle(document.querySelector('.stack span')).printColorAdjust") == "exact"
 
 
