@@ -98,6 +98,39 @@ def last_words(keys: Sequence[str]) -> list[str]:
     return [word if last.count(word) == 1 else key for word, key in zip(last, keys, strict=True)]
 
 
+def distinct(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Drop from each cell the settings of other allocators, and cells that are then the same simulation.
+
+    A key of `allocators` is another's if no figure of the cell's own allocator depends on it, whatever the rest is.
+
+    Args:
+        cells: of a sweep's summary.
+
+    """
+    keys = [key for key in (cells[0]["settings"] if cells else ()) if key.startswith("allocators.")]
+    others = {
+        (label, key)
+        for label in {cell["allocator"] for cell in cells}
+        for key in keys
+        if _immaterial(key, [cell for cell in cells if cell["allocator"] == label])
+    }
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for cell in cells:
+        label = cell["allocator"]
+        own = {key: value for key, value in cell["settings"].items() if (label, key) not in others}
+        found.setdefault((label, json.dumps(own)), {**cell, "settings": own})
+    return list(found.values())
+
+
+def _immaterial(key: str, cells: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether figures are the same at all values of a key."""
+    seen: dict[str, Any] = {}
+    return all(
+        seen.setdefault(json.dumps({**cell["settings"], key: None}), cell["figures"]) == cell["figures"]
+        for cell in cells
+    )
+
+
 @dataclass(frozen=True)
 class Group:
     """All replications of one allocator at one point."""

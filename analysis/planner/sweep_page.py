@@ -6,9 +6,9 @@ from typing import Any
 
 from analysis.planner.content import Content, drawn, drawn_value, kinds_of, legend, values_of
 from analysis.planner.reading import Planned
-from analysis.planner.rows import last_words, said
+from analysis.planner.rows import distinct, last_words, said
 from analysis.planner.sweeps import FIGURES
-from analysis.planner.tables import ALIKE, COLUMNS, interval
+from analysis.planner.tables import ALIKE, ANY, COLUMNS, interval
 from analysis.planner.words import sweep_findings
 
 
@@ -40,12 +40,12 @@ def content(planned: Planned) -> Content:
             "rows": [
                 {
                     "allocator": cell["allocator"],
-                    "settings": [said(cell["settings"][key]) for key in keys],
+                    "settings": [said(cell["settings"].get(key, ANY)) for key in keys],
                     "figures": [interval(cell["figures"][name], scale) for _, name, scale in columns],
                     "verdict": cell["verdict"],
                     "front": cell["front"],
                 }
-                for cell in cells
+                for cell in distinct(cells)
             ],
         },
     )

@@ -32,6 +32,8 @@ SMALLEST = 0.0005
 FEW = 4
 """Replications below which an interval is mostly Student's factor: 12.7 standard errors for 2, 4.3 for 3."""
 ALIKE = "a trace is the same every time: one replication, and no interval"
+ANY = "any"
+"""The value of a key of another allocator."""
 GPUS = "model.tensor_parallel"
 """The key that says how many GPUs serve together."""
 COLUMNS: tuple[tuple[str, str, float], ...] = (
@@ -48,7 +50,7 @@ COLUMNS: tuple[tuple[str, str, float], ...] = (
 
 def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     """Lay out a sweep: one row per point and allocator, with the front marked."""
-    cells = summary["cells"]
+    cells = rows.distinct(summary["cells"])
     shown = cells if len(cells) <= MOST else [cell for cell in cells if cell["front"]][:MOST]
     columns = [column for column in COLUMNS if any(cell["figures"][column[1]]["mean"] is not None for cell in cells)]
     said = ["*: no other row but the bound has as many requests a second with no more latency and memory held at most"]
@@ -70,7 +72,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     for cell in shown:
         verdict = Verdict(cell["verdict"])
         figures = [interval(cell["figures"][name], scale) for _, name, scale in columns]
-        words = [line(rows.said(cell["settings"][key])) for key in keys]
+        words = [line(rows.said(cell["settings"].get(key, ANY))) for key in keys]
         mark = "*" if cell["front"] else ""
         made.add_row(*words, line(cell["allocator"]), Text(str(verdict), style=STYLES[verdict]), *figures, mark)
     return stiff(made)

@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.numbers import listed, short
 from analysis.page.words import Finding
-from analysis.planner.rows import last_words, said
+from analysis.planner.rows import distinct, last_words, said
 from analysis.planner.tables import GPUS, a_gpu, interval, refusals, sustained, sweep_refusals
 
 Cell = Mapping[str, Any]
@@ -17,11 +17,13 @@ FEW_STAYS = 5.0
 
 
 def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Finding]:
-    """Say which cells are worth a look."""
+    """Say which cells are worth a look; the bound, which nobody can have, is the best only if there is nothing else."""
+    cells = distinct(cells)
     name, what = ("goodput_rps", "requests within the SLO") if slo else ("throughput_rps", "requests")
     known = [cell for cell in cells if cell["figures"][name]["mean"] is not None]
     said = []
     if known:
+        known = [cell for cell in known if cell["kind"] != "ideal"] or known
         best = max(known, key=lambda cell: cell["figures"][name]["mean"])
         amount = interval(best["figures"][name])
         said.append(Finding("result", f"Most {what}: {amount} a second, with {where(best)}."))

@@ -40,6 +40,7 @@ def test_cells_that_read_the_same_are_not_told_apart(second: float, alike: bool)
     cells = [
         {
             "allocator": name,
+            "kind": "paged",
             "settings": {},
             "figures": {"throughput_rps": {"mean": rate, "low": None, "high": None}},
             "front": True,
@@ -413,6 +414,22 @@ def test_the_table_says_how_large_the_pool_is_if_it_is_not_varied(workload: Path
     said = " ".join(capsys.readouterr().out.split())
     assert "pool of" not in said
     assert "held: on each GPU, at its peak" in said
+
+
+def test_what_is_varied_of_one_allocator_makes_no_more_cells_of_another(workload: Path, capsys: Capture) -> None:
+    bound = "allocators=[{kind: preallocated}, {kind: paged}, {kind: ideal}]"
+    line = ["sweep", str(workload), "--set", bound, "--vary", GRID[0], "--vary", GRID[1], "--out", "x", "--quiet"]
+    assert main(line) == 0
+    told = capsys.readouterr().out
+    rows = [words for words in map(str.split, told.splitlines()) if len(words) > 2]
+    assert [words[:2] for words in rows if words[2] == "preallocated"] == [["200", "any"], ["800", "any"]]
+    assert [words[:2] for words in rows if words[2] == "ideal"] == [["200", "any"], ["800", "any"]]
+    assert sum(words[2] == "paged" for words in rows) == 4
+    cells = json.loads(Path("x/summary.json").read_text(encoding="utf-8"))["cells"]
+    assert len(cells) == 12
+    said = [one.text for one in sweep_findings(cells, {})]
+    assert "ideal" not in said[0]  # nobody can have it
+    assert any(" of 8 cells are on the Pareto front" in one for one in said)
 
 
 def test_a_trace_is_the_same_every_time_and_has_no_interval(workload: Path, capsys: Capture) -> None:
