@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.planner.advising import legend, table_rows, words
+from analysis.planner.advising import good_ones, legend, table_rows, words
 from analysis.planner.content import Content, aims
 from analysis.planner.reading import Planned
 
@@ -35,5 +35,5 @@ def content(planned: Planned) -> Content:
             f"{summary['simulations']} simulations of at most {summary['budget']}",
             f"intervals over {basis}",
         ],
-        {"rows": rows, "left_out": summary["left_out"], "limited": bool(summary["slo"]), "legend": legend(summary)},
+        {"rows": rows, "left_out": summary["left_out"], "good": good_ones(summary), "legend": legend(summary)},
     )

@@ -31,11 +31,15 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
         said.append(Finding("warning", f"{refusals([refused])}."))
     if best["change"]:
         said.append(
-            Finding("advice", f"Change {best['change']}. {_bought(best['effect'])}{_holds(best, summary, aims)}")
+            Finding(
+                "advice", f"Change {best['change']}. {_bought(best['effect'], summary)}{_holds(best, summary, aims)}"
+            )
         )
         again = best["confirmed"]
         if again is not None:
-            text = f"Measured once more, on replications that had no part in the choice: {_differences(again)}."
+            text = (
+                f"Measured once more, on replications that had no part in the choice: {_differences(again, summary)}."
+            )
             said.append(Finding("advice" if again["tells"] == "better" else "warning", text))
         elif summary["basis"] == "requests":
             alike = "Nothing was repeated" if summary["drawn"] else "A trace is the same every time"
@@ -61,9 +65,8 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
     gain = [one for one in summary["hardware"] if one["effect"]["tells"] == "better"]
     if gain:
         most = min(gain, key=_latency)
-        text = (
-            f"Of a quarter more of each of the GPU's resources, {most['change']} gains most. {_bought(most['effect'])}"
-        )
+        bought = _bought(most["effect"], summary)
+        text = f"Of a quarter more of each of the GPU's resources, {most['change']} gains most. {bought}"
         said.append(Finding("result", text))
     elif summary["hardware"]:
         said.append(Finding("result", "A quarter more bandwidth, compute or KV memory makes no clear difference."))
@@ -142,8 +145,9 @@ def advice_table(summary: Mapping[str, Any]) -> Table:
     )
     made = plain(f"What each change does to {summary['allocator']}", "\n".join([caption, *legend(summary)]))
     columns = {"latency": "ms/token\nmean", "latency_effect": "difference"}
-    if summary["slo"]:
-        columns = {"good": "in SLO\n%", "good_effect": "difference\npoints"} | columns
+    if which := good_ones(summary):
+        heading = "in SLO" if summary["slo"] else which
+        columns = {"good": f"{heading}\n%", "good_effect": "difference\npoints"} | columns
     made.add_column("change", no_wrap=True)
     for heading in columns.values():
         made.add_column(heading, justify="right", no_wrap=True)
@@ -153,6 +157,14 @@ def advice_table(summary: Mapping[str, Any]) -> Table:
         tells = Text(one["tells"], style=STYLES.get(one["key"], ""))
         made.add_row(Text(change), *(one[name] for name in columns), tells)
     return stiff(made)
+
+
+def good_ones(summary: Mapping[str, Any]) -> str:
+    """Say what makes a request a good one: the SLO, or without one its end; nothing where all requests come to it."""
+    if summary["slo"]:
+        return "within the SLO"
+    tried = [summary[name] for name in ("before", "best")] + [*summary["changes"], *summary["hardware"]]
+    return "finished" if any(one["figures"]["good"]["mean"] != 1 for one in tried) else ""
 
 
 def table_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -188,16 +200,17 @@ def _row(name: str, one: Mapping[str, Any], key: str | None = None) -> dict[str,
     }
 
 
-def _bought(effect: Mapping[str, Any]) -> str:
+def _bought(effect: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """Write an effect as a sentence."""
-    return f"Compared with the file as it is: {_differences(effect)}."
+    return f"Compared with the file as it is: {_differences(effect, summary)}."
 
 
-def _differences(effect: Mapping[str, Any]) -> str:
+def _differences(effect: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """Write an effect with its intervals, without what does not differ."""
     said = []
     if effect["good"]["mean"]:
-        said.append(f"{_span(effect['good'], 100)} percentage points of requests within the SLO")
+        which = "within the SLO" if summary["slo"] else "that finish"
+        said.append(f"{_span(effect['good'], 100)} percentage points of requests {which}")
     if effect["latency"]["mean"] is not None:
         said.append(f"{_span(effect['latency'], 1e3)} ms of latency per output token")
     return " and ".join(said) or "no request fares differently"

@@ -61,7 +61,7 @@ def advise(
     Args:
         base: the workload.
         place: which of its allocators.
-        aims: the SLO; may be empty, then latency alone counts.
+        aims: the SLO; may be empty, then requests that finish count, and then latency.
         out: the directory.
         backend: where jobs are done.
         repeats: replications of a workload that is drawn.

@@ -154,7 +154,7 @@ class Adviser:
     def score(self, tried: Tried) -> tuple[float, ...]:
         """Order settings: those within the SLO first, then by share of good requests, then by latency."""
         good, slow = (float(np.mean([of(record) for record in tried.records])) for of in (share, mean))
-        return (float(self.meets(tried.records)), good if self.limits or self.base.workload.slo else 0.0, -slow)
+        return (float(self.meets(tried.records)), good, -slow)
 
 
 def _as_slo(aims: Sequence[Objective]) -> Slo | None:

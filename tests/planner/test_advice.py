@@ -387,6 +387,19 @@ def test_without_an_slo_nothing_is_said_to_be_within_it(
         assert "within SLO" not in said
 
 
+def test_without_an_slo_a_good_request_is_one_that_finishes(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory.yaml").write_text(MEMORY.replace("slo: {ttft_s: 0.02}", "horizon_s: 0.1"), encoding="utf-8")
+    assert main(["advise", "memory.yaml", "--repeat", "2", "--budget", "20", "--quiet", "--out", "x"]) == 0
+    shown, page = " ".join(capsys.readouterr().out.split()), Path("x/report.html").read_text(encoding="utf-8")
+    assert "percentage points of requests that finish and" in shown
+    assert "finished difference" in shown
+    assert "Requests finished, points" in page
+    assert all("within" not in said.partition("<script")[0] for said in (shown, page.partition("<body")[2]))
+
+
 def test_a_budget_that_leaves_nothing_to_try_is_no_advice_to_change_nothing(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
