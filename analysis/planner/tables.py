@@ -288,5 +288,5 @@ def interval(figure: Mapping[str, float | None], scale: float = 1) -> str:
         return short(value)
     half = scale * (high - low) / 2
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
-    around = f"{half:.{digits}f}"
-    return f"{value:,.{digits}f} ±{around if float(around) else '0'}"
+    around = f"{half:,.{digits}f}" if round(half, digits) else "0"
+    return f"{value:,.{digits}f} ±{around}"

@@ -14,7 +14,7 @@ from analysis.numbers import short
 from analysis.planner.capacities import fleet
 from analysis.planner.content import interval_parts
 from analysis.planner.rows import last_words
-from analysis.planner.tables import MISSED, broken, cost, fell_behind, gpus, missed, share, spread_note
+from analysis.planner.tables import MISSED, broken, cost, fell_behind, gpus, interval, missed, share, spread_note
 from analysis.planner.words import _times, capacity_findings
 from sim.cli import main
 from sim.cli.app import FAULT
@@ -203,6 +203,20 @@ def test_a_device_goes_by_its_key_not_by_name() -> None:
     assert last_words(["device.name", "requests.arrivals.rate"]) == ["device", "rate"]
     assert last_words(["device.name", "model.name"]) == ["device", "model"]
     assert last_words(["name"]) == ["name"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ((2278.0, 1181.0, 3375.0), "2,278 ±1,097"),
+        ((12.34, 11.9, 12.78), "12.3 ±0.4"),
+        ((0.5, 0.5, 0.5), "0.500 ±0"),
+        ((1234.0, None, None), "1,234"),
+        ((None, None, None), "-"),
+    ],
+)
+def test_a_mean_and_its_interval_are_written_alike(ends: tuple[float | None, ...], said: str) -> None:
+    assert interval(dict(zip(("mean", "low", "high"), ends, strict=True))) == said
 
 
 def test_an_interval_of_a_share_ends_where_shares_do() -> None:
