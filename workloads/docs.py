@@ -10,7 +10,6 @@ import ast
 import inspect
 import sys
 from collections.abc import Iterable, Mapping
-from functools import cache
 from itertools import pairwise
 
 
@@ -23,9 +22,8 @@ def field_docs(cls: type) -> dict[str, str]:
     return docs
 
 
-@cache
 def _classes(module: str) -> Mapping[str, dict[str, str]]:
-    """Read the fields' docstrings of every class of a module: a schema asks for each of them several times."""
+    """Read the fields' docstrings of every class of a module."""
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     return {node.name: dict(_fields(node.body)) for node in tree.body if isinstance(node, ast.ClassDef)}
 
