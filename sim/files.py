@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.written import digest
 from sim.models.shipped import CONFIG, shipped_models
-from workloads.paths import as_path, is_bare, led
+from workloads.paths import as_path, is_bare, is_file, led
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def with_model_found(workload: Workload, folder: Path) -> Workload:
     """
     name = workload.model.name
     path = led(folder, name)
-    if not is_bare(name) or name.lower() in shipped_models() or not (path.is_file() or (path / CONFIG).is_file()):
+    if not is_bare(name) or name.lower() in shipped_models() or not (is_file(path) or is_file(path / CONFIG)):
         return workload
     return workload.model_copy(update={"model": workload.model.model_copy(update={"name": as_path(path)})})
 
@@ -50,4 +50,4 @@ def _named(content: Any) -> Iterator[Path]:
         for part in content:
             yield from _named(part)
     elif isinstance(content, str) and ("/" in content or "." in content):
-        yield from (path for path in (Path(content), Path(content, CONFIG)) if path.is_file())
+        yield from (path for path in (Path(content), Path(content, CONFIG)) if is_file(path))

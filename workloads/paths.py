@@ -11,6 +11,21 @@ def led(folder: Path | str, name: str) -> Path:
     return Path(folder, os.path.expanduser(name))  # noqa: PTH111  (pathlib raises where there is no such user)
 
 
+def is_file(path: Path | str) -> bool:
+    """Whether there is such a file; pathlib raises where a name is too long to be one, as a sentence may be."""
+    return os.path.isfile(path)  # noqa: PTH113  (see above)
+
+
+def is_folder(path: Path | str) -> bool:
+    """Whether there is such a folder; likewise."""
+    return os.path.isdir(path)  # noqa: PTH112  (ditto)
+
+
+def is_there(path: Path | str) -> bool:
+    """Whether there is such a file or folder; likewise."""
+    return os.path.exists(path)  # noqa: PTH110  (ditto)
+
+
 def is_bare(name: str) -> bool:
     """Whether a name may be of something that is shipped: it is not written as a path or a file."""
     return "/" not in name and not name.endswith((".json", ".toml"))

@@ -24,7 +24,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from workloads.docs import field_docs
-from workloads.paths import as_path, is_bare, led
+from workloads.paths import as_path, is_bare, is_file, is_folder, is_there, led
 
 SHIPPED = Path(__file__).parent / "data"
 """Data files that come with kvsim; a file name that is not found beside the workload is looked up here."""
@@ -117,9 +117,9 @@ def _resolve(name: str, info: ValidationInfo) -> str:
     """Find a data file beside the workload file, else among the shipped ones."""
     folder, *others = _folders(info)
     for path in (led(folder, name), *(led(other, name) for other in others), SHIPPED / name):
-        if path.is_file():
+        if is_file(path):
             return str(path)
-    if led(folder, name).is_dir():
+    if is_folder(led(folder, name)):
         files = sorted(path.name for path in led(folder, name).iterdir() if path.is_file())
         there = ", ".join(files[:FEW]) + (", ..." if len(files) > FEW else "") or "no files"
         raise ValueError(f"{name} is a folder, with {there} in it: name one file")
@@ -129,7 +129,7 @@ def _resolve(name: str, info: ValidationInfo) -> str:
 def _beside(name: str, info: ValidationInfo) -> str:
     """Lead a path to its place beside the workload file; leave a bare name alone."""
     path = led(_folders(info)[0], name)
-    return name if is_bare(name) or not path.exists() else as_path(path)
+    return as_path(path) if not is_bare(name) and is_there(path) else name
 
 
 DataPath: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_resolve)]

@@ -23,6 +23,7 @@ from sim.costs.load import Load, Route
 from sim.costs.model import USUAL_BLOCK
 from sim.devices import resolve_device
 from sim.errors import UserError, suggest
+from workloads.paths import is_file
 from workloads.values import shown
 
 if TYPE_CHECKING:
@@ -141,9 +142,8 @@ def find_calibration(name: str) -> Path:
     """Return the file of a shipped calibration, or of a path.  Raises UserError."""
     if name in shipped_calibrations():
         return CALIBRATIONS / f"{name}.toml"
-    path = Path(name)
-    if path.is_file():
-        return path
+    if is_file(name):
+        return Path(name)
     known = shipped_calibrations()
     hint = f"{suggest(name, known)}; shipped are {', '.join(known) or 'none'}"
     raise UserError(f"costs.calibration: {shown(name)} is neither shipped nor a file{hint}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.errors import UserError, suggest
-from workloads.paths import led
+from workloads.paths import is_file, is_folder, is_there, led
 from workloads.values import shown
 
 MODELS = Path(__file__).parent / "configs"
@@ -23,7 +23,7 @@ def shipped_models() -> tuple[str, ...]:
 def path_of(name: str, base_dir: Path | str) -> Path:
     """Return where a model's files are: from `base_dir` on, or where the workload's loader has found them already."""
     path, found = led(base_dir, name), led("", name)
-    return found if "/" in name and found.exists() and not path.exists() else path
+    return found if "/" in name and is_there(found) and not is_there(path) else path
 
 
 def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, Any]]:
@@ -42,9 +42,9 @@ def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, A
     if name.lower() in shipped_models():
         return shipped.stem, json.loads(shipped.read_text(encoding="utf-8"))
     path = path_of(name, base_dir)
-    if path.is_dir():
+    if is_folder(path):
         path = path / CONFIG
-    if not path.is_file():
+    if not is_file(path):
         if "/" in name or name.endswith(".json"):
             raise UserError(f"model: {path} does not exist (wanted a Hugging Face config.json)")
         shipped_names = shipped_models()

@@ -1,4 +1,4 @@
-"""A model of one's own, in a folder beside the workload: it means the same in every command."""
+"""Names of files in a workload, of a model of one's own above all: they mean the same in every command."""
 
 from __future__ import annotations
 
@@ -79,3 +79,28 @@ def test_resume_keeps_nothing_of_a_model_that_has_changed(name: str, command: st
     capsys.readouterr()
     assert main([*line, "--resume"]) == 2
     assert "own/config.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_remark_of_any_length_is_no_file(command: str, workload: Path, capsys: Capture) -> None:
+    remark = "What is different, and why. " * 20
+    workload.write_text(f"{workload.read_text(encoding='utf-8')}remarks: [{json.dumps(remark)}]\n", encoding="utf-8")
+    assert main([command, str(workload), *LINES[command]]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a" * 300, f"./{'a' * 300}", "a/" * 3000])
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model={}", ": model: "),
+        ("requests={{trace: {}}}", ": requests.trace: no such file: "),
+        ("costs.calibration={}", ": costs.calibration: "),
+    ],
+)
+def test_a_name_that_is_too_long_for_a_file_is_one_of_none(
+    name: str, setting: str, message: str, workload: Path, capsys: Capture
+) -> None:
+    assert main(["check", str(workload), "--set", setting.format(name)]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
