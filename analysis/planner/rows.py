@@ -148,6 +148,12 @@ class Group:
         """Mean of a figure with its 95 % interval over replications; NaN if none has it."""
         return t_interval(self.values(name))
 
+    def ahead_of(self, other: Group, name: str) -> Interval:
+        """Mean difference of a figure, and its 95 % interval, over the replications of both; NaN if neither has any."""
+        theirs = {row["repeat"]: row[name] for row in other.rows if row.get(name) is not None}
+        mine = ((row["repeat"], row[name]) for row in self.rows if row.get(name) is not None)
+        return t_interval(np.asarray([value - theirs[at] for at, value in mine if at in theirs], np.float64))
+
     @property
     def verdict(self) -> Verdict:
         """The worst of all replications."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
-from analysis.planner.rows import front, groups, refused
+from analysis.planner.rows import Group, front, groups, refused
 from analysis.stats import Interval
 
 FIGURES: tuple[tuple[str, str, str, float], ...] = (
@@ -33,6 +33,8 @@ FIGURES: tuple[tuple[str, str, str, float], ...] = (
 """What tables and pages show: name, title, unit, scale."""
 OBJECTIVES = (("throughput_rps", -1), ("normalized_latency_s", 1), ("held_gib.peak", 1))
 """What the front is of: more (-1) or less (1) is better."""
+MOST_OF = ("throughput_rps", "goodput_rps")
+"""What a cell may have the most of."""
 
 
 def summarise(
@@ -47,8 +49,9 @@ def summarise(
 
     Returns:
         a JSON document: `cells`, one a point and allocator, each with its settings, replications, share of refused
-        requests, verdict, figures (mean, low, high) and whether it is on the front, where the bound, which nobody can
-        have, is left out; and `failed`.
+        requests, verdict, figures (mean, low, high), by how much it is behind the most of `MOST_OF` (mean, low, high,
+        of pairs of replications, which have their random numbers in common), and whether it is on the front; in both,
+        the bound, which nobody can have, is left out; and `failed`.
 
     """
     found = groups(rows, keys)
@@ -59,6 +62,7 @@ def summarise(
         ]
         for group in found
     ]
+    most = {name: _most(found, name) for name in MOST_OF}
     return {
         "schema": SCHEMA_VERSION,
         "cells": [
@@ -74,11 +78,19 @@ def summarise(
                 "kept_up": all(one["kept_up"] for one in group.rows),
                 "front": on,
                 "figures": {name: bounds(group.interval(name)) for name, *_ in FIGURES},
+                "behind": {name: bounds(best.ahead_of(group, name)) for name, best in most.items() if best is not None},
             }
             for group, on in zip(found, front(points), strict=True)
         ],
         "failed": list(failed),
     }
+
+
+def _most(found: Sequence[Group], name: str) -> Group | None:
+    """Find the group with the most of a figure; the bound only if there is nothing else."""
+    known = [group for group in found if math.isfinite(group.interval(name).value)]
+    had = [group for group in known if group.rows[0]["kind"] != "ideal"] or known
+    return max(had, key=lambda group: group.interval(name).value, default=None)
 
 
 def bounds(interval: Interval) -> dict[str, float | None]:

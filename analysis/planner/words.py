@@ -27,7 +27,7 @@ def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Find
         best = max(known, key=lambda cell: cell["figures"][name]["mean"])
         amount = interval(best["figures"][name])
         said.append(Finding("result", f"Most {what}: {amount} a second, with {where(best)}."))
-        near = [cell for cell in known if cell is not best and _alike(cell["figures"][name], best["figures"][name])]
+        near = [cell for cell in known if cell is not best and _near(cell, best, name)]
         if near:
             some = "; ".join(where(cell) for cell in near[:3]) + ("; and others" if len(near) > 3 else "")
             more = "1 more cell" if len(near) == 1 else f"{len(near)} more cells"
@@ -127,6 +127,14 @@ def _times(ratio: Mapping[str, Any]) -> str:
 def _a_gpu(answer: Mapping[str, Any]) -> float:
     """What each of the GPUs that share a model sustains."""
     return float(answer["capacity"]["mean"] or 0) / int(answer["settings"].get(GPUS) or 1)
+
+
+def _near(cell: Cell, best: Cell, name: str) -> bool:
+    """Whether a cell may have as much as the best: by pairs of replications, if it was repeated."""
+    behind = cell.get("behind", {}).get(name)
+    if behind is None or behind["low"] is None:
+        return _alike(cell["figures"][name], best["figures"][name])
+    return bool(behind["low"] <= 0 <= behind["high"])
 
 
 def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

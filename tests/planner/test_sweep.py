@@ -18,6 +18,7 @@ import pytest
 
 from analysis.errors import RunDirectoryError
 from analysis.planner.reading import open_planned
+from analysis.planner.sweeps import summarise
 from analysis.planner.words import sweep_findings
 from analysis.reading import open_directory
 from sim.cli import main
@@ -430,6 +431,24 @@ def test_what_is_varied_of_one_allocator_makes_no_more_cells_of_another(workload
     said = [one.text for one in sweep_findings(cells, {})]
     assert "ideal" not in said[0]  # nobody can have it
     assert any(" of 8 cells are on the Pareto front" in one for one in said)
+
+
+def test_cells_are_told_apart_by_pairs_of_replications_which_have_their_requests_in_common() -> None:
+    rates = {"best": (10.0, 13.0, 16.0), "near": (9.9, 13.2, 15.8), "far": (9.0, 12.1, 15.0)}
+    record = {"kind": "paged", "pool_slots": 64, "verdict": "STABLE", "kept_up": True, "requests.total": 9}
+    rows = [
+        {**record, "cell": 0, "allocator": name, "repeat": at, "throughput_rps": each[at], "requests.refused": 0}
+        for name, each in rates.items()
+        for at in range(3)
+    ]
+    cells = summarise(rows, [], [])["cells"]
+    behind = {cell["allocator"]: cell["behind"]["throughput_rps"] for cell in cells}
+    apart = np.array([1.0, 0.9, 1.0])
+    half = 4.302652730 * apart.std(ddof=1) / 3**0.5
+    assert behind["far"]["mean"] == pytest.approx(apart.mean())
+    assert behind["far"]["high"] - behind["far"]["mean"] == pytest.approx(half)
+    said = [one.text for one in sweep_findings(cells, {})]
+    assert "1 more cell cannot be told apart from it: near." in said  # by themselves all intervals overlap
 
 
 def test_a_trace_is_the_same_every_time_and_has_no_interval(workload: Path, capsys: Capture) -> None:
