@@ -42,8 +42,11 @@ def test_bad_values_say_what_would_be_right(case: Case) -> None:
             registry.create(case.kind, num_blocks=4, max_model_len=8, **{name: bad})
 
 
-def play(allocator: Allocator, seed: int) -> list[tuple[object, ...]]:
-    """Drive an allocator with a fixed stream of verbs; what can be seen after each."""
+def play(allocator: Allocator, seed: int, *, again: bool = False) -> list[tuple[object, ...]]:
+    """Drive an allocator with a fixed stream of verbs; what can be seen after each.
+
+    If this is done `again`, to be compared, only what it ends in is checked anew: that takes most of the time.
+    """
     draw = np.random.default_rng(seed)
     seen = []
     for _ in range(60):
@@ -55,20 +58,18 @@ def play(allocator: Allocator, seed: int) -> list[tuple[object, ...]]:
             allocator.grow(some, (allocator.table.length[some] + 1).clip(max=CONTEXT))
         else:
             allocator.admit(ask(int(draw.integers(1, 13)), int(draw.integers(1, 9)), oracle=allocator.oracle))
-        audit(allocator)
+        if not again:
+            audit(allocator)
         seen.append(state(allocator))
+    audit(allocator)
     return seen
 
 
-def test_equal_calls_have_equal_answers(case: Case) -> None:
-    assert play(case.make(), 1) == play(case.make(), 1)
-
-
-def test_allocators_do_not_know_of_each_other(case: Case) -> None:
+def test_equal_calls_have_equal_answers_whatever_others_were_called(case: Case) -> None:
     alone = play(case.make(), 2)
     other = case.make()
     play(other, 3)
-    assert play(case.make(), 2) == alone
+    assert play(case.make(), 2, again=True) == alone
 
 
 def test_an_allocator_can_be_pickled(case: Case) -> None:
@@ -76,4 +77,4 @@ def test_an_allocator_can_be_pickled(case: Case) -> None:
     play(allocator, 4)
     copy = pickle.loads(pickle.dumps(allocator))  # noqa: S301 # pickled one call earlier
     assert state(copy) == state(allocator)
-    assert play(copy, 5) == play(allocator, 5)
+    assert play(copy, 5) == play(allocator, 5, again=True)
