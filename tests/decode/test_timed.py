@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,8 +73,8 @@ class Assembled:
     padded: None = None
 
 
-@pytest.fixture
-def calibration(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> str:
     found = Calibration(
         model="tiny-llama",
         dtype="fp32",
@@ -88,7 +89,7 @@ def calibration(tmp_path: Path) -> str:
         points=(Point("step", Load(decode_seqs=1, decode_context=1, samples=1), 0.004),),
         fitted_s=(0.004,),
     )
-    path = tmp_path / "planted.toml"
+    path = tmp_path_factory.mktemp("planted") / "planted.toml"
     save_calibration(found, path)
     return str(path)
 
@@ -114,6 +115,20 @@ def validated(
     status = main_validate(work(*kinds), out, console, device="cpu", part="timed", calibration=calibration)
     assert isinstance(console.file, io.StringIO)
     return status, console.file.getvalue(), json.loads((out / "validation.json").read_text())["timing"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory, calibration: str) -> dict[float, dict[str, Any]]:
+    """What is found of blocks on a device as fast as its calibration says, and on one that is a quarter slower."""
+    with pytest.MonkeyPatch.context() as patched:
+        out = tmp_path_factory.mktemp("found")
+        return {slow: validated(patched, out / str(slow), slow, calibration, "paged")[2] for slow in (1.0, 1.25)}
+
+
+@pytest.fixture
+def timing(found: dict[float, dict[str, Any]]) -> dict[str, Any]:
+    """What is found on the slower one, to be changed."""
+    return deepcopy(found[1.25])
 
 
 def test_a_prediction_that_holds_is_status_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str) -> None:
@@ -193,11 +208,8 @@ def test_a_simulation_is_as_fast_as_where_its_calibration_is_from(tmp_path: Path
     assert device.get("name") is None
 
 
-def test_validations_are_judged_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str) -> None:
-    parts = [
-        validated(monkeypatch, tmp_path / str(slower), slower, calibration, "paged")[2] for slower in (1.0, 1.0, 1.25)
-    ]
-    both = gathered(parts)
+def test_validations_are_judged_together(found: dict[float, dict[str, Any]]) -> None:
+    both = gathered([found[slower] for slower in (1.0, 1.0, 1.25)])
     assert len(both.runs) == 3
     assert both.medians["tpot_s.p50"] < 1e-6
     assert all("p99" in fault for fault in both.faults)
@@ -213,20 +225,14 @@ def test_every_piece_of_the_script_names_a_workload_that_loads() -> None:
         assert len(loaded.allocators) == 1 or piece.group != "sosp23"
 
 
-def test_the_scripts_document_judges_held_out_pieces_only(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str
-) -> None:
-    good, bad = (validated(monkeypatch, tmp_path / str(slow), slow, calibration, "paged")[2] for slow in (1.0, 1.25))
-    done = {"a": {"group": "held-out", "timing": good}, "b": {"group": "sosp23", "timing": bad}}
+def test_the_scripts_document_judges_held_out_pieces_only(found: dict[float, dict[str, Any]]) -> None:
+    done = {"a": {"group": "held-out", "timing": found[1.0]}, "b": {"group": "sosp23", "timing": found[1.25]}}
     assert document("planted", {}, done)["passed"]
     done["b"]["group"] = "held-out"
     assert not document("planted", {}, done)["passed"]
 
 
-def test_what_was_measured_is_judged_anew_with_another_calibration(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str
-) -> None:
-    timing = validated(monkeypatch, tmp_path / "out", 1.25, calibration, "paged")[2]
+def test_what_was_measured_is_judged_anew_with_another_calibration(timing: dict[str, Any], calibration: str) -> None:
     named = {**work("paged").resolved(), "costs": {"calibration": calibration, "step_overhead_s": 0.005}}
     timing["held_up"] = [0.001, 0.002]
     again = simulated_again(type(work()).model_validate(named), "planted", timing)
@@ -238,9 +244,8 @@ def test_what_was_measured_is_judged_anew_with_another_calibration(
 
 
 def test_how_fast_the_machine_was_found_to_be_counts_unless_the_workload_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str
+    timing: dict[str, Any], calibration: str
 ) -> None:
-    timing = validated(monkeypatch, tmp_path / "out", 1.25, calibration, "paged")[2]
     assert timing["machine"] == {}, "of a CPU nothing is known before"
     timing["machine"] = {"step_factor": 1.25}
     named = {**work("paged").resolved(), "costs": {"calibration": calibration}}
@@ -285,9 +290,8 @@ def test_launches_are_measured_for_allocators_without_blocks() -> None:
 
 
 def test_what_other_machines_may_take_is_around_what_the_workload_says(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, calibration: str
+    timing: dict[str, Any], calibration: str
 ) -> None:
-    timing = validated(monkeypatch, tmp_path / "out", 1.25, calibration, "paged")[2]
     slower = {**work("paged").resolved(), "costs": {"calibration": calibration, "step_factor": 1.25}}
     (run,) = simulated_again(type(work()).model_validate(slower), "planted", timing)["runs"]
     low, high = run["reach"]["tpot_s.p50"]
