@@ -293,16 +293,24 @@ def test_prometheus_gaps_and_gauges(families: dict[str, Any], toy: Path) -> None
 
 
 def test_prometheus_history_is_a_scrape_every_so_often(metrics: tuple[str, str], families: dict[str, Any]) -> None:
-    history = scrapes("\n".join(line for line in metrics[1].splitlines() if "preallocated" not in line))
+    *lines, end = (line for line in metrics[1].splitlines() if "preallocated" not in line)
+    gauge, *counters = "vllm:kv_cache_usage_perc", "vllm:generation_tokens", "vllm:e2e_request_latency_seconds"
+    history = scrapes("\n".join([*(line for line in lines if any(name in line for name in (gauge, *counters))), end]))
     stamps = sorted(history)
     assert len(stamps) == 240
-    usage = [only(history[stamp]["vllm:kv_cache_usage_perc"], "vllm:kv_cache_usage_perc") for stamp in stamps]
+    usage = [only(history[stamp][gauge], gauge) for stamp in stamps]
     assert 0.9 < max(usage) <= 1.0
-    for name, suffix in (("vllm:generation_tokens", "_total"), ("vllm:e2e_request_latency_seconds", "_count")):
+    for name, suffix in zip(counters, ("_total", "_count"), strict=True):
         series = [only(history[stamp][name], name + suffix) for stamp in stamps]
         assert series == sorted(series)
         assert series[0] == 0
         assert series[-1] == only(families[name], name + suffix)
+    some = sorted({line.rsplit(" ", 1)[1] for line in lines if not line.startswith("#")}, key=float)[::60]
+    whole = scrapes(
+        "\n".join([*(line for line in lines if line.startswith("#") or line.rsplit(" ", 1)[1] in some), end])
+    )
+    assert len(whole) == 4
+    assert all(scrape.keys() == families.keys() for scrape in whole.values())
 
 
 def test_prometheus_escapes_names(tmp_path: Path) -> None:
