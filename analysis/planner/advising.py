@@ -12,7 +12,7 @@ from rich.text import Text
 from analysis.numbers import short
 from analysis.page.words import Finding
 from analysis.planner.binding import BEHIND, bound, percent
-from analysis.planner.tables import OVER, QUEUE, broken, fell_behind, missed, refusals
+from analysis.planner.tables import OVER, QUEUE, broken, fell_behind, left_out, missed
 from analysis.terminal import plain, stiff
 from workloads.errors import in_a_line
 
@@ -28,7 +28,7 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
     said = [Finding("limit", limit + _as_it_is(summary["before"], aims))]
     refused = limits.get("refused", 0)
     if 0 < refused < 1:  # of all of them that is what limits
-        said.append(Finding("warning", f"{refusals([refused])}."))
+        said.append(Finding("warning", f"{left_out([refused])}."))
     if best["change"]:
         said.append(
             Finding(

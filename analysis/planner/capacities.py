@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
-from analysis.planner.rows import refused
+from analysis.planner.rows import status_share
 from analysis.planner.sweeps import FIGURES, bounds
 from analysis.stats import paired_ratio, t_interval
 
@@ -60,7 +60,7 @@ def summarise(
     for answer in answers:
         found = _sustained(rows, answer)
         facts = {"stays": _stays(found), "cost": _cost(found), "kind": kinds.get(answer["allocator"], "")}
-        facts["refused"] = refused([row for row in rows if _is_of(row, answer)])
+        facts["refused"] = status_share("refused", [row for row in rows if _is_of(row, answer)])
         facts["pool_slots"] = pools.get((answer["point"], answer["allocator"]))
         facts["figures"] = _figures(found, names)
         told.append({**answer, **_capacity(answer), **facts})

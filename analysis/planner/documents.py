@@ -98,7 +98,7 @@ def _sweep(settings: Mapping[str, Shape], _content: Mapping[str, Any]) -> Shape:
         "kind": TEXT,
         "pool_slots?": (COUNT, None),
         "n": SIZE,
-        "refused?": MAYBE,
+        **dict.fromkeys(("refused?", "unfinished?"), MAYBE),
         "verdict": one_of(Verdict),
         "front": FLAG,
         "figures": {name: _BOUNDS for name, *_ in FIGURES},

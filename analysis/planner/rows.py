@@ -72,9 +72,9 @@ def _float(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def refused(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Requests that were refused / all requests, mean over some runs; None if there are none."""
-    return float(np.mean([row["requests.refused"] / row["requests.total"] for row in rows])) if rows else None
+def status_share(status: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Requests that were refused, finished or left unfinished / all requests, mean over runs; None without any run."""
+    return float(np.mean([row[f"requests.{status}"] / row["requests.total"] for row in rows])) if rows else None
 
 
 def plain(value: Any) -> Any:

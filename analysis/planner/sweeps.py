@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
-from analysis.planner.rows import Group, front, groups, refused
+from analysis.planner.rows import Group, front, groups, status_share
 from analysis.stats import Interval
 
 FIGURES: tuple[tuple[str, str, str, float], ...] = (
@@ -48,10 +48,10 @@ def summarise(
         failed: jobs that could not be done.
 
     Returns:
-        a JSON document: `cells`, one a point and allocator, each with its settings, replications, share of refused
-        requests, verdict, figures (mean, low, high), by how much it is behind the most of `MOST_OF` (mean, low, high,
-        of pairs of replications, which have their random numbers in common), and whether it is on the front; in both,
-        the bound, which nobody can have, is left out; and `failed`.
+        a JSON document: `cells`, one a point and allocator, each with its settings, replications, shares of requests
+        that were refused or unfinished, verdict, figures (mean, low, high), by how much it is behind the most of
+        `MOST_OF` (mean, low, high, of pairs of replications, which have their random numbers in common), and whether
+        it is on the front; in both, the bound, which nobody can have, is left out; and `failed`.
 
     """
     found = groups(rows, keys)
@@ -73,7 +73,7 @@ def summarise(
                 "kind": group.rows[0]["kind"],
                 "pool_slots": group.rows[0]["pool_slots"],
                 "n": len(group.rows),
-                "refused": refused(group.rows),
+                **{status: status_share(status, group.rows) for status in ("refused", "unfinished")},
                 "verdict": str(group.verdict),
                 "kept_up": all(one["kept_up"] for one in group.rows),
                 "front": on,

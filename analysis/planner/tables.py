@@ -27,6 +27,8 @@ BURSTS = "they share bursts, so fewer may do: sweep requests.one_in tells"
 OVER = "goodput: in brackets, requests over each limit of the slo"
 MISSED = f"{OVER}, at the lowest rate that is too much"
 QUEUE = "queue: fewer requests leave than arrive"
+REFUSED = "refused, being longer than max_model_len or needing more than the whole pool"
+UNFINISHED = "unfinished when the run ends"
 SMALLEST = 0.0005
 """Share of the requests that is written as 0.1 %."""
 FEW = 4
@@ -62,7 +64,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     pool = shared_pool((cell["allocator"], cell.get("pool_slots")) for cell in shown)
     said.append("held: on each GPU, at its peak" + (f", of a {pool}" if pool else ""))
     said += [PRICE] if any(name == COST for _, name, _ in columns) else []
-    said += filter(None, [sweep_refusals(cells)])
+    said += sweep_left_out(cells)
     made = plain("Sweep", "\n".join(said))
     for key in [*rows.last_words(keys), "allocator", "verdict"]:
         made.add_column(key, no_wrap=True)
@@ -78,23 +80,20 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     return stiff(made)
 
 
-def refusals(shares: Sequence[float | None]) -> str:
-    """Say what share of the requests is refused: of each run or cell; nothing where none is, or none is known."""
+def left_out(shares: Sequence[float | None], why: str = REFUSED) -> str:
+    """Say what share of the requests is refused: in each run or cell; nothing where none is, or none is known."""
     some = [short(100 * share, 1) for share in sorted(filter(None, shares))]
     if not some:
         return ""
     span = " to ".join(dict.fromkeys((some[0], some[-1])))
-    return (
-        f"{span} % of the requests are refused, being longer than max_model_len or needing more than the whole pool; "
-        "latencies leave them out"
-    )
+    return f"{span} % of the requests are {why}; latencies leave them out"
 
 
-def sweep_refusals(cells: Sequence[Mapping[str, Any]]) -> str:
-    """Say what share of the requests is refused in the cells of a sweep, or in some of them."""
-    shares = [cell.get("refused") for cell in cells]
-    said = refusals(shares)
-    return f"in some rows {said}" if said and not all(shares) else said
+def sweep_left_out(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what share of the requests is refused, or unfinished, in the cells of a sweep, or in some of them."""
+    of = {why: [cell.get(name) for cell in cells] for name, why in (("refused", REFUSED), ("unfinished", UNFINISHED))}
+    said = {left_out(shares, why): all(shares) for why, shares in of.items()}
+    return [text if everywhere else f"in some rows {text}" for text, everywhere in said.items() if text]
 
 
 def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 from analysis.numbers import listed, short
 from analysis.page.words import Finding
 from analysis.planner.rows import distinct, last_words, said
-from analysis.planner.tables import GPUS, a_gpu, interval, refusals, sustained, sweep_refusals
+from analysis.planner.tables import GPUS, a_gpu, interval, left_out, sustained, sweep_left_out
 
 Cell = Mapping[str, Any]
 FEW_STAYS = 5.0
@@ -40,8 +40,7 @@ def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Find
             "no other one but the bound beats them.",
         )
     )
-    if refused := sweep_refusals(cells):
-        said.append(Finding("warning", f"{refused[0].upper()}{refused[1:]}."))
+    said += [Finding("warning", f"{text[0].upper()}{text[1:]}.") for text in sweep_left_out(cells)]
     overloaded = [cell for cell in cells if cell["verdict"] == "OVERLOADED"]
     if overloaded:
         said.append(
@@ -91,7 +90,7 @@ def _doubts(summary: Mapping[str, Any], aims: str) -> Iterator[Finding]:
         )
         told[text] = short_of
     for one in answers:
-        if refused := refusals([one.get("refused")]):
+        if refused := left_out([one.get("refused")]):
             told.setdefault(f"{refused}.", []).append(one)
     if unbounded := [one for one in answers if one["at_least"]]:
         told["the search ended before a rate was too much; more requests would tell."] = unbounded

@@ -1,4 +1,4 @@
-"""Requests that are refused: no figure of a planner leaves them out without a word."""
+"""Requests that are refused, or unfinished at the end: no figure of a planner leaves them out without a word."""
 
 from __future__ import annotations
 
@@ -44,3 +44,13 @@ def test_a_grid_says_where_some_are_refused(workload: Path, capsys: Capture) -> 
     assert main(line) == 0
     assert "in some rows " in (shown := " ".join(capsys.readouterr().out.split()))
     assert REFUSED in shown
+
+
+def test_a_grid_says_where_some_are_unfinished(workload: Path, capsys: Capture) -> None:
+    line = ["sweep", str(workload), "--vary", "horizon_s=0.05,100", "--quiet", "--out", "x"]
+    assert main(line) == 0
+    said = "of the requests are unfinished when the run ends; latencies leave them out"
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in Path("x/report.html").read_text(encoding="utf-8")
+    summary = json.loads(Path("x/summary.json").read_text(encoding="utf-8"))
+    assert [cell["unfinished"] > 0 for cell in summary["cells"]] == [True, True, False, False]
