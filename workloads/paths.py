@@ -12,18 +12,18 @@ def led(folder: Path | str, name: str) -> Path:
 
 
 def is_file(path: Path | str) -> bool:
-    """Whether there is such a file; pathlib raises where a name is too long to be one, as a sentence may be."""
-    return os.path.isfile(path)  # noqa: PTH113  (see above)
+    """Whether there is such a file."""
+    return os.path.isfile(path)  # noqa: PTH113  (pathlib raises where a name is too long, as a sentence may be)
 
 
 def is_folder(path: Path | str) -> bool:
-    """Whether there is such a folder; likewise."""
-    return os.path.isdir(path)  # noqa: PTH112  (ditto)
+    """Whether there is such a folder."""
+    return os.path.isdir(path)  # noqa: PTH112  (pathlib raises where a name is too long)
 
 
 def is_there(path: Path | str) -> bool:
-    """Whether there is such a file or folder; likewise."""
-    return os.path.exists(path)  # noqa: PTH110  (ditto)
+    """Whether there is such a file or folder."""
+    return os.path.exists(path)  # noqa: PTH110  (pathlib raises where a name is too long)
 
 
 def is_bare(name: str) -> bool:
