@@ -98,7 +98,7 @@ def is_whole(path: Path) -> bool:
 def _open(path: Path) -> pq.ParquetFile:
     """Open a parquet file.  Raises RunDirectoryError if it is missing or none."""
     import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
-    import pyarrow.parquet as pq  # noqa: PLC0415  (ditto)
+    import pyarrow.parquet as pq  # noqa: PLC0415  (start-up time of commands that read nothing)
 
     try:
         return pq.ParquetFile(path, memory_map=True, pre_buffer=False)  # what is mapped need not be fetched ahead
@@ -112,7 +112,7 @@ def _table(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> p
     """Do `read_table` on an open file.  What something else has written may have the same numbers in other types."""
     import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
 
-    from analysis.rundir import TABLES  # noqa: PLC0415  (ditto)
+    from analysis.rundir import TABLES  # noqa: PLC0415  (start-up time of commands that read nothing)
 
     schema = TABLES[path.stem]
     names = schema.names if columns is None else list(columns)
@@ -136,7 +136,7 @@ def _wrong(name: str, column: pa.ChunkedArray) -> str:
     """Say what a column holds that no run writes; nothing if it does not."""
     import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
 
-    from analysis.rundir import LARGEST, WORDS  # noqa: PLC0415  (ditto)
+    from analysis.rundir import LARGEST, WORDS  # noqa: PLC0415  (start-up time of commands that read nothing)
 
     if column.null_count:
         return "lacks values"

@@ -93,7 +93,7 @@ def _stream(seed: int, repeat: int, name: str) -> np.random.Generator:
 def _replayed(trace: Trace, streams: Streams) -> Requests:
     """Read a trace, and replace its arrivals if the workload asks for it."""
     from workloads.traces import find, rows  # noqa: PLC0415  (start-up time of what is drawn)
-    from workloads.traces.rows import requests_of  # noqa: PLC0415  (ditto)
+    from workloads.traces.rows import requests_of  # noqa: PLC0415  (start-up time of what is drawn)
 
     if trace.format != "auto":
         try:

@@ -18,8 +18,8 @@ TIMES = {"requests": "arrival_s", "steps": "start_s", "blocks": "time_s", "event
 def write(directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float]) -> list[Path]:
     """Write `<run>.<table>.csv` for every run of the labels: the rows whose time lies in the window."""
     import pyarrow as pa  # noqa: PLC0415  (start-up time)
-    import pyarrow.compute as pc  # noqa: PLC0415  (ditto)
-    import pyarrow.csv as pcsv  # noqa: PLC0415  (ditto)
+    import pyarrow.compute as pc  # noqa: PLC0415  (start-up time)
+    import pyarrow.csv as pcsv  # noqa: PLC0415  (start-up time)
 
     written = []
     for name, path in _tables(directory, labels).items():

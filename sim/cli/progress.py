@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def bars(console: Terminal, *more: ProgressColumn, quiet: bool = False) -> Bars:
     """Make bars that vanish when the work is done: what, how far, since when, and `more`; none without a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415  (start-up)
-    from rich.progress import Progress as Bars  # noqa: PLC0415  (ditto)
+    from rich.progress import Progress as Bars  # noqa: PLC0415  (start-up)
 
     what = TextColumn("{task.description}", markup=False)
     columns = what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), *more

@@ -3,8 +3,8 @@
     python -m tests.gpu.twice EARLIER LATER [EARLIER LATER ...] [--out FILE]     run directories, in pairs
 
 Compares each pair as `tests.gpu.timed` compares a simulation with a real run: an error is (earlier - later) / later.
-Pairs are to be of one workload, served by the same real engine on two machines with the same device.  Runs whose labels
-are given with `--without` are left out, such as those whose engine has changed between.
+Pairs are to be of one workload, served by the same real engine at two times on machines with the same device.  Runs
+whose labels are given with `--without` are left out, such as those whose engine has changed between.
 """
 
 from __future__ import annotations

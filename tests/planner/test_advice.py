@@ -375,13 +375,18 @@ def test_the_budget_counts_every_simulation_and_a_resumed_advice_repeats_none(
     assert not served
 
 
+def advised_without_an_slo(instead: str, budget: str, capsys: Capture) -> tuple[str, str]:
+    """Advise on the workload with something else in the place of its SLO; returns what is shown, and the page."""
+    Path("memory.yaml").write_text(MEMORY.replace("slo: {ttft_s: 0.02}\n", instead), encoding="utf-8")
+    assert main(["advise", "memory.yaml", "--repeat", "2", "--budget", budget, "--quiet", "--out", "x"]) == 0
+    return capsys.readouterr().out, Path("x/report.html").read_text(encoding="utf-8")
+
+
 def test_without_an_slo_nothing_is_said_to_be_within_it(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("memory.yaml").write_text(MEMORY.replace("slo: {ttft_s: 0.02}\n", ""), encoding="utf-8")
-    assert main(["advise", "memory.yaml", "--repeat", "2", "--budget", "8", "--quiet", "--out", "x"]) == 0
-    for said in (capsys.readouterr().out, Path("x/report.html").read_text(encoding="utf-8")):
+    for said in advised_without_an_slo("", "8", capsys):
         assert "ms/token" in said
         assert "in SLO" not in said
         assert "within SLO" not in said
@@ -391,9 +396,8 @@ def test_without_an_slo_a_good_request_is_one_that_finishes(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("memory.yaml").write_text(MEMORY.replace("slo: {ttft_s: 0.02}", "horizon_s: 0.1"), encoding="utf-8")
-    assert main(["advise", "memory.yaml", "--repeat", "2", "--budget", "20", "--quiet", "--out", "x"]) == 0
-    shown, page = " ".join(capsys.readouterr().out.split()), Path("x/report.html").read_text(encoding="utf-8")
+    out, page = advised_without_an_slo("horizon_s: 0.1\n", "20", capsys)
+    shown = " ".join(out.split())
     assert "percentage points of requests that finish and" in shown
     assert "finished difference" in shown
     assert "Requests finished, points" in page
