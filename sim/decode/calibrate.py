@@ -170,7 +170,7 @@ def series(stage: Stage, extent: Extent, captured: int) -> list[Series]:
     """
     found = []
     for tokens, order in product((extent.tokens // 10, extent.tokens // 5), ORDERS):
-        scene = Scene("series", (extent.longest // 8,) * SOME, ((0, tokens),))
+        scene = Scene("series", (extent.longest // 9,) * SOME, ((0, tokens),))
         seconds = stage.times(scene, [step == "p" for step in order]).tolist()
         found.append(Series(tokens, order, seconds, tokens > captured))
     return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -41,10 +42,18 @@ EARLIER = 144
 enough for the chunk to be split (`sim.costs.splitting`)."""
 OFTEN = 3
 """Times as many repeats for steps that tell of others."""
+HOT_S = 0.15
+"""For how long decodes of one size run before any of them is timed.  In service they come in rows, too, and many of a
+large model draw more power than a GPU may on average: on an H200 256 of the 8B take 7 % longer after 0.1 s."""
+ROW_S = 1e-2
+"""For how long they run before each that is timed."""
 READS = (32, 16, 8, 4, 2)
-"""Parts of the longest sequence that decodes read on average ..."""
+"""Parts of the longest sequence that decodes read on average, or nearly: ..."""
 EVEN_READS = (16, 4)
-"""... and if all read equally much."""
+"""... these if all of them read equally much."""
+TILE = 256
+"""Attention reads tiles of 128 or 256 tokens (where a key is 128 or 64 numbers: FlashInfer 0.5.3), so that all decodes
+take up to 11 % longer with one token more than just fill them.  A quarter of this beside is neither best nor worst."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +121,9 @@ class PaddedSteps:
     def clock(self, longest: int, num_blocks: int) -> list[CapturedStep]:
         """Measure a step of each captured shape (a median): decodes by context read, with chunks or without.
 
-        As in service it comes behind decodes, so that the host has told the device all about it by then.  What fewer
-        chunks take longer, or chunks that attend to earlier tokens, does not depend on decodes beside them, and is
-        measured without.
+        As in service it comes behind decodes, so that the host has told the device all about it by then; behind others
+        like it if it has no chunks.  What fewer chunks take longer, or chunks that attend to earlier tokens, does not
+        depend on decodes beside them, and is measured without.
 
         Args:
             longest: tokens of the longest sequence.
@@ -129,33 +138,38 @@ class PaddedSteps:
         before = blank(min(alone, key=lambda shape: abs(shape.decodes - BEFORE)), paging, spare)
         found = []
         for shape in alone:
-            for contexts in reads(shape.decodes, longest):
-                lanes = blank(shape, paging, spare, contexts=contexts, blocks=num_blocks)
-                seconds = self._clocked(lanes, before)
+            read = reads(shape.decodes, longest)
+            rows = [blank(shape, paging, spare, contexts=contexts, blocks=num_blocks) for contexts in read]
+            self._row(rows[0], HOT_S)
+            for contexts, lanes in zip(read, rows, strict=True):
+                seconds = self._clocked(lanes, lanes, ROW_S)
                 found.append(CapturedStep(shape.decodes, 0, 0, int(contexts.sum()), seconds, int(contexts.max())))
         for shape in (shape for shape in self._captured if shape.chunks):
             ways = [(shape.chunks, 0), (shape.chunks, EARLIER), (1, 0)]
             for chunks, start in ways[:1] if shape.decodes else ways:
                 lanes = blank(shape, paging, spare, chunks=chunks, start=start, blocks=num_blocks)
-                seconds = self._clocked(lanes, before, 1 if shape.decodes else OFTEN)
+                seconds = self._clocked(lanes, before, PREPARED_S, 1 if shape.decodes else OFTEN)
                 context = shape.decodes or chunks * start
                 found.append(CapturedStep(shape.decodes, shape.tokens, chunks, context, seconds))
         return found
 
-    def _clocked(self, lanes: Lanes, before: Lanes, often: int = 1) -> float:
-        """Return the seconds that a step takes after some other steps, from `often` times as many repeats as usual."""
-        behind = self._captured[before.shape]
-        slack = round(PREPARED_S * 1e9 / behind.period)
+    def _clocked(self, lanes: Lanes, before: Lanes, row_s: float, often: int = 1) -> float:
+        """Return the seconds that a step takes after a row of others, from `often` times as many repeats as usual."""
         took: list[float] = []
         least = often * REPEATS
         while len(took) < least or (len(took) == least and max(took) > ALIKE * min(took)):
             if lanes.shape.chunks:  # so that the clock is not still low from the one before (`sim.costs.heat`)
                 time.sleep(self._captured[lanes.shape].period / 1e9)
-            self.run(before)
-            for _ in range(slack):
-                behind.graph.replay()
+            self._row(before, row_s)
             took.append(_timed(partial(self.run, lanes)))
         return float(np.median(took))
+
+    def _row(self, lanes: Lanes, seconds: float) -> None:
+        """Run a captured step over and over for some seconds at least, without waiting for it."""
+        captured = self._captured[lanes.shape]
+        self.run(lanes)
+        for _ in range(round(seconds * 1e9 / captured.period)):
+            captured.graph.replay()
 
     def capture(self) -> None:
         """Capture a graph for each shape, the largest first, all in one pool of memory, if the backend allows."""
@@ -215,6 +229,8 @@ def reads(count: int, longest: int) -> list[Ints]:
     """
     shares = -np.log1p(-(np.arange(count) + 0.5) / count)
     shares /= shares.mean()
-    ragged = [np.clip(shares * (longest // part), 1, longest).astype(np.int64) for part in READS]
-    even = [np.full(count, longest // part) for part in EVEN_READS] if count > 1 else []
+    means = [(part, max(1, longest // part), min(TILE, 2 * longest // part) // 4) for part in READS]
+    ragged = [np.clip(shares * (mean - beside), 1, longest).astype(np.int64) for _, mean, beside in means]
+    lengths = [(mean - beside, mean + beside) for part, mean, beside in means if part in EVEN_READS and count > 1]
+    even = [np.full(count, length) for length in chain.from_iterable(lengths)]
     return [np.ones(count, np.int64), *ragged, *even]

@@ -1,13 +1,14 @@
 """The grid that a calibration measures: decodes, prefills, both together, swaps, and steps without blocks.
 
-Batches go from one sequence to the number asked for in powers of two, each at a few contexts, and prompts
-from 25 tokens up: enough to tell bytes, operations and overheads apart.  Prompt lengths are no powers of two,
-so that steps are padded here as much as in service, and some steps of decodes precede each prefill, as in
-service.  Large prefills are also measured one after the other, the first few and many of them, as a GPU's clock
-may fall meanwhile; so are steps that no graph holds and whose launches take longer than their computation.  Some
-decodes share most of their contexts, so that what is read for one may still be in a cache for the next: all of
-them, or each quarter; with the 8B that is 3 or 12 MiB per layer.  What does not fit in the pool is left out.
-(How long decodes take that read smaller blocks is measured on captured steps, in `sim.decode.calibrate`.)
+Batches go from one sequence to the number asked for in powers of two, each at a few contexts, and prompts from
+25 tokens up: enough to tell bytes, operations and overheads apart.  Prompt lengths are no powers of two, so that
+steps are padded here as much as in service, and neither are contexts: these would just fill, or just exceed, the
+tiles in which attention reads.  Some steps of decodes precede each prefill, as in service.  Large prefills are also
+measured one after the other, the first few and many of them, as a GPU's clock may fall meanwhile; so are steps that
+no graph holds and whose launches take longer than their computation.  Some decodes share most of their contexts, so
+that what is read for one may still be in a cache for the next: all of them, or each quarter; with the 8B that is 3
+or 12 MiB per layer.  What does not fit in the pool is left out.  (How long decodes take that read smaller blocks is
+measured on captured steps, in `sim.decode.calibrate`.)
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ def block_scenes(extent: Extent) -> list[Scene]:
     """Return the steps to measure where K/V lies in blocks."""
     seats, tokens, longest = extent
     odd = tokens * 25 // 32
-    contexts = _parts(longest, 32, 8, 2)
+    contexts, usual = _parts(longest, 43, 9, 3), longest // 9
     scenes = [decode(count, context) for count, context in product(_doubling(1, seats), contexts)]
     scenes += [ragged(count, longest) for count in _parts(seats, 16, 4, 1)]
     scenes += [
-        alike(count, longest // 4, count // prefixes)
+        alike(count, longest * 15 // 64, count // prefixes)
         for count, prefixes in product(_parts(seats, 8, 4, 1), (1, 4))
         if count > prefixes
     ]
@@ -56,7 +57,7 @@ def block_scenes(extent: Extent) -> list[Scene]:
         for count, start in product(_parts(odd, 4, 2), (0, longest // 4))
         if start + count <= longest
     ]
-    one = (longest // 8,)
+    one = (usual,)
     scenes += [
         Scene(f"prefill {count} at {start}", one, ((start, count),), SPACED)
         for count, start in product(_doubling(25, odd // 4), (0, longest // 4))
@@ -79,12 +80,12 @@ def block_scenes(extent: Extent) -> list[Scene]:
             Scene(f"prefill {many} x {few}, in a row", chunks=((0, few),) * many),
         ]
     scenes += [
-        Scene(f"decode {count} x {longest // 8} + prefill {prefill}", one * count, ((0, prefill),), SPACED)
+        Scene(f"decode {count} x {usual} + prefill {prefill}", one * count, ((0, prefill),), SPACED)
         for count, prefill in product(_parts(seats, 32, 8, 2), _parts(odd, 64, 32, 16, 10, 7, 4))
         if prefill <= longest
     ]
     if seats >= 8:
-        short = (longest // 8,) * 8
+        short = one * 8
         for blocks in (8, 64):
             scenes += [
                 Scene(f"swap {blocks} blocks out", short, out=blocks),

@@ -60,8 +60,8 @@ def test_a_calibration_is_measured_written_shown_and_used(
     assert "median error" in shown
     assert {point.route for point in found.points} == {"blocks", "tensors", "recompute"}
     alike = {point.name: point.load for point in found.points if point.load.decode_repeated}
-    assert alike.keys() == {"decode 2 x 32, 2 alike", "decode 8 x 32, 8 alike", "decode 8 x 32, 2 alike"}
-    assert alike["decode 8 x 32, 2 alike"].decode_repeated == 4 * 16
+    assert alike.keys() == {"decode 2 x 30, 2 alike", "decode 8 x 30, 8 alike", "decode 8 x 30, 2 alike"}
+    assert alike["decode 8 x 30, 2 alike"].decode_repeated == 4 * 16
     assert {"step_overhead_s", "pcie_efficiency"} <= {*found.fitted}
     assert found.peaks.keys() == {"memory_gib", "bandwidth_tbps", "bf16_tflops"}
 
