@@ -18,6 +18,7 @@ from analysis.observed import Observed, plain
 from sim.serve import Progress, serve
 from workloads.arrivals import Paced
 from workloads.schema import Telemetry
+from workloads.source import Mix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from sim.case import Case
     from sim.setup import Setup
     from workloads.published import Sustained
-    from workloads.schema import Generated, Workload
+    from workloads.schema import Workload
+    from workloads.source import Generated
     from workloads.trace import Trace
 
 STRIDE = 1.4
@@ -144,7 +146,7 @@ def at_rate(workload: Workload, rate: float, duration_s: float | None = None) ->
 
 def _paced(workload: Workload) -> tuple[Generated | Trace, Paced]:
     source = workload.requests
-    if not isinstance(source.arrivals, Paced):
+    if isinstance(source, Mix) or not isinstance(source.arrivals, Paced):
         raise TypeError("a workload with `sustained` has arrivals with a rate")
     return source, source.arrivals
 

@@ -17,7 +17,7 @@ from workloads.schema import Workload
 from workloads.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
@@ -46,7 +46,7 @@ def _line(document: Document, fault: ErrorDetails, about: str) -> tuple[Place, s
     path = _path(document.data, fault["loc"], whole=kind == "missing")
     if kind in {"union_tag_invalid", "union_tag_not_found"} and "kind" in context.get("discriminator", ""):
         path = (*path, "kind")
-    dotted, said = ".".join(map(str, path)), worded(fault, kind, context)
+    dotted, said = ".".join(map(str, path)), worded(fault, kind, context, _at(document.data, path[:-1]))
     blamed = said.partition(":")[0]  # of what is wrong with the whole: the key that it is about
     if not path and blamed in document.data:
         path = (blamed,)
@@ -88,15 +88,22 @@ _TYPES = {
 }
 
 
-def worded(fault: ErrorDetails, kind: str, context: dict[str, Any]) -> str:
-    """Say what is wrong and what would be right."""
+def _at(data: Any, path: tuple[Step, ...]) -> Collection[Any]:
+    """Return the keys of what stands at a path; nothing if that has none."""
+    for step in path:
+        data = data[step]
+    return data if isinstance(data, dict) else ()
+
+
+def worded(fault: ErrorDetails, kind: str, context: dict[str, Any], beside: Collection[Any] = ()) -> str:
+    """Say what is wrong and what would be right; `beside` are the keys of the block that a fault is in."""
     given, message = fault["input"], fault["msg"]
     got = f", got {shown(given)}"
     match kind:
         case "missing":
             return "missing"
         case "extra_forbidden":
-            return f"unknown key{_meant_key(fault['loc'])}"
+            return f"unknown key{_meant_key(fault['loc'], beside)}"
         case "union_tag_invalid":
             known = _words(context["expected_tags"])
             kind = given["kind"]
@@ -131,11 +138,13 @@ def _words(listed: str) -> list[str]:
     return [word.strip(" '") for word in listed.replace(" or ", ",").split(",")]
 
 
-def _meant_key(loc: tuple[Step, ...]) -> str:
+def _meant_key(loc: tuple[Step, ...], beside: Collection[Any]) -> str:
     """Guess which key was meant, of the same block or of that name in another one; else say what there is."""
     blocks = list(_followed(loc))[-1].blocks
     if having := [block for block in blocks if loc[-1] in block.model_fields]:  # others are told by what they demand
-        without = [name for block in blocks if block not in having for name in _demanded(block)]
+        theirs = {name for block in having for name in _demanded(block)}
+        others = [name for block in blocks if block not in having for name in _demanded(block)]
+        without = [name for name in others if name in beside and name not in theirs]
         return f" beside {' and '.join(without)}"
     known = [name for block in blocks for name in block.model_fields]
     near = meant(loc[-1], known)

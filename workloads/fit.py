@@ -19,7 +19,7 @@ from workloads.fit_arrivals import fit_arrivals, ks_distance, strata
 from workloads.fit_sharing import fit_sharing
 from workloads.generate import generate
 from workloads.reuse import ideal_hits
-from workloads.schema import Generated
+from workloads.source import Generated
 
 if TYPE_CHECKING:
     from workloads.requests import Floats, Ints, Requests

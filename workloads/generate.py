@@ -1,12 +1,13 @@
-"""The requests of a workload: drawn at random, or read from a trace.
+"""The requests of a workload: drawn at random, read from a trace, or both of it mixed.
 
 Drawing lays out units (requests, sessions, trees) one after the other, starts each at its
-arrival, and sorts all requests by time.  Every purpose has its own random stream.
+arrival, and sorts all requests by time.  Every purpose has its own random stream, and so has every part of a mix.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,16 +17,18 @@ import numpy as np
 from workloads.arrivals import Batch, Closed, Process
 from workloads.errors import WorkloadError
 from workloads.lengths import tokens
+from workloads.mix import merge
 from workloads.replies import Replies
 from workloads.requests import LATEST_S, MOST, MOST_SAMPLES, Requests
-from workloads.schema import NOMINAL_TOKEN_S, Generated, Workload
 from workloads.sessions import Turns
+from workloads.source import NOMINAL_TOKEN_S, Generated, Mix
 from workloads.streams import stream
 from workloads.trace import Trace
 from workloads.units import Scene, Single, Units
 
 if TYPE_CHECKING:
     from workloads.requests import Floats, Ints
+    from workloads.schema import Workload
     from workloads.trees import Tree
     from workloads.units import Streams
 
@@ -44,11 +47,11 @@ def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = No
         WorkloadError: a data file or trace is bad, no request arrives, or one does after `LATEST_S`.
 
     """
-    source = workload.requests
-    if isinstance(source, Generated):
-        made = generate(source, workload.seed, repeat, workload.engine.max_model_len or max_model_len)
+    source, longest = workload.requests, workload.engine.max_model_len or max_model_len
+    if isinstance(source, Mix):
+        made = _mixed(source, workload.seed, repeat, longest)
     else:
-        made = _replayed(source, partial(_stream, workload.seed, repeat))
+        made = _made(source, partial(_stream, workload.seed, repeat), longest)
     if (last := float(made.arrival_s[-1])) > LATEST_S:
         raise WorkloadError(f"requests: the last one arrives at {last:.3g} s; {LATEST_S:.0e} s, 32 years, is the most")
     return made
@@ -61,11 +64,36 @@ def generate(source: Generated, seed: int = 0, repeat: int = 0, max_model_len: i
         WorkloadError: a data file is bad, or no request arrives.
 
     """
-    streams = partial(_stream, seed, repeat)
+    return _generated(source, partial(_stream, seed, repeat), max_model_len, 1.0)
+
+
+def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None) -> Requests:
+    """Make the requests of each part by itself, with random streams that are named after it, and merge them."""
+    parts: dict[str, Requests] = {}
+    for place, part in enumerate(mix.mix):
+        streams = partial(_stream, seed, repeat, part=f"{part.name}/")
+        try:
+            parts[part.name] = _made(part, streams, max_model_len, mix.rate_scale)
+        except WorkloadError as error:
+            lines = (re.sub(r"^requests\b", f"requests.mix.{place}", line) for line in error.lines)
+            raise WorkloadError(*lines) from error
+    if (count := sum(map(len, parts.values()))) > MOST:
+        raise WorkloadError(f"requests.mix: its parts make {count:,} requests; at most {MOST:,} are drawn")
+    return merge(parts)
+
+
+def _made(source: Generated | Trace, streams: Streams, max_model_len: int | None, rate_scale: float = 1.0) -> Requests:
+    """Draw or replay requests, `rate_scale` times as fast as the source says."""
+    if isinstance(source, Generated):
+        return _generated(source, streams, max_model_len, rate_scale)
+    return _replayed(source, streams, rate_scale)
+
+
+def _generated(source: Generated, streams: Streams, max_model_len: int | None, rate_scale: float) -> Requests:
     scene = Scene(source.lengths, source.shared, source.token_s, max_model_len, streams)
-    starts = None if source.count is not None else _starts_within(source, streams)
+    starts = None if source.count is not None else _starts_within(source, streams, rate_scale)
     units = _lay_out(source, scene, starts)
-    made = _pace(units, source.arrivals, starts, source.token_s, streams)
+    made = _pace(units, source.arrivals, starts, source.token_s, streams, rate_scale)
     samples = tokens(source.samples.draw(streams("samples"), len(made)))
     if (most := int(samples.max())) > MOST_SAMPLES:
         raise WorkloadError(f"requests.samples: a request asks for {most:,}; at most {MOST_SAMPLES:,}")
@@ -86,11 +114,11 @@ def _outgrown(session: Turns | Tree | Replies | None, units: Units, max_model_le
     return (f"{count:,} of {of:,} {session.outgrown} {session.max_tokens or max_model_len:,} tokens",)
 
 
-def _stream(seed: int, repeat: int, name: str) -> np.random.Generator:
-    return stream(seed, name, repeat)
+def _stream(seed: int, repeat: int, name: str, part: str = "") -> np.random.Generator:
+    return stream(seed, part + name, repeat)
 
 
-def _replayed(trace: Trace, streams: Streams) -> Requests:
+def _replayed(trace: Trace, streams: Streams, rate_scale: float) -> Requests:
     """Read a trace, and replace its arrivals if the workload asks for it."""
     from workloads.traces import find, rows  # noqa: PLC0415  (start-up time of what is drawn)
     from workloads.traces.rows import requests_of  # noqa: PLC0415  (start-up time of what is drawn)
@@ -101,32 +129,33 @@ def _replayed(trace: Trace, streams: Streams) -> Requests:
         except WorkloadError as error:  # of the file that names the format, not of the trace
             raise WorkloadError(f"requests.format: {error}") from error
     raw, form = rows(trace)
-    made = requests_of(raw, trace, streams("spread"))
+    faster = trace.model_copy(update={"rate_scale": trace.rate_scale * rate_scale})
+    made = requests_of(raw, faster, streams("spread"))
     notes = (*made.notes, f"trace read as {form.name} ({form.about})")
     if trace.arrivals is None:
         return replace(made, notes=notes)
     count = len(made)
     none, rest = np.full(count, -1), np.zeros(count)
     units = Units(np.arange(count), rest, made.prompt_tokens, made.output_tokens, none, rest, made.prefixes)
-    return replace(_pace(units, trace.arrivals, None, NOMINAL_TOKEN_S, streams), notes=notes)
+    return replace(_pace(units, trace.arrivals, None, NOMINAL_TOKEN_S, streams, rate_scale), notes=notes)
 
 
-def _draw(arrivals: Process | Batch | Closed, streams: Streams, count: int) -> Floats:
+def _draw(arrivals: Process | Batch | Closed, streams: Streams, count: int, rate_scale: float) -> Floats:
     """Draw the starts of `count` units."""
     if isinstance(arrivals, Process):
-        return arrivals.draw(streams("arrivals"), count)
+        return arrivals.draw(streams("arrivals"), count) / rate_scale
     return np.full(count, arrivals.at_s if isinstance(arrivals, Batch) else 0.0)
 
 
-def _starts_within(source: Generated, streams: Streams) -> Floats:
+def _starts_within(source: Generated, streams: Streams, rate_scale: float) -> Floats:
     """Draw the starts of all units that start within the duration."""
     duration = source.duration_s or 0.0
-    guess = source.arrivals.mean_rate() * duration if isinstance(source.arrivals, Process) else 0.0
+    guess = source.arrivals.mean_rate() * rate_scale * duration if isinstance(source.arrivals, Process) else 0.0
     while True:
         count = math.ceil(guess + 6 * math.sqrt(guess) + 16)
         if count > MOST:
             raise WorkloadError(f"requests: about {guess:,.0f} requests in {duration:g} s; at most {MOST:,} are drawn")
-        starts = _draw(source.arrivals, streams, count)
+        starts = _draw(source.arrivals, streams, count, rate_scale)
         if starts[-1] >= duration:
             break
         guess = 2 * count
@@ -179,14 +208,19 @@ def _closed(closed: Closed, units: Units, token_s: float, streams: Streams) -> t
 
 
 def _pace(
-    units: Units, arrivals: Process | Batch | Closed, starts: Floats | None, token_s: float, streams: Streams
+    units: Units,
+    arrivals: Process | Batch | Closed,
+    starts: Floats | None,
+    token_s: float,
+    streams: Streams,
+    rate_scale: float,
 ) -> Requests:
     """Start each unit, sort the requests by arrival, and renumber the requests that others follow."""
     after, delay = units.after, units.delay_s
     if isinstance(arrivals, Closed):
         starts, after, delay = _closed(arrivals, units, token_s, streams)
     elif starts is None:
-        starts = _draw(arrivals, streams, int(units.unit[-1]) + 1)
+        starts = _draw(arrivals, streams, int(units.unit[-1]) + 1, rate_scale)
     arrival = starts[units.unit] + units.offset_s
     order = np.argsort(arrival, kind="stable")
     place = np.empty(len(order), np.int64)

@@ -1,4 +1,4 @@
-"""The names of a workload's allocators, and how a dotted key refers to one of them.
+"""The names of a workload's allocators and of the parts of its mix, and how a dotted key refers to one of them.
 
 The name of a run is the label that the file gives it, or else the kind of its allocator with the options
 that distinguish it from others of that kind: `contiguous-pow2`.  A key that leads into the list of
@@ -6,6 +6,8 @@ allocators (in `--set`, `--vary`, or `set` of a variant) may refer to one by tha
 by its kind, which means all allocators of that kind:
 
     allocators.contiguous-pow2.placement    allocators.paged.block_size    allocators.0.block_size
+
+Likewise one that leads into a mix of requests refers to a part by its name or position: requests.mix.chat.count.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from allocators.options import meant
 from allocators.registry import find
 from workloads.allocator import AllocatorSpec
 from workloads.errors import WorkloadError
+from workloads.source import Mix
 from workloads.values import shown
 
 if TYPE_CHECKING:
@@ -91,7 +94,17 @@ def unknown(word: str, allocators: Sequence[Named], source: str) -> WorkloadErro
     return WorkloadError(f"{source}: {called}; there are: {', '.join(known)}")
 
 
-def places(key: str, allocators: Sequence[Named], source: str) -> tuple[Where, ...]:
+def part_names(requests: Any) -> list[str]:
+    """Return the names of the parts of a mix, of a block that is checked or as it stands in the file; else none."""
+    if isinstance(requests, Mix):
+        return [part.name for part in requests.mix]
+    entries = requests.get("mix") if isinstance(requests, dict) else None
+    if not isinstance(entries, list):
+        return []
+    return [str(one.get("name")) if isinstance(one, dict) else "" for one in entries]
+
+
+def places(key: str, allocators: Sequence[Named], source: str, parts: Sequence[str] = ()) -> tuple[Where, ...]:
     """Find where a dotted key stands; under `allocators` the next word is a label, a kind or a position.
 
     A label may hold dots and spaces, as in `allocators.Orca (Max).block_size`.
@@ -100,15 +113,18 @@ def places(key: str, allocators: Sequence[Named], source: str) -> tuple[Where, .
         key: the dotted key.
         allocators: those of the workload, in its order.
         source: what messages begin with.
+        parts: names of the parts of its mix, in its order; under `requests.mix` the next word is one, or a position.
 
     Returns:
         One place, or several where a kind is named of which there are several.
 
     Raises:
-        WorkloadError: no allocator is called so.
+        WorkloadError: no allocator is called so, or no part.
 
     """
     head, _, rest = key.partition(".")
+    if parts and key.startswith("requests.mix."):
+        return (_within_mix(steps(key), parts, source),)
     if head != "allocators" or not rest or not allocators:
         return (steps(key),)
     spots = positions(allocators)
@@ -120,6 +136,17 @@ def places(key: str, allocators: Sequence[Named], source: str) -> tuple[Where, .
         raise unknown(word, allocators, source)
     option = steps(rest[len(name) + 1 :]) if len(rest) > len(name) else ()
     return tuple(("allocators", position, *option) for position in spots[name])
+
+
+def _within_mix(where: Where, parts: Sequence[str], source: str) -> Where:
+    """Put the position of a part in the place of its name.  Raises WorkloadError if none is named so."""
+    name = where[2]
+    if isinstance(name, int):
+        return where
+    if name not in parts:
+        there = f"there are: {', '.join(parts)}"
+        raise WorkloadError(f"{source}: no part of the mix is named {name}{meant(name, parts)}; {there}")
+    return (*where[:2], parts.index(name), *where[3:])
 
 
 def steps(dotted: str) -> Where:

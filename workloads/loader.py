@@ -16,7 +16,7 @@ from allocators.options import meant
 from workloads import faults
 from workloads.document import Document, read
 from workloads.errors import WorkloadError
-from workloads.labels import named, places, steps
+from workloads.labels import named, part_names, places, steps
 from workloads.schema import PRESETS, Workload
 from workloads.variants import changed, validated
 
@@ -105,8 +105,8 @@ def override(document: Document, setting: str) -> None:
     if text is None or "" in key.split("."):
         raise WorkloadError(f"{source}: write it as key.key=value")
     value = Document(text, source).data
-    held = document.data.get("allocators") if isinstance(document.data, dict) else None
-    for where in places(key, named(held), source):
+    data = document.data if isinstance(document.data, dict) else {}
+    for where in places(key, named(data.get("allocators")), source, part_names(data.get("requests"))):
         document.put(where, value, source)
 
 

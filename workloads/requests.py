@@ -81,6 +81,10 @@ class Requests:
     """
     delay_s: Floats = field(default_factory=lambda: np.zeros(0))
     """float64[n], seconds from that end to the arrival (think time, tool time); empty when `after` is."""
+    part: npt.NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    """int8[n]: which of `parts` each belongs to; empty unless they are a mix."""
+    parts: Sequence[str] = ()
+    """Names of the parts of a mix, in the order of the file."""
     notes: Sequence[str] = ()
     """What a reader left out or changed, in words, for the user to see."""
 
@@ -91,6 +95,8 @@ class Requests:
             raise ValueError(f"columns of different lengths: {n} arrivals, {len(self.prompt_tokens)} prompts")
         if len(self.after) not in (0, n) or len(self.delay_s) != len(self.after):
             raise ValueError(f"columns of different lengths: {n} arrivals, {len(self.after)} links")
+        if len(self.part) != (n if self.parts else 0) or (self.part >= len(self.parts)).any():
+            raise ValueError(f"a mix of {len(self.parts)} parts says of each request which it belongs to")
         if (self.after >= np.arange(len(self.after))).any():
             raise ValueError("a request can only follow an earlier one")
         if n and (self.prompt_tokens.min() < 1 or self.output_tokens.min() < 1):

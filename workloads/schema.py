@@ -8,26 +8,17 @@ they are only strings.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from workloads.allocator import AllocatorSpec, Preemption, Scheduler
-from workloads.arrivals import Arrivals, Paced
-from workloads.distributions import Quantity
-from workloads.lengths import Lengths
+from workloads.arrivals import Paced
 from workloads.machine import Device, Model
 from workloads.published import Expectations, Sustained, Variant
-from workloads.replies import Replies
-from workloads.requests import LATEST_S, MOST
-from workloads.sessions import Turns
-from workloads.sharing import Part
-from workloads.spec import ByKind, CalibrationName, Count, NotNegative, Positive, Share, Spec
-from workloads.trace import Trace
-from workloads.trees import Tree
-
-NOMINAL_TOKEN_S = 0.02
-"""Seconds an output token takes unless the file says: an 8B model on an H100 at a moderate batch."""
+from workloads.requests import LATEST_S
+from workloads.source import Mix, RequestSource, parts_of
+from workloads.spec import CalibrationName, Count, NotNegative, Positive, Share, Spec
 
 
 class Engine(Spec):
@@ -71,53 +62,6 @@ class Engine(Spec):
     """Attention kernel of the cost model: `flash` keeps scores on chip; `naive` writes the score matrix to memory and
     reads it back.
     """
-
-
-class Generated(Spec):
-    """Requests drawn from distributions."""
-
-    count: Annotated[int, Field(ge=1, le=MOST)] | None = None
-    """Number of requests; give this or duration_s."""
-    duration_s: Positive | None = None
-    """Seconds during which requests (sessions, trees) start; give this or count."""
-    arrivals: Arrivals
-    """When requests arrive; with a session, when sessions start."""
-    lengths: Lengths
-    """Tokens of a request's own prompt and of its output; shared parts and the history of a session come on top of the
-    prompt.
-    """
-    shared: Annotated[tuple[Part, ...], Field(strict=False)] = ()
-    """Parts that prompts begin with and may have in common: system prompts, few-shot examples, retrieved documents."""
-    session: Annotated[Turns | Tree | Replies, ByKind()] | None = None
-    """How requests follow one another in a session; without it every request stands alone."""
-    samples: Quantity = Field(default=1, validate_default=True)
-    """Number of parallel samples of a request (vLLM's `n`), or its beam width; rounded, at least 1."""
-    beam: bool = False
-    """Whether the samples are beams of one beam search, which are forked and dropped at every step."""
-    token_s: Positive = NOMINAL_TOKEN_S
-    """Assumed seconds for an output token. It only sets the order of requests that wait for an answer; when they arrive
-    depends on the engine.
-    """
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
-        if (self.count is None) == (self.duration_s is None):
-            raise ValueError("give either count or duration_s")
-        if self.duration_s is not None and self.arrivals.kind in {"batch", "closed"}:
-            raise ValueError(f"{self.arrivals.kind} arrivals have no end of their own: give count, not duration_s")
-        if self.arrivals.kind == "closed" and self.session is not None and self.session.loop == "open":
-            raise ValueError("users in a closed loop wait for every answer: session.loop must be closed")
-        return self
-
-
-def _request_kind(value: Any) -> str:
-    trace = "trace" in value if isinstance(value, dict) else isinstance(value, Trace)
-    return "a trace" if trace else "generated"  # no key of either, or a fault's path would be taken to lead through it
-
-
-RequestSource: TypeAlias = Annotated[
-    Annotated[Generated, Tag("generated")] | Annotated[Trace, Tag("a trace")], Discriminator(_request_kind)
-]
 
 
 class Slo(Spec):
@@ -201,7 +145,7 @@ class Workload(Spec):
     engine: Engine = Engine()
     """Settings of the serving engine; names and defaults follow vLLM."""
     requests: RequestSource
-    """The requests, generated or from a recorded trace; every allocator serves the same ones."""
+    """The requests: generated, from a recorded trace, or a mix of several; every allocator serves the same ones."""
     allocators: Annotated[tuple[AllocatorSpec, ...], Field(strict=False), AfterValidator(_distinct)]
     """The allocators to compare (`sim list allocators`), in the order of the reports."""
     slo: Slo = Slo()
@@ -231,7 +175,12 @@ class Workload(Spec):
 
     @model_validator(mode="after")
     def _searchable(self) -> Self:
-        if self.sustained is not None and not isinstance(self.requests.arrivals, Paced):
+        if self.sustained is None:
+            return self
+        mixed = isinstance(self.requests, Mix)
+        if mixed:
+            raise ValueError("sustained: needs one rate to vary, and a mix has several; `capacity` varies all of them")
+        if not all(isinstance(source.arrivals, Paced) for source in parts_of(self.requests)):
             raise ValueError("sustained: needs arrivals with a rate to vary, such as {kind: poisson, rate: 2}")
         return self
 

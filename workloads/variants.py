@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workloads.document import Document, Origin, said
-from workloads.labels import named, places
+from workloads.labels import named, part_names, places
 from workloads.schema import Workload
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def changed(workload: Workload, variant: Variant, file: Document | None = None) 
     for dotted, value in variant.set.items():
         about = f"variants: {variant.label}: {dotted}"
         source = Origin(file, (*here, "set", dotted), about) if file else about
-        for where in places(dotted, named(data["allocators"]), said(source)):
+        for where in places(dotted, named(data["allocators"]), said(source), part_names(data["requests"])):
             document.put(where, value, source)
     data["expect"] = {
         label: {name: figure.model_dump(exclude_none=True) for name, figure in figures.items()}

@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from workloads.distributions import Given
 from workloads.docs import field_docs
 from workloads.machine import Device, Model
-from workloads.schema import Costs, Engine, Generated, Slo, Telemetry, Workload
+from workloads.schema import Costs, Engine, Slo, Telemetry, Workload
 from workloads.sharing import Part
+from workloads.source import Generated, Mix
 from workloads.trace import Trace
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ BLOCKS: dict[str, type[BaseModel]] = {
     "device": Device,
     "engine": Engine,
     "requests, from a trace": Trace,
+    "requests, mixed": Mix,
     "slo": Slo,
     "telemetry": Telemetry,
     "costs": Costs,

@@ -25,6 +25,7 @@ from sim.models.shipped import shipped_models
 from sim.schedulers import schedulers as all_schedulers
 from workloads.loader import load, presets
 from workloads.schema import PRESETS
+from workloads.source import parts_of
 from workloads.trace import Trace
 from workloads.traces import FORMATS, find
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from allocators.base import Allocator
     from allocators.options import Option
+    from workloads.source import Generated
 
 Name: TypeAlias = Literal[
     "allocators",
@@ -197,16 +199,20 @@ def shipped_workloads() -> list[Row]:
 
 def _preset(name: str) -> Row:
     workload = load(name)
-    requests = workload.requests
     return {
         "preset": name,
         "purpose": FAMILIES.get(name.partition("_")[0], PURPOSES[0]),
         "model": workload.model.name,
         "device": workload.device.name,
-        "requests": requests.trace if isinstance(requests, Trace) else requests.lengths.kind,
+        "requests": ", ".join(dict.fromkeys(map(_lengths, parts_of(workload.requests)))),
         "allocators": len(workload.allocators),
         "what": _head((PRESETS / f"{name}.yaml").read_text(encoding="utf-8")),
     }
+
+
+def _lengths(source: Generated | Trace) -> str:
+    """Say where the lengths of requests come from."""
+    return source.trace if isinstance(source, Trace) else source.lengths.kind
 
 
 def _head(text: str) -> str:

@@ -26,6 +26,7 @@ from sim.errors import UserError
 from sim.files import digests
 from sim.rundir import write_json
 from sim.setup import prepare
+from workloads.source import Generated, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -164,7 +165,7 @@ def _other(preemption: str) -> str:
 
 def _runnable(workload: Workload) -> tuple[Workload, dict[str, str]]:
     """Take out allocators without a real counterpart."""
-    if getattr(workload.requests, "beam", False):
+    if any(isinstance(source, Generated) and source.beam for source in parts_of(workload.requests)):
         raise UserError("requests.beam: beams are chosen by the simulator, not by the model; validate without them")
     specs, not_run = [], {}
     for spec in workload.allocators:

@@ -15,7 +15,7 @@ from sim.planner.vary import MOST, Axis, axes, shown
 from sim.setup import prepare
 from workloads.errors import WorkloadError, lines_of
 from workloads.labels import labels as label_all
-from workloads.labels import named, steps
+from workloads.labels import named, part_names, steps
 from workloads.loader import open_document, parse
 from workloads.schema import Telemetry
 
@@ -62,7 +62,7 @@ class Base:
             UserError, WorkloadError: one line for each fault; or nothing is varied and the file cannot run as it is.
 
         """
-        found = axes(vary, named(self.workload.allocators))
+        found = axes(vary, named(self.workload.allocators), part_names(self.workload.requests))
         if not found:  # what is varied may be what is at fault: a model that needs several GPUs
             prepare(self.workload)
         if (size := prod(len(axis.values) for axis in found)) > MOST:

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 from sim.errors import UserError
 from workloads.arrivals import Process
 from workloads.generate import requests as make_requests
-from workloads.schema import Generated
+from workloads.source import Generated, Mix
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from workloads.document import Where
+    from workloads.requests import Floats
     from workloads.schema import Workload
+    from workloads.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Rate:
     scale: float
     """What one unit of it is in `unit`."""
     unit: str
-    """requests/s, or what a session or tree starts a second."""
+    """requests/s, or what a session or tree starts a second; arrivals/s where a mix has both."""
 
     def at(self, exponent: Fraction) -> float:
         """Return the value of the file at 2^exponent times its own rate."""
@@ -42,27 +46,58 @@ class Rate:
 
 
 def rate_of(workload: Workload) -> Rate:
-    """Find the rate of a workload.
+    """Find the rate of a workload; of a mix that of all parts together, which keep their proportions.
 
     Raises:
         UserError: it has none that could be raised or lowered.
 
     """
     source = workload.requests
+    if isinstance(source, Mix):
+        return Rate(
+            ("requests", "rate_scale"), float(source.rate_scale), _together(workload, source), _unit(source.mix)
+        )
     arrivals = source.arrivals
     if isinstance(source, Generated) or arrivals is not None:
-        unit = "sessions/s" if isinstance(source, Generated) and source.session is not None else "requests/s"
         for key in ("rate", "rate_scale"):
             if isinstance(arrivals, Process) and (value := getattr(arrivals, key, None)) is not None:
-                return Rate(("requests", "arrivals", key), float(value), arrivals.mean_rate() / value, unit)
+                return Rate(("requests", "arrivals", key), float(value), arrivals.mean_rate() / value, _unit([source]))
         kind = arrivals.kind if arrivals is not None else "none"
         raise UserError(
             f"requests.arrivals: a capacity is a rate, and {kind} arrivals have none to change; "
             "use poisson, gamma, fixed, diurnal or profile, or a trace with its own times"
         )
-    recorded = make_requests(workload)
-    span = float(recorded.arrival_s[-1] - recorded.arrival_s[0])
+    per_second = _recorded(make_requests(workload).arrival_s, "requests") / source.rate_scale
+    return Rate(("requests", "rate_scale"), float(source.rate_scale), per_second, _unit([source]))
+
+
+def _together(workload: Workload, mix: Mix) -> float:
+    """Add up what the parts of a mix start a second, at a `rate_scale` of 1."""
+    total = 0.0
+    for place, part in enumerate(mix.mix):
+        where = f"requests.mix.{place}"
+        if isinstance(part.arrivals, Process):
+            total += part.arrivals.mean_rate()
+        elif part.arrivals is None:
+            made = make_requests(workload)
+            total += _recorded(made.arrival_s[made.part == place], where) / mix.rate_scale
+        else:
+            raise UserError(
+                f"{where}.arrivals: a capacity is the rate of all parts together, and {part.arrivals.kind} arrivals "
+                "have none to change; use a process such as poisson, or a trace with its own times"
+            )
+    return total
+
+
+def _unit(sources: Sequence[Generated | Trace]) -> str:
+    """Say what comes a second."""
+    sessions = {isinstance(source, Generated) and source.session is not None for source in sources}
+    return "arrivals/s" if len(sessions) > 1 else "sessions/s" if True in sessions else "requests/s"
+
+
+def _recorded(arrival_s: Floats, where: str) -> float:
+    """Return how many a second arrive that a trace has times of."""
+    span = float(arrival_s[-1] - arrival_s[0])
     if span <= 0:
-        raise UserError("requests.trace: all its requests arrive at once, so it has no rate; give requests.arrivals")
-    per_second = (len(recorded) - 1) / span / source.rate_scale
-    return Rate(("requests", "rate_scale"), float(source.rate_scale), per_second, "requests/s")
+        raise UserError(f"{where}.trace: all its requests arrive at once, so it has no rate; give {where}.arrivals")
+    return (len(arrival_s) - 1) / span

@@ -13,7 +13,7 @@ import numpy as np
 from sim.errors import UserError
 from sim.runner import run_case
 from sim.setup import prepare
-from workloads.schema import Generated
+from workloads.source import Generated, parts_of
 
 if TYPE_CHECKING:
     from sim.planner.job import Job
@@ -29,8 +29,8 @@ def seconds_per_request(job: Job) -> float:
         setup = prepare(job.workload)
     except UserError:
         return 0.0
-    source = job.workload.requests
-    closed = isinstance(source, Generated) and source.arrivals.kind == "closed"
+    sources = parts_of(job.workload.requests)
+    closed = any(isinstance(source, Generated) and source.arrivals.kind == "closed" for source in sources)
     few = beginning(setup.requests(job.repeat), SAMPLE, closed=closed)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="kvsim-") as folder:
@@ -63,6 +63,7 @@ def beginning(requests: Requests, count: int, *, closed: bool = False) -> Reques
         prefixes=None if prefixes is None else prefixes.take(chosen),
         after=place[requests.after[chosen]] if linked else requests.after,
         delay_s=requests.delay_s[chosen] if linked else requests.delay_s,
+        part=requests.part[chosen] if requests.parts else requests.part,
     )
 
 

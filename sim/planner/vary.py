@@ -5,7 +5,7 @@
     allocators.paged.block_size=1..32*2  ... or the factor: 1, 2, 4, 8, 16, 32
     engine.max_num_seqs=1..4             a step of 1
 
-An allocator is addressed by its label or its kind, as everywhere (`workloads.labels`).
+An allocator is addressed by its label or its kind, a part of a mix by its name, as everywhere (`workloads.labels`).
 """
 
 from __future__ import annotations
@@ -50,15 +50,16 @@ class Axis:
             document.put(place, value, f"--vary {self.key}={written(value)}")
 
 
-def axes(settings: Sequence[str], allocators: Sequence[Named]) -> tuple[Axis, ...]:
+def axes(settings: Sequence[str], allocators: Sequence[Named], parts: Sequence[str] = ()) -> tuple[Axis, ...]:
     """Read `--vary` settings.
 
     Args:
         settings: as the user wrote them.
         allocators: those of the workload, in its order.
+        parts: names of the parts of its mix, in its order.
 
     Raises:
-        UserError: a setting is not `key=values`, is empty or too long, or names no allocator.
+        UserError: a setting is not `key=values`, is empty or too long, or names no allocator or part.
 
     """
     found: dict[str, Axis] = {}
@@ -69,7 +70,7 @@ def axes(settings: Sequence[str], allocators: Sequence[Named]) -> tuple[Axis, ..
             raise UserError(f"--vary {setting}: write it as key.key=value,value")
         if key in found:
             raise UserError(f"--vary {setting}: {key} is varied already; give all its values at once")
-        found[key] = Axis(key, _places(key, allocators), values(text, f"--vary {setting}"))
+        found[key] = Axis(key, _places(key, allocators, parts), values(text, f"--vary {setting}"))
     return tuple(found.values())
 
 
@@ -115,10 +116,10 @@ def _range(first: str, last: str, kind: str | None, step: str | None, *, source:
     return tuple(found)
 
 
-def _places(key: str, allocators: Sequence[Named]) -> tuple[Where, ...]:
+def _places(key: str, allocators: Sequence[Named], parts: Sequence[str]) -> tuple[Where, ...]:
     """Find where a key stands; of an allocator one option is varied, not the whole."""
     try:
-        found = places(key, allocators, f"--vary {key}")
+        found = places(key, allocators, f"--vary {key}", parts)
     except WorkloadError as error:
         raise UserError(str(error)) from None
     if any(len(place) < 3 for place in found if place[0] == "allocators"):

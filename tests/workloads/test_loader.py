@@ -12,7 +12,8 @@ from ruamel.yaml import YAML
 
 from workloads.errors import WorkloadError
 from workloads.loader import load, presets
-from workloads.schema import Generated, Workload
+from workloads.schema import Workload
+from workloads.source import Generated
 from workloads.trace import Trace
 
 Small: TypeAlias = Callable[..., Workload]
