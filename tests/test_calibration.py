@@ -179,6 +179,7 @@ def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
         "repeated",
         "run",
         "separate",
+        "swap",
         "sequence_launch",
     )
     for name in found.fitted:

@@ -71,11 +71,10 @@ TOGETHER = (
     "sequence_overhead_s",
     "launch_layer_s",
     "run_ahead",
-    "pcie_efficiency",
-    "swap_overhead_s",
-    "transfer_overhead_s",
 )
 """What steps over blocks determine, if they contain such work."""
+SWAPS = ("pcie_efficiency", "swap_overhead_s", "transfer_overhead_s")
+"""What those of them that swap determine, once all of the above is known: too few to be heard among all the others."""
 APART = (
     "separate_launch_layer_s",
     "sequence_launch_layer_s",
@@ -130,17 +129,22 @@ def fit(
     if not points:
         raise ValueError("no points to fit")
     together = [point for point in points if point.route == "blocks"]
+    still = [point for point in together if not point.load.transfers]
+    swapping = [point for point in together if point.load.transfers]
     apart = [point for point in points if point.route != "blocks"]
     found = replace(Coefficients(), **HELD, **facts)
     uncertain: dict[str, float] = {}
+    noise = 0.0
     known = _looked_up(captured, Splitting.of(geometry, device)) if captured else None
-    for part, wanted in ((together, TOGETHER), (apart, APART)):
+    for part, wanted in ((still, TOGETHER), (swapping, SWAPS), (apart, APART)):
         if part:
             evidence = [Evidence.of(part, known)]
-            if captured and part is together:
+            if captured and part is still:
                 plain = [_point(step) for step in captured if step.plain]  # merging what was split is no roofline's
                 evidence.append(Evidence.of(plain, None))
-            best, errors = _search(evidence, wanted, _guess(part, geometry, found), geometry, device)
+            guesses = _guesses(part, geometry, found.captured_tokens)
+            start = replace(found, **{name: guesses[name] for name in wanted if name in guesses})
+            best, errors, noise = _search(evidence, wanted, start, geometry, device, noise)
             found = replace(best, **{name: getattr(found, name) for name in wanted if name not in errors})
             uncertain |= errors
     return Fit(
@@ -169,7 +173,7 @@ def fit_launches(points: Sequence[Point], geometry: Geometry, device: Device, kn
     """
     if not points:
         raise ValueError("no points to fit")
-    best, errors = _search([Evidence.of(points, None)], LAUNCHES, known, geometry, device)
+    best, errors, _ = _search([Evidence.of(points, None)], LAUNCHES, known, geometry, device)
     return {name: getattr(best, name) for name in errors}
 
 
@@ -197,39 +201,45 @@ def _sustained(point: Point, captured_tokens: float) -> bool:
     return long and not first and point.route == "blocks"
 
 
-def _guess(points: Sequence[Point], geometry: Geometry, before: Coefficients) -> Coefficients:
+def _guesses(points: Sequence[Point], geometry: Geometry, captured_tokens: float) -> dict[str, float]:
     """Start from overheads that are not more than the shortest steps."""
     steady = [point for point in points if point.spread <= STEADY] or points
     shortest = min(point.measured_s for point in steady)
-    if points[0].route != "blocks":
-        layer = shortest / 2 / geometry.layers
-        return replace(
-            before,
-            separate_launch_layer_s=layer,
-            sequence_launch_layer_s=1e-5,
-            recompute_launch_layer_s=layer,
-            recompute_slowdown=0.1,
-        )
-    replayed = before.captured_tokens
-    launched = [point for point in points if point.load.prefill_tokens > replayed or point.load.prefill_seqs > CHUNKS]
-    alone = [point for point in launched if not point.load.behind_ns and not _sustained(point, replayed)]
+    layer = shortest / 2 / geometry.layers
+    launched = [
+        point for point in points if point.load.prefill_tokens > captured_tokens or point.load.prefill_seqs > CHUNKS
+    ]
+    alone = [point for point in launched if not point.load.behind_ns and not _sustained(point, captured_tokens)]
     prefill = min((point.measured_s for point in alone or launched), default=0.0)
-    launch = max(0.0, 0.95 * prefill - shortest / 2) / geometry.layers
+    guesses = {
+        "step_overhead_s": shortest / 2,
+        "launch_layer_s": max(0.0, 0.95 * prefill - shortest / 2) / geometry.layers,
+        "swap_overhead_s": shortest / 20,
+        "transfer_overhead_s": 1e-7,
+        "separate_launch_layer_s": layer,
+        "sequence_launch_layer_s": 1e-5,
+        "recompute_launch_layer_s": layer,
+        "recompute_slowdown": 0.1,
+    }
     shares = {"run_ahead": "behind_ns", "repeated_reads_cached": "decode_repeated"}
-    guesses = {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
+    guesses |= {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
     if any(point.block_size != USUAL_BLOCK for point in points):
         guesses["paged_block_overhead"] = 0.5
-    if any(point.load.transfers for point in points):
-        guesses["swap_overhead_s"] = shortest / 10
-    return replace(before, step_overhead_s=shortest / 2, launch_layer_s=launch, **guesses)
+    return guesses
 
 
 def _search(
-    evidence: Sequence[Evidence], wanted: Sequence[str], start: Coefficients, geometry: Geometry, device: Device
-) -> tuple[Coefficients, dict[str, float]]:
-    """Fit those of the coefficients `wanted` that matter to `evidence`, and say how uncertain each is.
+    evidence: Sequence[Evidence],
+    wanted: Sequence[str],
+    start: Coefficients,
+    geometry: Geometry,
+    device: Device,
+    noise: float = 0.0,
+) -> tuple[Coefficients, dict[str, float], float]:
+    """Fit those of the coefficients `wanted` that matter to `evidence`, say how uncertain each is, and the noise.
 
-    The others stay as in `start`.
+    The others stay as in `start`.  The noise is the variance of relative errors; what few points that agree tell is no
+    surer than `noise`, that of others.
     """
     from scipy.optimize import least_squares  # noqa: PLC0415  takes half a second, and only fitting needs it
 
@@ -243,7 +253,7 @@ def _search(
 
     names = [name for name in wanted if _matters(name, start, predicted)]
     low, high = np.array([_bounds(name, device) for name in names]).T
-    first = np.log([max(getattr(start, name), NOTHING * 1e3) for name in names])
+    first = np.log([getattr(start, name) or NOTHING * 1e3 for name in names])
     expected = np.array([name.endswith("_efficiency") for name in names])
 
     def coefficients(x: Floats) -> Coefficients:
@@ -262,7 +272,9 @@ def _search(
         return least_squares(errors, np.clip(x, low + 1e-9, high - 1e-9), bounds=(low, high), **options)
 
     nearest = deepest(descend, first, math.log(5 * NOTHING))
-    best, errors_of = coefficients(nearest.x), standard_errors(nearest.jac, 2 * nearest.cost)
+    free = max(1, len(nearest.fun) - len(names))
+    noise = max(noise, 2 * nearest.cost / free)
+    best, errors_of = coefficients(nearest.x), standard_errors(nearest.jac, noise * free)
     nothing = {name: 0.0 for name in names if getattr(best, name) < 5 * NOTHING}
     best, uncertain = replace(best, **nothing), dict(zip(names, errors_of, strict=True))
     for name in names:
@@ -271,7 +283,7 @@ def _search(
             if np.array_equal(predicted(usual), predicted(best)):  # such as a floor that all steps are above
                 best = usual
                 del uncertain[name]
-    return best, uncertain
+    return best, uncertain, noise
 
 
 def _matters(name: str, start: Coefficients, predicted: Callable[[Coefficients], Floats]) -> bool:
