@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -48,12 +47,12 @@ large model draw more power than a GPU may on average: on an H200 256 of the 8B 
 ROW_S = 1e-2
 """For how long they run before each that is timed."""
 READS = (32, 16, 8, 4, 2)
-"""Parts of the longest sequence that decodes read on average, or nearly: ..."""
+"""Parts of the longest sequence that decodes read on average, or nearly ..."""
 EVEN_READS = (16, 4)
-"""... these if all of them read equally much."""
+"""... and if all of them read equally much."""
 TILE = 256
 """Attention reads tiles of 128 or 256 tokens (where a key is 128 or 64 numbers: FlashInfer 0.5.3), so that all decodes
-take up to 11 % longer with one token more than just fill them.  A quarter of this beside is neither best nor worst."""
+take up to 11 % longer with one token more than just fill them.  What is measured is a quarter of this beside."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +137,12 @@ class PaddedSteps:
         before = blank(min(alone, key=lambda shape: abs(shape.decodes - BEFORE)), paging, spare)
         found = []
         for shape in alone:
-            read = reads(shape.decodes, longest)
-            rows = [blank(shape, paging, spare, contexts=contexts, blocks=num_blocks) for contexts in read]
-            self._row(rows[0], HOT_S)
-            for contexts, lanes in zip(read, rows, strict=True):
-                seconds = self._clocked(lanes, lanes, ROW_S)
-                found.append(CapturedStep(shape.decodes, 0, 0, int(contexts.sum()), seconds, int(contexts.max())))
+            self._row(blank(shape, paging, spare), HOT_S)
+            for alike in reads(shape.decodes, longest):
+                each = [blank(shape, paging, spare, contexts=contexts, blocks=num_blocks) for contexts in alike]
+                seconds = float(np.mean([self._clocked(lanes, lanes, ROW_S) for lanes in each]))
+                context, most = (int(np.mean([of(contexts) for contexts in alike])) for of in (np.sum, np.max))
+                found.append(CapturedStep(shape.decodes, 0, 0, context, seconds, most))
         for shape in (shape for shape in self._captured if shape.chunks):
             ways = [(shape.chunks, 0), (shape.chunks, EARLIER), (1, 0)]
             for chunks, start in ways[:1] if shape.decodes else ways:
@@ -221,16 +220,20 @@ def _timed(work: Callable[[], object]) -> float:
     return float(begin.elapsed_time(end)) / 1e3
 
 
-def reads(count: int, longest: int) -> list[Ints]:
-    """Return how many tokens each of some decodes reads: only its own, then ever more.
+def reads(count: int, longest: int) -> list[list[Ints]]:
+    """Return how many tokens each of some decodes reads: only its own, then ever more; sometimes in two ways.
 
     As in service most sequences are short and a few long (exponential), which takes attention longer than as many of
-    one length; in the last ones, for comparison, all are of one length.
+    one length; in the last ones, for comparison, all are of one length.  These are measured a little shorter and a
+    little longer, so that they take as much longer than those that just fill their tiles as they do on average.
     """
     shares = -np.log1p(-(np.arange(count) + 0.5) / count)
     shares /= shares.mean()
     means = [(part, max(1, longest // part), min(TILE, 2 * longest // part) // 4) for part in READS]
-    ragged = [np.clip(shares * (mean - beside), 1, longest).astype(np.int64) for _, mean, beside in means]
-    lengths = [(mean - beside, mean + beside) for part, mean, beside in means if part in EVEN_READS and count > 1]
-    even = [np.full(count, length) for length in chain.from_iterable(lengths)]
-    return [np.ones(count, np.int64), *ragged, *even]
+    ragged = [[np.clip(shares * (mean - beside), 1, longest).astype(np.int64)] for _, mean, beside in means]
+    even = [
+        [np.full(count, length) for length in (mean - beside, mean + beside)]
+        for part, mean, beside in means
+        if part in EVEN_READS and count > 1
+    ]
+    return [[np.ones(count, np.int64)], *ragged, *even]
