@@ -60,7 +60,9 @@ class Line(NamedTuple):
             heights *= self.slopes[first]
             heights += self.heights[first]
             return heights
-        return np.array([self.at(place) for place in places.tolist()])
+        parts = np.maximum(np.searchsorted(self.places, places, "right") - 1, 0)
+        begins, slopes, lows = (np.array(each)[parts] for each in (self.places, self.slopes, self.heights))
+        return lows + np.maximum(places - begins, 0) * slopes
 
     def _part(self, place: float) -> int:
         return max(0, bisect_right(self.places, place) - 1)

@@ -20,6 +20,7 @@ from allocators.table import Ints
 from sim.costs.load import Load
 from sim.costs.model import CostModel
 from sim.engine.plan import Chunk, MoveKind
+from sim.engine.remembered import Remembered
 from sim.engine.timeline import Foresight
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Simulated:
 
         """
         self._cost = cost
+        self._remembered = Remembered(cost)
         self._recomputes = recomputes
         self._block_bytes = block_bytes
         self._window = cost.geometry.window
@@ -133,6 +135,8 @@ class Simulated:
         count, known = len(serving.decoding), serving.context
         repeated = serving.repeated(count) if self._spares else 0  # none of these steps writes into a shared block
         if not (self._recomputes or self._window):
+            if not (repeated or self._spreads or serving.allocator.concatenates):
+                return self._remembered.steps(count, known, steps)
             contexts = np.arange(known + count, known + count * steps + 1, count, dtype=np.float64)
             longest = serving.decoding.longest(count) + np.arange(1, steps + 1) if self._spreads else None
             copied = serving.allocator.concatenates
