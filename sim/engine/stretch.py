@@ -8,15 +8,21 @@ rows, so each is packed into a single integer.
 from __future__ import annotations
 
 from collections.abc import Sequence as Several
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from allocators.answers import Copy
     from allocators.table import Ints
 
-LONGEST = 1 << 12
+LONGEST: Final = 1 << 12
 """Most steps in a stretch, which bounds its arrays."""
-HELD, CACHED, ROUNDING, INTERNAL, EVICTED, LIVE, SAVED = range(7)
+HELD: Final = 0
+CACHED: Final = 1
+ROUNDING: Final = 2
+INTERNAL: Final = 3
+EVICTED: Final = 4
+LIVE: Final = 5
+SAVED: Final = 6
 Change: TypeAlias = tuple[int, int, int, int, int, int, int]
 """By how much one or more steps change the token slots that are held, cached, rounding and internal; blocks evicted;
 and changes of the token slots that are live, beyond one for each sequence and step, and that sharing saves."""

@@ -6,6 +6,7 @@ follow.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ class Timeline:
         self._ends = self._warmed(0, 0)
         self._waited, self._wait = -1, 0
         """The last step that has waited, and for how many nanoseconds."""
-        if self.steps > 1 and int(self._ends[-2]) >= until:
+        if self.steps > 1 and self._ends[-2] >= until:
             self._shorten(1)
 
     def map(self, step: int, calls: Mappings) -> tuple[int, int] | None:
@@ -95,10 +96,10 @@ class Timeline:
 
     def total(self, steps: int) -> int:
         """Nanoseconds from the start of the first step to the end of step number `steps`."""
-        return int(self._ends[steps - 1]) + self._late
+        return self._ends[steps - 1] + self._late
 
-    def _warmed(self, first: int, start: int) -> Ints:
-        """Let the steps from `first` on start `start` nanoseconds from now; returns when each step ends."""
+    def _warmed(self, first: int, start: int) -> memoryview[int]:
+        """Let the steps from `first` on start `start` nanoseconds from now; returns int64[n], when each step ends."""
         warm = self._foresight.warm
         if warm is not None:
             self.durations[first:] = self._rested[first:]
@@ -108,9 +109,9 @@ class Timeline:
                     break
                 self.durations[step] = took if step else took + self._unhidden
                 start += int(self.durations[step])
-        ends: Ints = np.add.accumulate(self.durations)
+        ends: memoryview[int] = np.add.accumulate(self.durations).data
         return ends
 
     def _shorten(self, least: int) -> None:
         """Leave out steps that start too late; the first `least` do not."""
-        self.steps = min(self.steps, max(least, 1 + int(self._ends.searchsorted(self._until - self._late))))
+        self.steps = min(self.steps, max(least, 1 + bisect_left(self._ends, self._until - self._late)))
