@@ -50,7 +50,8 @@ def losses(requests: Columns, blocks: Columns | None, events: Columns | None) ->
 
 
 def _paired(events: Columns, wanted: npt.NDArray[np.int64]) -> list[Loss]:
-    found: list[Loss] = []
+    found: list[tuple[int, float, float, bool]] = []
+    ready: list[float] = []
     waiting: dict[int, tuple[float, str]] = {}
     last: dict[int, int] = {}
     mine = np.flatnonzero(np.isin(events["request_id"], wanted))
@@ -59,12 +60,14 @@ def _paired(events: Columns, wanted: npt.NDArray[np.int64]) -> list[Loss]:
         if word in RETURNS:
             waiting[request] = (time, RETURNS[word])
         elif word == "recomputed" and request in last:
-            found[last[request]] = found[last[request]]._replace(ready_s=time)
+            ready[last[request]] = time
         elif request in waiting and word == waiting[request][1]:
             last[request] = len(found)
-            found.append(Loss(request, waiting.pop(request)[0], time, word == "swap_in"))
-    found += [Loss(request, begin, float("inf"), word == "swap_in") for request, (begin, word) in waiting.items()]
-    return found
+            found.append((request, waiting.pop(request)[0], time, word == "swap_in"))
+            ready.append(float("nan"))
+    returned = [Loss(*times, at) for times, at in zip(found, ready, strict=True)]
+    never = [Loss(request, begin, float("inf"), word == "swap_in") for request, (begin, word) in waiting.items()]
+    return returned + never
 
 
 def absences(blocks: Columns, request_ids: npt.NDArray[Any]) -> list[tuple[int, float, float]]:
