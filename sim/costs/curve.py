@@ -62,7 +62,8 @@ class Line(NamedTuple):
             return heights
         parts = np.maximum(np.searchsorted(self.places, places, "right") - 1, 0)
         begins, slopes, lows = (np.array(each)[parts] for each in (self.places, self.slopes, self.heights))
-        return lows + np.maximum(places - begins, 0) * slopes
+        found: Floats = lows + np.maximum(places - begins, 0) * slopes
+        return found
 
     def _part(self, place: float) -> int:
         return max(0, bisect_right(self.places, place) - 1)
