@@ -112,9 +112,10 @@ def _table(file: pq.ParquetFile, path: Path, columns: Iterable[str] | None) -> p
     """Do `read_table` on an open file.  What something else has written may have the same numbers in other types."""
     import pyarrow as pa  # noqa: PLC0415  (start-up time of commands that read nothing)
 
-    from analysis.rundir import TABLES  # noqa: PLC0415  (start-up time of commands that read nothing)
+    from analysis.rundir import MORE, layout  # noqa: PLC0415  (start-up time of commands that read nothing)
 
-    schema = TABLES[path.stem]
+    more = path.stem in MORE  # to list what a file has takes longer than to read a column of it
+    schema = layout(path.stem, file.schema_arrow.names if more and columns is None else columns or ())
     names = schema.names if columns is None else list(columns)
     wanted = pa.schema([schema.field(name) for name in names])
     try:

@@ -55,6 +55,11 @@ def figure(entry: Entry, name: str) -> float:
     return _number(value, rest or "mean") if isinstance(value, Mapping) else _number({"": value}, "")
 
 
+def of_part(entry: Entry, name: str) -> Entry:
+    """Return the entry of one part of a mix: its requests and what is measured of them, and all else as of the run."""
+    return {**entry, **entry["parts"][name]}
+
+
 def is_figure(name: str) -> bool:
     """Whether runs have a figure of that name."""
     head, dot, rest = name.partition(".")
@@ -167,6 +172,12 @@ class Allocator(NamedTuple):
             for reason, number in entry["requests"]["refusals"].items():
                 total[reason] = total.get(reason, 0) + number
         return total
+
+    @property
+    def parts(self) -> list[Allocator]:
+        """Each part of a mix by itself, called like it; none if there is no mix."""
+        names = dict.fromkeys(name for entry in self.entries for name in entry.get("parts") or ())
+        return [Allocator(name, [of_part(entry, name) for entry in self.entries]) for name in names]
 
     @property
     def verdict(self) -> Verdict:

@@ -230,6 +230,18 @@ PER_RUN: tuple[Callable[[Observed], float | dict[str, float] | None], ...] = (
     blocked_by,
 )
 
+OF_REQUESTS = (
+    throughput_rps,
+    output_tps,
+    total_tps,
+    goodput_rps,
+    preemptions,
+    recomputed_tokens,
+    swapped_blocks,
+    prefix_hit_rate,
+)
+"""Those of `PER_RUN` that read, beside how long the run took, columns of requests only: some requests have them too."""
+
 
 def _over_time(run: Observed, values: Column) -> dict[str, float]:
     return {"mean": run.mean(values), "peak": values.max().item() if len(values) else np.nan}

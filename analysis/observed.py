@@ -6,8 +6,8 @@ and one that is read back a year later are the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -36,6 +36,28 @@ LEDGER_WORDS = {
     "free": "free and usable",
 }
 """What the token slots of each share of the ledger are, in a few words."""
+
+
+class Rows(Mapping[str, Column]):
+    """Some rows of the columns of requests, taken when a column is asked for."""
+
+    def __init__(self, columns: Columns, rows: npt.NDArray[np.bool_]) -> None:
+        """Take the `rows` that are marked, of `columns`."""
+        self._columns = columns
+        self._rows = rows
+
+    def __getitem__(self, name: str) -> Column:
+        """Take the rows of one column; of `stall_s` the values in their lists."""
+        rows = np.repeat(self._rows, self._columns["stall_count"]) if name == "stall_s" else self._rows
+        return self._columns[name][rows]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the columns."""
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        """How many columns there are."""
+        return len(self._columns)
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,11 @@ class Observed:
             found[str(word)] = which = np.zeros(len(causes), np.bool_)
             which[held[words == word]] = True
         return found
+
+    def part(self, name: str) -> Observed:
+        """The same run with the requests of one part of a mix only."""
+        rows = np.asarray(self.requests["part"] == name, np.bool_)
+        return replace(self, requests=Rows(self.requests, rows))
 
     def mean(self, values: Column) -> float:
         """Time-weighted mean of a column of steps; NaN for an empty run."""

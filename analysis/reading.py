@@ -31,6 +31,7 @@ FACTS = {
     **dict.fromkeys(("capacity", "num_blocks"), COUNT),
     **dict.fromkeys(("block_size", "block_bytes"), SIZE),
     "price_per_hour?": MAYBE,
+    "parts?": [TEXT],
 }
 """The shape of a run's entry in the manifest (`analysis.shapes`)."""
 LIMITS = {...: MAYBE}

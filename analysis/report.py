@@ -82,6 +82,7 @@ def render(directory: RunDirectory) -> Iterator[bytes]:
         each=_each(directory),
         findings=page["findings"],
         table=page["table"],
+        mix=page["parts"],
         offered=page["offered"],
         hero=page["hero"],
         has_ideal=any(row["kind"] == "ideal" for row in page["table"]),

@@ -16,6 +16,8 @@ each column says what it means (`meaning`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 from analysis.observed import CAUSES, LEDGER_WORDS
@@ -118,6 +120,14 @@ WORDS = {
 LARGEST = 2**31 - 1
 """Of all integers: pages keep 32 bits of each."""
 TABLES = {"requests": REQUESTS, "steps": STEPS, "blocks": BLOCKS, "events": EVENTS}
+MORE = {"requests": pa.schema([_field("part", _word, "part of a mix that it belongs to; only if there is one")])}
+"""Columns that only some runs have."""
+
+
+def layout(table: str, present: Iterable[str]) -> pa.Schema:
+    """Return the columns of a table: those that all runs have, and of the others those that are `present`."""
+    more = MORE.get(table, ())
+    return pa.schema([*TABLES[table], *(field for field in more if field.name in present)]) if more else TABLES[table]
 
 
 def meaning(field: pa.Field) -> str:

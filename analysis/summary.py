@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from analysis import saturation, stats
-from analysis.metrics import PER_REQUEST, PER_RUN, cost_per_million_output_tokens, itl_s
+from analysis.metrics import OF_REQUESTS, PER_REQUEST, PER_RUN, cost_per_million_output_tokens, itl_s
 from analysis.observed import CAUSES, SHARES, Columns, Observed
 from analysis.shapes import COUNT, ENDS, MAYBE, NUMBER, TEXT, Kind, fault, one_of
 
@@ -34,6 +34,11 @@ NEWER = (cost_per_million_output_tokens.__name__,)
 _OVER_TIME = ("batch_size", "waiting", "kv_usage")
 SUSTAINED_RATE = {"rps": MAYBE}
 """The shape of sustained.json (`analysis.shapes`)."""
+_REQUESTS = {
+    **dict.fromkeys(("total", "finished", "refused", "unfinished", "cut?"), COUNT),
+    "offered_rps?": MAYBE,
+    "refusals": {...: COUNT},
+}
 ENTRY: dict[str, Any] = {
     "allocator": TEXT,
     "kind": TEXT,
@@ -41,11 +46,7 @@ ENTRY: dict[str, Any] = {
     "repeat?": COUNT,
     "verdict": one_of(saturation.Verdict),
     "duration_s": NUMBER,
-    "requests": {
-        **dict.fromkeys(("total", "finished", "refused", "unfinished", "cut?"), COUNT),
-        "offered_rps?": MAYBE,
-        "refusals": {...: COUNT},
-    },
+    "requests": _REQUESTS,
     "metrics": {
         **{metric.__name__: _VALUES for metric in (*PER_REQUEST, itl_s)},
         **{metric.__name__: MAYBE for metric in PER_RUN if metric.__name__ not in NEWER},
@@ -62,6 +63,15 @@ ENTRY: dict[str, Any] = {
         None,
     ),
     "little": ({"gap": MAYBE}, None),
+    "parts?": {
+        ...: {
+            "requests": _REQUESTS,
+            "metrics": {
+                **{metric.__name__: _VALUES for metric in PER_REQUEST},
+                **{metric.__name__: MAYBE for metric in OF_REQUESTS},
+            },
+        }
+    },
     "sustained?": SUSTAINED_RATE,
 }
 """The shape of an entry."""
@@ -76,7 +86,7 @@ def summarise(
         requests: columns of requests.parquet, `stall_s` flat.
         steps: columns of steps.parquet.
         run: the manifest's entry: label, kind, scheduler, repeat, capacity, block_size, block_bytes, and
-            price_per_hour if it is known.
+            price_per_hour if it is known, and the names of the parts if requests are a mix.
         slo: limits in seconds by the name of a per-request metric.
 
     """
@@ -99,8 +109,21 @@ def summarise(
         "steady": steady(seen),
         "little": None if run["scheduler"] == "static" else little(seen),
     }
+    if names := run.get("parts"):
+        entry["parts"] = {name: of_part(seen.part(name), seed) for name in names}
     cleaned: dict[str, Any] = without_nan(entry)
     return cleaned
+
+
+def of_part(seen: Observed, seed: int) -> dict[str, Any]:
+    """Sum up the requests of one part of a mix; rates are over the duration of the whole run."""
+    return {
+        "requests": count(seen),
+        "metrics": {
+            **{metric.__name__: distribution(metric(seen), seed) for metric in PER_REQUEST},
+            **{metric.__name__: metric(seen) for metric in OF_REQUESTS},
+        },
+    }
 
 
 def distribution(values: np.ndarray[Any, np.dtype[np.float64]], seed: int) -> dict[str, Any]:

@@ -29,9 +29,12 @@ from analysis.figures import (
 )
 from analysis.numbers import listed, short
 from analysis.observed import LEDGER_WORDS, SHARES
+from analysis.parts import LATENCIES, Row
+from analysis.parts import rows as rows_of_parts
 from analysis.pools import pool_of
 from analysis.published import HEADINGS as PUBLISHED
-from analysis.published import Row, cells_of, rows
+from analysis.published import Row as PublishedRow
+from analysis.published import cells_of, rows
 from analysis.saturation import MEANINGS, Verdict
 from analysis.terminal import line, plain, put
 from analysis.variants import Variants
@@ -66,7 +69,8 @@ def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], cons
     console = console or Console()
     allocators = group(entries)
     pools = {int(run["capacity"]) for run in manifest.get("runs") or ()}
-    for table in (speed(allocators), latency(allocators), memory(allocators, pools)):
+    parts = [mixed(found)] if (found := [*rows_of_parts(allocators)]) else []
+    for table in (speed(allocators), latency(allocators), *parts, memory(allocators, pools)):
         put(console, table)
         console.print()
     expected = manifest.get("expect")
@@ -101,7 +105,7 @@ def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
         for one in allocators:
             table.add_row(
                 line(variant),
-                _name(one),
+                _name(one.label),
                 Text(str(one.verdict), style=STYLES[one.verdict]),
                 short(one.mean("batch_size")),
                 short(one.mean("throughput_rps")),
@@ -112,7 +116,7 @@ def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
     return table
 
 
-def show_published(found: Sequence[Row], remarks: Iterable[str], console: Console) -> None:
+def show_published(found: Sequence[PublishedRow], remarks: Iterable[str], console: Console) -> None:
     """Print published figures beside simulated ones, and under them what remains different and why."""
     put(console, published(found))
     for remark in remarks:
@@ -142,7 +146,7 @@ def speed(allocators: Sequence[Allocator]) -> Table:
     for heading in ("done", "pre-\nempted"):
         table.add_column(heading, justify="right")
     for one in allocators:
-        cells: list[str | Text] = [_name(one), Text(str(one.verdict), style=STYLES[one.verdict])]
+        cells: list[str | Text] = [_name(one.label), Text(str(one.verdict), style=STYLES[one.verdict])]
         cells += [short(one.mean("batch_size")), short(one.mean("batch_size.peak"))]
         cells += [short(percent_of(one, ideal, "batch_size"), 0)] if ideal else []
         cells += [short(one.mean("throughput_rps"))]
@@ -185,7 +189,33 @@ def latency(allocators: Sequence[Allocator]) -> Table:
         ]
         cells += [Text(short(one.within_slo, 1))] if limited else []
         cells += [Text(MARK if overloaded else "", style="bold red")] if any(marks) else []
-        table.add_row(_name(one), *cells)
+        table.add_row(_name(one.label), *cells)
+    return table
+
+
+def mixed(found: Sequence[Row]) -> Table:
+    """Latencies, SLO, preemptions and prefix hits of each part of a mix, and under it a row an allocator."""
+    limited = any(math.isfinite(row.of.within_slo) for row in found)
+    hits = any(row.of.mean("prefix_hit_rate") > 0 for row in found)
+    table = plain("Parts of the mix", "e2e: from arrival to the last token")
+    table.add_column("part and\nallocator", overflow="fold", min_width=12)
+    table.add_column("asked,\ndone", justify="right")
+    for one in LATENCIES:
+        for place, quantile in enumerate(one.shown):
+            table.add_column(f"{'' if place else one.short}\n{quantile}", justify="right")
+    for heading in (*(["in SLO\n%"] if limited else []), "pre-\nempted", *(["hits\n%"] if hits else [])):
+        table.add_column(heading, justify="right")
+    for place, row in enumerate(found):
+        if not place or found[place - 1].part != row.part:
+            table.add_row(line(row.part, "bold"), str(row.of.count("total")))
+        style = "dim" if row.of.verdict is Verdict.OVERLOADED else ""
+        cells = [Text("\n").join(Text("  ") + part for part in _name(row.label, NAME - 4).split())]
+        cells += [Text(str(row.of.count("finished")))]
+        cells += [Text(short(one.of(row, quantile)), style=style) for one in LATENCIES for quantile in one.shown]
+        cells += [Text(short(row.of.within_slo, 1))] if limited else []
+        cells += [Text(short(row.of.mean("preemptions"), 0))]
+        cells += [Text(short(100 * row.of.mean("prefix_hit_rate"), 1))] if hits else []
+        table.add_row(*cells)
     return table
 
 
@@ -208,11 +238,11 @@ def memory(allocators: Sequence[Allocator], pools: Collection[int] = ()) -> Tabl
     for one in allocators:
         shares = [short(one.mean(f"share.{name}"), 1) for name in SHARES]
         found = [short(100 * one.mean("prefix_hit_rate"), 1)] if hits else []
-        table.add_row(_name(one), *shares, short(100 * one.mean("kv_efficiency"), 1), *found)
+        table.add_row(_name(one.label), *shares, short(100 * one.mean("kv_efficiency"), 1), *found)
     return table
 
 
-def published(found: Sequence[Row]) -> Table:
+def published(found: Sequence[PublishedRow]) -> Table:
     """Published figures beside simulated ones, a row each."""
     table = plain("Published beside simulated")
     variants = any(row.variant for row in found)
@@ -259,6 +289,6 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
     return lines
 
 
-def _name(one: Allocator) -> Text:
+def _name(label: str, width: int = NAME) -> Text:
     """Write a label; a long one is broken behind a hyphen where it has one."""
-    return Text("\n".join(wrap(in_a_line(one.label), NAME)))
+    return Text("\n".join(wrap(in_a_line(label), width)))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.rundir import TABLES
+from analysis.rundir import TABLES, layout
 from analysis.whole import naming, whole
 from sim.errors import UserError
 
@@ -54,7 +54,7 @@ class ParquetSink:
 
     def write(self, table: str, columns: Mapping[str, object]) -> None:
         """Append rows to a table; a column is an array, (codes, words), or (offsets, values) of lists."""
-        schema = TABLES[table]
+        schema = layout(table, columns)
         arrays = [_array(field.type, columns[field.name]) for field in schema]
         if table not in self._writers:
             path = self._folder / f"{table}.parquet.part"

@@ -35,6 +35,7 @@ from sim.pool import make_pool
 from sim.schedulers import find_scheduler
 from workloads.generate import requests as make_requests
 from workloads.labels import labels as label_all
+from workloads.labels import part_names
 from workloads.variants import vary
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ class Setup(NamedTuple):
         """Return what is known of a run beforehand, as manifests have it."""
         pool, price = case.pool, self.device.price_per_hour
         paid = {} if price is None else {"price_per_hour": price * self.geometry.tensor_parallel}
+        parts = part_names(self.workload.requests)
         return {
             "label": case.label,
             "kind": case.spec.kind,
@@ -152,6 +154,7 @@ class Setup(NamedTuple):
             "block_size": pool.block_size,
             "block_bytes": pool.block_bytes,
             **paid,
+            **({"parts": parts} if parts else {}),
         }
 
     def requests(self, repeat: int = 0) -> Requests:

@@ -116,6 +116,11 @@ class Requests:
             np.array_equal(getattr(self, name), getattr(other, name)) for name in columns
         )
 
+    def known(self, rows: Ints) -> dict[str, object]:
+        """Columns of results that tell of some requests what no engine changes: prefix groups, and parts of a mix."""
+        part = {"part": (self.part[rows], self.parts)} if self.parts else {}
+        return {"prefix_group": self.prefix_groups()[rows], **part}
+
     def prefix_groups(self) -> Ints:
         """Number groups of prompts that begin with the same piece of content: int64[n], -1 where no other one does."""
         groups = np.full(len(self), -1, np.int64)

@@ -24,6 +24,7 @@ from analysis.page.style import HANDING_OUT
 from analysis.page.ticks import ticks
 from analysis.page.timeline import detail_windows, timeline
 from analysis.page.words import Finding, contrast, findings, reserves
+from analysis.parts import page_rows
 from analysis.reading import Run, RunDirectory
 from analysis.saturation import MEANINGS
 from analysis.together import Together, draws, slos
@@ -100,6 +101,7 @@ def document(directory: RunDirectory) -> dict[str, Any]:
         "payloads": [column["payload"] for column in columns],
         "findings": [*findings(allocators, (left, right), same_pool=same_pool), *_unlike(served)],
         "table": rows,
+        "parts": page_rows(allocators),
         "offered": offered(allocators),
         "hero": _hero(rows, left, right, {run.label: int(run.facts["block_size"]) for run in runs}),
     }

@@ -14,7 +14,7 @@ import pyarrow as pa
 from allocators.docs import class_doc, module_doc
 from allocators.registry import BUILT_IN, kinds
 from analysis.metrics import formulas, terms
-from analysis.rundir import TABLES, meaning
+from analysis.rundir import MORE, TABLES, meaning
 from analysis.saturation import MEANINGS
 from sim.cli.generators import generators, keys, with_keys
 from sim.costs.calibration import find_calibration, load_calibration, shipped_calibrations
@@ -245,7 +245,7 @@ def columns() -> list[Row]:
     return [
         {"file": f"{table}.parquet", "column": field.name, "type": _plain(field.type), "what": meaning(field)}
         for table, schema in TABLES.items()
-        for field in schema
+        for field in (*schema, *MORE.get(table, ()))
     ]
 
 

@@ -107,7 +107,7 @@ class Record:
                 self.requests.add(job, "unfinished")
         self.steps.flush()
         self.events.flush()
-        self.requests.flush(self._sink, self._arriving.prefix_groups())
+        self.requests.flush(self._sink, self._arriving.known)
         self.blocks.flush()
 
     def _settle(self, job: Job) -> None:

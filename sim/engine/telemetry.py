@@ -20,7 +20,7 @@ from sim.engine.serving import Blocked
 from sim.engine.stretch import unpacked_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     Ints = npt.NDArray[np.int64]
 
@@ -245,8 +245,8 @@ class RequestLog:
             self._stalls[job.index] = job.stalls
         self.counts[status] += 1
 
-    def flush(self, sink: Sink, prefix_groups: npt.NDArray[np.int64]) -> None:
-        """Write the rows of all requests that have arrived, in order of their ids."""
+    def flush(self, sink: Sink, known: Callable[[Ints], Mapping[str, object]]) -> None:
+        """Write the rows of all requests that have arrived, in order of their ids; `known` are `Requests.known`."""
         rows = np.frombuffer(self._rows, np.int64).reshape(-1, len(self._NAMES))
         rows = rows[np.argsort(rows[:, 0])]
         ids = rows[:, 0]
@@ -263,7 +263,7 @@ class RequestLog:
         for index, reason in self._reasons.items():
             codes[ids.searchsorted(index)] = words.index(reason)
         columns["reason"] = (codes, words)
-        columns["prefix_group"] = prefix_groups[ids]
+        columns |= known(ids)
         counts = np.zeros(len(ids), np.int64)
         stalled = sorted(self._stalls)
         counts[ids.searchsorted(stalled)] = [len(self._stalls[index]) for index in stalled]

@@ -153,7 +153,11 @@ class ReferenceEngine:
     def leave(self, request: Request, status: str) -> None:
         """Write the row of a request that is done with, one way or another."""
         self.counts[status] += 1
-        self.records.left(request, status, int(self.prefix_groups[request.index]))
+        self.records.left(request, status, int(self.prefix_groups[request.index]), self.part_of(request.index))
+
+    def part_of(self, index: int) -> str | None:
+        """Name the part of a mix that a request belongs to; None if there is no mix."""
+        return self.requests.parts[int(self.requests.part[index])] if self.requests.parts else None
 
     def release_followers(self, ended: Request, now: int) -> None:
         """Let those that follow a request arrive, each in its own time."""

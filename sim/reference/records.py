@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from analysis.rundir import BLOCKS, EVENTS, REQUESTS, STEPS
+from analysis.rundir import BLOCKS, EVENTS, STEPS, layout
 from sim.engine.jobs import NEVER
 from sim.reference.ledger import block_map, ledger
 
@@ -64,9 +64,10 @@ class Records:
         self.evicted = 0
         """Cached blocks evicted until the last row of a step was written."""
 
-    def left(self, request: Request, status: str, group: int) -> None:
-        """Write the row of a request that leaves, or stays when the clock stops, and of its prefix group."""
-        self.requests.append(request_row(request, status) | {"prefix_group": group})
+    def left(self, request: Request, status: str, group: int, part: str | None) -> None:
+        """Write the row of a request that leaves, or stays when the clock stops, with its prefix group and part."""
+        more = {} if part is None else {"part": part}
+        self.requests.append(request_row(request, status) | {"prefix_group": group, **more})
 
     def step(
         self,
@@ -124,15 +125,17 @@ class Records:
 
     def write(self, sink: Sink) -> None:
         """Hand all rows to the sink, a table at a time, in the types of the run directory."""
+        requests = sorted(self.requests, key=itemgetter("request_id"))
         tables = {
             "steps": (STEPS, self.steps),
-            "requests": (REQUESTS, sorted(self.requests, key=itemgetter("request_id"))),
+            "requests": (layout("requests", requests[0] if requests else ()), requests),
             "events": (EVENTS, self.events),
             "blocks": (BLOCKS, self.snapshots.rows()),
         }
         for table, (schema, rows) in tables.items():
             reasons = ("", *sorted({row.get("reason", "") for row in rows} - {""}))
-            words = {"status": STATUSES, "blocked": BLOCKED, "event": HAPPENINGS, "reason": reasons}
+            parts = tuple(dict.fromkeys(row.get("part", "") for row in rows))
+            words = {"status": STATUSES, "blocked": BLOCKED, "event": HAPPENINGS, "reason": reasons, "part": parts}
             sink.write(
                 table, {field.name: _column(field, [row[field.name] for row in rows], words) for field in schema}
             )

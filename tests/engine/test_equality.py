@@ -26,6 +26,7 @@ from sim.schedulers import SCHEDULERS
 from tests.captures import spread
 from tests.engine.harness import Clock, Setup, ask, audit, differences
 from tests.engine.strategies import every, requests, setups
+from workloads.mix import merge
 from workloads.requests import Prefixes
 
 EXAMPLES = int(os.environ.get("KVSIM_EXAMPLES", "12"))
@@ -44,6 +45,23 @@ def test_equals_the_reference_engine(kind: str, scheduler: str, data: st.DataObj
     setup, asked = data.draw(setups(kind, scheduler)), data.draw(requests())
     expected, reference = setup.run(asked, reference=True)
     audit(setup, expected, reference, len(asked))
+    for leaps in (False, True):
+        outcome, sink = setup.run(asked, leaps=leaps)
+        assert not differences(reference, sink), f"leaps={leaps}"
+        assert outcome == expected
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@settings(max_examples=EXAMPLES)
+@given(data=st.data())
+def test_equals_the_reference_engine_on_a_mix(scheduler: str, data: st.DataObject) -> None:
+    """Each row says which part its request belongs to, whenever it left."""
+    asked = merge({name: data.draw(requests(most=8)) for name in ("chat", "agents", "batch")})
+    setup = data.draw(setups("paged", scheduler))
+    expected, reference = setup.run(asked, reference=True)
+    audit(setup, expected, reference, len(asked))
+    rows = reference.rows("requests")
+    assert [row["part"] for row in rows] == [asked.parts[asked.part[row["request_id"]]] for row in rows]
     for leaps in (False, True):
         outcome, sink = setup.run(asked, leaps=leaps)
         assert not differences(reference, sink), f"leaps={leaps}"

@@ -1,0 +1,179 @@
+"""Each part of a mix by itself: figures of its requests, in summaries, tables and pages."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from analysis.errors import RunDirectoryError
+from analysis.figures import group
+from analysis.metrics import OF_REQUESTS, PER_REQUEST, good, missed
+from analysis.observed import Observed
+from analysis.parts import rows
+from analysis.reading import RunDirectory, open_directory
+from analysis.report import render
+from analysis.summary import count, summarise
+from analysis.table import show
+from sim.runner import run
+from workloads.loader import load
+
+MIXED = """\
+name: mixed
+model: llama-3.1-8b
+device: {name: h100-80gb, kv_memory_gib: 1}
+engine: {max_model_len: 4096}
+requests:
+  mix:
+    - name: chat
+      count: 60
+      arrivals: {kind: poisson, rate: 12}
+      shared: [{tokens: 200}]
+      lengths: {kind: uniform, prompt: {min: 20, max: 200}, output: {min: 20, max: 200}}
+    - name: long reads
+      count: 8
+      arrivals: {kind: poisson, rate: 2}
+      lengths: {kind: fixed, prompt: 3000, output: 90}
+allocators: [{kind: paged, prefix_cache: true}, {kind: contiguous, reserve: pow2, label: a contiguous one}]
+slo: {ttft_s: 0.5, itl_s: 0.1}
+"""
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    folder = tmp_path_factory.mktemp("mixed")
+    (folder / "mixed.yaml").write_text(MIXED)
+    return run(load(folder / "mixed.yaml", ["repeat=2"]), folder / "out")
+
+
+def shown(directory: RunDirectory, width: int = 100) -> str:
+    out = io.StringIO()
+    show(directory.summary(), directory.manifest, Console(file=out, width=width))
+    return out.getvalue()
+
+
+def page(directory: RunDirectory) -> str:
+    return b"".join(render(directory)).decode()
+
+
+def test_a_run_says_of_each_request_which_part_it_belongs_to(mixed: RunDirectory) -> None:
+    part = pq.read_table(mixed.runs[0].path / "requests.parquet")["part"]
+    assert str(part.type) == "dictionary<values=string, indices=int8, ordered=0>"
+    assert {word: part.to_pylist().count(word) for word in ("chat", "long reads")} == {"chat": 60, "long reads": 8}
+    assert mixed.runs[0].requests(["part"])["part"].tolist() == part.to_pylist()
+
+
+def test_figures_of_a_part_are_those_of_its_requests(mixed: RunDirectory) -> None:
+    columns = mixed.runs[0].requests()
+    entry = mixed.summary()[0]
+    assert list(entry["parts"]) == ["chat", "long reads"]
+    for name, told in entry["parts"].items():
+        mine = columns["part"] == name
+        ttft = (columns["first_token_s"] - columns["arrival_s"])[mine]
+        assert told["metrics"]["ttft_s"]["p99"] == pytest.approx(np.nanpercentile(ttft, 99))
+        assert told["metrics"]["ttft_s"]["n"] == np.count_nonzero(~np.isnan(ttft))
+        assert told["requests"]["total"] == np.count_nonzero(mine)
+        assert told["metrics"]["preemptions"] == columns["preemptions"][mine].sum()
+        hits = columns["cached_tokens"][mine].sum() / columns["prompt_tokens"][mine].sum()
+        assert told["metrics"]["prefix_hit_rate"] == pytest.approx(hits)
+    assert entry["parts"]["chat"]["metrics"]["prefix_hit_rate"] > 0.3
+    assert entry["parts"]["long reads"]["metrics"]["prefix_hit_rate"] == 0
+
+
+def test_what_the_tables_say_gives_the_summary_again(mixed: RunDirectory) -> None:
+    assert mixed.summary() == [one.summarise(mixed.slo) for one in mixed.runs]
+    assert mixed.summary() == [
+        summarise(one.requests(), one.steps(), one.facts, mixed.slo) for one in open_directory(mixed.path).runs
+    ]
+
+
+@given(data=st.data())
+def test_parts_add_up_to_the_whole(toy: Path, data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from("abc"), min_size=80, max_size=80))
+    directory = open_directory(toy)
+    one = directory.runs[data.draw(st.integers(0, 2))]
+    slo = data.draw(st.sampled_from([{}, {"ttft_s": 1.0}, {"itl_s": 0.05}, {"tpot_s": 0.04, "e2e_s": 5.0}]))
+    columns: dict[str, Any] = {**one.requests(), "part": np.array(names, object)}
+    seen = Observed(columns, one.steps(), one.capacity, slo)
+    parts = {name: seen.part(name) for name in "abc"}
+    for metric in OF_REQUESTS:
+        values = [metric(each) for each in parts.values()]
+        if metric.__name__ not in ("prefix_hit_rate", "goodput_rps"):
+            assert sum(map(float, values)) == pytest.approx(metric(seen))  # type: ignore[arg-type]  # those are numbers
+    for name, each in parts.items():
+        mine = columns["part"] == name
+        for per_request in PER_REQUEST:
+            np.testing.assert_array_equal(per_request(each), per_request(seen)[mine])
+        np.testing.assert_array_equal(good(each), good(seen)[mine])
+        for (limit, over), (same, all_over) in zip(missed(each), missed(seen), strict=True):
+            assert limit == same
+            np.testing.assert_array_equal(over, all_over[mine])
+    totals = [count(each) for each in parts.values()]
+    for word in ("total", "finished", "refused", "unfinished"):
+        assert sum(each[word] for each in totals) == count(seen)[word]
+
+
+def test_a_part_that_is_all_there_is_has_the_figures_of_the_run(toy: Path) -> None:
+    one = open_directory(toy).runs[1]
+    columns = {**one.requests(), "part": np.full(80, "all", object)}
+    entry = summarise(columns, one.steps(), {**one.facts, "parts": ["all", "none"]}, {"ttft_s": 1.0})
+    part = entry["parts"]["all"]
+    assert part["requests"] == entry["requests"]
+    assert part["metrics"] == {name: entry["metrics"][name] for name in part["metrics"]}
+    nothing = entry["parts"]["none"]
+    assert (nothing["requests"]["total"], nothing["metrics"]["ttft_s"]["p99"]) == (0, None)
+    assert nothing["metrics"]["prefix_hit_rate"] is None
+    assert nothing["metrics"]["goodput_rps"] == 0
+
+
+@pytest.mark.parametrize("width", [100, 140])
+def test_the_table_of_parts(mixed: RunDirectory, width: int) -> None:
+    text = shown(mixed, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text, "nothing is cut off"
+    table = text.partition("Parts of the mix")[2].partition("Memory")[0]
+    heads = [row.split()[0] for row in table.splitlines() if row.startswith((" chat ", " long reads "))]
+    assert heads == ["chat", "long"]
+    chat = next(line for line in table.splitlines() if line.strip().startswith("paged"))
+    entry = group(mixed.summary())[0].parts[0]
+    assert chat.split()[1] == "120", "requests of both replications"
+    assert chat.split()[4] == f"{entry.mean('ttft_s.p99'):#.3g}"
+
+
+def test_the_section_of_the_page(mixed: RunDirectory) -> None:
+    section = page(mixed).partition('id="mix"')[2].partition("</section>")[0]
+    assert re.findall(r'<span class="name">(.*?)</span>', section) == ["chat", "chat", "long reads", "long reads"]
+    assert re.findall(r'data-head="allocator">(.*?)</td>', section) == ["paged", "a contiguous one"] * 2
+    part = group(mixed.summary())[0].parts[1]
+    assert f"p99 {part.mean('ttft_s.p99'):#.3g}" in section
+    assert section.count("of 120 done") == section.count("of 16 done") == 2
+
+
+def test_without_a_mix_nothing_is_said_of_parts(toy: Path) -> None:
+    directory = open_directory(toy)
+    assert not [*rows(group(directory.summary()))]
+    assert "Parts of the mix" not in shown(directory) + page(directory)
+    assert "parts" not in directory.summary()[0]
+    assert "part" not in directory.runs[0].requests()
+
+
+def test_a_column_that_a_run_does_not_have(toy: Path) -> None:
+    with pytest.raises(RunDirectoryError, match="no column 'part'"):
+        open_directory(toy).runs[0].requests(["part"])
+
+
+def test_a_part_of_which_nothing_arrived(tmp_path: Path) -> None:
+    (tmp_path / "mixed.yaml").write_text(MIXED)
+    late = "requests.mix.long reads.arrivals={kind: batch, at_s: 50}"
+    directory = run(load(tmp_path / "mixed.yaml", [late, "horizon_s=4"]), tmp_path / "out")
+    assert directory.summary()[0]["parts"]["long reads"]["requests"]["total"] == 0
+    assert "long reads" in shown(directory)
+    assert "of 0 done" in page(directory)
