@@ -19,6 +19,7 @@ import torch
 from sim.costs.captured import CapturedStep
 from sim.costs.shapes import Shape, Shapes
 from sim.decode.device import finish
+from sim.decode.grid import in_no_order
 from sim.decode.lanes import Lanes, blank
 
 if TYPE_CHECKING:
@@ -223,11 +224,12 @@ def _timed(work: Callable[[], object]) -> float:
 def reads(count: int, longest: int) -> list[list[Ints]]:
     """Return how many tokens each of some decodes reads: only its own, then ever more; sometimes in two ways.
 
-    As in service most sequences are short and a few long (exponential), which takes attention longer than as many of
-    one length; in the last ones, for comparison, all are of one length.  These are measured a little shorter and a
-    little longer, so that they take as much longer than those that just fill their tiles as they do on average.
+    As in service most sequences are short and a few long (exponential), in no order, which takes attention longer than
+    as many of one length; in the last ones, for comparison, all are of one length.  These are measured a little
+    shorter and a little longer, so that they take as much longer than those that just fill their tiles as they do on
+    average.
     """
-    shares = -np.log1p(-(np.arange(count) + 0.5) / count)
+    shares = -np.log1p(-(in_no_order(count) + 0.5) / count)
     shares /= shares.mean()
     means = [(part, max(1, longest // part), min(TILE, 2 * longest // part) // 4) for part in READS]
     ragged = [[np.clip(shares * (mean - beside), 1, longest).astype(np.int64)] for _, mean, beside in means]

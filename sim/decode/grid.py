@@ -24,6 +24,8 @@ from sim.decode.scene import Scene
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
 
 class Extent(NamedTuple):
     """How far a grid reaches."""
@@ -117,9 +119,17 @@ def alike(count: int, context: int, each: int) -> Scene:
 
 def ragged(count: int, longest: int) -> Scene:
     """Let sequences of very different lengths decode: most are short, as in service."""
-    places = (np.arange(count) + 0.5) / count
+    places = (in_no_order(count) + 0.5) / count
     lengths = np.minimum(-np.log1p(-places) * longest / 8, longest * 0.9).astype(int) + 1
     return Scene(f"decode {count} ragged", tuple(lengths.tolist()))
+
+
+def in_no_order(count: int) -> npt.NDArray[np.int64]:
+    """Return 0 to `count` - 1, int64[count], in an order that has nothing to do with size, but is always the same.
+
+    Attention takes sequences in their order: it is done later if the longest come last.
+    """
+    return np.random.default_rng(0).permutation(count)
 
 
 def _doubling(first: int, last: int) -> Sequence[int]:
