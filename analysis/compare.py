@@ -23,6 +23,7 @@ from analysis.metrics import PER_REQUEST
 from analysis.observed import Floats, Observed, common
 from analysis.reading import Run, RunDirectory, open_directory
 from analysis.stats import Interval
+from analysis.summary import PART
 
 FIGURES: dict[str, int] = {
     "throughput_rps": 1,
@@ -40,6 +41,8 @@ FIGURES: dict[str, int] = {
     COST: -1,
 }
 """What is compared, and whether more is better (1) or worse (-1)."""
+OF_PART = tuple(name for name in FIGURES if name.partition(".")[0] in PART)
+"""Which of them parts of a mix have, too."""
 UNSET = "unset"
 """What a setting is that only one of the files has; its default, mostly."""
 ASIDE = ("name", "expect", "remarks", "variants", "allocators")
@@ -155,10 +158,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
             left_out |= len(pairs) < max(len(before.entries), len(after.entries))
             both = {run.repeat for run, _ in pairs}
             before, after = before.only(both), after.only(both)
-        for name in FIGURES:
-            row = _difference(before, after, name, pairs if paired else [])
-            if row is not None:
-                differences.append(row)
+        differences += _differences(label, before, after, pairs if paired else [])
     if drawn_apart:
         notes.append("The two directories did not serve the same requests: differences include that of the draws.")
     if left_out:
@@ -189,8 +189,7 @@ def compare_allocators(directory: str | Path, against: str | None = None) -> Com
         pairs = list(_pairs(opened, opened, base, label))
         both = {run.repeat for run, _ in pairs}
         sides = allocators[base].only(both), other.only(both)
-        rows = (_difference(*sides, name, pairs) for name in FIGURES)
-        found += [replace(row, label=label) for row in rows if row is not None]
+        found += _differences(label, *sides, pairs)
     return Comparison(opened, opened, [], found, [], base)
 
 
@@ -218,12 +217,27 @@ def _configured(directory: RunDirectory) -> dict[str, Any]:
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what a mapping of mappings holds, by dotted keys as `--set` takes them; lists are values."""
+    """Yield what a mapping of mappings holds, by dotted keys as `--set` takes them; lists are values, but of parts."""
     for key, value in tree.items():
+        if key == "mix" and isinstance(value, list):
+            value = {str(part.get("name")): part for part in value}  # noqa: PLW2901 - the same, by name
         if isinstance(value, dict):
             yield from _flat(value, f"{above}{key}.")
         else:
             yield above + key, value
+
+
+def _differences(label: str, one: Allocator, two: Allocator, pairs: list[tuple[Run, Run]]) -> Iterator[Difference]:
+    """Yield the differences of two allocators, and then of each part of a mix that both served."""
+    sides = [(label, one, two, tuple(FIGURES), pairs)]
+    theirs = {part.label: part for part in two.parts}
+    for part in one.parts:
+        if part.label in theirs:  # what single requests show is of all of them
+            apart = pairs if len(pairs) > 1 else []
+            sides.append((f"{label}, {part.label}", part, theirs[part.label], OF_PART, apart))
+    for name, before, after, figures, those in sides:
+        rows = (_difference(before, after, figure, those) for figure in figures)
+        yield from (replace(row, label=name) for row in rows if row is not None)
 
 
 def _difference(one: Allocator, two: Allocator, name: str, pairs: list[tuple[Run, Run]]) -> Difference | None:

@@ -55,6 +55,12 @@ def figure(entry: Entry, name: str) -> float:
     return _number(value, rest or "mean") if isinstance(value, Mapping) else _number({"": value}, "")
 
 
+def within_slo(entry: Entry) -> float:
+    """Requests of an entry that finished within the SLO / all of them; NaN without either."""
+    total = entry["requests"]["total"]
+    return figure(entry, "goodput_rps") * float(entry["duration_s"]) / total if total else float("nan")
+
+
 def of_part(entry: Entry, name: str) -> Entry:
     """Return the entry of one part of a mix: its requests and what is measured of them, and all else as of the run."""
     return {**entry, **entry["parts"][name]}
@@ -149,8 +155,7 @@ class Allocator(NamedTuple):
     @property
     def within_slo(self) -> float:
         """Share of all its requests that finished within the SLO, per cent; NaN without an SLO."""
-        asked = [entry for entry in self.entries if entry["requests"]["total"]]
-        good = [figure(one, "goodput_rps") * one["duration_s"] / one["requests"]["total"] for one in asked]
+        good = [within_slo(entry) for entry in self.entries if entry["requests"]["total"]]
         return 100 * float(np.mean(good)) if good else float("nan")
 
     @property

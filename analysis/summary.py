@@ -39,6 +39,11 @@ _REQUESTS = {
     "offered_rps?": MAYBE,
     "refusals": {...: COUNT},
 }
+PART: dict[str, Any] = {
+    **{metric.__name__: _VALUES for metric in PER_REQUEST},
+    **{metric.__name__: MAYBE for metric in OF_REQUESTS},
+}
+"""The shape of the metrics of one part of a mix."""
 ENTRY: dict[str, Any] = {
     "allocator": TEXT,
     "kind": TEXT,
@@ -63,15 +68,7 @@ ENTRY: dict[str, Any] = {
         None,
     ),
     "little": ({"gap": MAYBE}, None),
-    "parts?": {
-        ...: {
-            "requests": _REQUESTS,
-            "metrics": {
-                **{metric.__name__: _VALUES for metric in PER_REQUEST},
-                **{metric.__name__: MAYBE for metric in OF_REQUESTS},
-            },
-        }
-    },
+    "parts?": {...: {"requests": _REQUESTS, "metrics": PART}},
     "sustained?": SUSTAINED_RATE,
 }
 """The shape of an entry."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from analysis.figures import COST, SEVERITY, figure
+from analysis.figures import COST, SEVERITY, figure, of_part, within_slo
 from analysis.metrics import PER_REQUEST, PER_RUN, itl_s
 from analysis.observed import CAUSES, SHARES
 from analysis.saturation import Verdict
@@ -57,15 +58,24 @@ def _metrics(entry: Mapping[str, Any]) -> Iterable[tuple[str, float | None]]:
     for metric in (*PER_REQUEST, itl_s, *PER_RUN):
         name = metric.__name__
         value = entry["metrics"].get(name) if name == COST else entry["metrics"][name]
-        if name == "blocked_by":
-            continue
-        if not isinstance(value, Mapping):
-            yield name, _float(value)
-        else:
-            yield name, _float(value["mean"])
-            for part in (*NAMES, "max", "peak"):
-                if part in value:
-                    yield f"{name}.{part}", _float(value[part])
+        if name != "blocked_by":
+            yield from _values(name, value)
+    for part, told in (entry.get("parts") or {}).items():
+        for name, value in told["metrics"].items():
+            yield from _values(f"part.{part}.{name}", value)
+        share = within_slo(of_part(entry, part))
+        yield f"part.{part}.goodput", None if isnan(share) else share
+
+
+def _values(name: str, value: Any) -> Iterable[tuple[str, float | None]]:
+    """Yield a figure, or its mean and what else there is of it."""
+    if not isinstance(value, Mapping):
+        yield name, _float(value)
+        return
+    yield name, _float(value["mean"])
+    for part in (*NAMES, "max", "peak"):
+        if part in value:
+            yield f"{name}.{part}", _float(value[part])
 
 
 def _float(value: Any) -> float | None:

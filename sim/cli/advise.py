@@ -55,6 +55,11 @@ def advise(
     base = work.base(file)
     own = bool(base.workload.slo.model_dump(exclude_none=True))
     aims = objectives(slo, base.workload) if slo or own else ()
+    if of_part := next((one for one in aims if one.part), None):
+        raise UserError(
+            f"--slo {of_part.text}: advice counts requests within limits that are the same for all of them; "
+            f"give --slo {of_part.figure}={of_part.limit:g}, and see capacity or sweep for part {of_part.part}"
+        )
     place = _place(base, allocator)
     foreword(base.workload)
     folder = out or folder_for(base.workload.name, "-advice")

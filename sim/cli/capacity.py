@@ -38,7 +38,8 @@ def capacity(
     Args:
         file: Workload file, or the name of a preset.
         slo: A figure and its limit: normalized_latency_s=0.2 is the mean, ttft_s.p99=1 a percentile, goodput=0.9 the
-            share of requests that meet the workload's own slo, and what is asked if nothing is. May be repeated.
+            share of requests that meet the workload's own slo, and what is asked if nothing is;
+            part.chat.ttft_s.p99=1 is of one part of a mix. May be repeated.
         vary: A key and its values: device.kv_memory_gib=4,8,16; a capacity for each. May be repeated.
         out: Directory to write; runs/NAME-capacity if not given, NAME being the workload's.
         repeat: Replications; one gives no interval, and no ratio between allocators. A trace has one:

@@ -23,7 +23,7 @@ from sim.variants import demand_variants
 if TYPE_CHECKING:
     from sim.case import Case
     from sim.setup import Setup
-    from workloads.requests import Requests
+    from workloads.requests import Ints, Requests
 
 
 def check(
@@ -69,12 +69,10 @@ def document(setup: Setup, requests: Requests) -> dict[str, Any]:
         "device": asdict(setup.device),
         "notes": setup.notes,
         "requests": {
-            "count": len(requests),
-            "last_arrival_s": float(requests.arrival_s.max()),
-            "prompt_tokens_mean": float(requests.prompt_tokens.mean()),
-            "output_tokens_mean": float(requests.output_tokens.mean()),
+            **_means(requests, np.arange(len(requests))),
             **dict(zip(("refused_as_too_long", "cut_short"), _too_long(setup, requests), strict=True)),
             "notes": list(requests.notes),
+            **({"parts": parts} if (parts := _parts(requests)) else {}),
         },
         "runs": [
             {
@@ -88,6 +86,21 @@ def document(setup: Setup, requests: Requests) -> dict[str, Any]:
         ],
         "costs": asdict(setup.coefficients),
         "captured_steps": len(setup.captured),
+    }
+
+
+def _parts(requests: Requests) -> dict[str, dict[str, Any]]:
+    """Sum up each part of a mix; none if there is no mix."""
+    return {name: _means(requests, np.flatnonzero(requests.part == at)) for at, name in enumerate(requests.parts)}
+
+
+def _means(requests: Requests, rows: Ints) -> dict[str, Any]:
+    """Sum up some of the requests."""
+    return {
+        "count": len(rows),
+        "last_arrival_s": float(requests.arrival_s[rows].max()),
+        "prompt_tokens_mean": float(requests.prompt_tokens[rows].mean()),
+        "output_tokens_mean": float(requests.output_tokens[rows].mean()),
     }
 
 
@@ -120,11 +133,9 @@ def _print(setup: Setup, requests: Requests) -> None:
 
 def _arithmetic(setup: Setup, requests: Requests) -> Table:
     """Requests, model, device, and how the pool's memory comes about; block sizes are in the next table."""
-    prompt, output = requests.prompt_tokens.mean(), requests.output_tokens.mean()
-    facts = [
-        ("requests", f"{len(requests):,}, the last arriving at {requests.arrival_s.max():,.1f} s"),
-        ("tokens per request", f"{prompt:,.1f} of prompt and {output:,.1f} of output, on average"),
-    ]
+    whole = _means(requests, np.arange(len(requests)))
+    facts = [("requests", _arriving(whole)), ("tokens per request", _lengths(whole))]
+    facts += [(f"of part {name}", f"{_arriving(part)}; {_lengths(part)}") for name, part in _parts(requests).items()]
     for count, what in zip(_too_long(setup, requests), ("are refused", "have their output cut short"), strict=True):
         if count:
             limit = f"max_model_len, {setup.cases[0].limits.max_model_len:,} tokens"
@@ -138,6 +149,15 @@ def _arithmetic(setup: Setup, requests: Requests) -> Table:
     for row in facts:
         add(made, *row)
     return made
+
+
+def _arriving(means: dict[str, Any]) -> str:
+    return f"{means['count']:,}, the last arriving at {means['last_arrival_s']:,.1f} s"
+
+
+def _lengths(means: dict[str, Any]) -> str:
+    prompt, output = means["prompt_tokens_mean"], means["output_tokens_mean"]
+    return f"{prompt:,.1f} of prompt and {output:,.1f} of output, on average"
 
 
 def _runs(setup: Setup) -> Table:

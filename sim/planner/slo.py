@@ -4,6 +4,7 @@ normalized_latency_s=0.2     the mean (the paper's measure)
 ttft_s.p99=1.0               a percentile: p50, p90, p95 or p99
 tpot_s.p90=0.05
 goodput=0.9                  share of all requests that meet every limit of the workload's own `slo`
+part.chat.ttft_s.p99=1.0     of the requests of one part of a mix
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.figures import figure
+from analysis.figures import figure, of_part, within_slo
 from analysis.metrics import PER_REQUEST, itl_s
 from analysis.summary import NAMES
 from sim.errors import UserError, suggest
+from workloads.labels import part_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from sim.planner.job import Record
     from workloads.schema import Workload
 
-GOODPUT, QUEUE = "goodput", "queue"
+GOODPUT, QUEUE, PART = "goodput", "queue", "part."
 ATTAINED = 0.9
 """Share of requests that shall meet the workload's limits if no `--slo` is given (as DistServe has it)."""
 FIGURES = (*(metric.__name__ for metric in PER_REQUEST), itl_s.__name__)
@@ -34,7 +36,18 @@ class Objective:
     """One figure and its limit."""
 
     name: str
+    """As the user writes it, but for `.mean`; after `part.` comes the name of a part of a mix."""
     limit: float
+
+    @property
+    def part(self) -> str:
+        """Name of the part of a mix whose requests count; empty if all do."""
+        return _in_part(self.name)[0]
+
+    @property
+    def figure(self) -> str:
+        """The figure, of that part or of all requests."""
+        return _in_part(self.name)[1]
 
     @property
     def text(self) -> str:
@@ -44,18 +57,27 @@ class Objective:
     @property
     def more_is_better(self) -> bool:
         """Whether the limit is a least, not a most."""
-        return self.name == GOODPUT
+        return self.figure == GOODPUT
 
     def value(self, record: Record) -> float:
         """Return the figure of a run; NaN if no request has it."""
         if self.name == GOODPUT:
             return share_good(record)
-        return figure(record["entry"], self.name)
+        entry = of_part(record["entry"], self.part) if self.part else record["entry"]
+        return within_slo(entry) if self.figure == GOODPUT else figure(entry, self.figure)
 
     def met(self, record: Record) -> bool:
         """Tell whether a run holds it; one in which no request has the figure does not."""
         value = self.value(record)
         return value >= self.limit if self.more_is_better else value <= self.limit
+
+
+def _in_part(name: str) -> tuple[str, str]:
+    """Take `part.chat.ttft_s.p99` apart into the part and the figure."""
+    if not name.startswith(PART):
+        return "", name
+    part, _, rest = name.removeprefix(PART).partition(".")
+    return part, rest
 
 
 def share_good(record: Mapping[str, Any]) -> float:
@@ -94,8 +116,9 @@ def objectives(given: Sequence[str], workload: Workload) -> tuple[Objective, ...
         if not own:
             raise UserError("--slo: the workload has no slo; give one, such as --slo normalized_latency_s=0.2")
         return (Objective(GOODPUT, ATTAINED),)
-    found = tuple(_read(setting) for setting in given)
-    if any(one.name == GOODPUT for one in found) and not own:
+    parts = part_names(workload.requests)
+    found = tuple(_read(setting, parts) for setting in given)
+    if any(one.figure == GOODPUT for one in found) and not own:
         raise UserError("--slo goodput: the workload has no slo for requests to meet; give it one, such as slo.ttft_s")
     names = [one.name for one in found]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -104,7 +127,7 @@ def objectives(given: Sequence[str], workload: Workload) -> tuple[Objective, ...
     return found
 
 
-def _read(setting: str) -> Objective:
+def _read(setting: str, parts: Sequence[str]) -> Objective:
     name, equals, text = setting.partition("=")
     name = name.strip()
     try:
@@ -116,14 +139,19 @@ def _read(setting: str) -> Objective:
             f"--slo {setting}: write it as figure=limit, such as ttft_s.p99=1.0 or goodput=0.9; "
             "a limit is a number above 0, of seconds where it is a time"
         )
+    of, name = _in_part(name)
+    if of and of not in parts:
+        there = f"; there are: {', '.join(parts)}" if parts else ": requests are no mix"
+        raise UserError(f"--slo {setting}: no part of the mix is named {of}{suggest(of, parts)}{there}")
     head, dot, part = name.partition(".")
-    if head not in (*FIGURES, GOODPUT):
-        known = ", ".join((*FIGURES, GOODPUT))
+    known = [one for one in (*FIGURES, GOODPUT) if not (of and one == itl_s.__name__)]
+    if head not in known:
+        whose = " of a part" if of else ""
         raise UserError(
-            f"--slo {setting}: unknown figure {head}{suggest(head, (*FIGURES, GOODPUT))}; there are: {known}"
+            f"--slo {setting}: unknown figure{whose} {head}{suggest(head, known)}; there are: {', '.join(known)}"
         )
     if head == GOODPUT and (dot or limit > 1):
         raise UserError(f"--slo {setting}: goodput is the share of requests within the workload's slo, at most 1")
     if dot and part not in NAMES and part != "mean":
         raise UserError(f"--slo {setting}: unknown part {part}; there are: mean, {', '.join(NAMES)}")
-    return Objective(head if part == "mean" else name, limit)
+    return Objective((f"{PART}{of}." if of else "") + (head if part == "mean" else name), limit)
