@@ -119,8 +119,25 @@ def distinct(values: Array) -> Array:
     return ordered[new]
 
 
+class Draws:
+    """Draws of blocks with replacement: the same ones for every series that is cut into as many blocks."""
+
+    def __init__(self, seed: int = 0, resamples: int = BOOTSTRAP_RESAMPLES) -> None:
+        """Draw `resamples` times; the same seed draws the same."""
+        self._seed = seed
+        self._resamples = resamples
+        self._drawn: dict[int, Array] = {}
+
+    def of(self, blocks: int) -> Array:
+        """Return int64[resamples, blocks]: how often each block is drawn, each time as many as there are."""
+        if blocks not in self._drawn:
+            choose = np.random.default_rng(self._seed).multinomial
+            self._drawn[blocks] = choose(blocks, np.full(blocks, 1 / blocks), size=self._resamples)
+        return self._drawn[blocks]
+
+
 def bootstrap(
-    values: Array, quantiles: Sequence[float], seed: int = 0, resamples: int = BOOTSTRAP_RESAMPLES
+    values: Array, quantiles: Sequence[float], draws: Draws | None = None
 ) -> tuple[tuple[float, float], list[tuple[float, float]]]:
     """95 % intervals for the mean and for percentiles of a correlated series.
 
@@ -134,8 +151,7 @@ def bootstrap(
     Args:
         values: in order of arrival, finite.
         quantiles: in [0, 1].
-        seed: of the draws.
-        resamples: how many times to draw.
+        draws: of the blocks; those of seed 0 if not given.
 
     Returns:
         The interval of the mean, and one interval for each quantile; NaN for fewer than 2 values.
@@ -148,16 +164,17 @@ def bootstrap(
     blocks = min(count, BOOTSTRAP_BLOCKS)
     block = np.arange(count) * blocks // count
     bins = min(count, RANK_BINS)
-    ordered = np.sort(values)
+    order = np.argsort(values)
+    ordered = values[order]
     edges = ordered[np.arange(bins) * count // bins]
-    place = np.searchsorted(edges, values, side="right") - 1
-    histogram = np.bincount(place * blocks + block, minlength=bins * blocks).reshape(bins, blocks)
-    inside = histogram.sum(axis=1)  # not equally many where values are equal: those share a bin
+    place = edges.searchsorted(ordered, side="right") - 1  # of values in order, which is ten times as quick
+    histogram = np.bincount(place * blocks + block[order], minlength=bins * blocks).reshape(bins, blocks)
+    inside = np.bincount(place, minlength=bins)  # not equally many where values are equal: those share a bin
     middle = ordered[inside.cumsum() - inside + inside // 2]
-    draws = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / blocks), size=resamples)
+    drawn = (draws or Draws()).of(blocks)
     sizes = np.bincount(block, minlength=blocks)
-    means = (draws @ np.bincount(block, weights=values, minlength=blocks)) / (draws @ sizes)
-    reached = _reached(draws.astype(np.int32), histogram.cumsum(axis=0, dtype=np.int32), quantiles)
+    means = (drawn @ np.bincount(block, weights=values, minlength=blocks)) / (drawn @ sizes)
+    reached = _reached(drawn.astype(np.int32), histogram.cumsum(axis=0, dtype=np.int32), quantiles)
     spans = percentiles(np.vstack([means, middle[reached]]), (0.025, 0.975)).tolist()
     mean, *others = ((low, high) for low, high in spans)
     return mean, others

@@ -88,7 +88,7 @@ def summarise(
 
     """
     seen = Observed(requests, steps, int(run["capacity"]), slo or {}, run.get("price_per_hour"))
-    seed = int(run.get("repeat", 0))
+    draws = stats.Draws(int(run.get("repeat", 0)))
     entry = {
         "allocator": run["label"],
         "kind": run["kind"],
@@ -98,7 +98,7 @@ def summarise(
         "duration_s": seen.duration_s,
         "requests": count(seen),
         "metrics": {
-            **{metric.__name__: distribution(metric(seen), seed) for metric in PER_REQUEST},
+            **{metric.__name__: distribution(metric(seen), draws) for metric in PER_REQUEST},
             "itl_s": gaps(seen),
             **{metric.__name__: metric(seen) for metric in PER_RUN},
         },
@@ -107,29 +107,29 @@ def summarise(
         "little": None if run["scheduler"] == "static" else little(seen),
     }
     if names := run.get("parts"):
-        entry["parts"] = {name: of_part(seen.part(name), seed) for name in names}
+        entry["parts"] = {name: of_part(seen.part(name), draws) for name in names}
     cleaned: dict[str, Any] = without_nan(entry)
     return cleaned
 
 
-def of_part(seen: Observed, seed: int) -> dict[str, Any]:
+def of_part(seen: Observed, draws: stats.Draws) -> dict[str, Any]:
     """Sum up the requests of one part of a mix; rates are over the duration of the whole run."""
     return {
         "requests": count(seen),
         "metrics": {
-            **{metric.__name__: distribution(metric(seen), seed) for metric in PER_REQUEST},
+            **{metric.__name__: distribution(metric(seen), draws) for metric in PER_REQUEST},
             **{metric.__name__: metric(seen) for metric in OF_REQUESTS},
         },
     }
 
 
-def distribution(values: np.ndarray[Any, np.dtype[np.float64]], seed: int) -> dict[str, Any]:
+def distribution(values: np.ndarray[Any, np.dtype[np.float64]], draws: stats.Draws) -> dict[str, Any]:
     """Mean, percentiles and peak of one value a request, with block-bootstrap intervals."""
     values = values[~np.isnan(values)]
     if not len(values):
         return {"mean": None, **dict.fromkeys(NAMES), "max": None, "n": 0}
     percentiles = stats.percentiles(values, QUANTILES)
-    mean_span, spans = stats.bootstrap(values, QUANTILES, seed)
+    mean_span, spans = stats.bootstrap(values, QUANTILES, draws)
     return {
         "mean": float(values.mean()),
         **dict(zip(NAMES, percentiles.tolist(), strict=True)),

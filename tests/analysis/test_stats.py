@@ -24,15 +24,15 @@ def test_weighted_percentiles_of_nothing_do_not_exist() -> None:
 
 def test_bootstrap_is_seeded() -> None:
     values = np.random.default_rng(2).exponential(size=300)
-    assert stats.bootstrap(values, (0.5,), seed=3) == stats.bootstrap(values, (0.5,), seed=3)
-    assert stats.bootstrap(values, (0.5,), seed=3) != stats.bootstrap(values, (0.5,), seed=4)
+    assert stats.bootstrap(values, (0.5,), stats.Draws(3)) == stats.bootstrap(values, (0.5,), stats.Draws(3))
+    assert stats.bootstrap(values, (0.5,), stats.Draws(3)) != stats.bootstrap(values, (0.5,), stats.Draws(4))
 
 
 def test_bootstrap_covers_the_truth_about_95_times_of_100() -> None:
     rng = np.random.default_rng(5)
     mean = median = 0
     for trial in range(200):
-        (low, high), [(below, above)] = stats.bootstrap(rng.exponential(size=1000), (0.5,), seed=trial)
+        (low, high), [(below, above)] = stats.bootstrap(rng.exponential(size=1000), (0.5,), stats.Draws(trial))
         mean += low <= 1 <= high
         median += below <= np.log(2) <= above
     assert 176 <= mean <= 200
@@ -149,4 +149,4 @@ def test_a_bootstrap_finds_what_counting_its_draws_finds() -> None:
         ordered = np.sort(np.repeat(blocks, drawn, axis=0).ravel())
         expected.append(ordered[int(np.ceil(np.float32(0.9) * np.float32(400))) - 1])
     low, high = np.percentile(expected, (2.5, 97.5))
-    assert stats.bootstrap(values, (0.9,), seed=5, resamples=30)[1] == [pytest.approx((low, high))]
+    assert stats.bootstrap(values, (0.9,), stats.Draws(5, resamples=30))[1] == [pytest.approx((low, high))]
