@@ -9,20 +9,23 @@ step is wanted, they are written as they are taken.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from allocators.leap import spread
+from allocators.table import Ints
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from allocators.base import Allocator
     from sim.engine.serving import Serving
     from sim.engine.telemetry import Sink
 
-    Ints = npt.NDArray[np.int64]
-    Runs = npt.NDArray[np.int32]
-
+Runs = npt.NDArray[np.int32]
 MOST_BLOCKS = 1_000_000
 """Blocks, or runs of them (20 bytes each), that the snapshots of one run list in all."""
 FEW = 100
@@ -31,6 +34,8 @@ MOST_CONDENSED = 20_000_000
 """Blocks that the pools of these may have in all, or there are fewer: it takes 30 ns for each, and more are dropped."""
 AT_ONCE = 1 << 16
 """Blocks listed after which snapshots are handed on, where all of them are wanted."""
+TOGETHER = 1 << 16
+"""Blocks, up to the last one listed, of the snapshots whose runs are computed in one go; of a single one any."""
 NOBODY, CACHE = -2, -1
 """Owners of blocks that are free, and of those that are kept for reuse."""
 
@@ -69,7 +74,7 @@ class BlockLog:
         while len(self._snapshots) > self._instants or (len(self._snapshots) > few and self._listed > MOST_BLOCKS):
             self._halve()
         if self._listed > MOST_BLOCKS:
-            self._keep([(then, _runs(each)) for then, each in self._snapshots])
+            self._keep(list(zip([then for then, _ in self._snapshots], self._runs(), strict=True)))
         while len(self._snapshots) > 1 and self._listed > MOST_BLOCKS:
             self._halve()
         self.due = now + self._interval
@@ -84,7 +89,7 @@ class BlockLog:
 
     def flush(self) -> None:
         """Hand the snapshots to the sink."""
-        times, runs = [now / 1e9 for now, _ in self._snapshots], [_runs(each) for _, each in self._snapshots]
+        times, runs = [now / 1e9 for now, _ in self._snapshots], self._runs()
         sizes = [each.shape[1] for each in runs]
         joined = np.concatenate([np.zeros((5, 0), np.int32), *runs], axis=1)
         columns: dict[str, object] = {"time_s": np.repeat(np.array(times, np.float64), sizes)}
@@ -92,80 +97,63 @@ class BlockLog:
         self._sink.write("blocks", columns)
         self._snapshots, self._listed = [], 0
 
+    def _runs(self) -> list[Runs]:
+        """Return the runs of each snapshot; those whose runs have been computed come first."""
+        found = [each for _, each in self._snapshots if not isinstance(each, Snapshot)]
+        some: list[Snapshot] = []
+        begins = [0]
+        for _, each in self._snapshots:
+            if isinstance(each, Snapshot):
+                cells = each.cells()
+                if begins[-1] + cells > TOGETHER:
+                    found += _runs_of(some, begins)
+                    some, begins = [], [0]
+                some.append(each)
+                begins.append(begins[-1] + cells)
+        return found + _runs_of(some, begins)
+
 
 class Snapshot:
     """What rows list at an instant, copied: the block map follows from it."""
 
     def __init__(self, serving: Serving) -> None:
         """Copy what is listed now."""
-        self._allocator = allocator = serving.allocator
-        self._rows, self._lengths, self._owners = rows, _, _ = _held(serving)
-        self._counts = counts = allocator.table.count[rows]
-        self._extents = allocator.extents(rows)
+        self.allocator = allocator = serving.allocator
+        self.rows, self.lengths, self.owners = rows, _, _ = _held(serving)
+        self.counts = counts = allocator.table.count[rows]
+        self.extents = allocator.extents(rows)
         """Blocks of the span that each row is; None if rows list blocks that lie anywhere."""
         cells = allocator.table.blocks
-        if self._extents is not None:
-            self._blocks, self.size = cells[rows, 0], 2 * len(rows)
+        if self.extents is not None:
+            self.blocks, self.size = cells[rows, 0], 2 * len(rows)
             return
-        self._blocks = _listed(cells, rows, counts)
+        self.blocks = _listed(cells, rows, counts)
         """int32: the first of each span, or those of one row after those of the other."""
-        self._padded, self._padding = allocator.padding()
-        self._cached = allocator.cached_blocks().astype(np.int32)
-        self.size = len(self._blocks) + len(self._padding) + len(self._cached)
+        self.padded, self.padding = allocator.padding()
+        self.cached = allocator.cached_blocks().astype(np.int32)
+        self.size = len(self.blocks) + len(self.padding) + len(self.cached)
         """Blocks listed, of a span only where it begins and where its padding does."""
 
-    def runs(self) -> Runs:
-        """Describe the block map: int32[5, runs] of first block, blocks, owner, references, empty slots."""
-        if self._extents is not None:
-            return self._of_spans(self._extents).astype(np.int32)
-        blocks, padding, cached, counts = self._blocks.astype(np.int64), self._padding, self._cached, self._counts
-        last = max(int(each.max(initial=0)) for each in (blocks, padding, cached))
+    def cells(self) -> int:
+        """Return how many blocks there are up to the last one listed, the null block and one behind them included."""
+        lists = [self.blocks] if self.extents is not None else [self.blocks, self.padding, self.cached]
+        return 2 + max((int(each.max()) for each in lists if len(each)), default=0)
 
-        owner = np.full(last + 2, NOBODY, np.int32)  # block last + 1 has no owner, like the null block
-        owner[cached] = CACHE
-        owner[blocks] = np.repeat(self._owners.astype(np.int32), counts)
-        references = np.bincount(blocks, minlength=last + 2)
-        if len(padding):
-            owners_of = np.full(int(self._padded.max()) + 1, NOBODY, np.int32)
-            owners_of[self._rows] = self._owners
-            owner[padding] = owners_of[self._padded]
-        owner[0], references[0] = NOBODY, 0  # the null block stands where a window has left one behind
-        changes, owned = (owner[1:] != owner[:-1]) | (references[1:] != references[:-1]), owner != NOBODY
-        start = (changes & owned[1:]).nonzero()[0] + 1
-        stop = (changes & owned[:-1]).nonzero()[0] + 1
-        where, empty = self._partly_empty(blocks, shared=int(references.max()) > 1)
-        slack = np.zeros(len(start), np.int64)
-        np.add.at(slack, start.searchsorted(where, "right") - 1, empty)
-        np.add.at(slack, start.searchsorted(padding, "right") - 1, self._allocator.block_size)
-        runs = np.empty((5, len(start)), np.int32)
-        runs[0], runs[1] = start, stop - start
-        runs[2], runs[3], runs[4] = owner.take(start), references.take(start), slack
-        return runs
+    def joined(self, begin: int) -> tuple[Ints | Runs, ...]:
+        """Return the fields of `Joint` of this one alone, whose null block has the number `begin`."""
+        owners = self.padding
+        if len(owners):
+            owners_of = np.full(int(self.padded.max()) + 1, NOBODY, np.int64)
+            owners_of[self.rows] = self.owners
+            owners = owners_of[self.padded]
+        blocks, padding, cached = (each + begin for each in (self.blocks, self.padding, self.cached))
+        return blocks, self.counts, self.lengths, self.owners, padding, owners, cached
 
-    def _partly_empty(self, listed: Ints, *, shared: bool) -> tuple[Ints, Ints]:
-        """Find blocks of rows that are not full, each once, and their empty slots; some may be `shared` by rows."""
-        columns, size = self._allocator.columns, self._allocator.block_size
-        counts, lengths = self._counts, self._lengths
-        first = np.zeros_like(counts)
-        if columns.full:
-            np.minimum(lengths // columns.place * columns.stride, counts, out=first)
-        who, place = spread(counts - first)
-        place += first[who]
-        blocks = listed[(counts.cumsum() - counts)[who] + place]
-        empty = size - columns.filled_at(place, lengths[who], size)
-        if shared:  # all rows that share a block fill it equally, so the last one counts
-            slots = np.zeros(self._allocator.num_blocks + 1, np.int64)
-            slots[blocks] = empty
-            blocks = slots.nonzero()[0]
-            empty = slots[blocks]
-        partly = ((empty > 0) & (blocks > 0)).nonzero()[0]
-        return blocks[partly], empty[partly]
-
-    def _of_spans(self, extents: Ints) -> Ints:
-        """Do `runs` where every row is one span of blocks, from row to row and not from block to block."""
-        size, first, counts, owners = self._allocator.block_size, self._blocks, self._counts, self._owners
+    def of_spans(self, extents: Ints) -> Runs:
+        """Do `_runs_of` where every row is one span of blocks, from row to row and not from block to block."""
+        size, first, counts, owners = self.allocator.block_size, self.blocks, self.counts, self.owners
         more = extents - counts
-        held = np.stack([first, counts, owners, np.ones_like(counts), np.maximum(counts * size - self._lengths, 0)])
+        held = np.stack([first, counts, owners, np.ones_like(counts), np.maximum(counts * size - self.lengths, 0)])
         padding = np.stack([first + counts, more, owners, np.zeros_like(counts), more * size])
         runs = np.concatenate([held, padding], axis=1)
         runs = runs[:, runs[1] > 0]
@@ -176,12 +164,79 @@ class Snapshot:
         found = runs[:, heads]
         if len(heads):
             found[[1, 4]] = np.add.reduceat(runs[[1, 4]], heads, axis=1)
-        return found
+        return found.astype(np.int32)
 
 
-def _runs(snapshot: Snapshot | Runs) -> Runs:
-    """Return the runs of a snapshot, computed now unless they have been."""
-    return snapshot.runs() if isinstance(snapshot, Snapshot) else snapshot
+class Joint(NamedTuple):
+    """What several snapshots list, one after the other; the blocks of each are numbered on behind those before."""
+
+    blocks: Runs
+    """Those of one row after those of the other; `counts` of each row."""
+    counts: Ints
+    lengths: Ints
+    owners: Ints
+    padding: Ints
+    """Blocks of the padding, and `padders`, who own them."""
+    padders: Ints
+    cached: Runs
+
+
+def _runs_of(snapshots: Sequence[Snapshot], begins: Sequence[int]) -> list[Runs]:
+    """Describe block maps of one allocator: int32[5, runs] of first block, blocks, owner, references, empty slots each.
+
+    All are described at once, as NumPy takes longer to be called for a few blocks than to look at them.
+
+    Args:
+        snapshots: of the block maps.
+        begins: the number that the null block of each is given meanwhile, and how many cells they have in all.
+
+    """
+    if not snapshots or snapshots[0].extents is not None:
+        return [each.of_spans(each.extents) for each in snapshots if each.extents is not None]
+    parts = [each.joined(begin) for each, begin in zip(snapshots, begins[:-1], strict=True)]
+    joint = Joint(*(np.concatenate(lists) for lists in zip(*parts, strict=True)))
+    allocator, total, nulls = snapshots[0].allocator, begins[-1], np.array(begins[:-1], np.int64)
+    blocks, padding = joint.blocks, joint.padding
+
+    owner = np.full(total, NOBODY, np.int32)  # the last cell of each has no owner, like the null block
+    owner[joint.cached] = CACHE
+    owner[blocks] = np.repeat(joint.owners.astype(np.int32), joint.counts)
+    owner[padding] = joint.padders
+    references = np.bincount(blocks, minlength=total)
+    owner[nulls], references[nulls] = NOBODY, 0  # the null block stands where a window has left one behind
+    changes, owned = (owner[1:] != owner[:-1]) | (references[1:] != references[:-1]), owner != NOBODY
+    start = (changes & owned[1:]).nonzero()[0] + 1
+    stop = (changes & owned[:-1]).nonzero()[0] + 1
+    where, empty = _partly_empty(allocator, joint, shared=int(references.max()) > 1)
+    held = owned[where]
+    slack = np.zeros(len(start), np.int64)
+    np.add.at(slack, start.searchsorted(where[held], "right") - 1, empty[held])
+    np.add.at(slack, start.searchsorted(padding, "right") - 1, allocator.block_size)
+    runs = np.empty((5, len(start)), np.int32)
+    upto = start.searchsorted(np.array(begins, np.int64))
+    runs[0], runs[1] = start - np.repeat(nulls, np.diff(upto)), stop - start
+    runs[2], runs[3], runs[4] = owner.take(start), references.take(start), slack
+    return [runs[:, first:last] for first, last in pairwise(upto.tolist())]
+
+
+def _partly_empty(allocator: Allocator, joint: Joint, *, shared: bool) -> tuple[Ints, Ints]:
+    """Find blocks of rows that are not full, each once, and their empty slots; some may be `shared` by rows."""
+    columns, size = allocator.columns, allocator.block_size
+    counts, lengths = joint.counts, joint.lengths
+    first = np.zeros_like(counts)
+    if columns.full:
+        np.minimum(lengths // columns.place * columns.stride, counts, out=first)
+    who, place = spread(counts - first)
+    place += first[who]
+    blocks = joint.blocks[(counts.cumsum() - counts)[who] + place]
+    empty = size - columns.filled_at(place, lengths[who], size)
+    if shared:  # all rows that share a block fill it equally, so the last one counts
+        slots = np.zeros(int(joint.blocks.max()) + 1, np.int64)
+        slots[blocks] = empty
+        blocks = slots.nonzero()[0]
+        empty = slots[blocks]
+    partly = empty > 0
+    return blocks[partly], empty[partly]
 
 
 def _listed(cells: Runs, rows: Ints, counts: Ints) -> Runs:
