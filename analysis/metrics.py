@@ -83,12 +83,15 @@ def any_gap_over(run: Observed, limit: float) -> npt.NDArray[np.bool_]:
 def missed(run: Observed) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     """Yield, by limit of the SLO, which requests are over it; first, as `unfinished`, which did not finish."""
     yield UNFINISHED, ~run.finished
-    limits = {name: limit for name, limit in run.slo.items() if limit is not None}
+    limits = run.limits
     for metric in PER_REQUEST:
         if metric.__name__ in limits:
             yield metric.__name__, metric(run) > limits[metric.__name__]  # a value that does not exist breaks no limit
     if itl_s.__name__ in limits:
-        yield itl_s.__name__, any_gap_over(run, limits[itl_s.__name__])
+        over, given = np.zeros(len(run.finished), np.bool_), limits[itl_s.__name__]
+        for limit in np.unique(given).tolist():
+            over |= any_gap_over(run, limit) & (given == limit)
+        yield itl_s.__name__, over
 
 
 def good(run: Observed) -> npt.NDArray[np.bool_]:

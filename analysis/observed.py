@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allocators.ledger import Ledger
+from analysis.limits import Limits, of_all, of_part, parts_with_own
 
 Column: TypeAlias = npt.NDArray[Any]
 Columns: TypeAlias = Mapping[str, Column]
@@ -70,8 +71,8 @@ class Observed:
     """Columns of steps.parquet."""
     capacity: int
     """Token slots in the pool."""
-    slo: Mapping[str, float | None] = field(default_factory=dict)
-    """Limits in seconds, by the name of a per-request metric."""
+    slo: Limits = field(default_factory=dict)
+    """Limits in seconds, by the name of a per-request metric (`analysis.limits`)."""
     price_per_hour: float | None = None
     """Price of all GPUs of the engine together, if known."""
 
@@ -118,7 +119,19 @@ class Observed:
     def part(self, name: str) -> Observed:
         """The same run with the requests of one part of a mix only."""
         rows = np.asarray(self.requests["part"] == name, np.bool_)
-        return replace(self, requests=Rows(self.requests, rows))
+        return replace(self, requests=Rows(self.requests, rows), slo=of_part(self.slo, name))
+
+    @cached_property
+    def limits(self) -> dict[str, float | Floats]:
+        """Limits of the SLO by metric: one for all requests, or one for each where parts differ; infinite if none."""
+        found: dict[str, float | Floats] = {
+            name: limit for name, limit in of_all(self.slo).items() if limit is not None
+        }
+        for part in parts_with_own(self.slo):
+            rows = np.asarray(self.requests["part"] == part, np.bool_)
+            for name, limit in of_part(self.slo, part).items():
+                found[name] = np.where(rows, np.inf if limit is None else limit, found.get(name, np.inf))
+        return found
 
     def mean(self, values: Column) -> float:
         """Time-weighted mean of a column of steps; NaN for an empty run."""

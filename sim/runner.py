@@ -16,6 +16,7 @@ import numpy as np
 
 from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import AGAIN, RunDirectoryError
+from analysis.limits import limits_of
 from analysis.reading import RunDirectory
 from analysis.summary import SUSTAINED_RATE
 from analysis.written import SUMMARY, SUSTAINED, results_in
@@ -268,7 +269,7 @@ def _manifest(setup: Setup) -> dict[str, Any]:
         "device": {"name": setup.device.name, "memory_bytes": setup.device.memory_bytes},
         "pool": setup.cases[0].pool.explain(),
         "runs": runs,
-        "slo": workload.slo.model_dump(exclude_none=True),
+        "slo": limits_of(workload.resolved()),
         "expect": workload.model_dump(mode="json", exclude_none=True)["expect"],
         "remarks": list(workload.remarks),
         "versions": versions(PACKAGES),

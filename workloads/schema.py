@@ -17,8 +17,9 @@ from workloads.arrivals import Paced
 from workloads.machine import Device, Model
 from workloads.published import Expectations, Sustained, Variant
 from workloads.requests import LATEST_S
+from workloads.slo import Slo
 from workloads.source import Mix, RequestSource, parts_of
-from workloads.spec import CalibrationName, Count, NotNegative, Positive, Share, Spec
+from workloads.spec import CalibrationName, Count, NotNegative, Share, Spec
 
 
 class Engine(Spec):
@@ -62,23 +63,6 @@ class Engine(Spec):
     """Attention kernel of the cost model: `flash` keeps scores on chip; `naive` writes the score matrix to memory and
     reads it back.
     """
-
-
-class Slo(Spec):
-    """Service-level objectives: a request that meets every one given counts as goodput."""
-
-    ttft_s: Positive | None = None
-    """Longest time to first token allowed, seconds."""
-    tpot_s: Positive | None = None
-    """Longest time per output token after the first allowed, seconds (mean over the request)."""
-    itl_s: Positive | None = None
-    """Longest gap between any two tokens allowed, seconds."""
-    queue_s: Positive | None = None
-    """Longest time from arrival to the first step allowed, seconds."""
-    e2e_s: Positive | None = None
-    """Longest time from arrival to last token allowed, seconds."""
-    normalized_latency_s: Positive | None = None
-    """Longest end-to-end latency divided by output tokens allowed, seconds."""
 
 
 class Telemetry(Spec):

@@ -16,6 +16,7 @@ from workloads.replies import Replies
 from workloads.requests import MOST
 from workloads.sessions import Turns
 from workloads.sharing import Part
+from workloads.slo import Slo
 from workloads.spec import ByKind, Positive, Spec
 from workloads.trace import Trace
 from workloads.trees import Tree
@@ -77,6 +78,8 @@ class Named(Spec):
     """Name of the part in tables and pages. Its random numbers depend on it, and on no other part: to add, remove or
     change one leaves the requests of the others as they are.
     """
+    slo: Slo | None = None
+    """Limits on latency of this part's requests, seconds, instead of the file's; {} sets none."""
 
 
 class GeneratedPart(Generated, Named):
@@ -147,3 +150,10 @@ RequestSource: TypeAlias = Annotated[
 def parts_of(source: Generated | Trace | Mix) -> tuple[Generated | Trace, ...]:
     """Return the parts of a mix; of what is none, that alone."""
     return source.mix if isinstance(source, Mix) else (source,)
+
+
+def without_own_slo(source: Generated | Trace | Mix) -> Generated | Trace | Mix:
+    """Return the requests with the limits of the file for all parts."""
+    if not isinstance(source, Mix):
+        return source
+    return source.model_copy(update={"mix": tuple(part.model_copy(update={"slo": None}) for part in source.mix)})

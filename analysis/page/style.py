@@ -7,7 +7,7 @@ so both themes and all plots take them from one place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from analysis.limits import Limits, of_all, of_part, parts_with_own
 
 HANDING_OUT: dict[str, str] = {
     "no-cache": "keeps nothing: every step computes every token again",
@@ -33,9 +33,17 @@ LIMIT_WORDS: dict[str, str] = {
 """Names of the figures, all in seconds, that an SLO may limit."""
 
 
-def limits(slo: Mapping[str, float | None]) -> str:
+def limits(slo: Limits) -> str:
     """Write the limits of an SLO, in seconds, for a sentence; nothing if there is none."""
-    return ", ".join(f"{LIMIT_WORDS.get(name, name)} ≤ {limit:g} s" for name, limit in slo.items() if limit is not None)
+    if not any(slo.values()):
+        return ""
+    parts = (f"{part}: {_listed(of_part(slo, part))}" for part in parts_with_own(slo))
+    return "; ".join([_listed(of_all(slo)), *parts])
+
+
+def _listed(slo: Limits) -> str:
+    told = (f"{LIMIT_WORDS.get(name, name)} ≤ {limit:g} s" for name, limit in slo.items() if limit is not None)
+    return ", ".join(told) or "no limit"
 
 
 def machine(model: str, device: str | None, gpus: int = 1) -> str:

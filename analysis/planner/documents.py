@@ -16,7 +16,13 @@ from analysis.summary import BY_CAUSE, ENTRY
 
 MANIFEST = {
     "name": TEXT,
-    "workload": {"seed": WHOLE, "model": {"name": TEXT}, "device": {"name?": (TEXT, None)}, "slo?": (LIMITS, None)},
+    "workload": {
+        "seed": WHOLE,
+        "model": {"name": TEXT},
+        "device": {"name?": (TEXT, None)},
+        "slo?": (LIMITS, None),
+        "requests?": {"mix?": [{"name": TEXT, "slo?": LIMITS}]},
+    },
     "vary": [{"key": TEXT, "values": [ANY]}],
     "started?": TEXT,
     "written?": WRITTEN,

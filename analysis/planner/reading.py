@@ -17,6 +17,7 @@ from typing import Any
 from analysis.coherence import demand_written
 from analysis.documents import demand_shape, demand_version, parse_json, read_json
 from analysis.errors import RunDirectoryError
+from analysis.limits import Limits, limits_of
 from analysis.planner.documents import MANIFEST, OUTLINES, shape_of
 
 CELLS = "cells"
@@ -46,9 +47,9 @@ class Planned:
         return [str(axis["key"]) for axis in self.manifest.get("vary", ())]
 
     @property
-    def slo(self) -> Mapping[str, float]:
+    def slo(self) -> Limits:
         """Limits of a request in seconds, as the workload gives them."""
-        return self.manifest["workload"].get("slo") or {}
+        return limits_of(self.manifest["workload"])
 
 
 def question(path: str | Path) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from analysis.limits import Limits
 from analysis.numbers import listed, short
 from analysis.page.words import Finding
 from analysis.planner.rows import distinct, last_words, said
@@ -16,7 +17,7 @@ FEW_STAYS = 5.0
 0.88 and 1.04 times that of 12.5 stays at 1.2, 2.3, 3.3 and 6.3 of them."""
 
 
-def sweep_findings(cells: Sequence[Cell], slo: Mapping[str, float]) -> list[Finding]:
+def sweep_findings(cells: Sequence[Cell], slo: Limits) -> list[Finding]:
     """Say which cells are worth a look; the bound, which nobody can have, is the best only if there is nothing else."""
     cells = distinct(cells)
     name, what = ("goodput_rps", "requests within the SLO") if slo else ("throughput_rps", "requests")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.limits import limits_of
 from analysis.planner.advising import advice_table, words
 from analysis.planner.page import write_page
 from analysis.terminal import line
@@ -53,7 +54,7 @@ def advise(
     if repeat < 1:
         raise UserError(f"--repeat {repeat}: give at least 1")
     base = work.base(file)
-    own = bool(base.workload.slo.model_dump(exclude_none=True))
+    own = any(limits_of(base.workload.resolved()).values())
     aims = objectives(slo, base.workload) if slo or own else ()
     if of_part := next((one for one in aims if one.part), None):
         raise UserError(

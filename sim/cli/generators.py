@@ -9,9 +9,10 @@ from pydantic import BaseModel
 from workloads.distributions import Given
 from workloads.docs import field_docs
 from workloads.machine import Device, Model
-from workloads.schema import Costs, Engine, Slo, Telemetry, Workload
+from workloads.schema import Costs, Engine, Telemetry, Workload
 from workloads.sharing import Part
-from workloads.source import Generated, Mix
+from workloads.slo import Slo
+from workloads.source import Generated, Mix, Named
 from workloads.trace import Trace
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ BLOCKS: dict[str, type[BaseModel]] = {
     "engine": Engine,
     "requests, from a trace": Trace,
     "requests, mixed": Mix,
+    "requests, each part of a mix": Named,
     "slo": Slo,
     "telemetry": Telemetry,
     "costs": Costs,

@@ -14,7 +14,8 @@ from sim.planner.slo import GOODPUT, shortfall
 from sim.setup import prepare
 from workloads.errors import WorkloadError, lines_of
 from workloads.generate import requests as make_requests
-from workloads.schema import Slo
+from workloads.slo import Slo
+from workloads.source import without_own_slo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,9 @@ class Adviser:
     def workload(self, some: Sequence[Change]) -> Workload:
         """Return the file with these changes, and with the objectives as limits of its requests."""
         workload = self.base.varied({change.axis: change.after for change in some})
-        return workload.model_copy(update={"slo": self.limits or workload.slo})
+        if self.limits is None:
+            return workload
+        return workload.model_copy(update={"slo": self.limits, "requests": without_own_slo(workload.requests)})
 
     def jobs(self, some: Sequence[Change], begin: int = 0) -> list[Job]:
         """Make the jobs of a setting's replications, from number `begin` on.

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from analysis.limits import limits_of
 from analysis.observed import Observed
 from analysis.planner.observe import observe
 from analysis.reading import Run
@@ -99,7 +100,7 @@ def _simulate(job: Job) -> Record:
         run = Run(facts, Path(folder))
         small = len(requests) <= SMALL
         columns = run.requests(), run.steps() if small else run.lazy_steps
-        slo = job.workload.slo.model_dump(exclude_none=True)
+        slo = limits_of(job.workload.resolved())
         seen = Observed(*columns, case.pool.slots, slo)
         record = {"entry": summarise(*columns, facts, slo), "pool": facts, **observe(seen)}
         if job.limits:

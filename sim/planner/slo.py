@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.figures import figure, of_part, within_slo
+from analysis.limits import limits_of
 from analysis.metrics import PER_REQUEST, itl_s
 from analysis.summary import NAMES
 from sim.errors import UserError, suggest
@@ -111,7 +112,7 @@ def objectives(given: Sequence[str], workload: Workload) -> tuple[Objective, ...
         UserError: one line for what is wrong and what would be right.
 
     """
-    own = workload.slo.model_dump(exclude_none=True)
+    own = any(limits_of(workload.resolved()).values())
     if not given:
         if not own:
             raise UserError("--slo: the workload has no slo; give one, such as --slo normalized_latency_s=0.2")

@@ -15,7 +15,7 @@ from analysis.page.words import contrast, findings
 from analysis.reading import open_directory
 from analysis.report import prose
 from tests.analysis.synthetic import write_directory
-from workloads.schema import Slo
+from workloads.slo import Slo
 
 
 def test_first_divergence_is_the_earliest() -> None:

@@ -16,8 +16,10 @@ from rich.console import Console
 
 from analysis.errors import RunDirectoryError
 from analysis.figures import group
+from analysis.limits import limits_of
 from analysis.metrics import OF_REQUESTS, PER_REQUEST, good, missed
 from analysis.observed import Observed
+from analysis.page.style import limits
 from analysis.parts import rows
 from analysis.reading import RunDirectory, open_directory
 from analysis.report import render
@@ -45,6 +47,12 @@ requests:
 allocators: [{kind: paged, prefix_cache: true}, {kind: contiguous, reserve: pow2, label: a contiguous one}]
 slo: {ttft_s: 0.5, itl_s: 0.1}
 """
+
+
+LIMITED = [
+    f"{of}{name}" for of in ("", "part.a.", "part.b.") for name in ("ttft_s", "itl_s", "tpot_s", "normalized_latency_s")
+]
+"""Limits for all, and for two of three parts."""
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +108,7 @@ def test_parts_add_up_to_the_whole(toy: Path, data: st.DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from("abc"), min_size=80, max_size=80))
     directory = open_directory(toy)
     one = directory.runs[data.draw(st.integers(0, 2))]
-    slo = data.draw(st.sampled_from([{}, {"ttft_s": 1.0}, {"itl_s": 0.05}, {"tpot_s": 0.04, "e2e_s": 5.0}]))
+    slo = data.draw(st.dictionaries(st.sampled_from(LIMITED), st.sampled_from([None, 0.04, 0.05, 1.0, 5.0])))
     columns: dict[str, Any] = {**one.requests(), "part": np.array(names, object)}
     seen = Observed(columns, one.steps(), one.capacity, slo)
     parts = {name: seen.part(name) for name in "abc"}
@@ -113,12 +121,49 @@ def test_parts_add_up_to_the_whole(toy: Path, data: st.DataObject) -> None:
         for per_request in PER_REQUEST:
             np.testing.assert_array_equal(per_request(each), per_request(seen)[mine])
         np.testing.assert_array_equal(good(each), good(seen)[mine])
-        for (limit, over), (same, all_over) in zip(missed(each), missed(seen), strict=True):
-            assert limit == same
-            np.testing.assert_array_equal(over, all_over[mine])
+        over = dict(missed(each))
+        for limit, all_over in missed(seen):
+            np.testing.assert_array_equal(over.get(limit, np.zeros(mine.sum(), bool)), all_over[mine])
     totals = [count(each) for each in parts.values()]
     for word in ("total", "finished", "refused", "unfinished"):
         assert sum(each[word] for each in totals) == count(seen)[word]
+
+
+def test_limits_of_a_part_take_the_place_of_those_of_all(toy: Path) -> None:
+    one = open_directory(toy).runs[1]
+    columns: dict[str, Any] = {**one.requests(), "part": np.array(["a", "b"] * 40, object)}
+    ttft = columns["first_token_s"] - columns["arrival_s"]
+    slo = {"ttft_s": 1.0, "part.b.ttft_s": None, "part.b.e2e_s": 20.0}
+    seen = Observed(columns, one.steps(), one.capacity, slo)
+    over = dict(missed(seen))
+    assert over["ttft_s"].tolist() == [bool(time > 1) and at % 2 == 0 for at, time in enumerate(ttft)]
+    late = columns["finish_s"] - columns["arrival_s"] > 20
+    assert over["e2e_s"].tolist() == [bool(slow) and at % 2 == 1 for at, slow in enumerate(late)]
+    assert 0 < np.count_nonzero(over["ttft_s"]) < np.count_nonzero(ttft > 1)
+    assert seen.part("a").slo == {"ttft_s": 1.0}
+    assert seen.part("b").slo == {"ttft_s": None, "e2e_s": 20.0}
+    assert limits(slo) == "time to first token ≤ 1 s; b: end to end ≤ 20 s"
+
+
+@pytest.mark.parametrize(
+    ("whole", "own", "found", "said"),
+    [
+        ({"ttft_s": 1}, None, {"ttft_s": 1}, "time to first token ≤ 1 s"),
+        ({"ttft_s": 1}, {}, {"ttft_s": 1, "part.b.ttft_s": None}, "time to first token ≤ 1 s; b: no limit"),
+        ({}, {"tpot_s": 2}, {"part.b.tpot_s": 2}, "no limit; b: time per output token ≤ 2 s"),
+        ({}, {}, {}, ""),
+        (
+            {"ttft_s": 1},
+            {"ttft_s": 3, "tpot_s": 2},
+            {"ttft_s": 1, "part.b.ttft_s": 3, "part.b.tpot_s": 2},
+            "time to first token ≤ 1 s; b: time to first token ≤ 3 s, time per output token ≤ 2 s",
+        ),
+    ],
+)
+def test_the_limits_of_a_workload(whole: Any, own: Any, found: Any, said: str) -> None:
+    part = {"name": "b"} if own is None else {"name": "b", "slo": own}
+    assert limits_of({"slo": whole, "requests": {"mix": [{"name": "a"}, part]}}) == found
+    assert limits(found) == said
 
 
 def test_a_part_that_is_all_there_is_has_the_figures_of_the_run(toy: Path) -> None:

@@ -41,8 +41,9 @@ def workload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return settle(MIXED, tmp_path, monkeypatch)
 
 
-def asked(capsys: Capture, *words: str, status: int = 0) -> Any:
-    assert main([*words, "--json"]) == status
+def asked(capsys: Capture, *words: str) -> Any:
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -219,6 +220,26 @@ def test_what_a_mix_cannot_be_asked(workload: Path, capsys: Capture) -> None:
     )
 
 
-def test_advice_on_a_mix(workload: Path, capsys: Capture) -> None:
-    told = asked(capsys, "advise", str(workload), "--repeat", "1", "--budget", "6", "--out", "out")
-    assert told["before"]["figures"]["good"]["mean"] > 0
+def test_advice_counts_by_the_limits_of_parts_unless_others_are_asked(workload: Path, capsys: Capture) -> None:
+    more = ("--set", "requests.mix.long.slo={e2e_s: 1e-9}", "--repeat", "1", "--budget", "6", "--force")
+    told = asked(capsys, "advise", str(workload), *more, "--out", "out")
+    good = told["before"]["figures"]["good"]["mean"]
+    assert 0 < good <= 0.75, "10 of 40 have a limit that nothing keeps"
+    told = asked(capsys, "advise", str(workload), *more, "--slo", "ttft_s=1000", "--out", "out")
+    assert told["before"]["figures"]["good"]["mean"] == 1
+
+
+def test_goodput_by_the_limits_of_parts(workload: Path, capsys: Capture) -> None:
+    only = ("--set", "slo={}", "--set", "requests.mix.long.slo={e2e_s: 1000}")
+    assert main(["run", str(workload), *only, "--quiet", "--out", "out"]) == 0
+    entry = json.loads(Path("out/summary.json").read_text())["runs"][0]
+    goods = [one["metrics"]["goodput_rps"] for one in (entry, *entry["parts"].values())]
+    assert goods == [entry["metrics"]["throughput_rps"], None, entry["parts"]["long"]["metrics"]["throughput_rps"]]
+    assert "no limit; long: end to end ≤ 1000 s" in Path("out/report.html").read_text()
+    more = (*only, "--repeat", "1", "--precision", "0.5", "--no-curves")
+    told = asked(capsys, "capacity", str(workload), *more, "--out", "two")
+    assert told["slo"] == [{"name": "goodput", "limit": 0.9, "text": "goodput=0.9"}]
+    said = refused(capsys, "capacity", str(workload), "--set", "slo={}", "--set", "requests.mix.long.slo={}")
+    assert said == "--slo: the workload has no slo; give one, such as --slo normalized_latency_s=0.2"
+    said = refused(capsys, "check", str(workload), "--set", "requests.mix.long.slo.ttft=1")
+    assert said == ("--set requests.mix.long.slo.ttft=1: requests.mix.1.slo.ttft: unknown key (did you mean ttft_s?)")
