@@ -52,8 +52,8 @@ class RegularRows(SharingRows):
             table.slots[named] = reach = table.count[named] * size
             table.length[named] = reach - (size - 1)
         else:
-            length, count, slots = table.length.data, table.count.data, table.slots.data
-            cells, width = table.blocks.ravel().data, table.width
+            views, width = table.views, table.width
+            length, count, slots, cells = views.length, views.count, views.slots, views.cells
             taken = blocks.tolist()
             for place, row in enumerate(rows):  # compiled, a strict `zip` makes a tuple for each
                 have = count[row]
@@ -101,8 +101,8 @@ class RegularRows(SharingRows):
     def _shift_cached(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """Do `shift` with a prefix cache: blocks given back are taken last, so all needed ones can be taken first."""
         table, pool, size, first = self.table, self.pool, self.block_size, self.window.tokens - 1 + self.block_size
-        length, count, slots = table.length.data, table.count.data, table.slots.data
-        cells, width = table.blocks.ravel().data, table.width
+        views, width = table.views, table.width
+        length, count, slots, cells = views.length, views.count, views.slots, views.cells
         takes, leaves = 1 % size, (first + 1) % size
         takers = [place for place, after in enumerate(lengths) if after % size == takes]
         granted = takers[pool.free] if len(takers) > pool.free else len(rows)

@@ -55,11 +55,12 @@ class RegularGroups(GroupRows):
             table.length[named] = reach - tokens + 1
             return evicted
         blocks = iter(taken.tolist())
-        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        views, width = table.views, table.width
+        length, count, slots, cells = views.length, views.count, views.slots, views.cells
         for row in rows:
             have = count[row]
-            for column in range(have, have + groups):
-                cells[row, column] = next(blocks)
+            for at in range(row * width + have, row * width + have + groups):
+                cells[at] = next(blocks)
             length[row] = slots[row] + 1
             count[row], slots[row] = have + groups, slots[row] + tokens
         return evicted
@@ -113,8 +114,8 @@ class RegularGroups(GroupRows):
     def _shift_cached(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """Do `shift` with a prefix cache: blocks given back are taken last, so all needed ones can be taken first."""
         table, tokens, groups = self.table, self.cut.tokens, len(self.attention)
-        length, count, slots = table.length.data, table.count.data, table.slots.data
-        cells, width = table.blocks.ravel().data, table.width
+        views, width = table.views, table.width
+        length, count, slots, cells = views.length, views.count, views.slots, views.cells
         first = (self.leaves_behind or 0) + tokens
         windows = [(group, self.first_column[group]) for group in self.windows]
         takes, leaves = 1 % tokens, (first + 1) % tokens

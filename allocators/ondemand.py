@@ -163,7 +163,7 @@ class OnDemandRows(RegularRows):
         named = set(rows)
         if len(named) < len(rows) or not table.open_all(named) or not self.tails.isdisjoint(named):
             return None
-        now, count = table.length.data, table.count.data
+        now, count = table.views.length, table.views.count
         needs = []
         for place, row in enumerate(rows):
             length = lengths[place]
@@ -174,15 +174,14 @@ class OnDemandRows(RegularRows):
 
     def _grow_few(self, rows: list[int], lengths: list[int], needs: list[int]) -> Growth:
         """Do what `_extend` does, row by row: for a few rows this is faster than its forty array operations."""
-        table, size = self.table, self.block_size
-        now, count = table.length.data, table.count.data
-        slots, cells = table.slots.data, table.blocks.data
+        views, width, size = self.table.views, self.table.width, self.block_size
+        now, count, slots, cells = views.length, views.count, views.slots, views.cells
         at_once = not self.entangled and not self.windowed and sum(needs) <= self.pool.free
         taken = iter(self.pool.take(sum(needs))[0].tolist() if at_once else ())
         for place, (row, length, need) in enumerate(zip(rows, lengths, needs, strict=True)):
             if self.windowed and length > now[row]:
                 behind = self.window.behind(now[row])
-                if behind and cells[row, behind - 1]:
+                if behind and cells[row * width + behind - 1]:
                     self.leave_behind(row)
             if need:
                 if not at_once:
@@ -190,8 +189,8 @@ class OnDemandRows(RegularRows):
                         return Growth(place, self._short_of(need, 0))
                     taken = iter(self.pool.take(need)[0].tolist())
                 have = count[row]
-                for column in range(have, have + need):
-                    cells[row, column] = next(taken)
+                for at in range(row * width + have, row * width + have + need):
+                    cells[at] = next(taken)
                 count[row], slots[row] = have + need, (have + need) * size
             if row in self.entangled and (full := range(now[row] // size, length // size)):
                 self.enter_row(row, full.start, full.stop)

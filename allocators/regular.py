@@ -110,7 +110,7 @@ class RegularGrowth(ABC):
 
     def fill(self, rows: Sequence[int]) -> None:
         """Record that rows have filled their last slots, where `append` was called instead of `grow`."""
-        length, slots = self.table.length.data, self.table.slots.data
+        length, slots = self.table.views.length, self.table.views.slots
         for row in rows:
             length[row] = slots[row]
 

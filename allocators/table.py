@@ -75,6 +75,25 @@ class Columns(NamedTuple):
         return filled
 
 
+class Views:
+    """The memory of a table's arrays, of which Python reads and writes single entries faster than of arrays.
+
+    A copy would be of the arrays of the original: None takes its place, in pickles too.
+    """
+
+    def __init__(self, table: BlockTable) -> None:
+        """View the arrays that `table` has now."""
+        self.count = table.count.data
+        self.length = table.length.data
+        self.slots = table.slots.data
+        self.cells = table.blocks.reshape(-1).data
+        """The blocks of one row after those of the other."""
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Be copied as None."""
+        return type(None), ()
+
+
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class BlockTable:
     """Rows of physical block ids, opened and closed as sequences come and go."""
@@ -93,6 +112,14 @@ class BlockTable:
         """Block ids that fit in a row."""
         self._closed = list(range(rows - 1, -1, -1))
         self._open: set[int] = set()
+        self._views: Views | None = None
+
+    @property
+    def views(self) -> Views:
+        """Views of the arrays, which hold until the next row is opened."""
+        if self._views is None:
+            self._views = Views(self)
+        return self._views
 
     def __len__(self) -> int:
         """Open rows."""
@@ -112,7 +139,7 @@ class BlockTable:
 
     def row(self, row: int) -> npt.NDArray[np.int32]:
         """Return int32[count]: block ids of a row in logical order, as a view."""
-        return self.blocks[row, : self.count[row]]
+        return self.blocks[row, : self.views.count[row]]
 
     def held(self, row: int) -> npt.NDArray[np.int64]:
         """Return int64[k]: block ids of a row in logical order without the null block, as a copy."""
@@ -121,9 +148,9 @@ class BlockTable:
 
     def fill(self, row: int, blocks: npt.NDArray[np.int64], length: int, slots: int) -> None:
         """Fill an empty row: its block ids, int64[count] in logical order, its tokens and its slots."""
-        self.count[row] = len(blocks)
+        views = self.views
+        views.count[row], views.length[row], views.slots[row] = len(blocks), length, slots
         self.blocks[row, : len(blocks)] = blocks
-        self.length[row], self.slots[row] = length, slots
 
     def enter(self, named: Sequence[int], blocks: Ints) -> Ints:
         """Enter blocks behind those of the rows for which they were taken, equally many each time a row is listed.
@@ -159,7 +186,8 @@ class BlockTable:
         """Close a row and clear it.  Raises KeyError if it is not open."""
         self._open.remove(row)
         self.row(row).fill(0)
-        self.count[row] = self.length[row] = self.slots[row] = 0
+        views = self.views
+        views.count[row] = views.length[row] = views.slots[row] = 0
         self._closed.append(row)
 
     def _double(self) -> None:
@@ -169,6 +197,7 @@ class BlockTable:
         self.length = np.concatenate([self.length, np.zeros_like(self.length)])
         self.slots = np.concatenate([self.slots, np.zeros_like(self.slots)])
         self._closed = list(range(2 * rows - 1, rows - 1, -1))
+        self._views = None
 
 
 def _nth(rows: Ints, turn: int) -> Ints:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -50,3 +54,22 @@ def test_longer_sequences_have_more_columns_but_no_longer_description(kind: str,
     last = np.array([long.table.width - 1])
     assert long.columns.filled_at(last, np.array([(1 << 24) - 16]), long.block_size).tolist() == [0]
     assert long.columns.filled_at(last, np.array([1 << 24]), long.block_size) > 0
+
+
+@pytest.mark.parametrize("duplicate", [deepcopy, lambda table: pickle.loads(pickle.dumps(table))])  # noqa: S301 - our own
+def test_a_copy_has_views_of_its_own(duplicate: Callable[[BlockTable], BlockTable]) -> None:
+    table = BlockTable(2, 4)
+    table.fill(table.open(), np.array([5, 6], np.int64), 20, 32)
+    twin = duplicate(table)
+    twin.views.count[0], twin.views.cells[2] = 3, 7
+    assert (twin.row(0).tolist(), table.row(0).tolist()) == ([5, 6, 7], [5, 6])
+
+
+def test_views_are_of_the_arrays_after_they_have_been_doubled() -> None:
+    table = BlockTable(1, 4)
+    before = table.views
+    for _ in range(2):
+        table.fill(table.open(), np.array([5], np.int64), 3, 16)
+    assert table.views is not before
+    assert table.views.length.tolist() == table.length.tolist() == [3, 3]
+    assert table.views.cells.tolist() == table.blocks.ravel().tolist()

@@ -207,7 +207,7 @@ class Calendar(Noting):
 
     def _grown(self, page: Several[Sequence], step: int) -> tuple[int, int]:
         """Read what sequences hold after a step; return how many slots they got, and how many of these are useless."""
-        slots_of, pages, margin = self.allocator.table.slots.data, self._pages, self._margin
+        slots_of, pages, margin = self.allocator.table.views.slots, self._pages, self._margin
         got = useless = 0
         if len(page) == len(pages[step]):
             del pages[step]
