@@ -39,8 +39,13 @@ FIGURES: dict[str, int] = {
     "itl_s.p99": -1,
     "preemptions": -1,
     COST: -1,
+    "share.reserved": 0,
+    "share.internal": 0,
+    "share.rounding": 0,
+    "share.external": 0,
 }
-"""What is compared, and whether more is better (1) or worse (-1)."""
+"""What is compared, and whether more is better (1) or worse (-1); shares of the pool are told, and judged by what comes
+of them."""
 OF_PART = tuple(name for name in FIGURES if name.partition(".")[0] in PART)
 """Which of them parts of a mix have, too."""
 UNSET = "unset"
@@ -242,7 +247,7 @@ def _differences(label: str, one: Allocator, two: Allocator, pairs: list[tuple[R
 
 def _difference(one: Allocator, two: Allocator, name: str, pairs: list[tuple[Run, Run]]) -> Difference | None:
     first, second = one.mean(name), two.mean(name)
-    if math.isnan(first) or math.isnan(second):
+    if math.isnan(first) or math.isnan(second) or (not FIGURES[name] and not first and not second):
         return None
     none = Interval(second - first, -math.inf, math.inf, min(len(one.entries), len(two.entries)))
     if len(pairs) > 1:

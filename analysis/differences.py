@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from analysis.compare import Comparison
 
 MEANS = "latencies without a percentile are means over requests"
+SHARED = "shares are of the pool's slots, % of them, mean over time"
 SMALLEST = 0.05
 """Per cent that are not written as 0.0."""
 
@@ -37,7 +38,8 @@ def show_comparison(comparison: Comparison, console: Console | None = None, thre
     runs = [run for each in (comparison.first, comparison.second) for run in each.runs]
     labels = {comparison.against, *(one.label for one in comparison.differences)}
     pool = shared_pool((run.label, run.capacity) for run in runs if run.label in labels)
-    table = plain(comparison.title, "\n".join(filter(None, [MEANS, pool and f"with a {pool}"])))
+    shares = SHARED if any(one.name.startswith("share.") for one in comparison.differences) else ""
+    table = plain(comparison.title, "\n".join(filter(None, [MEANS, shares, pool and f"with a {pool}"])))
     longest = max((len(one.name) for one in comparison.differences), default=0)
     table.add_column("allocator and figure", overflow="fold", min_width=max(22, 2 + longest))
     for heading in ("first", "second", "difference", "95 % interval", "%"):

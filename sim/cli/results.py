@@ -38,7 +38,8 @@ def compare(
         second: Run directory; differences are second minus first. Without it, the allocators of the first one are
             compared.
         against: Allocator that the others of one directory are compared with; the first of its file if not given.
-        fail_if_worse: Exit with status 1 if a figure got worse by more than so many per cent.
+        fail_if_worse: Exit with status 1 if a figure got worse by more than so many per cent; shares of the pool are
+            told only.
         json: Print one JSON document instead of the table.
 
     """

@@ -249,6 +249,19 @@ def test_allocators_of_one_directory_are_paired_by_replication(repeated: Path) -
         compare_allocators(repeated, "nobody")
 
 
+def test_what_differs_in_the_pool_is_told_but_not_judged(toy: Path) -> None:
+    comparison = compare_allocators(toy, "paged")
+    told = {(one.label, one.name): one for one in comparison.differences}
+    internal = told["preallocated", "share.internal"]
+    entries = {entry["allocator"]: entry for entry in open_directory(toy).summary()}
+    assert internal.second == figure(entries["preallocated"], "share.internal") > internal.first
+    assert not internal.worse(0)
+    assert ("ideal", "share.external") not in told, "neither of the two has any"
+    out = io.StringIO()
+    show_comparison(comparison, Console(file=out, width=100))
+    assert "shares are of the pool's slots" in out.getvalue()
+
+
 def test_names_of_figures_are_not_broken_on_a_narrow_terminal(toy: Path) -> None:
     comparison = compare(toy, toy)
     (first, *_) = comparison.differences
