@@ -1,12 +1,17 @@
 // View 1: physical blocks over time, coloured by the reader's choice from planes of small integers.
-const COLOURS = [["state", "use"], ["owner", "request"], ...(facts.columns.some((column) => column.groups) ? [["group", "prefix group"]] : []), ["references", "sequences sharing"], ["age", "age of the request"], ["fill", "how full"]];
+// names of the parts of a mix; none if requests are no mix
+const PARTS = [...new Set(facts.columns.flatMap((column) => column.parts))];
+const COLOURS = [["state", "use"], ["owner", "request"], ...(facts.columns.some((column) => column.groups) ? [["group", "prefix group"]] : []), ...(PARTS.length ? [["part", "part of the mix"]] : []), ["references", "sequences sharing"], ["age", "age of the request"], ["fill", "how full"]];
 // no oranges: those mean waste
 const WHEEL = ["#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#7a5cc0", "#117733", "#d6cc3a", "#332288", "#44aa99", "#88ccee", "#aa4499", "#8a9a2b"];
+// nor green, which means cached: parts are few, and each is named
+const APART = WHEEL.filter((colour) => colour !== "#009e73");
 
 // what the colours mean, beside the choice
 const MEANINGS = {
   owner: "Each colour is a request; stripes are blocks that sequences share.",
   group: "Each colour is a group of requests whose prompts begin alike; grey ones begin like no other; stripes are shared.",
+  part: "Each colour is a part of the mix:",
   state: "Blue: holds K/V of a running sequence.",
   references: "Blue is shared, darker by more sequences; grey is held by one.",
   age: "Dark blue is held by requests that arrived long ago, pale blue by new ones.",
@@ -15,7 +20,8 @@ const MEANINGS = {
 
 function mapNote() {
   const padded = state.shown.some((index) => facts.columns[index].ledger.peak.rounding > 0), cached = state.shown.some((index) => facts.columns[index].ledger.peak.cached > 0);
-  byId("map-note").textContent = `${MEANINGS[state.colour]} Orange: held but empty.${padded ? " Yellow: held because placement rounds up." : ""}${cached ? " Green: cached, evictable." : ""} Grey: free.`;
+  const swatches = state.colour !== "part" ? [] : PARTS.map((name, at) => el("span", { className: "swatch-of" }, el("span", { className: "swatch", style: `background:${APART[at % APART.length]}` }), `${name} `));
+  byId("map-note").replaceChildren(MEANINGS[state.colour], " ", ...swatches, `Orange: held but empty.${padded ? " Yellow: held because placement rounds up." : ""}${cached ? " Green: cached, evictable." : ""} Grey: free.`);
 }
 
 // why there is no map
@@ -44,15 +50,22 @@ class BlockMapPlot extends Plot {
     this.picture.height = this.rows * this.sub;
   }
 
+  // what each owner is coloured by, as numbers, if colours tell owners apart
+  names() {
+    const { map, facts: about } = this.column;
+    if (state.colour === "part") return map.part ? Array.from(map.part, (at) => PARTS.indexOf(about.parts[at])) : new Array(map.owners.length).fill(-1);
+    return { owner: map.owners, group: map.group }[state.colour];
+  }
+
   tint() {
     const { map, requests } = this.column;
     const free = rgb(css("--free")), waste = mix(rgb(css("--internal")), free, 0.45), panel = rgb(css("--panel"));
     const cached = rgb(css("--cached")), live = rgb(css("--live")), queued = rgb(css("--queued")), unshared = mix(queued, free, 0.2);
-    const wheel = WHEEL.map(rgb);
+    const wheel = (state.colour === "part" ? APART : WHEEL).map(rgb);
     const owners = map.owners, selected = state.request, rounding = mix(rgb(css("--rounding")), free, 0.45);
-    const base = new Array(owners.length), named = state.colour === "owner" || state.colour === "group";
+    const base = new Array(owners.length), names = this.names(), named = names !== undefined;
     for (let at = 0; at < owners.length; at += 1) {
-      const name = state.colour === "group" ? map.group[at] : owners[at];
+      const name = named ? names[at] : -1;
       let colour = !named ? live : name < 0 ? queued : wheel[name % wheel.length];
       if (named) colour = mix(colour, panel, 0.12 * (Math.floor(Math.max(0, name) / wheel.length) % 3));
       if (selected !== null) colour = owners[at] === selected ? rgb(css("--mark")) : mix(colour, free, 0.72);
@@ -66,7 +79,7 @@ class BlockMapPlot extends Plot {
       const owner = owners[code - 2];
       if (!references) return [rounding, rounding].map((colour) => (selected !== null && owner !== selected ? mix(colour, free, 0.7) : colour));
       let colour = base[code - 2];
-      if (selected === null && state.colour !== "owner" && state.colour !== "group") {
+      if (selected === null && !named) {
         if (state.colour === "state") colour = live;
         else if (state.colour === "references") colour = references > 1 ? scale(0.35 + 0.65 * Math.min(1, Math.log2(references) / 5)) : unshared;
         else if (state.colour === "fill") colour = scale(1 - empty / 255);
@@ -198,6 +211,7 @@ class BlockMapPlot extends Plot {
     const empty = Math.round((map.empty[cell.at] / 255) * about.block_size);
     const lines = [where, `request ${request}`, `${about.block_size - empty} of ${about.block_size} slots hold K/V`];
     if (shared > 1) lines.push(`shared by ${shared === 255 ? "255 or more" : shared} sequences`);
+    if (map.part) lines.push(`part ${about.parts[map.part[code - 2]]}`);
     if (map.group[code - 2] >= 0) lines.push(`prefix group ${map.group[code - 2]}`);
     return { text: lines.join("\n"), request };
   }

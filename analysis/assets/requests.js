@@ -1,5 +1,5 @@
 // View 4: requests as bars through their phases, thick by the blocks they held.
-const ORDERS = [["arrival", "arrival"], ["ttft", "time to first token"], ["waste", "blocks held for nothing"], ["preemptions", "preemptions"]];
+const ORDERS = [["arrival", "arrival"], ["ttft", "time to first token"], ["waste", "blocks held for nothing"], ["preemptions", "preemptions"], ...(PARTS.length ? [["part", "part of the mix"]] : [])];
 
 class RequestsPlot extends Plot {
   constructor(cell, column) {
@@ -23,6 +23,7 @@ class RequestsPlot extends Plot {
       ttft: (at) => -(Number.isFinite(requests.first_token[at]) ? requests.first_token[at] - requests.arrival[at] : Infinity),
       waste: (at) => (requests.held[at] ? used(at) - requests.held[at] * size : 0),
       preemptions: (at) => -requests.preemptions[at],
+      part: (at) => (requests.part ? requests.part[at] : 0),
     };
   }
 
@@ -96,7 +97,7 @@ class RequestsPlot extends Plot {
 
 function requestWords(column, at) {
   const { requests, facts: about } = column, status = STATUSES[requests.status[at]];
-  const lines = [`${requests.prompt_tokens[at].toLocaleString("en-US")} prompt + ${requests.output_tokens[at].toLocaleString("en-US")} output tokens${requests.samples[at] > 1 ? `, ${requests.samples[at]} samples` : ""}`];
+  const lines = [`${requests.part ? `${about.parts[requests.part[at]]}: ` : ""}${requests.prompt_tokens[at].toLocaleString("en-US")} prompt + ${requests.output_tokens[at].toLocaleString("en-US")} output tokens${requests.samples[at] > 1 ? `, ${requests.samples[at]} samples` : ""}`];
   if (status === "refused") return [...lines, `refused at arrival: ${about.reasons[requests.reason[at]]}`];
   const arrival = requests.arrival[at], outputs = requests.generated_tokens[at];
   const [started, first] = [requests.scheduled[at], requests.first_token[at]];

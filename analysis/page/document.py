@@ -17,9 +17,8 @@ from analysis.metrics import good
 from analysis.observed import SHARES, Columns, Observed
 from analysis.page.blockmap import block_map
 from analysis.page.divergence import divergences
-from analysis.page.gantt import everyone, gantt, kept, select
+from analysis.page.gantt import about_owners, everyone, gantt, kept, select
 from analysis.page.notable import notable, waits
-from analysis.page.pack import Packed, pack
 from analysis.page.style import HANDING_OUT
 from analysis.page.ticks import ticks
 from analysis.page.timeline import detail_windows, timeline
@@ -169,7 +168,8 @@ def _column(
     size = int(run.facts["block_size"])
     time = timeline(steps, ROW_BUDGET // max(share, 6), windows)
     raster = block_map(blocks, int(run.facts["num_blocks"]), size, CELL_BUDGET // max(share, 4)) if blocks else None
-    bars_of = gantt(requests, chosen, blocks, events, misses(requests, steps, slo))
+    parts = run.facts.get("parts") or []
+    bars_of = gantt(requests, chosen, blocks, events, misses(requests, steps, slo), parts)
     marks = ticks(steps, requests, events)
     entry = allocator.entries[0]
     return {
@@ -188,6 +188,7 @@ def _column(
             "rows": {"shown": len(time.rows), "total": time.total},
             "events": {"counts": marks.counts, "kept": marks.kept, "exact": marks.exact, "reasons": marks.reasons},
             "reasons": bars_of.reasons,
+            "parts": parts,
             "groups": int(np.max(requests["prefix_group"], initial=-1)) + 1,
             "map": None
             if raster is None
@@ -197,7 +198,7 @@ def _column(
             "steps": time.data,
             "requests": bars_of.data,
             "events": marks.data,
-            "map": None if raster is None else raster.packed() | _about(raster.owners, requests),
+            "map": None if raster is None else raster.packed() | about_owners(raster.owners, requests, parts),
         },
     }
 
@@ -207,15 +208,6 @@ def misses(requests: Columns, steps: Columns, slo: Mapping[str, float | None]) -
     if not any(slo.values()):
         return np.zeros(len(requests["request_id"]), np.bool_)
     return ~good(Observed(requests, steps, 1, slo))
-
-
-def _about(owners: npt.NDArray[np.int64], requests: Columns) -> dict[str, Packed]:
-    """What the block map's colours need to know of its owners."""
-    place = np.searchsorted(requests["request_id"], owners)
-    return {
-        "group": pack(np.asarray(requests["prefix_group"], np.int64)[place]),
-        "born": pack(np.asarray(requests["arrival_s"], np.float32)[place]),
-    }
 
 
 def bars(allocators: list[Allocator], expected: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ even sample of the rest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +81,7 @@ def gantt(
     blocks: Columns | None,
     events: Columns | None,
     missed: npt.NDArray[np.bool_],
+    parts: Sequence[str] = (),
 ) -> Gantt:
     """Pack the chosen requests of one run.
 
@@ -90,6 +91,7 @@ def gantt(
         blocks: columns of blocks.parquet, for the blocks held.
         events: columns of events.parquet, if recorded.
         missed: whether each request of the run missed the SLO.
+        parts: names of the parts, if requests are a mix.
 
     """
     chosen = kept(requests, chosen)
@@ -105,6 +107,8 @@ def gantt(
     data["status"] = pack(np.array([STATUSES.index(word) for word in rows["status"]], np.uint8))
     data["reason"] = pack(np.array([reasons.index(word) for word in rows["reason"]], np.uint16))
     data["held"] = pack(held)
+    if parts:
+        data["part"] = pack(numbered(rows["part"], parts))
     data["miss"] = pack(missed[chosen].astype(np.uint8))
     place = {request: index for index, request in enumerate(rows["request_id"].tolist())}
     lost = losses(rows, blocks, events)
@@ -114,6 +118,22 @@ def gantt(
     data["loss_ready"] = pack(np.array([one.ready_s for one in lost], np.float64))
     data["loss_swap"] = pack(np.array([one.swapped for one in lost], np.uint8))
     return Gantt(data, reasons)
+
+
+def numbered(words: npt.NDArray[Any], names: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Number words by their places among names."""
+    place = {name: number for number, name in enumerate(names)}
+    return np.array([place[word] for word in words.tolist()], np.uint8)
+
+
+def about_owners(owners: Ids, requests: Columns, parts: Sequence[str] = ()) -> dict[str, Packed]:
+    """What the block map's colours need to know of its owners."""
+    place = np.searchsorted(requests["request_id"], owners)
+    known = {
+        "group": pack(np.asarray(requests["prefix_group"], np.int64)[place]),
+        "born": pack(np.asarray(requests["arrival_s"], np.float32)[place]),
+    }
+    return known | {"part": pack(numbered(requests["part"][place], parts))} if parts else known
 
 
 _COUNTS = (

@@ -19,6 +19,7 @@ from analysis.figures import group
 from analysis.limits import limits_of
 from analysis.metrics import OF_REQUESTS, PER_REQUEST, good, missed
 from analysis.observed import Observed
+from analysis.page.document import document
 from analysis.page.style import limits
 from analysis.parts import rows
 from analysis.reading import RunDirectory, open_directory
@@ -26,6 +27,7 @@ from analysis.report import render
 from analysis.summary import count, summarise
 from analysis.table import show
 from sim.runner import run
+from tests.analysis.test_page_parts import unpack
 from workloads.loader import load
 
 MIXED = """\
@@ -222,3 +224,14 @@ def test_a_part_of_which_nothing_arrived(tmp_path: Path) -> None:
     assert directory.summary()[0]["parts"]["long reads"]["requests"]["total"] == 0
     assert "long reads" in shown(directory)
     assert "of 0 done" in page(directory)
+
+
+def test_the_page_knows_the_part_of_each_request_and_block(mixed: RunDirectory) -> None:
+    shown = document(mixed)
+    requests = mixed.runs[0].requests()
+    for column, payload in zip(shown["facts"]["columns"], shown["payloads"], strict=True):
+        assert column["parts"] == ["chat", "long reads"]
+        told = unpack(payload["requests"]["part"])
+        assert [column["parts"][at] for at in told.tolist()] == requests["part"].tolist()
+        owners = unpack(payload["map"]["owners"])
+        assert [column["parts"][at] for at in unpack(payload["map"]["part"])] == requests["part"][owners].tolist()

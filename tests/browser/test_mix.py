@@ -1,0 +1,62 @@
+"""The page of a mix in Chromium: its parts in the table, the block map and the list of requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.report import write_report
+from sim.runner import run
+from tests.analysis.test_parts import MIXED
+from tests.browser.conftest import Opened
+from workloads.loader import load
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mixed")
+    (folder / "mixed.yaml").write_text(MIXED)
+    return write_report(run(load(folder / "mixed.yaml"), folder / "out"))
+
+
+@pytest.mark.parametrize("opened", [(1280, "light"), (390, "dark")], indirect=True, ids=str)
+def test_the_table_of_parts_fits_and_sorts(opened: Opened, mixed: Path) -> None:
+    page = opened.go(mixed)
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]  # type: ignore[index]  # set above
+    names = page.locator("#mix tbody .name")
+    assert names.all_text_contents() == ["chat", "chat", "long reads", "long reads"]
+    page.locator("#mix th", has_text="allocator").evaluate("head => head.click()")
+    labels = page.locator('#mix td[data-head="allocator"]').all_text_contents()
+    assert labels == sorted(labels)
+    assert names.all_text_contents() == ["chat", "long reads"] * 2
+
+
+def test_blocks_are_coloured_and_requests_put_in_order_by_part(opened: Opened, mixed: Path) -> None:
+    page = opened.go(mixed)
+    page.select_option("#colour", "part")
+    note = page.locator("#map-note")
+    assert "Each colour is a part of the mix: chat long reads Orange" in " ".join(note.inner_text().split())
+    blue, other = note.locator(".swatch").evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
+    assert blue != other
+    pixels = """() => {
+        const canvas = document.querySelector('.cells[data-view="map"] canvas'), seen = new Map();
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        for (let at = 0; at < data.length; at += 4) {
+            const word = `rgb(${data[at]}, ${data[at + 1]}, ${data[at + 2]})`;
+            seen.set(word, (seen.get(word) || 0) + 1);
+        }
+        return Object.fromEntries(seen);
+    }"""
+    counts = page.evaluate(pixels)
+    assert min(counts.get(blue, 0), counts.get(other, 0)) > 50, "both parts are seen to hold blocks"
+    page.select_option("#order", "part")
+    page.wait_for_function("() => location.hash.includes('c=part') && location.hash.includes('o=part')")
+
+
+def test_a_page_without_a_mix_offers_no_parts(opened: Opened, report: Path) -> None:
+    page = opened.go(report)
+    for choice in ("#colour", "#order"):
+        assert "part" not in page.locator(f"{choice} option").evaluate_all("all => all.map(one => one.value)")
