@@ -25,6 +25,7 @@ def capacity(
     out: Path | None = None,
     repeat: int = 3,
     demand: float | None = None,
+    part: str = "",
     precision: float = PRECISION,
     curves: bool = True,
     work: Work = Work(),
@@ -45,6 +46,8 @@ def capacity(
         repeat: Replications; one gives no interval, and no ratio between allocators. A trace has one:
             what `trace fit` writes differs every time.
         demand: A rate to be served, in the unit of the answer: also say how many GPUs that takes.
+        part: Name of a part of a mix: only its rate is searched for, and the others stay as they are. All come faster
+            together if not given.
         precision: The answer lies between two rates that differ by at most this share.
         curves: Whether to run each allocator at rates around what it sustains, for the page.
         work: As of every command that simulates many times.
@@ -57,6 +60,8 @@ def capacity(
         raise UserError(f"--precision {precision:g}: give a share above 0, up to 1; 0.02 is 2 %")
     if demand is not None and not 0 < demand < math.inf:
         raise UserError(f"--demand {demand:g}: give requests a second, above 0")
+    if demand is not None and part:
+        raise UserError(f"--demand {demand:g}: GPUs share all parts of a mix, and --part {part} is the rate of one")
     base = work.base(file)
     with work.placed(file):
         over = base.axes(vary)
@@ -73,6 +78,7 @@ def capacity(
                 workers,
                 repeats=repeat,
                 demand=demand,
+                part=part,
                 precision=precision,
                 curves=curves,
                 resume=work.resume,

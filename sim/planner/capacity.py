@@ -167,6 +167,7 @@ def capacity(
     *,
     repeats: int = 3,
     demand: float | None = None,
+    part: str = "",
     precision: float = PRECISION,
     curves: bool = True,
     resume: bool = False,
@@ -183,6 +184,7 @@ def capacity(
         backend: where jobs are done.
         repeats: replications of a workload that is drawn; an interval needs at least 2.
         demand: a rate to be served; the answers then say how many GPUs that takes.
+        part: name of the part of a mix whose rate alone is searched for; all parts together if empty.
         precision: the answer lies between two rates that differ by at most this share.
         curves: whether each allocator is also run at rates around what it sustains.
         resume: keep finished simulations of the same workload.
@@ -199,7 +201,7 @@ def capacity(
     """
     points = list(base.points(over))
     base.demand(points)
-    rates = [rate_of(point.workload) for point in points]
+    rates = [rate_of(point.workload, part) for point in points]
     for axis in over:
         if rates[0].place in axis.places:
             raise UserError(f"--vary {axis.key}: this is the rate that is searched for; vary something else")
@@ -208,7 +210,7 @@ def capacity(
     asked = {
         "vary": [{"key": axis.key, "values": list(axis.values)} for axis in over],
         "slo": [one.text for one in aims],
-        "unit": rates[0].unit,
+        "unit": rates[0].unit,  # which names the part, if it is of one
     }
     with Store(out, "capacity", base.workload, asked, resume=resume, force=force) as store:
         searches = [

@@ -6,13 +6,14 @@ allocators and replications visit the same rates: they share runs, and their cur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from sim.errors import UserError
+from sim.errors import UserError, suggest
 from workloads.arrivals import Process
 from workloads.generate import requests as make_requests
+from workloads.labels import part_names
 from workloads.source import Generated, Mix
 
 if TYPE_CHECKING:
@@ -45,30 +46,53 @@ class Rate:
         return self.at(exponent) * self.scale
 
 
-def rate_of(workload: Workload) -> Rate:
+def rate_of(workload: Workload, part: str = "") -> Rate:
     """Find the rate of a workload; of a mix that of all parts together, which keep their proportions.
 
+    Args:
+        workload: it.
+        part: name of the part of a mix whose rate alone is meant, while the others stay as they are.
+
     Raises:
-        UserError: it has none that could be raised or lowered.
+        UserError: it has none that could be raised or lowered, or no such part.
 
     """
     source = workload.requests
+    if part:
+        parts = part_names(source)
+        if not isinstance(source, Mix) or part not in parts:
+            there = f"; there are: {', '.join(parts)}" if parts else ": requests are no mix"
+            raise UserError(f"--part {part}: no part of the mix is named {part}{suggest(part, parts)}{there}")
+        place = parts.index(part)
+        rate = _of_one(workload, source.mix[place], ("requests", "mix", place), place)
+        return replace(rate, scale=rate.scale * source.rate_scale, unit=f"{rate.unit} of {part}")
     if isinstance(source, Mix):
-        return Rate(
-            ("requests", "rate_scale"), float(source.rate_scale), _together(workload, source), _unit(source.mix)
-        )
-    arrivals = source.arrivals
+        per_second = _together(workload, source)
+        return Rate(("requests", "rate_scale"), float(source.rate_scale), per_second, _unit(source.mix))
+    return _of_one(workload, source, ("requests",))
+
+
+def _of_one(workload: Workload, source: Generated | Trace, where: Where, part: int | None = None) -> Rate:
+    """Find the rate of requests that are no mix, or of one part, as if the mix came no faster than its parts say."""
+    arrivals, dotted = source.arrivals, ".".join(map(str, where))
     if isinstance(source, Generated) or arrivals is not None:
         for key in ("rate", "rate_scale"):
             if isinstance(arrivals, Process) and (value := getattr(arrivals, key, None)) is not None:
-                return Rate(("requests", "arrivals", key), float(value), arrivals.mean_rate() / value, _unit([source]))
+                return Rate((*where, "arrivals", key), float(value), arrivals.mean_rate() / value, _unit([source]))
         kind = arrivals.kind if arrivals is not None else "none"
         raise UserError(
-            f"requests.arrivals: a capacity is a rate, and {kind} arrivals have none to change; "
+            f"{dotted}.arrivals: a capacity is a rate, and {kind} arrivals have none to change; "
             "use poisson, gamma, fixed, diurnal or profile, or a trace with its own times"
         )
-    per_second = _recorded(make_requests(workload).arrival_s, "requests") / source.rate_scale
-    return Rate(("requests", "rate_scale"), float(source.rate_scale), per_second, _unit([source]))
+    made = make_requests(workload)
+    arrival_s = made.arrival_s if part is None else made.arrival_s[made.part == part] * _scale(workload)
+    per_second = _recorded(arrival_s, dotted) / source.rate_scale
+    return Rate((*where, "rate_scale"), float(source.rate_scale), per_second, _unit([source]))
+
+
+def _scale(workload: Workload) -> float:
+    """How many times as fast a mix comes as its parts say."""
+    return float(getattr(workload.requests, "rate_scale", 1.0))
 
 
 def _together(workload: Workload, mix: Mix) -> float:

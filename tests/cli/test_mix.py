@@ -183,6 +183,56 @@ def test_capacity_within_objectives_of_parts(workload: Path, capsys: Capture) ->
     assert varied == "--vary requests.rate_scale: this is the rate that is searched for; vary something else"
 
 
+def test_the_rate_of_one_part(workload: Path) -> None:
+    Path("mine.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,20,5\n1,20,5\n2,20,5\n")
+    recorded = "requests.mix.long={name: long, trace: mine.csv, rate_scale: 2}"
+    of = Base(str(workload), [recorded, "requests.rate_scale=3"]).workload
+    chat, long = (rate_of(of, part) for part in ("chat", "long"))
+    assert (chat.place, chat.value, chat.unit) == (
+        ("requests", "mix", 0, "arrivals", "rate"), 300, "requests/s of chat",
+    )  # fmt: skip
+    assert (long.place, long.value, long.unit) == (("requests", "mix", 1, "rate_scale"), 2, "requests/s of long")
+    assert [one.value * one.scale for one in (chat, long)] == pytest.approx([900, 6])
+
+
+def test_capacity_of_one_part_beside_the_others(workload: Path, capsys: Capture) -> None:
+    batch = "requests.mix.long.arrivals={kind: batch}"  # which has no rate, and needs none
+    more = ("--part", "chat", "--repeat", "1", "--precision", "0.5", "--set", "allocators=[paged]", "--set", batch)
+    told = asked(capsys, "capacity", str(workload), *more, "--slo", "part.chat.ttft_s.p99=0.02", "--out", "out")
+    assert told["unit"] == "requests/s of chat"
+    assert told["answers"][0]["capacity"]["mean"] > 0
+    rows = pq.read_table("out/results.parquet").to_pylist()
+    ends = {row["rate"]: row["part.chat.throughput_rps"] for row in rows}
+    assert ends[min(ends)] < ends[max(ends)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--part caht", "--part caht: no part of the mix is named caht (did you mean chat?); there are: chat, long"),
+        (
+            "--part chat --demand 9",
+            "--demand 9: GPUs share all parts of a mix, and --part chat is the rate of one",
+        ),
+        (
+            "--part chat --vary requests.mix.chat.arrivals.rate=1,2",
+            "--vary requests.mix.chat.arrivals.rate: this is the rate that is searched for; vary something else",
+        ),
+    ],
+)
+def test_what_is_no_rate_of_one_part(workload: Path, capsys: Capture, words: str, said: str) -> None:
+    assert refused(capsys, "capacity", str(workload), *words.split()).endswith(said)
+
+
+def test_a_part_that_has_no_rate_and_requests_that_have_no_parts(workload: Path, capsys: Capture) -> None:
+    batch = "requests.mix.long.arrivals={kind: batch}"
+    said = refused(capsys, "capacity", str(workload), "--part", "long", "--set", batch)
+    assert "requests.mix.1.arrivals: a capacity is a rate, and batch arrivals have none to change" in said
+    plain = "requests={count: 9, arrivals: {kind: poisson, rate: 9}, lengths: {kind: fixed, prompt: 9, output: 9}}"
+    said = refused(capsys, "capacity", str(workload), "--part", "chat", "--set", plain)
+    assert said == "--part chat: no part of the mix is named chat: requests are no mix"
+
+
 def test_an_objective_reads_the_figure_of_its_part(workload: Path) -> None:
     given = ("part.chat.ttft_s.p99=1", "part.chat.ttft_s.mean=1", "part.long.goodput=0.5")
     one, mean, share = objectives(given, Base(str(workload)).workload)
