@@ -16,8 +16,8 @@ from analysis.planner.tables import OVER, QUEUE, broken, fell_behind, left_out, 
 from analysis.terminal import plain, stiff
 from workloads.errors import in_a_line
 
-TELLS = {"better": "better", "worse": "worse", "same": "unclear", "none": "same"}
-STYLES = {"better": "green", "worse": "red", "same": "dim", "none": "dim"}
+TELLS = {"better": "better", "worse": "worse", "slight": "slight", "same": "unclear", "none": "same"}
+STYLES = {"better": "green", "worse": "red", "slight": "dim", "same": "dim", "none": "dim"}
 
 
 def words(summary: Mapping[str, Any]) -> list[Finding]:
@@ -57,6 +57,7 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
             )
         )
     for tells, what in (
+        ("slight", "A clear difference, but too small to be worth a change"),
         ("same", "No clear difference from the file as it is"),
         ("none", "No difference at all, request by request"),
     ):
@@ -69,7 +70,11 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
         text = f"Of a quarter more of each of the GPU's resources, {most['change']} gains most. {bought}"
         said.append(Finding("result", text))
     elif summary["hardware"]:
-        said.append(Finding("result", "A quarter more bandwidth, compute or KV memory makes no clear difference."))
+        said.append(
+            Finding(
+                "result", "A quarter more bandwidth, compute or KV memory makes no difference that is clear and large."
+            )
+        )
     return said
 
 
@@ -94,7 +99,9 @@ def _nothing(summary: Mapping[str, Any], aims: str) -> str:
     """Say that nothing is to be changed, or that nothing was tried."""
     before = summary["before"]
     if summary["changes"]:
-        text = "Change nothing: no setting that was tried is clearly better than the file as it is."
+        text = (
+            "Change nothing: no setting that was tried is clearly better than the file as it is, by more than a little."
+        )
         return f"{text}{_holds(before, summary, aims)}"
     more = "; a larger --budget would" if summary["left_out"] else ""
     short_of = f" with {summary['budget']} simulations at most{more}"
@@ -140,8 +147,8 @@ def advice_table(summary: Mapping[str, Any]) -> Table:
     over = "replications" if summary["basis"] == "replications" else "batches of requests"
     caption = (
         f"ms/token: end-to-end latency / output tokens; differences from the file as it is, with 95 % intervals over "
-        f"{over}; unclear: the interval holds 0; same: no request fares differently; changes in brackets: a quarter "
-        "more of one of the GPU's resources"
+        f"{over}; slight: clear, but by less than a hundredth; unclear: the interval holds 0; same: no request fares "
+        "differently; changes in brackets: a quarter more of one of the GPU's resources"
     )
     made = plain(f"What each change does to {summary['allocator']}", "\n".join([caption, *legend(summary)]))
     columns = {"latency": "ms/token\nmean", "latency_effect": "difference"}
@@ -169,7 +176,7 @@ def good_ones(summary: Mapping[str, Any]) -> str:
 
 def table_rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """The rows of the table, as text: the file, single changes by what they buy, the best, the hardware."""
-    order = {"better": 0, "same": 1, "none": 2, "worse": 3}
+    order = {"better": 0, "slight": 1, "same": 2, "none": 3, "worse": 4}
     singles = sorted(
         summary["changes"],
         key=lambda one: (order[one["effect"]["tells"]], -(one["effect"]["good"]["mean"] or 0), _latency(one)),

@@ -55,7 +55,7 @@ _OBJECTIVES = [{"name": TEXT, "limit": NUMBER, "text": TEXT}]
 _FAILURES = [{"where": TEXT, "why": TEXT}]
 _SHORTFALL = {"limited_by": TEXT, "missed?": {...: NUMBER}}
 _SEARCH = {"repeat": COUNT, "sustained": MAYBE, "not_sustained": MAYBE, **_SHORTFALL}
-_EFFECT = {"good": _BOUNDS, "latency": _BOUNDS, "tells": one_of(("better", "worse", "same", "none"))}
+_EFFECT = {"good": _BOUNDS, "latency": _BOUNDS, "tells": one_of(("better", "worse", "slight", "same", "none"))}
 _TRIED = {
     "change": TEXT,
     "knobs": [TEXT],

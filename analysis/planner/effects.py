@@ -20,6 +20,9 @@ Floats = npt.NDArray[np.float64]
 Sums = tuple[Sequence[float], ...]
 
 LATENCY = "normalized_latency_s"
+WORTHWHILE = 0.01
+"""Least difference that is worth a change: of the share of requests within the SLO, or as a share of the mean latency.
+Predictions by a good calibration are themselves half of that off, in the median."""
 ROUNDED = 6**-0.5
 """Standard deviation of the difference of two whole numbers of requests by rounding alone: that of each is 1/12^0.5."""
 
@@ -31,6 +34,8 @@ class Effect(NamedTuple):
     """Of the share of requests within the SLO."""
     latency: Interval
     """Of the mean latency per token, seconds."""
+    latency_before: float
+    """What that is without the change."""
     basis: str
     """What the intervals stand on: replications or requests."""
     identical: bool
@@ -38,14 +43,17 @@ class Effect(NamedTuple):
 
     @property
     def tells(self) -> str:
-        """Better, worse, same where nothing can be told, none where nothing differs.  The SLO counts first."""
+        """Better or worse, slight if by less than is worth a change, same where nothing can be told, none if identical.
+
+        The SLO counts first.
+        """
         if self.identical:
             return "none"
-        if self.good.clear:
-            return "better" if self.good.value > 0 else "worse"
-        if self.latency.clear:
-            return "better" if self.latency.value < 0 else "worse"
-        return "same"
+        sides = (self.good, self.good.value, 1.0), (self.latency, -self.latency.value, self.latency_before)
+        for difference, gain, whole in sides:
+            if difference.clear and abs(gain) >= WORTHWHILE * whole:
+                return "better" if gain > 0 else "worse"
+        return "slight" if self.good.clear or self.latency.clear else "same"
 
 
 def effect(before: Records, changed: Records) -> Effect:
@@ -63,13 +71,13 @@ def effect(before: Records, changed: Records) -> Effect:
         slow_before, slow_after = (np.array([mean(one) for one in some]) for some in (before, changed))
         good = paired_difference(good_before, good_after, rounding=ROUNDED / max(1.0, requests))
         slow = paired_difference(slow_before, slow_after)
-        return Effect(good, slow, "replications", identical)
+        return Effect(good, slow, float(slow_before.mean()), "replications", identical)
     one, two = before[0]["batches"], changed[0]["batches"]
     paired = one["requests"] == two["requests"]  # in a closed loop that a horizon ends others come, or more
     good = _resampled((one["good"], one["requests"]), (two["good"], two["requests"]), paired=paired)
     pace = LATENCY, f"n.{LATENCY}"
     slow = _resampled(tuple(one[name] for name in pace), tuple(two[name] for name in pace), paired=paired)
-    return Effect(good, slow, "requests", identical)
+    return Effect(good, slow, mean(before[0]), "requests", identical)
 
 
 def share(record: Mapping[str, Any]) -> float:

@@ -1,8 +1,8 @@
 """Which settings to change: every single change, then the best ones together, within a budget.
 
 First, the file is run as it is, to find what limits it.  Then each change is tried by itself on the
-same requests, so that its effect has a paired interval.  Then the changes that are clearly better are
-combined, best first; each is kept only if it clearly adds something.  Because the best of many always
+same requests, so that its effect has a paired interval.  Then the changes that are clearly better, by what is worth
+one, are combined, best first; each is kept only if it clearly adds as much.  Because the best of many always
 looks better than it is, the choice is finally measured on replications that were not used to choose it
 (if requests are drawn at random).
 

@@ -131,6 +131,23 @@ def test_the_slo_counts_before_latency() -> None:
 
 
 @pytest.mark.parametrize(
+    ("good", "slow", "tells"),
+    [
+        (5.0, 0.0995, "slight"),
+        (5.04, 0.1, "slight"),
+        (5.0, 0.0985, "better"),
+        (5.0, 0.1015, "worse"),
+        (5.04, 0.12, "worse"),  # what the SLO gains is too little to count before it
+        (5.2, 0.12, "better"),
+    ],
+)
+def test_what_is_clear_but_not_worth_a_change_is_called_slight(good: float, slow: float, tells: str) -> None:
+    before, after = [record([5.0] * 50, [0.1] * 50)], [record([good] * 50, [slow] * 50)]
+    assert effect(before, after).tells == tells
+    assert effect(before * 3, after * 3).tells == tells
+
+
+@pytest.mark.parametrize(
     ("waits", "saved", "kept_up", "name"),
     [
         ({"memory": 0.4, "budget": 0.1}, {"bandwidth": 0.5, "compute": 0.1, "overhead": 0.1}, True, "memory"),
