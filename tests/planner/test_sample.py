@@ -38,3 +38,14 @@ def test_other_requests_are_taken_as_they_arrive(settings: list[str]) -> None:
 def test_no_more_are_taken_than_there_are() -> None:
     everything = requests(load("chat", ["requests.count=30"]))
     assert len(beginning(everything, 1000)) == len(everything)
+
+
+def test_of_a_mix_each_request_stays_of_its_part() -> None:
+    everything = requests(load("mixed"), max_model_len=32768)
+    some = beginning(everything, 400)
+    assert some.parts == everything.parts
+    prompts = [some.prompt_tokens[some.part == part].mean() for part in range(3)]
+    assert prompts == pytest.approx(
+        [everything.prompt_tokens[everything.part == part].mean() for part in range(3)], rel=0.3
+    )
+    assert all(some.part[late] == some.part[some.after[late]] for late in np.flatnonzero(some.after >= 0))
