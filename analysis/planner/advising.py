@@ -71,9 +71,7 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
         said.append(Finding("result", text))
     elif summary["hardware"]:
         said.append(
-            Finding(
-                "result", "A quarter more bandwidth, compute or KV memory makes no difference that is clear and large."
-            )
+            Finding("result", "A quarter more bandwidth, compute or KV memory makes no difference worth a change.")
         )
     return said
 
@@ -99,9 +97,7 @@ def _nothing(summary: Mapping[str, Any], aims: str) -> str:
     """Say that nothing is to be changed, or that nothing was tried."""
     before = summary["before"]
     if summary["changes"]:
-        text = (
-            "Change nothing: no setting that was tried is clearly better than the file as it is, by more than a little."
-        )
+        text = "Change nothing: no setting that was tried is clearly better than the file as it is, and by enough."
         return f"{text}{_holds(before, summary, aims)}"
     more = "; a larger --budget would" if summary["left_out"] else ""
     short_of = f" with {summary['budget']} simulations at most{more}"

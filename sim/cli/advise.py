@@ -43,7 +43,7 @@ def advise(
     Args:
         file: Workload file, or the name of a preset.
         slo: A figure and its limit, such as ttft_s.p99=1 or goodput=0.9; the workload's own slo if not given.
-        allocator: Label or kind of the one to advise on; paging if the file has it, and one is enough.
+        allocator: Label of the one to advise on, or its kind if no other is of that; the first paged one if not given.
         budget: Simulations at most, those of the file as it is and of its best changes together included.
         out: Directory to write; runs/NAME-advice if not given, NAME being the workload's.
         repeat: Replications of every setting; a trace has one.
@@ -107,4 +107,7 @@ def _place(base: Base, name: str | None) -> int:
     found = positions(allocators).get(name)
     if found is None:
         raise unknown(name, allocators, f"--allocator {name}")
+    if len(found) > 1:
+        labels = "; ".join(base.labels[place] for place in found)
+        raise UserError(f"--allocator {name}: {len(found)} are of that kind; give the label of one: {labels}")
     return found[0]

@@ -547,6 +547,15 @@ def test_a_change_that_cannot_be_costs_no_simulation(
     [
         (["--budget", "3"], "--budget 3: give at least 12 simulations"),
         (["--allocator", "pagd"], "no allocator has the label or kind pagd (did you mean paged?); there are: paged"),
+        (
+            [
+                "--allocator",
+                "paged",
+                "--set",
+                "allocators=[{kind: paged, block_size: 4}, {kind: paged, block_size: 8}]",
+            ],
+            "--allocator paged: 2 are of that kind; give the label of one: paged-4; paged-8",
+        ),
         (["--slo", "tfft_s=1"], "unknown figure"),
         (["--set", "model.tensor_parallel=3"], "cannot be divided over tensor_parallel 3"),
     ],
