@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from allocators.answers import Ask
 from allocators.compiled import is_a
@@ -11,6 +14,8 @@ from allocators.content import Segments
 from allocators.options import resolve
 from allocators.registry import create, find, measure
 from allocators.reserving import RunAllocator
+from sim.engine.intake import never_runs
+from sim.engine.jobs import Job
 from sim.errors import UserError
 from sim.schedulers import Scheduler, find_scheduler
 
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from sim.limits import Limits
     from sim.pool import Pool
     from workloads.allocator import AllocatorSpec
+    from workloads.requests import Requests
 
 
 MOST_ENTRIES = 1 << 44
@@ -89,6 +95,18 @@ class Case(NamedTuple):
 
         most = allocator.capacity + 1  # each needs a slot, unless there are none
         return None if not too_many(most) else bisect_left(range(most), x=True, key=too_many) - 1
+
+    def refusals(self, requests: Requests) -> Counter[str]:
+        """Count the requests that could never run, by reason, as the engine refuses them when they arrive."""
+        allocator, scheduler = self.allocator(shared_prefixes=requests.prefixes is not None), self.make_scheduler()
+        samples = requests.samples if len(requests.samples) else np.ones_like(requests.prompt_tokens)
+        sizes = np.stack([requests.prompt_tokens, requests.output_tokens, samples])
+        found: Counter[str] = Counter()
+        kinds, counts = np.unique(sizes, axis=1, return_counts=True)  # equal ones are asked for once
+        for (prompt, output, many), count in zip(kinds.T.tolist(), counts.tolist(), strict=True):
+            if reason := never_runs(Job(0, 0, prompt, output, many, Segments((), 0)), scheduler, allocator):
+                found[reason] += count
+        return found
 
     def make_scheduler(self) -> Scheduler:
         """Make a fresh scheduler."""

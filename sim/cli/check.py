@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 from ruamel.yaml import YAML
 
+from allocators.answers import Reason
+from analysis.numbers import listed
 from analysis.terminal import WIDTH
 from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, placed, read
@@ -81,6 +83,7 @@ def document(setup: Setup, requests: Requests) -> dict[str, Any]:
                 "scheduler": case.scheduler,
                 "pool": _pool(case),
                 "longest_at_once": case.longest_at_once(),
+                "refused": dict(case.refusals(requests)),
             }
             for case in setup.cases
         ],
@@ -112,6 +115,19 @@ def _too_long(setup: Setup, requests: Requests) -> tuple[int, int]:
     return int(np.count_nonzero(refused)), int(np.count_nonzero(cut))
 
 
+def _refused(setup: Setup, requests: Requests) -> list[str]:
+    """Say which runs will refuse how many requests, and why, unless that is their length, which is the same for all."""
+    who: dict[tuple[str, int], list[str]] = {}
+    for case in setup.cases:
+        for reason, count in case.refusals(requests).items():
+            who.setdefault((reason, count), []).append(case.label)
+    return [
+        f"{count:,} of {len(requests):,} by {listed(labels)}: {reason}"
+        for (reason, count), labels in who.items()
+        if reason != Reason.LENGTH
+    ]
+
+
 def _pool(case: Case) -> dict[str, Any]:
     pool = case.pool
     return {**asdict(pool), "block_bytes": pool.block_bytes, "slots": pool.slots}
@@ -140,6 +156,7 @@ def _arithmetic(setup: Setup, requests: Requests) -> Table:
         if count:
             limit = f"max_model_len, {setup.cases[0].limits.max_model_len:,} tokens"
             facts.append(("too long", f"{count:,} of {len(requests):,} {what}, because of {limit}"))
+    facts += [("refused", text) for text in _refused(setup, requests)]
     facts += [("note", note) for note in (*setup.notes, *requests.notes)]
     facts += [*setup.geometry.explain(), *setup.device.explain()]
     known = {what for what, _ in facts}

@@ -122,6 +122,29 @@ def test_check_counts_what_max_model_len_will_refuse_and_cut_as_a_run_does(workl
     assert f"too long {cut} of 40 have their output cut short" in shown
 
 
+def test_check_counts_what_each_run_will_refuse(workload: Path, capsys: Capture) -> None:
+    settings = [
+        "requests.lengths={kind: uniform, prompt: {min: 1, max: 300}, output: {min: 1, max: 99}}",
+        "requests.samples={kind: uniform, min: 1, max: 9}",
+        "engine.max_num_batched_tokens=200",
+        "engine.max_num_seqs=8",
+        "device.kv_memory_gib=0.0001",
+        "allocators=[paged, {kind: paged, scheduler: vllm-v0, label: old}, {kind: contiguous, reserve: max}]",
+    ]
+    line = [str(workload), *(word for setting in settings for word in ("--set", setting))]
+    assert main(["run", *line, "--json", "--quiet", "--out", "x"]) == 0
+    served = {run["allocator"]: run["requests"]["refusals"] for run in json.loads(capsys.readouterr().out)["runs"]}
+    assert main(["check", *line, "--json"]) == 0
+    told = {run["allocator"]: run["refused"] for run in json.loads(capsys.readouterr().out)["runs"]}
+    assert told == served
+    (reason,) = served["old"].keys() - served["paged"].keys()
+    assert reason == "longer than a step's token budget"
+    assert len({*served["old"], *served["contiguous"]}) == 4
+    assert main(["check", *line]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"refused {served['old'][reason]} of 40 by old: {reason}" in shown
+
+
 @pytest.mark.parametrize("command", ["check", "run"])
 @pytest.mark.parametrize(
     ("setting", "message"),
