@@ -10,6 +10,7 @@ from sim.planner.grid import Base
 from tests.small import SMALL, settle
 
 GRID = ("requests.arrivals.rate=200,800", "allocators.paged.block_size=4,16")
+LINE = ["sweep", "small.yaml", "--vary", GRID[0], "--vary", GRID[1], "--repeat", "2", "--out", "x"]
 
 
 @pytest.fixture

@@ -3,55 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.errors import RunDirectoryError
-from analysis.planner.reading import open_planned
-from analysis.planner.sweeps import summarise
-from analysis.planner.words import sweep_findings
 from analysis.reading import open_directory
 from sim.cli import main
-from sim.cli.app import FAILED, FAULT, INTERRUPTED
+from sim.cli.app import FAILED, FAULT
 from sim.planner.backends import make
-from sim.planner.execute import Step
 from sim.planner.grid import Base
-from sim.planner.job import Failed, Job, Record, work
+from sim.planner.job import Failed, work
 from sim.planner.sweep import estimate, sweep
 from sim.rundir import alone
-from tests.planner.conftest import GRID
+from tests.planner.conftest import GRID, LINE
 
 Capture = pytest.CaptureFixture[str]
-LINE = ["sweep", "small.yaml", "--vary", GRID[0], "--vary", GRID[1], "--repeat", "2", "--out", "x"]
-
-
-@pytest.mark.parametrize(("second", "alike"), [(2.9560, True), (2.9599, True), (2.9499, False)])
-def test_cells_that_read_the_same_are_not_told_apart(second: float, alike: bool) -> None:
-    rates = {"first": 2.9599, "second": second, "third": 1.5}
-    cells = [
-        {
-            "allocator": name,
-            "kind": "paged",
-            "settings": {},
-            "figures": {"throughput_rps": {"mean": rate, "low": None, "high": None}},
-            "front": True,
-            "verdict": "STABLE",
-        }
-        for name, rate in rates.items()
-    ]
-    said = [one.text for one in sweep_findings(cells, {})]
-    assert said[0] == "Most requests: 2.96 a second, with first."
-    assert ("1 more cell cannot be told apart from it: second." in said) is alike
 
 
 def test_a_cell_is_what_a_run_of_that_file_gives(base: Base, capsys: Capture) -> None:
@@ -292,191 +261,6 @@ def test_an_estimate_grows_with_the_grid(base: Base, monkeypatch: pytest.MonkeyP
         assert many.seconds == 10 * few.seconds
 
 
-def test_an_interrupted_sweep_keeps_what_finished(base: Base, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def impatient(step: Step) -> None:
-        if step.done == 5:
-            raise KeyboardInterrupt
-
-    sweep(base, base.axes(["seed=1,2"]), Path("x"), make())  # an earlier one, whose results are not of this
-    with pytest.raises(KeyboardInterrupt):
-        sweep(base, base.axes(GRID), Path("x"), make(), force=True, progress=impatient)
-    assert len(list(Path("x/cells").iterdir())) == 5
-    with pytest.raises(RunDirectoryError, match="--resume does the rest"):
-        open_planned("x")
-    monkeypatch.setattr("sim.cli.sweep.run_sweep", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert main(["sweep", "small.yaml", "--out", "x"]) == INTERRUPTED
-    assert capsys.readouterr().err == "interrupted; 5 simulations are complete in x, --resume keeps them\n"
-
-
-def control_c(group: int) -> None:
-    """Do as a terminal does, to all of a group."""
-    os.killpg(group, signal.SIGINT)
-
-
-def terminate(process: int) -> None:
-    """Do as `timeout` and cluster schedulers do, to the one they started."""
-    os.kill(process, signal.SIGTERM)
-
-
-def kill(process: int) -> None:
-    """Do as the system does where memory runs out; nobody is asked."""
-    os.kill(process, signal.SIGKILL)
-
-
-@pytest.mark.usefixtures("heeding_interrupts")
-@pytest.mark.parametrize("press", [control_c, terminate, kill])
-def test_what_ends_a_sweep_ends_every_process(
-    press: Callable[[int], None], workload: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    line = [sys.executable, "-m", "sim", "sweep", str(workload), "--jobs", "2", "--out", "x"]
-    line += ["--vary", "seed=1..40", "--set", "requests.count=4000", "--quiet"]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stderr is not None
-        while not list(Path("x/cells").glob("*.json")):
-            assert process.poll() is None
-            time.sleep(0.02)
-        deadline = time.monotonic() + 20
-        press(process.pid)
-        said = process.stderr.read()  # which all of them hold open
-    if press is kill:
-        assert process.returncode == -signal.SIGKILL
-    else:
-        assert process.returncode == INTERRUPTED, said
-        assert any(line.startswith("interrupted; ") and "--resume keeps " in line for line in said.splitlines()), said
-    while _members(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert time.monotonic() < deadline
-    assert not list((tmp_path / "temporary").glob("kvsim-*"))
-
-
-def _members(group: int) -> list[int]:
-    """Return the processes of a group."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[2]) == group and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-class Suicidal:
-    """Kills the process that does it, the first time or every time."""
-
-    def __init__(self, mark: Path | None) -> None:
-        self.mark = mark
-
-    def __call__(self, job: Job) -> Record | Failed:
-        if (job.label, job.repeat) == ("paged", 1) and not (self.mark and self.mark.exists()):
-            if self.mark:
-                self.mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return work(job)
-
-
-def test_a_process_that_dies_loses_nothing(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    over = base.axes(["requests.arrivals.rate=200,800"])
-    sweep(base, over, Path("calm"), make())
-    monkeypatch.setattr("sim.planner.backends.local.work", Suicidal(Path("died").resolve()))
-    cores = make("loky", 2)
-    try:
-        sweep(base, over, Path("x"), cores)
-    finally:
-        cores.close()
-    assert Path("died").exists()
-    assert Path("x/results.parquet").read_bytes() == Path("calm/results.parquet").read_bytes()
-
-
-def test_a_job_that_kills_its_process_twice_is_given_up_alone(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sim.planner.backends.local.work", Suicidal(None))
-    cores = make("loky", 2)
-    try:
-        summary = sweep(base, (), Path("x"), cores)
-    finally:
-        cores.close()
-    assert [(one["where"], one["why"]) for one in summary["failed"]] == [
-        ("paged, replication 2", "its worker died, twice")
-    ]
-    assert sum(cell["n"] for cell in summary["cells"]) == 3
-
-
-def test_the_table_says_how_large_the_pool_is_if_it_is_not_varied(workload: Path, capsys: Capture) -> None:
-    assert main(["sweep", str(workload), "--vary", "requests.arrivals.rate=200,800", "--out", "x", "--quiet"]) == 0
-    sizes = {row["pool_slots"] for row in pq.read_table("x/results.parquet").to_pylist()}
-    assert len(sizes) == 2
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"held: on each GPU, at its peak, of a pool of {min(sizes):,} to {max(sizes):,} slots" in said
-    line = ["sweep", str(workload), "--vary", "device.kv_memory_gib=0.0005,0.001", "--out", "y", "--quiet"]
-    assert main(line) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "pool of" not in said
-    assert "held: on each GPU, at its peak" in said
-
-
-def test_what_is_varied_of_one_allocator_makes_no_more_cells_of_another(workload: Path, capsys: Capture) -> None:
-    bound = "allocators=[{kind: preallocated}, {kind: paged}, {kind: ideal}]"
-    line = ["sweep", str(workload), "--set", bound, "--vary", GRID[0], "--vary", GRID[1], "--out", "x", "--quiet"]
-    assert main(line) == 0
-    told = capsys.readouterr().out
-    rows = [words for words in map(str.split, told.splitlines()) if len(words) > 2]
-    assert [words[:2] for words in rows if words[2] == "preallocated"] == [["200", "any"], ["800", "any"]]
-    assert [words[:2] for words in rows if words[2] == "ideal"] == [["200", "any"], ["800", "any"]]
-    assert sum(words[2] == "paged" for words in rows) == 4
-    cells = json.loads(Path("x/summary.json").read_text(encoding="utf-8"))["cells"]
-    assert len(cells) == 12
-    said = [one.text for one in sweep_findings(cells, {})]
-    assert "ideal" not in said[0]  # nobody can have it
-    assert any(" of 8 cells are on the Pareto front" in one for one in said)
-
-
-def test_cells_are_told_apart_by_pairs_of_replications_which_have_their_requests_in_common() -> None:
-    rates = {"best": (10.0, 13.0, 16.0), "near": (9.9, 13.2, 15.8), "far": (9.0, 12.1, 15.0)}
-    record = {"kind": "paged", "pool_slots": 64, "verdict": "STABLE", "kept_up": True}
-    record |= {f"requests.{name}": count for name, count in (("total", 9), ("refused", 0), ("unfinished", 0))}
-    rows = [
-        {**record, "cell": 0, "allocator": name, "repeat": at, "throughput_rps": each[at]}
-        for name, each in rates.items()
-        for at in range(3)
-    ]
-    cells = summarise(rows, [], [])["cells"]
-    behind = {cell["allocator"]: cell["behind"]["throughput_rps"] for cell in cells}
-    apart = np.array([1.0, 0.9, 1.0])
-    half = 4.302652730 * apart.std(ddof=1) / 3**0.5
-    assert behind["far"]["mean"] == pytest.approx(apart.mean())
-    assert behind["far"]["high"] - behind["far"]["mean"] == pytest.approx(half)
-    said = [one.text for one in sweep_findings(cells, {})]
-    assert "1 more cell cannot be told apart from it: near." in said  # by themselves all intervals overlap
-
-
-def test_a_trace_is_the_same_every_time_and_has_no_interval(workload: Path, capsys: Capture) -> None:
-    Path("t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,8,8\n0.1,9,7\n0.3,8,9\n", encoding="utf-8")
-    line = ["sweep", str(workload), "--set", "requests={trace: t.csv}", "--vary", "requests.rate_scale=1,2"]
-    assert main([*line, "--repeat", "3", "--out", "x", "--quiet"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "±" not in told
-    assert "a trace is the same every time: one replication, and no interval" in told
-    cells = json.loads(Path("x/summary.json").read_text(encoding="utf-8"))["cells"]
-    assert {cell["n"] for cell in cells} == {1}
-    assert all(cell["figures"]["throughput_rps"]["low"] is None for cell in cells)
-    assert "a trace is the same every time" in Path("x/report.html").read_text(encoding="utf-8")
-    assert main([*line, "--repeat", "3", "--dry-run"]) == 0
-    assert "\n4 simulations, about" in capsys.readouterr().out
-
-
-def test_intervals_are_those_of_the_replications(base: Base) -> None:
-    summary = sweep(base, base.axes(["requests.arrivals.rate=200"]), Path("x"), make())
-    rows = pq.read_table("x/results.parquet").to_pandas()
-    for cell in summary["cells"]:
-        values = rows[rows["allocator"] == cell["allocator"]]["throughput_rps"]
-        assert cell["figures"]["throughput_rps"]["mean"] == pytest.approx(values.mean())
-        half = 12.706204736 * np.std(values, ddof=1) / 2**0.5
-        assert cell["figures"]["throughput_rps"]["high"] - values.mean() == pytest.approx(half)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -497,24 +281,4 @@ def test_a_cluster_package_that_is_missing_is_one_line(
     assert main(["sweep", str(workload), "--backend", kind]) == FAULT
     said = capsys.readouterr().err
     assert f"pip install {package}" in said
-    assert said.count("\n") == 1
-
-
-def test_the_front_is_of_what_can_be_had(workload: Path) -> None:
-    """The bound beats everything: with it on the front nothing else would ever be there."""
-    with_bound = Base(str(workload), ["allocators=[{kind: preallocated}, {kind: paged}, {kind: ideal}]"])
-    cells = sweep(with_bound, with_bound.axes(["requests.arrivals.rate=300,900"]), Path("x"), make())["cells"]
-    on = {cell["kind"] for cell in cells if cell["front"]}
-    assert "paged" in on
-    assert "ideal" not in on
-
-
-@pytest.mark.parametrize(("text", "message"), [("{", "not readable as JSON"), ("{}", "lacks 'cells'")])
-def test_a_broken_summary_is_one_line(workload: Path, capsys: Capture, text: str, message: str) -> None:
-    assert main(["sweep", str(workload), "--vary", "seed=1,2", "--out", "x", "--quiet"]) == 0
-    Path("x/summary.json").write_text(text, encoding="utf-8")
-    capsys.readouterr()
-    assert main(["report", "x"]) == FAULT
-    said = capsys.readouterr().err
-    assert said.startswith(f"x/summary.json: {message}")
     assert said.count("\n") == 1
