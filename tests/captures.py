@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from sim.costs.captured import CapturedStep, CapturedSteps, merged_of, pairs_of
+from sim.costs.coefficients import Coefficients
+from sim.costs.load import Load
 from sim.costs.shapes import MIXED_DECODES, MIXED_TOKENS, Shapes, padded_sizes
 from sim.costs.splitting import Splitting
 from sim.devices import resolve_device
@@ -13,6 +15,19 @@ H100 = resolve_device("h100-80gb")
 MS = 1e-3
 RULE = Splitting.of(LLAMA, H100)
 PAIR, MERGE, BEHIND = 3e-9, 2e-6, 40e-6
+LOADS = [
+    Load(decode_seqs=3, decode_context=900, samples=3),
+    Load(decode_seqs=70, decode_context=900, samples=70),
+    Load(200, 20_100, 200, 1, 5, 800, 6, prefill_merged=200),
+    Load(200, 20_100 + 200 * 50, 250, 1, 5, 800, 6, before_ns=10_000),
+    Load(3000, 4_501_500, 3000, 1, 5, 800, 6, behind_ns=5_000_000),
+    Load(decode_seqs=8, decode_context=100, samples=8, copied_tokens=16, swapped_bytes=1 << 20, transfers=4),
+    Load(copied_tokens=16),
+    Load(decode_seqs=8, decode_context=900, samples=8, decode_repeated=300),
+    Load(decode_seqs=70, decode_context=9000, samples=70, decode_repeated=3000),
+    Load(200, 20_100, 200, 1, 5, 800, 6, decode_repeated=300),
+]
+COEFFICIENTS = Coefficients(prefill_host_s=1e-3, launch_layer_s=0.4e-3, captured_tokens=1024, repeated_reads_cached=0.7)
 
 
 def measured(most: int = 64) -> list[CapturedStep]:

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from allocators.paged import PagedAllocator
-from sim.costs.calibration import Calibration, Point, load_calibration, load_captured
-from sim.costs.calibration_text import save_calibration
 from sim.costs.captured import CapturedStep
-from sim.costs.coefficients import REPLAYED, Coefficients
+from sim.costs.coefficients import Coefficients
 from sim.costs.load import Load
 from sim.costs.model import CostModel
 from sim.costs.shapes import MIXED_TOKENS, captured_tokens, shapes_for
 from sim.engine.executor import Simulated
-from sim.errors import UserError
 from sim.limits import Limits
 from sim.models.geometry import resolve_model
-from sim.runner import run_case
-from sim.setup import prepare
-from tests.captures import BEHIND, H100, LLAMA, MERGE, MS, PAIR, RULE, captured, made, measured, spread
+from tests.captures import (
+    BEHIND,
+    COEFFICIENTS,
+    H100,
+    LLAMA,
+    LOADS,
+    MERGE,
+    MS,
+    PAIR,
+    RULE,
+    captured,
+    made,
+    measured,
+    spread,
+)
 from tests.engine.harness import Setup, ask
-from workloads.generate import requests as make_requests
-from workloads.schema import Workload
 
 
 def test_decodes_are_padded_and_times_between_contexts_lie_on_a_line() -> None:
@@ -173,21 +176,6 @@ def test_a_shape_that_was_not_measured_takes_as_long_as_the_next_larger_one() ->
     assert curve.at(1) == pytest.approx(5.32 * MS)
 
 
-LOADS = [
-    Load(decode_seqs=3, decode_context=900, samples=3),
-    Load(decode_seqs=70, decode_context=900, samples=70),
-    Load(200, 20_100, 200, 1, 5, 800, 6, prefill_merged=200),
-    Load(200, 20_100 + 200 * 50, 250, 1, 5, 800, 6, before_ns=10_000),
-    Load(3000, 4_501_500, 3000, 1, 5, 800, 6, behind_ns=5_000_000),
-    Load(decode_seqs=8, decode_context=100, samples=8, copied_tokens=16, swapped_bytes=1 << 20, transfers=4),
-    Load(copied_tokens=16),
-    Load(decode_seqs=8, decode_context=900, samples=8, decode_repeated=300),
-    Load(decode_seqs=70, decode_context=9000, samples=70, decode_repeated=3000),
-    Load(200, 20_100, 200, 1, 5, 800, 6, decode_repeated=300),
-]
-COEFFICIENTS = Coefficients(prefill_host_s=1e-3, launch_layer_s=0.4e-3, captured_tokens=1024, repeated_reads_cached=0.7)
-
-
 @pytest.mark.parametrize("block_size", [1, 16])
 @pytest.mark.parametrize("load", LOADS)
 def test_a_leap_says_what_single_steps_do(load: Load, block_size: int) -> None:
@@ -304,156 +292,3 @@ def test_what_a_chunk_attends_to_before_its_own_tokens_is_added() -> None:
     later = model.step_ns(Load(200, 20_100 + 200 * 3000, 3200, 1, samples=1))
     flops = 200 * 3000 * LLAMA.layers * 4 * LLAMA.heads * LLAMA.head_dim
     assert later - alone == pytest.approx((BEHIND + flops / (H100.peak("bf16") * 0.5)) * 1e9, rel=1e-3)
-
-
-def calibrated(path: Path, **changes: Any) -> Path:
-    """Write a calibration of the 8B whose captured steps take 5 ms and more."""
-    facts: dict[str, Any] = {"parameters": LLAMA.parameters, "captured": tuple(measured(256))} | changes
-    point = Point("decode 1 x 8", Load(decode_seqs=1, decode_context=8, samples=1), 5 * MS)
-    found = Calibration(
-        model="llama-3.1-8b",
-        dtype="bf16",
-        device="h100-80gb",
-        peaks={},
-        measured_on="a device",
-        backend="flashinfer",
-        versions={},
-        date="2026-01-02",
-        coefficients=COEFFICIENTS,
-        fitted=(),
-        points=(point,),
-        fitted_s=(5 * MS,),
-        **facts,
-    )
-    save_calibration(found, path)
-    return path
-
-
-def workload(path: Path, **changes: Any) -> Workload:
-    return Workload.model_validate(
-        {
-            "name": "w",
-            "model": "llama-3.1-8b",
-            "device": {"name": "h100-80gb", "kv_memory_gib": 2},
-            "engine": {"max_num_seqs": 64, "max_model_len": 2048},
-            "requests": {
-                "count": 40,
-                "arrivals": {"kind": "poisson", "rate": 50},
-                "lengths": {"kind": "uniform", "prompt": {"min": 20, "max": 400}, "output": {"min": 5, "max": 60}},
-            },
-            "allocators": [{"kind": "paged"}],
-            "costs": {"calibration": str(path)},
-        }
-        | changes
-    )
-
-
-def test_a_file_keeps_captured_steps(tmp_path: Path) -> None:
-    path = calibrated(tmp_path / "one.toml")
-    again = load_calibration(path)
-    assert [step[:4] for step in again.captured] == [step[:4] for step in sorted(measured(256))]
-    seconds = [[step.seconds for step in steps] for steps in (again.captured, sorted(measured(256)))]
-    assert seconds[0] == pytest.approx(seconds[1], rel=1e-5)
-    assert again.parameters == LLAMA.parameters
-    path.write_text(path.read_text().replace("  [1, 0, 0, 1,", "  [1, 0, 0,"))
-    for read in (load_calibration, lambda file: load_captured(file, LLAMA, H100)):
-        with pytest.raises(UserError, match=r"one\.toml: captured: \[1, 0, 0, 0\.005.*\] is not decodes, tokens"):
-            read(path)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "why"),
-    [
-        ("steps = [[1, 0, 0, 1, nan]]", "is not decodes, tokens, chunks, context, seconds"),
-        ("steps = [[1, 0, 0, 1, inf]]", "is not"),
-        ("steps = [[1, 0, 0, 1, 0.0]]", "is not"),
-        ("steps = [[1, 0, 0, 1, true]]", "is not"),
-        ("steps = [[1, 0, 0, 1, '0.1']]", "is not"),
-        ("steps = [[-1, 0, 0, 1, 0.1]]", "is not"),
-        ("steps = [[1.5, 0, 0, 1, 0.1]]", "is not"),
-        ("steps = [[true, 0, 0, 1, 0.1]]", "is not"),
-        ("steps = ['10015']", "is not"),
-        ("steps = [[1, 32, 0, 1, 0.1]]", "is no step"),
-        ("steps = [[1, 0, 1, 1, 0.1]]", "is no step"),
-        ("steps = [[0, 0, 0, 1, 0.1]]", "is no step"),
-        ("steps = [1]", "int"),
-        ("steps = 1", "int"),
-        ("", "steps is missing"),
-        ("steps = []\nparameters = '8'", 'parameters: "8" is not a whole number'),
-        ("steps = []\nparameters = true", "parameters: true is not a whole number"),
-    ],
-)
-def test_captured_steps_that_are_none_are_told_in_one_line(tmp_path: Path, wrong: str, why: str) -> None:
-    path = calibrated(tmp_path / "one.toml")
-    sound = path.read_text().partition("[captured]")[0]
-    parameters = "" if "parameters" in wrong else f"parameters = {LLAMA.parameters}\n"
-    path.write_text(f"{sound}[captured]\n{parameters}{wrong}\n")
-    for read in (load_calibration, lambda file: load_captured(file, LLAMA, H100)):
-        with pytest.raises(UserError, match=f"one.toml: captured: .*{why}") as told:
-            read(path)
-        assert "\n" not in str(told.value)
-
-
-def test_a_table_of_captured_steps_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
-    path = calibrated(tmp_path / "one.toml")
-    path.write_text("captured = 3\n" + path.read_text().partition("[captured]")[0])
-    for read in (load_calibration, lambda file: load_captured(file, LLAMA, H100)):
-        with pytest.raises(UserError, match=r"one\.toml: captured: "):
-            read(path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "found"),
-    [
-        ({}, True),
-        ({"device": {"name": "h100-80gb", "kv_memory_gib": 4}}, True),
-        ({"device": {"name": "h100-80gb", "bandwidth_tbps": 4}}, False),
-        ({"device": "h200"}, False),
-        ({"model": "mistral-7b"}, False),
-        ({"model": {"name": "llama-3.1-8b", "kv_heads": 32}}, False),
-        ({"model": {"name": "llama-3.1-8b", "kv_dtype": "fp8"}}, False),
-        ({"model": {"name": "llama-3.1-8b", "tensor_parallel": 2}}, False),
-        ({"engine": {"attention": "naive", "max_model_len": 2048}}, False),
-    ],
-)
-def test_captured_steps_are_of_one_model_on_one_device(tmp_path: Path, changes: dict[str, Any], found: bool) -> None:
-    assert bool(prepare(workload(calibrated(tmp_path / "one.toml"), **changes)).captured) == found
-
-
-def test_whatever_a_captured_step_depends_on_is_known_to_count() -> None:
-    """Of a decode and a chunk at the start of its prompt, where the host is fast and there is one GPU."""
-    loads = [LOADS[0], Load(200, 20_100, 200, 1, 5, 800, 6)]
-    told = [CostModel(LLAMA, H100).step_ns(load) for load in loads]
-    for name in Coefficients.__dataclass_fields__:
-        value = 2 * getattr(Coefficients(), name) or 0.5
-        changed = CostModel(LLAMA, H100, Coefficients().changed({name: min(value, 1.0)}, "costs"))
-        if [changed.step_ns(load) for load in loads] != told and name not in {"prefill_host_s", "launch_layer_s"}:
-            assert name in REPLAYED, name
-
-
-def test_who_changes_what_they_stand_in_for_does_without_them(tmp_path: Path) -> None:
-    path = str(calibrated(tmp_path / "one.toml"))
-    changed = {
-        name: not prepare(workload(Path(path), costs={"calibration": path, name: 0.5})).captured
-        for name in Coefficients.__dataclass_fields__
-    }
-    assert {name for name, without in changed.items() if without} == REPLAYED
-    assert prepare(workload(Path(path))).cost(PagedAllocator(64, 16, 64)).step_ns(LOADS[0]) == 5_936_000
-    assert prepare(workload(calibrated(tmp_path / "two.toml", captured=()))).captured == ()
-
-
-def test_a_run_with_captured_steps_is_the_same_leapt_over_and_step_by_step(tmp_path: Path) -> None:
-    setup = prepare(workload(calibrated(tmp_path / "one.toml")))
-    requests = make_requests(setup.workload, 0)
-    tables = []
-    for leaps in (True, False):
-        folder = tmp_path / str(leaps)
-        run_case(setup, setup.cases[0], requests, folder, leaps=leaps)
-        tables.append({path.name: pq.read_table(path) for path in sorted(folder.glob("*.parquet"))})
-    assert {*tables[0]} >= {"steps.parquet", "requests.parquet"}
-    assert all(tables[0][name].equals(tables[1][name]) for name in tables[0])
-    decodes = tables[0]["steps.parquet"].to_pandas()
-    alone = decodes[(decodes.decode_tokens == 8) & (decodes.prefill_tokens == 0)]
-    assert len(alone) > 5
-    seconds = 5.08 * MS + (alone.live - 8).clip(lower=0) * 1e-6
-    assert alone.duration_s.to_numpy() == pytest.approx(seconds.to_numpy(), abs=1e-9)
