@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from sim.costs.captured import CapturedStep
 from sim.costs.shapes import Shape, Shapes
 from sim.decode.device import finish
-from sim.decode.grid import in_no_order
+from sim.decode.grid import served
 from sim.decode.lanes import Lanes, blank
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from sim.decode.transcript import Transcript
 
 BEFORE = 8
-"""Decodes in the steps that run before one that is timed."""
+"""Decodes in the steps that run before one that is timed, if it has none itself."""
 PREPARED_S = 2.5e-3
-"""For how long further ones run while the host prepares the one that is timed."""
+"""For how long they do while the host prepares it."""
 REPEATS = 2
 """How often a step is timed; once more if the times differ by more than `ALIKE`."""
 ALIKE = 1.01
@@ -43,14 +44,18 @@ enough for the chunk to be split (`sim.costs.splitting`)."""
 OFTEN = 3
 """Times as many repeats for steps that tell of others."""
 HOT_S = 0.15
-"""For how long decodes of one size run before any of them is timed.  In service they come in rows, too, and many of a
-large model draw more power than a GPU may on average: on an H200 256 of the 8B take 7 % longer after 0.1 s."""
+"""For how long decodes of one size run before any step with as many is timed.  In service they come in rows, too, and
+many of a large model draw more power than a GPU may on average: on an H200 256 of the 8B take 7 % longer in 0.1 s."""
 ROW_S = 1e-2
-"""For how long they run before each that is timed."""
+"""For how long they run at least before each that is timed; before one with chunks for ..."""
+TIMES = 2
+"""... so many times as long as it takes, so that the clock is not still low from the one before."""
 READS = (32, 16, 8, 4, 2)
 """Parts of the longest sequence that decodes read on average, or nearly ..."""
 EVEN_READS = (16, 4)
-"""... and if all of them read equally much."""
+"""... and if all of them read equally much ..."""
+USUAL = 16
+"""... and those that run before a step with chunks."""
 TILE = 256
 """Attention reads tiles of 128 or 256 tokens (where a key is 128 or 64 numbers: FlashInfer 0.5.3), so that all decodes
 take up to 11 % longer with one token more than just fill them.  What is measured is a quarter of this beside."""
@@ -121,9 +126,9 @@ class PaddedSteps:
     def clock(self, longest: int, num_blocks: int) -> list[CapturedStep]:
         """Measure a step of each captured shape (a median): decodes by context read, with chunks or without.
 
-        As in service it comes behind decodes, so that the host has told the device all about it by then; behind others
-        like it if it has no chunks.  What fewer chunks take longer, or chunks that attend to earlier tokens, does not
-        depend on decodes beside them, and is measured without.
+        As in service it comes behind decodes, so that the host has told the device all about it by then, and behind as
+        many as it has itself: those of a large model draw much power.  What fewer chunks take longer, or chunks that
+        attend to earlier tokens, does not depend on decodes beside them, and is measured without.
 
         Args:
             longest: tokens of the longest sequence.
@@ -135,7 +140,6 @@ class PaddedSteps:
             return []
         self.rehearse()
         paging, spare = self._backend.paging, self._transcript.spare
-        before = blank(min(alone, key=lambda shape: abs(shape.decodes - BEFORE)), paging, spare)
         found = []
         for shape in alone:
             self._row(blank(shape, paging, spare), HOT_S)
@@ -144,13 +148,20 @@ class PaddedSteps:
                 seconds = float(np.mean([self._clocked(lanes, lanes, ROW_S) for lanes in each]))
                 context, most = (int(np.mean([of(contexts) for contexts in alike])) for of in (np.sum, np.max))
                 found.append(CapturedStep(shape.decodes, 0, 0, context, seconds, most))
-        for shape in (shape for shape in self._captured if shape.chunks):
-            ways = [(shape.chunks, 0), (shape.chunks, EARLIER), (1, 0)]
-            for chunks, start in ways[:1] if shape.decodes else ways:
-                lanes = blank(shape, paging, spare, chunks=chunks, start=start, blocks=num_blocks)
-                seconds = self._clocked(lanes, before, PREPARED_S, 1 if shape.decodes else OFTEN)
-                context = shape.decodes or chunks * start
-                found.append(CapturedStep(shape.decodes, shape.tokens, chunks, context, seconds))
+        few = min(alone, key=lambda shape: abs(shape.decodes - BEFORE))
+        mixed = sorted(shape for shape in self._captured if shape.chunks)
+        for decodes, shapes in groupby(mixed, key=lambda shape: shape.decodes):
+            usual = ragged(decodes or few.decodes, longest // USUAL, longest)
+            before = blank(Shape(len(usual)), paging, spare, contexts=usual, blocks=num_blocks)
+            self._row(before, HOT_S)
+            for shape in shapes:
+                ways = [(shape.chunks, 0), (shape.chunks, EARLIER), (1, 0)]
+                for chunks, start in ways[:1] if decodes else ways:
+                    lanes = blank(shape, paging, spare, chunks=chunks, start=start, blocks=num_blocks)
+                    row_s = max(ROW_S, TIMES * self._captured[shape].period / 1e9) if decodes else PREPARED_S
+                    seconds = self._clocked(lanes, before, row_s, 1 if decodes else OFTEN)
+                    context = decodes or chunks * start
+                    found.append(CapturedStep(decodes, shape.tokens, chunks, context, seconds))
         return found
 
     def _clocked(self, lanes: Lanes, before: Lanes, row_s: float, often: int = 1) -> float:
@@ -158,7 +169,7 @@ class PaddedSteps:
         took: list[float] = []
         least = often * REPEATS
         while len(took) < least or (len(took) == least and max(took) > ALIKE * min(took)):
-            if lanes.shape.chunks:  # so that the clock is not still low from the one before (`sim.costs.heat`)
+            if not lanes.shape.decodes:  # so that the clock is not still low from the one before (`sim.costs.heat`)
                 time.sleep(self._captured[lanes.shape].period / 1e9)
             self._row(before, row_s)
             took.append(_timed(partial(self.run, lanes)))
@@ -224,18 +235,20 @@ def _timed(work: Callable[[], object]) -> float:
 def reads(count: int, longest: int) -> list[list[Ints]]:
     """Return how many tokens each of some decodes reads: only its own, then ever more; sometimes in two ways.
 
-    As in service most sequences are short and a few long (exponential), in no order, which takes attention longer than
-    as many of one length; in the last ones, for comparison, all are of one length.  These are measured a little
-    shorter and a little longer, so that they take as much longer than those that just fill their tiles as they do on
-    average.
+    They differ as in service (`sim.decode.grid.served`); in the last ones, for comparison, all are of one length.
+    These are measured a little shorter and a little longer, so that they take as much longer than those that just fill
+    their tiles as they do on average.
     """
-    shares = -np.log1p(-(in_no_order(count) + 0.5) / count)
-    shares /= shares.mean()
     means = [(part, max(1, longest // part), min(TILE, 2 * longest // part) // 4) for part in READS]
-    ragged = [[np.clip(shares * (mean - beside), 1, longest).astype(np.int64)] for _, mean, beside in means]
+    different = [[ragged(count, mean - beside, longest)] for _, mean, beside in means]
     even = [
         [np.full(count, length) for length in (mean - beside, mean + beside)]
         for part, mean, beside in means
         if part in EVEN_READS and count > 1
     ]
-    return [[np.ones(count, np.int64)], *ragged, *even]
+    return [[np.ones(count, np.int64)], *different, *even]
+
+
+def ragged(count: int, mean: int, longest: int) -> Ints:
+    """Return the tokens of sequences as they are in service, int64[count]: `mean` on average, but none over a limit."""
+    return np.clip(served(count) * mean, 1, longest).astype(np.int64)

@@ -118,18 +118,23 @@ def alike(count: int, context: int, each: int) -> Scene:
 
 
 def ragged(count: int, longest: int) -> Scene:
-    """Let sequences of very different lengths decode: most are short, as in service."""
-    places = (in_no_order(count) + 0.5) / count
-    lengths = np.minimum(-np.log1p(-places) * longest / 8, longest * 0.9).astype(int) + 1
+    """Let sequences of very different lengths decode, as in service."""
+    lengths = np.minimum(served(count) * longest / 8, longest * 0.9).astype(int) + 1
     return Scene(f"decode {count} ragged", tuple(lengths.tolist()))
 
 
-def in_no_order(count: int) -> npt.NDArray[np.int64]:
-    """Return 0 to `count` - 1, int64[count], in an order that has nothing to do with size, but is always the same.
+def served(count: int) -> npt.NDArray[np.float64]:
+    """Return how long sequences are that are served together, float64[count], as shares of their mean.
 
-    Attention takes sequences in their order: it is done later if the longest come last.
+    Each has a prompt and what it has said since, both exponential, and the one that came first has said the most: the
+    standard deviation is 0.7 of the mean, the rank correlation of place and length 0.7.  (In seven workloads that were
+    validated these are 0.35 to 0.86, and 0.2 to 0.9.)  Order matters: attention takes sequences one after the other,
+    and is done later if the longest come last.
     """
-    return np.random.default_rng(0).permutation(count)
+    said = -np.log1p(-(np.arange(count)[::-1] + 0.5) / count)
+    both = said + np.random.default_rng(0).permutation(said)
+    shares: npt.NDArray[np.float64] = both / both.mean()
+    return shares
 
 
 def _doubling(first: int, last: int) -> Sequence[int]:
