@@ -35,7 +35,7 @@ def warmup(series: Array, batch: int = 5) -> int:
     if batches < 4:
         return 0
     means = np.asarray(series[: batches * batch], np.float64).reshape(batches, batch).mean(axis=1)
-    means -= means.mean()
+    means -= means[-1]  # so that the sums over an end that is constant are exactly 0, and none of it is cut
     left = np.arange(batches, 0, -1)
     total = np.cumsum(means[::-1])[::-1]
     squares = np.cumsum((means**2)[::-1])[::-1]

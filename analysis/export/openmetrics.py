@@ -85,8 +85,10 @@ def files(directory: RunDirectory, labels: list[str]) -> list[str]:  # noqa: ARG
 
 
 def _instants(run: Run, window: tuple[float, float]) -> Floats:
+    """Return the instants of the scrapes; the last is not before the last step's end, nor before the last token."""
     steps = run.steps(("start_s", "duration_s"))
     end = float(steps["start_s"][-1] + steps["duration_s"][-1]) if len(steps["start_s"]) else 0.0
+    end = float(np.nanmax(run.requests(["finish_s"])["finish_s"], initial=end))  # the sum may round to a little less
     return np.linspace(max(0.0, window[0]), max(min(end, window[1]), window[0]), INSTANTS)
 
 

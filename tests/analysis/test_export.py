@@ -313,6 +313,16 @@ def test_prometheus_history_is_a_scrape_every_so_often(metrics: tuple[str, str],
     assert all(scrape.keys() == families.keys() for scrape in whole.values())
 
 
+@pytest.mark.parametrize("seed", [11, 12])  # of which the last step's start and length sum to less than its end
+def test_prometheus_ends_with_the_last_request(tmp_path: Path, seed: int) -> None:
+    one = ["requests.count=3", f"seed={seed}", "allocators=[{kind: paged}]"]
+    directory = run_workload(load("quickstart", one), tmp_path / "run")
+    text = export(directory.path, "prometheus", tmp_path)[0].read_text()
+    name = "vllm:e2e_request_latency_seconds"
+    (family,) = [one for one in text_string_to_metric_families(text) if one.name == name]
+    assert [one.value for one in family.samples if one.name == f"{name}_count"] == [3]
+
+
 def test_prometheus_escapes_names(tmp_path: Path) -> None:
     label = 'a"b\\c\nd'
     path = write_directory(tmp_path / "run", count=5, kinds=("paged",), labels=(label,))

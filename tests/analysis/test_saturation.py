@@ -24,6 +24,13 @@ def test_warmup_of_a_flat_series_is_nothing() -> None:
     assert saturation.warmup(np.ones(7)) == 0
 
 
+@pytest.mark.parametrize(("warm", "full"), [(37, 3), (7, 24), (113, 64), (5, 2)])
+def test_a_batch_that_fills_its_seats_is_steady_from_then_on(warm: int, full: int) -> None:
+    rng = np.random.default_rng(warm)
+    filling = rng.integers(0, full, 5 * warm)
+    assert saturation.warmup(np.concatenate([filling, np.full(2000 - 5 * warm, full)])) == 5 * warm
+
+
 def queue(arrival_rate: float, service_rate: float, count: int = 4000, seed: int = 0) -> list[npt.NDArray[Any]]:
     """Steps of an M/M/1 queue: (arrivals, departures, start, duration, blocked)."""
     rng = np.random.default_rng(seed)
