@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
     from workloads.schema import Workload
 
-NUMBER = re.compile(r"\d[\d,.]*")
+NUMBER = re.compile(r"(?<![\w-])\d[\d,.]*")
+"""One that is no end of a name."""
 ALIKE = "nothing of these requests is drawn at random: replications are all alike, and intervals over them mean nothing"
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
@@ -130,15 +132,20 @@ def _all_runs(
 def _once(said: Sequence[Sequence[str]], repeats: int) -> list[str]:
     """Tell what is to be known of the requests of replications: each thing once, with the numbers of the first of them.
 
+    Within a replication notes that differ in numbers only, as of parts named chat 1 and chat 2, are different things.
+
     Args:
         said: notes of each replication so far.
         repeats: how many there will be.
 
     """
-    told: dict[str, dict[int, str]] = {}
+    told: dict[tuple[str, int], dict[int, str]] = {}
     for repeat, notes in enumerate(said, start=1):
+        alike: Counter[str] = Counter()
         for note in notes:
-            told.setdefault(NUMBER.sub("", note), {})[repeat] = note
+            words = NUMBER.sub("", note)
+            told.setdefault((words, alike[words]), {})[repeat] = note
+            alike[words] += 1
     return [
         note if len(by) == len(said) and set(by.values()) == {note} else f"{note} (replication {repeat} of {repeats})"
         for by in told.values()

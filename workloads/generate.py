@@ -44,7 +44,7 @@ def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = No
         max_model_len: the model's context in tokens, used if the workload does not set `engine.max_model_len`.
 
     Raises:
-        WorkloadError: a data file or trace is bad, no request arrives, or one does after `LATEST_S`.
+        WorkloadError: a data file or trace is bad, no request arrives until the run ends, or one does after `LATEST_S`.
 
     """
     source, longest = workload.requests, workload.engine.max_model_len or max_model_len
@@ -54,6 +54,11 @@ def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = No
         made = _made(source, partial(_stream, workload.seed, repeat), longest)
     if (last := float(made.arrival_s[-1])) > LATEST_S:
         raise WorkloadError(f"requests: the last one arrives at {last:.3g} s; {LATEST_S:.0e} s, 32 years, is the most")
+    if workload.horizon_s is not None and (first := float(made.arrival_s[0])) > workload.horizon_s:
+        raise WorkloadError(
+            f"horizon_s: the run ends at {workload.horizon_s:g} s, and no request arrives by then; "
+            f"the first one does at {first:.4g} s"
+        )
     return made
 
 

@@ -235,3 +235,14 @@ def test_the_page_knows_the_part_of_each_request_and_block(mixed: RunDirectory) 
         assert [column["parts"][at] for at in told.tolist()] == requests["part"].tolist()
         owners = unpack(payload["map"]["owners"])
         assert [column["parts"][at] for at in unpack(payload["map"]["part"])] == requests["part"][owners].tolist()
+
+
+@pytest.mark.parametrize("names", [("chat", "chat2"), ("day 1", "day 2")])
+def test_what_is_to_be_known_of_parts_whose_names_differ_in_a_number_is_told_of_each(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "mixed.yaml").write_text(MIXED)
+    (tmp_path / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,10,5\n")
+    mix = ", ".join(f"{{name: {name}, trace: t.csv}}" for name in names)
+    directory = run(load(tmp_path / "mixed.yaml", [f"requests={{mix: [{mix}]}}"]), tmp_path / "out")
+    assert [note.partition(":")[0] for note in directory.manifest["notes"]] == list(names)

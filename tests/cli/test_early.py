@@ -102,3 +102,17 @@ def test_requests_without_a_rate_are_placed_too(workload: Path, capsys: Capture)
     batch = "requests.arrivals={kind: batch}"
     assert main(["capacity", str(workload), "--slo", "ttft_s=1", "--set", batch]) == FAULT
     assert capsys.readouterr().err.startswith(f"--set {batch}: requests.arrivals: a capacity is a rate, and batch ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["run", "check", "sweep --vary engine.max_num_seqs=4,8", "capacity --slo ttft_s=1", "advise --slo ttft_s=1"],
+)
+def test_a_run_that_ends_before_a_request_arrives_is_a_fault_of_the_file(
+    line: str, workload: Path, capsys: Capture
+) -> None:
+    command, *more = line.split()
+    assert main([command, str(workload), *more, "--set", "horizon_s=0.000001"]) == FAULT
+    told = capsys.readouterr().err
+    assert told.startswith("--set horizon_s=0.000001: horizon_s: the run ends at 1e-06 s, and no request arrives by ")
+    assert told.count("\n") == 1
