@@ -2,7 +2,8 @@
 
 YAML 1.2 through ruamel.yaml's composer: `1e3` is a number, `on` is a word, no tag runs
 code.  The nodes keep line and column, so that an error found later, by path, can be traced
-back to the text.  What overrides (`--set a.b=value`) put into the data is remembered too.
+back to the text.  What overrides (`--set a.b=value`) put into the data, or take out of it, is
+remembered too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ LARGEST = 256 << 10
 """Bytes; a workload file is a page of text, and a data file given by mistake should fail at once."""
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = frozenset({"null", "bool", "int", "float"})
+_GONE = "(gone)"
+"""Stands in a list, after its entries, for those that were taken out."""
 
 
 class Place(NamedTuple):
@@ -63,6 +66,7 @@ class Document:
         self._faults: list[str] = []
         self._built: dict[int, Any] = {}
         self._overrides: dict[Where, str | Origin] = {}
+        self._left: dict[Where, list[int]] = {}  # of a list that entries were taken out of: where the others stood
         try:
             self._root = self._yaml.compose(text)
             self.data: Any = self._build(self._root) if self._root is not None else None
@@ -82,10 +86,13 @@ class Document:
         twin = copy(self)
         twin.data = _open(self.data)
         twin._overrides = dict(self._overrides)  # noqa: SLF001 - its own class
+        twin._left = dict(self._left)  # noqa: SLF001 - likewise
         return twin
 
     def put(self, where: Where, value: Any, source: str | Origin) -> None:
         """Put a value in a place; messages about it name `source`, or the place in the document that it comes from.
+
+        In the place of a list's entry None takes that out, and those behind it move up.
 
         Raises:
             WorkloadError: the way leads through something that has no parts.
@@ -95,6 +102,10 @@ class Document:
         for depth, step in enumerate(where):
             last = depth == len(where) - 1
             if isinstance(here, list) and isinstance(step, int) and step < len(here):
+                if last and value is None:
+                    self._take_out(where[:-1], here, step)
+                    where = (*where[:-1], _GONE)
+                    break
                 here[step] = value if last else _open(here[step], "kind")  # allocators are the only list of bare words
             elif isinstance(here, dict):
                 step = str(step)  # noqa: PLW2901 - a key of digits is still a key
@@ -105,6 +116,25 @@ class Document:
                 raise WorkloadError(f"{said(source)}: there is no {path}: it would be inside {have}")
             here = here[step]
         self._overrides[where] = source
+
+    def _take_out(self, path: Where, entries: list[Any], taken: int) -> None:
+        """Take an entry out of the list at a path; what is remembered of those behind it moves up with them."""
+        depth = len(path)
+
+        def moved(places: dict[Where, Any]) -> dict[Where, Any]:
+            found = {}
+            for place, known in places.items():
+                step = place[depth] if place[:depth] == path and len(place) > depth else _GONE
+                if isinstance(step, int) and step > taken:
+                    found[(*path, step - 1, *place[depth + 1 :])] = known
+                elif step != taken:
+                    found[place] = known
+            return found
+
+        stood = self._left.get(path, list(range(len(entries))))
+        self._overrides = moved(self._overrides)
+        self._left = moved(self._left) | {path: stood[:taken] + stood[taken + 1 :]}
+        del entries[taken]
 
     def where(self, path: Sequence[Step], *, key: bool = False) -> Place:
         """Return where the value at `path` (or its key) stands, or the override that set it."""
@@ -117,7 +147,8 @@ class Document:
         node = self._root
         mark = node.start_mark if node is not None else None
         for depth, step in enumerate(path):
-            found = self._child(node, step)
+            left = self._left.get(tuple(path[:depth]), [])
+            found = self._child(node, left[step] if isinstance(step, int) and step < len(left) else step)
             if found is None:
                 break
             key_node, node = found

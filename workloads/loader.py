@@ -106,7 +106,8 @@ def override(document: Document, setting: str) -> None:
         raise WorkloadError(f"{source}: write it as key.key=value")
     value = Document(text, source).data
     data = document.data if isinstance(document.data, dict) else {}
-    for where in places(key, named(data.get("allocators")), source, part_names(data.get("requests"))):
+    found = places(key, named(data.get("allocators")), source, part_names(data.get("requests")))
+    for where in reversed(found):  # so that taking one out moves none of those that are still to come
         document.put(where, value, source)
 
 

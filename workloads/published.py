@@ -65,6 +65,8 @@ class Variant(Spec):
     label: Annotated[str, Field(min_length=1, max_length=80)]
     """Name of the variant in tables, and of its run directory."""
     set: dict[str, Any] = Field(default_factory=dict)
-    """What is changed: dotted keys, as with --set, and their values; requests.samples: 4, say."""
+    """What is changed: dotted keys, as with --set, and their values; requests.samples: 4, say. null takes an entry out
+    of its list.
+    """
     expect: Expectations = Field(default_factory=dict)
     """Published figures of this variant, written as in the file's own `expect`."""

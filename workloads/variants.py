@@ -67,7 +67,8 @@ def changed(workload: Workload, variant: Variant, file: Document | None = None) 
     for dotted, value in variant.set.items():
         about = f"variants: {variant.label}: {dotted}"
         source = Origin(file, (*here, "set", dotted), about) if file else about
-        for where in places(dotted, named(data["allocators"]), said(source), part_names(data["requests"])):
+        found = places(dotted, named(data["allocators"]), said(source), part_names(data["requests"]))
+        for where in reversed(found):  # as in `loader.override`
             document.put(where, value, source)
     data["expect"] = {
         label: {name: figure.model_dump(exclude_none=True) for name, figure in figures.items()}

@@ -35,7 +35,8 @@ def check(
 
     Args:
         file: Workload file, or the name of a preset.
-        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
+        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. null in the place
+            of an entry takes it out of its list: requests.mix.chat=null. May be repeated.
         seed: Seed instead of the file's.
         repeat: Replications instead of the file's.
         json: Print one JSON document instead of tables.

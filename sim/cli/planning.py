@@ -35,7 +35,9 @@ class Work:
     """How the simulations of a workload are done: options that all of these commands have."""
 
     settings: Settings = ()
-    """Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated."""
+    """Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. null in the place of an
+    entry takes it out of its list: requests.mix.chat=null. May be repeated.
+    """
     seed: int | None = None
     """Seed instead of the file's."""
     jobs: int = 1

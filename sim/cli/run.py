@@ -38,7 +38,8 @@ def run(
     Args:
         file: Workload file, or the name of a preset.
         out: Directory to write; runs/NAME if not given, NAME being the workload's.
-        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
+        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. null in the place
+            of an entry takes it out of its list: requests.mix.chat=null. May be repeated.
         seed: Seed instead of the file's.
         repeat: Replications instead of the file's.
         resume: Keep the runs that are complete and as they were written, whatever --repeat was, if this version of

@@ -41,7 +41,8 @@ def validate(
         part: Only the exact part (tokens, decisions, memory) or only the timed one.
         calibration: What simulated times come from: a shipped name or a file that `calibrate` wrote; the one shipped
             for the model on this device if not given.
-        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. May be repeated.
+        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. null in the place
+            of an entry takes it out of its list: requests.mix.chat=null. May be repeated.
         seed: Seed instead of the file's.
         force: Replace results of something else in the directory; without it they are left alone.
         quiet: Show no progress.
