@@ -9,7 +9,7 @@ have no interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from analysis import stats
 from analysis.errors import RunDirectoryError
 from analysis.figures import COST, Allocator, difference, group
 from analysis.metrics import PER_REQUEST
-from analysis.observed import Floats, Observed, common
-from analysis.reading import Run, RunDirectory, open_directory
+from analysis.pairing import Pair, both_have, lacks_some, pairs_of, same_requests
+from analysis.reading import RunDirectory, open_directory
 from analysis.stats import Interval
 from analysis.summary import PART
 
@@ -52,7 +52,8 @@ UNSET = "unset"
 """What a setting is that only one of the files has; its default, mostly."""
 ASIDE = ("name", "expect", "remarks", "variants", "allocators")
 """Keys of a workload that change nothing in a run; allocators go by their labels."""
-IDENTITY = ("arrival_s", "prompt_tokens", "output_tokens")
+SOME = "mean latencies are of the requests that have them on both sides"
+"""What is to be said where others were refused on one side, or did not finish."""
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,15 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     differences: list[Difference] = []
     drawn_apart = left_out = False
     for label in (label for label in mine if label in theirs):
-        pairs = list(_pairs(one, two, label))
-        paired = _same_requests(pairs)
+        pairs = list(pairs_of(one, two, label))
+        paired = same_requests(pairs)
         drawn_apart |= not paired
         before, after = mine[label], theirs[label]
         if paired:
             left_out |= len(pairs) < max(len(before.entries), len(after.entries))
             both = {run.repeat for run, _ in pairs}
             before, after = before.only(both), after.only(both)
+        notes += _left_aside(label, pairs if paired else [])
         differences += _differences(label, before, after, pairs if paired else [])
     if drawn_apart:
         notes.append("The two directories did not serve the same requests: differences include that of the draws.")
@@ -188,14 +190,16 @@ def compare_allocators(directory: str | Path, against: str | None = None) -> Com
     if base not in allocators:
         raise RunDirectoryError(f"{opened.path}: no allocator {base}; there are: {', '.join(allocators)}")
     found: list[Difference] = []
+    notes: list[str] = []
     for label, other in allocators.items():
         if label == base:
             continue
-        pairs = list(_pairs(opened, opened, base, label))
+        pairs = list(pairs_of(opened, opened, base, label))
         both = {run.repeat for run, _ in pairs}
         sides = allocators[base].only(both), other.only(both)
+        notes += _left_aside(label, pairs)
         found += _differences(label, *sides, pairs)
-    return Comparison(opened, opened, [], found, [], base)
+    return Comparison(opened, opened, [], found, notes, base)
 
 
 def _settings(one: RunDirectory, two: RunDirectory) -> list[Setting]:
@@ -232,7 +236,12 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield above + key, value
 
 
-def _differences(label: str, one: Allocator, two: Allocator, pairs: list[tuple[Run, Run]]) -> Iterator[Difference]:
+def _left_aside(label: str, pairs: list[Pair]) -> list[str]:
+    """Say so if what is compared request by request is not of all requests."""
+    return [f"{label}: {SOME}"] if len(pairs) == 1 and lacks_some(pairs[0]) else []
+
+
+def _differences(label: str, one: Allocator, two: Allocator, pairs: list[Pair]) -> Iterator[Difference]:
     """Yield the differences of two allocators, and then of each part of a mix that both served."""
     sides = [(label, one, two, tuple(FIGURES), pairs)]
     theirs = {part.label: part for part in two.parts}
@@ -245,7 +254,7 @@ def _differences(label: str, one: Allocator, two: Allocator, pairs: list[tuple[R
         yield from (replace(row, label=name) for row in rows if row is not None)
 
 
-def _difference(one: Allocator, two: Allocator, name: str, pairs: list[tuple[Run, Run]]) -> Difference | None:
+def _difference(one: Allocator, two: Allocator, name: str, pairs: list[Pair]) -> Difference | None:
     first, second = one.mean(name), two.mean(name)
     if math.isnan(first) or math.isnan(second) or (not FIGURES[name] and not first and not second):
         return None
@@ -254,39 +263,15 @@ def _difference(one: Allocator, two: Allocator, name: str, pairs: list[tuple[Run
         return Difference(one.label, name, first, second, difference(one, two, name), "replications")
     metric = next((metric for metric in PER_REQUEST if metric.__name__ == name), None)
     if len(pairs) == 1 and metric is not None:
-        apart = _apart(*pairs[0], metric)
-        apart = apart[~np.isnan(apart)]
-        if len(apart) > 1:
+        before, after = both_have(pairs[0], metric)
+        if len(before) > 1:  # of one that was refused on one side there is no difference
+            apart = after - before
             (low, high), _ = stats.bootstrap(apart, ())
-            return Difference(
-                one.label, name, first, second, Interval(float(apart.mean()), low, high, len(apart)), "requests"
-            )
+            change = Interval(float(apart.mean()), low, high, len(apart))
+            return Difference(one.label, name, float(before.mean()), float(after.mean()), change, "requests")
     if not pairs and none.n > 1:
         before, after = (side.values(name) for side in (one, two))
         change = stats.unpaired_difference(before[~np.isnan(before)], after[~np.isnan(after)])
         if math.isfinite(change.low):
             return Difference(one.label, name, first, second, change, "draws")
     return Difference(one.label, name, first, second, none, "")
-
-
-def _apart(one: Run, two: Run, metric: Any) -> Floats:
-    """Return by how much a figure of each request that came in both runs differs."""
-    first, second = one.requests(), two.requests()
-    mine, theirs = common(first, second)
-    apart: Floats = metric(Observed(second, {}, 1))[theirs] - metric(Observed(first, {}, 1))[mine]
-    return apart
-
-
-def _pairs(one: RunDirectory, two: RunDirectory, label: str, other: str = "") -> Iterable[tuple[Run, Run]]:
-    """Pair the replications of an allocator with those of the other directory, or of `other`."""
-    theirs = {run.repeat: run for run in two.runs if run.label == (other or label)}
-    return ((run, theirs[run.repeat]) for run in one.runs if run.label == label and run.repeat in theirs)
-
-
-def _same_requests(pairs: list[tuple[Run, Run]]) -> bool:
-    """Whether every pair served the same requests, so that their random numbers are common."""
-    for one, two in pairs:
-        mine, theirs = one.requests(IDENTITY), two.requests(IDENTITY)
-        if not all(np.array_equal(mine[name], theirs[name]) for name in IDENTITY):
-            return False
-    return bool(pairs)

@@ -132,7 +132,7 @@ def speed(allocators: Sequence[Allocator]) -> Table:
     queued = any(one.verdict is Verdict.BACKLOGGED for one in allocators)
     backlog = f"\nBACKLOGGED: {MEANINGS[Verdict.BACKLOGGED]}" if queued else ""
     table = plain("Speed", f"batch: sequences running, mean over time{rate}{price}{backlog}")
-    table.add_column("allocator", overflow="fold", min_width=12)
+    table.add_column("allocator", overflow="fold", min_width=_widest(_name(one.label) for one in allocators))
     table.add_column("verdict", no_wrap=True)
     for heading in ("batch\nmean", "batch\npeak", *(["batch\n% ideal"] if ideal else [])):
         table.add_column(heading, justify="right")
@@ -166,7 +166,7 @@ def latency(allocators: Sequence[Allocator]) -> Table:
     caption = "ms/token: end-to-end latency / output tokens; gap: between two tokens, stalls included"
     marks = [one.verdict is Verdict.OVERLOADED for one in allocators]
     table = plain("Latency", caption + (f"\n{MARK} OVERLOADED: grows with the length of the run" if any(marks) else ""))
-    table.add_column("allocator", overflow="fold", min_width=12)
+    table.add_column("allocator", overflow="fold", min_width=_widest(_name(one.label) for one in allocators))
     columns = (
         ("ms/token", "normalized_latency_s", 1e3),
         ("TTFT s", "ttft_s", 1.0),
@@ -198,7 +198,8 @@ def mixed(found: Sequence[Row]) -> Table:
     limited = any(math.isfinite(row.of.within_slo) for row in found)
     hits = any(row.of.mean("prefix_hit_rate") > 0 for row in found)
     table = plain("Parts of the mix", "e2e: from arrival to the last token")
-    table.add_column("part and\nallocator", overflow="fold", min_width=12)
+    names = [Text("\n").join(Text("  ") + part for part in _name(row.label, NAME - 4).split()) for row in found]
+    table.add_column("part and\nallocator", overflow="fold", min_width=_widest(names))
     table.add_column("asked,\ndone", justify="right")
     for one in LATENCIES:
         for place, quantile in enumerate(one.shown):
@@ -209,8 +210,7 @@ def mixed(found: Sequence[Row]) -> Table:
         if not place or found[place - 1].part != row.part:
             table.add_row(line(row.part, "bold"), str(row.of.count("total")))
         style = "dim" if row.of.verdict is Verdict.OVERLOADED else ""
-        cells = [Text("\n").join(Text("  ") + part for part in _name(row.label, NAME - 4).split())]
-        cells += [Text(str(row.of.count("finished")))]
+        cells = [names[place], Text(str(row.of.count("finished")))]
         cells += [Text(short(one.of(row, quantile)), style=style) for one in LATENCIES for quantile in one.shown]
         cells += [Text(short(row.of.within_slo, 1))] if limited else []
         cells += [Text(short(row.of.mean("preemptions"), 0))]
@@ -229,7 +229,7 @@ def memory(allocators: Sequence[Allocator], pools: Collection[int] = ()) -> Tabl
     said = [f"% of the {pool_of(pools)}, mean over time", *(f"{name}: {LEDGER_WORDS[name]}" for name in present)]
     said.append("live / held: share of held slots with live K/V")
     table = plain("Memory", "; ".join(said + (["hits: prompt tokens found in the prefix cache"] if hits else [])))
-    table.add_column("allocator", overflow="fold", min_width=12)
+    table.add_column("allocator", overflow="fold", min_width=_widest(_name(one.label) for one in allocators))
     for name in SHARES:
         table.add_column(LEDGER.get(name, name), justify="right")
     table.add_column("live /\nheld %", justify="right")
@@ -292,3 +292,8 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
 def _name(label: str, width: int = NAME) -> Text:
     """Write a label; a long one is broken behind a hyphen where it has one."""
     return Text("\n".join(wrap(in_a_line(label), width)))
+
+
+def _widest(names: Iterable[Text]) -> int:
+    """Return how wide a column of names must be so that none is broken once more; at least 12."""
+    return max([12, *(len(each) for name in names for each in name.plain.split("\n"))])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.measure import Measurement
+from rich.table import Column, Table
 from rich.text import Text
 
 from workloads.errors import in_a_line
@@ -38,9 +39,16 @@ def line(text: str, style: str = "") -> Text:
 
 
 def put(console: Console, table: Table) -> None:
-    """Print a table in at least `WIDTH` columns: on a narrower terminal its lines run over, but no figure is cut."""
+    """Print a table in at least `WIDTH` columns, or as many as it needs.
+
+    On a narrower terminal its lines run over, but no figure is cut or broken, and nothing that is not to be wrapped.
+    """
+    for column in table.columns:
+        if column.no_wrap or column.justify == "right":
+            column.no_wrap, column.min_width = True, _longest(column)
     width = console.width
-    console.width = max(width, WIDTH)
+    needed = Measurement.get(console, console.options.update_width(10_000), table).minimum
+    console.width = max(width, WIDTH, needed)
     console.print(table)
     console.width = width
 
@@ -48,6 +56,10 @@ def put(console: Console, table: Table) -> None:
 def stiff(table: Table) -> Table:
     """Keep a table's columns as wide as what stands in them, so that no figure is ever cut."""
     for column in table.columns:
-        cells = [str(column.header), *map(str, column.cells)]
-        column.min_width = max(len(line) for cell in cells for line in cell.split("\n"))
+        column.min_width = _longest(column)
     return table
+
+
+def _longest(column: Column) -> int:
+    """Return the length of the longest line of a column."""
+    return max(len(line) for cell in (column.header, *column.cells) for line in str(cell).split("\n"))

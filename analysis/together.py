@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.errors import RunDirectoryError
+from analysis.pairing import draw_of
 from analysis.reading import RunDirectory
 
 BESIDE = " beside "
@@ -75,17 +76,12 @@ def slos(directory: RunDirectory) -> dict[str, Mapping[str, float | None]]:
 def draws(directory: RunDirectory) -> dict[str, int]:
     """Number the label of each run by the requests it served: runs of one number served the same ones.
 
-    Those of one directory did.  Of two directories, requests of the same lengths of which the first arrives at the same
-    time are the same: when the others of a closed loop arrive depends on how fast the first ones are answered.
+    Those of one directory did.
     """
-    known: list[tuple[Any, ...]] = []
+    known: list[tuple[bytes, ...]] = []
     numbers: dict[str, int] = {}
     for part in parts(directory):
-        served: tuple[Any, ...] = ()
-        if part is not directory and part.runs:
-            columns = part.runs[0].requests(("arrival_s", "prompt_tokens", "output_tokens"))
-            first = columns["arrival_s"][:1].tolist()
-            served = (first, *(columns[name].tolist() for name in ("prompt_tokens", "output_tokens")))
+        served = draw_of(part.runs[0]) if part is not directory and part.runs else ()
         if served not in known:
             known.append(served)
         for run in part.runs:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from analysis.errors import RunDirectoryError
-from analysis.figures import group
+from analysis.figures import COST, group
 from analysis.limits import limits_of
 from analysis.metrics import OF_REQUESTS, PER_REQUEST, good, missed
 from analysis.observed import Observed
@@ -25,7 +25,9 @@ from analysis.parts import rows
 from analysis.reading import RunDirectory, open_directory
 from analysis.report import render
 from analysis.summary import count, summarise
-from analysis.table import show
+from analysis.table import mixed as table_of_parts
+from analysis.table import show, speed
+from analysis.terminal import put
 from sim.runner import run
 from tests.analysis.test_page_parts import unpack
 from workloads.loader import load
@@ -246,3 +248,17 @@ def test_what_is_to_be_known_of_parts_whose_names_differ_in_a_number_is_told_of_
     mix = ", ".join(f"{{name: {name}, trace: t.csv}}" for name in names)
     directory = run(load(tmp_path / "mixed.yaml", [f"requests={{mix: [{mix}]}}"]), tmp_path / "out")
     assert [note.partition(":")[0] for note in directory.manifest["notes"]] == list(names)
+
+
+def test_no_figure_and_no_name_is_broken_where_a_table_needs_more_room(mixed: RunDirectory) -> None:
+    (entry, *_) = mixed.summary()
+    figures = {**entry["metrics"], COST: 1234.5, "output_tps": 123456.7}
+    entry = {**entry, "allocator": "paged-prefix-cache", "metrics": figures}
+    allocators = group([entry, {**entry, "allocator": "ideal", "kind": "ideal"}])
+    for table in (speed(allocators), table_of_parts([*rows(allocators)])):
+        out = io.StringIO()
+        put(Console(file=out, width=60), table)
+        told = out.getvalue().split()
+        for column in table.columns:
+            for cell in (column.header, *column.cells):
+                assert set(str(cell).split()) <= set(told)

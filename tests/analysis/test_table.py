@@ -265,10 +265,11 @@ def test_what_differs_in_the_pool_is_told_but_not_judged(toy: Path) -> None:
 def test_names_of_figures_are_not_broken_on_a_narrow_terminal(toy: Path) -> None:
     comparison = compare(toy, toy)
     (first, *_) = comparison.differences
-    priced = replace(first, name=COST, change=first.change._replace(value=1.0))
+    priced = replace(first, name=COST, change=Interval(1.0, -1.234, -1.234, 2), basis="requests")
     out = io.StringIO()
     show_comparison(replace(comparison, differences=[priced]), Console(file=out, width=80))
     assert f"  {COST} " in out.getvalue()
+    assert " requests" in out.getvalue(), "the last column is whole, too"
 
 
 def test_a_smaller_pool_is_a_regression_by_requests(toy: Path, tmp_path: Path) -> None:

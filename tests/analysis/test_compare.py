@@ -1,0 +1,72 @@
+"""Which requests a comparison is of: the same ones on both sides, and all of them unless it says otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.compare import SOME, Comparison, compare, compare_allocators
+from analysis.metrics import PER_REQUEST
+from analysis.observed import Observed
+from analysis.reading import RunDirectory
+from sim.runner import run
+from workloads.loader import load
+
+SMALL = """\
+name: small
+model: tiny-llama
+device: {name: h100-80gb, kv_memory_gib: 0.0005}
+engine: {max_num_seqs: 4, max_model_len: 256, max_num_batched_tokens: 96}
+requests:
+  count: 60
+  arrivals: {kind: poisson, rate: 300}
+  lengths: {kind: uniform, prompt: {min: 10, max: 120}, output: {min: 2, max: 40}}
+allocators:
+  - {kind: paged}
+  - {kind: paged, scheduler: vllm-v0, label: whole prompts}
+"""
+SESSIONS = "requests.session={kind: turns, turns: 3, think_s: 0.001}"
+
+
+def served(tmp_path: Path, name: str, *settings: str) -> RunDirectory:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    return run(load(tmp_path / "small.yaml", settings), tmp_path / name)
+
+
+def paired(comparison: Comparison) -> set[str]:
+    return {one.name for one in comparison.differences if one.basis == "requests"}
+
+
+def test_latencies_are_of_the_requests_that_both_sides_served(tmp_path: Path) -> None:
+    directory = served(tmp_path, "x")
+    first, second = (one.requests() for one in directory.runs)
+    both = (first["status"] == "finished") & (second["status"] == "finished")
+    assert 0 < np.count_nonzero(both) < np.count_nonzero(first["status"] == "finished"), "vllm-v0 refuses long prompts"
+    comparison = compare_allocators(directory.path)
+    assert comparison.notes == [f"whole prompts: {SOME}"]
+    metrics = {metric.__name__: metric for metric in PER_REQUEST}
+    for one in comparison.differences:
+        assert one.change.value == pytest.approx(one.second - one.first)
+        if one.basis == "requests":
+            sides = [metrics[one.name](Observed(columns, {}, 1))[both] for columns in (first, second)]
+            assert [one.first, one.second] == pytest.approx([np.nanmean(side) for side in sides])
+    assert paired(comparison) == {"ttft_s", "tpot_s", "normalized_latency_s"}
+
+
+def test_nothing_is_said_where_all_were_served(tmp_path: Path) -> None:
+    directory = served(tmp_path, "x", "engine.max_num_batched_tokens=2048")
+    assert not compare_allocators(directory.path).notes
+    assert not compare(directory.path, directory.path).notes
+
+
+def test_sessions_of_one_draw_are_the_same_requests_whenever_they_come(tmp_path: Path) -> None:
+    slow, fast = (served(tmp_path, f"{seats}", SESSIONS, f"engine.max_num_seqs={seats}") for seats in (1, 8))
+    arrivals = [each.runs[0].requests()["arrival_s"].tolist() for each in (slow, fast)]
+    assert arrivals[0] != arrivals[1], "a turn comes when the one before is answered"
+    comparison = compare(slow.path, fast.path)
+    assert not [note for note in comparison.notes if "same requests" in note]
+    assert paired(comparison) == {"ttft_s", "tpot_s", "normalized_latency_s"}
+    other = served(tmp_path, "other", SESSIONS, "seed=1")
+    assert "did not serve the same requests" in compare(slow.path, other.path).notes[-1]
