@@ -72,8 +72,9 @@ class Document:
             self.data: Any = self._build(self._root) if self._root is not None else None
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            what = " ".join(str(error.problem or error.context).split())
-            raise WorkloadError(f"{self._at(mark)}: not valid YAML: {what}") from None
+            both = str(error.problem).startswith("but ")  # it goes on with the sentence that the context begins
+            what = f"{error.context}, {error.problem}" if both else str(error.problem or error.context)
+            raise WorkloadError(f"{self._at(mark)}: not valid YAML: {' '.join(what.split())}") from None
         except YAMLError as error:
             raise WorkloadError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from None
         except RecursionError:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from pydantic import BaseModel
 
 from allocators.options import meant
+from workloads.distributions import FixedShape
 from workloads.schema import Workload
-from workloads.values import shown
+from workloads.spec import Spec
+from workloads.values import MOST, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -82,8 +84,6 @@ _TYPES = {
     "tuple_type": "a list",
     "list_type": "a list",
     "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
     "finite_number": "a finite number",
 }
 
@@ -104,17 +104,15 @@ def worded(fault: ErrorDetails, kind: str, context: dict[str, Any], beside: Coll
             return "missing"
         case "extra_forbidden":
             return f"unknown key{_meant_key(fault['loc'], beside)}"
-        case "union_tag_invalid":
-            known = _words(context["expected_tags"])
-            kind = given["kind"]
-            message = f"unknown kind {shown(kind)}{meant(kind, known)}; known: {', '.join(known)}"
-        case "union_tag_not_found":
-            message = "missing" if isinstance(given, dict) else f"must be a mapping with a kind{got}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            message = _of_no_kind(given, context, got)
         case "literal_error":
             known = _words(context["expected"])
             message = f"must be one of {', '.join(known)}{got}{meant(given, known)}"
         case "value_error":
             message = str(context["error"])
+        case "model_type" | "model_attributes_type":
+            message = _no_mapping(fault["loc"], given, got)
         case _ if kind in _TYPES:
             message = f"must be {_TYPES[kind]}{got}"
         case "string_too_short" | "string_too_long" | "too_short" | "too_long":
@@ -122,6 +120,36 @@ def worded(fault: ErrorDetails, kind: str, context: dict[str, Any], beside: Coll
         case _ if message.startswith("Input should"):
             message = message.replace("Input should", "must") + got
     return message.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+
+
+def _of_no_kind(given: Any, context: dict[str, Any], got: str) -> str:
+    """Say that a block must be of a known kind."""
+    if not isinstance(given, dict):
+        return f"must be a mapping with a kind{got}"
+    if "expected_tags" not in context:
+        return "missing"
+    known, kind = _words(context["expected_tags"]), given["kind"]
+    return f"unknown kind {shown(kind)}{meant(kind, known)}; known: {', '.join(known)}"
+
+
+def _no_mapping(loc: tuple[Step, ...], given: Any, got: str) -> str:
+    """Say that a block is wanted, and how to write it: that of the kind which a bare word names, else what there is."""
+    last = list(_followed(loc))[-1]
+    fields = [block.model_fields[str(last.name)] for block in last.blocks if last.name in block.model_fields]
+    blocks = [block for field in fields for block in _blocks(field.annotation)] or last.blocks
+    bare = "a number or " if any(issubclass(block, FixedShape) for block in blocks) else ""
+    short = blocks[0].shorthand if len(blocks) == 1 and issubclass(blocks[0], Spec) else None
+    message = f"must be {f'a {short} or ' if short else bare}a mapping{got}"
+    kinds = {kind: block for block in reversed(blocks) for kind in reversed(_kinds(block))}
+    if isinstance(given, str) and given in kinds:
+        rest = [f"{name}: ..." for name in _demanded(kinds[given]) if name != "kind"]
+        return f"{message}; write {{{', '.join([f'kind: {given}', *rest])}}}"
+    if kinds:
+        return f"{message}; kinds: {', '.join(reversed(kinds))}"
+    names = [name for block in blocks for name in (*_demanded(block), *block.model_fields)]
+    closed = all(block.model_config.get("extra") == "forbid" for block in blocks)
+    keys = list(dict.fromkeys(names))
+    return f"{message}; keys: {', '.join(keys[:MOST] + ['...'] * (len(keys) > MOST))}" if closed and keys else message
 
 
 def _sized(given: Any, context: dict[str, Any]) -> str:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from workloads.distributions import Distribution, GammaShape, LognormalShape, Quantity, normal_cdf
 from workloads.requests import LONGEST, Floats, Ints
 from workloads.spec import SHIPPED, ByKind, Count, DataPath, Positive, Spec
+from workloads.values import shown
 
 Sample: TypeAlias = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=10_000, strict=False)]
 """Equally likely lengths, tokens."""
@@ -46,6 +47,22 @@ class Pair(Spec):
         common, own = first.standard_normal(count), second.standard_normal(count)
         partner = self.correlation * common + math.sqrt(1 - self.correlation**2) * own
         return tokens(prompt.from_normal(common)), tokens(output.from_normal(partner))
+
+
+class Shaped(Pair):
+    """Prompt and output from distributions of the same shape."""
+
+    @field_validator("prompt", "output", mode="before", check_fields=False)
+    @classmethod
+    def _no_number(cls, given: Any, info: ValidationInfo) -> Any:
+        if not isinstance(given, int | float):
+            return given
+        (kind,) = get_args(cls.model_fields["kind"].annotation)
+        sides = dict.fromkeys(("prompt", "output"), f"{{kind: {kind}, ...}}") | {info.field_name: shown(given)}
+        instead = ", ".join(f"{side}: {value}" for side, value in sides.items())
+        raise ValueError(
+            f"must be a mapping, got {shown(given)}; for a fixed length write {{kind: marginals, {instead}}}"
+        )
 
 
 class WholeRange(Distribution):
@@ -79,7 +96,7 @@ class Fixed(Spec):
         return np.full(count, self.prompt), np.full(count, self.output)
 
 
-class Uniform(Pair):
+class Uniform(Shaped):
     """Prompt and output uniform over whole numbers."""
 
     kind: Literal["uniform"]
@@ -94,7 +111,7 @@ class Uniform(Pair):
         return self.prompt, self.output
 
 
-class Lognormal(Pair):
+class Lognormal(Shaped):
     """Prompt and output lognormal."""
 
     kind: Literal["lognormal"]
@@ -109,7 +126,7 @@ class Lognormal(Pair):
         return self.prompt, self.output
 
 
-class Gamma(Pair):
+class Gamma(Shaped):
     """Prompt and output Gamma."""
 
     kind: Literal["gamma"]

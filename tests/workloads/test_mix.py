@@ -178,7 +178,10 @@ BATCH = mixed(["chat", "batch"])
             "requests.mix: must have 1 to 100 parts, each with a name, got 0",
         ),
         (["requests={mix: 5}"], "requests.mix: must be a list, got 5"),
-        ([BATCH, "requests.mix.1=5"], "requests.mix.1: must be a mapping, got 5"),
+        (
+            [BATCH, "requests.mix.1=5"],
+            "requests.mix.1: must be a mapping, got 5; keys: name, arrivals, lengths, slo, count, duration_s, ...",
+        ),
         ([f"requests={{mix: [{{{CHAT}}}]}}"], "requests.mix.0.name: missing"),
         ([BATCH, "requests.mix.batch.name=chat"], "requests.mix: two parts are named chat"),
         (
