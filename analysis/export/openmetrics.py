@@ -4,7 +4,8 @@ Two files: `metrics.txt` is what a scrape at the end of the run (or of the windo
 have returned; `history.txt` is that scrape at 240 instants with time stamps, which
 `promtool tsdb create-blocks-from openmetrics history.txt` imports into Prometheus for the
 board to draw.  Counters and histograms are cumulative, as they would have been; names,
-labels and buckets are those of vLLM's V1 metrics.  Its `kv_block_*` histograms (lifetime, idle
+labels and buckets are those of vLLM's V1 metrics.  Where requests are a mix, the label `part`
+besides tells those of its parts apart, in all that is counted of requests.  Its `kv_block_*` histograms (lifetime, idle
 time, gaps between uses) are not among them: a run keeps no event of a single block.
 """
 
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from analysis.observed import HELD, Columns
+from analysis.observed import HELD, Columns, Rows
 from analysis.reading import Run, RunDirectory
 from analysis.whole import whole
 
@@ -93,30 +94,71 @@ def _instants(run: Run, window: tuple[float, float]) -> Floats:
 
 
 def families(run: Run, instants: Floats) -> list[Family]:
-    """All metrics of a run at the given instants."""
+    """All metrics of a run at the given instants; those of requests for each part of a mix, which then is a label."""
     steps, requests = run.steps(), run.requests()
     if not len(steps["step"]):
         return []
+    parts: dict[str, Columns] = {
+        f',part="{_escape(name)}"': Rows(requests, np.asarray(requests["part"] == name, np.bool_))
+        for name in run.facts.get("parts") or ()
+    }
+    return [
+        *_of_steps(run, steps, requests, instants),
+        *(
+            family
+            for labels, some in (parts or {"": requests}).items()
+            for family in _of_requests(some, instants, labels)
+        ),
+    ]
+
+
+def _counter(name: str, text: str, so_far: npt.NDArray[Any], labels: str = "") -> Family:
+    return Family(f"vllm:{name}", "counter", text, np.asarray(so_far, np.float64), np.zeros(0), labels=labels)
+
+
+def _so_far(instants: Floats, time: Floats, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sum at each instant what has happened, given when (NaN: never) and how much of it there was each time."""
+    known = np.flatnonzero(~np.isnan(time))
+    order = known[np.argsort(time[known])]
+    sums = np.append(0, np.cumsum(weight[order], dtype=np.int64))
+    return np.asarray(sums[np.searchsorted(time[order], instants, side="right")])
+
+
+def _of_steps(run: Run, steps: Columns, requests: Columns, instants: Floats) -> list[Family]:
+    """What the engine as a whole does: its pool, its batches, and the tokens that these generate."""
     row = np.maximum(np.searchsorted(steps["start_s"], instants, side="right") - 1, 0)
-    ended = np.searchsorted(steps["start_s"] + steps["duration_s"], instants, side="right")
+    ends = np.asarray(steps["start_s"] + steps["duration_s"], np.float64)
+    preempted = np.append(0, np.cumsum(steps["preemptions"], dtype=np.int64))
     held = np.sum([steps[name] for name in HELD], axis=0) / run.capacity
     none = np.zeros(0)
 
     def gauge(name: str, text: str, values: npt.NDArray[Any]) -> Family:
         return Family(f"vllm:{name}", "gauge", text, np.asarray(values[row], np.float64), none)
 
-    def counter(name: str, text: str, so_far: npt.NDArray[Any], labels: str = "") -> Family:
-        return Family(f"vllm:{name}", "counter", text, np.asarray(so_far, np.float64), none, labels=labels)
+    computed = np.asarray(steps["prefill_tokens"] + steps["decode_tokens"], np.float64)
+    computed[computed == 0] = np.nan
+    pool = f',block_size="{run.facts["block_size"]}",num_gpu_blocks="{run.facts["num_blocks"]}"'
+    gaps, first = gaps_of(steps, requests), np.asarray(requests["first_token_s"], np.float64)
+    generated = _so_far(instants, first, np.asarray(requests["samples"], np.int64))
+    generated = generated + _so_far(instants, gaps.when, gaps.often)
+    return [
+        Family("vllm:cache_config_info", "gauge", "The pool, in labels.", np.ones(len(instants)), none, labels=pool),
+        gauge("num_requests_running", "Number of requests in model execution batches.", steps["running"]),
+        gauge("num_requests_waiting", "Number of requests waiting to be processed.", steps["waiting"]),
+        gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", held),
+        _counter(
+            "num_preemptions",
+            "Cumulative number of preemption from the engine.",
+            preempted[np.searchsorted(ends, instants, side="right")],
+        ),
+        _counter("generation_tokens", "Number of generation tokens processed.", generated),
+        _observed("iteration_tokens_total", "number of tokens per engine_step", computed, ends, STEP),
+        _gaps(gaps),
+    ]
 
-    def per_step(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.append(0, np.cumsum(column, dtype=np.int64))[ended]
 
-    def at(time: Floats, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        known = np.flatnonzero(~np.isnan(time))
-        order = known[np.argsort(time[known])]
-        so_far = np.append(0, np.cumsum(weight[order], dtype=np.int64))
-        return so_far[np.searchsorted(time[order], instants, side="right")]
-
+def _of_requests(requests: Columns, instants: Floats, labels: str) -> list[Family]:
+    """What requests ask for and get, with labels that say which they are."""
     arrival, scheduled, first, finish = (
         np.asarray(requests[f"{name}_s"], np.float64) for name in ("arrival", "scheduled", "first_token", "finish")
     )
@@ -124,79 +166,66 @@ def families(run: Run, instants: Floats) -> list[Family]:
     done = np.where(requests["status"] == "finished", finish, np.nan)
     wanted = np.asarray(requests["output_tokens"], np.float64)
     reasons = {"stop": outputs >= wanted, "length": outputs < wanted}
+    prompts, cached = (np.asarray(requests[f"{name}_tokens"], np.int64) for name in ("prompt", "cached"))
+    sources = {"local_compute": prompts - cached, "local_cache_hit": cached}
     ones = np.ones(len(arrival), np.int64)
-    prompts, cached = requests["prompt_tokens"], requests["cached_tokens"]
-    computed = np.asarray(steps["prefill_tokens"] + steps["decode_tokens"], np.float64)
-    ends = np.asarray(steps["start_s"] + steps["duration_s"], np.float64)
-    pool = f',block_size="{run.facts["block_size"]}",num_gpu_blocks="{run.facts["num_blocks"]}"'
-    gaps = gaps_of(steps, requests)
-    samples = np.asarray(requests["samples"], np.int64)
-    generated = at(first, samples) + at(gaps.when, gaps.often)
+
+    def counter(name: str, text: str, when: Floats, weight: npt.NDArray[Any], more: str = "") -> Family:
+        return _counter(name, text, _so_far(instants, when, weight), labels + more)
+
+    def observed(name: str, text: str, values: npt.NDArray[Any], when: Floats, buckets: tuple[float, ...]) -> Family:
+        return _observed(name, text, np.asarray(values, np.float64), when, buckets, labels)
+
     return [
-        Family("vllm:cache_config_info", "gauge", "The pool, in labels.", np.ones(len(instants)), none, labels=pool),
-        gauge("num_requests_running", "Number of requests in model execution batches.", steps["running"]),
-        gauge("num_requests_waiting", "Number of requests waiting to be processed.", steps["waiting"]),
-        gauge("kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", held),
-        counter("num_preemptions", "Cumulative number of preemption from the engine.", per_step(steps["preemptions"])),
-        counter("prompt_tokens", "Number of prefill tokens processed.", at(first, prompts)),
+        counter("prompt_tokens", "Number of prefill tokens processed.", first, prompts),
         *(
-            counter(
-                "prompt_tokens_by_source", "Number of prompt tokens by source.", at(first, some), f',source="{word}"'
-            )
-            for word, some in {"local_compute": prompts - cached, "local_cache_hit": cached}.items()
+            counter("prompt_tokens_by_source", "Number of prompt tokens by source.", first, some, f',source="{word}"')
+            for word, some in sources.items()
         ),
-        counter("prompt_tokens_cached", "Number of cached prompt tokens.", at(first, cached)),
-        counter("generation_tokens", "Number of generation tokens processed.", generated),
-        counter("prefix_cache_queries", "Prefix cache queries, in tokens.", at(scheduled, prompts)),
-        counter("prefix_cache_hits", "Prefix cache hits, in tokens.", at(scheduled, cached)),
+        counter("prompt_tokens_cached", "Number of cached prompt tokens.", first, cached),
+        counter("prefix_cache_queries", "Prefix cache queries, in tokens.", scheduled, prompts),
+        counter("prefix_cache_hits", "Prefix cache hits, in tokens.", scheduled, cached),
         *(
             counter(
                 "request_success",
                 "Count of successfully processed requests.",
-                at(np.where(which, done, np.nan), ones),
+                np.where(which, done, np.nan),
+                ones,
                 f',finished_reason="{reason}"',
             )
             for reason, which in reasons.items()
         ),
-        _observed(
-            "iteration_tokens_total",
-            "number of tokens per engine_step",
-            np.where(computed > 0, computed, np.nan),
-            ends,
-            STEP,
-        ),
-        _observed("time_to_first_token_seconds", "time to first token in seconds", first - arrival, first, TTFT),
-        _gaps(gaps),
-        _observed(
+        observed("time_to_first_token_seconds", "time to first token in seconds", first - arrival, first, TTFT),
+        observed(
             "request_time_per_output_token_seconds",
             "time per output token of a request in seconds",
             (finish - first) / np.where(outputs > 1, outputs - 1, np.nan),
             done,
             GAP,
         ),
-        _observed("e2e_request_latency_seconds", "e2e request latency in seconds", finish - arrival, done, LATENCY),
-        _observed("request_queue_time_seconds", "time spent in WAITING phase", scheduled - arrival, done, LATENCY),
-        _observed("request_prefill_time_seconds", "time spent in PREFILL phase", first - scheduled, done, LATENCY),
-        _observed("request_decode_time_seconds", "time spent in DECODE phase", finish - first, done, LATENCY),
-        _observed("request_inference_time_seconds", "time spent in RUNNING phase", finish - scheduled, done, LATENCY),
-        _observed(
-            "request_prompt_tokens", "prefill tokens of a request", np.asarray(prompts, np.float64), done, TOKENS
-        ),
-        _observed(
+        observed("e2e_request_latency_seconds", "e2e request latency in seconds", finish - arrival, done, LATENCY),
+        observed("request_queue_time_seconds", "time spent in WAITING phase", scheduled - arrival, done, LATENCY),
+        observed("request_prefill_time_seconds", "time spent in PREFILL phase", first - scheduled, done, LATENCY),
+        observed("request_decode_time_seconds", "time spent in DECODE phase", finish - first, done, LATENCY),
+        observed("request_inference_time_seconds", "time spent in RUNNING phase", finish - scheduled, done, LATENCY),
+        observed("request_prompt_tokens", "prefill tokens of a request", prompts, done, TOKENS),
+        observed(
             "request_prefill_kv_computed_tokens",
             "tokens of a request's prompt that no cache had",
-            np.asarray(prompts - cached, np.float64),
+            prompts - cached,
             done,
             TOKENS,
         ),
-        _observed("request_params_n", "the n request parameter", np.asarray(samples, np.float64), done, SAMPLES),
-        _observed("request_generation_tokens", "generation tokens of a request", outputs, done, TOKENS),
+        observed("request_params_n", "the n request parameter", requests["samples"], done, SAMPLES),
+        observed("request_generation_tokens", "generation tokens of a request", outputs, done, TOKENS),
     ]
 
 
-def _observed(name: str, text: str, values: Floats, when: Floats, buckets: tuple[float, ...]) -> Family:
+def _observed(
+    name: str, text: str, values: Floats, when: Floats, buckets: tuple[float, ...], labels: str = ""
+) -> Family:
     known = ~np.isnan(values) & ~np.isnan(when)
-    return Family(f"vllm:{name}", "histogram", f"Histogram of {text}.", values[known], when[known], buckets)
+    return Family(f"vllm:{name}", "histogram", f"Histogram of {text}.", values[known], when[known], buckets, labels)
 
 
 def _gaps(gaps: Gaps) -> Family:
@@ -246,7 +275,7 @@ def _lines(family: Family, given: str, instants: Floats, stamps: list[str] | Non
     edges = [*map(str, family.buckets), "+Inf"]
     for below, total, stamp in zip(counts[keep].astype(np.int64).tolist(), sums[keep].tolist(), stamps, strict=True):
         for edge, number in zip(edges, below, strict=True):
-            yield f'{family.name}_bucket{{{given},le="{edge}"}} {number}{stamp}\n'
+            yield f'{family.name}_bucket{{{given}{family.labels},le="{edge}"}} {number}{stamp}\n'
         yield f"{family.name}_count{labels} {below[-1]}{stamp}\n"
         yield f"{family.name}_sum{labels} {total:.17g}{stamp}\n"
 

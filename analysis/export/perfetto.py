@@ -1,4 +1,4 @@
-"""A native Perfetto trace: a process an allocator, a track a request, counters for the engine.
+"""A native Perfetto trace: a process an allocator, a track a request (in a group for each part of a mix), counters.
 
 Opens in ui.perfetto.dev (drop the file on it; nothing is uploaded) and in its trace
 processor, where slices and counters are SQL tables.  Times are nanoseconds from the start
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -29,6 +29,8 @@ ROWS = 50_000
 """Rows of steps an allocator at most; peaks and troughs are kept."""
 COUNTERS = ("running", "waiting", "prefill_tokens", "decode_tokens", *SHARES)
 SEQUENCE = 1
+Notes: TypeAlias = dict[str, int | str]
+"""What a slice is annotated with, by name."""
 
 
 def write(directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float]) -> list[Path]:
@@ -87,7 +89,7 @@ class _Trace:
         self.builder.write_packet(packet)
         return uuid
 
-    def event(self, kind: int, track: int, time_s: float, name: str = "", notes: dict[str, int] | None = None) -> None:
+    def event(self, kind: int, track: int, time_s: float, name: str = "", notes: Notes | None = None) -> None:
         packet = self._packet(time_s)
         packet.track_event.type = kind
         packet.track_event.track_uuid = track
@@ -95,7 +97,11 @@ class _Trace:
             packet.track_event.name = name
         for key, value in (notes or {}).items():
             note = packet.track_event.debug_annotations.add()
-            note.name, note.int_value = key, value
+            note.name = key
+            if isinstance(value, str):
+                note.string_value = value
+            else:
+                note.int_value = value
         self.builder.write_packet(packet)
 
     def counter(self, track: int, time_s: float, value: int) -> None:
@@ -137,9 +143,15 @@ def _write_requests(trace: _Trace, run: Run, process: int, window: tuple[float, 
         if np.isfinite(loss.ready_s):
             gaps.append((loss.end_s, loss.ready_s, "recompute"))
     begin, stop = trace.kinds.TYPE_SLICE_BEGIN, trace.kinds.TYPE_SLICE_END
+    parts = run.facts.get("parts") or []
+    groups = {name: trace.track(process, name, len(COUNTERS) + place) for place, name in enumerate(parts)}
     for place, request in enumerate(wanted["request_id"].tolist()):
-        track = trace.track(process, f"request {request}", len(COUNTERS) + place)
-        notes = {name: int(wanted[name][place]) for name in _NOTES}
+        notes: Notes = {name: int(wanted[name][place]) for name in _NOTES}
+        parent = process
+        if groups:
+            notes["part"] = part = str(wanted["part"][place])
+            parent = groups[part]
+        track = trace.track(parent, f"request {request}", len(COUNTERS) + place)
         if wanted["status"][place] == "refused":
             word = f"refused: {wanted['reason'][place]}"
             trace.event(trace.kinds.TYPE_INSTANT, track, float(wanted["arrival_s"][place]), word, notes)
