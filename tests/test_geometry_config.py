@@ -225,6 +225,7 @@ def test_a_bad_config_gets_one_line(tmp_path: Path, values: object, words: str) 
         ("llama3", "(did you mean llama-3.1-70b or llama-3.1-8b or llama-3.2-1b?)"),
         ("llama-3.1-8", "llama-3.1-8 is neither shipped nor the path of a config.json (did you mean llama-3.1-8b?)"),
         ("./no/config.json", "no/config.json does not exist"),
+        ("meta-llama/Llama-3.1-8B", "(wanted a Hugging Face config.json) (did you mean llama-3.1-8b?)"),
         ({}, "name is missing"),
         ({"name": "gpt2", "kv_dtyp": "fp8"}, "unknown key kv_dtyp (did you mean kv_dtype?)"),
         ({"name": "gpt2", "kv_dtype": "fp9"}, "kv_dtype: fp9 is not known (did you mean fp8?)"),

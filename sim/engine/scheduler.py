@@ -41,7 +41,11 @@ class Scheduler(ABC):
 
     @abstractmethod
     def plan(self, serving: Serving) -> Plan:
-        """Decide one step: grow and preempt running jobs, admit waiting ones."""
+        """Decide one step: grow and preempt running jobs, admit waiting ones.
+
+        Where the head of the queue has to wait, say by `serving.block` for what (and before, by `serving.unblock`, that
+        it may no longer have to): reports tell users, and the engine then leaps over steps in which nothing can change.
+        """
 
     def steady(self, serving: Serving) -> bool:
         """Return whether `plan` would only let every decoding sequence advance, if there is memory.

@@ -45,9 +45,11 @@ def read_config(name: str, base_dir: Path | str = ".") -> tuple[str, dict[str, A
     if is_folder(path):
         path = path / CONFIG
     if not is_file(path):
-        if "/" in name or name.endswith(".json"):
-            raise UserError(f"model: {path} does not exist (wanted a Hugging Face config.json)")
         shipped_names = shipped_models()
+        if "/" in name or name.endswith(".json"):
+            of_hub = name.rpartition("/")[2].lower()  # as in meta-llama/Llama-3.1-8B
+            hint = suggest(of_hub, shipped_names) if of_hub != CONFIG else ""
+            raise UserError(f"model: {path} does not exist (wanted a Hugging Face config.json){hint}")
         hint = f"{suggest(name, shipped_names)}; shipped are {', '.join(shipped_names)}"
         raise UserError(f"model: {shown(name)} is neither shipped nor the path of a config.json{hint}")
     try:

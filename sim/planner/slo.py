@@ -154,5 +154,5 @@ def _read(setting: str, parts: Sequence[str]) -> Objective:
     if head == GOODPUT and (dot or limit > 1):
         raise UserError(f"--slo {setting}: goodput is the share of requests within the workload's slo, at most 1")
     if dot and part not in NAMES and part != "mean":
-        raise UserError(f"--slo {setting}: unknown part {part}; there are: mean, {', '.join(NAMES)}")
+        raise UserError(f"--slo {setting}: unknown percentile {part}; there are: mean, {', '.join(NAMES)}")
     return Objective((f"{PART}{of}." if of else "") + (head if part == "mean" else name), limit)

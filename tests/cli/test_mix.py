@@ -251,7 +251,7 @@ def test_an_objective_reads_the_figure_of_its_part(workload: Path) -> None:
             "part.chat.itl_s=1",
             "unknown figure of a part itl_s; there are: ttft_s, tpot_s, e2e_s, queue_s, normalized_latency_s, goodput",
         ),
-        ("part.chat.ttft_s.p98=1", "unknown part p98; there are: mean, p50, p90, p95, p99"),
+        ("part.chat.ttft_s.p98=1", "unknown percentile p98; there are: mean, p50, p90, p95, p99"),
     ],
 )
 def test_an_objective_of_no_part(workload: Path, capsys: Capture, setting: str, message: str) -> None:

@@ -44,7 +44,8 @@ def test_leaping_changes_nothing_and_limits_hold(scheduler: str, allocator: int,
     assert set(served["status"].to_pylist()) == {"finished"}
     steps = pq.read_table(tmp_path / "True" / "steps.parquet")
     assert (np.asarray(steps["running"]) <= case.limits.max_num_seqs).all()
-    assert {"memory", "order"} & set(steps["blocked"].to_pylist()), "nobody had to wait"
+    waited = {"memory", "order"} & set(steps["blocked"].to_pylist())
+    assert waited, f"{scheduler}: requests wait for memory, but `plan` never says so by `serving.block`"
     if find_scheduler(scheduler).has_budget:
         computed = np.asarray(steps["prefill_tokens"]) + np.asarray(steps["decode_tokens"])
         assert computed.max() <= case.limits.max_num_batched_tokens

@@ -77,7 +77,7 @@ def test_batches_add_up_to_all_requests() -> None:
         ("ttft_s=x", "write it as figure=limit"),
         ("ttft_s.p99=200ms", "a limit is a number above 0, of seconds where it is a time"),
         ("tfft_s=1", "unknown figure tfft_s (did you mean ttft_s?)"),
-        ("ttft_s.p98=1", "unknown part p98; there are: mean, p50, p90, p95, p99"),
+        ("ttft_s.p98=1", "unknown percentile p98; there are: mean, p50, p90, p95, p99"),
         ("goodput=2", "at most 1"),
         ("goodput.p99=0.5", "at most 1"),
     ],

@@ -51,10 +51,10 @@ def faults(path: Path, content: str | bytes, **options: object) -> list[str]:
 )
 def test_a_bad_row_of_a_csv(tmp_path: Path, row: str, message: str) -> None:
     content = f"{HEADER}0,1,1\n{row}\n2,1,1\n".encode("latin-1")
-    assert faults(tmp_path / "t", content) == ["t: 1 of 3 rows is bad", message]
+    assert faults(tmp_path / "t", content) == ["t: 1 of 3 rows is bad; on_bad_rows: skip leaves such rows out", message]
     made = load(tmp_path / "t", content, on_bad_rows="skip")
     assert len(made) == 2
-    assert any("1 of 3 rows is bad" in note for note in made.notes)
+    assert "left out: t: 1 of 3 rows is bad" in [note.replace(f"{tmp_path}/", "") for note in made.notes]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_bad_line_of_json(tmp_path: Path, line: str, message: str) -> None:
     good = json.dumps(RECORD)
     content = f"{good}\n{line}\n{good}\n".encode("utf-8", errors="surrogateescape")
     found = faults(tmp_path / "t", content)
-    assert found[0] == "t: 1 of 3 rows is bad"
+    assert found[0] == "t: 1 of 3 rows is bad; on_bad_rows: skip leaves such rows out"
     assert found[1].startswith(message)
     assert len(load(tmp_path / "t", content, on_bad_rows="skip")) == 2
 
@@ -112,11 +112,16 @@ def test_a_column_that_is_there_twice_is_not_chosen_from(tmp_path: Path, name: s
 def test_many_bad_rows_are_counted_and_the_first_are_listed(tmp_path: Path) -> None:
     rows = "".join(f"{i},{-1 if i % 10 == 3 else 1},1\n" for i in range(1000))
     found = faults(tmp_path / "t", HEADER + rows)
-    assert found[0] == "t: 100 of 1,000 rows are bad"
+    assert found[0] == "t: 100 of 1,000 rows are bad; on_bad_rows: skip leaves such rows out"
     assert found[1:6] == [f"t:{i}: prompt tokens: negative: -1" for i in (5, 15, 25, 35, 45)]
     assert found[6].startswith("t: and lines 55, 65, 75")
     assert found[6].endswith(", ...")
     assert len(found) == 7
+
+
+def test_no_rows_are_offered_to_be_left_out_where_all_are_bad(tmp_path: Path) -> None:
+    found = faults(tmp_path / "t", HEADER + "x,1,1\n" * 6)
+    assert (found[0], found[6]) == ("t: 6 of 6 rows are bad", "t: and line 7")
 
 
 def test_a_file_that_is_bad_throughout_is_given_up(tmp_path: Path) -> None:
@@ -192,7 +197,7 @@ def test_a_large_trace_is_fast_and_a_bad_row_in_it_is_found(tmp_path: Path) -> N
     rows = [f"{i * 0.1:.1f},{i % 900 + 1},{i % 77 + 1}" for i in range(200_000)]
     rows[123_456] = "1,-3,1"
     assert faults(tmp_path / "t", HEADER + "\n".join(rows))[:2] == [
-        "t: 1 of 200,000 rows is bad",
+        "t: 1 of 200,000 rows is bad; on_bad_rows: skip leaves such rows out",
         "t:123458: prompt tokens: negative: -3",
     ]
 

@@ -92,7 +92,8 @@ def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator) -> Reques
     if faults := [*rows.faults, *found]:
         report = fault_lines(name, faults, len(rows) + len(rows.faults))
         if trace.on_bad_rows == "error":
-            raise WorkloadError(*report)
+            others = len({line for line, _ in faults}) < len(rows) + len(rows.faults)
+            raise WorkloadError(report[0] + "; on_bad_rows: skip leaves such rows out" * others, *report[1:])
         notes += [f"left out: {line}" for line in report]
     broken = ~bad & ((rows.prompt_tokens % 1 != 0) | (rows.output_tokens % 1 != 0))
     if broken.any():
@@ -193,7 +194,8 @@ def fault_lines(name: str, faults: Sequence[Fault], total: int) -> list[str]:
     lines += [f"{name}:{line}: {what}" for line, what in faults[:SHOWN]]
     if len(faults) > SHOWN:
         numbers = ", ".join(str(line) for line, _ in faults[SHOWN : SHOWN + 20])
-        lines.append(f"{name}: and lines {numbers}{', ...' if len(faults) > SHOWN + 20 else ''}")
+        word = "line" if len(faults) == SHOWN + 1 else "lines"
+        lines.append(f"{name}: and {word} {numbers}{', ...' if len(faults) > SHOWN + 20 else ''}")
     return lines
 
 
