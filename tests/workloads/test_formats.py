@@ -415,7 +415,21 @@ class TestTables:
         assert made.arrival_s.tolist() == [0, 1.5]
         assert made.prompt_tokens.tolist() == [5, 6]
 
+    def test_parquet_without_some_dates(self, tmp_path: Path) -> None:
+        dates = pa.array([None, 10**18, None, 10**18 + 2 * 10**9], pa.timestamp("ns"))
+        table = pa.table({"time": dates, "prompt": [1, 2, 3, 4], "output": [1, 1, 1, 1]})
+        parquet.write_table(table, tmp_path / "trace.parquet")
+        content = (tmp_path / "trace.parquet").read_bytes()
+        with pytest.raises(WorkloadError, match=r"2 of 4 rows are bad; on_bad_rows: skip .*\n.*:1: the arrival time: "):
+            load(tmp_path, content)
+        made = load(tmp_path, content, on_bad_rows="skip")
+        assert made.arrival_s.tolist() == [0, 2]
+        assert made.prompt_tokens.tolist() == [2, 4]
+
     def test_parquet_faults(self, tmp_path: Path) -> None:
+        parquet.write_table(pa.table({"prompt": [1]}), tmp_path / "half.parquet")
+        with pytest.raises(WorkloadError, match="no column output_tokens; columns: prompt"):
+            load(tmp_path, (tmp_path / "half.parquet").read_bytes())
         parquet.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
         whole = (tmp_path / "a.parquet").read_bytes()
         with pytest.raises(WorkloadError, match="no column prompt_tokens and output_tokens; columns: a"):

@@ -184,18 +184,17 @@ class Parquet:
         try:
             header = parquet.read_schema(BytesIO(file.data)).names
             arrival, prompt, output = (pick(header, names) for names in (ARRIVAL, PROMPT, OUTPUT))
-            if prompt is None or output is None:
-                raise WorkloadError(
-                    f"{file.name}: no column {PROMPT[0]} and {OUTPUT[0]}; columns: {', '.join(header[:MOST_NAMED])}"
-                )
+            if missing := [names[0] for names, found in ((PROMPT, prompt), (OUTPUT, output)) if found is None]:
+                there = ", ".join(header[:MOST_NAMED])
+                raise WorkloadError(f"{file.name}: no column {' and '.join(missing)}; columns: {there}")
             table = parquet.read_table(BytesIO(file.data), columns=[name for name in (arrival, prompt, output) if name])
             times = np.zeros(len(table))
             if arrival is not None:
                 column = table[arrival]
                 if pa.types.is_timestamp(column.type):
-                    if column.null_count:
-                        raise WorkloadError(f"{file.name}: {column.null_count:,} rows have no {arrival}")
-                    times = seconds(column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy())
+                    times = np.full(len(table), np.nan)
+                    known = column.is_valid().to_numpy()
+                    times[known] = seconds(column.cast(pa.timestamp("ns")).cast(pa.int64()).drop_null().to_numpy())
                 else:
                     times = column.cast(pa.float64()).to_numpy()
             prompts, outputs = (table[name].cast(pa.float64()).to_numpy() for name in (prompt, output))
