@@ -12,6 +12,10 @@ class WorkloadError(Exception):
         self.lines = lines
 
 
+class NoArrivalError(WorkloadError):
+    """No request happens to arrive in the time given; of a part of a mix that is no fault."""
+
+
 def lines_of(error: Exception) -> tuple[str, ...]:
     """Return what an error says to the user: a line for each fault, which may quote whatever the user wrote."""
     return error.lines if isinstance(error, WorkloadError) else (str(error),)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workloads.arrivals import Batch, Closed, Process
-from workloads.errors import WorkloadError
+from workloads.errors import NoArrivalError, WorkloadError
 from workloads.lengths import tokens
 from workloads.mix import merge
 from workloads.replies import Replies
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from workloads.schema import Workload
     from workloads.trees import Tree
     from workloads.units import Streams
+
+
+SELDOM = 0.01
+"""Requests that a part of a mix may expect at least: if it has none by chance, that is no mistake in the file."""
 
 
 def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = None) -> Requests:
@@ -73,15 +77,24 @@ def generate(source: Generated, seed: int = 0, repeat: int = 0, max_model_len: i
 
 
 def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None) -> Requests:
-    """Make the requests of each part by itself, with random streams that are named after it, and merge them."""
+    """Make the requests of each part by itself, with random streams that are named after it, and merge them.
+
+    A part of which none happens to arrive is without requests, unless all parts are.
+    """
     parts: dict[str, Requests] = {}
+    nobody: list[str] = []
     for place, part in enumerate(mix.mix):
         streams = partial(_stream, seed, repeat, part=f"{part.name}/")
         try:
             parts[part.name] = _made(part, streams, max_model_len, mix.rate_scale)
         except WorkloadError as error:
-            lines = (re.sub(r"^requests\b", f"requests.mix.{place}", line) for line in error.lines)
-            raise WorkloadError(*lines) from error
+            lines = [re.sub(r"^requests\b", f"requests.mix.{place}", line) for line in error.lines]
+            if not isinstance(error, NoArrivalError):
+                raise WorkloadError(*lines) from error
+            parts[part.name] = Requests.none(str(error).removeprefix("requests: "))
+            nobody += lines
+    if len(nobody) == len(parts):
+        raise WorkloadError(*nobody)
     if (count := sum(map(len, parts.values()))) > MOST:
         raise WorkloadError(f"requests.mix: its parts make {count:,} requests; at most {MOST:,} are drawn")
     return merge(parts)
@@ -155,7 +168,8 @@ def _draw(arrivals: Process | Batch | Closed, streams: Streams, count: int, rate
 def _starts_within(source: Generated, streams: Streams, rate_scale: float) -> Floats:
     """Draw the starts of all units that start within the duration."""
     duration = source.duration_s or 0.0
-    guess = source.arrivals.mean_rate() * rate_scale * duration if isinstance(source.arrivals, Process) else 0.0
+    expected = source.arrivals.mean_rate() * rate_scale * duration if isinstance(source.arrivals, Process) else 0.0
+    guess = expected
     while True:
         count = math.ceil(guess + 6 * math.sqrt(guess) + 16)
         if count > MOST:
@@ -166,7 +180,8 @@ def _starts_within(source: Generated, streams: Streams, rate_scale: float) -> Fl
         guess = 2 * count
     starts = starts[starts < duration]
     if len(starts) == 0:
-        raise WorkloadError(f"requests: none arrives within {duration:g} s at this rate")
+        told = f"requests: none arrives within {duration:g} s at this rate"
+        raise NoArrivalError(told) if expected > SELDOM else WorkloadError(told)
     return starts
 
 

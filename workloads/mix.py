@@ -67,7 +67,7 @@ def _joined(made: Sequence[Requests]) -> Prefixes | None:
     if all(one.prefixes is None for one in made):
         return None
     ids, lengths, counts, outputs, free = [], [], [], [], 0
-    for one in made:
+    for one in filter(len, made):
         pieces = one.prefixes or _alone(one)
         least = min(int(pieces.ids.min()), int(pieces.outputs.min()))
         ids.append(pieces.ids + (free - least))

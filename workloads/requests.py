@@ -7,7 +7,7 @@ objects, so that a million requests are a few arrays.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +103,12 @@ class Requests:
             raise ValueError("prompts and outputs are at least one token")
         if n and (not np.isfinite(self.arrival_s).all() or (np.diff(self.arrival_s) < 0).any()):
             raise ValueError("arrivals are finite and ascending")
+
+    @classmethod
+    def none(cls, note: str) -> Self:
+        """Make no requests at all, and say why."""
+        nothing = np.zeros(0, np.int64)
+        return cls(np.zeros(0), nothing, nothing, notes=[note])
 
     def __len__(self) -> int:
         """How many."""

@@ -99,7 +99,9 @@ def _parts(requests: Requests) -> dict[str, dict[str, Any]]:
 
 
 def _means(requests: Requests, rows: Ints) -> dict[str, Any]:
-    """Sum up some of the requests."""
+    """Sum up some of the requests; where there is none there is no last one, and no mean."""
+    if not len(rows):
+        return {"count": 0, "last_arrival_s": None, "prompt_tokens_mean": None, "output_tokens_mean": None}
     return {
         "count": len(rows),
         "last_arrival_s": float(requests.arrival_s[rows].max()),
@@ -150,9 +152,12 @@ def _print(setup: Setup, requests: Requests) -> None:
 
 def _arithmetic(setup: Setup, requests: Requests) -> Table:
     """Requests, model, device, and how the pool's memory comes about; block sizes are in the next table."""
-    whole = _means(requests, np.arange(len(requests)))
-    facts = [("requests", _arriving(whole)), ("tokens per request", _lengths(whole))]
-    facts += [(f"of part {name}", f"{_arriving(part)}; {_lengths(part)}") for name, part in _parts(requests).items()]
+    every = np.arange(len(requests))
+    facts = [("requests", _arriving(requests, every)), ("tokens per request", _lengths(requests, every))]
+    for at, name in enumerate(requests.parts):
+        rows = np.flatnonzero(requests.part == at)
+        words = [_arriving(requests, rows), _lengths(requests, rows)] if len(rows) else ["none arrives"]
+        facts.append((f"of part {name}", "; ".join(words)))
     for count, what in zip(_too_long(setup, requests), ("are refused", "have their output cut short"), strict=True):
         if count:
             limit = f"max_model_len, {setup.cases[0].limits.max_model_len:,} tokens"
@@ -169,12 +174,15 @@ def _arithmetic(setup: Setup, requests: Requests) -> Table:
     return made
 
 
-def _arriving(means: dict[str, Any]) -> str:
-    return f"{means['count']:,}, the last arriving at {means['last_arrival_s']:,.1f} s"
+def _arriving(requests: Requests, rows: Ints) -> str:
+    """Say how many of them come, and until when: those that wait for answers as if these took as long as assumed."""
+    waits = len(requests.after) and (requests.after[rows] >= 0).any()
+    told = f"{len(rows):,}, the last arriving at {requests.arrival_s[rows].max():,.1f} s"
+    return f"{told} if answers take as long as assumed" if waits else told
 
 
-def _lengths(means: dict[str, Any]) -> str:
-    prompt, output = means["prompt_tokens_mean"], means["output_tokens_mean"]
+def _lengths(requests: Requests, rows: Ints) -> str:
+    prompt, output = (of[rows].mean() for of in (requests.prompt_tokens, requests.output_tokens))
     return f"{prompt:,.1f} of prompt and {output:,.1f} of output, on average"
 
 

@@ -263,3 +263,16 @@ def test_a_model_is_beside_the_workload_in_whatever_folder_the_command_is_given(
     assert main(["check", "sub/w.yaml", "--set", f"model={name}", "--json"]) == 0
     found = Path(json.loads(capsys.readouterr().out)["model"]["name"])
     assert found.resolve() == Path("sub", name).resolve() / ("" if found.name in name else "config.json")
+
+
+def test_a_part_without_requests_and_requests_that_wait_for_answers(workload: Path, capsys: Capture) -> None:
+    lengths = "lengths: {kind: fixed, prompt: 9, output: 9}"
+    rare = f"{{name: rare, duration_s: 0.5, arrivals: {{kind: poisson, rate: 0.1}}, {lengths}}}"
+    users = f"{{name: users, count: 5, arrivals: {{kind: closed, users: 2}}, {lengths}}}"
+    line = ["check", str(workload), "--set", f"requests={{mix: [{rare}, {users}]}}"]
+    assert main(line) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "of part rare none arrives of part users 5, the last arriving at 0.4 s if answers take as long as" in shown
+    assert main([*line, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["requests"]["parts"]["rare"]
+    assert told == {"count": 0, "last_arrival_s": None, "prompt_tokens_mean": None, "output_tokens_mean": None}

@@ -226,3 +226,15 @@ def test_a_part_that_cannot_be_drawn_is_named_by_its_place(small: Small, tmp_pat
         requests(small(mixed(["recorded"], recorded=f"trace: {path}, format: chsv")))
     with pytest.raises(WorkloadError, match=f"^{path}: "):
         requests(small(mixed(["recorded"], recorded=f"trace: {path}")))
+
+
+def test_a_part_of_which_none_happens_to_arrive_is_empty_unless_all_are(small: Small) -> None:
+    rare = "duration_s: 0.5, arrivals: {kind: poisson, rate: 0.1}, lengths: {kind: fixed, prompt: 7, output: 3}"
+    made, alone = (requests(small(mixed(parts, rare=rare))) for parts in (["rare", "agents"], ["agents"]))
+    assert made.parts == ("rare", "agents")
+    assert columns(of(made, "agents")) == columns(of(alone, "agents"))
+    assert len(of(made, "rare")) == 0
+    assert made.notes == ["rare: none arrives within 0.5 s at this rate", *alone.notes]
+    with pytest.raises(WorkloadError) as told:
+        requests(small(mixed(["rare", "too"], rare=rare, too=rare)))
+    assert [line.partition(":")[0] for line in told.value.lines] == ["requests.mix.0", "requests.mix.1"]
