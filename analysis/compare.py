@@ -3,7 +3,7 @@
 With replications, a difference is the mean of paired differences with Student's 95 % interval, or, if the
 two did not serve the same requests, the difference of means with Welch's interval.  Without replications,
 latencies of the same requests are paired one by one, with a block bootstrap; figures of the whole run then
-have no interval.
+have no interval.  Parts of a mix are compared like whole runs, and may be the same where others are not.
 """
 
 from __future__ import annotations
@@ -155,6 +155,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     notes += [f"{label}: only in {two.path}" for label in theirs if label not in mine]
     differences: list[Difference] = []
     drawn_apart = left_out = False
+    alike: dict[str, None] = {}
     for label in (label for label in mine if label in theirs):
         pairs = list(pairs_of(one, two, label))
         paired = same_requests(pairs)
@@ -164,10 +165,15 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
             left_out |= len(pairs) < max(len(before.entries), len(after.entries))
             both = {run.repeat for run, _ in pairs}
             before, after = before.only(both), after.only(both)
-        notes += _left_aside(label, pairs if paired else [])
-        differences += _differences(label, before, after, pairs if paired else [])
+        same = [part.label for part in before.parts if paired or same_requests(pairs, part.label)]
+        notes += _left_aside(label, pairs, [""] if paired else same)
+        differences += _differences(label, before, after, pairs, ["", *same] if paired else same)
+        alike |= {} if paired else dict.fromkeys(same)
     if drawn_apart:
-        notes.append("The two directories did not serve the same requests: differences include that of the draws.")
+        but = f" (but for those of {' and '.join(alike)})" if alike else ""
+        notes.append(
+            f"The two directories did not serve the same requests{but}: differences include that of the draws."
+        )
     if left_out:
         notes.append("Only replications that both directories have are compared.")
     return Comparison(one, two, _settings(one, two), differences, notes)
@@ -197,8 +203,8 @@ def compare_allocators(directory: str | Path, against: str | None = None) -> Com
         pairs = list(pairs_of(opened, opened, base, label))
         both = {run.repeat for run, _ in pairs}
         sides = allocators[base].only(both), other.only(both)
-        notes += _left_aside(label, pairs)
-        found += _differences(label, *sides, pairs)
+        notes += _left_aside(label, pairs, [""])
+        found += _differences(label, *sides, pairs, ["", *(part.label for part in sides[0].parts)])
     return Comparison(opened, opened, [], found, notes, base)
 
 
@@ -236,25 +242,42 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield above + key, value
 
 
-def _left_aside(label: str, pairs: list[Pair]) -> list[str]:
-    """Say so if what is compared request by request is not of all requests."""
-    return [f"{label}: {SOME}"] if len(pairs) == 1 and lacks_some(pairs[0]) else []
+def _left_aside(label: str, pairs: list[Pair], parts: list[str]) -> list[str]:
+    """Say so if what is compared request by request, of the whole or of parts, is not of all requests."""
+    if len(pairs) != 1:
+        return []
+    return [f"{_called(label, part)}: {SOME}" for part in parts if lacks_some(pairs[0], part)]
 
 
-def _differences(label: str, one: Allocator, two: Allocator, pairs: list[Pair]) -> Iterator[Difference]:
-    """Yield the differences of two allocators, and then of each part of a mix that both served."""
-    sides = [(label, one, two, tuple(FIGURES), pairs)]
-    theirs = {part.label: part for part in two.parts}
-    for part in one.parts:
-        if part.label in theirs:  # what single requests show is of all of them
-            apart = pairs if len(pairs) > 1 else []
-            sides.append((f"{label}, {part.label}", part, theirs[part.label], OF_PART, apart))
-    for name, before, after, figures, those in sides:
-        rows = (_difference(before, after, figure, those) for figure in figures)
-        yield from (replace(row, label=name) for row in rows if row is not None)
+def _called(label: str, part: str) -> str:
+    return f"{label}, {part}" if part else label
 
 
-def _difference(one: Allocator, two: Allocator, name: str, pairs: list[Pair]) -> Difference | None:
+def _differences(
+    label: str, one: Allocator, two: Allocator, pairs: list[Pair], same: list[str]
+) -> Iterator[Difference]:
+    """Yield the differences of two allocators, and then of each part of a mix that both served.
+
+    Args:
+        label: what they are called.
+        one: the first.
+        two: the second.
+        pairs: their runs.
+        same: parts of which these served the same requests; "" if all of them are the same.
+
+    """
+    both, theirs = {run.repeat for run, _ in pairs}, {part.label: part for part in two.parts}
+    sides = [("", one, two)] + [(part.label, part, theirs[part.label]) for part in one.parts if part.label in theirs]
+    for part, before, after in sides:
+        paired = part in same
+        ends = (before.only(both), after.only(both)) if paired else (before, after)
+        for figure in OF_PART if part else FIGURES:
+            row = _difference(*ends, figure, pairs if paired else [], part)
+            if row is not None:
+                yield replace(row, label=_called(label, part))
+
+
+def _difference(one: Allocator, two: Allocator, name: str, pairs: list[Pair], part: str) -> Difference | None:
     first, second = one.mean(name), two.mean(name)
     if math.isnan(first) or math.isnan(second) or (not FIGURES[name] and not first and not second):
         return None
@@ -263,7 +286,7 @@ def _difference(one: Allocator, two: Allocator, name: str, pairs: list[Pair]) ->
         return Difference(one.label, name, first, second, difference(one, two, name), "replications")
     metric = next((metric for metric in PER_REQUEST if metric.__name__ == name), None)
     if len(pairs) == 1 and metric is not None:
-        before, after = both_have(pairs[0], metric)
+        before, after = both_have(pairs[0], metric, part)
         if len(before) > 1:  # of one that was refused on one side there is no difference
             apart = after - before
             (low, high), _ = stats.bootstrap(apart, ())
