@@ -57,6 +57,14 @@ def write_files(folder: Path) -> None:
     (folder / "chat.yaml").write_text(workload, encoding="utf-8")
 
 
+def test_the_citation_is_of_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (entry,) = (" ".join(block.split()) for block in blocks("bibtex"))
+    assert f"version = {{{project['version']}}}" in entry
+    assert f"kvsim: a {project['description'].removeprefix('A ')}" in entry
+    assert f"license = {{{project['license']}}}" in entry
+
+
 def test_the_example_prints_what_the_readme_shows(tmp_path: Path) -> None:
     write_files(tmp_path)
     (console,) = blocks("console")
