@@ -17,7 +17,7 @@ from typing import Any
 
 from analysis import GENERATOR
 from analysis.metrics import formulas
-from analysis.numbers import short
+from analysis.numbers import percentage, short
 from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.page.document import document
 from analysis.page.style import HELP, limits, machine
@@ -215,7 +215,7 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "prose": prose}
+    environment.filters |= {"short": short, "percentage": percentage, "prose": prose}
     environment.globals["generator"] = GENERATOR
     return environment
 

@@ -27,7 +27,7 @@ from analysis.figures import (
     percent_of,
     shortfalls,
 )
-from analysis.numbers import listed, short
+from analysis.numbers import listed, percentage, short
 from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.parts import LATENCIES, Row
 from analysis.parts import rows as rows_of_parts
@@ -187,7 +187,7 @@ def latency(allocators: Sequence[Allocator]) -> Table:
             for _, name, scale in columns
             for quantile in ("p50", "p99")
         ]
-        cells += [Text(short(one.within_slo, 1))] if limited else []
+        cells += [Text(percentage(one.within_slo))] if limited else []
         cells += [Text(MARK if overloaded else "", style="bold red")] if any(marks) else []
         table.add_row(_name(one.label), *cells)
     return table
@@ -212,9 +212,9 @@ def mixed(found: Sequence[Row]) -> Table:
         style = "dim" if row.of.verdict is Verdict.OVERLOADED else ""
         cells = [names[place], Text(str(row.of.count("finished")))]
         cells += [Text(short(one.of(row, quantile)), style=style) for one in LATENCIES for quantile in one.shown]
-        cells += [Text(short(row.of.within_slo, 1))] if limited else []
+        cells += [Text(percentage(row.of.within_slo))] if limited else []
         cells += [Text(short(row.of.mean("preemptions"), 0))]
-        cells += [Text(short(100 * row.of.mean("prefix_hit_rate"), 1))] if hits else []
+        cells += [Text(percentage(100 * row.of.mean("prefix_hit_rate")))] if hits else []
         table.add_row(*cells)
     return table
 
@@ -237,7 +237,7 @@ def memory(allocators: Sequence[Allocator], pools: Collection[int] = ()) -> Tabl
         table.add_column("prefix\nhits %", justify="right")
     for one in allocators:
         shares = [short(one.mean(f"share.{name}"), 1) for name in SHARES]
-        found = [short(100 * one.mean("prefix_hit_rate"), 1)] if hits else []
+        found = [percentage(100 * one.mean("prefix_hit_rate"))] if hits else []
         table.add_row(_name(one.label), *shares, short(100 * one.mean("kv_efficiency"), 1), *found)
     return table
 
@@ -285,7 +285,8 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
     lines += [*page_calls(allocators), *above_bound(allocators)]
     repeats = {len(one.entries) for one in allocators}
     if repeats != {1}:
-        lines.append(f"Figures are means over {max(repeats)} replications; `compare` gives intervals of differences.")
+        means = f"Figures are means over {max(repeats)} replications, but requests are counted in all of them"
+        lines.append(f"{means}; `compare` gives intervals of differences.")
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from analysis.numbers import short
+from analysis.numbers import percentage, short
 from analysis.page.words import Finding
 from analysis.planner.binding import BEHIND, bound, percent
 from analysis.planner.tables import OVER, QUEUE, broken, fell_behind, left_out, missed
@@ -194,7 +194,7 @@ def _row(name: str, one: Mapping[str, Any], key: str | None = None) -> dict[str,
     tells = effect["tells"] if key is None else key
     return {
         "change": name,
-        "good": _scaled(figures["good"]["mean"], 100),
+        "good": "-" if figures["good"]["mean"] is None else percentage(100 * figures["good"]["mean"]),
         "good_effect": _span(effect["good"], 100) if tells not in ("", "none") else "",
         "latency": _scaled(figures["latency"]["mean"], 1e3),
         "latency_effect": _span(effect["latency"], 1e3) if tells not in ("", "none") else "",

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.figures import COST
-from analysis.numbers import short
+from analysis.numbers import percentage, short
 from analysis.planner import rows
 from analysis.planner.capacities import FAILED, GOODPUT, fleet, fleet_range
 from analysis.pools import shared_pool
@@ -82,7 +82,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
 
 def left_out(shares: Sequence[float | None], why: str = REFUSED) -> str:
     """Say what share of the requests is refused: in each run or cell; nothing where none is, or none is known."""
-    some = [short(100 * share, 1) for share in sorted(filter(None, shares))]
+    some = [percentage(100 * share) for share in sorted(filter(None, shares))]
     if not some:
         return ""
     span = " to ".join(dict.fromkeys((some[0], some[-1])))
@@ -227,7 +227,7 @@ def broken(found: Sequence[Mapping[str, Any]]) -> str:
         found: of each replication what it is `limited_by` and what it `missed`.
 
     """
-    over = ", ".join(f"{name} {short(100 * share, 1)} %" for name, share in missed(found).items())
+    over = ", ".join(f"{name} {percentage(100 * share)} %" for name, share in missed(found).items())
     words = _reasons(found)
     return ", ".join(f"{word} ({over})" if over and word.startswith(f"{GOODPUT[0]}=") else word for word in words)
 

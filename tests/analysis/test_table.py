@@ -14,7 +14,7 @@ from analysis.differences import show_comparison
 from analysis.errors import RunDirectoryError
 from analysis.figures import COST, SUSTAINED, above_bound, figure, group, is_figure, parts, percent_of
 from analysis.metrics import formulas
-from analysis.numbers import short
+from analysis.numbers import percentage, short
 from analysis.pools import pool_of
 from analysis.published import Row
 from analysis.reading import open_directory
@@ -184,6 +184,23 @@ def test_whatever_a_name_holds_it_stands_in_one_line(tmp_path: Path, monkeypatch
 )
 def test_numbers_have_three_digits_unless_they_are_counts(value: float, text: str) -> None:
     assert short(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (float("nan"), "-"),
+        (100.0, "100.0"),
+        (100 - 1e-13, "100.0"),  # of sums, all the same
+        (99.98, ">99.9"),  # of 5,000 requests one is late
+        (99.94, "99.9"),
+        (50.0, "50.0"),
+        (0.04, "<0.1"),
+        (0.0, "0.0"),
+    ],
+)
+def test_all_requests_are_100_per_cent_and_nothing_else_is(value: float, text: str) -> None:
+    assert percentage(value) == text
 
 
 def test_a_directory_compared_with_itself_differs_in_nothing(toy: Path) -> None:
