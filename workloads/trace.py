@@ -12,8 +12,8 @@ class Trace(Spec):
     """Requests replayed from a recorded trace."""
 
     trace: DataPath
-    """Path of the recorded trace, gzipped or not. The first request that is replayed arrives at 0, whatever its recorded
-    time: traces in one mix start together.
+    """Path of the recorded trace, gzipped or not. Its first request arrives at 0, whatever the recorded time: traces in
+    one mix start together.
     """
     format: str = "auto"
     """Name of the file's format (`sim list traces`), or `auto` to recognise it by its content."""
