@@ -1,4 +1,4 @@
-"""Heat: the average of power, followed in closed form, is the one that small steps of time give."""
+"""Heat: the average of power, in closed form the one that small steps of time give, and which steps add to it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from sim.costs.coefficients import Coefficients
 from sim.costs.heat import RESTED, Heat, PowerLimit
+from sim.costs.load import Load
+from tests.costs import model
 
 MS = 1_000_000
 """Nanoseconds."""
@@ -74,3 +76,11 @@ def test_a_delay_is_the_sum_of_what_each_moment_loses(
 def test_a_clock_that_follows_at_once_falls_at_once() -> None:
     limit = PowerLimit(Coefficients(power_throttle=0.2, power_reserve_s=0.03, power_constant_s=0.0))
     assert limit.delay(0, 0.05, max) == pytest.approx(0.2 * 0.02)
+
+
+@pytest.mark.parametrize(("decodes", "heats"), [(0, True), (400, True), (401, False)])
+def test_a_step_of_mostly_decodes_draws_what_these_do(decodes: int, heats: bool) -> None:
+    cost = model("llama-3.1-8b", coefficients=Coefficients(power_throttle=0.2))
+    load = Load(prefill_tokens=400, prefill_seqs=1, decode_seqs=decodes)
+    assert cost.computes(load)
+    assert bool(cost.heats(load)) is heats

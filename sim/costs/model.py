@@ -136,9 +136,16 @@ class CostModel:
         """Return a `Heat` at rest, which keeps track of `Load.heat_ns` during a run."""
         return self._power.heat()
 
-    def heats(self, load: Load) -> Any:
-        """Whether a step draws so much power that the clock may fall: if it prefills and is bound by compute."""
+    def computes(self, load: Load) -> Any:
+        """Whether a step prefills and is bound by compute."""
         return (load.prefill_tokens > 0) * (load.prefill_tokens + load.decode_seqs >= self._products.bound)
+
+    def heats(self, load: Load) -> Any:
+        """Whether a step draws so much power that the clock may fall: if it computes, and prefills most of it.
+
+        One with more decodes than prompt tokens draws what these do without it, which captured steps contain.
+        """
+        return self.computes(load) * (load.prefill_tokens >= load.decode_seqs)
 
     def launches(self, load: Load) -> bool:
         """Whether a step of a paged cache is launched kernel by kernel; the host waits for its end."""
@@ -177,7 +184,7 @@ class CostModel:
         replayed = None if self._replay is None else self._replayed(self._replay, load)
         seconds = self._roofline(load) if replayed is None else replayed
         if self._uneven:
-            seconds *= 1 + self.heats(load) * self._uneven
+            seconds *= 1 + self.computes(load) * self._uneven
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
             seconds += self.moves.seconds(load, max)
         nanoseconds: int = round(seconds * self._second)
@@ -210,7 +217,7 @@ class CostModel:
             floor, waiting = launched * self._host.floor(load), replayed * self._host.unhidden(load, np.maximum)
             seconds = np.maximum(seconds, floor) + waiting
         if self._uneven:
-            seconds = seconds * (1 + self.heats(load) * self._uneven)
+            seconds = seconds * (1 + self.computes(load) * self._uneven)
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
         if not all(map(_absent, moves)):
             seconds = seconds + self.moves.seconds(load, np.maximum)

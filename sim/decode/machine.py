@@ -78,7 +78,7 @@ def factors_of(
         shapes = Shapes(SEATS, captured_tokens(geometry))
         stage = Stage(decoder, usual, backend=backend, longest=extent.longest, seats=SEATS, shapes=shapes)
         now = stage.captured(extent.longest)
-        computing = [step for step in now if stage.cost.heats(Load(step.tokens, decode_seqs=step.decodes))]
+        computing = [step for step in now if stage.cost.computes(Load(step.tokens, decode_seqs=step.decodes))]
         decodes = slower(known.captured, [step for step in now if not step.tokens])
         prefills = slower(known.captured, computing)
         del stage
