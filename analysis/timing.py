@@ -255,8 +255,9 @@ def differing(machine: Mapping[str, float]) -> str:
     words = []
     if "step_factor" in machine:
         words.append(f"decodes take {machine['step_factor']:.3f} times as long as calibrated")
-    if "compute_factor" in machine:
-        words.append(f"prefills {machine.get('step_factor', 1.0) * machine['compute_factor']:.3f} times")
+    for name, what in (("wide_factor", "steps of more than 24 tokens"), ("compute_factor", "prefills")):
+        if name in machine:
+            words.append(f"{what} {machine.get('step_factor', 1.0) * machine[name]:.3f} times")
     if "prefill_host_s" in machine:
         words.append(f"the host {1e3 * machine['prefill_host_s']:.2f} ms for a step")
     for name, what in LAUNCHED.items():

@@ -19,11 +19,12 @@ from analysis.numbers import listed
 from analysis.published import faults
 from sim.case import Case
 from sim.costs.calibration import find_calibration, load_captured, load_coefficients
-from sim.costs.captured import CapturedSteps
+from sim.costs.captured import CapturedSteps, on_machine
 from sim.costs.coefficients import REPLAYED, Coefficients
 from sim.costs.load import Load, Route
 from sim.costs.model import USUAL_BLOCK, CostModel
 from sim.costs.moves import LARGE_PAGE
+from sim.costs.products import Products
 from sim.costs.shapes import shapes_for
 from sim.costs.splitting import Splitting
 from sim.devices import GIB, Device, resolve_device
@@ -137,7 +138,9 @@ class Setup(NamedTuple):
         if not self.captured:
             return None
         shapes = shapes_for(self.cases[0].limits, int(self.coefficients.captured_tokens))
-        return CapturedSteps(shapes, self.captured, Splitting.of(self.geometry, self.device))
+        bound = Products(self.geometry, self.device, self.coefficients).bound
+        steps = on_machine(self.captured, self.coefficients, bound)
+        return CapturedSteps(shapes, steps, Splitting.of(self.geometry, self.device))
 
     def facts(self, case: Case, repeat: int) -> dict[str, Any]:
         """Return what is known of a run beforehand, as manifests have it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -173,3 +174,22 @@ def test_a_run_with_captured_steps_is_the_same_leapt_over_and_step_by_step(tmp_p
     assert len(alone) > 5
     seconds = 5.08 * MS + (alone.live - 8).clip(lower=0) * 1e-6
     assert alone.duration_s.to_numpy() == pytest.approx(seconds.to_numpy(), abs=1e-9)
+
+
+def test_a_machine_may_replay_wide_steps_and_computing_ones_slower(tmp_path: Path) -> None:
+    path = calibrated(tmp_path / "one.toml")
+
+    def cost(**factors: float) -> CostModel:
+        costs = {"calibration": str(path), **factors}
+        setup = prepare(workload(path, costs=costs, engine={"max_num_seqs": 256, "max_model_len": 2048}))
+        return setup.cost(setup.cases[0].allocator())
+
+    usual, other = cost(), cost(step_factor=1.1, wide_factor=0.99, compute_factor=1.2)
+    for tokens, decodes, ratio in ((0, 24, 1.1), (0, 32, 1.089), (32, 0, 1.089), (32, 32, 1.089), (512, 32, 1.32)):
+        chunks = 8 if tokens else 0
+        load = Load(tokens, tokens * (tokens // 8 + 1) // 2, tokens, chunks, decodes, decodes, decodes + chunks)
+        load = load._replace(before_ns=10**9)  # what the host does is hidden
+        assert other.step_ns(load) == pytest.approx(ratio * usual.step_ns(load), abs=2)
+        if not tokens:
+            each = other.decode_ns(decodes, np.array([float(decodes)]))
+            assert each.tolist() == [other.step_ns(load)]

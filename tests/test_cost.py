@@ -214,10 +214,11 @@ def test_long_prefills_in_a_row_take_longer_from_where_the_power_limit_is_reache
     for cool in (decode(64, 1000), prompt(60)):
         assert held.step_ns(cool._replace(heat_ns=10**9)) == free.step_ns(cool), "bound by memory"
     small = prompt(200)
-    beside, mostly = (small._replace(decode_seqs=n, decode_context=n, samples=n + 1) for n in (190, 256))
+    beside = load._replace(decode_seqs=256, decode_context=256, samples=257)
     assert held.step_ns(small._replace(heat_ns=10**9)) == free.step_ns(small)
     assert held.step_ns(beside._replace(heat_ns=10**9)) == pytest.approx(1.2 * free.step_ns(beside), abs=2)
-    assert held.step_ns(mostly._replace(heat_ns=10**9)) == free.step_ns(mostly), "decodes"
+    mostly = small._replace(decode_seqs=256, decode_context=256, samples=257)
+    assert held.step_ns(mostly._replace(heat_ns=10**9)) == free.step_ns(mostly), "its prompts are bound by memory"
 
 
 def test_steps_that_draw_less_take_longer_behind_prefills_from_the_beginning() -> None:

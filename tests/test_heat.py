@@ -78,9 +78,11 @@ def test_a_clock_that_follows_at_once_falls_at_once() -> None:
     assert limit.delay(0, 0.05, max) == pytest.approx(0.2 * 0.02)
 
 
-@pytest.mark.parametrize(("decodes", "heats"), [(0, True), (400, True), (401, False)])
-def test_a_step_of_mostly_decodes_draws_what_these_do(decodes: int, heats: bool) -> None:
+@pytest.mark.parametrize(("tokens", "decodes", "heats"), [(400, 0, True), (400, 600, True), (100, 0, False)])
+def test_a_step_heats_if_its_prompts_do(tokens: int, decodes: int, heats: bool) -> None:
     cost = model("llama-3.1-8b", coefficients=Coefficients(power_throttle=0.2))
-    load = Load(prefill_tokens=400, prefill_seqs=1, decode_seqs=decodes)
-    assert cost.computes(load)
+    load = Load(prefill_tokens=tokens, prefill_seqs=1, decode_seqs=decodes)
     assert bool(cost.heats(load)) is heats
+    beside = load._replace(decode_seqs=600)
+    assert cost.computes(beside)
+    assert bool(cost.heats(beside)) is heats, "what decodes draw is in their own times"

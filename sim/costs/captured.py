@@ -23,10 +23,16 @@ from sim.costs.curve import Curve, Line, Spread
 from sim.costs.shapes import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from sim.costs.coefficients import Coefficients
     from sim.costs.shapes import Shapes
     from sim.costs.splitting import Splitting
+
+
+NARROW = 24
+"""Most tokens of a step for which matrix products use other kernels than for more: one H200 replayed such steps of the
+8B 3 % slower than others did, and wider ones as fast."""
 
 
 class CapturedStep(NamedTuple):
@@ -44,6 +50,11 @@ class CapturedStep(NamedTuple):
     seconds: float
     longest: int = 0
     """K/V tokens of the longest of the decodes; 0 if not known."""
+
+    @property
+    def width(self) -> int:
+        """Tokens in all, which are the rows of matrix products."""
+        return self.decodes + self.tokens
 
     @property
     def plain(self) -> bool:
@@ -136,6 +147,22 @@ class CapturedSteps:
         seconds = step.seconds + more * self._pair_s.get(step.tokens, 0.0) + merged * self._merging_s
         curve = self._curves.get(shape.decodes)
         return seconds if curve is None else seconds + (curve.at(context, longest, slower) - curve.line.heights[0])
+
+
+def on_machine(steps: Iterable[CapturedStep], coefficients: Coefficients, bound: float) -> Iterator[CapturedStep]:
+    """Yield steps with the times that they take on a machine that is not as fast as the calibrated one at all widths.
+
+    What holds for all steps, `step_factor`, is left out.
+
+    Args:
+        steps: of the calibrated machine.
+        coefficients: `wide_factor` and `compute_factor` tell of the machine.
+        bound: tokens from which a step is bound by compute.
+
+    """
+    for step in steps:
+        factor = coefficients.compute_factor if step.width >= bound else coefficients.wide_factor
+        yield step if step.width <= NARROW else step._replace(seconds=step.seconds * factor)
 
 
 def pairs_of(step: CapturedStep) -> float:

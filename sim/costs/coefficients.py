@@ -52,9 +52,15 @@ class Coefficients:
         "all steps take this many times as long as the rest says, as on another machine with the same device",
         "assumed 1; decodes on four machines with an H200 took 0.978 to 1.016 times as long as on a fifth",
     )
+    wide_factor: float = _coefficient(
+        1.0,
+        "captured steps of 25 and more tokens that are not bound by compute take this many times as long besides",
+        "assumed 1; on one machine with an H200 0.96, as only steps of fewer tokens took longer than elsewhere",
+    )
     compute_factor: float = _coefficient(
         1.0,
-        "steps that prefill and are bound by compute take this many times as long besides, as on another machine",
+        "steps that are bound by compute (those that prefill, and all captured ones) take this many times as long "
+        "besides, as on another machine",
         "assumed 1; on those four, prefills took 1.00 to 1.02 times as long, whatever decodes did",
     )
     memory_efficiency: float = _coefficient(

@@ -5,7 +5,8 @@
       + products + head + decode + prefill + all-reduce     (running the model)
       + copies + swaps + pages                              (moving memory: `sim.costs.moves`)
 
-and all of it times step_factor, and times compute_factor if the step prefills and is bound by compute.
+and all of it times step_factor, and times compute_factor if the step prefills and is bound by compute.  (Captured steps
+are looked up instead: `sim.costs.captured`.)
 
 F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of tokens computed, g the number of GPUs:
 
@@ -123,7 +124,7 @@ class CostModel:
         self._second = 1e9 * c.step_factor
         """Nanoseconds that a step takes for each second of the formula."""
         self._uneven = c.compute_factor - 1
-        """Share by which steps that are bound by compute take longer besides."""
+        """Share by which other steps than replayed ones take longer besides if they are bound by compute."""
         self.moves = Moves(geometry, device, c, page_bytes, copies=not separate)
         """The cost of moving memory, which is added."""
 
@@ -141,11 +142,11 @@ class CostModel:
         return (load.prefill_tokens > 0) * (load.prefill_tokens + load.decode_seqs >= self._products.bound)
 
     def heats(self, load: Load) -> Any:
-        """Whether a step draws so much power that the clock may fall: if it computes, and prefills most of it.
+        """Whether a step draws so much power that the clock may fall: if what it prefills is bound by compute alone.
 
-        One with more decodes than prompt tokens draws what these do without it, which captured steps contain.
+        What decodes beside it draw is in the times of captured steps.
         """
-        return self.computes(load) * (load.prefill_tokens >= load.decode_seqs)
+        return (load.prefill_tokens > 0) * (load.prefill_tokens >= self._products.bound)
 
     def launches(self, load: Load) -> bool:
         """Whether a step of a paged cache is launched kernel by kernel; the host waits for its end."""
@@ -183,7 +184,7 @@ class CostModel:
         """Return the nanoseconds that one step takes."""
         replayed = None if self._replay is None else self._replayed(self._replay, load)
         seconds = self._roofline(load) if replayed is None else replayed
-        if self._uneven:
+        if self._uneven and replayed is None:  # what is replayed was told for itself (`sim.costs.captured.on_machine`)
             seconds *= 1 + self.computes(load) * self._uneven
         if load.copied_tokens or load.swapped_bytes or load.transfers or load.mapped_pages or load.unmapped_pages:
             seconds += self.moves.seconds(load, max)

@@ -16,8 +16,9 @@ import numpy as np
 
 from allocators.registry import find
 from sim.costs.calibration import described, load_calibration
+from sim.costs.captured import NARROW
 from sim.costs.fit import fit_launches
-from sim.costs.load import Load
+from sim.costs.products import Products
 from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, name_of, release
 from sim.decode.rehearsal import prefill_host_s
@@ -27,6 +28,7 @@ from sim.devices import resolve_device
 from sim.setup import prepare, route_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sim.costs.calibration import Point
@@ -57,9 +59,10 @@ def factors_of(
         base: folder that relative paths start from.
 
     Returns:
-        coefficients in place of the calibration's: `step_factor` and `compute_factor`, from the median ratios of what
-        decodes and prefills take, `prefill_host_s`, and those of launches where steps are launched kernel by kernel
-        (`sim.costs.fit.LAUNCHES`).  None where the calibration has no captured steps, or is of another device.
+        coefficients in place of the calibration's: `step_factor`, `wide_factor` and `compute_factor`, from the median
+        ratios of what decodes, short prompts and long ones take, `prefill_host_s`, and those of launches where steps
+        are launched kernel by kernel (`sim.costs.fit.LAUNCHES`).  None where the calibration has no captured steps, or
+        is of another device.
 
     """
     known = load_calibration(calibration)
@@ -78,12 +81,10 @@ def factors_of(
         shapes = Shapes(SEATS, captured_tokens(geometry))
         stage = Stage(decoder, usual, backend=backend, longest=extent.longest, seats=SEATS, shapes=shapes)
         now = stage.captured(extent.longest)
-        computing = [step for step in now if stage.cost.computes(Load(step.tokens, decode_seqs=step.decodes))]
-        decodes = slower(known.captured, [step for step in now if not step.tokens])
-        prefills = slower(known.captured, computing)
         del stage
         release(decoder.device)
-        found = {"step_factor": decodes, "compute_factor": prefills / decodes}
+        bound = Products(geometry, usual.device, known.coefficients).bound
+        found = differing(known.captured, now, bound)
         found["prefill_host_s"] = prefill_host_s(decoder, rehearsal(usual.workload), backend)
         points: list[Point] = []
         few = extent._replace(seats=LAUNCHED_SEATS)
@@ -102,8 +103,23 @@ def launching(workload: Workload) -> list[str]:
     return sorted({spec.kind for spec in workload.allocators if route_of(find(spec.kind)) != "blocks"})
 
 
-def slower(before: tuple[CapturedStep, ...], now: list[CapturedStep]) -> float:
-    """Return how many times as long steps take now, in the median of those that were measured before; 1 if none was."""
+def differing(before: Sequence[CapturedStep], now: Sequence[CapturedStep], bound: float) -> dict[str, float]:
+    """Return the coefficients of a machine that replays some steps not as fast as they were `before`.
+
+    Args:
+        before: as calibrated.
+        now: steps, some of which are among these but for their times.
+        bound: tokens from which a step is bound by compute.
+
+    """
+    narrow = slower(before, [step for step in now if step.width <= NARROW])
+    wide = slower(before, [step for step in now if NARROW < step.width < bound], narrow)
+    computing = slower(before, [step for step in now if step.width >= max(NARROW + 1, bound)], narrow)
+    return {"step_factor": narrow, "wide_factor": wide / narrow, "compute_factor": computing / narrow}
+
+
+def slower(before: Sequence[CapturedStep], now: Sequence[CapturedStep], usual: float = 1.0) -> float:
+    """Return how many times as long steps take now, in the median of those that were measured before; else `usual`."""
     known = {step._replace(seconds=0.0): step.seconds for step in before}
     ratios = [step.seconds / known[same] for step in now if (same := step._replace(seconds=0.0)) in known]
-    return float(np.median(ratios)) if ratios else 1.0
+    return float(np.median(ratios)) if ratios else usual

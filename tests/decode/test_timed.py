@@ -18,12 +18,12 @@ from analysis.reading import open_directory
 from analysis.timing import LAUNCHED, gathered
 from sim.costs.calibration import Calibration, Point
 from sim.costs.calibration_text import save_calibration
-from sim.costs.captured import CapturedStep
+from sim.costs.captured import CapturedStep, on_machine
 from sim.costs.coefficients import Coefficients
 from sim.costs.fit import LAUNCHES
 from sim.costs.load import Load
 from sim.decode import main_validate, timed
-from sim.decode.machine import launching, slower
+from sim.decode.machine import differing, launching, slower
 from sim.decode.model import load
 from sim.decode.quiet import Quiet
 from sim.decode.timed import calibration_of, on_this_machine
@@ -281,6 +281,26 @@ def test_a_machine_is_compared_in_the_steps_that_were_calibrated() -> None:
     now = [step._replace(seconds=step.seconds * ratio) for step, ratio in zip(before, (1.01, 1.3, 1.02), strict=True)]
     assert slower(tuple(before), [*now, CapturedStep(8, 0, 0, 80, 9.9, 10)]) == pytest.approx(1.02)
     assert slower(tuple(before), []) == 1
+
+
+@pytest.mark.parametrize("measured", [64, 256])
+def test_what_differs_on_a_machine_is_found_by_width_and_holds_for_steps_that_were_not_measured(measured: int) -> None:
+    def took(width: int) -> float:
+        return 1.05 if width <= 24 else 0.99 if width < 200 else 1.02
+
+    sizes, bound = (1, 8, 16, 24, 32, 128, 192, 200, 256), 200
+    before = [CapturedStep(8, size, 1, 8, 0.004 + size * 1e-5) for size in sizes] + [
+        CapturedStep(size, 0, 0, 10 * size, 0.005, 10) for size in sizes
+    ]
+    true = [step._replace(seconds=step.seconds * took(step.width)) for step in before]
+    found = differing(before, [step for step in true if step.width <= measured], bound)
+    assert found["step_factor"] == pytest.approx(1.05)
+    told = Coefficients(**found)
+    for step, seen in zip(on_machine(before, told, bound), true, strict=True):
+        if step.width < bound or measured > bound:
+            assert step.seconds * told.step_factor == pytest.approx(seen.seconds)
+        else:
+            assert step == before[before.index(step)], "as narrow ones, since nothing is known of those"
 
 
 def test_launches_are_measured_for_allocators_without_blocks() -> None:
