@@ -125,7 +125,7 @@ def _capacity(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shap
         "searches": [_SEARCH],
         "none": COUNT,
         "at_least": FLAG,
-        **dict.fromkeys(("stays?", "cost?", "refused?"), MAYBE),
+        **dict.fromkeys(("stays?", "cost?", "refused?", "together?"), MAYBE),
         "pool_slots?": (COUNT, None),
         "figures?": figures,
     }

@@ -16,6 +16,10 @@ FEW_STAYS = 5.0
 """Stays below which a capacity still depends on how long the run is: of Llama-3.1-70B on 8 H100 it was 0.57, 0.81,
 0.88 and 1.04 times that of 12.5 stays at 1.2, 2.3, 3.3 and 6.3 of them."""
 
+TOGETHER = 0.7
+"""Share of the time in which the last part of a mix comes: if another comes for less of it, the rate is not that of
+all of them."""
+
 
 def sweep_findings(cells: Sequence[Cell], slo: Limits) -> list[Finding]:
     """Say which cells are worth a look; the bound, which nobody can have, is the best only if there is nothing else."""
@@ -90,6 +94,14 @@ def _doubts(summary: Mapping[str, Any], aims: str) -> Iterator[Finding]:
             "start and end than steady load; more requests would tell."
         )
         told[text] = short_of
+    apart = [one for one in answers if one.get("together") is not None and one["together"] < TOGETHER]
+    if apart:
+        shares = " to ".join(dict.fromkeys(f"{100 * end(one['together'] for one in apart):.0f}" for end in (min, max)))
+        text = (
+            f"at the rate sustained a part of the mix keeps coming for only {shares} % as long as another, so fewer "
+            "come at once than the rate says; parts of the same duration_s come together."
+        )
+        told[text] = apart
     for one in answers:
         if refused := left_out([one.get("refused")]):
             told.setdefault(f"{refused}.", []).append(one)

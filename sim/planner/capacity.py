@@ -21,7 +21,7 @@ from analysis.planner.rows import row
 from sim.errors import UserError
 from sim.planner.adviser import Source
 from sim.planner.execute import Executor
-from sim.planner.rates import Rate, rate_of
+from sim.planner.rates import Rate, rate_of, together
 from sim.planner.slo import share_good, shortfall
 from sim.planner.store import Store
 from sim.planner.sweep import failures
@@ -257,11 +257,13 @@ def _answer(at_work: Searching, group: Sequence[Search]) -> dict[str, Any]:
     """What the replications of one point and allocator have found."""
     first = group[0]
     rate = at_work.rates[first.point]
+    found = next(((one, one.low) for one in group if one.low is not None), None)
     return {
         "point": first.point,
         "settings": dict(at_work.points[first.point].settings),
         "allocator": at_work.base.labels[first.place],
         "gpus": at_work.points[first.point].workload.model.tensor_parallel,
+        "together": None if found is None else together(at_work.job(*found).workload, found[0].repeat),
         "searches": [
             {
                 "repeat": one.repeat,

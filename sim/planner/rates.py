@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sim.errors import UserError, suggest
-from workloads.arrivals import Process
+from workloads.arrivals import Batch, Closed, Process
 from workloads.generate import requests as make_requests
 from workloads.labels import part_names
 from workloads.source import Generated, Mix
@@ -125,3 +127,21 @@ def _recorded(arrival_s: Floats, where: str) -> float:
     if span <= 0:
         raise UserError(f"{where}.trace: all its requests arrive at once, so it has no rate; give {where}.arrivals")
     return (len(arrival_s) - 1) / span
+
+
+def together(workload: Workload, repeat: int = 0) -> float | None:
+    """Return for how long the part of a mix that ends first keeps coming, as a share of how long the last one does.
+
+    Requests that wait for others are left aside, and so are parts without a rate.  None of less than two parts.
+    """
+    source = workload.requests
+    if not isinstance(source, Mix):
+        return None
+    made = make_requests(workload, repeat)
+    begins = made.after < 0 if len(made.after) else np.ones(len(made), np.bool_)
+    until = []
+    for place, part in enumerate(source.mix):
+        if not isinstance(part.arrivals, Batch | Closed):
+            last = float(made.arrival_s[begins & (made.part == place)].max(initial=0.0))
+            until.append(part.duration_s or last if isinstance(part, Generated) else last)
+    return min(until) / max(until) if len(until) > 1 and max(until) else None
