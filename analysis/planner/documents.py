@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.documents import WRITTEN
+from analysis.limits import PART
 from analysis.planner.capacities import curve_figures
 from analysis.planner.rows import plain
 from analysis.planner.sweeps import FIGURES, MOST_OF
@@ -96,7 +97,9 @@ def _settings(vary: list[Mapping[str, Any]]) -> dict[str, Shape]:
     return {axis["key"]: value_of(axis) for axis in vary}
 
 
-def _sweep(settings: Mapping[str, Shape], _content: Mapping[str, Any]) -> Shape:
+def _sweep(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
+    told = [cell["figures"] for cell in content["cells"] if isinstance(cell.get("figures"), dict)]
+    of_parts = {name for figures in told for name in figures if name.startswith(PART)}  # earlier versions had none
     cell = {
         "cell": COUNT,
         "settings": settings,
@@ -107,7 +110,7 @@ def _sweep(settings: Mapping[str, Shape], _content: Mapping[str, Any]) -> Shape:
         **dict.fromkeys(("refused?", "unfinished?"), MAYBE),
         "verdict": one_of(Verdict),
         "front": FLAG,
-        "figures": {name: _BOUNDS for name, *_ in FIGURES},
+        "figures": dict.fromkeys([*(name for name, *_ in FIGURES), *sorted(of_parts)], _BOUNDS),
         "behind?": {f"{name}?": _BOUNDS for name in MOST_OF},
     }
     return {"drawn?": FLAG, "cells": [cell], "failed": _FAILURES}

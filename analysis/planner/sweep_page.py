@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from analysis.planner import parts
 from analysis.planner.content import Content, drawn, drawn_value, kinds_of, legend, values_of
 from analysis.planner.reading import Planned
 from analysis.planner.rows import distinct, last_words, said
@@ -18,6 +19,7 @@ def content(planned: Planned) -> Content:
     labels = list(dict.fromkeys(cell["allocator"] for cell in cells))
     points = len({cell["cell"] for cell in cells})
     repeats = max(cell["n"] for cell in cells)
+    of_parts, parts_rows = parts.rows(cells, keys)
     columns = [one for one in COLUMNS if any(cell["figures"][one[1]]["mean"] is not None for cell in cells)]
     return Content(
         "sweep.html.j2",
@@ -47,13 +49,16 @@ def content(planned: Planned) -> Content:
                 }
                 for cell in distinct(cells)
             ],
+            "part_columns": [heading.replace("\n", " ") for heading in of_parts],
+            "part_rows": parts_rows,
         },
     )
 
 
 def _facts(planned: Planned, labels: list[str]) -> dict[str, Any]:
     cells, keys, values = planned.summary["cells"], planned.keys, values_of(planned)
-    figures = [one for one in FIGURES if any(cell["figures"][one[0]]["mean"] is not None for cell in cells)]
+    every = [*FIGURES, *parts.figures(parts.names(cells))]
+    figures = [one for one in every if any(cell["figures"][one[0]]["mean"] is not None for cell in cells)]
     return {
         "keys": [{"key": key, "values": [drawn_value(value) for value in values[key]]} for key in keys],
         "allocators": labels,

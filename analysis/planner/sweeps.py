@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
+from analysis.limits import PART
 from analysis.planner.rows import Group, front, groups, status_share
 from analysis.stats import Interval
 
@@ -31,6 +32,9 @@ FIGURES: tuple[tuple[str, str, str, float], ...] = (
     (COST, "Cost of a million output tokens", "", 1),
 )
 """What tables and pages show: name, title, unit, scale."""
+OF_PART = ("throughput_rps", "normalized_latency_s.p50", "ttft_s.p50", "ttft_s.p99", "tpot_s.p99")
+"""Those that are kept of each part of a mix as well, with `WITHIN`."""
+WITHIN = ("goodput", "Requests within the SLO")
 OBJECTIVES = (("throughput_rps", -1), ("normalized_latency_s", 1), ("held_gib.peak", 1))
 """What the front is of: more (-1) or less (1) is better."""
 MOST_OF = ("throughput_rps", "goodput_rps")
@@ -55,6 +59,9 @@ def summarise(
 
     """
     found = groups(rows, keys)
+    parts = dict.fromkeys(name.split(".", 2)[1] for row in rows for name in row if name.startswith(PART))
+    kept = [name for name, *_ in FIGURES]
+    kept += [f"{PART}{part}.{name}" for part in parts for name in (*OF_PART, WITHIN[0])]
     points = [
         [
             math.nan if group.rows[0]["kind"] == "ideal" else sign * group.interval(name).value
@@ -77,7 +84,7 @@ def summarise(
                 "verdict": str(group.verdict),
                 "kept_up": all(one["kept_up"] for one in group.rows),
                 "front": on,
-                "figures": {name: bounds(group.interval(name)) for name, *_ in FIGURES},
+                "figures": {name: bounds(group.interval(name)) for name in kept},
                 "behind": {name: bounds(best.ahead_of(group, name)) for name, best in most.items() if best is not None},
             }
             for group, on in zip(found, front(points), strict=True)

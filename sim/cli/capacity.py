@@ -88,4 +88,4 @@ def capacity(
     except KeyboardInterrupt:
         return interrupted(folder)
     warnings = [one.text for one in capacity_findings(summary) if one.tone == "warning"]
-    return answered(summary, folder, capacity_table(summary, [axis.key for axis in over]), warnings, as_json=json)
+    return answered(summary, folder, [capacity_table(summary, [axis.key for axis in over])], warnings, as_json=json)

@@ -95,9 +95,9 @@ def interrupted(folder: Path) -> int:
 
 
 def answered(
-    summary: Mapping[str, Any], folder: Path, table: Table, warnings: Iterable[str] = (), *, as_json: bool
+    summary: Mapping[str, Any], folder: Path, tables: Iterable[Table], warnings: Iterable[str] = (), *, as_json: bool
 ) -> int:
-    """Write the page, and print what was found: a document, or the table and what else there is to say.
+    """Write the page, and print what was found: a document, or the tables and what else there is to say.
 
     Returns the exit status.
     """
@@ -106,7 +106,10 @@ def answered(
         emit({**summary, "out": str(folder), "report": str(page)})
     else:
         console = terminal()
-        lay_out(console, table)
+        for place, table in enumerate(tables):
+            if place:
+                console.print()
+            lay_out(console, table)
         for warning in warnings:
             console.print(line(warning))
         told(console, summary["failed"], folder, page)

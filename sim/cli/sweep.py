@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.planner import parts
 from analysis.planner.tables import sweep_table
 from sim.cli.app import DONE
 from sim.cli.output import add, emit, lay_out, listing, terminal
@@ -62,7 +63,9 @@ def sweep(
                 )
     except KeyboardInterrupt:
         return interrupted(folder)
-    return answered(summary, folder, sweep_table(summary, [axis.key for axis in over]), as_json=json)
+    keys = [axis.key for axis in over]
+    tables = filter(None, (sweep_table(summary, keys), parts.table(summary, keys)))
+    return answered(summary, folder, tables, as_json=json)
 
 
 def _foretell(told: Estimate, *, as_json: bool) -> None:

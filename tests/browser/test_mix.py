@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from analysis.planner.page import write_page
 from analysis.report import write_report
+from sim.planner.backends import make
+from sim.planner.grid import Base
+from sim.planner.sweep import sweep
 from sim.runner import run
 from tests.analysis.test_parts import MIXED
 from tests.browser.conftest import Opened
@@ -60,3 +64,39 @@ def test_a_page_without_a_mix_offers_no_parts(opened: Opened, report: Path) -> N
     page = opened.go(report)
     for choice in ("#colour", "#order"):
         assert "part" not in page.locator(f"{choice} option").evaluate_all("all => all.map(one => one.value)")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("swept")
+    (folder / "mixed.yaml").write_text(MIXED)
+    base = Base(str(folder / "mixed.yaml"), ["repeat=2", "device.price_per_hour=2.5"])
+    sweep(base, base.axes(["requests.rate_scale=1,4"]), folder / "out", make())
+    return write_page(folder / "out")
+
+
+def test_a_sweep_draws_a_figure_of_a_part(opened: Opened, swept: Path) -> None:
+    page = opened.go(swept)
+    page.locator("#figure").select_option(label="Time to first token, p99, of part long reads (s)")
+    title = "document.getElementById('curves').layout.yaxis.title.text"
+    page.wait_for_function(f"() => {title} === 'Time to first token, p99, of part long reads (s)'")
+    assert page.evaluate("document.getElementById('curves').data.every(({ y }) => y.every((value) => value > 0))")
+
+
+@pytest.mark.parametrize("opened", [(718, "light")], indirect=True, ids=str)  # A4 between its margins
+def test_no_table_of_a_sweep_is_cut_on_paper(opened: Opened, swept: Path) -> None:
+    page = opened.go(swept)
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+
+
+@pytest.mark.parametrize("opened", [(390, "light")], indirect=True, ids=str)
+def test_a_verdict_stays_in_one_line_on_a_card(opened: Opened, swept: Path) -> None:
+    verdicts = opened.go(swept).locator(".cellstable .verdict")
+    verdicts.first.evaluate("node => { node.textContent = 'BACKLOGGED'; }")
+    box, cell = (
+        verdicts.first.evaluate(f"node => {what}.getBoundingClientRect().toJSON()")
+        for what in ("node", "node.closest('td')")
+    )
+    assert box["height"] < 24
+    assert box["right"] <= cell["right"]
