@@ -170,7 +170,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
         differences += _differences(label, before, after, pairs, ["", *same] if paired else same)
         alike |= {} if paired else dict.fromkeys(same)
     if drawn_apart:
-        but = f" (but for those of {' and '.join(alike)})" if alike else ""
+        but = f" (but for those of {', '.join(alike)})" if alike else ""
         notes.append(
             f"The two directories did not serve the same requests{but}: differences include that of the draws."
         )

@@ -16,7 +16,7 @@ import numpy as np
 from analysis.metrics import blocked_by, cost_per_million_output_tokens
 from analysis.numbers import listed, short
 from analysis.observed import CAUSES, SHARES
-from analysis.saturation import Verdict
+from analysis.saturation import Verdict, worst
 from analysis.shapes import NUMBER
 from analysis.stats import Interval, paired_difference, paired_ratio, t_interval
 from analysis.summary import ENTRY
@@ -28,8 +28,6 @@ COST = cost_per_million_output_tokens.__name__
 """Runs that were summed up before there were prices lack it."""
 BLOCKED = blocked_by.__name__
 """By cause; those that did not occur are 0."""
-SEVERITY = tuple(Verdict)
-"""From good to bad."""
 
 
 def figure(entry: Entry, name: str) -> float:
@@ -187,7 +185,7 @@ class Allocator(NamedTuple):
     @property
     def verdict(self) -> Verdict:
         """The worst verdict of all replications."""
-        return max((Verdict(entry["verdict"]) for entry in self.entries), key=SEVERITY.index)
+        return worst(Verdict(entry["verdict"]) for entry in self.entries)
 
 
 def group(entries: Iterable[Entry]) -> list[Allocator]:

@@ -9,6 +9,7 @@ All functions are pure functions of arrays; times are in seconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ def warmup(series: Array, batch: int = 5) -> int:
 
 
 class Verdict(StrEnum):
-    """Whether the offered load fits; see `verdict`, and `MEANINGS`."""
+    """Whether the offered load fits, from good to bad; see `verdict`, and `MEANINGS`."""
 
     STABLE = "STABLE"
     BACKLOGGED = "BACKLOGGED"
@@ -59,6 +60,14 @@ MEANINGS: dict[str, str] = {
     "REFUSED": "not one request could be served",
 }
 """What each verdict means, in a sentence."""
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """Return the worst verdict of replications; REFUSED only if not one request of any could be served."""
+    found = set(verdicts)
+    return max(found - {Verdict.REFUSED} or found, key=list(Verdict).index)
+
+
 GROWTH = 0.05
 """By this share of the arrivals fewer may leave."""
 STANDING = 0.05

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from analysis.figures import COST, SEVERITY, figure, of_part, within_slo
+from analysis.figures import COST, figure, of_part, within_slo
 from analysis.metrics import PER_REQUEST, PER_RUN, itl_s
 from analysis.observed import CAUSES, SHARES
-from analysis.saturation import Verdict
+from analysis.saturation import Verdict, worst
 from analysis.stats import Interval, t_interval
 from analysis.summary import NAMES
 from workloads.values import written
@@ -167,7 +167,7 @@ class Group:
     @property
     def verdict(self) -> Verdict:
         """The worst of all replications."""
-        return max((Verdict(row["verdict"]) for row in self.rows), key=SEVERITY.index)
+        return worst(Verdict(row["verdict"]) for row in self.rows)
 
 
 def groups(rows: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list[Group]:

@@ -8,7 +8,7 @@ import pytest
 from pymser.pymser import MSERm_index, calculate_MSEm
 
 from analysis import saturation
-from analysis.saturation import Verdict
+from analysis.saturation import Verdict, worst
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -105,3 +105,9 @@ def test_littles_law_counts_arrivals_within_a_step_and_requests_that_never_end()
     arrivals, departures = np.array([1.0, 4.0]), np.array([5.0, np.nan])
     law = saturation.little(arrivals, departures, np.array([0.0, 2.0]), np.array([2.0, 3.0]), np.array([0, 1]))
     assert law == pytest.approx((5 / 5, 5 / 5))
+
+
+def test_the_verdict_of_replications_is_the_worst_and_refused_only_if_none_was_served() -> None:
+    assert worst([Verdict.STABLE, Verdict.OVERLOADED, Verdict.BACKLOGGED]) is Verdict.OVERLOADED
+    assert worst([Verdict.REFUSED, Verdict.STABLE, Verdict.REFUSED]) is Verdict.STABLE
+    assert worst([Verdict.REFUSED, Verdict.REFUSED]) is Verdict.REFUSED
