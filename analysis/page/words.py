@@ -18,7 +18,7 @@ BATCHES = "static"
 """The scheduler that takes a whole batch and lets nobody in before the last of it has ended."""
 RESERVING = ("preallocated", "contiguous", "growing")
 NEARLY = 80.0
-"""Per cent of the pool that are held at its fullest from which on none is to spare."""
+"""Per cent from which on nearly all is: of the pool what is held at its fullest, of what is held what is live."""
 WASTE = {
     "internal": "held for tokens that never come",
     "reserved": "held for tokens that come later",
@@ -239,9 +239,8 @@ def _advice(one: Allocator) -> str:
             "rounding": "Change first: the placement; rounding sizes up costs more than anything else.",
             "external": "Change first: hand out blocks that need not lie side by side; free memory is in pieces.",
         }[largest]
-    text = (
-        f"Change first: make a token smaller or the pool larger (fp8 K/V, grouped-query attention, more memory); "
-        f"{one.mean('share.live'):.0f} % of the pool is live K/V, so a better allocator has little left to win."
-    )
-    lost = one.mean("preemptions")
-    return text + (f" {short(lost)} preemptions say the same." if lost >= 1 else "")
+    text = "Change first: make a token smaller or the pool larger (fp8 K/V, grouped-query attention, more memory)"
+    held, lost = 100 * one.mean("kv_efficiency"), one.mean("preemptions")
+    if held > NEARLY:
+        text += f"; {held:.0f} % of what sequences hold is live K/V, so a better allocator has little left to win"
+    return f"{text}. {short(lost)} preemptions say the same." if lost >= 1 else f"{text}."

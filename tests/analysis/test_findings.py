@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.figures import group
+from analysis.observed import SHARES
 from analysis.page.divergence import diverge
 from analysis.page.document import document
 from analysis.page.style import LIMIT_WORDS, limits
@@ -124,6 +125,24 @@ def test_a_pool_that_was_full_for_moments_is_not_said_to_be_too_large(
     entries[0]["metrics"]["kv_usage"]["peak"] = peak
     (advice,) = [finding.text for finding in findings(group(entries)) if finding.tone == "advice"]
     assert said in advice
+
+
+@pytest.mark.parametrize(
+    ("efficiency", "said"),
+    [
+        (0.97, "; 97 % of what sequences hold is live K/V, so a better allocator has little left to win."),
+        (0.6, "more memory)."),  # the rest is lost in several ways
+        (None, "more memory)."),
+    ],
+)
+def test_an_allocator_has_little_left_to_win_if_what_it_holds_is_live(
+    efficiency: float | None, said: str, tmp_path: Path
+) -> None:
+    entries = open_directory(write_directory(tmp_path / "run", count=12, kinds=("paged",))).summary()
+    entries[0]["metrics"] |= {"blocked_by": {"memory": 0.5}, "kv_efficiency": efficiency, "preemptions": 0}
+    entries[0]["ledger"]["mean"] = dict.fromkeys(SHARES, 0.0) | {"live": 60.0, "free": 40.0}
+    (advice,) = [finding.text for finding in findings(group(entries)) if finding.tone == "advice"]
+    assert advice.endswith(said)
 
 
 def test_sentences_are_escaped_and_what_is_quoted_in_them_is_code() -> None:
