@@ -68,7 +68,9 @@ class Objective:
         return within_slo(entry) if self.figure == GOODPUT else figure(entry, self.figure)
 
     def met(self, record: Record) -> bool:
-        """Tell whether a run holds it; one in which no request has the figure does not."""
+        """Tell whether a run holds it; one in which no request has the figure does not, but where none came at all."""
+        if self.part and not record["entry"]["parts"][self.part]["requests"]["total"]:
+            return True
         value = self.value(record)
         return value >= self.limit if self.more_is_better else value <= self.limit
 

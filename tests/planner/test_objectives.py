@@ -120,3 +120,11 @@ def test_objectives_read_the_figures_of_a_run(base: Base) -> None:
     assert Objective("tpot_s", 1).value(record) == metrics["tpot_s"]["mean"]
     share = metrics["goodput_rps"] * record["entry"]["duration_s"] / record["entry"]["requests"]["total"]
     assert Objective("goodput", 0.9).value(record) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("total", [0, 3])
+def test_a_part_of_which_no_request_came_breaks_no_objective_and_one_that_was_refused_does(total: int) -> None:
+    metrics = {"ttft_s": {"p99": None}, "goodput_rps": 0.0 if total else None}
+    entry = {"duration_s": 1.0, "parts": {"rare": {"requests": {"total": total}, "metrics": metrics}}}
+    for aim in (Objective("part.rare.ttft_s.p99", 1.0), Objective("part.rare.goodput", 0.9)):
+        assert aim.met({"entry": entry}) is (total == 0)
