@@ -259,6 +259,13 @@ def formulas() -> dict[str, str]:
     return {metric.__name__: (metric.__doc__ or "").splitlines()[0] for metric in (*PER_REQUEST, itl_s, *PER_RUN)}
 
 
+def of_parts() -> dict[str, str]:
+    """Return what figures of one part of a mix are called, in `--slo` and in results.parquet, and which there are."""
+    names = ", ".join(metric.__name__ for metric in (*PER_REQUEST, *OF_REQUESTS))
+    which = f"FIGURE is one of {names} (with `.p99` and the like), or goodput, the share within the SLO."
+    return {"part.NAME.FIGURE": f"The same of the requests of one part of a mix: {which}"}
+
+
 def terms() -> dict[str, str]:
     """Return what each term of the ledger means, under the names by which `analysis.figures` looks its figures up."""
     shares = {

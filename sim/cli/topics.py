@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from allocators.docs import class_doc, module_doc
 from allocators.registry import BUILT_IN, kinds
-from analysis.metrics import formulas, terms
+from analysis.metrics import formulas, of_parts, terms
 from analysis.rundir import MORE, TABLES, meaning
 from analysis.saturation import MEANINGS
 from sim.cli.generators import generators, keys, with_keys
@@ -232,7 +232,7 @@ def metrics() -> list[Row]:
     return [
         {"metric": name, "formula": formula, "purpose": purpose}
         for purpose, all_of_them in (
-            ("Figures of a run", formulas()),
+            ("Figures of a run", formulas() | of_parts()),
             ("The ledger: where the pool's slots are", terms()),
             ("The verdict: whether the engine keeps up with the load", MEANINGS),
         )

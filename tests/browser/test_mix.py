@@ -100,3 +100,15 @@ def test_a_verdict_stays_in_one_line_on_a_card(opened: Opened, swept: Path) -> N
     )
     assert box["height"] < 24
     assert box["right"] <= cell["right"]
+
+
+@pytest.mark.parametrize("opened", [(718, "light")], indirect=True, ids=str)
+def test_on_paper_the_name_of_an_allocator_is_not_broken(opened: Opened, mixed: Path) -> None:
+    page = opened.go(mixed)
+    page.emulate_media(media="print")
+    fill = "(all, text) => { for (const one of all) one.textContent = text; }"
+    page.locator(".glance td.n small").evaluate_all(fill, "p99 19,452")
+    page.locator(".glance .verdict").evaluate_all(fill, "BACKLOGGED")
+    name = page.locator(".glance tbody th .name").first
+    assert name.evaluate("node => { node.textContent = 'preallocated'; return node.getClientRects().length; }") == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718

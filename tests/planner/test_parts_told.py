@@ -94,6 +94,16 @@ def test_a_figure_of_a_part_that_is_none_is_refused() -> None:
         write_page("x")
 
 
+@pytest.mark.usefixtures("told")
+def test_the_figures_that_are_listed_of_a_part_are_those_there_are(capsys: Capture) -> None:
+    assert main(["list", "metrics", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["metrics"]
+    (said,) = (row["formula"] for row in rows if row["metric"] == "part.NAME.FIGURE")
+    listed = {*said.partition("is one of ")[2].partition(" (with")[0].split(", "), "goodput"}
+    columns = [name for name in pq.read_schema("x/results.parquet").names if name.startswith("part.chat.")]
+    assert listed == {name.split(".")[2] for name in columns}
+
+
 def rewrite(found: dict[str, Any]) -> None:
     """Replace the summary, and what the manifest says of it."""
     Path("x/summary.json").write_text(json.dumps(found), encoding="utf-8")
