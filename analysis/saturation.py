@@ -55,7 +55,8 @@ class Verdict(StrEnum):
 
 MEANINGS: dict[str, str] = {
     "STABLE": "requests came and went; latencies describe the system",
-    "BACKLOGGED": "for over 5 % of the time requests queued for memory, a seat or a batch, but as many left as came",
+    "BACKLOGGED": "for over 5 % of the time in which requests, or those of a part, came, some queued for memory, a "
+    "seat or a batch, but as many left as came",
     "OVERLOADED": "fewer requests left than came, so latencies tell how long the run was",
     "REFUSED": "not one request could be served",
 }
@@ -108,13 +109,21 @@ def outgrows(growth: int, arrivals: int) -> bool:
     return growth > GROWTH * arrivals and growth > 3 * arrivals**0.5
 
 
-def verdict(arrivals: Array, departures: Array, start: Array, duration: Array, blocked: Array) -> Verdict:
+def verdict(
+    arrivals: Array,
+    departures: Array,
+    start: Array,
+    duration: Array,
+    blocked: Array,
+    spans: Iterable[tuple[float, float]] = (),
+) -> Verdict:
     """Judge saturation over the time in which requests arrived.
 
     OVERLOADED: in the second half of that time fewer requests left than arrived (see `outgrows`), so the load does not
     fit, or the run is too short for as many to be there as there would be in the end.
     BACKLOGGED: otherwise, if for more than 5 % of that time memory, seats or the scheduler's order (a static batch
-    must end first) kept the head of the queue waiting; also if all requests arrive at once, and some of them wait.
+    must end first) kept the head of the queue waiting; also if all requests arrive at once, and some of them wait.  So
+    it is if that held for more than 5 % of one of `spans`, which the rest of the time might hide.
     STABLE: otherwise.  REFUSED: every request was refused.
 
     Args:
@@ -123,6 +132,7 @@ def verdict(arrivals: Array, departures: Array, start: Array, duration: Array, b
         start: of each step, seconds, ascending.
         duration: of each step, seconds.
         blocked: bool, whether memory, seats or the order of work kept the head of the queue waiting.
+        spans: first and last arrival of parts of the requests, seconds.
 
     """
     if not len(arrivals):
@@ -133,9 +143,11 @@ def verdict(arrivals: Array, departures: Array, start: Array, duration: Array, b
     if last > first:
         if Flow.of(arrivals, departures).behind:
             return Verdict.OVERLOADED
-        during = np.clip(np.minimum(start + duration, last) - np.maximum(start, first), 0, None)
-        stood = float(during[blocked].sum()) / (last - first)
-        return Verdict.BACKLOGGED if stood > STANDING else Verdict.STABLE
+        for begin, end in ((first, last), *spans):
+            during = np.clip(np.minimum(start + duration, end) - np.maximum(start, begin), 0, None)
+            if float(during[blocked].sum()) > STANDING * (end - begin):
+                return Verdict.BACKLOGGED
+        return Verdict.STABLE
     return Verdict.BACKLOGGED if bool(np.any(blocked)) else Verdict.STABLE
 
 

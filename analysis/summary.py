@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from analysis.shapes import COUNT, ENDS, MAYBE, NUMBER, TEXT, Kind, fault, one_o
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 NAMES = ("p50", "p90", "p95", "p99")
 WARMUP_POINTS = 2000
+SOME = 20
+"""Requests of a part of a mix from which on it is judged while they come: fewer may all come just when some wait."""
 
 BY_CAUSE = Kind(
     f"numbers for some of {', '.join(CAUSES)}",
@@ -94,7 +96,7 @@ def summarise(
         "kind": run["kind"],
         "scheduler": run["scheduler"],
         "repeat": run.get("repeat", 0),
-        "verdict": str(judge(seen)),
+        "verdict": str(judge(seen, run.get("parts") or ())),
         "duration_s": seen.duration_s,
         "requests": count(seen),
         "metrics": {
@@ -183,9 +185,10 @@ def ledger(seen: Observed, slot_bytes: float) -> dict[str, Mapping[str, float]]:
     }
 
 
-def judge(seen: Observed) -> saturation.Verdict:
-    """Tell whether the load fits."""
+def judge(seen: Observed, parts: Iterable[str] = ()) -> saturation.Verdict:
+    """Tell whether the load fits; of a mix of `parts` also while each of them comes, if that is of some requests."""
     kept = seen.requests["status"] != "refused"
+    came = [seen.requests["arrival_s"][kept & (seen.requests["part"] == name)] for name in parts]
     stood = np.zeros(len(seen.durations), np.bool_)
     for cause in ("memory", "seats", "order"):
         if cause in seen.blocked:
@@ -196,6 +199,7 @@ def judge(seen: Observed) -> saturation.Verdict:
         seen.steps["start_s"],
         seen.durations,
         stood,
+        [(float(some.min()), float(some.max())) for some in came if len(some) >= SOME],
     )
 
 

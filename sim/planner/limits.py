@@ -24,6 +24,7 @@ from analysis.planner.binding import SOME
 from analysis.planner.observe import load
 from analysis.summary import judge, without_nan
 from sim.costs.load import Load
+from workloads.labels import part_names
 
 if TYPE_CHECKING:
     from allocators.base import Allocator
@@ -65,7 +66,7 @@ def limits(setup: Setup, seen: Observed, *, shared_prefixes: bool) -> dict[str, 
             "scheduler": case.scheduler,
             "idle": offered["idle"],
             "kept_up": offered["kept_up"],
-            "verdict": str(judge(seen)),
+            "verdict": str(judge(seen, part_names(setup.workload.requests))),
             "offered_rps": offered["offered_rps"],
             "ledger": {name: seen.mean(steps[name]) / case.pool.slots for name in SHARES},
             "pool_slots": case.pool.slots,

@@ -262,3 +262,15 @@ def test_no_figure_and_no_name_is_broken_where_a_table_needs_more_room(mixed: Ru
         for column in table.columns:
             for cell in (column.header, *column.cells):
                 assert set(str(cell).split()) <= set(told)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(60, "BACKLOGGED"), (19, "STABLE")])
+def test_a_part_that_had_to_wait_is_told_though_another_comes_long_after_it(
+    count: int, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mixed.yaml").write_text(MIXED)
+    settings = [f"requests.mix.chat.count={count}", "requests.mix.long reads.arrivals={kind: batch, at_s: 900}"]
+    seats = ["engine.max_num_seqs=2", "requests.mix.long reads.count=1", "allocators=[{kind: paged}]"]
+    (entry,) = run(load(tmp_path / "mixed.yaml", [*settings, *seats]), tmp_path / "out").summary()
+    assert entry["metrics"]["blocked_by"]["seats"] < 0.05
+    assert entry["verdict"] == expected
