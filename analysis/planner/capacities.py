@@ -23,6 +23,16 @@ GOODPUT = ("goodput", "Requests within the SLO", "%", 100)
 CURVES = (*FIGURES[3:10], GOODPUT, *(one for one in FIGURES if one[0] in ("throughput_rps", "batch_size")))
 """Figures of a curve: latencies, goodput, throughput, batch."""
 
+LATENCIES = {
+    "ttft_s": ("Time to first token", "s", 1.0),
+    "tpot_s": ("Time per output token", "ms", 1e3),
+    "e2e_s": ("End-to-end latency", "s", 1.0),
+    "queue_s": ("Time in the queue", "s", 1.0),
+    "normalized_latency_s": ("Latency per token", "ms", 1e3),
+    "itl_s": ("Gap between tokens", "ms", 1e3),
+}
+"""Title, unit and scale of all that an objective may limit a mean or a percentile of."""
+
 FAILED = "failed: "
 """How `limited_by` begins where a run could not be done."""
 
@@ -36,11 +46,15 @@ def curve_figures(aims: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str
 
 def _asked(known: Mapping[str, tuple[str, str, str, float]], name: str) -> tuple[str, str, str, float]:
     """Return the figure of an objective; that of a part of a mix, `part.chat.ttft_s.p99`, in the words of the whole."""
-    if not name.startswith("part."):
-        return known.get(name, (name, name, "s", 1.0))
-    _, part, figure = name.split(".", 2)
-    _, title, unit, scale = known.get(figure, (figure, figure, "s", 1.0))
-    return name, f"{title}, of part {part}", unit, scale
+    if name.startswith("part."):
+        _, part, figure = name.split(".", 2)
+        _, title, unit, scale = _asked(known, figure)
+        return name, f"{title}, of part {part}", unit, scale
+    if name in known:
+        return known[name]
+    head, _, percentile = name.partition(".")
+    title, unit, scale = LATENCIES.get(head, (head, "s", 1.0))  # a later version may ask for more
+    return name, f"{title}, {percentile or 'mean'}", unit, scale
 
 
 def summarise(

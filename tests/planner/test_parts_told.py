@@ -1,4 +1,4 @@
-"""What a sweep tells of each part of a mix."""
+"""What sweeps and capacities tell of each part of a mix."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.errors import RunDirectoryError
+from analysis.planner.capacities import LATENCIES, curve_figures
 from analysis.planner.page import write_page
 from analysis.planner.parts import MOST, figures, names, table
 from analysis.planner.tables import interval
 from sim.cli import main
+from sim.planner.slo import FIGURES as OBJECTIVES
 from tests.cli.test_mix import MIXED
 from tests.small import settle
 
@@ -122,3 +124,17 @@ def test_a_table_of_many_parts_is_cut() -> None:
     assert made is not None
     assert made.row_count == MOST
     assert str(made.caption) == f"{MOST} of {MOST + 5} rows; results.parquet has all"
+
+
+def test_whatever_an_objective_limits_has_a_title_and_a_unit() -> None:
+    assert set(LATENCIES) == set(OBJECTIVES)
+    aims = [
+        {"name": name} for name in ("e2e_s.p99", "part.batch.e2e_s", "tpot_s.p90", "part.chat.goodput", "ttft_s.p99")
+    ]
+    assert curve_figures(aims)[:5] == [
+        ("e2e_s.p99", "End-to-end latency, p99", "s", 1.0),
+        ("part.batch.e2e_s", "End-to-end latency, mean, of part batch", "s", 1.0),
+        ("tpot_s.p90", "Time per output token, p90", "ms", 1e3),
+        ("part.chat.goodput", "Requests within the SLO, of part chat", "%", 100),
+        ("ttft_s.p99", "Time to first token, p99", "s", 1),
+    ]
