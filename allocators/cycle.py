@@ -14,7 +14,7 @@ from allocators.answers import Shift
 from allocators.compiled import mypyc_attr
 from allocators.rowkeys import Left
 from allocators.rows import SharingRows
-from allocators.table import MANY
+from allocators.table import MANY, Ints
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -49,8 +49,7 @@ class RegularRows(SharingRows):
         blocks, lost = self.pool.take(len(rows))
         if len(rows) > MANY:
             named = table.enter(rows, blocks)
-            table.slots[named] = reach = table.count[named] * size
-            table.length[named] = reach - (size - 1)
+            self._reach(named, table.count[named])
         else:
             views, width = table.views, table.width
             length, count, slots, cells = views.length, views.count, views.slots, views.cells
@@ -62,6 +61,20 @@ class RegularRows(SharingRows):
                 count[row] = have = have + 1
                 slots[row] = have * size
         return lost
+
+    def append_in_turn(self, rows: Sequence[int], turns: int) -> Sequence[int]:
+        """See `Allocator.append_in_turn`."""
+        if turns * len(rows) <= MANY:
+            return super().append_in_turn(rows, turns)
+        named = np.array(rows, np.int64)
+        blocks, lost = self.pool.take(turns * len(rows))
+        self._reach(named, self.table.enter_in_turn(named, turns, blocks))
+        return lost
+
+    def _reach(self, rows: Ints, counts: Ints) -> None:
+        """Let rows use the first slots of the last of so many blocks."""
+        self.table.slots[rows] = reach = counts * self.block_size
+        self.table.length[rows] = reach - (self.block_size - 1)
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""

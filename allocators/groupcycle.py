@@ -14,7 +14,7 @@ from allocators.answers import Portion, Shift
 from allocators.compiled import mypyc_attr
 from allocators.grouprows import GroupRows
 from allocators.rowkeys import Left
-from allocators.table import MANY
+from allocators.table import MANY, Ints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +51,7 @@ class RegularGroups(GroupRows):
         taken, evicted = self.pool.take_in_turn(self.attention, len(rows))
         if len(taken) > MANY:
             named = table.enter(rows, taken)
-            table.slots[named] = reach = (table.count[named] - self.columns.lead) // groups * tokens
-            table.length[named] = reach - tokens + 1
+            self._reach(named, table.count[named])
             return evicted
         blocks = iter(taken.tolist())
         views, width = table.views, table.width
@@ -64,6 +63,21 @@ class RegularGroups(GroupRows):
             length[row] = slots[row] + 1
             count[row], slots[row] = have + groups, slots[row] + tokens
         return evicted
+
+    def append_in_turn(self, rows: Sequence[int], turns: int) -> Sequence[int]:
+        """See `Allocator.append_in_turn`."""
+        if turns * len(rows) * len(self.attention) <= MANY:
+            return super().append_in_turn(rows, turns)
+        named = np.array(rows, np.int64)
+        taken, evicted = self.pool.take_in_turn(self.attention, turns * len(rows))
+        self._reach(named, self.table.enter_in_turn(named, turns, taken))
+        return evicted
+
+    def _reach(self, rows: Ints, counts: Ints) -> None:
+        """Let rows use the first slots of the last of so many pieces."""
+        tokens = self.cut.tokens
+        self.table.slots[rows] = reach = (counts - self.columns.lead) // len(self.attention) * tokens
+        self.table.length[rows] = reach - (tokens - 1)
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""

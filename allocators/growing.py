@@ -69,6 +69,8 @@ class GrowingAllocator(ExactRows):
             else None
         )
         """The address of each tensor, if they are traced."""
+        self._longest: int | None = 0
+        """Tokens of the longest row; None if they must be looked up, as that row has been closed."""
         self._usage: Usage | None = None
         """The result of `usage` since lengths last changed; it is called more than once per step."""
 
@@ -85,25 +87,35 @@ class GrowingAllocator(ExactRows):
         table, memory = self.table, self._memory
         if whole > self.max_model_len:
             return self.too_long(whole)
-        need = memory.more(whole, table.length, samples) + spare * self.block_size * self._slot_bytes
-        missing = memory.held(table.length) + need - memory.capacity
+        need = memory.more(whole, self.longest, samples) + spare * self.block_size * self._slot_bytes
+        missing = memory.held(self.longest) + need - memory.capacity
         if missing > 0:
             return Refusal(Reason.BLOCKS, self._blocks(need), self._blocks(missing))
         row = table.open()
-        self._enter(np.array([row]), np.array([tokens]))
+        self._enter(row, tokens)
+        self._longest = max(self.longest, tokens)
         if self.tensors:
             self.tensors.add(row, tokens)
         return Grant(row, tokens)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, 0 if there is none."""
+        if self._longest is None:
+            self._longest = int(self.table.length.max())
+        return self._longest
+
     def grow(self, rows: Ints, lengths: Ints) -> Growth:
         """See `Allocator.grow`.  Everything that a row held before is copied."""
         before = self.demand_longer(rows, lengths)
-        refusal = None
-        if (taken := self._all_fit(before, lengths)) is None:
+        refusal, most = None, int(lengths.max(initial=0))
+        if (taken := self._all_fit(before, lengths, most)) is None:
             granted, refusal, taken = self._some_fit(rows, lengths)
             rows, lengths, before = rows[:granted], lengths[:granted], before[:granted]
+            most = int(lengths.max(initial=0))
         longer = lengths > before
         self._memory.taken = taken
+        self._longest = max(self.longest, most)
         self._set(rows, lengths)
         if self.tensors:
             self.tensors.concatenate(rows[longer].tolist(), lengths[longer].tolist())
@@ -111,15 +123,15 @@ class GrowingAllocator(ExactRows):
 
     def can_grow(self, rows: Ints, lengths: Ints) -> bool:
         """See `Allocator.can_grow`."""
-        return self._all_fit(self.demand_longer(rows, lengths), lengths) is not None
+        return self._all_fit(self.demand_longer(rows, lengths), lengths, int(lengths.max(initial=0))) is not None
 
-    def _all_fit(self, before: Ints, lengths: Ints) -> int | None:
+    def _all_fit(self, before: Ints, lengths: Ints, most: int) -> int | None:
         """Return the bytes that all tensors take once rows have grown to `lengths`; None if that does not fit."""
-        memory, longest = self._memory, int(lengths.max(initial=0))
-        if longest > self.max_model_len:
+        memory = self._memory
+        if most > self.max_model_len:
             return None
         taken = memory.taken + memory.difference(before, lengths)
-        held = taken + int(memory.sizes[max(longest, int(self.table.length.max()))])
+        held = taken + memory.sizes.item(max(most, self.longest))
         return taken if held <= memory.capacity else None
 
     def _some_fit(self, rows: Ints, lengths: Ints) -> tuple[int, Refusal, int]:
@@ -131,7 +143,7 @@ class GrowingAllocator(ExactRows):
         if length > self.max_model_len:
             return granted, self.too_long(length), so_far
         missing = int(held[granted]) - memory.capacity
-        need = int(held[granted] - (held[granted - 1] if granted else memory.held(self.table.length)))
+        need = int(held[granted] - (held[granted - 1] if granted else memory.held(self.longest)))
         return granted, Refusal(Reason.BLOCKS, self._blocks(max(need, missing)), self._blocks(missing)), so_far
 
     def demand(self, rows: Ints, lengths: Ints) -> Ints:
@@ -139,19 +151,21 @@ class GrowingAllocator(ExactRows):
         self.demand_longer(rows, lengths)
         _, held = self._growth(rows, lengths)
         size = self.block_size * self._slot_bytes
-        return np.diff(-(-held // size), prepend=-(-self._memory.held(self.table.length) // size))
+        return np.diff(-(-held // size), prepend=-(-self._memory.held(self.longest) // size))
 
     def advance(self, rows: Ints, lengths: Ints, steps: int) -> Leap:
         """See `Allocator.advance`.  Leaps as far as memory and `max_model_len` allow, within `most_steps`."""
         memory = self._memory
         self.demand_longer(rows, lengths)
-        steps = min(steps, most_steps(lengths, self.max_model_len))
-        taken, held = memory.foresee(lengths, steps, self.table.length)
+        most = int(lengths.max(initial=0))
+        steps = min(steps, most_steps(len(rows), most, self.max_model_len))
+        taken, held = memory.foresee(lengths, steps, most, self.longest)
         if not steps or held[-1] > memory.capacity:
             steps = int(held.searchsorted(memory.capacity, side="right"))
             if not steps:
                 return Leap.none()
-        memory.taken = int(taken[steps - 1])
+        memory.taken = taken.item(steps - 1)
+        self._longest = max(self.longest, most + steps)
         self._set(rows, lengths + steps)
         if self.tensors:
             for step in range(1, steps + 1):
@@ -161,12 +175,14 @@ class GrowingAllocator(ExactRows):
 
     def _growth(self, rows: Ints, lengths: Ints) -> tuple[Ints, Ints]:
         """See `Footprints.growth`; lengths beyond `max_model_len` count as that."""
-        return self._memory.growth(rows, np.minimum(lengths, self.max_model_len), self.table.length)
+        return self._memory.growth(self.table.length[rows], np.minimum(lengths, self.max_model_len), self.longest)
 
-    def _enter(self, rows: Ints, lengths: Ints) -> None:
-        """Record the new lengths of rows, 0 for a row that is about to be closed."""
-        self._memory.change(self.table.length[rows], lengths)
-        self._set(rows, lengths)
+    def _enter(self, row: int, length: int) -> None:
+        """Record the length of a row that has just been opened; 0 for one that is about to be closed."""
+        views = self.table.views
+        self._memory.change(views.length[row], length)
+        views.length[row] = views.slots[row] = length
+        self._usage = None
 
     def _set(self, rows: Ints, lengths: Ints) -> None:
         self.table.length[rows] = self.table.slots[rows] = lengths
@@ -175,7 +191,9 @@ class GrowingAllocator(ExactRows):
     def release(self, row: int) -> None:
         """See `Allocator.release`."""
         self.demand_open(row)
-        self._enter(np.array([row]), np.array([0]))
+        if self.table.length[row] == self._longest:
+            self._longest = None
+        self._enter(row, 0)
         if self.tensors:
             self.tensors.drop(row)
         self.table.close(row)
@@ -184,7 +202,7 @@ class GrowingAllocator(ExactRows):
         """See `Allocator.usage`.  Tensors and the copy of one are held; what is not tokens is rounding."""
         if self._usage is None:
             length = self.table.length
-            held = -(-self._memory.held(length) // self._slot_bytes)
+            held = -(-self._memory.held(self.longest) // self._slot_bytes)
             self._usage = Usage(held, rounding=held - int(length.sum()))
         return self._usage
 
@@ -196,6 +214,8 @@ class GrowingAllocator(ExactRows):
         if (table.length != table.slots).any() or np.flatnonzero(table.length).tolist() != table.rows():
             raise CorruptionError("the open rows are not those that have tokens, all in slots of their own")
         self._memory.check(table.length)
+        if self.longest != table.length.max():
+            raise CorruptionError(f"the longest row has {table.length.max()} tokens, noted {self.longest}")
         if self.tensors:
             self.tensors.check(table.rows())
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import numpy as np
+
 from allocators.answers import Ask, Grant, Refusal
 from allocators.base import Allocator
 from allocators.compiled import mypyc_attr
@@ -44,13 +46,13 @@ class ExactRows(Allocator):
     def demand_longer(self, rows: Ints, lengths: Ints) -> Ints:
         """Return int64[n], the lengths of rows; raise `AllocatorError` unless they are open and at most `lengths`."""
         before: Ints = self.table.length[rows]
-        if not before.all():
+        if np.count_nonzero(before) < len(before):
             raise AllocatorError(f"{self.kind}: row {int(rows[before == 0][0])} is not open")
-        if (lengths < before).any():
+        if np.count_nonzero(lengths < before):
             raise AllocatorError(f"{self.kind}: a sequence cannot shrink")
         return before
 
 
-def most_steps(lengths: Ints, longest: int) -> int:
-    """Return how many steps rows of these lengths can do before one exceeds `longest`, or the leap its size limit."""
-    return int(min(longest - lengths.max(initial=0), max(1, CELLS // max(len(lengths), 1))))
+def most_steps(rows: int, most: int, longest: int) -> int:
+    """Return how many steps rows of up to `most` tokens can do before one exceeds `longest`, or the leap its limit."""
+    return min(longest - most, max(1, CELLS // max(rows, 1)))

@@ -90,6 +90,10 @@ class RegularGrowth(ABC):
         """
         raise AllocatorError(f"{self.kind} grows in more ways than by a block")
 
+    def append_in_turn(self, rows: Sequence[int], turns: int) -> Sequence[int]:
+        """Do `append` for rows, none of which is listed twice, several times over."""
+        return self.append(rows if turns == 1 else [*rows] * turns)
+
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """Let rows grow by a token that may make them take a portion or give one back.
 

@@ -158,21 +158,24 @@ class BlockTable:
         Returns the rows; some may be there several times.
         """
         rows, each = np.array(named, np.int64), len(blocks) // len(named)
-        turn = int(np.count_nonzero(np.bincount(rows)))
-        rounds, rest = divmod(len(rows), turn)
-        if rounds == 1 and not rest:
-            columns = self.count[rows]
-        elif not rest and (rows[turn:] == rows[:-turn]).all():  # all in turn, equally often
-            rows = rows[:turn]
-            columns = self.count[rows] + np.arange(0, rounds * each, each)[:, None]
-        else:
-            columns = self.count[rows] + each * _nth(rows, turn)
+        columns = self.count[rows] + each * _nth(rows)
+        for place in range(each):
+            self.blocks[rows, columns] = blocks[place::each]
+            columns += 1
+        self.count[rows] = columns  # where a row is there several times, the last value stays
+        return rows
+
+    def enter_in_turn(self, rows: Ints, turns: int, blocks: Ints) -> Ints:
+        """Enter blocks behind those of rows, equally many for each in each of its turns; return their new counts."""
+        each = len(blocks) // (turns * len(rows))
+        columns = self.count[rows]
+        if turns > 1:
+            columns = columns + np.arange(0, turns * each, each)[:, None]
         for place in range(each):
             self.blocks[rows, columns] = blocks[place::each].reshape(columns.shape)
             columns += 1
-        # Where a row is there several times, the last value stays.
-        self.count[rows] = columns if columns.ndim == 1 else columns[-1]
-        return rows
+        self.count[rows] = count = columns[-1] if turns > 1 else columns
+        return count
 
     def open(self) -> int:
         """Open a row, whose entries are all 0, and return its index.  Doubles the arrays if no row is left."""
@@ -200,12 +203,12 @@ class BlockTable:
         self._views = None
 
 
-def _nth(rows: Ints, turn: int) -> Ints:
+def _nth(rows: Ints) -> Ints:
     """Count, for each entry, how often the same row is listed before it.
 
-    Usually all rows, of which there are `turn`, are listed in turn, again and again, and then no sorting is needed.
+    Usually all rows are listed in turn, again and again, and then no sorting is needed.
     """
-    place = np.arange(len(rows))
+    place, turn = np.arange(len(rows)), int(np.count_nonzero(np.bincount(rows)))
     if (rows[turn:] == rows[: len(rows) - turn]).all():
         return place // turn
     order = np.argsort(rows, kind="stable")

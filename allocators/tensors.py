@@ -56,7 +56,7 @@ class Footprints:
     """What the tensors of all rows take on average, overhead included, and one copy.
 
     `torch.cat` holds a tensor twice while it runs, so there must always be room for one more of
-    the largest.  `lengths` is the table's column: int64[rows], tokens of each row, 0 where closed.
+    the largest.  `longest` are the tokens of the longest row, 0 if there is none.
     """
 
     def __init__(
@@ -83,44 +83,42 @@ class Footprints:
         self.taken = 0
         """Bytes that the tensors of all rows take."""
 
-    def held(self, lengths: Ints) -> int:
+    def held(self, longest: int) -> int:
         """Bytes taken, the copy included."""
-        return self.taken + int(self.sizes[lengths.max()])
+        return self.taken + self.sizes.item(longest)
 
     def alone(self, tokens: int, count: int = 1) -> int:
         """Bytes that `count` sequences of `tokens` tokens need in an empty memory."""
         return int(self.footprints[tokens] * count + self.sizes[tokens])
 
-    def more(self, tokens: int, lengths: Ints, count: int = 1) -> int:
+    def more(self, tokens: int, longest: int, count: int = 1) -> int:
         """Bytes that `count` further sequences of `tokens` tokens need."""
-        longest = lengths.max()
         return int(self.footprints[tokens] * count + self.sizes[max(tokens, longest)] - self.sizes[longest])
 
-    def growth(self, rows: Ints, targets: Ints, lengths: Ints) -> tuple[Ints, Ints]:
+    def growth(self, before: Ints, targets: Ints, longest: int) -> tuple[Ints, Ints]:
         """Bytes that tensors take, and bytes held, once each row, and those before it, have their target length.
 
         Returns two int64[n].
         """
-        taken = (self.footprints[targets] - self.footprints[lengths[rows]]).cumsum() + self.taken
-        longest = np.maximum(np.maximum.accumulate(targets), lengths.max())
-        return taken, taken + self.sizes[longest]
+        taken = (self.footprints[targets] - self.footprints[before]).cumsum() + self.taken
+        most = np.maximum(np.maximum.accumulate(targets), longest)
+        return taken, taken + self.sizes[most]
 
-    def foresee(self, some: Ints, steps: int, lengths: Ints) -> tuple[Ints, Ints]:
+    def foresee(self, some: Ints, steps: int, most: int, longest: int) -> tuple[Ints, Ints]:
         """Bytes that tensors take, and bytes held, after each of the next steps: two int64[steps].
 
-        In each step the rows whose lengths are `some` grow by one token.
+        In each step the rows whose lengths are `some`, of which `most` is the largest, grow by one token.
         """
-        sums = self.footprints[some[:, None] + np.arange(steps + 1)].sum(axis=0)
-        taken = sums[1:] + (self.taken - int(sums[0]))
-        longest = int(some.max())
-        return taken, taken + np.maximum(self.sizes[longest + 1 : longest + 1 + steps], self.sizes[lengths.max()])
+        sums = np.add.reduce(self.footprints[some[:, None] + np.arange(steps + 1)])
+        taken = sums[1:] + (self.taken - sums.item(0))
+        return taken, taken + np.maximum(self.sizes[most + 1 : most + 1 + steps], self.sizes[longest])
 
-    def change(self, before: Ints, after: Ints) -> None:
-        """Enter rows whose lengths were `before` and are `after`, 0 standing for closed ones."""
-        self.taken += self.difference(before, after)
+    def change(self, before: int, after: int) -> None:
+        """Enter a row whose length was `before` and is `after`, 0 standing for a closed one."""
+        self.taken += self.footprints.item(after) - self.footprints.item(before)
 
     def difference(self, before: Ints, after: Ints) -> int:
-        """Return by how many bytes `change` would change what the tensors take."""
+        """Return by how many bytes more the tensors of rows take whose lengths were `before` and are `after`."""
         return int((self.footprints[after] - self.footprints[before]).sum())
 
     def check(self, lengths: Ints) -> None:
@@ -128,8 +126,9 @@ class Footprints:
         taken = int(self.footprints[lengths].sum())
         if taken != self.taken:
             raise CorruptionError(f"the tensors take {taken} bytes, counted {self.taken}")
-        if self.held(lengths) > self.capacity:
-            raise CorruptionError(f"{self.held(lengths)} bytes are held of {self.capacity}")
+        held = self.held(int(lengths.max()))
+        if held > self.capacity:
+            raise CorruptionError(f"{held} bytes are held of {self.capacity}")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)

@@ -180,7 +180,7 @@ class VirtualAllocator(ExactRows):
         """See `Allocator.advance`.  Leaps to the next page boundary; crosses it only if no page need be mapped."""
         self._due(rows, lengths)
         room = int((self.table.count[rows] * self.block_size - lengths).min(initial=steps))
-        leap = min(steps, most_steps(lengths, self.max_model_len), room)
+        leap = min(steps, most_steps(len(rows), int(lengths.max(initial=0)), self.max_model_len), room)
         if leap < 1 and self._can_step(rows, lengths + 1):
             leap = 1
         if leap > 0:

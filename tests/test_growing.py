@@ -197,3 +197,12 @@ def test_damage_is_found() -> None:
     allocator.table.blocks[row, 0] = 1
     with pytest.raises(CorruptionError, match="lists blocks"):
         allocator.check()
+
+
+def test_a_wrong_note_of_the_longest_row_is_found() -> None:
+    allocator = GrowingAllocator(1000, 1, 100)
+    rows = [admit(allocator, 10), admit(allocator, 10)]
+    allocator.check()
+    allocator.table.length[rows] = allocator.table.slots[rows] = 9, 11  # which take as much
+    with pytest.raises(CorruptionError, match="the longest row has 11 tokens, noted 10"):
+        allocator.check()

@@ -20,7 +20,7 @@ import numpy as np
 
 from sim.engine.decoding import enter, in_order
 from sim.engine.growing import NOTHING, Noting, rows_of
-from sim.engine.stretch import CACHED, EVICTED, HELD, INTERNAL, NO_STRETCH, ROUNDING, Stretch, packed, unpacked
+from sim.engine.stretch import CACHED, EVICTED, HELD, INTERNAL, NO_STRETCH, ROUNDING, Stretch, evenly, packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence as Several
@@ -177,7 +177,7 @@ class Cycle(Noting):
         """Let sequences take their blocks in a step; return how many of them can."""
         rows = self._listed(page)
         granted = min(len(rows), self.allocator.room)
-        self.allocator.append(rows[:granted])
+        self.allocator.append_in_turn(rows[:granted], 1)
         return granted
 
     def _note(self, first: int, last: int, step: int) -> None:
@@ -209,6 +209,8 @@ class Cycle(Noting):
         """See `Growing.stretch`."""
         if self._fresh or self._sharing:
             return NO_STRETCH
+        if self._period == 1:
+            return self._stretch_evenly(timeline)
         pages, period, clock, each = self._pages, self._period, self.decoding.clock, self._each
         room, steps, useless = self.allocator.room, timeline.steps, 0
         done = steps
@@ -241,6 +243,23 @@ class Cycle(Noting):
         taken, lost = len(rows), sum(evicted)
         cached = -lost * self.allocator.block_size
         return Stretch(done, changes, (taken * held, cached, taken * rounding, useless * each, lost, 0, 0))
+
+    def _stretch_evenly(self, timeline: Timeline) -> Stretch:
+        """Do `stretch` where every sequence takes a portion in every step."""
+        allocator, rows = self.allocator, self.decoding.rows()
+        steps, taking = min(timeline.steps, allocator.room // len(rows)), len(rows)
+        if not steps or (allocator.entangled and self._filling(self.decoding.clock + 1)):
+            return NO_STRETCH
+        evicted = allocator.append_in_turn(rows, steps)
+        held, rounding = taking * self._portion.held, taking * self._portion.rounding
+        changes = [*evenly(steps, HELD, held)]
+        if rounding:
+            changes += evenly(steps, ROUNDING, rounding)
+        if evicted:
+            changes += self._evicting(changes, evicted)
+        lost = sum(evicted)
+        cached = -lost * allocator.block_size
+        return Stretch(steps, changes, (steps * held, cached, steps * rounding, 0, lost, 0, 0))
 
     def _list(self, remainder: int) -> array[int]:
         """List the rows of the sequences of which the allocator must be told in steps with this remainder."""

@@ -54,7 +54,7 @@ class Simulated:
 
         """
         self._cost = cost
-        self._remembered = Remembered(cost)
+        self._remembered, self._copying = Remembered(cost), Remembered(cost, copied=True)
         self._recomputes = recomputes
         self._block_bytes = block_bytes
         self._window = cost.geometry.window
@@ -134,16 +134,16 @@ class Simulated:
     def _durations(self, serving: Serving, steps: int) -> Ints:
         count, known = len(serving.decoding), serving.context
         repeated = serving.repeated(count) if self._spares else 0  # none of these steps writes into a shared block
+        copied = serving.allocator.concatenates
         if not (self._recomputes or self._window):
-            if not (repeated or self._spreads or serving.allocator.concatenates):
-                return self._remembered.steps(count, known, steps)
+            if not (repeated or self._spreads):
+                return (self._copying if copied else self._remembered).steps(count, known, steps)
             contexts = np.arange(known + count, known + count * steps + 1, count, dtype=np.float64)
             longest = serving.decoding.longest(count) + np.arange(1, steps + 1) if self._spreads else None
-            copied = serving.allocator.concatenates
             return self._cost.decode_ns(count, contexts, repeated, longest=longest, copied=copied)
         ahead = np.arange(1, steps + 1)
         load = self._with_decodes(Load(samples=count, decode_repeated=repeated), serving, count, ahead)
-        if serving.allocator.concatenates:
+        if copied:
             return self._cost.leap_ns(load, copied_tokens=known + count * (ahead - 1))
         return self._cost.leap_ns(load)
 

@@ -22,9 +22,10 @@ MOST = 1 << 14
 class Remembered:
     """Nanoseconds of pure decode steps by number of sequences and tokens in the cache."""
 
-    def __init__(self, cost: CostModel) -> None:
-        """Ask `cost`, whose steps must depend on nothing else."""
+    def __init__(self, cost: CostModel, *, copied: bool = False) -> None:
+        """Ask `cost`, whose steps must depend on nothing else; if `copied`, each copies all tokens but the newest."""
         self._cost = cost
+        self._copied = copied
         self._tables: dict[int, Ints] = {}
         """By number of sequences: int64[n], nanoseconds of the next step if they have 0 to n - 1 tokens."""
 
@@ -47,4 +48,5 @@ class Remembered:
 
     def _computed(self, count: int, known: int, end: int, stride: int) -> Ints:
         """Compute the steps of `count` sequences that have `known` tokens, or every `stride` more below `end`."""
-        return self._cost.decode_ns(count, np.arange(known + count, end + count, stride, dtype=np.float64))
+        contexts = np.arange(known + count, end + count, stride, dtype=np.float64)
+        return self._cost.decode_ns(count, contexts, copied=self._copied)

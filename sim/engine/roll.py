@@ -70,7 +70,7 @@ class Roll(Growing):
         if not done.steps:
             return NO_STRETCH
         changing = {HELD: _more(done.held, usage.held)}
-        if usage.cached or done.cached.any():
+        if usage.cached or np.count_nonzero(done.cached):
             changing[CACHED] = _more(done.cached, usage.cached)
         if done.rounding is not None:
             changing[ROUNDING] = _more(done.rounding, usage.rounding)

@@ -33,6 +33,12 @@ def packed(step: int, field: int, more: int) -> int:
     return more << 15 | step << 3 | field
 
 
+def evenly(steps: int, field: int, more: int) -> range:
+    """Return the `packed` changes of one field by the same amount in each of some steps."""
+    first = packed(0, field, more)
+    return range(first, first + (steps << 3), 1 << 3)
+
+
 def unpacked(change: int) -> tuple[int, int, int]:
     """Return the step, the field and the amount of a `packed` change."""
     return change >> 3 & LONGEST - 1, change & 7, change >> 15

@@ -14,11 +14,16 @@ CALLS = [(3, 40, 20), (3, 900, 7), (3, 41, 1), (64, 640, 200), (64, 64, 256), (1
 """Sequences, their tokens, and how many steps: they need a table, a larger one, and more than any holds."""
 
 
+@pytest.mark.parametrize("copied", [False, True])
 @pytest.mark.parametrize("model", [CostModel(LLAMA, H100), CostModel(LLAMA, H100, captured=made())])
-def test_steps_take_as_long_as_one_by_one(model: CostModel) -> None:
-    remembered = Remembered(model)
+def test_steps_take_as_long_as_one_by_one(model: CostModel, copied: bool) -> None:
+    remembered = Remembered(model, copied=copied)
     for seqs, known, count in CALLS:
-        loads = [Load(decode_seqs=seqs, samples=seqs, decode_context=known + seqs * (nth + 1)) for nth in range(count)]
+        tokens = [known + seqs * nth for nth in range(count)]
+        loads = [
+            Load(decode_seqs=seqs, samples=seqs, decode_context=before + seqs, copied_tokens=copied * before)
+            for before in tokens
+        ]
         assert remembered.steps(seqs, known, count).tolist() == [model.step_ns(load) for load in loads]
 
 
