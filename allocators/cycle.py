@@ -49,7 +49,7 @@ class RegularRows(SharingRows):
         blocks, lost = self.pool.take(len(rows))
         if len(rows) > MANY:
             named = table.enter(rows, blocks)
-            self._reach(named, table.count[named])
+            self._reach(named, table.count[named] * size)
         else:
             views, width = table.views, table.width
             length, count, slots, cells = views.length, views.count, views.slots, views.cells
@@ -68,13 +68,14 @@ class RegularRows(SharingRows):
             return super().append_in_turn(rows, turns)
         named = np.array(rows, np.int64)
         blocks, lost = self.pool.take(turns * len(rows))
-        self._reach(named, self.table.enter_in_turn(named, turns, blocks))
+        self.table.enter_in_turn(named, turns, blocks)
+        self._reach(named, self.table.slots[named] + turns * self.block_size)
         return lost
 
-    def _reach(self, rows: Ints, counts: Ints) -> None:
-        """Let rows use the first slots of the last of so many blocks."""
-        self.table.slots[rows] = reach = counts * self.block_size
-        self.table.length[rows] = reach - (self.block_size - 1)
+    def _reach(self, rows: Ints, slots: Ints) -> None:
+        """Let rows have so many slots, and use the first ones of their last blocks."""
+        self.table.slots[rows] = slots
+        self.table.length[rows] = slots - (self.block_size - 1)
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""

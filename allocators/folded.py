@@ -108,8 +108,10 @@ class FoldedBlocks:
     def _is_there(self, key: int) -> bool:
         """Whether any block of the runs behind a key has not been taken since."""
         for behind in self._runs[key]:
-            blocks, mark = np.frombuffer(behind.blocks, np.int32), behind.mark
-            if self.key.item(blocks.item(0)) == mark or np.count_nonzero(self.key.take(blocks) == mark):
+            if self.key.item(behind.blocks[0]) == behind.mark:  # which of a row is usually taken last
+                return True
+            blocks = np.frombuffer(behind.blocks, np.int32)
+            if np.count_nonzero(self.key.take(blocks) == behind.mark):
                 return True
         return False
 
@@ -144,7 +146,7 @@ class FoldedBlocks:
         blocks = np.frombuffer(behind.blocks, np.int32)
         places: Ints = (self.key[blocks] == behind.mark).nonzero()[0]
         left = blocks[places]
-        if len(np.unique(left)) == len(left):
+        if len(set(left.tolist())) == len(left):
             return places
         last = dict(zip(left.tolist(), places.tolist(), strict=True))  # of a block that came back
         return np.array(sorted(last.values()), np.int64)

@@ -51,7 +51,7 @@ class RegularGroups(GroupRows):
         taken, evicted = self.pool.take_in_turn(self.attention, len(rows))
         if len(taken) > MANY:
             named = table.enter(rows, taken)
-            self._reach(named, table.count[named])
+            self._reach(named, (table.count[named] - self.columns.lead) // groups * tokens)
             return evicted
         blocks = iter(taken.tolist())
         views, width = table.views, table.width
@@ -70,14 +70,14 @@ class RegularGroups(GroupRows):
             return super().append_in_turn(rows, turns)
         named = np.array(rows, np.int64)
         taken, evicted = self.pool.take_in_turn(self.attention, turns * len(rows))
-        self._reach(named, self.table.enter_in_turn(named, turns, taken))
+        self.table.enter_in_turn(named, turns, taken)
+        self._reach(named, self.table.slots[named] + turns * self.cut.tokens)
         return evicted
 
-    def _reach(self, rows: Ints, counts: Ints) -> None:
-        """Let rows use the first slots of the last of so many pieces."""
-        tokens = self.cut.tokens
-        self.table.slots[rows] = reach = (counts - self.columns.lead) // len(self.attention) * tokens
-        self.table.length[rows] = reach - (tokens - 1)
+    def _reach(self, rows: Ints, slots: Ints) -> None:
+        """Let rows have so many slots, and use the first ones of their last pieces."""
+        self.table.slots[rows] = slots
+        self.table.length[rows] = slots - (self.cut.tokens - 1)
 
     def shift(self, rows: Sequence[int], lengths: Sequence[int]) -> Shift:
         """See `Allocator.shift`.  Without a prefix cache, a block that is given back is the next one to be taken."""

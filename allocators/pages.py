@@ -106,8 +106,8 @@ class PagePool:
         pages = self.queue.take(times * len(groups))
         evicted = self._evict_blocks(pages)
         self.references[pages] = self.inside[pages] = 1
-        self.group[pages.reshape(times, len(groups))] = groups
-        for group in groups:
+        for place, group in enumerate(groups):
+            self.group[pages[place :: len(groups)]] = group
             self.held[group] += times
         return pages, evicted
 
@@ -160,12 +160,13 @@ class PagePool:
     def let_go_of_pages(self, group: int, blocks: Ints) -> Ints:
         """Put pieces that are whole pages in the queue, if no row holds them any more."""
         idle = blocks[self.references[blocks] == 0] if self.shared[group] else blocks
-        keyed, empty = parted(self.cache.key[idle], self.page(idle))
+        pages = self.page(idle)
+        keyed, empty = (pages[:0], pages) if self.cache.unused else parted(self.cache.key[idle], pages)
         self.shared[group] -= len(blocks) - len(idle)
         self.held[group] -= len(idle)
         self.cached[group] += len(keyed)
         self.idle += len(keyed)
-        self.inside[self.page(idle)] = 0
+        self.inside[pages] = 0
         self.group[empty] = -1
         self.queue.give_front(empty)
         self.queue.give_back(keyed)

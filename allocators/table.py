@@ -144,7 +144,7 @@ class BlockTable:
     def held(self, row: int) -> npt.NDArray[np.int64]:
         """Return int64[k]: block ids of a row in logical order without the null block, as a copy."""
         blocks = self.row(row).astype(np.int64)
-        return blocks if blocks.all() else blocks[blocks > 0]
+        return blocks if np.count_nonzero(blocks) == len(blocks) else blocks[blocks > 0]
 
     def fill(self, row: int, blocks: npt.NDArray[np.int64], length: int, slots: int) -> None:
         """Fill an empty row: its block ids, int64[count] in logical order, its tokens and its slots."""
@@ -165,8 +165,8 @@ class BlockTable:
         self.count[rows] = columns  # where a row is there several times, the last value stays
         return rows
 
-    def enter_in_turn(self, rows: Ints, turns: int, blocks: Ints) -> Ints:
-        """Enter blocks behind those of rows, equally many for each in each of its turns; return their new counts."""
+    def enter_in_turn(self, rows: Ints, turns: int, blocks: Ints) -> None:
+        """Enter blocks behind those of rows, none of which is listed twice: equally many for each in each turn."""
         each = len(blocks) // (turns * len(rows))
         columns = self.count[rows]
         if turns > 1:
@@ -174,8 +174,7 @@ class BlockTable:
         for place in range(each):
             self.blocks[rows, columns] = blocks[place::each].reshape(columns.shape)
             columns += 1
-        self.count[rows] = count = columns[-1] if turns > 1 else columns
-        return count
+        self.count[rows] = columns[-1] if turns > 1 else columns
 
     def open(self) -> int:
         """Open a row, whose entries are all 0, and return its index.  Doubles the arrays if no row is left."""

@@ -31,6 +31,10 @@ class _Marks(PrefixCache):
     def __init__(self, cache: PrefixCache) -> None:
         self.key = cache.key.copy()
 
+    @property
+    def unused(self) -> bool:
+        return False  # which is not tracked
+
     def enter(self, keys: Sequence[int], blocks: Ints) -> None:
         self.key[blocks] = keys
 

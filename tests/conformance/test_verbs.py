@@ -268,6 +268,26 @@ def test_blocks_for_many_rows_are_those_for_one_after_the_other(case: Case) -> N
     assert state(appending) == state(growing)
 
 
+@pytest.mark.parametrize("turns", [1, 2, 30])
+def test_blocks_for_rows_in_turn_are_those_for_one_after_the_other(case: Case, turns: int) -> None:
+    growing = case.make(slots=1000, context=200)
+    if not growing.regular or growing.leaves_behind is not None or growing.oracle:
+        pytest.skip("rows grow in more ways than by a block")
+    rows, portion = fill(growing, 3, most=4)[0], growing.portion.tokens
+    while growing.entangled:
+        named = ints(growing.entangled)
+        growing.grow(named, growing.table.length[named] + 1)
+    for row in rows:
+        growing.grow(ints([row]), -(-growing.table.length[[row]] // portion) * portion)
+    appending = deepcopy(growing)
+    turns = min(turns, growing.room // len(rows), 150 // portion)
+    for row in rows * turns:
+        growing.append([row])
+    appending.append_in_turn(rows, turns)
+    assert state(appending) == state(growing)
+    assert turns
+
+
 def test_can_grow_changes_nothing(case: Case) -> None:
     allocator = case.make(slots=64)
     rows = ints(fill(allocator, 6, output=9, most=8)[0])
