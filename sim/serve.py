@@ -12,6 +12,7 @@ from sim.engine.executor import Simulated
 from sim.engine.jobs import StalledError
 from sim.engine.loop import Engine
 from sim.errors import UserError
+from sim.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +54,8 @@ def serve(
     """Let one allocator serve requests; what it did goes to `sink`.
 
     Raises:
-        UserError: an allocator of somebody else's, which is checked at the end, miscounts or lets nothing go on.
+        UserError: an allocator of somebody else's, which is checked at the end, miscounts or lets nothing go on, or a
+            scheduler of somebody else's lets nothing go on or asks for what no allocator grants.
 
     """
     allocator = case.allocator(shared_prefixes=requests.prefixes is not None)
@@ -64,9 +66,12 @@ def serve(
         if case.spec.kind not in BUILT_IN:
             allocator.check()
     except (AllocatorError, StalledError) as error:
-        if case.spec.kind in BUILT_IN:
+        strangers = [f"allocator {case.spec.kind}"] * (case.spec.kind not in BUILT_IN)
+        strangers += [f"scheduler {case.scheduler}"] * (case.scheduler not in SCHEDULERS)
+        if not strangers:
             raise
-        raise UserError(f"allocator {case.spec.kind}: {error}; tests/conformance tests what it must do") from error
+        they = "it" if len(strangers) == 1 else "they"
+        raise UserError(f"{' and '.join(strangers)}: {error}; tests/conformance tests what {they} must do") from error
 
 
 def engine_of(

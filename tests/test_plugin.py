@@ -180,6 +180,54 @@ def test_one_that_miscounts_is_told_instead_of_figures(tmp_path: Path, kind: str
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
+LAZY = """
+from sim.engine.plan import Plan
+from sim.schedulers import Scheduler
+
+class Lazy(Scheduler):
+    kind = "lazy"
+
+    def plan(self, serving):
+        return Plan()
+
+class Greedy(Scheduler):
+    kind = "greedy"
+
+    def plan(self, serving):
+        plan = Plan()
+        for job in list(serving.waiting):
+            self.admit(serving, plan, job, serving.lookup(job), 0)
+        return plan
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "allocator", "said"),
+    [
+        ("Lazy", "paged", "scheduler lazy: no progress: request 0 ("),
+        ("Greedy", "paged", "scheduler greedy: 0 token slots are not more than the 0 of the prefix hit; "),
+        ("Lazy", "refusing", "allocator refusing and scheduler lazy: no progress: request 0 ("),
+    ],
+)
+def test_a_scheduler_that_lets_nothing_go_on_is_told_in_one_line(
+    tmp_path: Path, kind: str, allocator: str, said: str
+) -> None:
+    (tmp_path / "lazy.py").write_text(BROKEN + LAZY)
+    metadata = tmp_path / "lazy-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: lazy\nVersion: 1.0\n")
+    schedulers = f"[kvsim.schedulers]\n{kind.lower()} = lazy:{kind}\n"
+    (metadata / "entry_points.txt").write_text(f"[kvsim.allocators]\nrefusing = lazy:Refusing\n{schedulers}")
+    file = tmp_path / "workload.yaml"
+    chosen = f"{{kind: {allocator}, scheduler: {kind.lower()}}}"
+    file.write_text(WORKLOAD.replace("{kind: worst-fit, headroom: 1.5}", chosen))
+    done = python(tmp_path, "-m", "sim", "run", str(file), "--out", str(tmp_path / "out"), "--quiet")
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(said)
+    assert line.endswith(f"; tests/conformance tests what {'they' if ' and ' in said else 'it'} must do")
+
+
 def test_without_it_nothing_has_changed(tmp_path: Path) -> None:
     done = python(tmp_path, "-m", "sim", "list", "allocators", "--json")
     assert done.returncode == 0, done.stderr
