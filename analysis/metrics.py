@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from analysis.observed import LEDGER_WORDS, Column, Floats, Observed
 
+NANOSECOND = 1e-9
+"""Times of a run are whole numbers of these, seconds."""
 UNFINISHED = "unfinished"
 """What stands for requests that were refused or cut off where limits are listed."""
 
@@ -66,15 +68,21 @@ def itl_s(run: Observed) -> tuple[Floats, npt.NDArray[np.int64]]:
 
 
 def any_gap_over(run: Observed, limit: float) -> npt.NDArray[np.bool_]:
-    """Return which requests waited longer than `limit` seconds between two of their tokens."""
-    middle = np.asarray(run.steps["start_s"], np.float64) + run.durations / 2
+    """Return which requests waited longer than `limit` seconds between two of their tokens.
+
+    The gap of a step is one of each request that had its first token when it began and was there when it ended: who
+    came meanwhile, as one whose prompt the others waited for, waited less, which is among its stalls.
+    """
     long_step = (np.asarray(run.steps["gap_s"]) > limit) & (np.asarray(run.steps["gap_tokens"]) > 0)
-    so_far = np.append(0, np.cumsum(long_step))
-    begin, end = (np.asarray(run.requests[name], np.float64) for name in ("first_token_s", "finish_s"))
-    begin = np.where(np.isnan(begin), np.inf, begin)
-    over = (
-        so_far[np.searchsorted(middle, np.where(np.isnan(end), np.inf, end))] > so_far[np.searchsorted(middle, begin)]
-    )
+    ends = (np.asarray(run.steps["start_s"], np.float64) + run.durations)[long_step]
+    begins = ends - np.asarray(run.steps["gap_s"], np.float64)[long_step]
+    order = np.argsort(begins, kind="stable")
+    soonest = np.append(np.minimum.accumulate(ends[order][::-1])[::-1], np.inf)  # of gaps that begin then or later
+    first, last = (np.asarray(run.requests[name], np.float64) for name in ("first_token_s", "finish_s"))
+    first, last = np.where(np.isnan(first), np.inf, first), np.where(np.isnan(last), np.inf, last)
+    near = NANOSECOND / 2 + 4 * np.spacing(ends.max(initial=0.0))  # what sums of times are off by rounding
+    end = soonest[np.searchsorted(begins[order], first - near)]
+    over = np.isfinite(end) & (end <= last + near)
     stalled = np.repeat(np.arange(len(over)), run.requests["stall_count"])[np.asarray(run.requests["stall_s"]) > limit]
     over[stalled] = True
     return np.asarray(over, np.bool_)
