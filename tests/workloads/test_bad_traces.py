@@ -60,7 +60,8 @@ def test_a_bad_row_of_a_csv(tmp_path: Path, row: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "t:2: not JSON: Expecting property name"),
+        ("{", "t:2: not JSON: Expecting property name enclosed in double quotes (column 2)"),
+        ('{"timestamp": 0 "input_length": 1}', "t:2: not JSON: Expecting ',' delimiter (column 17)"),
         ("7", "t:2: not a JSON object: 7"),
         (json.dumps({**RECORD, "timestamp": "x"}), "t:2: timestamp: not a number: x"),
         (json.dumps({**RECORD, "timestamp": True}), "t:2: timestamp: not a number: true"),

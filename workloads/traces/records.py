@@ -116,6 +116,12 @@ def parse(text: bytes) -> Any:
         raise BadRow("nested too deeply") from None
     except UnicodeDecodeError:
         raise BadRow("not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        whole = error.doc.rstrip()
+        at = f"line {error.lineno}, column {error.colno}"
+        if "\n" not in whole:  # the number of a single line is told by who reads it
+            at = f"column {min(error.pos, len(whole)) + 1}"
+        raise BadRow(f"not JSON: {error.msg} ({at})") from None
     except ValueError as error:
         raise BadRow(f"not JSON: {first_line(error)}") from None
 
