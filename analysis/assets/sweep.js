@@ -21,9 +21,12 @@ function telling(x) {
   return [...slices.values()].reduce((best, one) => (apart(one) > apart(best) + 1e-9 ? one : best), { at: wish.at, least: 0, most: 0 }).at;
 }
 
+// what the SLO says of a figure; a part of a mix may have limits of its own, or be freed of one (null)
 function limit(figure) {
-  const value = facts.slo[figure.name.split(".")[0]];
-  return value === undefined || !figure.name.includes("_s") ? null : value * figure.scale;
+  const words = figure.name.split("."), ofPart = words[0] === "part", name = ofPart ? words[2] : words[0];
+  const own = ofPart ? facts.slo[words.slice(0, 3).join(".")] : undefined;
+  const value = own === undefined ? facts.slo[name] : own;
+  return value === undefined || value === null || !name.endsWith("_s") ? null : value * figure.scale;
 }
 
 function drawCurves() {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,8 @@ def test_a_page_without_a_mix_offers_no_parts(opened: Opened, report: Path) -> N
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("swept")
     (folder / "mixed.yaml").write_text(MIXED)
-    base = Base(str(folder / "mixed.yaml"), ["repeat=2", "device.price_per_hour=2.5"])
+    limits = ["slo={ttft_s: 1.5, tpot_s: 0.1}", "requests.mix.1.slo={ttft_s: 0.5}"]
+    base = Base(str(folder / "mixed.yaml"), ["repeat=2", "device.price_per_hour=2.5", *limits])
     sweep(base, base.axes(["requests.rate_scale=1,4"]), folder / "out", make())
     return write_page(folder / "out")
 
@@ -81,6 +83,26 @@ def test_a_sweep_draws_a_figure_of_a_part(opened: Opened, swept: Path) -> None:
     title = "document.getElementById('curves').layout.yaxis.title.text"
     page.wait_for_function(f"() => {title} === 'Time to first token, p99, of part long reads (s)'")
     assert page.evaluate("document.getElementById('curves').data.every(({ y }) => y.every((value) => value > 0))")
+
+
+@pytest.mark.parametrize(
+    ("figure", "said"),
+    [
+        ("ttft_s.p99", ["SLO 1.5 s"]),
+        ("part.chat.ttft_s.p99", ["SLO 1.5 s"]),
+        ("part.chat.tpot_s.p99", ["SLO 100 ms"]),
+        ("part.long reads.ttft_s.p99", ["SLO 0.5 s"]),
+        ("part.long reads.tpot_s.p99", []),  # its limits take the place of all others
+        ("part.long reads.throughput_rps", []),
+    ],
+)
+def test_a_sweep_draws_the_limit_of_a_part(opened: Opened, swept: Path, figure: str, said: list[str]) -> None:
+    page = opened.go(swept)
+    page.locator("#figure").select_option(figure)
+    told = json.loads(page.evaluate("document.getElementById('facts').textContent"))
+    (title,) = (one["title"] for one in told["figures"] if one["name"] == figure)
+    page.wait_for_function(f"() => document.getElementById('curves').layout.yaxis.title.text.startsWith('{title}')")
+    assert page.evaluate("document.getElementById('curves').layout.annotations.map(({ text }) => text)") == said
 
 
 @pytest.mark.parametrize("opened", [(718, "light")], indirect=True, ids=str)  # A4 between its margins
