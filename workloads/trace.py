@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from workloads.arrivals import Arrivals
 from workloads.spec import Count, DataPath, Positive, Spec
@@ -18,7 +20,9 @@ class Trace(Spec):
     format: str = "auto"
     """Name of the file's format (`sim list traces`), or `auto` to recognise it by its content."""
     rate_scale: Positive = 1.0
-    """Arrival rate as a multiple of the recorded one: every gap between arrivals is divided by it."""
+    """Arrival rate as a multiple of the recorded one: every gap between arrivals is divided by it. Not with `arrivals`,
+    which have a rate of their own.
+    """
     count: Count | None = None
     """Number of requests to replay, from the first on; all if not given."""
     one_in: Count = 1
@@ -44,3 +48,9 @@ class Trace(Spec):
     tokenizer: DataPath | None = None
     """Path of a Hugging Face tokenizer.json that counts the tokens of text; without it 4 bytes are taken for a token.
     """
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Self:
+        if self.arrivals is not None and self.rate_scale != 1:
+            raise ValueError("rate_scale is of recorded times, and arrivals replace them: change the rate of arrivals")
+        return self

@@ -131,6 +131,10 @@ def test_who_names_a_folder_is_told_what_is_in_it(tmp_path: Path) -> None:
     [
         ("{trace: w.yaml, rate_scale: -1}", "w.yaml:4:39: requests.rate_scale: must be greater than 0, got -1"),
         ("{trace: w.yaml, rate_scal: 1}", "w.yaml:4:27: requests.rate_scal: unknown key (did you mean rate_scale?)"),
+        (
+            f"{{trace: w.yaml, rate_scale: 2, {BATCH}}}",
+            "w.yaml:4:11: requests: rate_scale is of recorded times, and arrivals replace them",
+        ),
         ("{trace: nowhere.csv}", "w.yaml:4:19: requests.trace: no such file: nowhere.csv"),
         ("{trace: w.yaml, lengths: {kind: sharegpt}}", "w.yaml:4:27: requests.lengths: unknown key beside trace"),
         (f"{{{BATCH}, lengths: {{kind: joint, prompt: [], output: [[1]]}}}}", "lengths.prompt: must not be empty"),
