@@ -255,8 +255,7 @@ class CostModel:
 
     def attention_s(self, load: Load) -> float:
         """Return the seconds of a step that attention takes, over all layers."""
-        seconds: float = self._attention.decode(load, max) + self._attention.prefill(load, max)
-        return seconds
+        return float(self._attention.decode(load, max) + self._attention.prefill(load, max))
 
     def explain(self) -> list[tuple[str, str]]:
         """List all assumptions as (what, how much) rows: the model, the device, every coefficient."""
