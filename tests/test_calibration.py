@@ -2,125 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sim.costs import calibration
-from sim.costs.calibration import (
-    Calibration,
-    Point,
-    find_calibration,
-    load_calibration,
-    load_coefficients,
-    shipped_for,
-)
-from sim.costs.calibration_text import save_calibration
+from sim.costs.calibration import Point
 from sim.costs.captured import CapturedStep, CapturedSteps
 from sim.costs.coefficients import Coefficients
 from sim.costs.evidence import seconds
 from sim.costs.fit import HELD, LAUNCHES, fit, fit_launches
-from sim.costs.load import Load, Route
+from sim.costs.load import Load
 from sim.costs.model import CostModel
 from sim.costs.shapes import Shapes, padded_sizes
 from sim.costs.splitting import Splitting
-from sim.devices import resolve_device
-from sim.errors import UserError
-from sim.models.geometry import resolve_model
-from sim.setup import prepare
-from workloads.loader import load
-
-H100, LLAMA = resolve_device("h100-80gb"), resolve_model("llama-3.1-8b")
-POWER = {"power_throttle": 0.15, "power_reserve_s": 0.02, "power_constant_s": 0.03, "power_slowdown": 0.05}
-"""Known otherwise (`sim.costs.power`)."""
-TRUE = Coefficients(
-    **HELD,
-    memory_efficiency=0.8,
-    compute_efficiency=0.7,
-    overlap_loss=0.25,
-    attention_memory_efficiency=0.75,
-    attention_compute_efficiency=0.45,
-    repeated_reads_cached=0.7,
-    step_overhead_s=1.5e-3,
-    prefill_layer_s=1.5e-5,
-    sequence_overhead_s=1e-5,
-    launch_layer_s=3e-4,
-    run_ahead=0.8,
-    **POWER,
-    separate_launch_layer_s=2e-4,
-    sequence_launch_layer_s=1e-4,
-    recompute_launch_layer_s=4e-4,
-    recompute_slowdown=0.12,
-    copy_efficiency=0.6,
-    pcie_efficiency=0.7,
-    swap_overhead_s=8e-4,
-    transfer_overhead_s=2e-6,
-)
-
-
-def decodes() -> dict[str, Load]:
-    found = {}
-    for count in (1, 4, 16, 64, 128, 256):
-        for context in (128, 1024, 4096):
-            found[f"decode {count} x {context}"] = Load(
-                decode_seqs=count, decode_context=count * context, samples=count
-            )
-    for count, each in ((32, 8), (64, 16), (64, 64)):
-        again = (count - count // each) * 384
-        found[f"alike {count}, {each} each"] = Load(
-            decode_seqs=count, decode_context=count * 512, samples=count, decode_repeated=again
-        )
-    return found
-
-
-def loads() -> dict[str, Load]:
-    found = decodes() | recomputed()
-    for tokens in (16, 64, 256, 1024, 2048, 4096):
-        for start in (0, 2048):
-            pairs = tokens * start + tokens * (tokens + 1) // 2
-            found[f"prefill {tokens} at {start}"] = Load(tokens, pairs, tokens + start, 1, samples=1)
-    for tokens in (700, 1300):
-        for heat in (20_000_000, 40_000_000, 90_000_000, 200_000_000):
-            pairs = tokens * (tokens + 1) // 2
-            found[f"prefill {tokens}, heat {heat}"] = Load(tokens, pairs, tokens, 1, samples=1, heat_ns=heat)
-    for n in (8, 64):
-        for tokens in (16, 64, 128):
-            mixed = Load(
-                tokens, tokens * (tokens + 1) // 2, tokens, 1, decode_seqs=n, decode_context=512 * n, samples=n + 1
-            )
-            found[f"mixed {n} + {tokens}"] = mixed
-            found[f"mixed {n} + {tokens} behind"] = mixed._replace(behind_ns=3_000_000)
-    for blocks in (8, 64):
-        moved = {"swapped_bytes": blocks * 16 * LLAMA.kv_bytes_per_token, "transfers": blocks}
-        found[f"swap {blocks}"] = Load(decode_seqs=8, decode_context=4096, samples=8, **moved)
-    for n in (1, 4, 16, 64):
-        for context in (256, 4096, 60_000):
-            load = Load(decode_seqs=n, decode_context=n * context, samples=n, copied_tokens=n * context)
-            found[f"concatenate {n} x {context}"] = load
-    return found
-
-
-def recomputed() -> dict[str, Load]:
-    found = {}
-    for n, context in product((1, 4, 16, 64), (128, 1024)):
-        tokens, pairs = n * context, n * context * (context + 1) // 2
-        found[f"recompute {n} x {context}"] = Load(tokens, pairs, tokens, n, samples=n)
-    return found
-
-
-ROUTES: dict[str, Route] = {"concatenate": "tensors", "recompute": "recompute"}
-
-
-def points(true: Coefficients = TRUE, noise: float = 0.005, outliers: int = 0, seed: int = 1) -> list[Point]:
-    rng = np.random.default_rng(seed)
-    bare = [Point(name, load, 1.0, route=ROUTES.get(name.split()[0], "blocks")) for name, load in loads().items()]
-    times = seconds(bare, LLAMA, H100, true) * (1 + rng.normal(0, noise, len(bare)))
-    times[rng.choice(len(bare), outliers, replace=False)] *= 1.5
-    return [point._replace(measured_s=time) for point, time in zip(bare, times.tolist(), strict=True)]
+from tests.planted import H100, LLAMA, POWER, TRUE, loads, points
 
 
 def test_a_step_that_a_graph_replays_has_no_floor_of_launches() -> None:
@@ -261,87 +157,6 @@ def test_what_was_not_measured_keeps_its_default() -> None:
     assert all(getattr(found.coefficients, name) == getattr(Coefficients(), name) for name in unseen)
     with pytest.raises(ValueError, match="no points"):
         fit([], LLAMA, H100)
-
-
-def made() -> Calibration:
-    small = Point("in small blocks", Load(decode_seqs=4, samples=4, decode_context=400), 1.0, block_size=1)
-    measured = (*points(), small._replace(measured_s=float(seconds([small], LLAMA, H100, TRUE)[0])))
-    return Calibration(
-        model="llama-3.1-8b",
-        dtype="bf16",
-        device="h100-80gb",
-        peaks={},
-        measured_on='a "device"',
-        backend="torch",
-        versions={"python": "3.12", "flashinfer-python": "0.5.3"},
-        date="2026-01-02T03:04:05+00:00",
-        coefficients=TRUE,
-        fitted=("memory_efficiency", "run_ahead", "copy_efficiency"),
-        uncertain=(0.0123, math.inf, 0.5),
-        points=measured,
-        fitted_s=tuple(seconds(measured, LLAMA, H100, TRUE).tolist()),
-    )
-
-
-def test_a_file_keeps_everything(tmp_path: Path) -> None:
-    path = tmp_path / "one.toml"
-    save_calibration(made(), path)
-    again = load_calibration(path)
-    assert again.name == "h100-80gb-llama-3.1-8b"
-    assert again.coefficients == TRUE
-    assert [point.load for point in again.points] == [point.load for point in made().points]
-    assert [point.block_size for point in again.points] == [point.block_size for point in made().points]
-    assert again.residuals == pytest.approx(made().residuals, abs=1e-4)
-    assert replace(again, points=(), fitted_s=()) == replace(made(), points=(), fitted_s=())
-    text = path.read_text(encoding="utf-8")
-    assert "# share of memory bandwidth that matrix products reach (fitted, ± 1.2%)" in text
-    assert "(fitted, hardly determined)\nrun_ahead = " in text
-    path.write_text(text.replace("uncertain = ", "# before it was told: "), encoding="utf-8")
-    older = load_calibration(path)
-    assert older.uncertain == ()
-    assert older.how_fitted("run_ahead") == "fitted"
-    errors = again.errors()
-    assert 0 < errors["median"] < errors["p90"] < errors["largest"] < 0.02
-
-
-def test_a_workload_names_a_file_beside_it_or_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_calibration(made(), tmp_path / "mine.toml")
-    monkeypatch.setattr(calibration, "CALIBRATIONS", tmp_path)
-    for name in ("mine", "mine.toml"):
-        file = tmp_path / "w.yaml"
-        file.write_text(
-            "name: w\nmodel: llama-3.1-8b\ndevice: h100-80gb\nallocators: [{kind: paged}]\n"
-            "requests: {count: 1, arrivals: {kind: batch}, lengths: {kind: fixed, prompt: 1, output: 1}}\n"
-            f"costs: {{calibration: {name}, page_map_s: 0.5}}\n"
-        )
-        assert prepare(load(file)).coefficients == replace(TRUE, page_map_s=0.5)
-    assert shipped_for("llama-3.1-8b", "h100-80gb", "bf16") == "mine"
-    assert shipped_for("llama-3.1-8b", "h200", "bf16") is None
-    with pytest.raises(UserError, match=r"costs.calibration: mime is neither shipped nor a file \(did you mean mine"):
-        find_calibration("mime")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, "No such file"),
-        ("{", "not TOML"),
-        ("[coefficients]", "not a calibration"),
-        ("schema = 2\n[coefficients]", "not a calibration"),
-        ("schema = 1\n[coefficients]\nspeed = 1", "unknown coefficient speed"),
-        ("schema = 1\n[coefficients]\nstep_overhead_s = 0.002", "not a whole calibration"),
-    ],
-)
-def test_a_bad_file_gets_one_line(tmp_path: Path, text: str | None, words: str) -> None:
-    path = tmp_path / "calibration.toml"
-    if text is not None:
-        path.write_text(text)
-    read = load_calibration if words == "not a whole calibration" else load_coefficients
-    with pytest.raises(UserError) as error:
-        read(path)
-    assert str(error.value).startswith(str(path))
-    assert words in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_launches_are_a_floor_under_steps_that_prefill() -> None:
