@@ -8,10 +8,12 @@ An engine can use them as they are.  Two sequences with the same prompt, in a po
 >>> from allocators.registry import create
 >>> pool = create("paged", num_blocks=6, block_size=16, max_model_len=2048, prefix_cache=True)
 >>> prompt = list(range(40))
->>> first = pool.admit(Ask(Tokens(prompt), prompt=40, tokens=40))
+>>> text = Tokens(prompt)
+>>> first = pool.admit(Ask(text, prompt=40, tokens=40))
 >>> pool.table.blocks[first.row, :3].tolist()  # physical ids in logical order: an int32 array that kernels can read
 [1, 2, 3]
->>> pool.grow(np.array([first.row]), np.array([41])).granted  # room for the next token; full blocks enter the cache
+>>> text.extend([7])  # the token that the prompt's step has sampled: the cache must know what a block will hold
+>>> pool.grow(np.array([first.row]), np.array([41])).granted  # room for its K/V; full blocks enter the cache
 1
 >>> hit = pool.lookup(Tokens(prompt), 40)
 >>> second = pool.admit(Ask(Tokens(prompt), prompt=40, tokens=40, hit=hit))

@@ -200,7 +200,8 @@ class Allocator(Counting):
         """Make room for each row to be `lengths` tokens long, in the given order.
 
         Equivalent to one call per row: it stops at the first row that cannot grow, and leaves that row and all after
-        it unchanged.  Blocks that become full are entered in the prefix cache.  A row with a sliding window gives
+        it unchanged.  Blocks that become full are entered in the prefix cache, so the content of a row must know its
+        tokens up to `lengths` before (`Tokens.extend`).  A row with a sliding window gives
         back what the next token does not read, unless it gets none: the last one may be yet to be computed.
 
         Args:

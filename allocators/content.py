@@ -250,7 +250,10 @@ class Tokens(Content):
 
         """
         if stop > len(self.tokens):
-            raise ValueError(f"tokens up to {stop} are asked for, but only {len(self.tokens)} are known")
+            known = len(self.tokens)
+            raise ValueError(
+                f"tokens up to {stop} are asked for, but only {known} are known: extend before a row grows"
+            )
         part = tuple(self.tokens[start:stop])
         for item in self._media:
             if item.offset < stop and item.offset + item.length > start:

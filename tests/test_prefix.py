@@ -243,3 +243,15 @@ def test_a_token_that_attends_to_itself_alone_has_no_use_for_a_cache() -> None:
     allocator.release(row)
     assert allocator.usage().cached == 0
     assert allocator.lookup(Tokens(range(21)), 21).tokens == 0
+
+
+def test_tokens_are_known_before_a_row_grows_by_them() -> None:
+    allocator, content = pool(), Tokens(range(3))
+    row, _, _ = serve(allocator, content, 3)
+    with pytest.raises(
+        ValueError, match="tokens up to 4 are asked for, but only 3 are known: extend before a row grows"
+    ):
+        allocator.grow(np.array([row]), np.array([4]))
+    content.extend([3])
+    assert allocator.grow(np.array([row]), np.array([4])).granted == 1
+    assert allocator.lookup(Tokens(range(5)), 5).tokens == 4
