@@ -86,6 +86,7 @@ def summarise(
         facts["refused"] = status_share("refused", [row for row in rows if _is_of(row, answer)])
         facts["pool_slots"] = pools.get((answer["point"], answer["allocator"]))
         facts["figures"] = _figures(found, names)
+        facts["beyond"] = _beyond(rows, answer)
         told.append({**answer, **_capacity(answer), **facts})
     return {
         "schema": SCHEMA_VERSION,
@@ -159,6 +160,16 @@ def _stays(found: Sequence[Mapping[str, Any]]) -> float | None:
     """
     stays = [(row["requests.total"] - row["requests.refused"]) / row["offered_rps"] / row["e2e_s"] for row in found]
     return float(np.mean(stays)) if stays else None
+
+
+def _beyond(rows: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> float | None:
+    """Return the highest rate that a run sustained above one that was too much in its replication; None if none did.
+
+    A search takes it that a higher rate is never easier, but whether a request just misses a step is chance.
+    """
+    limits = {one["repeat"]: one["not_sustained"] for one in answer["searches"] if one["not_sustained"]}
+    mine = (row for row in rows if _is_of(row, answer) and row["sustained"] and row["repeat"] in limits)
+    return max((row["rate"] for row in mine if row["rate"] > limits[row["repeat"]]), default=None)
 
 
 def _cost(found: Sequence[Mapping[str, Any]]) -> float | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from analysis.numbers import short
-from analysis.planner.capacities import fleet
+from analysis.planner.capacities import fleet, summarise
 from analysis.planner.content import interval_parts
 from analysis.planner.rows import last_words
 from analysis.planner.tables import MISSED, broken, cost, fell_behind, gpus, interval, missed, share, spread_note
@@ -78,6 +79,25 @@ def test_a_doubt_is_said_once_for_all_allocators_that_share_it() -> None:
         f"all: {at_that} 2.0 times {few}",
         "all: the search ended before a rate was too much; more requests would tell.",
     ]
+
+
+def test_a_higher_rate_that_was_sustained_too_is_told() -> None:
+    def run(rate: float, repeat: int, *, sustained: bool) -> dict[str, Any]:
+        facts = {"cell": 0, "allocator": "paged", "kind": "paged", "pool_slots": 9, "status": {}, "kept_up": True}
+        counts = {"requests.total": 10, "requests.refused": 0, "offered_rps": rate, "e2e_s": 1.0, "duration_s": 10.0}
+        return {**facts, **counts, "rate": rate, "repeat": repeat, "sustained": sustained}
+
+    def search(repeat: int) -> dict[str, Any]:
+        return {"repeat": repeat, "sustained": 4.0, "not_sustained": 4.1, "limited_by": "x", "missed": {}}
+
+    answer = {"point": 0, "settings": {}, "allocator": "paged", "gpus": 1, "searches": [search(0), search(1)]}
+    usual = [run(4.0, 0, sustained=True), run(4.1, 0, sustained=False), run(4.0, 1, sustained=True)]
+    for further, told in (([], None), ([run(5.0, 1, sustained=False)], None), ([run(5.0, 1, sustained=True)], 5.0)):
+        summary = summarise([*usual, *further], [answer], [{"name": "ttft_s.p99", "text": "x=1"}], "requests/s", [])
+        assert summary["answers"][0]["beyond"] == told
+        said = [one.text for one in capacity_findings(summary) if "although" in one.text]
+        assert len(said) == bool(told)
+        assert not told or said[0].startswith("paged: a run at 5 requests/s held this, too")
 
 
 def test_a_demand_is_met_by_whole_engines(workload: Path, capsys: Capture) -> None:
