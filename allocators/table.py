@@ -158,7 +158,9 @@ class BlockTable:
         Returns the rows; some may be there several times.
         """
         rows, each = np.array(named, np.int64), len(blocks) // len(named)
-        columns = self.count[rows] + each * _nth(rows)
+        columns, turn = self.count[rows], int(np.count_nonzero(np.bincount(rows)))
+        if turn < len(rows):
+            columns += each * _nth(rows, turn)
         for place in range(each):
             self.blocks[rows, columns] = blocks[place::each]
             columns += 1
@@ -202,12 +204,12 @@ class BlockTable:
         self._views = None
 
 
-def _nth(rows: Ints) -> Ints:
+def _nth(rows: Ints, turn: int) -> Ints:
     """Count, for each entry, how often the same row is listed before it.
 
-    Usually all rows are listed in turn, again and again, and then no sorting is needed.
+    Usually all rows, of which there are `turn`, are listed in turn, again and again, and then no sorting is needed.
     """
-    place, turn = np.arange(len(rows)), int(np.count_nonzero(np.bincount(rows)))
+    place = np.arange(len(rows))
     if (rows[turn:] == rows[: len(rows) - turn]).all():
         return place // turn
     order = np.argsort(rows, kind="stable")

@@ -177,7 +177,10 @@ class Cycle(Noting):
         """Let sequences take their blocks in a step; return how many of them can."""
         rows = self._listed(page)
         granted = min(len(rows), self.allocator.room)
-        self.allocator.append_in_turn(rows[:granted], 1)
+        if self._period == 1:
+            self.allocator.append_in_turn(rows[:granted], 1)
+        else:
+            self.allocator.append(rows[:granted])
         return granted
 
     def _note(self, first: int, last: int, step: int) -> None:
