@@ -31,7 +31,8 @@ from sim.engine.executor import Simulated
 from sim.errors import UserError
 from sim.setup import prepare
 from tests.decode.room import CPU, workload
-from tests.gpu.timed import HELD_OUT, document, pieces, simulated_again, workload_of
+from tests.gpu.timed import BLIND, HEADLINE, HELD_OUT, SEEN, document, pieces, simulated_again, workload_of
+from workloads.loader import presets
 from workloads.machine import Device
 
 if TYPE_CHECKING:
@@ -219,7 +220,11 @@ def test_validations_are_judged_together(found: dict[float, dict[str, Any]]) -> 
 def test_every_piece_of_the_script_names_a_workload_that_loads() -> None:
     names = [piece.name for piece in pieces()]
     assert len(set(names)) == len(names)
-    assert {piece.preset for piece in pieces()} > {f"validate_heldout_{name}" for name in HELD_OUT}
+    groups = {"blind": BLIND, "heldout": HELD_OUT, "timed": SEEN}
+    found = {f"validate_{group}_{name}" for group, names in groups.items() for name in names}
+    shipped = {preset for preset in presets() if preset.startswith(tuple(f"validate_{group}_" for group in groups))}
+    assert shipped == found, "each is served by the script, in one group"
+    assert {piece.preset for piece in pieces()} == found | {HEADLINE}
     for piece in pieces():
         loaded = workload_of(piece)
         assert len(loaded.allocators) == 1 or piece.group != "sosp23"
