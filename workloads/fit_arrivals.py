@@ -3,7 +3,7 @@
 Whether the rate changes is tested by shuffling the gaps, which keeps their distribution and destroys
 slow changes: if counts in bins vary more than in any of 19 shufflings (a test at the 5 % level), a rate is
 fitted for each bin, and gaps are measured in operational time.  Gaps are fitted as exponential or Gamma if
-that is close enough, and otherwise kept as measured.
+that is close enough for their number, and otherwise kept as measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ FEWEST_BINS = 4
 GAPS = 200
 """Numbers that stand for measured gaps."""
 NEAR = 0.05
-"""Kolmogorov-Smirnov distance up to which Gamma gaps are near enough."""
+"""Kolmogorov-Smirnov distance from Gamma gaps that is near enough, however many gaps there are."""
+CRITICAL = 1.3581
+"""Times 1/sqrt(n): the distance that n draws of a distribution are from it, exceeded in 5 of 100 cases."""
+DRAWS = 1 << 17
+"""Gamma gaps that the trace's are compared with: so many that their own scatter does not count."""
 LEAST_CV, MOST_CV = 0.01, 100.0
 """What the schema takes."""
 
@@ -68,9 +72,10 @@ def rate_changes(gaps: Floats, bins: int) -> bool:
 
 
 def _gamma(gaps: Floats) -> tuple[float, bool]:
-    """Return the gaps' CV, and whether Gamma gaps of that CV are near enough to them."""
+    """Return the gaps' CV, and whether they are near enough to Gamma gaps of that CV, or too few to tell."""
     cv = float(np.clip(gaps.std() / gaps.mean(), LEAST_CV, MOST_CV))
-    return _digits(cv), ks_distance(gaps / gaps.mean(), unit_gaps(stream(0, "fit"), len(gaps), cv)) < NEAR
+    distance = ks_distance(gaps / gaps.mean(), unit_gaps(stream(0, "fit"), DRAWS, cv))
+    return _digits(cv), distance < max(NEAR, CRITICAL / math.sqrt(len(gaps)))
 
 
 def _profile(arrival: Floats, span: float, bins: int) -> tuple[dict[str, Any], list[str]]:
