@@ -60,8 +60,9 @@ def fit_sharing(requests: Requests) -> Sharing:
         deepest = next((node for node in reversed(path) if node in owner), 0)
         if tokens_at[deepest] > common:
             before = parent[request] = owner[deepest]
-            # A trace's last block is seldom full, and then has another id when the session goes on.
-            whole = deepest in paths[before][-2:]
+            # A trace's last block is seldom full, and then has another id when the session goes on.  Who has no
+            # room for the whole prompt and its answer repeats its beginning only, however few blocks it is.
+            whole = deepest in paths[before][-2:] and prompt[request] >= prompt[before] + output[before]
             kept[request] = 1.0 if whole else tokens_at[deepest] / prompt[before]
             said[request] = prompt[before] + output[before] if whole else tokens_at[deepest]
         for node in path:
