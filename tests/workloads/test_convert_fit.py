@@ -238,17 +238,26 @@ def test_describe_sums_up_what_a_reader_left_out(tmp_path: Path) -> None:
     path.write_text("arrival_s,prompt_tokens,output_tokens\n0,10,0\n1,10,20\n61,30,40\n")
     found = describe(Trace(trace=str(path)))
     assert (found.format, found.rows, found.requests) == ("csv", 3, 2)
-    assert found.rate_rps == pytest.approx(2 / 60)
+    assert found.rate_rps == pytest.approx(1 / 60)
     assert found.peak_minute_rps == pytest.approx(1 / 60)
     assert found.as_dict()["prompt_tokens"]["mean"] == 20
     assert found.notes == ("1 row without a prompt or output token left out",)
     assert found.correlation == pytest.approx(1)
 
 
-def test_the_busiest_minute_of_less_than_a_minute_is_all_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arrivals", "rate", "peak"),
+    [
+        ([each / 10 for each in range(101)], 10, 10),  # of less than a minute: all of it
+        ([0, *(60 + each / 10 for each in range(1, 101))], 100 / 70, 100 / 60),  # a burst about the end of a minute
+        ([0, *(55 + each / 10 for each in range(101)), 130], 102 / 130, 101 / 60),
+    ],
+)
+def test_the_busiest_minute_begins_at_any_time(arrivals: list[float], rate: float, peak: float, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{each / 10},10,5\n" for each in range(101)))
-    assert describe(Trace(trace=str(path))).peak_minute_rps == pytest.approx(10)
+    path.write_text("arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{each},10,5\n" for each in arrivals))
+    found = describe(Trace(trace=str(path)))
+    assert (found.rate_rps, found.peak_minute_rps) == (pytest.approx(rate), pytest.approx(peak))
 
 
 def test_prompts_that_share_only_what_most_begin_with_are_no_sessions() -> None:

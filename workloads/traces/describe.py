@@ -47,13 +47,13 @@ class Description:
     span_s: float
     """First to last arrival, seconds."""
     rate_rps: float
-    """Requests over span; 0 if all arrive at once."""
+    """Gaps between arrivals over span, as a run's offered rate; 0 if all arrive at once."""
     gap_cv: float
     """Coefficient of variation of the gaps between arrivals, coarse clocks spread; 1 is Poisson, 0: no gap."""
     recorded_gap_cv: float
     """The same without that spreading: as recorded."""
     peak_minute_rps: float
-    """Arrivals a second in the busiest minute, minutes counted from the first arrival; in all of a shorter trace."""
+    """Arrivals a second in the busiest minute, whenever it begins; the mean rate of a shorter trace."""
     prompt_tokens: Spread
     output_tokens: Spread
     correlation: float
@@ -94,7 +94,7 @@ def sum_up(made: Requests, form: str, count: int, recorded_gap_cv: float) -> Des
         rows=count,
         requests=len(made),
         span_s=span,
-        rate_rps=len(made) / span if span else 0.0,
+        rate_rps=(len(made) - 1) / span if span else 0.0,
         gap_cv=gap_cv(made.arrival_s),
         recorded_gap_cv=recorded_gap_cv,
         peak_minute_rps=peak_rate(made.arrival_s, min(60.0, span)) if span else 0.0,
@@ -115,9 +115,9 @@ def gap_cv(arrival: Floats) -> float:
 
 
 def peak_rate(arrival: Floats, width_s: float) -> float:
-    """Return the most arrivals a second in any bin of `width_s` seconds, bins counted from the first arrival."""
-    bins = ((arrival - arrival[0]) // width_s).astype(np.int64)
-    return float(np.unique(bins, return_counts=True)[1].max()) / width_s
+    """Return the most arrivals a second in any `width_s` seconds, the end of which is not among them."""
+    until = np.searchsorted(arrival, arrival + width_s)
+    return float((until - np.arange(len(arrival))).max()) / width_s
 
 
 def rank_correlation(one: Ints, other: Ints) -> float:
