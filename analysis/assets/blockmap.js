@@ -208,8 +208,9 @@ class BlockMapPlot extends Plot {
     if (code === 1) return { text: `${where}\ncached only, evictable` };
     if (!map.references[cell.at]) return { text: `${where}\nheld for request ${map.owners[code - 2]}, in no block table:\nplacement rounds its size up`, request: map.owners[code - 2] };
     const request = map.owners[code - 2], shared = map.references[cell.at];
-    const empty = Math.round((map.empty[cell.at] / 255) * about.block_size);
-    const lines = [where, `request ${request}`, `${about.block_size - empty} of ${about.block_size} slots hold K/V`];
+    // how empty a block is comes in parts of 255, rounded up: of larger blocks slots are not known one by one
+    const empty = Math.floor((map.empty[cell.at] * about.block_size) / 255), near = about.block_size > 255 && empty % about.block_size ? "about " : "";
+    const lines = [where, `request ${request}`, `${near}${number(about.block_size - empty)} of ${number(about.block_size)} slots hold K/V`];
     if (shared > 1) lines.push(`shared by ${shared === 255 ? "255 or more" : shared} sequences`);
     if (map.part) lines.push(`part ${about.parts[map.part[code - 2]]}`);
     if (map.group[code - 2] >= 0) lines.push(`prefix group ${map.group[code - 2]}`);

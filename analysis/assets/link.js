@@ -159,7 +159,7 @@ function details() {
       const runs = consecutive(table.blocks, column.map.stride), listed = runs.slice(0, 120).join(" ") + (runs.length > 120 ? " …" : "");
       const stride = column.map.stride > 1 ? `, one block in ${column.map.stride} drawn` : "";
       const pieces = runs.length > 1 ? `, in ${number(runs.length)} places` : runs.length ? ", in one piece" : "";
-      list.append(el("li", {}, `block table ${table.blocks.length ? "" : "as last recorded "}at ${seconds(table.instant)}${stride}${pieces}: ${table.blocks.length ? "" : "no blocks"}`, el("code", {}, ` ${listed}`)));
+      list.append(el("li", {}, `block table ${table.blocks.length ? "" : "as last recorded "}at ${seconds(table.instant)}${sharesBlocks(column, at) ? NOT_ITS_OWN : ""}${stride}${pieces}: ${table.blocks.length ? "" : "no blocks"}`, el("code", {}, ` ${listed}`)));
     }
     for (const line of fate(column)) list.append(line);
     parts.append(el("section", {}, el("h4", {}, column.facts.label), list));

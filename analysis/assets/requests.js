@@ -95,6 +95,10 @@ class RequestsPlot extends Plot {
   }
 }
 
+// a block that requests share is recorded as the earliest one's that holds it
+const NOT_ITS_OWN = " apart from those that an earlier request shares with it";
+const sharesBlocks = (column, at) => at !== undefined && column.facts.ledger.peak.shared_savings > 0 && column.requests.prefix_group[at] >= 0;
+
 function requestWords(column, at) {
   const { requests, facts: about } = column, status = STATUSES[requests.status[at]];
   const lines = [`${requests.part ? `${about.parts[requests.part[at]]}: ` : ""}${requests.prompt_tokens[at].toLocaleString("en-US")} prompt + ${requests.output_tokens[at].toLocaleString("en-US")} output tokens${requests.samples[at] > 1 ? `, ${requests.samples[at]} samples` : ""}`];
@@ -110,7 +114,7 @@ function requestWords(column, at) {
     const pace = outputs > 1 ? `, TPOT ${short((1e3 * (requests.finish[at] - requests.first_token[at])) / (outputs - 1))} ms` : "";
     lines.push(`finished ${seconds(requests.finish[at])}${pace}, ${short((1e3 * (requests.finish[at] - arrival)) / outputs)} ms per token`);
   } else lines.push(`unfinished, ${outputs} tokens out`);
-  if (requests.held[at]) lines.push(`seen to hold up to ${number(requests.held[at])} block${requests.held[at] === 1 ? "" : "s"}`);
+  if (requests.held[at]) lines.push(`seen to hold up to ${number(requests.held[at])} block${requests.held[at] === 1 ? "" : "s"}${sharesBlocks(column, at) ? NOT_ITS_OWN : ""}`);
   if (requests.cached_tokens[at]) lines.push(`${requests.cached_tokens[at]} prompt tokens from the prefix cache`);
   if (requests.preemptions[at]) lines.push(`preempted ${requests.preemptions[at] === 1 ? "once" : `${requests.preemptions[at]} times`}, ${number(requests.recomputed_tokens[at])} tokens recomputed${requests.swapped_blocks[at] ? `, ${requests.swapped_blocks[at]} blocks swapped` : ""}`);
   if (requests.miss[at]) lines.push("missed the SLO");
