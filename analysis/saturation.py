@@ -9,7 +9,7 @@ All functions are pure functions of arrays; times are in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -57,7 +57,8 @@ MEANINGS: dict[str, str] = {
     "STABLE": "requests came and went; latencies describe the system",
     "BACKLOGGED": "for over 5 % of the time in which requests, or those of a part, came, some queued for memory, a "
     "seat or a batch, but as many left as came",
-    "OVERLOADED": "fewer requests left than came, so latencies tell how long the run was",
+    "OVERLOADED": "fewer requests left than came, or in a mix fewer of the parts that most requests are of, while they "
+    "came, so latencies tell how long the run was",
     "REFUSED": "not one request could be served",
 }
 """What each verdict means, in a sentence."""
@@ -115,15 +116,16 @@ def verdict(
     start: Array,
     duration: Array,
     blocked: Array,
-    spans: Iterable[tuple[float, float]] = (),
+    parts: Sequence[tuple[Array, Array]] = (),
 ) -> Verdict:
     """Judge saturation over the time in which requests arrived.
 
     OVERLOADED: in the second half of that time fewer requests left than arrived (see `outgrows`), so the load does not
-    fit, or the run is too short for as many to be there as there would be in the end.
+    fit, or the run is too short for as many to be there as there would be in the end.  Of a mix, also if most requests
+    are of parts of which that holds, each over its own time: a few that come much longer may not hide it.
     BACKLOGGED: otherwise, if for more than 5 % of that time memory, seats or the scheduler's order (a static batch
     must end first) kept the head of the queue waiting; also if all requests arrive at once, and some of them wait.  So
-    it is if that held for more than 5 % of one of `spans`, which the rest of the time might hide.
+    it is if that held for more than 5 % of the time in which one of the parts came.
     STABLE: otherwise.  REFUSED: every request was refused.
 
     Args:
@@ -132,7 +134,7 @@ def verdict(
         start: of each step, seconds, ascending.
         duration: of each step, seconds.
         blocked: bool, whether memory, seats or the order of work kept the head of the queue waiting.
-        spans: first and last arrival of parts of the requests, seconds.
+        parts: arrivals and departures, likewise, of parts of the requests.
 
     """
     if not len(arrivals):
@@ -141,9 +143,10 @@ def verdict(
         return Verdict.STABLE
     first, last = float(arrivals.min()), float(arrivals.max())
     if last > first:
-        if Flow.of(arrivals, departures).behind:
+        behind = sum(len(came) for came, left in parts if Flow.of(came, left).behind)
+        if Flow.of(arrivals, departures).behind or 2 * behind > len(arrivals):
             return Verdict.OVERLOADED
-        for begin, end in ((first, last), *spans):
+        for begin, end in ((first, last), *((float(came.min()), float(came.max())) for came, _ in parts)):
             during = np.clip(np.minimum(start + duration, end) - np.maximum(start, begin), 0, None)
             if float(during[blocked].sum()) > STANDING * (end - begin):
                 return Verdict.BACKLOGGED

@@ -188,18 +188,19 @@ def ledger(seen: Observed, slot_bytes: float) -> dict[str, Mapping[str, float]]:
 def judge(seen: Observed, parts: Iterable[str] = ()) -> saturation.Verdict:
     """Tell whether the load fits; of a mix of `parts` also while each of them comes, if that is of some requests."""
     kept = seen.requests["status"] != "refused"
-    came = [seen.requests["arrival_s"][kept & (seen.requests["part"] == name)] for name in parts]
+    arrivals, departures = seen.requests["arrival_s"], seen.requests["finish_s"]
+    each = [kept & (seen.requests["part"] == name) for name in parts]
     stood = np.zeros(len(seen.durations), np.bool_)
     for cause in ("memory", "seats", "order"):
         if cause in seen.blocked:
             stood |= seen.blocked[cause]
     return saturation.verdict(
-        seen.requests["arrival_s"][kept],
-        seen.requests["finish_s"][kept],
+        arrivals[kept],
+        departures[kept],
         seen.steps["start_s"],
         seen.durations,
         stood,
-        [(float(some.min()), float(some.max())) for some in came if len(some) >= SOME],
+        [(arrivals[some], departures[some]) for some in each if np.count_nonzero(some) >= SOME],
     )
 
 

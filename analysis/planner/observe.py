@@ -9,6 +9,7 @@ and each batch keeps its sums: resampling batches (a block bootstrap) needs noth
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from analysis.summary import judge, without_nan
 BATCHES = 50
 
 
-def observe(seen: Observed) -> dict[str, Any]:
-    """Reduce a run.
+def observe(seen: Observed, parts: Iterable[str] = ()) -> dict[str, Any]:
+    """Reduce a run, whose requests may be a mix of `parts`.
 
     Returns:
         `load`: what was offered, what left in the second half, and whether the run kept up;
@@ -31,11 +32,11 @@ def observe(seen: Observed) -> dict[str, Any]:
 
     """
     over = {name: int(np.count_nonzero(those)) for name, those in missed(seen)}
-    told: dict[str, Any] = without_nan({"load": load(seen), "missed": over, "batches": batches(seen)})
+    told: dict[str, Any] = without_nan({"load": load(seen, parts), "missed": over, "batches": batches(seen)})
     return told
 
 
-def load(seen: Observed) -> dict[str, Any]:
+def load(seen: Observed, parts: Iterable[str] = ()) -> dict[str, Any]:
     """Return what was offered, what arrived and left in the second half of that time, and whether the run kept up."""
     kept = seen.requests["status"] != "refused"
     arrivals = np.asarray(seen.requests["arrival_s"], np.float64)[kept]
@@ -44,7 +45,7 @@ def load(seen: Observed) -> dict[str, Any]:
     return {
         "offered_rps": (len(arrivals) - 1) / span if span else None,
         **flow._asdict(),
-        "kept_up": judge(seen) is not Verdict.OVERLOADED,
+        "kept_up": judge(seen, parts) is not Verdict.OVERLOADED,
         "idle": idle(seen.steps),
     }
 

@@ -102,7 +102,7 @@ def _simulate(job: Job) -> Record:
         columns = run.requests(), run.steps() if small else run.lazy_steps
         slo = limits_of(job.workload.resolved())
         seen = Observed(*columns, case.pool.slots, slo)
-        record = {"entry": summarise(*columns, facts, slo), "pool": facts, **observe(seen)}
+        record = {"entry": summarise(*columns, facts, slo), "pool": facts, **observe(seen, facts.get("parts") or ())}
         if job.limits:
             record["limits"] = limits(setup, seen, shared_prefixes=requests.prefixes is not None)
         return record

@@ -53,7 +53,8 @@ def limits(setup: Setup, seen: Observed, *, shared_prefixes: bool) -> dict[str, 
 
     """
     (case,) = setup.cases
-    steps, offered, waits = seen.steps, load(seen), blocked_by(seen)
+    parts = part_names(setup.workload.requests)
+    steps, offered, waits = seen.steps, load(seen, parts), blocked_by(seen)
     busy = np.asarray(steps["running"]) > 0
     waited = busy & (np.asarray(steps["blocked"]) != "")
     pressed = sum(waits.values()) > SOME
@@ -66,7 +67,7 @@ def limits(setup: Setup, seen: Observed, *, shared_prefixes: bool) -> dict[str, 
             "scheduler": case.scheduler,
             "idle": offered["idle"],
             "kept_up": offered["kept_up"],
-            "verdict": str(judge(seen, part_names(setup.workload.requests))),
+            "verdict": str(judge(seen, parts)),
             "offered_rps": offered["offered_rps"],
             "ledger": {name: seen.mean(steps[name]) / case.pool.slots for name in SHARES},
             "pool_slots": case.pool.slots,

@@ -264,7 +264,7 @@ def test_no_figure_and_no_name_is_broken_where_a_table_needs_more_room(mixed: Ru
                 assert set(str(cell).split()) <= set(told)
 
 
-@pytest.mark.parametrize(("count", "expected"), [(60, "BACKLOGGED"), (19, "STABLE")])
+@pytest.mark.parametrize(("count", "expected"), [(60, "OVERLOADED"), (22, "BACKLOGGED"), (19, "STABLE")])
 def test_a_part_that_had_to_wait_is_told_though_another_comes_long_after_it(
     count: int, expected: str, tmp_path: Path
 ) -> None:

@@ -62,6 +62,28 @@ def test_verdict_on_a_queue_with_known_load(rate: float, expected: Verdict, seed
     assert saturation.verdict(*queue(rate, 1.0, seed=seed)) is expected
 
 
+@pytest.mark.parametrize(
+    ("few", "others", "expected"),
+    [
+        (0, 0, Verdict.OVERLOADED),
+        (0, 300, Verdict.OVERLOADED),  # most requests are of the part that is behind while it comes
+        (0, 4100, Verdict.BACKLOGGED),  # most are of others, who come long after it
+        (20, 0, Verdict.STABLE),
+    ],
+)
+def test_a_part_of_a_mix_that_is_behind_counts_if_most_requests_are_its(
+    few: int, others: int, expected: Verdict
+) -> None:
+    rate = 0.02 if few else 1.25
+    arrivals, departures, start, duration, waits = queue(rate, 1.0)
+    late = departures.max() + np.linspace(1e5, 1e6, others)
+    mix = [(arrivals, departures), (late, late + 0.5)][: 2 if others else 1]
+    together = [np.concatenate(side) for side in zip(*mix, strict=True)]
+    assert saturation.verdict(*together, start, duration, waits, mix) is expected
+    alone = Verdict.OVERLOADED if not few and not others else Verdict.STABLE
+    assert saturation.verdict(*together, start, duration, waits) is alone, "the tail hides what came before"
+
+
 def test_a_load_that_piles_up_while_it_runs_does_not_fit_though_nobody_waits() -> None:
     arrivals, start, duration = np.arange(400.0), np.arange(800.0), np.ones(800)
     nobody = np.zeros(800, bool)
