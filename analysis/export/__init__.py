@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from analysis.errors import RunDirectoryError, unfinished
 from analysis.export.errors import ExportError
 from analysis.reading import RunDirectory, open_directory
 
 Window = tuple[float, float]
+Note: TypeAlias = Callable[[str], object]
+"""Is told what a file leaves out."""
 
 
 class Format(Protocol):
@@ -21,7 +24,9 @@ class Format(Protocol):
     def files(self, directory: RunDirectory, labels: list[str], /) -> list[str]:
         """Names of the files that are written."""
 
-    def write(self, directory: RunDirectory, folder: Path, labels: list[str], window: Window, /) -> list[Path]:
+    def write(
+        self, directory: RunDirectory, folder: Path, labels: list[str], window: Window, note: Note, /
+    ) -> list[Path]:
         """Write them, but for those that nothing would be in, and return them."""
 
 
@@ -45,6 +50,7 @@ def export(
     labels: list[str] | None = None,
     window: Window = (0.0, float("inf")),
     replace: bool = True,
+    note: Note = str,
 ) -> list[Path]:
     """Write a run directory in another format and return the files.
 
@@ -55,6 +61,7 @@ def export(
         labels: allocators to export; all if None.
         window: (from, until) in seconds; the formats that list single events keep to it.
         replace: whether files of these names give way.
+        note: called with each sentence on what a file leaves out of the window.
 
     Raises:
         RunDirectoryError: `directory` is not a run directory, or one of these runs was not finished.
@@ -84,7 +91,7 @@ def export(
     if there and not replace:
         raise ExportError(f"{there[0]}: exists already; give another --out, or --force to replace it")
     folder.mkdir(parents=True, exist_ok=True)
-    return writers[to].write(opened, folder, chosen, window)
+    return writers[to].write(opened, folder, chosen, window, note)
 
 
 __all__ = ["ExportError", "RunDirectoryError", "export", "formats"]

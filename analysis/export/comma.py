@@ -15,7 +15,9 @@ TIMES = {"requests": "arrival_s", "steps": "start_s", "blocks": "time_s", "event
 """Which column of each table the window applies to."""
 
 
-def write(directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float]) -> list[Path]:
+def write(
+    directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float], _note: object
+) -> list[Path]:
     """Write `<run>.<table>.csv` for every run of the labels: the rows whose time lies in the window."""
     import pyarrow as pa  # noqa: PLC0415  (start-up time)
     import pyarrow.compute as pc  # noqa: PLC0415  (start-up time)

@@ -56,7 +56,9 @@ class Family(NamedTuple):
     """Histogram: how often each observation was made; once if None."""
 
 
-def write(directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float]) -> list[Path]:
+def write(
+    directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float], _note: object
+) -> list[Path]:
     """Write the first replication of every label; time stamps start when the run was made."""
     started = str(directory.manifest.get("started") or "1970-01-01T00:00:00+00:00")
     epoch = datetime.fromisoformat(started).timestamp()

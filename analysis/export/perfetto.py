@@ -33,7 +33,9 @@ Notes: TypeAlias = dict[str, int | str]
 """What a slice is annotated with, by name."""
 
 
-def write(directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float]) -> list[Path]:
+def write(
+    directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float], _note: object
+) -> list[Path]:
     """Write one trace with the first replication of every label."""
     try:
         from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder  # noqa: PLC0415  (an extra)

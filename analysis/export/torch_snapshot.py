@@ -13,6 +13,7 @@ that came and went between two snapshots are not seen.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,12 +27,18 @@ from analysis.whole import whole
 BASE = 1 << 40
 """Address of the pool; block b starts at BASE + (b - 1) * block_bytes."""
 EVENTS = 15_000
-"""The viewer draws so many allocations; the window is cut there."""
+"""The viewer draws so many allocations; the window is cut at the snapshot that comes to more, and that is said."""
 NOBODY, CACHED = -2, -1
 Plain: TypeAlias = dict[str, Any]
 
 
-def write(directory: RunDirectory, folder: Path, labels: list[str], window: tuple[float, float]) -> list[Path]:
+def write(
+    directory: RunDirectory,
+    folder: Path,
+    labels: list[str],
+    window: tuple[float, float],
+    note: Callable[[str], object],
+) -> list[Path]:
     """Write `<run>.snapshot.pickle` for the first replication of every label that has a block map."""
     written = []
     for run in directory.runs:
@@ -40,7 +47,14 @@ def write(directory: RunDirectory, folder: Path, labels: list[str], window: tupl
             continue
         target = folder / _name(run)
         with whole(target) as part, part.open("wb") as file:
-            pickle.dump(snapshot(run, blocks, window), file, protocol=4)
+            made = snapshot(run, blocks, window)
+            pickle.dump(made, file, protocol=4)
+        last, end = made["device_traces"][0][-1]["time_us"] / 1e6, min(window[1], run.end)
+        if len(made["device_traces"][0]) > EVENTS:
+            note(
+                f"{run.label}: only up to {last:.6g} s of {end:.6g} s, as the viewer draws no more events than "
+                f"{EVENTS:,}; --after {last:.6g} shows what follows"
+            )
         written.append(target)
     if not written:
         raise ExportError(f"{directory.path}: no block map was recorded; run it with telemetry.blocks: sampled")
@@ -138,17 +152,18 @@ def _frames(filename: str, line: int, name: str) -> list[Plain]:
 
 def _refusals(run: Run, window: tuple[float, float], size: int) -> list[Plain]:
     """Refused requests as out-of-memory events, by time."""
-    requests = run.requests(("request_id", "arrival_s", "prompt_tokens", "output_tokens", "status", "reason"))
+    names = ("request_id", "arrival_s", "prompt_tokens", "output_tokens", "samples", "status", "reason")
+    requests = run.requests(names)
     arrived = np.asarray(requests["arrival_s"], np.float64)
     rows = np.flatnonzero((requests["status"] == "refused") & (arrived >= window[0]) & (arrived <= window[1]))
+    # the last token said is not stored; as events.parquet counts what a request would need in the end
+    ends = np.asarray(requests["prompt_tokens"], np.int64) + requests["output_tokens"] - 1
+    blocks = -(-ends * requests["samples"] // int(run.facts["block_size"]))
     return [
         {
             "action": "oom",
             "addr": 0,
-            "size": -(
-                -int(requests["prompt_tokens"][row] + requests["output_tokens"][row]) // int(run.facts["block_size"])
-            )
-            * size,
+            "size": int(blocks[row]) * size,
             "stream": 0,
             "time_us": round(float(arrived[row]) * 1e6),
             "frames": _frames(f"request-{requests['request_id'][row]}", 0, str(requests["reason"][row])),

@@ -37,10 +37,14 @@ def export(
 
     """
     window, replace = (after, until), force or out is None  # what is in the run directory can be made again from it
-    written = export_run(directory, to, out, labels=list(allocators) or None, window=window, replace=replace)
+    notes: list[str] = []
+    labels = list(allocators) or None
+    written = export_run(directory, to, out, labels=labels, window=window, replace=replace, note=notes.append)
     if json:
-        emit({"written": [str(path) for path in written]})
+        emit({"written": [str(path) for path in written], "notes": notes})
         return
     console = terminal()
     for path in written:
         console.say(f"Written: {path}")
+    for words in notes:
+        console.say(words, style="dim")

@@ -184,6 +184,23 @@ def test_a_refusal_is_an_out_of_memory_event(tmp_path: Path) -> None:
     assert refused
     assert all(event["device_free"] >= 0 and event["size"] > 16 * 16 * 131072 for event in refused)
     assert "raise OutOfMemoryError" in _memory_viz.trace({"segments": [], "device_traces": [trace]})
+    events = run_named(path, "paged").events()
+    assert events is not None
+    needed = events["slots"][events["event"] == "refuse"]
+    assert [event["size"] // (16 * 131072) for event in refused] == (-(-needed // 16)).tolist()
+
+
+def test_a_snapshot_that_is_cut_says_where(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    export(toy, "torch-snapshot", tmp_path, labels=["paged"], note=notes.append)
+    assert not notes
+    monkeypatch.setattr(torch_snapshot, "EVENTS", 300)
+    (path,) = export(toy, "torch-snapshot", tmp_path, labels=["paged"], note=notes.append)
+    last = pickle.loads(path.read_bytes())["device_traces"][0][-1]["time_us"] / 1e6  # noqa: S301  (written a line above)
+    end = run_named(toy, "paged").end
+    assert last < end
+    told = f"paged: only up to {last:.6g} s of {end:.6g} s, as the viewer draws no more events than 300"
+    assert notes == [f"{told}; --after {last:.6g} shows what follows"]
 
 
 # -- prometheus ------------------------------------------------------------------------------
