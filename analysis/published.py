@@ -69,7 +69,9 @@ class Row(NamedTuple):
 
     @property
     def value(self) -> str:
-        """The simulated figure as text."""
+        """The simulated figure as text; without a unit where there is none."""
+        if math.isnan(self.simulated.value):
+            return "-"
         return self.text(short(self.scaled(self.simulated.value)))
 
     @property

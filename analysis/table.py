@@ -36,6 +36,7 @@ from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row as PublishedRow
 from analysis.published import cells_of, rows
 from analysis.saturation import MEANINGS, Verdict
+from analysis.sustained import sustained
 from analysis.terminal import line, plain, put
 from analysis.variants import Variants
 from workloads.errors import in_a_line
@@ -90,7 +91,7 @@ def show_variants(found: Variants, console: Console | None = None) -> None:
 
 def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
     """What became of each variant under each allocator."""
-    sustained = any(math.isfinite(one.mean(SUSTAINED)) for _, allocators in variants for one in allocators)
+    searched = any(math.isfinite(one.mean(SUSTAINED)) for _, allocators in variants for one in allocators)
     repeats = max(len(one.entries) for _, allocators in variants for one in allocators)
     caption = (
         "ms/token: end-to-end latency / output tokens, mean over requests; saved: share of slots that sharing avoids"
@@ -99,7 +100,7 @@ def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
     for heading in ("variant", "allocator"):
         table.add_column(heading, overflow="fold")
     table.add_column("verdict", no_wrap=True)
-    for heading in ("batch\nmean", "req/s", "ms/token", "saved\n%", *(["sustained\nreq/s"] if sustained else [])):
+    for heading in ("batch\nmean", "req/s", "ms/token", "saved\n%", *(["sustained\nreq/s"] if searched else [])):
         table.add_column(heading, justify="right")
     for variant, allocators in variants:
         for one in allocators:
@@ -111,7 +112,7 @@ def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
                 short(one.mean("throughput_rps")),
                 short(1e3 * one.mean("normalized_latency_s")),
                 short(100 * one.mean("kv_sharing"), 1),
-                *([short(one.mean(SUSTAINED))] if sustained else []),
+                *([short(one.mean(SUSTAINED))] if searched else []),
             )
     return table
 
@@ -272,7 +273,7 @@ def _figure_name(name: str) -> str:
 
 
 def notes(allocators: Sequence[Allocator]) -> list[str]:
-    """What a reader of the tables must know: requests not served whole, and overload."""
+    """What a reader of the tables must know: requests not served whole, overload, rates that were searched for."""
     lines = shortfalls(allocators)
     if overloaded := [one.label for one in allocators if one.verdict is Verdict.OVERLOADED]:
         lines.append(f"{listed(overloaded)}: OVERLOADED, so latencies grow with the length of the run")
@@ -282,9 +283,8 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
                 f"{one.label}: steps and requests disagree by {100 * lost[0]['little']['gap']:.3g} % on how many "
                 "were in the system (Little's law): the run's files are not whole"
             )
-    lines += [*page_calls(allocators), *above_bound(allocators)]
-    repeats = {len(one.entries) for one in allocators}
-    if repeats != {1}:
+    lines += [*page_calls(allocators), *above_bound(allocators), *sustained(allocators)]
+    if (repeats := {len(one.entries) for one in allocators}) != {1}:
         means = f"Figures are means over {max(repeats)} replications, but requests are counted in all of them"
         lines.append(f"{means}; `compare` gives intervals of differences.")
     return lines

@@ -13,6 +13,8 @@ import pytest
 from rich.console import Console
 
 from analysis.figures import figure, group, ratio
+from analysis.published import rows
+from analysis.sustained import sustained
 from analysis.table import show_variants
 from analysis.variants import open_variants
 from sim.cli import main
@@ -62,8 +64,35 @@ def test_the_rate_is_that_of_the_closed_form(file: Path, tmp_path: Path) -> None
 
 def test_a_limit_that_no_rate_reaches_gives_no_rate(file: Path, tmp_path: Path) -> None:
     workload = load(file, ["sustained.normalized_latency_s=0.005", "requests.duration_s=200"])
-    entry = run(workload, tmp_path / "out").summary()[0]
+    directory = run(workload, tmp_path / "out")
+    entry = directory.summary()[0]
     assert entry["sustained"]["rps"] is None
+    told = "Rate at which latency reaches 5 ms/token on average: ours none, ideal none."
+    assert sustained(group(directory.summary())) == [told]
+    over = {"ours": {"sustained_rps": {"value": 2, "over": "ideal"}}}
+    (row,) = rows(group(directory.summary()), over)
+    assert (row.published, row.value, row.difference) == ("2x", "-", "-")
+
+
+def test_the_rate_is_told_in_tables_and_on_the_page(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", file.name, "--set", "requests.duration_s=200", "--out", "out", "--quiet"]) == 0
+    entries = json.loads((tmp_path / "out" / "summary.json").read_text())["runs"]
+    rate = figure(entries[0], "sustained_rps")
+    told = f"Rate at which latency reaches 20 ms/token on average: ours {rate:.3g} req/s, ideal {rate:.3g} req/s."
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert told in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_limit_that_is_never_reached_is_told_with_the_highest_rate(file: Path, tmp_path: Path) -> None:
+    """Two requests, however close: the second waits for the first, 15 ms a token on average."""
+    changes = ["requests.duration_s=null", "requests.count=2", "requests.arrivals.kind=fixed"]
+    directory = run(load(file, changes), tmp_path / "out")
+    entries = directory.summary()
+    highest = entries[0]["sustained"]["tried"][-1]["rate"]
+    (told,) = sustained(group(entries))
+    assert f"ours more than {round(highest):,} req/s" in told
 
 
 def test_a_finished_search_is_not_done_again(file: Path, tmp_path: Path) -> None:

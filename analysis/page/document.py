@@ -26,6 +26,7 @@ from analysis.page.words import Finding, contrast, findings, reserves
 from analysis.parts import page_rows
 from analysis.reading import Run, RunDirectory
 from analysis.saturation import MEANINGS
+from analysis.sustained import sustained
 from analysis.together import Together, draws, slos
 
 ROW_BUDGET = 24_000
@@ -98,7 +99,11 @@ def document(directory: RunDirectory) -> dict[str, Any]:
             "requests": {"shown": len(chosen), "total": len(everyone(requests))},
         },
         "payloads": [column["payload"] for column in columns],
-        "findings": [*findings(allocators, (left, right), same_pool=same_pool), *_unlike(served)],
+        "findings": [
+            *findings(allocators, (left, right), same_pool=same_pool),
+            *(Finding("result", words) for words in sustained(allocators)),
+            *_unlike(served),
+        ],
         "table": rows,
         "parts": page_rows(allocators),
         "offered": offered(allocators),
