@@ -87,7 +87,7 @@ class Document:
         twin = copy(self)
         twin.data = _open(self.data)
         twin._overrides = dict(self._overrides)  # noqa: SLF001 - its own class
-        twin._left = dict(self._left)  # noqa: SLF001 - likewise
+        twin._left = dict(self._left)  # noqa: SLF001 - its own class
         return twin
 
     def put(self, where: Where, value: Any, source: str | Origin) -> None:

@@ -117,7 +117,9 @@ function controls() {
 }
 
 async function redraw() {
+  const before = document.activeElement.id;
   controls();
+  if (before) byId(before)?.focus(); // what was chosen in has been made anew, and the next key is for it
   legend(byId("legend"), facts.allocators);
   if (facts.keys.length) { await drawCurves(); await drawMaps(); }
   await drawFront();

@@ -247,6 +247,17 @@ def test_a_sweep_opens_where_its_cells_differ_most(opened: Opened, tmp_path: Pat
     assert page.locator("#at-1").input_value() == "1"
 
 
+def test_what_a_figure_is_shown_at_is_chosen_by_keyboard(opened: Opened, pages: dict[str, Path]) -> None:
+    page = opened.go(pages["sweep"])
+    page.locator("#at-1").focus()
+    for key, value in (("ArrowDown", "1"), ("ArrowUp", "0")):
+        was = page.locator("#at-1").element_handle()
+        page.keyboard.press(key)
+        page.wait_for_function("was => !was.isConnected", arg=was)  # it was made anew
+        assert page.evaluate("document.activeElement.id") == "at-1"
+        assert page.locator("#at-1").input_value() == value
+
+
 @pytest.mark.parametrize("kind", ["sweep", "capacity"])
 def test_paging_has_the_colour_that_it_has_on_the_page_of_a_run(
     kind: str, opened: Opened, pages: dict[str, Path]
