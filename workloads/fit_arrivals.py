@@ -3,12 +3,14 @@
 Whether the rate changes is tested by shuffling the gaps, which keeps their distribution and destroys
 slow changes: if counts in bins vary more than in any of 19 shufflings (a test at the 5 % level), a rate is
 fitted for each bin, and gaps are measured in operational time.  Gaps are fitted as exponential or Gamma if
-that is close enough for their number, and otherwise kept as measured.
+that is close enough for their number, and otherwise kept as measured.  If it is, it is known what chance adds
+to the variance of counts: bins are as wide as tells changes best from that, and it is taken off the rates.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,20 +82,54 @@ def _gamma(gaps: Floats) -> tuple[float, bool]:
 
 def _profile(arrival: Floats, span: float, bins: int) -> tuple[dict[str, Any], list[str]]:
     """Fit a rate for each bin, and the burstiness that is left."""
-    width = span / bins
-    counts, edges = np.histogram(arrival, bins=bins, range=(0, span))
-    work = np.diff(np.interp(arrival, edges, np.concatenate([[0], np.cumsum(counts)])))
+    counted = partial(np.histogram, arrival, range=(0, span))
+    expected, edges = counted(bins=bins)
+    work = _work(arrival, edges, expected)
     cv, near = _gamma(work)
+    if near:  # so that it is known what is chance
+        fewer = dict.fromkeys(max(FEWEST_BINS, bins // parts) for parts in range(1, bins))
+        bins = min(fewer, key=lambda some: _blur(counted(bins=some)[0], cv))
+        counts, edges = counted(bins=bins)
+        expected = _without_chance(counts, cv)
+        work = _work(arrival, edges, expected)
+        cv, near = _gamma(work)
+    width = span / bins
     block = {
         "kind": "profile",
         "bin_s": _digits(width, 8),
-        "rates": [_digits(rate) for rate in (counts / width).tolist()],
+        "rates": [_digits(rate) for rate in (expected / width).tolist()],
     }
     note = f"the rate changes: {bins} rates, one for every {width:.3g} s; gaps in operational time "
     if near:
         return {**block, "cv": cv}, [f"{note}have CV {cv:.2f}"]
     measured = {"kind": "values", "values": strata(work / work.mean(), GAPS)}
     return {**block, "gaps": measured}, [f"{note}are as measured (CV {cv:.2f})"]
+
+
+def _blur(counts: Ints, cv: float) -> float:
+    """Return how far rates of so many equal bins are from the true rate, but for a constant: chance and coarseness.
+
+    The cost function of Shimazaki and Shinomoto (2007), A method for selecting the bin size of a time histogram, with
+    the variance of a renewal process, `cv` squared times the mean, in place of Poisson's.
+    """
+    return float(2 * cv**2 * counts.mean() - counts.var()) * len(counts) ** 2
+
+
+def _work(arrival: Floats, edges: Floats, expected: Floats | Ints) -> Floats:
+    """Return the gaps in operational time: how many arrivals are expected in each, given those of each bin."""
+    gaps: Floats = np.diff(np.interp(arrival, edges, np.concatenate([[0], np.cumsum(expected)])))
+    return gaps
+
+
+def _without_chance(counts: Ints, cv: float) -> Floats:
+    """Return how many arrivals each bin expects, given those that came.
+
+    Of the variance of counts, `cv` squared times the mean is chance, which arrivals that are drawn from these rates add
+    again.  So the rates get the rest, by moving each towards the mean.
+    """
+    mean, variance = float(counts.mean()), float(counts.var())
+    kept = math.sqrt(max(0.0, 1 - cv**2 * mean / variance)) if variance else 0.0
+    return np.asarray(mean + kept * (counts - mean), np.float64)
 
 
 def strata(values: Floats | Ints, parts: int) -> list[float]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.workloads.test_arrivals import process
 from workloads.fit import fit
 from workloads.fit_arrivals import fit_arrivals
 from workloads.generate import generate
-from workloads.requests import Prefixes, Requests
+from workloads.requests import Floats, Prefixes, Requests
+from workloads.streams import stream
 
 BLOCK = 512
 
@@ -22,6 +24,30 @@ def test_a_few_arrivals_are_told_for_what_they_are(count: int, cv: float, kind: 
         arrival = np.cumsum(np.random.default_rng(seed).gamma(cv**-2, cv**2, count))
         found.append(fit_arrivals(arrival - arrival[0])[0]["kind"])
     assert found.count(kind) >= 17
+
+
+@pytest.mark.parametrize(("swing", "cv"), [(0.1, 1.0), (0.3, 1.0), (0.5, 2.0), (0.3, 0.5)])
+def test_what_is_made_from_a_profile_varies_as_much_as_what_it_was_fitted_to(swing: float, cv: float) -> None:
+    """Rates that contain the chance of their bins would have it twice: counts varied a quarter to half too much."""
+    span, rate, found = 3000.0, 5.0, []
+    times = np.linspace(0, span, 300_001)
+    expected = rate * (times + swing * 1000 / (2 * np.pi) * (1 - np.cos(times * 2 * np.pi / 1000)))
+    for seed in range(6):
+        work = np.cumsum(np.random.default_rng(seed).gamma(cv**-2, cv**2, 20_000))
+        arrival = np.interp(work[work < expected[-1]], expected, times)
+        arrival -= arrival[0]
+        block, _ = fit_arrivals(arrival)
+        assert block["kind"] == "profile"
+        drawn = process(**block).draw(stream(seed, "arrivals"), len(arrival))
+        found.append([[_dispersion(some, width) for width in (10, 100)] for some in (arrival, drawn)])
+    true, made = np.mean(found, axis=0)
+    assert made == pytest.approx(true, rel=0.17)
+
+
+def _dispersion(arrival: Floats, width: float) -> float:
+    """Variance of the counts in bins, as a multiple of their mean."""
+    counts = np.histogram(arrival, bins=np.arange(0, arrival[-1], width))[0]
+    return float(counts.var() / counts.mean())
 
 
 def test_a_block_in_common_is_no_conversation() -> None:
