@@ -8,12 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
-from pyarrow import parquet
 
 from workloads.errors import WorkloadError
-from workloads.generate import requests as make
 from workloads.requests import Requests
 from workloads.schema import Workload
 from workloads.streams import stream
@@ -331,111 +328,6 @@ class TestVllm:
     def test_result_without_arrays(self, tmp_path: Path) -> None:
         with pytest.raises(WorkloadError, match="no input_lens: save it with --save-detailed"):
             load(tmp_path, '{"completed": 2, "total_input_tokens": 7}')
-
-
-class TestTables:
-    def test_burstgpt_leaves_failures_out_and_knows_models(self, tmp_path: Path) -> None:
-        made = load(tmp_path, FILES["burstgpt"])
-        assert made.arrival_s.tolist() == [0, 40]
-        assert made.notes[-1] == "1 row without a prompt or output token left out"
-        assert load(tmp_path, FILES["burstgpt"], only_model="GPT-4").prompt_tokens.tolist() == [1087]
-
-    def test_a_model_that_no_row_is_of_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            WorkloadError, match=r"no row is of model GPT4 \(did you mean GPT-4\?\); there are: ChatGPT, G"
-        ):
-            load(tmp_path, FILES["burstgpt"], only_model="GPT4")
-        with pytest.raises(WorkloadError, match="read as azure, which names no models: leave out only_model"):
-            load(tmp_path, FILES["azure"], only_model="GPT-4")
-        with pytest.raises(WorkloadError, match="no column Model to find those of GPT-4 by"):
-            load(tmp_path, "Timestamp,Request tokens,Response tokens\n5,472,18\n", only_model="GPT-4")
-
-    def test_burstgpt_2_is_read_by_name(self, tmp_path: Path) -> None:
-        header = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type"
-        made = load(tmp_path, f"{header}\n19440110.0,u-u-i-d,43,GPT-4,906,446,1352,Conversation log\n")
-        assert (made.prompt_tokens.tolist(), made.output_tokens.tolist()) == ([906], [446])
-
-    def test_lengths_alone_arrive_at_once_or_as_they_are_told(self, tmp_path: Path, small: Small) -> None:
-        made = load(tmp_path, FILES["vidur-lengths"])
-        assert made.arrival_s.tolist() == [0]
-        assert "no arrival times" in made.notes[0]
-        path = tmp_path / "pairs.csv"
-        path.write_text("prompt_tokens,output_tokens\n" + "5,6\n" * 50)
-        paced = make(small(f"requests={{trace: {path}, arrivals: {{kind: fixed, rate: 2}}}}"))
-        assert paced.arrival_s.tolist() == [i / 2 for i in range(50)]
-        path.write_text("start,prompt_tokens,output_tokens\n" + "0,5,6\n" * 50)
-        assert (
-            "; columns are start, prompt_tokens, output_tokens; " in make(small(f"requests={{trace: {path}}}")).notes[0]
-        )
-        users = make(small(f"requests={{trace: {path}, arrivals: {{kind: closed, users: 5}}}}"))
-        assert (users.after < 0).sum() == 5
-
-    def test_a_csv_of_one_s_own_may_have_dates(self, tmp_path: Path) -> None:
-        made = load(
-            tmp_path, "Time,Prompt_Tokens,completion_tokens\n2026-11-01T10:00:00Z,5,6\n2026-11-01T10:00:02Z,7,8\n"
-        )
-        assert made.arrival_s.tolist() == [0, 2]
-        named = load(tmp_path, "arrived_at,prompt_tokens,output_tokens\n10,5,6\n12,7,8\n")
-        assert named.arrival_s.tolist() == [0, 2]
-
-    def test_json_lines_of_one_s_own(self, tmp_path: Path) -> None:
-        made = load(tmp_path, FILES["jsonl"])
-        assert made.arrival_s.tolist() == [0, 1]
-        assert (made.prompt_tokens.tolist(), made.output_tokens.tolist()) == ([10, 11], [20, 21])
-        row = {"input_tokens": 5, "output_tokens": 6}
-        note = load(tmp_path, lines([row])).notes[0]
-        assert note.startswith("no arrival times: all requests arrive at once unless arrivals are given; ")
-        assert "columns are input_tokens, output_tokens; one of times is called arrival_s, arrival_time_s, " in note
-        dated = [{"time": f"2026-11-01T10:00:0{second}Z", **row} for second in (0, 2)]
-        assert load(tmp_path, lines(dated)).arrival_s.tolist() == [0, 2]
-        for bad in (7, "soon"):
-            with pytest.raises(WorkloadError, match=rf"trace:3: time: not a date and time: {bad}"):
-                load(tmp_path, lines([*dated, {"time": bad, **row}]))
-
-    @pytest.mark.parametrize(("column", "first", "unit"), [
-        ("arrival_ms", 5, 1e-3), ("timestamp_us", 5, 1e-6), ("time_ns", 5, 1e-9),
-        ("timestamp", 1_700_000_000_000, 1e-3), ("timestamp", 1_700_000_000_000_000, 1e-6),
-        ("timestamp", 1_700_000_000_000_000_000, 1e-9), ("timestamp", 1_700_000_000, 1),
-    ])  # fmt: skip
-    def test_units_of_time_are_told_by_name_or_by_size(
-        self, tmp_path: Path, column: str, first: int, unit: float
-    ) -> None:
-        rows = [(first, 5, 6), (first + round(1.5 / unit), 5, 6)] if unit < 1 else [(first, 5, 6), (first + 1.5, 5, 6)]
-        made = load(tmp_path, f"{column},prompt_tokens,output_tokens\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
-        assert made.arrival_s == pytest.approx([0, 1.5], abs=1e-6)
-        told = [note for note in made.notes if "too large for seconds since 1970, read as" in note]
-        assert len(told) == (first > 1e11)
-
-    @pytest.mark.parametrize("dated", [False, True])
-    def test_parquet(self, tmp_path: Path, dated: bool) -> None:
-        times = pa.array([10**18, 10**18 + 1_500_000_000], pa.timestamp("ns")) if dated else pa.array([3.0, 4.5])
-        table = pa.table({"arrival_s": times, "prompt_tokens": [5, 6], "output_tokens": [7, 8]})
-        parquet.write_table(table, tmp_path / "trace.parquet")
-        made = load(tmp_path, (tmp_path / "trace.parquet").read_bytes())
-        assert made.arrival_s.tolist() == [0, 1.5]
-        assert made.prompt_tokens.tolist() == [5, 6]
-
-    def test_parquet_without_some_dates(self, tmp_path: Path) -> None:
-        dates = pa.array([None, 10**18, None, 10**18 + 2 * 10**9], pa.timestamp("ns"))
-        table = pa.table({"time": dates, "prompt": [1, 2, 3, 4], "output": [1, 1, 1, 1]})
-        parquet.write_table(table, tmp_path / "trace.parquet")
-        content = (tmp_path / "trace.parquet").read_bytes()
-        with pytest.raises(WorkloadError, match=r"2 of 4 rows are bad; on_bad_rows: skip .*\n.*:1: the arrival time: "):
-            load(tmp_path, content)
-        made = load(tmp_path, content, on_bad_rows="skip")
-        assert made.arrival_s.tolist() == [0, 2]
-        assert made.prompt_tokens.tolist() == [2, 4]
-
-    def test_parquet_faults(self, tmp_path: Path) -> None:
-        parquet.write_table(pa.table({"prompt": [1]}), tmp_path / "half.parquet")
-        with pytest.raises(WorkloadError, match="no column output_tokens; columns: prompt"):
-            load(tmp_path, (tmp_path / "half.parquet").read_bytes())
-        parquet.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
-        whole = (tmp_path / "a.parquet").read_bytes()
-        with pytest.raises(WorkloadError, match="no column prompt_tokens and output_tokens; columns: a"):
-            load(tmp_path, whole)
-        with pytest.raises(WorkloadError, match="cannot be read as parquet"):
-            load(tmp_path, whole[:-9])
 
 
 class TestReplay:
