@@ -111,8 +111,8 @@ def build(target: Path) -> None:
         raise NoCompilerError(f"there is no C compiler ({compiler.split()[0]}); kvsim runs without being compiled, too")
     try:
         from mypyc.build import mypycify  # noqa: PLC0415  (not there in most environments)
-        from setuptools import Distribution  # noqa: PLC0415  (likewise)
-        from setuptools.command.build_ext import build_ext  # noqa: PLC0415  (likewise)
+        from setuptools import Distribution  # noqa: PLC0415  (comes with mypyc)
+        from setuptools.command.build_ext import build_ext  # noqa: PLC0415  (comes with mypyc)
     except ModuleNotFoundError as error:
         raise NoCompilerError(f"{error.name} is not installed; compiling takes {', '.join(NEEDS)}") from error
     with TemporaryDirectory() as folder, chdir(ROOT):

@@ -128,7 +128,7 @@ def _capacity(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shap
         "searches": [_SEARCH],
         "none": COUNT,
         "at_least": FLAG,
-        **dict.fromkeys(("stays?", "cost?", "refused?", "together?"), MAYBE),
+        **dict.fromkeys(("stays?", "cost?", "refused?", "together?", "beyond?"), MAYBE),
         "pool_slots?": (COUNT, None),
         "figures?": figures,
     }

@@ -88,7 +88,7 @@ def _doubts(summary: Mapping[str, Any], aims: str) -> Iterator[Finding]:
             told.setdefault(f"{text}{_at_least(one, summary)}", []).append(one)
     short_of = [one for one in answers if one.get("stays") is not None and one["stays"] < FEW_STAYS]
     if short_of:
-        times = " to ".join(dict.fromkeys(f"{end(one['stays'] for one in short_of):.1f}" for end in (min, max)))
+        times = _from_to([one["stays"] for one in short_of], 1)
         text = (
             f"at the rate sustained requests arrive for only {times} times as long as one stays, so the run is more "
             "start and end than steady load; more requests would tell."
@@ -96,7 +96,7 @@ def _doubts(summary: Mapping[str, Any], aims: str) -> Iterator[Finding]:
         told[text] = short_of
     apart = [one for one in answers if one.get("together") is not None and one["together"] < TOGETHER]
     if apart:
-        shares = " to ".join(dict.fromkeys(f"{100 * end(one['together'] for one in apart):.0f}" for end in (min, max)))
+        shares = _from_to([100 * one["together"] for one in apart], 0)
         text = (
             f"at the rate sustained a part of the mix keeps coming for only {shares} % as long as another, so fewer "
             "come at once than the rate says; parts of the same duration_s come together."
@@ -114,6 +114,11 @@ def _doubts(summary: Mapping[str, Any], aims: str) -> Iterator[Finding]:
     for text, some in told.items():
         everyone = len(some) == len(answers) > 1
         yield Finding("warning", f"{'all' if everyone else listed([where(one) for one in some])}: {text}")
+
+
+def _from_to(values: Sequence[float], digits: int) -> str:
+    """Write the least and the most of some values with so many decimals, or one if that reads alike."""
+    return " to ".join(dict.fromkeys(f"{end:.{digits}f}" for end in (min(values), max(values))))
 
 
 def _at_least(answer: Mapping[str, Any], summary: Mapping[str, Any]) -> str:

@@ -72,10 +72,10 @@ def main_validate(
 
     """
     demand_extras()
-    from analysis.report import write_joint_report  # noqa: PLC0415  torch takes seconds, and may be missing
-    from analysis.validation import write_validation  # noqa: PLC0415  ditto
-    from sim.decode.show import show  # noqa: PLC0415  ditto
-    from sim.decode.validate import PARTS, validate  # noqa: PLC0415  ditto
+    from analysis.report import write_joint_report  # noqa: PLC0415  (start-up time of other commands)
+    from analysis.validation import write_validation  # noqa: PLC0415  (start-up time of other commands)
+    from sim.decode.show import show  # noqa: PLC0415  (start-up time of other commands)
+    from sim.decode.validate import PARTS, validate  # noqa: PLC0415  torch takes seconds, and may be missing
 
     parts = PARTS if part is None else (part,)
     result = validate(

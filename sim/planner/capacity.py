@@ -80,7 +80,7 @@ class Search:
         if self.low is None and self.high is not None:
             return self.high - 1 if self.high > -FARTHEST else None
         assert self.low is not None  # noqa: S101 - for the type checker
-        assert self.high is not None  # noqa: S101 - ditto
+        assert self.high is not None  # noqa: S101 - for the type checker
         gap = self.high - self.low
         return (self.low + self.high) / 2 if gap > Fraction(1, 2**self.levels) else None
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from allocators.answers import NO_MAPPINGS, Reason
+from allocators.base import Allocator
 from tests.conformance.cases import CONTEXT, Case, admitted, audit, fill, ints, state
 
 
@@ -76,16 +77,22 @@ def test_what_stands_for_growing_by_a_token_equals_it(case: Case) -> None:
     audit(appending)
 
 
-def test_blocks_for_many_rows_are_those_for_one_after_the_other(case: Case) -> None:
-    growing = case.make(slots=600, context=200)
-    if not growing.regular or growing.leaves_behind is not None or growing.oracle:
+def at_boundaries(case: Case, slots: int) -> tuple[Allocator, list[int]]:
+    """Make an allocator with some rows, each of which takes a portion with its next token and does nothing else."""
+    allocator = case.make(slots=slots, context=200)
+    if not allocator.regular or allocator.leaves_behind is not None or allocator.oracle:
         pytest.skip("rows grow in more ways than by a block")
-    rows, portion = fill(growing, 3, most=4)[0], growing.portion.tokens
-    while growing.entangled:
-        named = ints(growing.entangled)
-        growing.grow(named, growing.table.length[named] + 1)
+    rows, portion = fill(allocator, 3, most=4)[0], allocator.portion.tokens
+    while allocator.entangled:
+        named = ints(allocator.entangled)
+        allocator.grow(named, allocator.table.length[named] + 1)
     for row in rows:
-        growing.grow(ints([row]), -(-growing.table.length[[row]] // portion) * portion)
+        allocator.grow(ints([row]), -(-allocator.table.length[[row]] // portion) * portion)
+    return allocator, rows
+
+
+def test_blocks_for_many_rows_are_those_for_one_after_the_other(case: Case) -> None:
+    growing, rows = at_boundaries(case, 600)
     appending = deepcopy(growing)
     turns = (rows * 40)[: min(110, growing.room)]
     for row in turns:
@@ -96,17 +103,9 @@ def test_blocks_for_many_rows_are_those_for_one_after_the_other(case: Case) -> N
 
 @pytest.mark.parametrize("turns", [1, 2, 30])
 def test_blocks_for_rows_in_turn_are_those_for_one_after_the_other(case: Case, turns: int) -> None:
-    growing = case.make(slots=1000, context=200)
-    if not growing.regular or growing.leaves_behind is not None or growing.oracle:
-        pytest.skip("rows grow in more ways than by a block")
-    rows, portion = fill(growing, 3, most=4)[0], growing.portion.tokens
-    while growing.entangled:
-        named = ints(growing.entangled)
-        growing.grow(named, growing.table.length[named] + 1)
-    for row in rows:
-        growing.grow(ints([row]), -(-growing.table.length[[row]] // portion) * portion)
+    growing, rows = at_boundaries(case, 1000)
     appending = deepcopy(growing)
-    turns = min(turns, growing.room // len(rows), 150 // portion)
+    turns = min(turns, growing.room // len(rows), 150 // growing.portion.tokens)
     for row in rows * turns:
         growing.append([row])
     appending.append_in_turn(rows, turns)
