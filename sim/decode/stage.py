@@ -159,16 +159,19 @@ class Stage:
     def times(self, scene: Scene, prefills: Sequence[bool]) -> npt.NDArray[np.float64]:
         """Set a step up, and run its decodes alone, or with its chunks where `prefills` says so; take it away.
 
+        All steps write the same tokens of the same sequences: none takes longer because a sequence has grown.
+
         Returns:
             float64[steps]: seconds of each.
 
         """
         jobs = self._seat(scene)
-        chunks = _chunks(scene, jobs)
+        alone = self._plan(())
+        together = Plan(alone.decodes, _chunks(scene, jobs))
         self._begin()
         try:
             for prefill in prefills:
-                self._run(self._plan(chunks if prefill else ()))
+                self._told.append(self._executor.run(together if prefill else alone, self._serving))
         finally:
             self._clear(jobs)
         return self._took()

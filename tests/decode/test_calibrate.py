@@ -158,6 +158,21 @@ def test_steps_can_be_run_in_any_order() -> None:
     assert stage.allocator.usage().held == 0
 
 
+def test_no_sequence_grows_in_a_series() -> None:
+    stage = make_stage({"kind": "paged", "block_size": 4})
+    held: list[tuple[list[int], int]] = []
+    run = stage._executor.run
+
+    def watched(plan: Plan, serving: Serving) -> int:
+        decoding = serving.decoding
+        held.append((decoding.column(decoding.LENGTH).tolist(), serving.allocator.usage().held))
+        return run(plan, serving)
+
+    stage._executor.run = watched  # type: ignore[method-assign]
+    stage.times(Scene("row", (3, 4), ((0, 3),)), [False, True] * 9)
+    assert held == [([3, 4], (1 + 2 + 1) * 4)] * 18, "4 tokens need a second block for the next one"
+
+
 def test_sequences_that_are_alike_hold_the_same_blocks() -> None:
     stage = make_stage({"kind": "paged", "block_size": 4})
     seen: list[tuple[list[list[int]], int]] = []
