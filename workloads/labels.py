@@ -94,6 +94,12 @@ def unknown(word: str, allocators: Sequence[Named], source: str) -> WorkloadErro
     return WorkloadError(f"{source}: {called}; there are: {', '.join(known)}")
 
 
+def unknown_part(name: str, parts: Sequence[str], source: str) -> WorkloadError:
+    """Make the error that says none of `parts`, which may be none at all, is called `name`; it begins with `source`."""
+    there = f"; there are: {', '.join(parts)}" if parts else ": requests are no mix"
+    return WorkloadError(f"{source}: no part of the mix is named {name}{meant(name, parts)}{there}")
+
+
 def part_names(requests: Any) -> list[str]:
     """Return the names of the parts of a mix, of a block that is checked or as it stands in the file; else none."""
     if isinstance(requests, Mix):
@@ -144,8 +150,7 @@ def _within_mix(where: Where, parts: Sequence[str], source: str) -> Where:
     if isinstance(name, int):
         return where
     if name not in parts:
-        there = f"there are: {', '.join(parts)}"
-        raise WorkloadError(f"{source}: no part of the mix is named {name}{meant(name, parts)}; {there}")
+        raise unknown_part(name, parts, source)
     return (*where[:2], parts.index(name), *where[3:])
 
 

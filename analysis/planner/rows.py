@@ -26,13 +26,14 @@ from workloads.values import written
 GIB = 1 << 30
 
 
-def row(cell: int, settings: Mapping[str, Any], label: str, record: Mapping[str, Any]) -> dict[str, Any]:
+def row(cell: int, settings: Mapping[str, Any], label: str, repeat: int, record: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten the record of one run.
 
     Args:
         cell: number of the point in the grid, from 0.
         settings: what was varied, by key.
         label: name of the allocator.
+        repeat: number of the replication; the record, which another point may have asked for, can have another.
         record: `entry`, `pool` and `load` of the run.
 
     """
@@ -40,7 +41,7 @@ def row(cell: int, settings: Mapping[str, Any], label: str, record: Mapping[str,
     slot_bytes = pool["block_bytes"] / pool["block_size"]
     flat: dict[str, Any] = {"cell": cell}
     flat |= {key: plain(value) for key, value in settings.items()}
-    flat |= {"allocator": label, "kind": entry["kind"], "scheduler": entry["scheduler"], "repeat": entry["repeat"]}
+    flat |= {"allocator": label, "kind": entry["kind"], "scheduler": entry["scheduler"], "repeat": repeat}
     flat |= {"verdict": entry["verdict"], "kept_up": load["kept_up"], "offered_rps": _float(load["offered_rps"])}
     flat |= {"duration_s": float(entry["duration_s"]), "idle": float(load["idle"])}
     flat |= {f"requests.{name}": entry["requests"][name] for name in ("total", "finished", "refused", "unfinished")}

@@ -6,10 +6,16 @@
     backends  where jobs are done: here, on the cores of this machine, on a Ray or a Dask cluster
     store     one file for each finished job, by what it computed: what resuming relies on
     execute   jobs through a backend into a store: retries, failures, progress
+    sample    how long a job will take
+    source    whether replications differ, and prompts begin alike
     sweep     a grid, from end to end
     slo       what a run must hold
-    capacity  the highest rate that holds it
-    advice    which settings to change, and what limits the workload
+    rates     the rate of a workload, and the others that a search visits
+    capacity  the highest rate that holds an SLO
+    limits    what limits a workload
+    knobs     the settings that may be changed
+    adviser   changes tried and compared
+    advice    which settings to change
 
 All of it calls `sim.runner` for single runs and leaves directories that `analysis.planner` reads.
 """

@@ -22,10 +22,11 @@ from analysis.planner.effects import Effect, effect, mean, share
 from analysis.planner.sweeps import bounds
 from analysis.stats import t_interval
 from sim.errors import UserError
-from sim.planner.adviser import Adviser, Source, Tried
+from sim.planner.adviser import Adviser, Tried
 from sim.planner.execute import Executor
 from sim.planner.knobs import Change, changes, hardware
 from sim.planner.slo import shortfall
+from sim.planner.source import Source
 from sim.planner.store import Store
 from sim.setup import prepare
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from sim.errors import UserError
 from sim.planner.slo import GOODPUT, shortfall
 from sim.setup import prepare
 from workloads.errors import WorkloadError, lines_of
-from workloads.generate import requests as make_requests
 from workloads.slo import Slo
 from workloads.source import without_own_slo
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from sim.planner.job import Failed, Job, Record
     from sim.planner.knobs import Change
     from sim.planner.slo import Objective
+    from sim.planner.source import Source
     from workloads.schema import Workload
 
 
@@ -35,21 +35,6 @@ class Tried(NamedTuple):
     records: list[Record]
     against: Effect
     """Compared with the file as it is."""
-
-
-class Source(NamedTuple):
-    """What the requests of a workload are like."""
-
-    drawn: bool
-    """Whether replications differ: a trace is the same every time."""
-    shared: bool
-    """Whether prompts may begin alike."""
-
-    @classmethod
-    def of(cls, workload: Workload) -> Self:
-        """Look at two replications."""
-        first, second = (make_requests(workload, repeat) for repeat in (0, 1))
-        return cls(not first.same_as(second), first.prefixes is not None)
 
 
 class Adviser:
@@ -119,8 +104,8 @@ class Adviser:
             done.append(found if len(found) == len(mine) else None)
             said = " and ".join(change.text for change in some) or "as it is"
             for repeat, record in enumerate(found):
-                marked = {**record, "entry": {**record["entry"], "repeat": begin + repeat}}
-                self.rows.append(row(len(self.rows), {"change": said}, self.base.labels[self.place], marked))
+                label = self.base.labels[self.place]
+                self.rows.append(row(len(self.rows), {"change": said}, label, begin + repeat, record))
         return done
 
     def begin(self) -> None:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from analysis.planner.capacities import FAILED, summarise
 from analysis.planner.rows import row
 from sim.errors import UserError
-from sim.planner.adviser import Source
 from sim.planner.execute import Executor
 from sim.planner.rates import Rate, rate_of, together
 from sim.planner.slo import share_good, shortfall
+from sim.planner.source import Source
 from sim.planner.store import Store
 from sim.planner.sweep import failures
 from sim.planner.vary import Axis
@@ -71,18 +71,16 @@ class Search:
     @property
     def next(self) -> Fraction | None:
         """The rate to try next; None if the search is over."""
+        low, high = self.low, self.high
         if self.failed:
             return None
-        if self.low is None and self.high is None:
-            return Fraction(0)
-        if self.high is None and self.low is not None:
-            return self.low + 1 if self.low < FARTHEST else None
-        if self.low is None and self.high is not None:
-            return self.high - 1 if self.high > -FARTHEST else None
-        assert self.low is not None  # noqa: S101 - for the type checker
-        assert self.high is not None  # noqa: S101 - for the type checker
-        gap = self.high - self.low
-        return (self.low + self.high) / 2 if gap > Fraction(1, 2**self.levels) else None
+        if low is None:
+            if high is None:
+                return Fraction(0)
+            return high - 1 if high > -FARTHEST else None
+        if high is None:
+            return low + 1 if low < FARTHEST else None
+        return (low + high) / 2 if high - low > Fraction(1, 2**self.levels) else None
 
     def learn(self, exponent: Fraction, record: Record, aims: Sequence[Objective]) -> None:
         """Take in what a run at a rate has shown."""
@@ -246,9 +244,8 @@ def capacity(
 def _row(at_work: Searching, search: Search, exponent: Fraction) -> dict[str, Any]:
     """Flatten one run of a search; `rate` is in the unit of the summary."""
     point, record = at_work.points[search.point], search.tried[exponent]
-    record = {**record, "entry": {**record["entry"], "repeat": search.repeat}}
-    rate = at_work.rates[search.point].shown(exponent)
-    flat = row(search.point, {**point.settings, "rate": rate}, at_work.base.labels[search.place], record)
+    settings = {**point.settings, "rate": at_work.rates[search.point].shown(exponent)}
+    flat = row(search.point, settings, at_work.base.labels[search.place], search.repeat, record)
     met = all(one.met(record) for one in at_work.aims)
     return {**flat, "goodput": share_good(record), "sustained": met and record["load"]["kept_up"]}
 

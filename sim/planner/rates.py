@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.errors import UserError, suggest
+from sim.errors import UserError
 from workloads.arrivals import Batch, Closed, Process
 from workloads.generate import requests as make_requests
-from workloads.labels import part_names
+from workloads.labels import part_names, unknown_part
 from workloads.source import Generated, Mix
 
 if TYPE_CHECKING:
@@ -56,15 +56,15 @@ def rate_of(workload: Workload, part: str = "") -> Rate:
         part: name of the part of a mix whose rate alone is meant, while the others stay as they are.
 
     Raises:
-        UserError: it has none that could be raised or lowered, or no such part.
+        UserError: it has none that could be raised or lowered.
+        WorkloadError: it has no such part.
 
     """
     source = workload.requests
     if part:
         parts = part_names(source)
         if not isinstance(source, Mix) or part not in parts:
-            there = f"; there are: {', '.join(parts)}" if parts else ": requests are no mix"
-            raise UserError(f"--part {part}: no part of the mix is named {part}{suggest(part, parts)}{there}")
+            raise unknown_part(part, parts, f"--part {part}")
         place = parts.index(part)
         rate = _of_one(workload, source.mix[place], ("requests", "mix", place), place)
         return replace(rate, scale=rate.scale * source.rate_scale, unit=f"{rate.unit} of {part}")

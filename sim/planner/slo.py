@@ -18,7 +18,7 @@ from analysis.limits import limits_of
 from analysis.metrics import PER_REQUEST, itl_s
 from analysis.summary import NAMES
 from sim.errors import UserError, suggest
-from workloads.labels import part_names
+from workloads.labels import part_names, unknown_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,7 +111,7 @@ def objectives(given: Sequence[str], workload: Workload) -> tuple[Objective, ...
     """Read `--slo` settings; without any, 90 % of requests shall meet the workload's own limits.
 
     Raises:
-        UserError: one line for what is wrong and what would be right.
+        UserError, WorkloadError: one line for what is wrong and what would be right.
 
     """
     own = any(limits_of(workload.resolved()).values())
@@ -144,8 +144,7 @@ def _read(setting: str, parts: Sequence[str]) -> Objective:
         )
     of, name = _in_part(name)
     if of and of not in parts:
-        there = f"; there are: {', '.join(parts)}" if parts else ": requests are no mix"
-        raise UserError(f"--slo {setting}: no part of the mix is named {of}{suggest(of, parts)}{there}")
+        raise unknown_part(of, parts, f"--slo {setting}")
     head, dot, part = name.partition(".")
     known = [one for one in (*FIGURES, GOODPUT) if not (of and one == itl_s.__name__)]
     if head not in known:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from analysis.planner.rows import row
 from analysis.planner.sweeps import summarise
 from sim.errors import UserError
-from sim.planner.adviser import Source
 from sim.planner.execute import Executor
 from sim.planner.sample import seconds_per_request
+from sim.planner.source import Source
 from sim.planner.store import Store
 from sim.planner.vary import shown
 from workloads.generate import requests as make_requests
@@ -94,7 +94,7 @@ def sweep(
         executor = Executor(store, backend, progress)
         records = executor.records(job for cell in grid for job in cell.jobs)
         rows = [
-            row(cell.number, cell.point.settings, job.label, _as(job, records[job.key]))
+            row(cell.number, cell.point.settings, job.label, job.repeat, records[job.key])
             for cell in grid
             for job in cell.jobs
             if job.key in records
@@ -112,11 +112,6 @@ def sweep(
             summary["drawn"] = any(job.repeat for cell in grid for job in cell.jobs)
         store.answer(rows, summary)
         return summary
-
-
-def _as(job: Job, record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record under the job's own number: another point may have asked for the same simulation."""
-    return {**record, "entry": {**record["entry"], "repeat": job.repeat}}
 
 
 def failures(found: Iterable[tuple[int, Mapping[str, Any], str, int, str]]) -> list[dict[str, Any]]:

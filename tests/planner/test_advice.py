@@ -16,13 +16,14 @@ from sim import runner
 from sim.cli import main
 from sim.cli.app import FAILED, FAULT
 from sim.planner import job
-from sim.planner.adviser import Adviser, Source
+from sim.planner.adviser import Adviser
 from sim.planner.backends.local import Here
 from sim.planner.execute import Executor
 from sim.planner.grid import Base
 from sim.planner.job import Failed, work
 from sim.planner.knobs import changes, hardware
 from sim.planner.slo import objectives
+from sim.planner.source import Source
 from sim.setup import prepare
 from tests.planner.memory import MEMORY
 from workloads.loader import load

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sim.errors import UserError
 from sim.planner.backends.reach import knock
 from sim.planner.job import Failed, work
+from workloads.errors import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -41,8 +42,7 @@ class Dask:
                 knock(address)
             self._client = distributed.Client(address, timeout="10s", set_as_default=False)
         except (OSError, ValueError) as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"--backend dask: no scheduler at {address}: {why}") from None
+            raise UserError(f"--backend dask: no scheduler at {address}: {first_line(error)}") from None
         self.workers = max(1, sum(self._client.nthreads().values()))
 
     def outcomes(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Record | Failed]]:
@@ -76,7 +76,6 @@ def _outcome(future: Any) -> Record | Failed:
     error = future.exception()
     if error is not None:
         died = type(error).__name__ == "KilledWorker"
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        return Failed("its worker died, again and again" if died else f"on its worker: {why}")
+        return Failed("its worker died, again and again" if died else f"on its worker: {first_line(error)}")
     outcome: Record | Failed = future.result()
     return outcome

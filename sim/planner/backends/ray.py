@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sim.errors import UserError
 from sim.planner.backends.reach import knock
 from sim.planner.job import Failed, work
+from workloads.errors import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -38,7 +39,7 @@ class Ray:
                 ray.init(address=address or "auto", log_to_driver=False, logging_level="ERROR", configure_logging=False)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = address or "this machine"
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+            why = first_line(error)
             raise UserError(f"--backend ray: no cluster at {where}: {why} (start one with: ray start --head)") from None
         self.workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
 
@@ -63,7 +64,7 @@ class Ray:
         try:
             outcome: Record | Failed = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:  # the task could not even begin
-            return Failed(f"on its worker: {(str(error.cause).splitlines() or ['no message'])[0]}")
+            return Failed(f"on its worker: {first_line(error.cause)}")
         except self._ray.exceptions.RayError:
             return Failed("its worker died, twice")
         return outcome
