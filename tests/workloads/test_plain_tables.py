@@ -1,5 +1,7 @@
 """Plain tables of requests: CSV, JSON lines and Parquet with columns of any name, and what is wrong in them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,6 +58,24 @@ class TestTables:
         named = load(tmp_path, "arrived_at,prompt_tokens,output_tokens\n10,5,6\n12,7,8\n")
         assert named.arrival_s.tolist() == [0, 2]
 
+    def test_dates_are_found_behind_quoted_commas_and_blank_lines(self, tmp_path: Path) -> None:
+        rows = 'a,"b, c",2026-11-01T10:00:00Z,5,6\r\n\r\n7,x,"2026-11-01T12:00:02+02:00",7,8\r\n'
+        made = load(tmp_path, f'\ufeffid,"note, or none",arrival_s,prompt_tokens,output_tokens\r\n\r\n{rows}')
+        assert (made.arrival_s.tolist(), made.prompt_tokens.tolist()) == ([0, 2], [5, 7])
+
+    @pytest.mark.parametrize("bad", ["", "soon,1,1\n"])  # with a bad row all are read one by one
+    def test_dates_may_lack_what_iso_8601_lets_them_lack(self, tmp_path: Path, bad: str) -> None:
+        for later, seconds in (("2026-11-01 00:02", 120), ("2026-11-02", 86400), ("2026-11-01T00:00:05", 5)):
+            text = f"time,prompt,output\n2026-11-01,5,6\n{later},7,8\n{bad}"
+            assert load(tmp_path, text, on_bad_rows="skip").arrival_s.tolist() == [0, seconds]
+        text = f"time,prompt,output\n2026-11-01T00:00+02,5,6\n2026-11-01T00:00-0130,7,8\n{bad}"
+        assert load(tmp_path, text, on_bad_rows="skip").arrival_s.tolist() == [0, 3.5 * 3600]
+
+    def test_another_order_of_a_date_is_told_which_is_read(self, tmp_path: Path) -> None:
+        for date in ("11/01/2026 10:00", "1.11.2026"):
+            with pytest.raises(WorkloadError, match=rf"not a date and time such as 2026-11-30T23:59:59Z: {date}"):
+                load(tmp_path, f"time,prompt,output\n{date},5,6\n")
+
     def test_json_lines_of_one_s_own(self, tmp_path: Path) -> None:
         made = load(tmp_path, FILES["jsonl"])
         assert made.arrival_s.tolist() == [0, 1]
@@ -67,7 +87,7 @@ class TestTables:
         dated = [{"time": f"2026-11-01T10:00:0{second}Z", **row} for second in (0, 2)]
         assert load(tmp_path, lines(dated)).arrival_s.tolist() == [0, 2]
         for bad in (7, "soon"):
-            with pytest.raises(WorkloadError, match=rf"trace:3: time: not a date and time: {bad}"):
+            with pytest.raises(WorkloadError, match=rf"trace:3: time: not a date and time such as .*: {bad}"):
                 load(tmp_path, lines([*dated, {"time": bad, **row}]))
 
     @pytest.mark.parametrize(("column", "first", "unit"), [
@@ -92,6 +112,45 @@ class TestTables:
         made = load(tmp_path, (tmp_path / "trace.parquet").read_bytes())
         assert made.arrival_s.tolist() == [0, 1.5]
         assert made.prompt_tokens.tolist() == [5, 6]
+
+    @pytest.mark.parametrize("times", [
+        pa.array(["2026-11-01T10:00:00Z", "2026-11-01T11:00:01+01:00"]),
+        pa.array(["2026-11-01 10:00", "2026-11-01 10:00:01"]).dictionary_encode(),
+        pa.array([60, 61], pa.duration("s")), pa.array(["3", "4"]),
+    ])  # fmt: skip
+    def test_parquet_has_times_of_many_types(self, tmp_path: Path, times: pa.Array) -> None:
+        parquet.write_table(pa.table({"time": times, "prompt": [5, 6], "output": [7, 8]}), tmp_path / "trace.parquet")
+        assert load(tmp_path, (tmp_path / "trace.parquet").read_bytes()).arrival_s.tolist() == [0, 1]
+
+    def test_parquet_tells_which_text_is_no_date(self, tmp_path: Path) -> None:
+        times = ["2026-11-01", "soon", None, "2026-11-02"]
+        table = pa.table({"time": times, "prompt": [1, 2, 3, 4], "output": [1, 1, 1, -1]})
+        parquet.write_table(table, tmp_path / "trace.parquet")
+        with pytest.raises(WorkloadError) as told:
+            load(tmp_path, (tmp_path / "trace.parquet").read_bytes())
+        assert [line[line.index("trace:") :] for line in str(told.value).split("\n")[1:]] == [
+            "trace:2: time: not a date and time such as 2026-11-30T23:59:59Z: soon",
+            "trace:3: the arrival time: missing or not a finite number: nan",
+            "trace:4: output tokens: negative: -1",
+        ]
+
+    def test_parquet_is_read_without_a_thread_that_could_outlive_the_process(self, tmp_path: Path) -> None:
+        table = pa.table({"time": [0.0, 1.0], "prompt": [5, 6], "output": [7, 8]})
+        parquet.write_table(table, tmp_path / "trace.parquet")
+        threads = Path("/proc/self/task")
+        if not threads.is_dir():
+            pytest.skip("this system does not list threads")
+        reading = (
+            "import sys; from sim.cli.process import settle; settle()\n"
+            "import pathlib, pyarrow.parquet, numpy as np; from workloads import trace, traces\n"
+            f"def threads(): return len([*pathlib.Path('{threads}').iterdir()])\n"
+            "before = threads(); traces.read(trace.Trace(trace=sys.argv[1]), np.random.default_rng())\n"
+            "print(threads() - before)"
+        )
+        told = subprocess.run(
+            [sys.executable, "-c", reading, tmp_path / "trace.parquet"], check=False, capture_output=True, text=True
+        )
+        assert (told.stdout, told.stderr) == ("0\n", "")
 
     def test_parquet_without_some_dates(self, tmp_path: Path) -> None:
         dates = pa.array([None, 10**18, None, 10**18 + 2 * 10**9], pa.timestamp("ns"))

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from allocators.options import meant
 from workloads.errors import WorkloadError
 from workloads.requests import Floats, Ints
-from workloads.traces.files import HEAD
+from workloads.traces.files import HEAD, first_cells
 from workloads.values import shown
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def _at_once(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns | None:
 
     clock = pa.timestamp("ns", "UTC" if _zoned(file, wanted) else None)
     types = {"number": pa.float64(), "time": clock, "text": pa.string()}
-    raw = file.head.lstrip("\r\n").split("\n", 1)[0].strip("\r").split(",")
-    by_name = {cell.strip().strip('"'): cell.strip('"') for cell in raw}
+    by_name = dict(zip(file.header, first_cells(file.head), strict=True))
     try:
         table = arrow.read_csv(
             pa.BufferReader(file.data),
@@ -123,10 +122,14 @@ def _view(column: Any) -> npt.NDArray[Any]:
 
 def _zoned(file: TraceFile, wanted: Mapping[str, Kind]) -> bool:
     """Say whether the first row's time has an offset from UTC."""
-    timed = [file.header.index(name) for name, kind in wanted.items() if kind == "time"]
-    rows = _records(file.data[:HEAD]) if timed else iter(())
-    cells = next(rows, (0, []))[1]
-    return len(cells) == len(file.header) and bool(re.search(r"(Z|[+-]\d\d:?\d\d)$", cells[timed[0]].strip()))
+    timed = [name for name, kind in wanted.items() if kind == "time"]
+    return bool(timed and re.search(rf":\d\d(\.\d+)?{_ZONE}$", first_value(file, timed[0])))
+
+
+def first_value(file: TraceFile, column: str) -> str:
+    """Return what the first row has in a column of the header; nothing if the row has another number of cells."""
+    cells = next(_records(file.data[:HEAD]), (0, []))[1]
+    return cells[file.header.index(column)].strip() if len(cells) == len(file.header) else ""
 
 
 def seconds(nanoseconds: Ints) -> Floats:
@@ -198,18 +201,20 @@ def _number(cell: str) -> float:
         raise ValueError(f"not a number: {shown(cell)}") from None
 
 
-_INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?", re.ASCII)
+_ZONE = r"(Z|[+-]\d\d(?::?\d\d)?)"
+_CLOCK = rf"[ T](\d\d:\d\d)(?::(\d\d)(?:\.(\d{{1,9}}))?)?{_ZONE}?"
+_INSTANT = re.compile(rf"(\d{{4}}-\d\d-\d\d)(?:{_CLOCK})?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def instant(cell: object) -> int:
-    """Parse a date and time with up to 9 digits of fraction (fromisoformat drops the 7th) to nanoseconds."""
+    """Parse a date, with a time that has up to 9 digits of fraction (fromisoformat drops the 7th), to nanoseconds."""
     match = _INSTANT.fullmatch(cell) if isinstance(cell, str) else None
     if not match:
-        raise ValueError(f"not a date and time: {shown(cell)}")
-    date, clock, fraction, zone = match.groups()
+        raise ValueError(f"not a date and time such as 2026-11-30T23:59:59Z: {shown(cell)}")
+    date, clock, second, fraction, zone = match.groups()
     try:
-        instant = datetime.fromisoformat(f"{date}T{clock}{zone or '+00:00'}")
+        instant = datetime.fromisoformat(f"{date}T{clock or '00:00'}:{second or '00'}{zone or '+00:00'}")
     except ValueError as error:
         raise ValueError(f"not a date and time: {shown(cell)} ({error})") from None
     nanoseconds = (instant - _EPOCH) // timedelta(seconds=1) * 10**9 + int((fraction or "").ljust(9, "0"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import zlib
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,14 @@ HEAD = 1 << 16
 
 MOST_FAULTS = 100_000
 """Bad rows after which a file is given up: it is no such trace."""
+
+
+def first_cells(head: str) -> list[str]:
+    """Return the cells of the first line that is not blank, just as they are between the commas or quotation marks."""
+    try:
+        return next(csv.reader(StringIO(head.lstrip())), [""])
+    except csv.Error:  # as of a cell longer than the reader allows: no table
+        return [""]
 
 
 class TraceFile:
@@ -56,8 +66,7 @@ class TraceFile:
     @cached_property
     def header(self) -> list[str]:
         """The cells of the first line, read as CSV."""
-        line = self.head.lstrip().split("\n", 1)[0].strip()
-        return [cell.strip().strip('"') for cell in line.split(",")]
+        return [cell.strip().strip('"') for cell in first_cells(self.head)]
 
     @cached_property
     def records(self) -> list[Any]:

@@ -6,6 +6,7 @@ lengths and one of output lengths are enough.
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from workloads.errors import WorkloadError, first_line
 from workloads.traces.base import Options
-from workloads.traces.columns import Kind, read_csv, seconds
+from workloads.traces.columns import Kind, first_value, instant, read_csv, seconds
 from workloads.traces.records import FieldKind, read_records
 from workloads.traces.rows import Rows
 
@@ -46,6 +47,8 @@ MOST_NAMED = 20
 MARKS = {";": "semicolons", "\t": "tabs"}
 """What sets columns apart in tables that resemble a CSV."""
 SINCE_1970 = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
+DATE = re.compile(r"\s*\d+[-/.]\d+[-/.]\d")
+"""How a date begins, whatever its order: three numbers."""
 RECENT = 1e11
 """Seconds since 1970 that are beyond the year 5000: what is as large counts something smaller."""
 
@@ -130,11 +133,8 @@ class PlainCsv:
 
 
 def _dated(file: TraceFile, column: str) -> bool:
-    """Say whether the first row's time is a date."""
-    lines = file.head.lstrip().split("\n")
-    cells = lines[1].split(",") if len(lines) > 1 else []
-    where = file.header.index(column)
-    return where < len(cells) and cells[where].strip().strip('"')[:5].rstrip("-").isdigit() and "-" in cells[where][4:6]
+    """Say whether the first row's time is a date, such as we read or another."""
+    return DATE.match(first_value(file, column)) is not None
 
 
 class JsonLines:
@@ -177,30 +177,55 @@ class Parquet:
         return file.data.startswith(b"PAR1")
 
     def read(self, file: TraceFile, options: Options) -> Rows:
-        """Read the columns; times may be numbers or timestamps."""
+        """Read the columns; times may be numbers, timestamps, or dates, as such or as text.
+
+        It is read in this thread: one that Arrow waits for files with may still be there when the process ends, which
+        then aborts.
+        """
         import pyarrow as pa  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
         from pyarrow import parquet  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
 
+        faults: list[Fault] = []
         try:
-            header = parquet.read_schema(BytesIO(file.data)).names
+            whole = parquet.ParquetFile(BytesIO(file.data), pre_buffer=False)
+            header = whole.schema_arrow.names
             arrival, prompt, output = (pick(header, names) for names in (ARRIVAL, PROMPT, OUTPUT))
             if missing := [names[0] for names, found in ((PROMPT, prompt), (OUTPUT, output)) if found is None]:
                 there = ", ".join(header[:MOST_NAMED])
                 raise WorkloadError(f"{file.name}: no column {' and '.join(missing)}; columns: {there}")
-            table = parquet.read_table(BytesIO(file.data), columns=[name for name in (arrival, prompt, output) if name])
-            times = np.zeros(len(table))
-            if arrival is not None:
-                column = table[arrival]
-                if pa.types.is_timestamp(column.type):
-                    times = np.full(len(table), np.nan)
-                    known = column.is_valid().to_numpy()
-                    times[known] = seconds(column.cast(pa.timestamp("ns")).cast(pa.int64()).drop_null().to_numpy())
-                else:
-                    times = column.cast(pa.float64()).to_numpy()
+            table = whole.read([name for name in (arrival, prompt, output) if name], use_threads=False)
+            times = np.zeros(len(table)) if arrival is None else _times(table[arrival], faults)
             prompts, outputs = (table[name].cast(pa.float64()).to_numpy() for name in (prompt, output))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise WorkloadError(f"{file.name}: cannot be read as parquet: {first_line(error)}") from None
-        return as_rows(header, arrival, times, prompts, outputs, lambda some: (some + 1).tolist())
+        named = [(line, f"{arrival}: {what}") for line, what in faults]
+        keep = np.setdiff1d(np.arange(len(times)), [line - 1 for line, _ in faults])
+        times, prompts, outputs = (column[keep] for column in (times, prompts, outputs))
+        return as_rows(header, arrival, times, prompts, outputs, lambda some: (keep[some] + 1).tolist(), named)
+
+
+def _times(column: Any, faults: list[Fault]) -> Floats:
+    """Return a column of Arrow, of numbers or of dates, as float64[n], NaN where there is none; add what is no date."""
+    import pyarrow as pa  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    values = column.to_pylist() if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) else []
+    if DATE.match(next((value for value in values if value), "")):
+        nanoseconds: list[int | None] = []
+        for line, value in enumerate(values, 1):
+            try:
+                nanoseconds.append(instant(value.strip()) if value else None)
+            except ValueError as error:
+                nanoseconds.append(None)
+                faults.append((line, str(error)))
+        column = pa.array(nanoseconds, pa.timestamp("ns"))
+    if not pa.types.is_temporal(column.type):
+        return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+    times, known = np.full(len(column), np.nan), column.is_valid().to_numpy(zero_copy_only=False)
+    exact = pa.duration("ns") if pa.types.is_duration(column.type) else pa.timestamp("ns")
+    times[known] = seconds(column.cast(exact).cast(pa.int64()).drop_null().to_numpy())
+    return times
 
 
 CSV = PlainCsv()
