@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis import rundir
-from analysis.reading import open_directory
+from analysis.reading import Run, open_directory
 
 BLOCK = 16
 KINDS = ("preallocated", "paged", "ideal")
@@ -330,3 +330,8 @@ def write_directory(
     entries = open_directory(path).summary()
     (path / "summary.json").write_text(json.dumps({"schema": 1, "runs": entries}, allow_nan=False))
     return path
+
+
+def run_named(directory: Path, label: str) -> Run:
+    """Open the run of one allocator."""
+    return next(run for run in open_directory(directory).runs if run.label == label)

@@ -13,13 +13,9 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 
 from analysis.export import ExportError, export
 from analysis.observed import SHARES
-from analysis.reading import Run, open_directory
-
 
 # opcodes that the unpickler of PyTorch's memory viewer knows
-def run_named(directory: Path, label: str) -> Run:
-    return next(run for run in open_directory(directory).runs if run.label == label)
-
+from tests.analysis.synthetic import run_named
 
 # -- perfetto --------------------------------------------------------------------------------
 

@@ -10,8 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from analysis.export import export
 from sim.runner import run as run_workload
-from tests.analysis.synthetic import write_directory
-from tests.analysis.test_export import run_named
+from tests.analysis.synthetic import run_named, write_directory
 from workloads.loader import load
 
 

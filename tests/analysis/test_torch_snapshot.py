@@ -13,8 +13,7 @@ from torch.cuda import _memory_viz
 
 from analysis.export import export, torch_snapshot
 from analysis.reading import Run
-from tests.analysis.synthetic import write_directory
-from tests.analysis.test_export import run_named
+from tests.analysis.synthetic import run_named, write_directory
 
 VIEWER = (
     "BINFLOAT BINGET BININT BININT1 BININT2 BINPUT BINUNICODE EMPTY_DICT EMPTY_LIST EMPTY_TUPLE FRAME LONG1 "

@@ -12,7 +12,7 @@ from analysis.reading import Run, open_directory
 from analysis.report import write_report
 from sim.runner import run
 from tests.browser.conftest import Opened
-from tests.browser.test_report import hover
+from tests.browser.plots import hover
 from workloads.loader import load
 
 pytestmark = pytest.mark.browser

@@ -12,9 +12,9 @@ from playwright.sync_api import Page
 
 from analysis.reading import open_directory
 from analysis.report import write_report
-from tests.analysis.synthetic import write_directory
+from tests.analysis.synthetic import run_named, write_directory
 from tests.browser.conftest import Opened
-from tests.browser.test_report import hover, run_named
+from tests.browser.plots import hover
 
 pytestmark = pytest.mark.browser
 
@@ -28,7 +28,7 @@ def test_a_click_on_a_block_follows_its_request_everywhere(page: Page, report: P
     detail = page.locator("#detail").inner_text()
     assert f"Request {request}" in detail
     assert f"r={request}" in page.evaluate("new Promise(done => setTimeout(() => done(location.hash), 300))")
-    blocks = run_named(report, "preallocated").blocks()
+    blocks = run_named(report.parent, "preallocated").blocks()
     assert blocks is not None
     section = page.locator("#detail section").first.inner_text()
     assert "in one piece" in section
@@ -47,11 +47,11 @@ def test_a_click_on_a_block_follows_its_request_everywhere(page: Page, report: P
 
 
 def test_a_request_in_the_address_shows_the_blocks_it_had_at_its_end(opened: Opened, report: Path) -> None:
-    blocks = run_named(report, "paged").blocks()
+    blocks = run_named(report.parent, "paged").blocks()
     assert blocks is not None
     often = int(np.bincount(blocks["request_id"][blocks["request_id"] >= 0]).argmax())
     page = opened.go(report, f"#r={often}")
-    finish = run_named(report, "paged").requests()["finish_s"][often]
+    finish = run_named(report.parent, "paged").requests()["finish_s"][often]
     section = page.locator("#detail section", has_text="paged").inner_text()
     assert "no blocks" not in section
     last = blocks["time_s"][(blocks["request_id"] == often) & (blocks["time_s"] < finish)].max()
@@ -60,7 +60,7 @@ def test_a_request_in_the_address_shows_the_blocks_it_had_at_its_end(opened: Ope
 
 
 def test_blocks_of_a_paged_request_lie_in_many_places(opened: Opened, report: Path) -> None:
-    blocks = run_named(report, "paged").blocks()
+    blocks = run_named(report.parent, "paged").blocks()
     assert blocks is not None
     held = np.bincount(blocks["request_id"][blocks["request_id"] >= 0])
     request = int(np.argmax(held))

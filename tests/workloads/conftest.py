@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -10,6 +11,9 @@ from workloads.loader import load
 from workloads.schema import Workload
 
 SHARED = Path(os.environ.get("KVSIM_SHARED", Path(__file__).parents[2].parent / "shared"))
+
+Small: TypeAlias = Callable[..., Workload]
+"""Loads the smallest workload with some settings changed."""
 
 SMALLEST = """\
 name: small
@@ -30,7 +34,7 @@ def traces() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Workload]:
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Small:
     """Load the smallest workload with some settings changed."""
     path = tmp_path_factory.mktemp("small") / "small.yaml"
     path.write_text(SMALLEST)
@@ -42,6 +46,6 @@ def small_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Worklo
 
 
 @pytest.fixture
-def small(small_file: Callable[..., Workload]) -> Callable[..., Workload]:
+def small(small_file: Small) -> Small:
     """Do the same, for tests that are no property tests."""
     return small_file

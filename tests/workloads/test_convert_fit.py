@@ -2,15 +2,14 @@
 
 import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.workloads.conftest import Small
 from workloads.errors import WorkloadError
 from workloads.fit import Check, check, fit, joint_lengths
 from workloads.fit_arrivals import fit_arrivals, ks_distance, strata
@@ -20,14 +19,12 @@ from workloads.generate import requests as make
 from workloads.loader import load
 from workloads.requests import Prefixes, Requests
 from workloads.reuse import ideal_hits
-from workloads.schema import Workload
 from workloads.streams import stream
 from workloads.trace import Trace
 from workloads.traces import read
 from workloads.traces.convert import block_hashes, convert
 from workloads.traces.describe import describe
 
-Small: TypeAlias = Callable[..., Workload]
 SHARED = "requests.shared=[{tokens: 700}, {tokens: 300, pool: 20, draws: 2}]"
 CHAT = "requests.session={kind: turns, turns: 4, think_s: {kind: exponential, mean: 10}, loop: open}"
 

@@ -1,22 +1,18 @@
 """The same file gives the same requests; what is drawn is what was asked for."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.workloads.conftest import Small
 from workloads.errors import WorkloadError
 from workloads.generate import requests
 from workloads.loader import load
 from workloads.requests import Floats, Ints, Prefixes, Requests
-from workloads.schema import Workload
-
-Small: TypeAlias = Callable[..., Workload]
 
 SYSTEM = "requests.shared=[{tokens: 500}, {tokens: {kind: uniform, min: 100, max: 300}, pool: 50, draws: 3, zipf: 1}]"
 CHAT = "requests.session={kind: turns, turns: {kind: gamma, mean: 4, cv: 1}, think_s: {kind: exponential, mean: 10}}"

@@ -3,20 +3,16 @@
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 from ruamel.yaml import YAML
 
+from tests.workloads.conftest import Small
 from workloads.errors import WorkloadError
 from workloads.loader import load, presets
-from workloads.schema import Workload
 from workloads.source import Generated
 from workloads.trace import Trace
-
-Small: TypeAlias = Callable[..., Workload]
 
 HEAD = """\
 name: bad

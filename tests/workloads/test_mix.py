@@ -1,22 +1,19 @@
 """A mix: several kinds of requests at once, each as it would be without the others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.workloads.conftest import Small
 from workloads.errors import WorkloadError
 from workloads.generate import requests
 from workloads.mix import merge
 from workloads.requests import Ints, Requests
-from workloads.schema import Workload
-
-Small: TypeAlias = Callable[..., Workload]
 
 LENGTHS = "lengths: {kind: uniform, prompt: {min: 5, max: 50}, output: {min: 1, max: 20}}"
 CHAT = f"count: 40, arrivals: {{kind: poisson, rate: 8}}, {LENGTHS}, session: {{kind: turns, turns: 3, think_s: 1}}"

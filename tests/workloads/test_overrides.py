@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.workloads.test_loader import HEAD, REQUESTS, Small
+from tests.workloads.conftest import Small
+from tests.workloads.test_loader import HEAD, REQUESTS
 from workloads.errors import WorkloadError
 from workloads.loader import load
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.workloads.test_formats import FILES, Small, lines, load
+from tests.workloads.conftest import Small
+from tests.workloads.samples import FILES, lines, load
 from workloads.errors import WorkloadError
 from workloads.generate import requests as make
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tests.workloads.test_loader import ALLOCATORS, HEAD, REQUESTS, Small, faults
+from tests.workloads.conftest import Small
+from tests.workloads.test_loader import ALLOCATORS, HEAD, REQUESTS, faults
 from workloads.loader import load
 
 
