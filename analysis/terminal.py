@@ -38,8 +38,8 @@ def line(text: str, style: str = "") -> Text:
     return Text(in_a_line(text), style=style)
 
 
-def put(console: Console, table: Table) -> None:
-    """Print a table in at least `WIDTH` columns, or as many as it needs.
+def put(console: Console, table: Table, least: int = WIDTH) -> None:
+    """Print a table in at least `least` columns, or as many as it needs.
 
     On a narrower terminal its lines run over, but no figure is cut or broken, and nothing that is not to be wrapped.
     """
@@ -48,16 +48,9 @@ def put(console: Console, table: Table) -> None:
             column.no_wrap, column.min_width = True, _longest(column)
     width = console.width
     needed = Measurement.get(console, console.options.update_width(10_000), table).minimum
-    console.width = max(width, WIDTH, needed)
+    console.width = max(width, least, needed)
     console.print(table)
     console.width = width
-
-
-def stiff(table: Table) -> Table:
-    """Keep a table's columns as wide as what stands in them, so that no figure is ever cut."""
-    for column in table.columns:
-        column.min_width = _longest(column)
-    return table
 
 
 def _longest(column: Column) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from sim.cli import main
 from sim.errors import UserError
-from sim.replay import main_replay, replay
+from sim.replay import replay
 
 SHARED = Path(os.environ.get("KVSIM_SHARED", Path(__file__).parents[1].parent / "shared"))
 RECORDINGS = sorted((SHARED / "data" / "recorded").glob("*.gz"))
@@ -141,7 +142,7 @@ def test_the_old_manager_leaves_its_watermark_and_knows_what_never_fits(tmp_path
 
 @needs_recordings
 def test_the_command_prints_one_json_document(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main_replay([named("blocks_apc_dup"), named("sgl_radix_p1")], json_output=True) == 0
+    assert main(["replay", str(named("blocks_apc_dup")), str(named("sgl_radix_p1")), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document == {"files": 2, "ops": 1219, "differences": 0, "first_difference": None, "explained": []}
 
@@ -151,9 +152,9 @@ def test_a_difference_is_status_1_and_is_shown(tmp_path: Path, capsys: pytest.Ca
     content = lines(named("blocks_apc_dup"))
     content[1]["r"]["free"] += 1
     path = written(tmp_path / "wrong.jsonl", content)
-    assert main_replay([path]) == 1
+    assert main(["replay", str(path)]) == 1
     assert "first: " + f"{path}:2: admit: free is" in capsys.readouterr().out
-    assert main_replay([path], json_output=True) == 1
+    assert main(["replay", str(path), "--json"]) == 1
     first = json.loads(capsys.readouterr().out)["first_difference"]
     assert (first["file"], first["line"], first["op"], first["field"]) == (str(path), 2, "admit", "free")
 
@@ -200,7 +201,7 @@ def test_a_bad_file_is_one_line_and_status_2(case: str, tmp_path: Path, capsys: 
     path = tmp_path / ("bad.jsonl" if content is not None else "missing.jsonl")
     if content is not None:
         path.write_text(content)
-    assert main_replay([path]) == 2
+    assert main(["replay", str(path)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err

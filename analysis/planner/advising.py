@@ -13,7 +13,7 @@ from analysis.numbers import percentage, short
 from analysis.page.words import Finding
 from analysis.planner.binding import BEHIND, bound, percent
 from analysis.planner.tables import OVER, QUEUE, broken, fell_behind, left_out, missed
-from analysis.terminal import plain, stiff
+from analysis.terminal import plain
 from workloads.errors import in_a_line
 
 TELLS = {"better": "better", "worse": "worse", "slight": "slight", "same": "unclear", "none": "same"}
@@ -159,7 +159,7 @@ def advice_table(summary: Mapping[str, Any]) -> Table:
         change = in_a_line(one["change"]).replace(" and ", "\n  and ")
         tells = Text(one["tells"], style=STYLES.get(one["key"], ""))
         made.add_row(Text(change), *(one[name] for name in columns), tells)
-    return stiff(made)
+    return made
 
 
 def good_ones(summary: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from analysis.planner.content import Figure
 from analysis.planner.rows import distinct, last_words, said
 from analysis.planner.sweeps import FIGURES, OF_PART, WITHIN
 from analysis.planner.tables import ANY, MOST, interval
-from analysis.terminal import line, plain, stiff
+from analysis.terminal import line, plain
 
 COLUMNS: tuple[tuple[str, str, float], ...] = (
     ("req/s", "throughput_rps", 1),
@@ -75,4 +75,4 @@ def table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table | None:
     for row in found[:MOST]:
         words = (row["part"], *row["settings"], row["allocator"])
         made.add_row(*(line(word) for word in words), *row["figures"])
-    return stiff(made)
+    return made

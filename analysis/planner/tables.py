@@ -16,7 +16,7 @@ from analysis.planner.capacities import FAILED, GOODPUT, fleet, fleet_range
 from analysis.pools import shared_pool
 from analysis.saturation import Verdict
 from analysis.table import STYLES
-from analysis.terminal import line, plain, stiff
+from analysis.terminal import line, plain
 
 MOST = 60
 """Rows of a table; the parquet file has all."""
@@ -77,7 +77,7 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
         words = [line(rows.said(cell["settings"].get(key, ANY))) for key in keys]
         mark = "*" if cell["front"] else ""
         made.add_row(*words, line(cell["allocator"]), Text(str(verdict), style=STYLES[verdict]), *figures, mark)
-    return stiff(made)
+    return made
 
 
 def left_out(shares: Sequence[float | None], why: str = REFUSED) -> str:
@@ -114,7 +114,7 @@ def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
         figures = [figure(answer) for figure in columns.values()]
         ratio = [ratios.get((answer["point"], answer["allocator"]), Text(""))] if summary["ratios"] else []
         made.add_row(*words, line(answer["allocator"]), *figures, line(broken(answer["searches"])), *ratio)
-    return stiff(made)
+    return made
 
 
 def _figures(summary: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Callable[[Mapping[str, Any]], str]]:

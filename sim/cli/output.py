@@ -8,10 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
-from analysis.terminal import WIDTH, line, plain
+from analysis.terminal import WIDTH, line, plain, put
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -73,11 +72,8 @@ def listing(columns: Mapping[str, str], numbers: Collection[str] = (), title: st
 
 
 def lay_out(console: Console, table: Table) -> None:
-    """Print a table; on a terminal too narrow for it lines run over, but no figure is cut short."""
-    width = console.width
-    console.width = max(width, Measurement.get(console, console.options.update_width(10_000), table).minimum)
-    console.print(table)
-    console.width = width
+    """Print a table as wide as the terminal; too narrow a one runs over, but no figure is cut short."""
+    put(console, table, least=0)
 
 
 def add(into: Table, *cells: object) -> None:

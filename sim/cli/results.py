@@ -14,9 +14,9 @@ from analysis.pages import write_index, write_page
 from analysis.reading import INDEX
 from analysis.report import write_joint_report
 from sim.claims import demand_page
-from sim.cli.output import emit, terminal
+from sim.cli.output import emit, print_json, terminal
 from sim.errors import UserError
-from sim.replay import main_replay
+from sim.replay import replay as run_again
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,4 +111,17 @@ def replay(recordings: Annotated[tuple[Path, ...], "FILE"], /, *, json: bool = F
         json: Print one JSON document.
 
     """
-    return main_replay(recordings, json)
+    result = run_again(recordings)
+    first = result.first_difference
+    if json:
+        print_json(vars(result) | {"first_difference": first._asdict() if first else None})
+        return int(first is not None)
+    console = terminal()
+    for answer in result.explained:
+        console.say(answer)
+    found = f"{result.differences:,} differences" if first else "no difference"
+    explained = f", {len(result.explained):,} explained" if result.explained else ""
+    console.say(f"{result.files:,} files, {result.ops:,} operations: {found}{explained}")
+    if first:
+        console.say(f"first: {first}")
+    return int(first is not None)

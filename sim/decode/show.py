@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.measure import Measurement
 from rich.text import Text
 
 from analysis.numbers import short
-from analysis.terminal import plain, stiff
+from analysis.terminal import plain, put
 from analysis.timing import MACHINES, differing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.console import Console
-    from rich.table import Table
 
     from analysis.timing import Timing
     from sim.decode.checks import Finding, Memory
@@ -53,7 +51,7 @@ def _show_exact(result: Validation, console: Console) -> None:
         table.add_column(name, no_wrap=True)
     for finding in result.findings:
         table.add_row(*map(Text, _row(finding)))
-    _lay_out(table, console)
+    put(console, table)
     for finding in result.findings:
         for why in reasons(finding):
             console.print(f"{finding.name}: {why}", markup=False, soft_wrap=True)
@@ -98,7 +96,7 @@ def show_timing(timing: Timing, console: Console) -> None:
         sizes = (f"{medians[name]:.1%}" if name in medians else "" for name in COLUMNS)
         table.add_row("all runs", "median error", *sizes)
         table.caption = "error: of the simulation; the median is of the errors' sizes"
-    _lay_out(table, console)
+    put(console, table)
     for fault in timing.faults if timing.judged else ():
         console.print(fault, markup=False, soft_wrap=True)
     within, known = timing.reached
@@ -129,13 +127,6 @@ def _values(figures: Mapping[str, float]) -> list[str]:
         else ""
         for name in COLUMNS
     ]
-
-
-def _lay_out(table: Table, console: Console) -> None:
-    """Print a table; on a narrower terminal lines run over, but nothing is cut."""
-    wide = console.options.update(width=1000)
-    console.width = max(console.width, Measurement.get(console, wide, stiff(table)).minimum)
-    console.print(table)
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

@@ -12,21 +12,17 @@ The first line of a recording says what it is:
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim.errors import UserError
 from sim.replay.blocks import BlocksReplay
 from sim.replay.legacy import LegacyReplay
 from sim.replay.radix import RadixReplay
 from sim.replay.recording import Difference, Recording, Replay
 from sim.replay.schedule import ScheduleReplay
-from workloads.errors import in_a_line
 
-__all__ = ["Difference", "ReplayResult", "main_replay", "replay"]
+__all__ = ["Difference", "ReplayResult", "replay"]
 
 
 @dataclass(frozen=True)
@@ -77,28 +73,3 @@ def replayer(recording: Recording) -> Replay:
         if not engine.startswith("vllm"):
             raise recording.error(f"unknown engine {engine}; known: vllm, vllm-0.6.6, sglang-0.5.23")
         return ScheduleReplay(recording) if "max_num_batched_tokens" in recording.config else BlocksReplay(recording)
-
-
-def main_replay(files: Sequence[Path], json_output: bool = False) -> int:
-    """Replay `files` and print what came of it, as text or as one JSON document.
-
-    Returns:
-        The exit status: 0 if nothing differs, 1 if something does, 2 if a file is no recording.
-
-    """
-    try:
-        result = replay(files)
-    except UserError as error:
-        sys.stderr.write(f"{in_a_line(str(error))}\n")
-        return 2
-    first = result.first_difference
-    if json_output:
-        document = vars(result) | {"first_difference": first._asdict() if first else None}
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    else:
-        found = f"{result.differences:,} differences" if first else "no difference"
-        explained = f", {len(result.explained):,} explained" if result.explained else ""
-        sys.stdout.writelines(f"{line}\n" for line in result.explained)
-        sys.stdout.write(f"{result.files:,} files, {result.ops:,} operations: {found}{explained}\n")
-        sys.stdout.write(f"first: {first}\n" if first else "")
-    return 1 if first else 0
