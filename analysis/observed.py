@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allocators.ledger import Ledger
-from analysis.limits import Limits, of_all, of_part, parts_with_own
+from analysis.slo import Limits, of_all, of_part, parts_with_own
 
 Column: TypeAlias = npt.NDArray[Any]
 Columns: TypeAlias = Mapping[str, Column]
@@ -72,7 +72,7 @@ class Observed:
     capacity: int
     """Token slots in the pool."""
     slo: Limits = field(default_factory=dict)
-    """Limits in seconds, by the name of a per-request metric (`analysis.limits`)."""
+    """Limits in seconds, by the name of a per-request metric (`analysis.slo`)."""
     price_per_hour: float | None = None
     """Price of all GPUs of the engine together, if known."""
 

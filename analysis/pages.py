@@ -19,6 +19,7 @@ from analysis.report import asset, environment, subtitle, write_joint_report, wr
 from analysis.validation import is_validation, open_validation, write_validation
 from analysis.variants import open_variants
 from analysis.whole import whole
+from analysis.written import PAGE
 
 TOLD = 2
 """Findings of a sweep, a capacity search or an advice that the index tells, of those that come first."""
@@ -83,7 +84,7 @@ def _page(path: Path) -> Path:
     """Where the page of a directory is."""
     if is_validation(path):
         return path / "validation.html"
-    return path / (INDEX if (path / VARIANTS).exists() else "report.html")
+    return path / (INDEX if (path / VARIANTS).exists() else PAGE)
 
 
 def _entry(path: Path) -> dict[str, Any]:

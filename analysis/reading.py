@@ -17,7 +17,7 @@ from analysis.documents import WRITTEN, demand_shape, demand_version, parse_json
 from analysis.errors import AGAIN, RunDirectoryError
 from analysis.shapes import ANY, COUNT, FOLDER, MAYBE, NUMBER, SIZE, TEXT, TIME, WHOLE
 from analysis.summary import ENTRY, SUSTAINED_RATE, summarise
-from analysis.written import SUMMARY, SUSTAINED, results
+from analysis.written import MANIFEST, SUMMARY, SUSTAINED, results
 
 VARIANTS = "variants.json"
 """Lists the run directories of a workload with variants."""
@@ -36,7 +36,7 @@ FACTS = {
 """The shape of a run's entry in the manifest (`analysis.shapes`)."""
 LIMITS = {...: MAYBE}
 """The shape of an SLO: limits by metric."""
-MANIFEST = {
+MANIFEST_SHAPE = {
     "name?": TEXT,
     "seed?": WHOLE,
     "repeat?": SIZE,
@@ -193,7 +193,7 @@ def _whose(entry: Mapping[str, Any]) -> tuple[str, int]:
 
 def _inside(path: Path) -> str:
     """List the run directories in a directory."""
-    return ", ".join(str(found.parent) for found in sorted(path.glob("*/manifest.json")))
+    return ", ".join(str(found.parent) for found in sorted(path.glob(f"*/{MANIFEST}")))
 
 
 def open_directory(path: str | Path) -> RunDirectory:
@@ -205,7 +205,7 @@ def open_directory(path: str | Path) -> RunDirectory:
 
     """
     path = Path(path)
-    manifest = path / "manifest.json"
+    manifest = path / MANIFEST
     if not path.is_dir():
         what = "a file" if path.exists() else "no such directory"
         raise RunDirectoryError(f"{path}: {what}; give one that `run --out` has written")
@@ -219,6 +219,6 @@ def open_directory(path: str | Path) -> RunDirectory:
         what = f"holds {question} results" if (question := content.get("question")) else "not a run directory"
         give = f"one of those in it: {inside}" if (inside := _inside(path)) else "one that `run --out` has written"
         raise RunDirectoryError(f"{path}: {what}; give {give}")
-    demand_shape(manifest, content, MANIFEST, ANEW)
+    demand_shape(manifest, content, MANIFEST_SHAPE, ANEW)
     demand_written(path, results(content["runs"]), content.get("written"), AGAIN)
     return RunDirectory(path, content)

@@ -26,6 +26,7 @@ from analysis.rundir import WALL_CLOCK
 from analysis.saturation import MEANINGS
 from analysis.together import BESIDE, draws, parts, together
 from analysis.whole import whole
+from analysis.written import PAGE
 
 HERE = Path(__file__).parent
 PLOTLY = "(plotly.js)"
@@ -45,7 +46,7 @@ def write_report(directory: RunDirectory | str | Path, out: str | Path | None = 
 
     """
     opened = directory if isinstance(directory, RunDirectory) else open_directory(directory)
-    return _write(Path(out) if out is not None else opened.path / "report.html", opened)
+    return _write(Path(out) if out is not None else opened.path / PAGE, opened)
 
 
 def write_joint_report(directories: Sequence[str | Path], out: str | Path) -> Path:

@@ -11,6 +11,7 @@ from analysis.figures import Allocator, group
 from analysis.published import Row, rows
 from analysis.reading import VARIANTS, RunDirectory, open_directory
 from analysis.shapes import FOLDER, TEXT, WHOLE
+from analysis.written import MANIFEST
 
 LIST = {"schema": WHOLE, "name": TEXT, "remarks": [TEXT], "variants": [{"label": TEXT, "dir": FOLDER}]}
 """The shape of the list of variants (`analysis.shapes`)."""
@@ -57,6 +58,6 @@ def open_variants(path: str | Path) -> Variants:
         return Variants.alone(open_directory(path))
     content = read_json(index, LIST, AGAIN)
     demand_version(index, content, AGAIN)
-    begun = [each for each in content["variants"] if (path / each["dir"] / "manifest.json").exists()]
+    begun = [each for each in content["variants"] if (path / each["dir"] / MANIFEST).exists()]
     runs = {each["label"]: open_directory(path / each["dir"]) for each in begun}
     return Variants(content["name"], content["remarks"], runs)

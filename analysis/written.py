@@ -11,8 +11,13 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
 SUSTAINED = "sustained.json"
+"""The rates that the allocator of a run was found to sustain."""
+ROWS = "results.parquet"
+"""The table of all simulations of a sweep, a capacity search or an advice."""
+PAGE = "report.html"
 
 
 def digest(path: Path) -> str:

@@ -15,6 +15,7 @@ from analysis import GENERATOR
 from analysis.documents import WRITTEN, demand_shape, parse_json
 from analysis.reading import VARIANTS
 from analysis.shapes import COUNT, FOLDER
+from analysis.written import MANIFEST
 from sim.errors import UserError
 from workloads.values import written
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-MANIFEST = "manifest.json"
 WORDS = ("expect", "remarks")
 """Keys of a workload on which no result depends."""
 CLAIM = {"workload": {}, "runs?": [{"dir": FOLDER, "repeat?": COUNT}], "written?": WRITTEN}

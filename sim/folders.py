@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from analysis.reading import INDEX, VARIANTS
-from sim.claims import MANIFEST
+from analysis.written import MANIFEST
 from sim.errors import UserError
 from sim.rundir import RESULTS
 

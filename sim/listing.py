@@ -11,7 +11,7 @@ import time
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from analysis.written import listed, results
+from analysis.written import MANIFEST, listed, results
 from sim.rundir import write_json
 
 if TYPE_CHECKING:
@@ -49,6 +49,6 @@ class Listing:
         began = time.monotonic()
         names = results(self._manifest["runs"])
         self._manifest["written"] = {name: self._known[name] for name in names if name in self._known}
-        write_json(self._out / "manifest.json", self._manifest)
+        write_json(self._out / MANIFEST, self._manifest)
         ended = time.monotonic()
         self._next = ended + RARELY * (ended - began)

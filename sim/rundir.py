@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from analysis.rundir import TABLES, layout
 from analysis.whole import naming, whole
+from analysis.written import PAGE, ROWS, SUMMARY
 from sim.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ NUMBERS = {
     pa.int64(): np.int64,
     pa.float64(): np.float64,
 }
-RESULTS = ("summary.json", "results.parquet", "report.html")
+RESULTS = (SUMMARY, ROWS, PAGE)
 """What is made from all runs of a directory, and means nothing beside others."""
 CHANGING = ("step", "live", "reserved", "free", "largest_hole", "block", "request_id")
 """Integers that change in most rows, but little: their differences are small, and quick to write and to read.

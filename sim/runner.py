@@ -17,10 +17,10 @@ import numpy as np
 
 from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import AGAIN, RunDirectoryError
-from analysis.limits import limits_of
 from analysis.reading import RunDirectory
+from analysis.slo import limits_of
 from analysis.summary import SUSTAINED_RATE
-from analysis.written import SUMMARY, SUSTAINED, results_in
+from analysis.written import MANIFEST, SUMMARY, SUSTAINED, results_in
 from sim.case import Case
 from sim.claims import earlier
 from sim.files import digests
@@ -193,7 +193,7 @@ def claim(setup: Setup, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with alone(out):
         take(out, manifest, resume=False, force=True)
-        write_json(out / "manifest.json", manifest)
+        write_json(out / MANIFEST, manifest)
 
 
 def _search(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from analysis.documents import SCHEMA_VERSION
 from analysis.reading import INDEX, VARIANTS
 from analysis.variants import Variants
-from sim.claims import ANOTHER, MANIFEST, is_empty
+from analysis.written import MANIFEST
+from sim.claims import ANOTHER, is_empty
 from sim.errors import UserError, of_variant
 from sim.folders import demand_folders, folder_name
 from sim.rundir import write_json

@@ -9,6 +9,7 @@ remembered too.
 from __future__ import annotations
 
 from copy import copy
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -20,13 +21,14 @@ from workloads.errors import WorkloadError
 from workloads.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 Step: TypeAlias = str | int
 Where: TypeAlias = tuple[Step, ...]
 
 LARGEST = 256 << 10
 """Bytes; a workload file is a page of text, and a data file given by mistake should fail at once."""
+WIDTH = 100
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = frozenset({"null", "bool", "int", "float"})
 _GONE = "(gone)"
@@ -260,6 +262,15 @@ def _open(value: Any, word: str = "name") -> Any:
     if isinstance(value, list):
         return list(value)
     return {word: value} if isinstance(value, str) else value
+
+
+def as_file(content: Mapping[str, Any]) -> str:
+    """Write plain data as a workload file reads, in lines of up to `WIDTH` columns."""
+    writer, text = YAML(), StringIO()
+    writer.default_flow_style = None
+    writer.width = WIDTH
+    writer.dump(dict(content), text)
+    return text.getvalue()
 
 
 def read(path: Path, name: str) -> Document:

@@ -7,7 +7,7 @@ so both themes and all plots take them from one place.
 
 from __future__ import annotations
 
-from analysis.limits import Limits, of_all, of_part, parts_with_own
+from analysis.slo import Limits, of_all, of_part, parts_with_own
 
 HANDING_OUT: dict[str, str] = {
     "no-cache": "keeps nothing: every step computes every token again",

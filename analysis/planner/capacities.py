@@ -17,6 +17,7 @@ from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
 from analysis.planner.rows import status_share
 from analysis.planner.sweeps import FIGURES, bounds
+from analysis.slo import PART
 from analysis.stats import paired_ratio, t_interval
 
 GOODPUT = ("goodput", "Requests within the SLO", "%", 100)
@@ -46,7 +47,7 @@ def curve_figures(aims: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str
 
 def _asked(known: Mapping[str, tuple[str, str, str, float]], name: str) -> tuple[str, str, str, float]:
     """Return the figure of an objective; that of a part of a mix, `part.chat.ttft_s.p99`, in the words of the whole."""
-    if name.startswith("part."):
+    if name.startswith(PART):
         _, part, figure = name.split(".", 2)
         _, title, unit, scale = _asked(known, figure)
         return name, f"{title}, of part {part}", unit, scale

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.documents import WRITTEN
-from analysis.limits import PART
 from analysis.planner.capacities import curve_figures
 from analysis.planner.rows import plain
 from analysis.planner.sweeps import FIGURES, MOST_OF
 from analysis.reading import FACTS, LIMITS
 from analysis.saturation import Verdict
 from analysis.shapes import ANY, COUNT, FLAG, MAYBE, NUMBER, POSITIVE, SIZE, TEXT, WHOLE, Kind, Shape, one_of
+from analysis.slo import PART
 from analysis.summary import BY_CAUSE, ENTRY
 
-MANIFEST = {
+MANIFEST_SHAPE = {
     "name": TEXT,
     "workload": {
         "seed": WHOLE,

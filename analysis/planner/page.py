@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from analysis.page.style import machine
 from analysis.planner import advice_page, capacity_page, sweep_page
@@ -14,6 +12,8 @@ from analysis.planner.reading import Planned, open_planned
 from analysis.planner.tables import GPUS
 from analysis.report import asset, embed, environment, plotly_js
 from analysis.whole import whole
+from analysis.written import PAGE
+from workloads.document import as_file
 
 
 def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
@@ -28,7 +28,7 @@ def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
 
     """
     opened = open_planned(directory)
-    target = Path(out) if out is not None else opened.path / "report.html"
+    target = Path(out) if out is not None else opened.path / PAGE
     with whole(target) as part:
         part.write_text(render(opened), encoding="utf-8")
     return target
@@ -57,7 +57,7 @@ def render(planned: Planned) -> str:
             subtitle=[*_served(planned), *content.subtitle],
             findings=content.findings,
             failed=planned.summary["failed"],
-            workload=yaml(workload),
+            workload=as_file(workload),
             facts=embed(content.facts),
             style=asset("report.css") + asset("planner.css"),
             scripts=[asset(f"{name}.js") for name in ("base", "sort", "planner", content.script)],
@@ -76,14 +76,3 @@ def _served(planned: Planned) -> list[str]:
         return [] if "model" in varied else [model]
     gpus = 1 if GPUS in varied else int(workload["model"]["tensor_parallel"])
     return [machine("" if "model" in varied else model, device, gpus).strip()]
-
-
-def yaml(content: Mapping[str, Any]) -> str:
-    """Write plain data as a workload file reads."""
-    from ruamel.yaml import YAML  # noqa: PLC0415 - pages only
-
-    writer, text = YAML(), io.StringIO()
-    writer.default_flow_style = None
-    writer.width = 100
-    writer.dump(dict(content), text)
-    return text.getvalue()

@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
-from analysis.limits import PART
 from analysis.planner.content import Figure
 from analysis.planner.rows import distinct, last_words, said
 from analysis.planner.sweeps import FIGURES, OF_PART, WITHIN
 from analysis.planner.tables import ANY, MOST, interval
+from analysis.slo import PART
 from analysis.terminal import line, plain
 
 COLUMNS: tuple[tuple[str, str, float], ...] = (

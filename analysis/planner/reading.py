@@ -17,11 +17,11 @@ from typing import Any
 from analysis.coherence import demand_written
 from analysis.documents import demand_shape, demand_version, parse_json, read_json
 from analysis.errors import RunDirectoryError
-from analysis.limits import Limits, limits_of
-from analysis.planner.documents import MANIFEST, OUTLINES, shape_of
+from analysis.planner.documents import MANIFEST_SHAPE, OUTLINES, shape_of
+from analysis.slo import Limits, limits_of
+from analysis.written import MANIFEST, ROWS, SUMMARY
 
 CELLS = "cells"
-SUMMARY, ROWS = "summary.json", "results.parquet"
 ANSWERS = (SUMMARY, ROWS)
 """What is made of all cells together."""
 COMMANDS = {"sweep": "sweep", "capacity": "capacity", "advice": "advise"}
@@ -55,7 +55,7 @@ class Planned:
 def question(path: str | Path) -> str | None:
     """Tell which question a directory answers; None if it is no directory of this kind."""
     try:
-        content = parse_json(Path(path) / "manifest.json", "")
+        content = parse_json(Path(path) / MANIFEST, "")
     except RunDirectoryError:
         return None
     found = content.get("question") if isinstance(content, dict) else None
@@ -73,8 +73,8 @@ def open_planned(path: str | Path) -> Planned:
     asked = question(path)
     if asked is None:
         raise RunDirectoryError(f"{path}: not the directory of a sweep, capacity or advise command")
-    name, summary = path / "manifest.json", path / SUMMARY
-    manifest = read_json(name, MANIFEST, f"`{COMMANDS[asked]}` makes it anew in another --out")
+    name, summary = path / MANIFEST, path / SUMMARY
+    manifest = read_json(name, MANIFEST_SHAPE, f"`{COMMANDS[asked]}` makes it anew in another --out")
     again = f"`{COMMANDS[asked]} --resume` makes it again"
     demand_version(name, manifest, again)
     if not summary.exists():

@@ -8,8 +8,8 @@ from typing import Any
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
-from analysis.limits import PART
 from analysis.planner.rows import Group, front, groups, status_share
+from analysis.slo import PART
 from analysis.stats import Interval
 
 FIGURES: tuple[tuple[str, str, str, float], ...] = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.limits import Limits
 from analysis.numbers import listed, short
 from analysis.page.words import Finding
 from analysis.planner.rows import distinct, last_words, said
 from analysis.planner.tables import GPUS, a_gpu, interval, left_out, sustained, sweep_left_out
+from analysis.slo import Limits
 
 Cell = Mapping[str, Any]
 FEW_STAYS = 5.0

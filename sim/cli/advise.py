@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.limits import limits_of
 from analysis.planner.advising import advice_table, words
 from analysis.planner.page import write_page
+from analysis.slo import limits_of
 from analysis.terminal import line
 from sim.cli.output import emit, lay_out, terminal
 from sim.cli.planning import Work, foreword, interrupted, status, told

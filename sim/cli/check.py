@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
-from ruamel.yaml import YAML
 
 from allocators.answers import Reason
 from analysis.numbers import listed
-from analysis.terminal import WIDTH
 from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.cli.source import Settings, placed, read
 from sim.costs.calibration import find_calibration, load_origin
@@ -21,6 +18,7 @@ from sim.costs.coefficients import Coefficients
 from sim.folders import demand_folders
 from sim.setup import prepare, prepare_variants
 from sim.variants import demand_variants
+from workloads.document import as_file
 
 if TYPE_CHECKING:
     from sim.case import Case
@@ -138,12 +136,7 @@ def _pool(case: Case) -> dict[str, Any]:
 
 def _print(setup: Setup, requests: Requests) -> None:
     console = terminal()
-    text = StringIO()
-    writer = YAML()
-    writer.default_flow_style = None
-    writer.width = WIDTH
-    writer.dump(setup.workload.resolved(), text)
-    console.print(Text(text.getvalue().rstrip()), soft_wrap=True)
+    console.print(Text(as_file(setup.workload.resolved()).rstrip()), soft_wrap=True)
     console.print()
     lay_out(console, _arithmetic(setup, requests))
     lay_out(console, _runs(setup))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from allocators.registry import find
 from analysis.validation import NAME
-from sim.claims import MANIFEST, changed, earlier, refuse
+from analysis.written import MANIFEST
+from sim.claims import changed, earlier, refuse
 from sim.decode.bench import Bench
 from sim.decode.device import demand_memory, name_of, release, resolve
 from sim.decode.model import load, supported

@@ -183,14 +183,4 @@ def _told(ask: Adviser, tried: Tried) -> dict[str, Any]:
 
 
 def _effect(of: Effect) -> dict[str, Any]:
-    return {"good": _all(of.good), "latency": _all(of.latency), "tells": of.tells, "basis": of.basis}
-
-
-def _all(interval: Any) -> dict[str, float | None]:
-    """A difference as JSON; a block bootstrap counts batches, so its bounds always stand."""
-    finite = np.isfinite([interval.low, interval.high]).all()
-    return {
-        "mean": float(interval.value) if np.isfinite(interval.value) else None,
-        "low": float(interval.low) if finite else None,
-        "high": float(interval.high) if finite else None,
-    }
+    return {"good": bounds(of.good), "latency": bounds(of.latency), "tells": of.tells, "basis": of.basis}

@@ -16,14 +16,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from analysis.limits import limits_of
 from analysis.observed import Observed
 from analysis.planner.observe import observe
 from analysis.reading import Run
+from analysis.slo import limits_of
 from analysis.summary import summarise
 from sim.errors import UserError
 from sim.files import digests
-from sim.planner.limits import limits
+from sim.planner.bottleneck import bottleneck
 from sim.runner import run_case
 from sim.setup import prepare
 from sim.versions import own
@@ -104,7 +104,7 @@ def _simulate(job: Job) -> Record:
         seen = Observed(*columns, case.pool.slots, slo)
         record = {"entry": summarise(*columns, facts, slo), "pool": facts, **observe(seen, facts.get("parts") or ())}
         if job.limits:
-            record["limits"] = limits(setup, seen, shared_prefixes=requests.prefixes is not None)
+            record["limits"] = bottleneck(setup, seen, shared_prefixes=requests.prefixes is not None)
         return record
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analysis.figures import figure, of_part, within_slo
-from analysis.limits import limits_of
 from analysis.metrics import PER_REQUEST, itl_s
+from analysis.slo import PART, limits_of
 from analysis.summary import NAMES
 from sim.errors import UserError, suggest
 from workloads.labels import part_names, unknown_part
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sim.planner.job import Record
     from workloads.schema import Workload
 
-GOODPUT, QUEUE, PART = "goodput", "queue", "part."
+GOODPUT, QUEUE = "goodput", "queue"
 ATTAINED = 0.9
 """Share of requests that shall meet the workload's limits if no `--slo` is given (as DistServe has it)."""
 FIGURES = (*(metric.__name__ for metric in PER_REQUEST), itl_s.__name__)

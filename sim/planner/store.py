@@ -23,12 +23,12 @@ import pyarrow.parquet as pq
 from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import RunDirectoryError
 from analysis.planner.documents import RECORD
-from analysis.planner.reading import ANSWERS, CELLS, ROWS, SUMMARY
+from analysis.planner.reading import ANSWERS, CELLS
 from analysis.planner.rows import said
 from analysis.rundir import WALL_CLOCK
 from analysis.whole import whole
-from analysis.written import listed
-from sim.claims import MANIFEST, changed, earlier, refuse
+from analysis.written import MANIFEST, ROWS, SUMMARY, listed
+from sim.claims import changed, earlier, refuse
 from sim.files import digests
 from sim.rundir import RESULTS, alone, write_json
 from sim.versions import own

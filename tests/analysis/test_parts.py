@@ -16,7 +16,6 @@ from rich.console import Console
 
 from analysis.errors import RunDirectoryError
 from analysis.figures import COST, group
-from analysis.limits import limits_of
 from analysis.metrics import OF_REQUESTS, PER_REQUEST, good, missed
 from analysis.observed import Observed
 from analysis.page.document import document
@@ -24,6 +23,7 @@ from analysis.page.style import limits
 from analysis.parts import rows
 from analysis.reading import RunDirectory, open_directory
 from analysis.report import render
+from analysis.slo import limits_of
 from analysis.summary import count, summarise
 from analysis.table import mixed as table_of_parts
 from analysis.table import show, speed

@@ -10,10 +10,10 @@ import pytest
 
 from analysis.planner.advising import words as in_words
 from analysis.planner.binding import bound
+from sim.planner.bottleneck import mean_length
 from sim.planner.grid import Base
 from sim.planner.job import Failed, Job, work
 from sim.planner.knobs import hardware
-from sim.planner.limits import mean_length
 from sim.setup import prepare
 from tests.planner.memory import MEMORY
 from workloads.loader import load

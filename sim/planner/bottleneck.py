@@ -36,7 +36,7 @@ FAST = 1e6
 OVERHEADS = ("step_overhead_s", "layer_overhead_s", "sequence_overhead_s")
 
 
-def limits(setup: Setup, seen: Observed, *, shared_prefixes: bool) -> dict[str, Any]:
+def bottleneck(setup: Setup, seen: Observed, *, shared_prefixes: bool) -> dict[str, Any]:
     """Say what held up the one allocator of a setup.
 
     Args:
