@@ -12,7 +12,7 @@ from rich.text import Text
 from allocators.answers import Reason
 from analysis.numbers import listed
 from sim.cli.output import add, emit, lay_out, listing, terminal
-from sim.cli.source import Settings, placed, read
+from sim.cli.source import Changes
 from sim.costs.calibration import find_calibration, load_origin
 from sim.costs.coefficients import Coefficients
 from sim.folders import demand_folders
@@ -26,22 +26,18 @@ if TYPE_CHECKING:
     from workloads.requests import Ints, Requests
 
 
-def check(
-    file: str, /, *, settings: Settings = (), seed: int | None = None, repeat: int | None = None, json: bool = False
-) -> None:
+def check(file: str, /, *, changes: Changes = Changes(), repeat: int | None = None, json: bool = False) -> None:
     """Check a workload file and show what a run would use.
 
     Args:
         file: Workload file, or the name of a preset.
-        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. null in the place
-            of an entry takes it out of its list: requests.mix.chat=null. May be repeated.
-        seed: Seed instead of the file's.
+        changes: As of every command that takes a workload file.
         repeat: Replications instead of the file's.
         json: Print one JSON document instead of tables.
 
     """
-    workload, base = read(file, settings, seed, repeat)
-    with placed(file, settings):
+    workload, base = changes.read(file, repeat)
+    with changes.placed(file):
         setup = prepare(workload, base)
         demand_folders((case.label for case in setup.cases), "allocators")
         variants = prepare_variants(workload, base)

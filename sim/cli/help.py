@@ -60,7 +60,7 @@ def described(command: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     docs = {name: " ".join(text.split()) for name, text in entries}
     for hint in get_type_hints(command).values():
         if isinstance(hint, type) and is_dataclass(hint):
-            docs |= field_docs(hint)
+            docs |= field_docs(hint) | described(hint)[1]
     return about.strip(), docs
 
 

@@ -13,7 +13,7 @@ from analysis.planner.tables import failures
 from analysis.terminal import line
 from sim.cli.app import DONE, FAILED, INTERRUPTED
 from sim.cli.output import emit, lay_out, terminal
-from sim.cli.source import Settings, changes, placed
+from sim.cli.source import Changes
 from sim.errors import UserError
 from sim.planner.backends import Kind, make
 from sim.planner.grid import Base
@@ -34,12 +34,7 @@ if TYPE_CHECKING:
 class Work:
     """How the simulations of a workload are done: options that all of these commands have."""
 
-    settings: Settings = ()
-    """Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. null in the place of an
-    entry takes it out of its list: requests.mix.chat=null. May be repeated.
-    """
-    seed: int | None = None
-    """Seed instead of the file's."""
+    changes: Changes = Changes()
     jobs: int = 1
     """Processes on this machine; -1 is one a core."""
     backend: Kind = "loky"
@@ -56,11 +51,11 @@ class Work:
 
     def base(self, file: str, repeat: int | None = None) -> Base:
         """Load the workload."""
-        return Base(file, changes(self.settings, self.seed, repeat))
+        return Base(file, self.changes.overrides(repeat))
 
     def placed(self, file: str) -> AbstractContextManager[None]:
         """Say of a fault where in the file, or in a setting, it stands."""
-        return placed(file, self.settings)
+        return self.changes.placed(file)
 
     @contextmanager
     def hands(self) -> Iterator[Backend]:

@@ -15,7 +15,7 @@ from analysis.variants import Variants, open_variants
 from sim.cli.app import INTERRUPTED
 from sim.cli.output import emit, terminal
 from sim.cli.progress import shown
-from sim.cli.source import Settings, placed, read
+from sim.cli.source import Changes
 from sim.runner import run as run_workload
 from sim.variants import run_variants
 
@@ -25,8 +25,7 @@ def run(
     /,
     *,
     out: Path | None = None,
-    settings: Settings = (),
-    seed: int | None = None,
+    changes: Changes = Changes(),
     repeat: int | None = None,
     resume: bool = False,
     force: bool = False,
@@ -38,9 +37,7 @@ def run(
     Args:
         file: Workload file, or the name of a preset.
         out: Directory to write; runs/NAME if not given, NAME being the workload's.
-        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. null in the place
-            of an entry takes it out of its list: requests.mix.chat=null. May be repeated.
-        seed: Seed instead of the file's.
+        changes: As of every command that takes a workload file.
         repeat: Replications instead of the file's.
         resume: Keep the runs that are complete and as they were written, whatever --repeat was, if this version of
             kvsim made them.
@@ -49,10 +46,10 @@ def run(
         json: Print one JSON document instead of tables.
 
     """
-    workload, base = read(file, settings, seed, repeat)
+    workload, base = changes.read(file, repeat)
     folder = out or folder_for(workload.name)
     try:
-        with placed(file, settings), shown(workload.repeat, quiet=quiet) as progress:
+        with changes.placed(file), shown(workload.repeat, quiet=quiet) as progress:
             if workload.variants:
                 found = run_variants(workload, folder, base=base, progress=progress, resume=resume, force=force)
             else:

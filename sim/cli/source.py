@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 from sim.errors import UserError, VariantError
 from workloads.errors import WorkloadError, lines_of
@@ -15,39 +16,45 @@ if TYPE_CHECKING:
 
     from workloads.schema import Workload
 
-Settings: TypeAlias = Annotated[tuple[str, ...], "--set"]
 
+@dataclass(frozen=True)
+class Changes:
+    """What the command line changes about a workload file: options of all commands that take one."""
 
-def read(
-    file: str, settings: Settings = (), seed: int | None = None, repeat: int | None = None
-) -> tuple[Workload, Path]:
-    """Load a workload file or preset.  Returns it with the folder its relative names start from.
-
-    Raises:
-        WorkloadError: one line for every fault.
-
+    settings: Annotated[tuple[str, ...], "--set"] = ()
+    """Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. null in the place of an
+    entry takes it out of its list: requests.mix.chat=null. May be repeated.
     """
-    return load(file, changes(settings, seed, repeat)), Path(file).parent
+    seed: int | None = None
+    """Seed instead of the file's."""
 
+    def read(self, file: str, repeat: int | None = None) -> tuple[Workload, Path]:
+        """Load a workload file or preset.  Returns it with the folder its relative names start from.
 
-def changes(settings: Settings = (), seed: int | None = None, repeat: int | None = None) -> list[str]:
-    """Write everything that a command line changes about a file as settings of `workloads.loader.load`."""
-    overrides = list(settings)
-    overrides += [] if seed is None else [f"--seed {seed}"]
-    overrides += [] if repeat is None else [f"--repeat {repeat}"]
-    return overrides
+        Raises:
+            WorkloadError: one line for every fault.
 
+        """
+        return load(file, self.overrides(repeat)), Path(file).parent
 
-@contextmanager
-def placed(file: str, settings: Settings = ()) -> Iterator[None]:
-    """Say of a fault that shows only beyond the schema where it stands: `model: ...` becomes `file:2:8: model: ...`."""
-    try:
-        yield
-    except (UserError, WorkloadError) as error:
-        variant = error.label if isinstance(error, VariantError) else None
-        first, *others = error.lines if isinstance(error, VariantError) else lines_of(error)
-        where = place(file, settings, first.split(maxsplit=1)[0].rstrip(":"), variant)
-        if where is None:
-            raise
-        about = "" if variant is None else f"variants: {variant}: "
-        raise WorkloadError(f"{where}: {about}{first}", *others) from error
+    def overrides(self, repeat: int | None = None) -> list[str]:
+        """Write them, and a number of replications if one is given, as settings of `workloads.loader.load`."""
+        given = {"seed": self.seed, "repeat": repeat}
+        return [*self.settings, *(f"--{name} {value}" for name, value in given.items() if value is not None)]
+
+    @contextmanager
+    def placed(self, file: str) -> Iterator[None]:
+        """Say of a fault that shows only beyond the schema where it stands.
+
+        `model: ...` becomes `file:2:8: model: ...`, or names the setting.
+        """
+        try:
+            yield
+        except (UserError, WorkloadError) as error:
+            variant = error.label if isinstance(error, VariantError) else None
+            first, *others = error.lines if isinstance(error, VariantError) else lines_of(error)
+            where = place(file, self.settings, first.split(maxsplit=1)[0].rstrip(":"), variant)
+            if where is None:
+                raise
+            about = "" if variant is None else f"variants: {variant}: "
+            raise WorkloadError(f"{where}: {about}{first}", *others) from error

@@ -8,7 +8,7 @@ from typing import Literal
 from sim.cli.output import terminal
 from sim.cli.progress import shown
 from sim.cli.run import folder_for
-from sim.cli.source import Settings, placed, read
+from sim.cli.source import Changes
 from sim.decode import main_validate
 
 
@@ -21,8 +21,7 @@ def validate(
     backend: Literal["torch", "flashinfer"] | None = None,
     part: Literal["exact", "timed"] | None = None,
     calibration: str | None = None,
-    settings: Settings = (),
-    seed: int | None = None,
+    changes: Changes = Changes(),
     force: bool = False,
     quiet: bool = False,
     json: bool = False,
@@ -41,17 +40,15 @@ def validate(
         part: Only the exact part (tokens, decisions, memory) or only the timed one.
         calibration: What simulated times come from: a shipped name or a file that `calibrate` wrote; the one shipped
             for the model on this device if not given.
-        settings: Change the file: a.b.c=value, the value in YAML; allocators.paged.block_size=8, say. null in the place
-            of an entry takes it out of its list: requests.mix.chat=null. May be repeated.
-        seed: Seed instead of the file's.
+        changes: As of every command that takes a workload file.
         force: Replace results of something else in the directory; without it they are left alone.
         quiet: Show no progress.
         json: Print one JSON document instead of the table.
 
     """
-    workload, base = read(file, settings, seed)
+    workload, base = changes.read(file)
     folder = out or folder_for(workload.name, "-validated")
-    with placed(file, settings), shown(1, quiet=quiet) as progress:
+    with changes.placed(file), shown(1, quiet=quiet) as progress:
         console = terminal()
         return main_validate(
             workload,
