@@ -9,12 +9,14 @@ Nothing else imports this package: everything a command does can be done from Py
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
-from sim.cli.process import settle
+from sim.cli.process import settle, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
@@ -27,3 +29,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "kvsim") -> int:
     except KeyboardInterrupt:  # while modules were imported; `app` tells of all others
         sys.stderr.write("interrupted\n")
         return 130
+
+
+def script(program: str = "kvsim") -> NoReturn:
+    """Be the process of one command line, as an installed script is."""
+    whole(partial(main, program=program))
