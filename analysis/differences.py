@@ -22,19 +22,18 @@ SMALLEST = 0.05
 """Per cent that are not written as 0.0."""
 
 
-def show_comparison(comparison: Comparison, console: Console | None = None, threshold: float | None = None) -> int:
+def show_comparison(comparison: Comparison, console: Console, threshold: float | None = None) -> int:
     """Print the differences between two run directories, or between the allocators of one.
 
     Args:
         comparison: what `compare` found.
-        console: where to; standard output if None.
+        console: where to.
         threshold: per cent by which a figure may get worse.
 
     Returns:
         exit status for scripts: 1 if `threshold` is given and some figure got worse by more, else 0.
 
     """
-    console = console or Console()
     runs = [run for each in (comparison.first, comparison.second) for run in each.runs]
     labels = {comparison.against, *(one.label for one in comparison.differences)}
     pool = shared_pool((run.label, run.capacity) for run in runs if run.label in labels)

@@ -46,7 +46,7 @@ def pairs_of(one: RunDirectory, two: RunDirectory, label: str, other: str = "") 
     return ((run, theirs[run.repeat]) for run in one.runs if run.label == label and run.repeat in theirs)
 
 
-def both_have(pair: Pair, metric: Metric, part: str = "") -> tuple[Floats, Floats]:
+def both_have(pair: Pair, metric: Metric, part: str) -> tuple[Floats, Floats]:
     """Return a figure of each request (of a part) that has it in both runs, in the one and in the other."""
     (first, mine), (second, theirs) = _matched(pair, part)
     one, two = metric(Observed(first, {}, 1))[mine], metric(Observed(second, {}, 1))[theirs]
@@ -54,7 +54,7 @@ def both_have(pair: Pair, metric: Metric, part: str = "") -> tuple[Floats, Float
     return one[known], two[known]
 
 
-def lacks_some(pair: Pair, part: str = "") -> bool:
+def lacks_some(pair: Pair, part: str) -> bool:
     """Whether a request of either run has a figure that it lacks in the other, where it was refused, say."""
     (first, mine), (second, theirs) = _matched(pair, part)
     for metric in PER_REQUEST:

@@ -58,16 +58,15 @@ STYLES = {
 LEDGER = {"internal": "intern.", "external": "extern.", "reserved": "reserv.", "rounding": "round."}
 
 
-def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], console: Console | None = None) -> None:
+def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], console: Console) -> None:
     """Print the tables of a run.
 
     Args:
         entries: `runs` of summary.json.
         manifest: the run's manifest: `runs` has the sizes of the pools, `expect` adds the table of published figures.
-        console: where to; standard output if None.
+        console: where to.
 
     """
-    console = console or Console()
     allocators = group(entries)
     pools = {int(run["capacity"]) for run in manifest.get("runs") or ()}
     parts = [mixed(found)] if (found := [*rows_of_parts(allocators)]) else []
@@ -81,9 +80,8 @@ def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], cons
         console.print(line(note), style="dim")
 
 
-def show_variants(found: Variants, console: Console | None = None) -> None:
+def show_variants(found: Variants, console: Console) -> None:
     """Print the runs of all variants, a row each, and published figures beside simulated ones."""
-    console = console or Console()
     put(console, overview(found.allocators))
     if rows := found.published:
         show_published(rows, found.remarks, console)

@@ -47,6 +47,16 @@ def test_a_prefix_outlives_the_sequence_that_computed_it() -> None:
     allocator.check()
 
 
+def test_a_block_that_is_taken_beside_empty_ones_loses_its_key() -> None:
+    allocator = pool(blocks=4)
+    allocator.release(serve(allocator, Tokens(range(9)), 9)[0])
+    _, blocks, _ = serve(allocator, Tokens(range(50, 60)), 10)
+    assert blocks == [3, 4, 2], "the last one, of which 2 slots are filled, was cached"
+    assert allocator.evictions() == 1
+    assert allocator.lookup(Tokens(range(9)), 9).tokens == 4
+    allocator.check()
+
+
 def test_a_hit_never_covers_the_last_token() -> None:
     allocator = pool()
     serve(allocator, Tokens(range(8)), 8)

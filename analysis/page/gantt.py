@@ -126,7 +126,7 @@ def numbered(words: npt.NDArray[Any], names: Sequence[str]) -> npt.NDArray[np.ui
     return np.array([place[word] for word in words.tolist()], np.uint8)
 
 
-def about_owners(owners: Ids, requests: Columns, parts: Sequence[str] = ()) -> dict[str, Packed]:
+def about_owners(owners: Ids, requests: Columns, parts: Sequence[str]) -> dict[str, Packed]:
     """What the block map's colours need to know of its owners."""
     place = np.searchsorted(requests["request_id"], owners)
     known = {

@@ -19,6 +19,8 @@ from analysis.observed import CAUSES, HELD, SHARES, Columns
 from analysis.page.pack import Packed, pack
 
 BINS = 600
+DETAIL = 0.01
+"""Share of the run that a window of detail spans."""
 BLOCKED = ("", *CAUSES)
 Window = tuple[float, float]
 
@@ -103,15 +105,15 @@ def rates(steps: Columns) -> dict[str, npt.NDArray[np.float32]]:
     return result
 
 
-def detail_windows(steps: Columns, extra: Sequence[float] = (), width: float = 0.01) -> list[Window]:
+def detail_windows(steps: Columns, extra: Sequence[float] = ()) -> list[Window]:
     """Find instants worth seeing whole: the fullest pool, the longest queue, the first preemption, and `extra`.
 
-    Each window spans `width` of the run.
+    Each window spans `DETAIL` of the run.
     """
     start = np.asarray(steps["start_s"], np.float64)
     if not len(start):
         return []
-    half = (start[-1] + float(steps["duration_s"][-1])) * width / 2
+    half = (start[-1] + float(steps["duration_s"][-1])) * DETAIL / 2
     live, queue, lost = (np.asarray(steps[name]) for name in ("live", "waiting", "preemptions"))
     centres = [float(start[int(np.argmax(live))]), float(start[int(np.argmax(queue))])]
     if lost.any():

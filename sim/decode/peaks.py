@@ -19,6 +19,7 @@ COPIED = {"cuda": 1 << 30, "cpu": 1 << 26}
 """Bytes of the copy that measures bandwidth: far more than any cache holds."""
 SIDE = {"cuda": 8192, "cpu": 512}
 """Rows of the square matrices whose product measures arithmetic."""
+REPEATS = 7
 
 
 def shipped_name(device: str) -> str | None:
@@ -50,10 +51,10 @@ def peaks_of(device: torch.device) -> dict[str, float]:
     }
 
 
-def seconds_of(work: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
-    """Time some work on a device: the median of a few repeats, after one that does not count."""
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Time some work on a device: the median of `REPEATS` times, after one that does not count."""
     times = []
-    for _ in range(repeats + 1):
+    for _ in range(REPEATS + 1):
         finish(device)
         began = time.perf_counter()
         work()
