@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -53,10 +54,10 @@ class Fit:
     notes: tuple[str, ...]
     """What the fit found, and what it leaves out."""
 
-    @property
-    def source(self) -> Generated:
-        """The block, validated."""
-        return Generated.model_validate(self.block)
+    @cached_property
+    def drawn(self) -> Requests:
+        """As many requests as the block makes."""
+        return generate(Generated.model_validate(self.block))
 
     def yaml(self) -> str:
         """Write the block as YAML, in lines of at most `WIDTH` columns."""
@@ -102,9 +103,9 @@ def joint_lengths(prompt: Ints, output: Ints) -> dict[str, Any]:
     }
 
 
-def check(requests: Requests, fitted: Fit, seed: int = 0) -> list[Check]:
+def check(requests: Requests, fitted: Fit) -> list[Check]:
     """Compare a trace with as many requests from its fit."""
-    made = generate(fitted.source, seed)
+    made = fitted.drawn
     checks = [
         _compare("gap between arrivals, s", np.diff(requests.arrival_s), np.diff(made.arrival_s)),
         _compare("arrivals a minute", per_minute(requests.arrival_s), per_minute(made.arrival_s)),

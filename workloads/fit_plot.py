@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from workloads.fit import Fit, per_minute
-from workloads.generate import generate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,7 +44,7 @@ def panels(requests: Requests, fitted: Fit) -> list[Panel]:
         fitted: what `fit` says of them.
 
     """
-    both = {"trace": requests, "fitted": generate(fitted.source)}
+    both = {"trace": requests, "fitted": fitted.drawn}
     return [
         Panel("Prompts", "prompt tokens", "share of requests", True, _each(both, lambda one: _cdf(one.prompt_tokens))),
         Panel("Outputs", "output tokens", "share of requests", True, _each(both, lambda one: _cdf(one.output_tokens))),

@@ -66,14 +66,14 @@ def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = No
     return made
 
 
-def generate(source: Generated, seed: int = 0, repeat: int = 0, max_model_len: int | None = None) -> Requests:
-    """Draw requests; sessions end before they exceed `max_model_len` tokens, which is reported in `notes`.
+def generate(source: Generated) -> Requests:
+    """Draw requests for no model in particular, whose sessions may become as long as they like.
 
     Raises:
         WorkloadError: a data file is bad, or no request arrives.
 
     """
-    return _generated(source, partial(_stream, seed, repeat), max_model_len, 1.0)
+    return _made(source, partial(_stream, 0, 0), None)
 
 
 def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None) -> Requests:

@@ -19,6 +19,7 @@ from workloads.generate import requests as make
 from workloads.loader import load
 from workloads.requests import Prefixes, Requests
 from workloads.reuse import ideal_hits
+from workloads.source import Generated
 from workloads.streams import stream
 from workloads.trace import Trace
 from workloads.traces import read
@@ -170,7 +171,7 @@ class TestFit:
         path = tmp_path / "fitted.yaml"
         head = "name: fitted\nmodel: llama-3.1-8b\ndevice: h100-80gb\nallocators: [{kind: preallocated}]\n"
         path.write_text(head + fitted.yaml())
-        assert load(path).requests == fitted.source
+        assert load(path).requests == Generated.model_validate(fitted.block)
         assert max(map(len, path.read_text().splitlines())) <= 100
         again = make(load(path))
         assert len(again) == 2000

@@ -8,7 +8,6 @@ import pytest
 from tests.workloads.test_arrivals import process
 from workloads.fit import fit
 from workloads.fit_arrivals import fit_arrivals
-from workloads.generate import generate
 from workloads.requests import Floats, Prefixes, Requests
 from workloads.streams import stream
 
@@ -60,7 +59,7 @@ def test_a_block_in_common_is_no_conversation() -> None:
     offsets = np.cumsum([0, *map(len, pieces)])
     prefixes = Prefixes(ids, sizes, offsets, np.arange(10**6, 10**6 + count))
     requests = Requests(np.arange(count) * 0.1, own + BLOCK, rng.integers(20, 400, count), prefixes=prefixes)
-    made = generate(fit(requests).source)
+    made = fit(requests).drawn
     assert made.prompt_tokens.mean() == pytest.approx(
         requests.prompt_tokens.mean(), rel=0.35
     )  # once five times as long
