@@ -105,11 +105,9 @@ class Comparison:
     @property
     def title(self) -> str:
         """What is compared."""
-        return (
-            f"{self.first.path}: {self.against} → each of the others"
-            if self.against
-            else (f"{self.first.path} → {self.second.path}")
-        )
+        if self.against:
+            return f"{self.first.path}: {self.against} → each of the others"
+        return f"{self.first.path} → {self.second.path}"
 
     def regressions(self, threshold: float) -> list[Difference]:
         """Figures that got worse by more than `threshold` per cent."""

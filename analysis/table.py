@@ -6,9 +6,9 @@ They fit in 100 columns, wrap long names and do not rely on colours.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from textwrap import wrap
-from typing import Any
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.padding import Padding
@@ -55,6 +55,8 @@ STYLES = {
     Verdict.OVERLOADED: "bold red",
     Verdict.REFUSED: "bold red",
 }
+Cell: TypeAlias = Callable[[Allocator], str]
+"""Writes the cell of an allocator in one column."""
 LEDGER = {"internal": "intern.", "external": "extern.", "reserved": "reserv.", "rounding": "round."}
 
 
@@ -98,20 +100,17 @@ def overview(variants: Sequence[tuple[str, Sequence[Allocator]]]) -> Table:
     for heading in ("variant", "allocator"):
         table.add_column(heading, overflow="fold")
     table.add_column("verdict", no_wrap=True)
-    for heading in ("batch\nmean", "req/s", "ms/token", "saved\n%", *(["sustained\nreq/s"] if searched else [])):
-        table.add_column(heading, justify="right")
+    columns = _numbers(
+        table,
+        ("batch\nmean", lambda one: short(one.mean("batch_size"))),
+        ("req/s", lambda one: short(one.mean("throughput_rps"))),
+        ("ms/token", lambda one: short(1e3 * one.mean("normalized_latency_s"))),
+        ("saved\n%", lambda one: short(100 * one.mean("kv_sharing"), 1)),
+        ("sustained\nreq/s", lambda one: short(one.mean(SUSTAINED))) if searched else None,
+    )
     for variant, allocators in variants:
         for one in allocators:
-            table.add_row(
-                line(variant),
-                _name(one.label),
-                Text(str(one.verdict), style=STYLES[one.verdict]),
-                short(one.mean("batch_size")),
-                short(one.mean("throughput_rps")),
-                short(1e3 * one.mean("normalized_latency_s")),
-                short(100 * one.mean("kv_sharing"), 1),
-                *([short(one.mean(SUSTAINED))] if searched else []),
-            )
+            table.add_row(line(variant), _name(one.label), _verdict(one), *(cell(one) for cell in columns))
     return table
 
 
@@ -133,27 +132,20 @@ def speed(allocators: Sequence[Allocator]) -> Table:
     table = plain("Speed", f"batch: sequences running, mean over time{rate}{price}{backlog}")
     table.add_column("allocator", overflow="fold", min_width=_widest(_name(one.label) for one in allocators))
     table.add_column("verdict", no_wrap=True)
-    for heading in ("batch\nmean", "batch\npeak", *(["batch\n% ideal"] if ideal else [])):
-        table.add_column(heading, justify="right")
-    for heading in (
-        "req/s",
-        *(["req/s\n% ideal"] if ideal else []),
-        "output\ntokens/s",
-        *(["cost\n/M"] if priced else []),
-    ):
-        table.add_column(heading, justify="right")
-    for heading in ("done", "pre-\nempted"):
-        table.add_column(heading, justify="right")
+    columns = _numbers(
+        table,
+        ("batch\nmean", lambda one: short(one.mean("batch_size"))),
+        ("batch\npeak", lambda one: short(one.mean("batch_size.peak"))),
+        ("batch\n% ideal", lambda one: short(percent_of(one, ideal, "batch_size"), 0)) if ideal else None,
+        ("req/s", lambda one: short(one.mean("throughput_rps"))),
+        ("req/s\n% ideal", lambda one: short(percent_of(one, ideal, "throughput_rps"), 0)) if ideal else None,
+        ("output\ntokens/s", lambda one: short(one.mean("output_tps"))),
+        ("cost\n/M", lambda one: short(one.mean(COST))) if priced else None,
+        ("done", lambda one: f"{one.count('finished')}/{one.count('total')}"),
+        ("pre-\nempted", lambda one: short(one.mean("preemptions"), 0)),
+    )
     for one in allocators:
-        cells: list[str | Text] = [_name(one.label), Text(str(one.verdict), style=STYLES[one.verdict])]
-        cells += [short(one.mean("batch_size")), short(one.mean("batch_size.peak"))]
-        cells += [short(percent_of(one, ideal, "batch_size"), 0)] if ideal else []
-        cells += [short(one.mean("throughput_rps"))]
-        cells += [short(percent_of(one, ideal, "throughput_rps"), 0)] if ideal else []
-        cells += [short(one.mean("output_tps"))]
-        cells += [short(one.mean(COST))] if priced else []
-        cells += [f"{one.count('finished')}/{one.count('total')}", short(one.mean("preemptions"), 0)]
-        table.add_row(*cells)
+        table.add_row(_name(one.label), _verdict(one), *(cell(one) for cell in columns))
     return table
 
 
@@ -286,6 +278,18 @@ def notes(allocators: Sequence[Allocator]) -> list[str]:
         means = f"Figures are means over {max(repeats)} replications, but requests are counted in all of them"
         lines.append(f"{means}; `compare` gives intervals of differences.")
     return lines
+
+
+def _numbers(table: Table, *columns: tuple[str, Cell] | None) -> list[Cell]:
+    """Add columns of numbers, but for those that are None; return what writes the cells of each."""
+    shown = [column for column in columns if column is not None]
+    for heading, _ in shown:
+        table.add_column(heading, justify="right")
+    return [cell for _, cell in shown]
+
+
+def _verdict(one: Allocator) -> Text:
+    return Text(str(one.verdict), style=STYLES[one.verdict])
 
 
 def _name(label: str, width: int = NAME) -> Text:
