@@ -56,7 +56,6 @@ STYLES = {
     Verdict.REFUSED: "bold red",
 }
 Cell: TypeAlias = Callable[[Allocator], str]
-"""Writes the cell of an allocator in one column."""
 LEDGER = {"internal": "intern.", "external": "extern.", "reserved": "reserv.", "rounding": "round."}
 
 
@@ -75,8 +74,7 @@ def show(entries: Iterable[Mapping[str, Any]], manifest: Mapping[str, Any], cons
     for table in (speed(allocators), latency(allocators), *parts, memory(allocators, pools)):
         put(console, table)
         console.print()
-    expected = manifest.get("expect")
-    if expected:
+    if expected := manifest.get("expect"):
         show_published(rows(allocators, expected), manifest.get("remarks") or (), console)
     for note in (*notes(allocators), *(manifest.get("notes") or ())):
         console.print(line(note), style="dim")
