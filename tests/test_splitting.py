@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sim.costs.splitting import Splitting
@@ -32,6 +32,7 @@ def obvious(rule: Splitting, chunks: list[tuple[int, int]]) -> int:
     st.sampled_from(["llama-3.2-1b", "llama-3.1-8b", "opt-13b", "gpt2", "gemma-3-12b"]),
     st.sampled_from(["h200", "a100-80gb", "l4"]),
 )
+@example([(20, 3000), (1, 150)], "llama-3.1-8b", "h200")  # of fewer rows than tokens, so that tiles are small
 def test_the_smallest_part_that_leaves_few_enough_tiles_is_taken(
     chunks: list[tuple[int, int]], model: str, device: str
 ) -> None:

@@ -101,6 +101,18 @@ def test_a_workload_that_is_made_to_lack_something_is_told_so(settings: list[str
     assert what["accounted"] == pytest.approx(1, abs=0.1)
 
 
+def test_where_requests_wait_only_the_steps_count_meanwhile() -> None:
+    """Prompts that wait for one another, and long after them one long answer: most of the time, but not of the wait."""
+    prompts = "{name: prompts, count: 20, arrivals: {kind: batch}, lengths: {kind: fixed, prompt: 4000, output: 1}}"
+    answer = (
+        "{name: answer, count: 1, arrivals: {kind: batch, at_s: 9}, lengths: {kind: fixed, prompt: 1, output: 2000}}"
+    )
+    settings = ["engine={max_num_seqs: 1, max_model_len: 8192}", f"requests={{mix: [{prompts}, {answer}]}}"]
+    what = limits(load("quickstart", ["device={name: h200}", "allocators=[{kind: paged}]", *settings]))
+    assert what["during"] == "waiting"
+    assert max(what["saved"], key=what["saved"].__getitem__) == "compute"
+
+
 @pytest.mark.parametrize("arrivals", ["{kind: poisson, rate: 3000}", "{kind: batch}"])
 def test_a_workload_of_which_no_request_is_served_is_told_so(arrivals: str, tmp_path: Path) -> None:
     """Whether the engine waits for one after the other, or is done before its first step."""

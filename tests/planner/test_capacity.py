@@ -87,6 +87,9 @@ def test_a_run_that_falls_behind_is_not_sustained_however_low_its_latency(base: 
     for answer in summary["answers"]:
         assert answer["capacity"]["mean"] == pytest.approx(LIMITS[answer["allocator"]], rel=0.02)
         assert answer["searches"][0]["limited_by"] == "queue"
+    runs = pq.read_table("x/results.parquet").to_pandas()
+    assert (runs["sustained"] == runs["kept_up"]).all()
+    assert not runs["sustained"].all()
 
 
 def test_an_slo_that_no_rate_holds_and_one_that_every_rate_holds(base: Base, queue: Queue) -> None:
