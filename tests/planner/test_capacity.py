@@ -17,10 +17,12 @@ from sim.cli import main
 from sim.cli.app import FAILED, FAULT, INTERRUPTED
 from sim.planner.backends import make
 from sim.planner.capacity import capacity, levels
+from sim.planner.execute import Executor
 from sim.planner.grid import Base
 from sim.planner.job import Failed, Job, Record, work
 from sim.planner.rates import rate_of
 from sim.planner.slo import Objective
+from sim.planner.store import Store
 from workloads.loader import load as load_workload
 
 Capture = pytest.CaptureFixture[str]
@@ -250,6 +252,20 @@ def test_searches_that_cannot_run_are_said_once_and_if_none_can_that_is_an_error
     assert said.startswith("nothing of it can run; the first: ")
     assert said.count("\n") == 1
     assert not Path("z").exists()
+
+
+def test_a_simulation_that_failed_is_not_tried_again(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Job] = []
+
+    def fail(job: Job) -> Failed:
+        tried.append(job)
+        return Failed("no memory")
+
+    monkeypatch.setattr("sim.planner.backends.local.work", fail)
+    with Store(Path("x"), "capacity", base.workload, {}) as store:
+        executor = Executor(store, make())
+        assert [executor.records([base.job(base.workload, 0, 0)]) for _ in range(2)] == [{}, {}]
+    assert len(tried) == len(executor.failures) == 1
 
 
 def test_the_papers_order_holds_for_opt_13b() -> None:
