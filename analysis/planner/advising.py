@@ -28,7 +28,7 @@ def words(summary: Mapping[str, Any]) -> list[Finding]:
     said = [Finding("limit", limit + _as_it_is(summary["before"], aims))]
     refused = limits.get("refused", 0)
     if 0 < refused < 1:  # of all of them that is what limits
-        said.append(Finding("warning", f"{left_out([refused])}."))
+        said.append(Finding("warning", f"{left_out([limits])}."))
     if best["change"]:
         said.append(
             Finding(

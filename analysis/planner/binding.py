@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.page.words import BATCHES, awaited
+from analysis.planner.tables import turned_away
 from analysis.pools import pool_of
 
 SOME = 0.05
 """Share of the time from which on waiting counts."""
 BINDING = {"bandwidth": "memory bandwidth", "compute": "compute", "overhead": "the overhead of a step"}
 BEHIND = "fewer requests leave than arrive, or the run is too short to tell"
-REFUSED = "No request is served: every one is longer than max_model_len allows, or needs more than the whole pool."
 WHILE = {"waiting": "While requests wait", "busy": "While the engine is busy"}
 
 
@@ -26,7 +26,7 @@ def bound(limits: Mapping[str, Any], *, more_seats: bool = True) -> dict[str, st
     Args:
         limits: of the run: shares of the time that the head of the queue `waits` for each cause, what would be
             `saved` of the busy time by each resource, `idle`, `kept_up`; its `scheduler`; and what older directories
-            do not say, its `pool_slots` and the share of the requests that are `refused`.
+            do not say, its `pool_slots`, the share of the requests that are `refused`, and why, `refusals`.
         more_seats: False if more seats have been tried and gain nothing.
 
     Returns:
@@ -34,7 +34,7 @@ def bound(limits: Mapping[str, Any], *, more_seats: bool = True) -> dict[str, st
 
     """
     if limits.get("refused") == 1:
-        return {"name": "refusal", "text": REFUSED}
+        return {"name": "refusal", "text": f"No request is served: all are {turned_away([limits])}."}
     waits, saved = limits["waits"], limits["saved"]
     term = max(saved, key=lambda name: float(saved[name]))
     cause = max(waits, key=lambda name: float(waits[name]), default="")

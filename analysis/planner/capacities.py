@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
-from analysis.planner.rows import status_share
+from analysis.planner.rows import refusals, status_share
 from analysis.planner.sweeps import FIGURES, bounds
 from analysis.slo import PART
 from analysis.stats import paired_ratio, t_interval
@@ -83,8 +83,13 @@ def summarise(
     told = []
     for answer in answers:
         found = _sustained(rows, answer)
-        facts = {"stays": _stays(found), "cost": _cost(found), "kind": kinds.get(answer["allocator"], "")}
-        facts["refused"] = status_share("refused", [row for row in rows if _is_of(row, answer)])
+        facts: dict[str, Any] = {
+            "stays": _stays(found),
+            "cost": _cost(found),
+            "kind": kinds.get(answer["allocator"], ""),
+        }
+        mine = [row for row in rows if _is_of(row, answer)]
+        facts["refused"], facts["refusals"] = status_share("refused", mine), refusals(mine)
         facts["pool_slots"] = pools.get((answer["point"], answer["allocator"]))
         facts["figures"] = _figures(found, names)
         facts["beyond"] = _beyond(rows, answer)

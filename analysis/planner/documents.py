@@ -30,6 +30,7 @@ MANIFEST_SHAPE = {
 }
 HELD_UP = {
     "refused?": NUMBER,
+    "refusals?": [TEXT],
     "waits": BY_CAUSE,
     "saved": dict.fromkeys(("bandwidth", "compute", "overhead"), NUMBER),
     "during": one_of(("waiting", "busy")),
@@ -108,6 +109,7 @@ def _sweep(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
         "pool_slots?": (COUNT, None),
         "n": SIZE,
         **dict.fromkeys(("refused?", "unfinished?"), MAYBE),
+        "refusals?": [TEXT],
         "verdict": one_of(Verdict),
         "front": FLAG,
         "figures": dict.fromkeys([*(name for name, *_ in FIGURES), *sorted(of_parts)], _BOUNDS),
@@ -129,6 +131,7 @@ def _capacity(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shap
         "none": COUNT,
         "at_least": FLAG,
         **dict.fromkeys(("stays?", "cost?", "refused?", "together?", "beyond?"), MAYBE),
+        "refusals?": [TEXT],
         "pool_slots?": (COUNT, None),
         "figures?": figures,
     }

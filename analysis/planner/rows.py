@@ -45,6 +45,7 @@ def row(cell: int, settings: Mapping[str, Any], label: str, repeat: int, record:
     flat |= {"verdict": entry["verdict"], "kept_up": load["kept_up"], "offered_rps": _float(load["offered_rps"])}
     flat |= {"duration_s": float(entry["duration_s"]), "idle": float(load["idle"])}
     flat |= {f"requests.{name}": entry["requests"][name] for name in ("total", "finished", "refused", "unfinished")}
+    flat["requests.refusals"] = json.dumps([*entry["requests"]["refusals"]])
     flat |= {"pool_gib": pool["block_bytes"] * pool["num_blocks"] / GIB, "pool_slots": pool["capacity"]}
     for name, value in _metrics(entry):
         flat[name] = value
@@ -86,6 +87,11 @@ def _float(value: Any) -> float | None:
 def status_share(status: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
     """Requests that were refused, finished or left unfinished / all requests, mean over runs; None without any run."""
     return float(np.mean([row[f"requests.{status}"] / row["requests.total"] for row in rows])) if rows else None
+
+
+def refusals(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Reasons for which requests of some runs were refused."""
+    return sorted({reason for row in rows for reason in json.loads(row["requests.refusals"])})
 
 
 def plain(value: Any) -> Any:

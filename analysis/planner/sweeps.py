@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
-from analysis.planner.rows import Group, front, groups, status_share
+from analysis.planner.rows import Group, front, groups, refusals, status_share
 from analysis.slo import PART
 from analysis.stats import Interval
 
@@ -53,9 +53,9 @@ def summarise(
 
     Returns:
         a JSON document: `cells`, one a point and allocator, each with its settings, replications, shares of requests
-        that were refused or unfinished, verdict, figures (mean, low, high), by how much it is behind the most of
-        `MOST_OF` (mean, low, high, of pairs of replications, which have their random numbers in common), and whether
-        it is on the front; in both, the bound, which nobody can have, is left out; and `failed`.
+        that were refused or unfinished, reasons of refusals, verdict, figures (mean, low, high), by how much it is
+        behind the most of `MOST_OF` (mean, low, high, of pairs of replications, which have their random numbers in
+        common), and whether it is on the front; in both, the bound, which nobody can have, is left out; and `failed`.
 
     """
     found = groups(rows, keys)
@@ -81,6 +81,7 @@ def summarise(
                 "pool_slots": group.rows[0]["pool_slots"],
                 "n": len(group.rows),
                 **{status: status_share(status, group.rows) for status in ("refused", "unfinished")},
+                "refusals": refusals(group.rows),
                 "verdict": str(group.verdict),
                 "kept_up": all(one["kept_up"] for one in group.rows),
                 "front": on,

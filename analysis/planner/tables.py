@@ -27,8 +27,6 @@ BURSTS = "they share bursts, so fewer may do: sweep requests.one_in tells"
 OVER = "goodput: in brackets, requests over each limit of the slo"
 MISSED = f"{OVER}, at the lowest rate that is too much"
 QUEUE = "queue: fewer requests leave than arrive"
-REFUSED = "refused, being longer than max_model_len or needing more than the whole pool"
-UNFINISHED = "unfinished when the run ends"
 SMALLEST = 0.0005
 """Share of the requests that is written as 0.1 %."""
 FEW = 4
@@ -80,19 +78,31 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     return made
 
 
-def left_out(shares: Sequence[float | None], why: str = REFUSED) -> str:
-    """Say what share of the requests is refused: in each run or cell; nothing where none is, or none is known."""
-    some = [percentage(100 * share) for share in sorted(filter(None, shares))]
+def left_out(told: Sequence[Mapping[str, Any]], status: str = "refused") -> str:
+    """Say what share of the requests is refused, and why, or is unfinished; nothing where none is, or none is known.
+
+    Args:
+        told: of each run or cell: the share, by `status`, and reasons for which some were refused, if they are known.
+        status: `refused` or `unfinished`.
+
+    """
+    some = [percentage(100 * share) for share in sorted(filter(None, (one.get(status) for one in told)))]
     if not some:
         return ""
     span = " to ".join(dict.fromkeys((some[0], some[-1])))
-    return f"{span} % of the requests are {why}; latencies leave them out"
+    what = turned_away(told) if status == "refused" else "unfinished when the run ends"
+    return f"{span} % of the requests are {what}; latencies leave them out"
+
+
+def turned_away(told: Sequence[Mapping[str, Any]]) -> str:
+    """Say that requests are refused, and for which reasons if they are known: older directories lack them."""
+    reasons = dict.fromkeys(reason for one in told for reason in one.get("refusals", ()))
+    return f"refused ({', or '.join(reasons)})" if reasons else "refused"
 
 
 def sweep_left_out(cells: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say what share of the requests is refused, or unfinished, in the cells of a sweep, or in some of them."""
-    of = {why: [cell.get(name) for cell in cells] for name, why in (("refused", REFUSED), ("unfinished", UNFINISHED))}
-    said = {left_out(shares, why): all(shares) for why, shares in of.items()}
+    said = {left_out(cells, name): all(cell.get(name) for cell in cells) for name in ("refused", "unfinished")}
     return [text if everywhere else f"in some rows {text}" for text, everywhere in said.items() if text]
 
 

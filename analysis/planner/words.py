@@ -107,7 +107,7 @@ def _doubts(summary: Mapping[str, Any], aims: str) -> Iterator[Finding]:
             rate = f"{short(one['beyond'])} {summary['unit']}"
             text = f"a run at {rate} held this, too, although one at a lower rate did not: which do is partly chance"
             told.setdefault(f"{text}; more requests would tell.", []).append(one)
-        if refused := left_out([one.get("refused")]):
+        if refused := left_out([one]):
             told.setdefault(f"{refused}.", []).append(one)
     if unbounded := [one for one in answers if one["at_least"]]:
         told["the search ended before a rate was too much; more requests would tell."] = unbounded

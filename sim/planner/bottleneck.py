@@ -45,7 +45,7 @@ def bottleneck(setup: Setup, seen: Observed, *, shared_prefixes: bool) -> dict[s
         shared_prefixes: whether prompts had anything in common.
 
     Returns:
-        `refused` as a share of the requests;
+        `refused` as a share of the requests, and for which reasons, `refusals`;
         shares of the time: `waits` by cause, `idle`, and `saved` by what would be infinitely fast, of the steps
         `during` all busy time or only while a request waited;
         `ledger` as shares of the pool of `pool_slots`;
@@ -55,6 +55,7 @@ def bottleneck(setup: Setup, seen: Observed, *, shared_prefixes: bool) -> dict[s
     (case,) = setup.cases
     parts = part_names(setup.workload.requests)
     steps, offered, waits = seen.steps, load(seen, parts), blocked_by(seen)
+    refused = np.asarray(seen.requests["status"] == "refused")
     busy = np.asarray(steps["running"]) > 0
     waited = busy & (np.asarray(steps["blocked"]) != "")
     pressed = sum(waits.values()) > SOME
@@ -62,7 +63,8 @@ def bottleneck(setup: Setup, seen: Observed, *, shared_prefixes: bool) -> dict[s
     saved, accounted = _terms(setup, allocator, steps, seen.requests, waited if pressed else busy)
     told: dict[str, Any] = without_nan(
         {
-            "refused": float(np.mean(seen.requests["status"] == "refused")),
+            "refused": float(np.mean(refused)),
+            "refusals": sorted(set(seen.requests["reason"][refused].tolist())),
             "waits": waits,
             "scheduler": case.scheduler,
             "idle": offered["idle"],

@@ -84,7 +84,14 @@ def test_a_doubt_is_said_once_for_all_allocators_that_share_it() -> None:
 def test_a_higher_rate_that_was_sustained_too_is_told() -> None:
     def run(rate: float, repeat: int, *, sustained: bool) -> dict[str, Any]:
         facts = {"cell": 0, "allocator": "paged", "kind": "paged", "pool_slots": 9, "status": {}, "kept_up": True}
-        counts = {"requests.total": 10, "requests.refused": 0, "offered_rps": rate, "e2e_s": 1.0, "duration_s": 10.0}
+        counts = {
+            "requests.total": 10,
+            "requests.refused": 0,
+            "requests.refusals": "[]",
+            "offered_rps": rate,
+            "e2e_s": 1.0,
+            "duration_s": 10.0,
+        }
         return {**facts, **counts, "rate": rate, "repeat": repeat, "sustained": sustained}
 
     def search(repeat: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ LINES = {
     "advise": ["--slo", "ttft_s.p99=1", "--repeat", "2", "--budget", "10"],
 }
 LONG = "requests.lengths={kind: uniform, prompt: {min: 4, max: 300}, output: {min: 8, max: 8}}"
-REFUSED = "of the requests are refused, being longer than max_model_len or needing more than the whole pool"
+REFUSED = "of the requests are refused (longer than max_model_len)"
 
 
 @pytest.mark.parametrize("command", LINES)
@@ -37,6 +37,20 @@ def test_it_is_said_how_many_requests_are_refused(command: str, workload: Path, 
         "advise": lambda: [told["limits"]["refused"]],
     }[command]()
     assert all(share == pytest.approx(100 / 297, abs=0.15) for share in shares)
+
+
+@pytest.mark.parametrize("command", LINES)
+@pytest.mark.parametrize(("settings", "why"), [
+    ([LONG, "engine={scheduler: vllm-v0, max_num_batched_tokens: 200}"], "longer than a step's token budget"),
+    (["requests.samples={kind: uniform, min: 1, max: 20}"], "more samples than seats"),
+])  # fmt: skip
+def test_it_is_said_why_requests_are_refused(
+    command: str, settings: list[str], why: str, workload: Path, capsys: Capture
+) -> None:
+    changes = [word for text in settings for word in ("--set", text)]
+    assert main([command, str(workload), *LINES[command], *changes, "--quiet", "--out", "x"]) == 0
+    assert f"of the requests are refused ({why}); " in " ".join(capsys.readouterr().out.split())
+    assert f"of the requests are refused ({why}); " in Path("x/report.html").read_text(encoding="utf-8")
 
 
 def test_a_grid_says_where_some_are_refused(workload: Path, capsys: Capture) -> None:
