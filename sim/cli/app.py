@@ -61,13 +61,21 @@ def _run(words: Sequence[str], program: str) -> int:
             _drop_output()
         return _fail([f"{error.filename or program}: {error.strerror}"])
     except UnicodeEncodeError as error:  # of a file's name; what is printed is replaced
-        hint = "" if error.encoding == "utf-8" else "; PYTHONUTF8=1 allows it"
-        return _fail([f"{error.object}: no name of a file where those are in {error.encoding}{hint}"])
+        encoding = sys.getfilesystemencoding()
+        hint = "" if encoding == "utf-8" else "; PYTHONUTF8=1 allows it"
+        return _fail(
+            [f"{_string_at(error.object, error.start)}: no name of a file where those are in {encoding}{hint}"]
+        )
     except Exception as error:
         if isinstance(error, _for_users()):
             return _fail(lines_of(error))
         raise
     return DONE if status is None else status
+
+
+def _string_at(text: str, place: int) -> str:
+    """Return what is in quotation marks around a place of a JSON document; all of a text without any."""
+    return text[text.rfind('"', 0, place) + 1 :].partition('"')[0]
 
 
 def _drop_output() -> None:

@@ -64,20 +64,6 @@ def test_labels_that_differ_in_case_alone_would_share_a_folder_on_some_machines(
     assert not Path("runs/small").exists()
 
 
-def test_a_label_that_no_file_can_have_is_told_in_a_line(workload: Path) -> None:
-    old = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    line = [sys.executable, "-m", "sim", "run", str(workload), "--quiet", "--set", 'allocators.0.label="\\u9875"']
-    done = subprocess.run(line, env=old, capture_output=True, text=True, check=False, cwd=workload.parent)
-    assert done.returncode == FAULT
-    assert done.stderr.endswith("no name of a file where those are in ascii; PYTHONUTF8=1 allows it\n")
-    assert done.stderr.count("\n") == 1
-
-
-def test_a_folder_whose_name_is_not_in_utf8_is_told_in_a_line(workload: Path, capsys: Capture) -> None:
-    assert main(["run", str(workload), "--quiet", "--out", "o\udcff"]) == FAULT
-    assert capsys.readouterr().err.endswith("no name of a file where those are in utf-8\n")
-
-
 @pytest.mark.parametrize("label", ["manifest.json", "Summary.json", "report.html"])
 def test_a_folder_has_no_name_of_a_file_beside_it(label: str, workload: Path, capsys: Capture) -> None:
     assert main(["run", str(workload), "--set", f"allocators=[{{kind: paged, label: {label}}}]"]) == FAULT
