@@ -3,7 +3,8 @@
 With replications, a difference is the mean of paired differences with Student's 95 % interval, or, if the
 two did not serve the same requests, the difference of means with Welch's interval.  Without replications,
 latencies of the same requests are paired one by one, with a block bootstrap; figures of the whole run then
-have no interval.  Parts of a mix are compared like whole runs, and may be the same where others are not.
+have no interval.  Mean latencies in pairs are of the requests that have them on both sides.  Parts of a mix
+are compared like whole runs, and may be the same where others are not.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import numpy as np
 
 from analysis import stats
 from analysis.errors import RunDirectoryError
-from analysis.figures import COST, Allocator, difference, group
+from analysis.figures import COST, Allocator, both_known, group
 from analysis.metrics import PER_REQUEST
-from analysis.pairing import Pair, both_have, lacks_some, pairs_of, same_requests
+from analysis.pairing import Pair, both_have, lacks_some, means_of_both, pairs_of, same_requests
 from analysis.reading import RunDirectory, open_directory
 from analysis.stats import Interval
 from analysis.summary import PART
@@ -241,10 +242,8 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _left_aside(label: str, pairs: list[Pair], parts: list[str]) -> list[str]:
-    """Say so if what is compared request by request, of the whole or of parts, is not of all requests."""
-    if len(pairs) != 1:
-        return []
-    return [f"{_called(label, part)}: {SOME}" for part in parts if lacks_some(pairs[0], part)]
+    """Say so if mean latencies that are compared, of the whole or of parts, are not of all requests."""
+    return [f"{_called(label, part)}: {SOME}" for part in parts if any(lacks_some(pair, part) for pair in pairs)]
 
 
 def _called(label: str, part: str) -> str:
@@ -280,9 +279,12 @@ def _difference(one: Allocator, two: Allocator, name: str, pairs: list[Pair], pa
     if math.isnan(first) or math.isnan(second) or (not FIGURES[name] and not first and not second):
         return None
     none = Interval(second - first, -math.inf, math.inf, min(len(one.entries), len(two.entries)))
-    if len(pairs) > 1:
-        return Difference(one.label, name, first, second, difference(one, two, name), "replications")
     metric = next((metric for metric in PER_REQUEST if metric.__name__ == name), None)
+    if len(pairs) > 1:
+        mine, theirs = means_of_both(pairs, metric, part) if metric else both_known(one, two, name)
+        if len(mine):
+            change = stats.paired_difference(mine, theirs)
+            return Difference(one.label, name, float(mine.mean()), float(theirs.mean()), change, "replications")
     if len(pairs) == 1 and metric is not None:
         before, after = both_have(pairs[0], metric, part)
         if len(before) > 1:  # of one that was refused on one side there is no difference

@@ -18,7 +18,7 @@ from analysis.numbers import listed, short
 from analysis.observed import CAUSES, SHARES
 from analysis.saturation import Verdict, worst
 from analysis.shapes import NUMBER
-from analysis.stats import Interval, paired_difference, paired_ratio, t_interval
+from analysis.stats import Interval, paired_ratio, t_interval
 from analysis.summary import ENTRY
 
 Entry = Mapping[str, Any]
@@ -224,19 +224,15 @@ def percent_of(one: Allocator, other: Allocator | None, name: str) -> float:
     return 100 * one.mean(name) / base if base else float("nan")
 
 
-def difference(first: Allocator, second: Allocator, name: str) -> Interval:
-    """Paired difference `second - first` over the replications both have."""
-    return paired_difference(*_pairs(first, second, name))
-
-
 def ratio(first: Allocator, second: Allocator, name: str) -> Interval:
     """Paired ratio `second / first` over the replications both have, where both are positive."""
-    one, two = _pairs(first, second, name)
+    one, two = both_known(first, second, name)
     positive = (one > 0) & (two > 0)
     return paired_ratio(one[positive], two[positive])
 
 
-def _pairs(first: Allocator, second: Allocator, name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def both_known(first: Allocator, second: Allocator, name: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return a figure of the replications that have it on both sides, of the one and of the other."""
     mine = {entry.get("repeat", 0): figure(entry, name) for entry in first.entries}
     theirs = {entry.get("repeat", 0): figure(entry, name) for entry in second.entries}
     both = [repeat for repeat in mine if repeat in theirs and not np.isnan(mine[repeat] + theirs[repeat])]

@@ -54,6 +54,13 @@ def both_have(pair: Pair, metric: Metric, part: str) -> tuple[Floats, Floats]:
     return one[known], two[known]
 
 
+def means_of_both(pairs: Iterable[Pair], metric: Metric, part: str) -> tuple[Floats, Floats]:
+    """Return means of a figure over the requests that have it in both runs of a pair, of the pairs that have any."""
+    sides = [both_have(pair, metric, part) for pair in pairs]
+    means = [(one.mean(), two.mean()) for one, two in sides if len(one)]
+    return np.array([mean for mean, _ in means]), np.array([mean for _, mean in means])
+
+
 def lacks_some(pair: Pair, part: str) -> bool:
     """Whether a request of either run has a figure that it lacks in the other, where it was refused, say."""
     (first, mine), (second, theirs) = _matched(pair, part)

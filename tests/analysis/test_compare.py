@@ -55,6 +55,22 @@ def test_latencies_are_of_the_requests_that_both_sides_served(tmp_path: Path) ->
     assert paired(comparison) == {"ttft_s", "tpot_s", "normalized_latency_s"}
 
 
+def test_so_they_are_in_each_of_several_replications(tmp_path: Path) -> None:
+    directory = served(tmp_path, "x", "repeat=3", "horizon_s=0.25")
+    comparison = compare_allocators(directory.path)
+    assert comparison.notes == [f"whole prompts: {SOME}"]
+    runs = {(one.label, one.repeat): one.requests() for one in directory.runs}
+    pairs = [(runs["paged", repeat], runs["whole prompts", repeat]) for repeat in range(3)]
+    for metric in PER_REQUEST:
+        if (row := next((one for one in comparison.differences if one.name == metric.__name__), None)) is not None:
+            sides = np.array([[metric(Observed(columns, {}, 1)) for columns in pair] for pair in pairs])
+            sides[np.isnan(sides).any(axis=1)[:, None].repeat(2, axis=1)] = np.nan
+            first, second = np.nanmean(sides, axis=2).T
+            assert [row.first, row.second] == pytest.approx([first.mean(), second.mean()])
+            assert (row.basis, row.change.n) == ("replications", 3)
+            assert row.change.value == pytest.approx((second - first).mean()) == pytest.approx(row.second - row.first)
+
+
 def test_nothing_is_said_where_all_were_served(tmp_path: Path) -> None:
     directory = served(tmp_path, "x", "engine.max_num_batched_tokens=2048")
     assert not compare_allocators(directory.path).notes
