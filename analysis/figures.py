@@ -2,7 +2,8 @@
 
 Names are those of summary.json with dots: `batch_size` (its mean), `batch_size.peak`, `ttft_s.p99`,
 `steady.batch_size`.  `share.live` and `steady.share.live` are percentages of the pool, and
-`share.external+rounding` is the sum of two; `sustained_rps` exists if it was searched for.  Tables,
+`share.external+rounding` is the sum of two; `sustained_rps` exists if it was searched for;
+`part.chat.ttft_s.p99` is of one part of a mix, and so is `part.chat.goodput`, a share.  Tables,
 comparisons, the report and the lines of published figures all use this.
 """
 
@@ -19,13 +20,15 @@ from analysis.observed import CAUSES, SHARES
 from analysis.saturation import Verdict, worst
 from analysis.shapes import NUMBER
 from analysis.stats import Interval, paired_ratio, t_interval
-from analysis.summary import ENTRY
+from analysis.summary import ENTRY, PART
 
 Entry = Mapping[str, Any]
 SUSTAINED = "sustained_rps"
 """The rate of arrivals at which the mean normalized latency reaches the limit that the workload sets."""
 COST = cost_per_million_output_tokens.__name__
 """Runs that were summed up before there were prices lack it."""
+GOODPUT = "goodput"
+"""Of a part of a mix: the share of its requests that are within its SLO."""
 BLOCKED = blocked_by.__name__
 """By cause; those that did not occur are 0."""
 
@@ -38,15 +41,16 @@ def figure(entry: Entry, name: str) -> float:
 
     """
     head, _, rest = name.partition(".")
+    if head == "part":
+        part, _, rest = rest.partition(".")
+        return within_slo(of_part(entry, part)) if rest == GOODPUT else figure(of_part(entry, part), rest)
     if head == "steady":
         steady = entry.get("steady")
         return _share(steady["ledger"], rest) if steady and rest.startswith("share.") else _number(steady, rest)
     if head == "share":
         return _share(entry["ledger"]["mean"], name)
-    if head == SUSTAINED:
-        return _number(entry.get("sustained"), "rps")
-    if head == "peak":
-        return _number(entry["ledger"]["peak"], rest)
+    if head in (SUSTAINED, "peak"):
+        return _number(*((entry.get("sustained"), "rps") if head == SUSTAINED else (entry["ledger"]["peak"], rest)))
     value = entry["metrics"].get(head) if head == COST else entry["metrics"][head]
     if head == BLOCKED:
         return float(value.get(rest, 0.0))
@@ -67,6 +71,9 @@ def of_part(entry: Entry, name: str) -> Entry:
 def is_figure(name: str) -> bool:
     """Whether runs have a figure of that name."""
     head, dot, rest = name.partition(".")
+    if head == "part":
+        of = rest.partition(".")[2]
+        return of == GOODPUT or (of.partition(".")[0] in PART and is_figure(of))
     if head == "steady" and rest.startswith("share."):
         return is_figure(rest)
     if head == "share":

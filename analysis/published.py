@@ -11,14 +11,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from analysis.figures import Allocator, is_figure, parts, ratio
+from analysis.figures import GOODPUT, Allocator, is_figure, parts, ratio
 from analysis.numbers import short
+from analysis.slo import PART
 from analysis.stats import Interval
 
 Expected = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """`expect` of a manifest: label -> metric -> {value, low, high, over, source}."""
 
-FRACTIONS = ("kv_efficiency", "kv_sharing", "prefix_hit_rate", "kv_usage")
+FRACTIONS = ("kv_efficiency", "kv_sharing", "prefix_hit_rate", "kv_usage", GOODPUT)
 """Metrics between 0 and 1, which are shown in per cent like the shares of the ledger."""
 HEADINGS = ("allocator", "figure", "published", "simulated", "95 % interval", "difference", "source")
 
@@ -39,7 +40,11 @@ class Row(NamedTuple):
     @property
     def is_share(self) -> bool:
         """Whether the figure is a share, so that differences are percentage points."""
-        return not self.given.get("over") and ("share." in self.name or self.name in FRACTIONS)
+        return not self.given.get("over") and ("share." in self.name or self._is_fraction)
+
+    @property
+    def _is_fraction(self) -> bool:
+        return (self.name.split(".", 2)[2] if self.name.startswith(PART) else self.name) in FRACTIONS
 
     def text(self, digits: str) -> str:
         """Write a value, given in digits, with its unit."""
@@ -53,7 +58,7 @@ class Row(NamedTuple):
 
     def scaled(self, value: float) -> float:
         """Turn a fraction into per cent."""
-        return 100 * value if self.name in FRACTIONS and self.is_share else value
+        return 100 * value if self._is_fraction and self.is_share else value
 
     @property
     def published(self) -> str:
@@ -125,8 +130,8 @@ def rows(allocators: Sequence[Allocator], expected: Expected, variant: str = "")
     return found
 
 
-def faults(labels: Sequence[str], expected: Expected) -> list[str]:
-    """Say which runs and metrics `expect` names that do not exist."""
+def faults(labels: Sequence[str], expected: Expected, mix: Sequence[str] = ()) -> list[str]:
+    """Say which runs, metrics and parts of the `mix` `expect` names that do not exist."""
     found = []
     for label, figures in expected.items():
         for name, given in figures.items():
@@ -140,6 +145,9 @@ def faults(labels: Sequence[str], expected: Expected) -> list[str]:
                 there = ", ".join(f"{head}.{part}" for part in parts(head) if part)
                 right = f"there are: {there}" if there else "see `list metrics`"
                 found.append(f"expect: {label}: no metric is called {name}; {right}")
+            elif name.startswith(PART) and (part := name.split(".")[1]) not in mix:
+                there = f"there are: {', '.join(mix)}" if mix else "requests are no mix"
+                found.append(f"expect: {label}: no part is called {part}; {there}")
     return list(dict.fromkeys(found))
 
 

@@ -34,6 +34,7 @@ from sim.limits import Limits
 from sim.models.geometry import Geometry, resolve_model
 from sim.pool import make_pool
 from sim.schedulers import find_scheduler
+from workloads.errors import WorkloadError
 from workloads.generate import requests as make_requests
 from workloads.labels import labels as label_all
 from workloads.labels import part_names
@@ -179,6 +180,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
 
     Raises:
         UserError: one line for what is wrong and what would be right.
+        WorkloadError: as many lines for what `expect` names that is not there.
 
     """
     workload = with_model_found(workload, base or Path())
@@ -186,8 +188,8 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     device = resolve_device(workload.device.model_dump(exclude_none=True))
     coefficients, captured = _step_times(workload, geometry, device)
     labels = label_all(workload.allocators)
-    if wrong := faults(labels, workload.model_dump(mode="json")["expect"]):
-        raise UserError("\n".join(wrong))
+    if wrong := faults(labels, workload.model_dump(mode="json")["expect"], part_names(workload.requests)):
+        raise WorkloadError(*wrong)
     named = enumerate(zip(labels, workload.allocators, strict=True))
     cases = tuple(_case(workload.engine, geometry, device, place, label, spec) for place, (label, spec) in named)
     return Setup(workload, geometry, device, coefficients, cases, captured)

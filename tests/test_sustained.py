@@ -173,6 +173,14 @@ def test_interrupted_variants_go_on_with_none_of_an_earlier_seed(
         ("expect: {ours: {batch_size: {value: 1, over: their}}}\n", "expect: no run is called their; there are: ideal"),
         ("expect: {ours: {batchsize: 1}}\n", "expect: ours: no metric is called batchsize; see `list metrics`\n"),
         (
+            "expect: {ours: {batchsize: 1, part.chat.waiting: 1}}\n",
+            "queue.yaml:10:9: expect: ours: no metric is called part.chat.waiting; see `list metrics`\n",
+        ),
+        (
+            "expect: {ours: {part.chat.ttft_s: 1}}\n",
+            "expect: ours: no part is called chat; requests are no mix\n",
+        ),
+        (
             "expect: {ours: {batch_size.p99: 1}}\n",
             "expect: ours: no metric is called batch_size.p99; there are: batch_size.mean, batch_size.peak\n",
         ),

@@ -52,9 +52,10 @@ class Changes:
             yield
         except (UserError, WorkloadError) as error:
             variant = error.label if isinstance(error, VariantError) else None
-            first, *others = error.lines if isinstance(error, VariantError) else lines_of(error)
-            where = place(file, self.settings, first.split(maxsplit=1)[0].rstrip(":"), variant)
-            if where is None:
+            lines = error.lines if isinstance(error, VariantError) else lines_of(error)
+            places = [place(file, self.settings, line.split(maxsplit=1)[0].rstrip(":"), variant) for line in lines]
+            if places[0] is None:
                 raise
             about = "" if variant is None else f"variants: {variant}: "
-            raise WorkloadError(f"{where}: {about}{first}", *others) from error
+            told = zip(places, lines, strict=True)
+            raise WorkloadError(*(line if at is None else f"{at}: {about}{line}" for at, line in told)) from error

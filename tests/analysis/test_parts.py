@@ -17,10 +17,12 @@ from rich.console import Console
 from analysis.errors import RunDirectoryError
 from analysis.figures import COST, group
 from analysis.metrics import OF_REQUESTS, PER_REQUEST, good, missed
+from analysis.numbers import short
 from analysis.observed import Observed
 from analysis.page.document import document
 from analysis.page.style import limits
 from analysis.parts import rows
+from analysis.published import rows as published
 from analysis.reading import RunDirectory, open_directory
 from analysis.report import render
 from analysis.slo import limits_of
@@ -30,6 +32,7 @@ from analysis.table import show, speed
 from analysis.terminal import put
 from sim.runner import run
 from tests.analysis.test_page_parts import unpack
+from workloads.errors import WorkloadError
 from workloads.loader import load
 
 MIXED = """\
@@ -204,6 +207,26 @@ def test_the_section_of_the_page(mixed: RunDirectory) -> None:
     part = group(mixed.summary())[0].parts[1]
     assert f"p99 {part.mean('ttft_s.p99'):#.3g}" in section
     assert section.count("of 120 done") == section.count("of 16 done") == 2
+
+
+def test_published_figures_may_be_of_a_part(tmp_path: Path) -> None:
+    """They are called as `list metrics` says."""
+    (file := tmp_path / "mixed.yaml").write_text(MIXED)
+    figures = "{part.long reads.ttft_s.p99: 1, part.chat.output_tps: 900, part.chat.goodput: 0.9}"
+    directory = run(load(file, [f"expect={{paged: {figures}}}"]), tmp_path / "run")
+    paged = group(directory.summary())[0]
+    (chat, reads), columns = paged.parts, directory.runs[0].requests()
+    late = (columns["first_token_s"] - columns["arrival_s"])[columns["part"] == "long reads"]
+    assert paged.mean("part.long reads.ttft_s.p99") == pytest.approx(np.percentile(late, 99))
+    assert paged.mean("part.long reads.ttft_s.p99") == reads.mean("ttft_s.p99")
+    shown = [(one.name, one.published, one.value) for one in published([paged], directory.manifest["expect"])]
+    assert shown == [
+        ("part.long reads.ttft_s.p99", "1", short(reads.mean("ttft_s.p99"))),
+        ("part.chat.output_tps", "900", short(chat.mean("output_tps"))),
+        ("part.chat.goodput", "90 %", f"{short(chat.within_slo)} %"),
+    ]
+    with pytest.raises(WorkloadError, match="expect: paged: no part is called code; there are: chat, long reads"):
+        run(load(file, ["expect={paged: {part.code.ttft_s: 1}}"]), tmp_path / "none")
 
 
 def test_without_a_mix_nothing_is_said_of_parts(toy: Path) -> None:
