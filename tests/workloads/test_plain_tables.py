@@ -153,6 +153,18 @@ class TestTables:
         )
         assert (told.stdout, told.stderr) == ("0\n", "")
 
+    def test_what_a_run_s_own_requests_lose_is_told(self, tmp_path: Path) -> None:
+        columns = {"request_id": [0, 1, 2], "arrival_s": [0.0, 1, 2], "prompt_tokens": [5, 6, 7]}
+        columns |= {"output_tokens": [1, 2, 3], "scheduled_s": [0.0, 1, 2], "first_token_s": [1.0, 2, 3]}
+        for samples, group, notes in (
+            ([1, 2, 3], [-1, -1, -1], ["2 requests of several samples are replayed with one each"]),
+            ([1, 1, 1], [0, -1, 0], ["2 requests whose prompts begin alike are replayed as if they did not"]),
+            ([1, 1, 1], [-1, -1, -1], []),
+        ):
+            table = pa.table(columns | {"samples": samples, "prefix_group": group})
+            parquet.write_table(table, tmp_path / "requests.parquet")
+            assert list(load(tmp_path, (tmp_path / "requests.parquet").read_bytes()).notes) == notes
+
     def test_parquet_without_some_dates(self, tmp_path: Path) -> None:
         dates = pa.array([None, 10**18, None, 10**18 + 2 * 10**9], pa.timestamp("ns"))
         table = pa.table({"time": dates, "prompt": [1, 2, 3, 4], "output": [1, 1, 1, 1]})

@@ -7,6 +7,7 @@ lengths and one of output lengths are enough.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,6 +48,8 @@ MOST_NAMED = 20
 MARKS = {";": "semicolons", "\t": "tabs"}
 """What sets columns apart in tables that resemble a CSV."""
 SINCE_1970 = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
+OF_A_RUN = ("request_id", "scheduled_s", "first_token_s")
+"""Columns by which the requests.parquet of a run directory is known."""
 DATE = re.compile(r"\s*\d+[-/.]\d+[-/.]\d")
 """How a date begins, whatever its order: three numbers."""
 RECENT = 1e11
@@ -196,12 +199,29 @@ class Parquet:
             table = whole.read([name for name in (arrival, prompt, output) if name], use_threads=False)
             times = np.zeros(len(table)) if arrival is None else _times(table[arrival], faults)
             prompts, outputs = (table[name].cast(pa.float64()).to_numpy() for name in (prompt, output))
+            lost = _lost(whole)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise WorkloadError(f"{file.name}: cannot be read as parquet: {first_line(error)}") from None
         named = [(line, f"{arrival}: {what}") for line, what in faults]
         keep = np.setdiff1d(np.arange(len(times)), [line - 1 for line, _ in faults])
         times, prompts, outputs = (column[keep] for column in (times, prompts, outputs))
-        return as_rows(header, arrival, times, prompts, outputs, lambda some: (keep[some] + 1).tolist(), named)
+        rows = as_rows(header, arrival, times, prompts, outputs, lambda some: (keep[some] + 1).tolist(), named)
+        return replace(rows, notes=[*rows.notes, *lost])
+
+
+def _lost(file: Any) -> list[str]:
+    """Say what a run directory's requests.parquet tells of requests that is not replayed."""
+    from pyarrow import compute  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
+
+    told = {
+        "samples": (1, "requests of several samples are replayed with one each"),
+        "prefix_group": (-1, "requests whose prompts begin alike are replayed as if they did not"),
+    }
+    if not {*OF_A_RUN, *told} <= {*file.schema_arrow.names}:
+        return []
+    table = file.read([*told], use_threads=False)
+    counts = {name: compute.sum(compute.greater(table[name], usual)).as_py() for name, (usual, _) in told.items()}
+    return [f"{count:,} {words}" for count, (_, words) in zip(counts.values(), told.values(), strict=True) if count]
 
 
 def _times(column: Any, faults: list[Fault]) -> Floats:
