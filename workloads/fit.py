@@ -108,7 +108,6 @@ def check(requests: Requests, fitted: Fit) -> list[Check]:
     made = fitted.drawn
     checks = [
         _compare("gap between arrivals, s", np.diff(requests.arrival_s), np.diff(made.arrival_s)),
-        _compare("arrivals a minute", per_minute(requests.arrival_s), per_minute(made.arrival_s)),
         _compare("prompt tokens", requests.prompt_tokens, made.prompt_tokens),
         _compare("output tokens", requests.output_tokens, made.output_tokens),
         _compare(
@@ -117,6 +116,9 @@ def check(requests: Requests, fitted: Fit) -> list[Check]:
             made.prompt_tokens * made.output_tokens,
         ),
     ]
+    minutes = per_minute(requests.arrival_s), per_minute(made.arrival_s)
+    if all(map(len, minutes)):
+        checks.insert(1, _compare("arrivals a minute", *minutes))
     if requests.prefixes is not None:
         rates = [float(ideal_hits(some).sum() / some.prompt_tokens.sum()) for some in (requests, made)]
         checks.append(Check("ideal hit rate", rates[0], rates[1], math.nan, math.nan))
@@ -124,9 +126,9 @@ def check(requests: Requests, fitted: Fit) -> list[Check]:
 
 
 def per_minute(arrival: Floats) -> Ints:
-    """Count arrivals in each whole minute; at least one minute."""
-    minutes = max(1, int(arrival[-1] // 60))
-    return np.histogram(arrival, bins=minutes, range=(0, 60 * minutes))[0].astype(np.int64)
+    """Count arrivals in each whole minute; none in a shorter time."""
+    minutes = int(arrival[-1] // 60)
+    return np.bincount((arrival // 60).astype(np.int64), minlength=minutes)[:minutes]
 
 
 def _compare(quantity: str, one: Floats | Ints, other: Floats | Ints) -> Check:

@@ -45,7 +45,8 @@ def panels(requests: Requests, fitted: Fit) -> list[Panel]:
 
     """
     both = {"trace": requests, "fitted": fitted.drawn}
-    return [
+    minutes = _each(both, _minutes)
+    found = [
         Panel("Prompts", "prompt tokens", "share of requests", True, _each(both, lambda one: _cdf(one.prompt_tokens))),
         Panel("Outputs", "output tokens", "share of requests", True, _each(both, lambda one: _cdf(one.output_tokens))),
         Panel(
@@ -55,8 +56,10 @@ def panels(requests: Requests, fitted: Fit) -> list[Panel]:
             True,
             _each(both, lambda one: _cdf(np.diff(one.arrival_s))),
         ),
-        Panel("Arrivals in each whole minute", "minute", "arrivals", False, _each(both, _minutes)),
     ]
+    if all(across for across, _ in minutes.values()):  # there is a whole one
+        found.append(Panel("Arrivals in each whole minute", "minute", "arrivals", False, minutes))
+    return found
 
 
 def _each(both: Mapping[str, Requests], line: Callable[[Requests], Line]) -> dict[str, Line]:

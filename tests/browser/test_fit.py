@@ -17,10 +17,10 @@ NAME = "<b>mine.csv"
 
 @pytest.fixture(scope="module")
 def page_of_a_fit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of 300 requests, all within one minute."""
+    """The page of 300 requests in one whole minute and a half."""
     folder = tmp_path_factory.mktemp("fit")
     rng = np.random.default_rng(0)
-    arrivals = np.cumsum(rng.exponential(0.1, 300))
+    arrivals = np.cumsum(rng.exponential(0.3, 300))
     rows = [f"{at:.3f},{rng.integers(10, 900)},{rng.integers(5, 300)}" for at in arrivals]
     (folder / NAME).write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows]) + "\n", encoding="utf-8")
     assert main(["trace", "fit", str(folder / NAME), "--page", str(folder / "fit.html")]) == 0

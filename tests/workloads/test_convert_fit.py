@@ -28,6 +28,8 @@ from workloads.traces.describe import describe
 
 SHARED = "requests.shared=[{tokens: 700}, {tokens: 300, pool: 20, draws: 2}]"
 CHAT = "requests.session={kind: turns, turns: 4, think_s: {kind: exponential, mean: 10}, loop: open}"
+MINUTE = "requests.arrivals={kind: poisson, rate: 2.4}"
+"""Of 200 requests, a minute and a half."""
 
 
 def back(path: Path) -> Requests:
@@ -209,8 +211,17 @@ class TestFit:
             assert len(make(small("requests=" + json.dumps(fitted.block)))) == count
             assert all(isinstance(one, Check) for one in check(made, fitted))
 
+    def test_of_less_than_a_minute_nothing_is_said_by_the_minute(self, small: Small) -> None:
+        lengths = "requests.lengths={kind: sharegpt}"
+        for rate, told in ((4, False), (2.5, True), (1, True)):
+            made = make(small("requests.count=200", lengths, f"requests.arrivals={{kind: fixed, rate: {rate}}}"))
+            found = {one.quantity: one for one in check(made, fit(made))}
+            assert ("arrivals a minute" in found) is told
+            assert any(one.x == "minute" for one in panels(made, fit(made))) is told
+            assert not told or found["arrivals a minute"].trace == 60 * rate
+
     def test_every_chart_says_what_it_shows(self, small: Small) -> None:
-        made = make(small("requests.count=200", "requests.lengths={kind: sharegpt}"))
+        made = make(small("requests.count=200", "requests.lengths={kind: sharegpt}", MINUTE))
         drawn = panels(made, fit(made))
         assert [(panel.x, panel.y) for panel in drawn] == [
             ("prompt tokens", "share of requests"),
@@ -223,12 +234,13 @@ class TestFit:
             assert all(x > 0 for xs, _ in panel.lines.values() for x in xs if panel.log)
             assert all(len(xs) == len(ys) > 0 for xs, ys in panel.lines.values())
 
-    def test_a_single_minute_and_a_single_request_are_drawn_all_the_same(self, small: Small) -> None:
-        made = make(small("requests.count=200", "requests.lengths={kind: sharegpt}"))
-        minutes = panels(made, fit(made))[-1]
+    def test_a_single_minute_and_a_single_gap_are_drawn_all_the_same(self, small: Small) -> None:
+        made = make(small("requests.count=200", "requests.lengths={kind: sharegpt}", MINUTE))
+        *_, gaps, minutes = panels(made, fit(made))
+        assert (gaps.x, minutes.x) == ("gap, s", "minute")
         assert [len(xs) for xs, _ in minutes.lines.values()] == [1, 1]
         alone = make(small("requests.count=2", "requests.lengths={kind: sharegpt}"))
-        assert len(panels(alone, fit(alone))) == 4
+        assert len(panels(alone, fit(alone))) == 3
 
 
 def test_describe_sums_up_what_a_reader_left_out(tmp_path: Path) -> None:
