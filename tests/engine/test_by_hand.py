@@ -194,9 +194,9 @@ def test_the_gate_keeps_a_prompt_out_that_cannot_be_finished(engine: str) -> Non
 
 
 def test_the_watermark_holds_back_admission_while_something_runs(engine: str) -> None:
-    setup = replace(POOL, scheduler="orca", limits=replace(LIMITS, watermark=0.5))
+    setup = replace(POOL, scheduler="orca", limits=replace(LIMITS, watermark=0.4))
     sink = run(setup, ask((0, 8, 3), (0, 4, 1)), engine)
-    assert rows(sink, "running", "waiting", "blocked", "free")[0] == (1, 1, "memory", 8)  # int(0.5 x 5) blocks stay
+    assert rows(sink, "running", "waiting", "blocked", "free")[0] == (1, 1, "memory", 8)  # int(0.4 x 5) blocks stay
     assert ms(sink, "scheduled_s") == [0, 3]
 
 
