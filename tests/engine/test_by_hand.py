@@ -60,6 +60,11 @@ def test_orca_runs_all_that_fit_and_preempts_the_newest(engine: str) -> None:
     assert table["stall_s"] == [[], [0.002], []]
 
 
+def test_who_was_preempted_goes_before_those_that_wait(engine: str) -> None:
+    sink = run(replace(POOL, scheduler="orca"), ask((0, 6, 4), (0, 3, 4), (0, 2, 2), (2.5, 9, 1)), engine)
+    assert ms(sink, "finish_s") == [4, 5, 2, 6], "the last, which came before B was preempted, needs 3 of 4 blocks"
+
+
 def test_events_say_who_lost_memory_to_whom_and_why(engine: str) -> None:
     requests = ask((0, 6, 4), (0, 3, 4), (0, 2, 2), (2.5, 12, 1))
     lacked = "too few free blocks"
@@ -175,15 +180,15 @@ def test_vllm_v1_without_chunks_lets_a_long_prompt_wait(engine: str) -> None:
 
 def test_the_gate_keeps_a_prompt_out_that_cannot_be_finished(engine: str) -> None:
     """Three of four blocks are held when B asks for two: with the gate it waits, without it a chunk goes in."""
-    gated = replace(POOL, limits=replace(LIMITS, chunked_prefill=True, max_num_batched_tokens=10))
+    limits = replace(LIMITS, chunked_prefill=True, max_num_batched_tokens=10, long_prefill_token_threshold=4)
+    gated = replace(POOL, limits=limits)
     requests = ask((0, 9, 3), (0.5, 8, 1))
     assert rows(run(gated, requests, engine), "waiting", "prefill_tokens", "blocked")[:3] == [
         (0, 9, ""),
         (1, 0, "memory"),
         (1, 0, "memory"),
     ]
-    eager = replace(gated, limits=replace(gated.limits, full_prompt_gate=False, long_prefill_token_threshold=4))
-    sink = run(eager, requests, engine)
+    sink = run(replace(gated, limits=replace(limits, full_prompt_gate=False)), requests, engine)
     assert rows(sink, "waiting", "prefill_tokens", "decode_tokens", "preemptions") == [
         (0, 9, 0, 0),
         (0, 4, 1, 0),
