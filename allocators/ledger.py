@@ -42,19 +42,18 @@ class Ledger(NamedTuple):
         return sum(self[:7])
 
 
-def split(capacity: int, usage: Usage, written: int, internal: int, stranded: int) -> Ledger:
+def split(capacity: int, usage: Usage, live: int, internal: int, stranded: int) -> Ledger:
     """Make the ledger from what the allocator counts and what the engine knows.
 
     Args:
         capacity: token slots in the pool.
         usage: the allocator's count.
-        written: slots of all tokens of running sequences whose K/V exists or is written by the current step; a shared
-            slot counts once for each sequence.
+        live: slots with K/V of running sequences that exists or is written by the current step; a shared slot counts
+            once.
         internal: held slots that no sequence will ever use, without placement rounding.
         stranded: free slots in holes too small for the head of the queue; 0 unless memory blocks it.
 
     """
-    live = written + usage.states - usage.saved - usage.dropped
     return Ledger(
         live=live,
         reserved=usage.held - usage.rounding - live - internal,

@@ -74,8 +74,7 @@ class Books:
     def ledger(self) -> Ledger:
         """Return how every slot is used now."""
         live, internal, stranded, usage = self.shares()
-        written = live - usage.states + usage.saved + usage.dropped
-        return split(self.allocator.capacity, usage, written, internal, stranded)
+        return split(self.allocator.capacity, usage, live, internal, stranded)
 
     def shares(self) -> tuple[int, int, int, Usage]:
         """Return the live, internal and external slots, and the allocator's count."""
