@@ -66,8 +66,10 @@ class Ask(NamedTuple):
     output: int | None = None
     """True output length in tokens; set only for allocators whose `oracle` is true."""
     samples: int = 1
-    """Sequences that will start with these tokens and continue independently.  `never` and `admit` answer for all of
-    them, but `admit` opens only one row: the others fork from it, or are admitted one by one if forks do not share."""
+    """Sequences that will start with these tokens and continue independently.  `never` answers for all of them; `admit`
+    opens one row, and the others fork from it, or are admitted one by one if forks do not share.  Where what is taken
+    for one row cannot be given back without a trace, as mapped pages cannot, `admit` is refused unless all have room.
+    """
 
 
 class Grant(NamedTuple):

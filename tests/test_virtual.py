@@ -55,6 +55,12 @@ def test_pages_are_mapped_at_their_boundaries_only() -> None:
     audit(allocator)
 
 
+def test_nothing_is_mapped_for_samples_of_which_not_all_have_room() -> None:
+    allocator = make(groups=3)
+    assert allocator.admit(ask(6, samples=2)) == Refusal(Reason.BLOCKS, need=4, shortfall=1)
+    assert allocator.mappings() == Mappings()
+
+
 def test_a_leap_ends_where_pages_must_be_mapped() -> None:
     allocator = make()
     rows = ints([admit(allocator, 6), admit(allocator, 1)])
