@@ -139,7 +139,7 @@ def _capacity(answer: Mapping[str, Any]) -> dict[str, Any]:
         "n": len(values),
         "capacity": bounds(t_interval(values)),
         "none": sum(one["sustained"] is None for one in searches),
-        "at_least": any(one["not_sustained"] is None and one["sustained"] is not None for one in searches),
+        "at_least": any(one["not_sustained"] is None for one in searches),
     }
 
 

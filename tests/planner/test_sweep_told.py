@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.planner.rows import front
 from analysis.planner.sweeps import summarise
 from analysis.planner.words import sweep_findings
 from sim.cli import main
@@ -111,6 +113,11 @@ def test_intervals_are_those_of_the_replications(base: Base) -> None:
         assert cell["figures"]["throughput_rps"]["mean"] == pytest.approx(values.mean())
         half = 12.706204736 * np.std(values, ddof=1) / 2**0.5
         assert cell["figures"]["throughput_rps"]["high"] - values.mean() == pytest.approx(half)
+
+
+def test_a_point_is_beaten_by_one_that_is_nowhere_worse_and_somewhere_better() -> None:
+    points = [(1.0, 2.0), (1.0, 3.0), (0.0, 9.0), (math.nan, 0.0), (1.0, 2.0)]
+    assert front(points) == [True, False, True, False, True]
 
 
 def test_the_front_is_of_what_can_be_had(workload: Path) -> None:
