@@ -91,7 +91,7 @@ class GroupCache:
         return self._views[layer]
 
     def write(self, layer: int, slots: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-        """See `KVStore.write`; a slot is a piece's first block x its tokens + offset."""
+        """See `Cache.write`; a slot is a piece's first block x its tokens + offset."""
         places = slots // self.block_size, slots % self.block_size
         for cache, states in zip(self.layer(layer), (key, value), strict=True):
             cache[places] = states
