@@ -12,7 +12,7 @@ from analysis.figures import SUSTAINED, above_bound, figure, group, is_figure, p
 from analysis.metrics import formulas
 from analysis.numbers import percentage, short
 from analysis.reading import open_directory
-from analysis.table import overview, show
+from analysis.table import notes, overview, show
 from tests.analysis.synthetic import write_directory
 
 
@@ -132,6 +132,14 @@ def test_a_bound_is_beaten_by_refusing_what_it_serves(toy: Path) -> None:
     first["requests"]["refused"] = 3
     said = above_bound(group(entries))
     assert said[1] == "preallocated refused requests that the bound served, so its figures are of easier requests."
+
+
+@pytest.mark.parametrize(("gap", "told"), [(1e-9, False), (1e-3, True)])
+def test_steps_and_requests_that_disagree_on_who_was_there_are_told(toy: Path, gap: float, told: bool) -> None:
+    entry = open_directory(toy).summary()[0]
+    entry["little"]["gap"] = gap
+    said = "preallocated: steps and requests disagree by 0.1 % on how many were in the system (Little's law)"
+    assert any(note.startswith(said) for note in notes(group([entry]))) is told
 
 
 def test_a_long_name_is_broken_behind_a_hyphen(toy: Path) -> None:
