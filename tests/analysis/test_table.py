@@ -111,6 +111,13 @@ def test_every_figure_that_is_one_can_be_looked_up(toy: Path) -> None:
     assert not any(map(is_figure, wrong.split()))
 
 
+def test_the_share_within_the_slo_is_of_all_requests(toy: Path) -> None:
+    entry = open_directory(toy).summary()[0]
+    entry |= {"duration_s": 10.0, "metrics": {**entry["metrics"], "goodput_rps": 2.0}}
+    entry["requests"]["total"] = 40
+    assert group([entry])[0].within_slo == pytest.approx(50)
+
+
 def test_per_cent_of_ideal(toy: Path) -> None:
     first, _, ideal = group(open_directory(toy).summary())
     assert percent_of(ideal, ideal, "batch_size") == pytest.approx(100)
