@@ -75,6 +75,7 @@ def test_cells_are_told_apart_by_pairs_of_replications_which_have_their_requests
     rates = {"best": (10.0, 13.0, 16.0), "near": (9.9, 13.2, 15.8), "far": (9.0, 12.1, 15.0)}
     record = {"kind": "paged", "pool_slots": 64, "verdict": "STABLE", "kept_up": True}
     record |= {f"requests.{name}": count for name, count in (("total", 9), ("refused", 0), ("unfinished", 0))}
+    record["requests.refusals"] = "{}"
     rows = [
         {**record, "cell": 0, "allocator": name, "repeat": at, "throughput_rps": each[at]}
         for name, each in rates.items()
