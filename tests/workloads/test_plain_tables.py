@@ -91,6 +91,12 @@ class TestTables:
             with pytest.raises(WorkloadError, match=rf"trace:3: time: not a date and time such as .*: {bad}"):
                 load(tmp_path, lines([*dated, {"time": bad, **row}]))
 
+    @pytest.mark.parametrize("content", ['{"prompt_tokens": "5", "output_tokens": "6"}', '[{"prompt_tokens": 5},'])
+    def test_json_of_one_s_own_is_told_what_it_needs(self, tmp_path: Path, content: str) -> None:
+        needs = "Your own JSON needs a record a line, with numbers called arrival_s, prompt_tokens, output_tokens$"
+        with pytest.raises(WorkloadError, match=needs):
+            load(tmp_path, content)
+
     @pytest.mark.parametrize(("column", "first", "unit"), [
         ("arrival_ms", 5, 1e-3), ("timestamp_us", 5, 1e-6), ("time_ns", 5, 1e-9),
         ("timestamp", 1_700_000_000_000, 1e-3), ("timestamp", 1_700_000_000_000_000, 1e-6),

@@ -65,9 +65,13 @@ def detect(file: TraceFile) -> Format:
     names = ", ".join(FORMATS)
     begins = file.head.lstrip().split("\n", 1)[0][:80]
     told = "it is not text" if "\ufffd" in begins else f"it begins {written(begins)}"
+    own = (
+        "Your own JSON needs a record a line, with numbers called"
+        if begins.startswith(("{", "["))
+        else "Your own CSV needs a line of names first:"
+    )
     raise WorkloadError(
-        f"{file.name}: of no known format ({names}); {told}. Your own CSV needs a line of names "
-        "first: arrival_s, prompt_tokens, output_tokens"
+        f"{file.name}: of no known format ({names}); {told}. {own} arrival_s, prompt_tokens, output_tokens"
     )
 
 
