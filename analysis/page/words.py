@@ -100,8 +100,8 @@ def _headline(worst: Allocator, best: Allocator, opening: str) -> str:
     hits = 100 * best.mean("prefix_hit_rate")
     found = f"{best.label} finds {hits:.0f} % of its prompt tokens in the cache. " if hits >= 1 else ""
     return (
-        f"{found}With {best.label} a first token takes {short(best.mean('ttft_s.p50'))} s and each token "
-        f"{short(1e3 * best.mean('normalized_latency_s.p50'))} ms, with {worst.label} "
+        f"{found}With {best.label} a first token takes {short(best.mean('ttft_s.p50'))} s and a whole answer "
+        f"{short(1e3 * best.mean('normalized_latency_s.p50'))} ms a token, with {worst.label} "
         f"{short(worst.mean('ttft_s.p50'))} s and {short(1e3 * worst.mean('normalized_latency_s.p50'))} ms (medians)."
     )
 

@@ -92,6 +92,17 @@ def test_two_that_do_the_same_are_not_set_against_each_other(toy: Path) -> None:
     assert headline.startswith("From the same pool, paged and preallocated alike run ")
 
 
+def test_latency_of_a_whole_answer_is_not_said_to_be_that_of_each_token(tmp_path: Path) -> None:
+    """It has the time to the first token in it, which is told beside it."""
+    entries = open_directory(write_directory(tmp_path / "run", kinds=("paged", "radix"))).summary()
+    for entry, seconds in zip(entries, (0.2, 0.1), strict=True):
+        entry["metrics"]["normalized_latency_s"]["p50"] = seconds
+        entry["metrics"]["ttft_s"]["p50"] = 10 * seconds
+    assert findings(group(entries))[0].text == (
+        "With radix a first token takes 1 s and a whole answer 100 ms a token, with paged 2 s and 200 ms (medians)."
+    )
+
+
 def test_what_refuses_everything_is_not_contrasted_with_what_serves(toy: Path) -> None:
     entries = open_directory(toy).summary()
     assert [one.label for one in contrast(group(entries))] == ["preallocated", "paged"]
