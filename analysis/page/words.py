@@ -215,6 +215,10 @@ def _advice(one: Allocator) -> str:
             "larger than the whole pool": "Change first: the pool. Give it more memory or several GPUs, or make a "
             "token smaller (fp8 K/V, grouped-query attention).",
             "longer than max_model_len": "Change first: max_model_len, or a model with a longer context.",
+            "longer than a step's token budget": "Change first: max_num_batched_tokens, or let prompts be computed in "
+            "pieces (chunked_prefill of vllm-v1).",
+            "more samples than a step's token budget": "Change first: max_num_batched_tokens.",
+            "more samples than seats": "Change first: max_num_seqs.",
         }.get(reason, f"Change first: what requests are refused for ({reason}).")
     blocked = _blocked(one)
     word = max(blocked, key=lambda name: blocked[name]) if blocked else ""

@@ -15,7 +15,9 @@ from analysis.page.style import LIMIT_WORDS, limits
 from analysis.page.words import contrast, findings
 from analysis.reading import open_directory
 from analysis.report import prose
+from sim.runner import run
 from tests.analysis.synthetic import write_directory
+from workloads.loader import load
 from workloads.slo import Slo
 
 
@@ -68,6 +70,20 @@ def test_findings_do_not_praise_a_pool_that_refuses_everything(tmp_path: Path) -
     assert said["limit"] == f"paged refused 12 of 12 requests: {reason}."
     assert said["advice"].startswith("Change first: the pool.")
     assert "nan" not in " ".join(said.values())
+
+
+@pytest.mark.parametrize(("settings", "key"), [
+    (["engine.max_model_len=200"], "max_model_len"),
+    (["engine={scheduler: vllm-v0, max_num_batched_tokens: 100}"], "max_num_batched_tokens"),
+    (["requests.samples=5", "engine.max_num_seqs=4"], "max_num_seqs"),
+    (["requests.samples=200", "engine.max_num_batched_tokens=150"], "max_num_batched_tokens"),
+])  # fmt: skip
+def test_what_requests_are_refused_for_is_what_to_change(settings: list[str], key: str, tmp_path: Path) -> None:
+    few = ["requests.count=3", "requests.lengths={kind: fixed, prompt: 250, output: 5}", "allocators=[paged]"]
+    entries = run(load("quickstart", [*few, *settings]), tmp_path / "run").summary()
+    assert entries[0]["requests"]["refused"] == 3
+    advice = next(one.text for one in findings(group(entries)) if one.tone == "advice")
+    assert advice.startswith(f"Change first: {key}")
 
 
 def test_who_waits_for_a_batch_to_end_does_not_wait_for_memory(tmp_path: Path) -> None:
