@@ -38,8 +38,9 @@ class LazyColumns(Mapping[str, npt.NDArray[Any]]):
         """Read one column.  Raises RunDirectoryError if the file lacks it."""
         if name in self._kept:
             return self._kept[name]
-        read = _arrays(_table(self._file, self._path, ["stall_s" if name == "stall_count" else name]))
-        if sum(column.nbytes for column in (*self._kept.values(), *read.values())) <= KEPT:
+        found = _arrays(_table(self._file, self._path, ["stall_s" if name == "stall_count" else name]))
+        read = {name: _folded(column) for name, column in found.items()}
+        if sum(map(_size, (*self._kept.values(), *read.values()))) <= KEPT:
             self._kept |= read
         return read[name]
 
@@ -54,6 +55,18 @@ class LazyColumns(Mapping[str, npt.NDArray[Any]]):
     @cached_property
     def _file(self) -> pq.ParquetFile:
         return _open(self._path)
+
+
+def _folded(column: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a column of equal numbers as a view of a single one: most columns of many runs are nothing but zeros."""
+    if column.dtype == object or len(column) < 2 or column[0] != column[-1] or (column != column[0]).any():
+        return column
+    return np.broadcast_to(column[0], column.shape)
+
+
+def _size(column: npt.NDArray[Any]) -> int:
+    """Return the bytes of memory that a column takes."""
+    return column.nbytes if any(column.strides) else column.itemsize
 
 
 def read_columns(path: Path, columns: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:

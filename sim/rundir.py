@@ -42,6 +42,8 @@ CHANGING = ("step", "live", "reserved", "free", "largest_hole", "block", "reques
 """Integers that change in most rows, but little: their differences are small, and quick to write and to read.
 
 The others are usually constant for a while, which compression handles better than differences."""
+AT_ONCE = 1 << 16
+"""Rows handed to an encoder in one go: with Parquet's thousand its buffer grows, and is copied, again and again."""
 
 
 class ParquetSink:
@@ -68,6 +70,7 @@ class ParquetSink:
                 write_statistics=False,
                 use_dictionary=words,
                 column_encoding=encodings,
+                write_batch_size=AT_ONCE,
             )
         try:
             self._writers[table].write_table(pa.Table.from_arrays(arrays, schema=schema))

@@ -19,8 +19,8 @@ from analysis.page.pack import Packed, pack
 FREE, CACHED, FIRST_OWNER = 0, 1, 2
 ROWS = 4096
 Ints = npt.NDArray[np.signedinteger[Any]]
-AT_ONCE = 1 << 21
-"""Cells drawn in one go, which bounds memory."""
+AT_ONCE = 1 << 16
+"""Cells drawn in one go: the arrays for more would be fresh memory, whose first touch takes longer than drawing."""
 
 
 class BlockMap(NamedTuple):

@@ -19,7 +19,7 @@ from allocators.leap import spread
 from allocators.table import Ints
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from allocators.base import Allocator
     from sim.engine.serving import Serving
@@ -89,28 +89,32 @@ class BlockLog:
 
     def flush(self) -> None:
         """Hand the snapshots to the sink."""
-        times, runs = [now / 1e9 for now, _ in self._snapshots], self._runs()
-        sizes = [each.shape[1] for each in runs]
-        joined = np.concatenate([np.zeros((5, 0), np.int32), *runs], axis=1)
+        times, sizes = [now / 1e9 for now, _ in self._snapshots], []
+        joined, end = np.empty((5, self._listed), np.int32), 0  # of which what no run needs is never touched
+        for runs in self._runs():
+            sizes.append(size := runs.shape[1])
+            joined[:, end : end + size] = runs
+            end += size
         columns: dict[str, object] = {"time_s": np.repeat(np.array(times, np.float64), sizes)}
-        columns |= dict(zip(("block", "count", "request_id", "references", "slack"), joined, strict=True))
+        names = ("block", "count", "request_id", "references", "slack")
+        columns |= {name: column[:end] for name, column in zip(names, joined, strict=True)}
         self._sink.write("blocks", columns)
         self._snapshots, self._listed = [], 0
 
-    def _runs(self) -> list[Runs]:
-        """Return the runs of each snapshot; those whose runs have been computed come first."""
-        found = [each for _, each in self._snapshots if not isinstance(each, Snapshot)]
+    def _runs(self) -> Iterator[Runs]:
+        """Yield the runs of each snapshot; those whose runs have been computed come first."""
+        yield from (each for _, each in self._snapshots if not isinstance(each, Snapshot))
         some: list[Snapshot] = []
         begins = [0]
         for _, each in self._snapshots:
             if isinstance(each, Snapshot):
                 cells = each.cells()
                 if begins[-1] + cells > TOGETHER:
-                    found += _runs_of(some, begins)
+                    yield from _runs_of(some, begins)
                     some, begins = [], [0]
                 some.append(each)
                 begins.append(begins[-1] + cells)
-        return found + _runs_of(some, begins)
+        yield from _runs_of(some, begins)
 
 
 class Snapshot:

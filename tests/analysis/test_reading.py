@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import rundir
-from analysis.columns import read_columns
+from analysis.columns import LazyColumns, read_columns
 from analysis.errors import RunDirectoryError
 from analysis.observed import SHARES
 from analysis.reading import open_directory
@@ -108,3 +108,14 @@ def test_metrics_alone_import_nothing_heavy() -> None:
     heavy = ["pyarrow", "scipy", "plotly", "jinja2", "pandas", "rich"]
     done = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_columns_of_equal_numbers_take_no_memory_and_are_what_they_were(toy: Path) -> None:
+    path = open_directory(toy).runs[0].path / "steps.parquet"
+    lazy, read = LazyColumns(path), read_columns(path)
+    equal = {name for name, column in read.items() if column.dtype != object and (column == column[0]).all()}
+    assert 2 <= len(equal) < len(read)
+    for name, column in read.items():
+        assert lazy[name].dtype == column.dtype
+        assert np.array_equal(lazy[name], column)
+        assert (lazy[name].strides == (0,)) is (name in equal)
