@@ -198,6 +198,15 @@ def test_the_gate_keeps_a_prompt_out_that_cannot_be_finished(engine: str) -> Non
     assert sink.tables["requests"]["recomputed_tokens"] == [0, 4]
 
 
+def test_what_ends_in_one_step_leaves_in_running_order_whether_it_decodes_or_not(engine: str) -> None:
+    """The last chunk of A and the last decode of B end both: C takes the block that was given back last, B's."""
+    limits = replace(LIMITS, chunked_prefill=True, long_prefill_token_threshold=4)
+    sink = run(replace(POOL, limits=limits, instants=16), ask((0, 9, 1), (0, 2, 3), (4, 4, 3)), engine)
+    assert ms(sink, "finish_s") == [3, 3, 7]
+    (place,) = {row["block"] for row in sink.rows("blocks") if row["request_id"] == 1}
+    assert next(row["block"] for row in sink.rows("blocks") if row["request_id"] == 2) == place
+
+
 def test_the_watermark_holds_back_admission_while_something_runs(engine: str) -> None:
     setup = replace(POOL, scheduler="orca", limits=replace(LIMITS, watermark=0.4))
     sink = run(setup, ask((0, 8, 3), (0, 4, 1)), engine)
