@@ -136,6 +136,9 @@ def test_a_file_that_is_bad_throughout_is_given_up(tmp_path: Path) -> None:
     assert faults(tmp_path / "t", '{"timestamp": 0, "input_length": 1, "output_length": 1}\n' + "7\n" * 100_001) == [
         "t: more than 100,000 bad rows, the first in line 2: not a JSON object: 7"
     ]
+    assert faults(tmp_path / "t", '{"prompt": "a"}\n' + "7\n" * 100_001) == [
+        "t: more than 100,000 bad rows, the first in line 2: no text under prompt"
+    ]
 
 
 def test_line_numbers_count_blank_lines_and_quoted_breaks(tmp_path: Path) -> None:

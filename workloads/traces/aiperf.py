@@ -92,8 +92,7 @@ class AiperfText:
 
     def matches(self, file: TraceFile) -> bool:
         """Say whether the first record holds text as AIPerf's do."""
-        first = file.records[0] if file.records else None
-        return isinstance(first, dict) and any(name in first for name in INPUTS) and "conversations" not in first
+        return any(name in file.first for name in INPUTS) and "conversations" not in file.first
 
     def read(self, file: TraceFile, options: Options) -> Rows:
         """Read all lines; a text's length is taken and the text dropped."""

@@ -7,7 +7,7 @@ said before it, so that turns share their history.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -163,15 +163,7 @@ class TurnLengths:
             keep,
         )
         rows = rows_of(turns, options, [*columns.faults, *faults], [])
-        return Rows(
-            rows.arrival_s,
-            rows.prompt_tokens,
-            rows.output_tokens,
-            lambda which: columns.lines(np.array(rows.lines(which), np.int64)),
-            rows.faults,
-            rows.prefixes,
-            notes=rows.notes,
-        )
+        return replace(rows, lines=lambda which: columns.lines(np.array(rows.lines(which), np.int64)))
 
 
 SHAREGPT = ShareGpt()

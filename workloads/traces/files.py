@@ -80,6 +80,12 @@ class TraceFile:
                     break
         return found
 
+    @property
+    def first(self) -> dict[str, Any]:
+        """The first record; empty if it is no JSON object."""
+        record = next(iter(self.records), None)
+        return record if isinstance(record, dict) else {}
+
     def give_up(self, faults: Sequence[tuple[int, str]]) -> None:
         """Stop reading a file that is bad through and through.
 

@@ -41,7 +41,7 @@ class HashedFormat:
     def matches(self, file: TraceFile) -> bool:
         """Say whether the first records have the marks and such timestamps."""
         records = [record for record in file.records if isinstance(record, dict)]
-        if not records or not all(record.keys() >= (LENGTHS | self.marks) for record in records[:1]):
+        if not records or not records[0].keys() >= LENGTHS | self.marks:
             return False
         if any(isinstance(record.get("hash_ids"), dict) for record in records):
             return False

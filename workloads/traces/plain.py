@@ -148,13 +148,12 @@ class JsonLines:
 
     def matches(self, file: TraceFile) -> bool:
         """Say whether the first record has a prompt's and an output's length, as numbers."""
-        first = self._first(file)
-        names = pick(first, PROMPT), pick(first, OUTPUT)
-        return all(name is not None and isinstance(first[name], int | float) for name in names)
+        names = pick(file.first, PROMPT), pick(file.first, OUTPUT)
+        return all(name is not None and isinstance(file.first[name], int | float) for name in names)
 
     def read(self, file: TraceFile, options: Options) -> Rows:
         """Read the fields; times may be numbers or dates."""
-        first = self._first(file)
+        first = file.first
         arrival, prompt, output = (pick(first, names) for names in (ARRIVAL, PROMPT, OUTPUT))
         prompt, output = prompt or PROMPT[0], output or OUTPUT[0]
         wanted: dict[str, FieldKind] = {prompt: "number", output: "number"}
@@ -164,9 +163,6 @@ class JsonLines:
         records = read_records(file, wanted)
         times = records[arrival or prompt]
         return as_rows(first, arrival, times, records[prompt], records[output], records.lines, records.faults)
-
-    def _first(self, file: TraceFile) -> dict[str, Any]:
-        return file.records[0] if file.records and isinstance(file.records[0], dict) else {}
 
 
 class Parquet:

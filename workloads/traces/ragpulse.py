@@ -14,7 +14,7 @@ import numpy as np
 from workloads.requests import Prefixes
 from workloads.traces.base import Options
 from workloads.traces.files import TraceFile
-from workloads.traces.records import BadRow, ids, json_lines, number, parse
+from workloads.traces.records import BadRow, each, ids, json_lines, number, parse
 from workloads.traces.rows import Fault, Rows
 
 if TYPE_CHECKING:
@@ -33,20 +33,14 @@ class RagPulse:
 
     def matches(self, file: TraceFile) -> bool:
         """Say whether the first record's hash_ids are grouped by component."""
-        first = file.records[0] if file.records else None
-        return isinstance(first, dict) and isinstance(first.get("hash_ids"), dict) and "input_length" in first
+        return isinstance(file.first.get("hash_ids"), dict) and "input_length" in file.first
 
     def read(self, file: TraceFile, options: Options) -> Rows:
         """Read all requests, and the ids' lengths from the files beside the trace."""
         found: list[tuple[int, float, float, float]] = []
         components: list[list[int]] = []
         faults: list[Fault] = []
-        for line, text in json_lines(file):
-            try:
-                row, names = _request(parse(text))
-            except BadRow as error:
-                faults.append((line, str(error)))
-                continue
+        for line, (row, names) in each(file, _request, faults):
             found.append((line, *row))
             components.append(names)
         table = np.array(found, np.float64).reshape(-1, 4)

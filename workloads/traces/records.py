@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from workloads.traces.columns import instant, seconds
 from workloads.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from workloads.traces.files import TraceFile
     from workloads.traces.rows import Fault
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 FieldKind: TypeAlias = Literal["number", "time", "text", "ids"]
 """`number` float64, NaN where missing; `time` float64 seconds after the first row's, of dates; `text` object array of
 str, empty where missing; `ids` a ragged int64 list."""
+
+
+Taken = TypeVar("Taken")
 
 
 class BadRow(ValueError):  # noqa: N818 - a row is bad, the program is not in error
@@ -73,13 +76,7 @@ def read_records(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records:
     parsed: dict[str, list[Any]] = {name: [] for name in wanted}
     numbers: list[int] = []
     faults: list[Fault] = []
-    for line, text in json_lines(file):
-        try:
-            row = _fields(parse(text), wanted)
-        except BadRow as error:
-            faults.append((line, str(error)))
-            file.give_up(faults)
-            continue
+    for line, row in each(file, lambda record: _fields(record, wanted), faults):
         numbers.append(line)
         for column, value in zip(parsed.values(), row, strict=True):
             column.append(value)
@@ -94,6 +91,23 @@ def read_records(file: TraceFile, wanted: Mapping[str, FieldKind]) -> Records:
         else:
             values[name] = np.array(parsed[name], object if kind == "text" else np.float64)
     return Records(values, lists, np.array(numbers, np.int64), faults)
+
+
+def each(file: TraceFile, take: Callable[[Any], Taken], faults: list[Fault]) -> Iterator[tuple[int, Taken]]:
+    """Yield (line number, what `take` makes of its JSON) for every line; what is wrong with a bad one joins `faults`.
+
+    Raises:
+        WorkloadError: the file is bad through and through.
+
+    """
+    for line, text in json_lines(file):
+        try:
+            taken = take(parse(text))
+        except BadRow as error:
+            faults.append((line, str(error)))
+            file.give_up(faults)
+        else:
+            yield line, taken
 
 
 def json_lines(file: TraceFile) -> Iterator[tuple[int, bytes]]:

@@ -9,7 +9,7 @@ import numpy as np
 from workloads.errors import WorkloadError
 from workloads.requests import Floats
 from workloads.traces.base import Options
-from workloads.traces.records import BadRow, json_lines, number, parse
+from workloads.traces.records import BadRow, each, number, parse
 from workloads.traces.rows import Fault, Rows
 from workloads.traces.text import DEFAULT_OUTPUT, token_counter
 from workloads.values import shown
@@ -26,29 +26,19 @@ class Dataset:
 
     def matches(self, file: TraceFile) -> bool:
         """Say whether the first record has a prompt and no lengths."""
-        first = file.records[0] if file.records else None
-        return isinstance(first, dict) and isinstance(first.get("prompt"), str) and "input_length" not in first
+        return isinstance(file.first.get("prompt"), str) and "input_length" not in file.first
 
     def read(self, file: TraceFile, options: Options) -> Rows:
         """Read all prompts; a text's length is taken and the text dropped."""
         count, notes = token_counter(options.tokenizer)
-        found: list[tuple[int, float, float]] = []
         faults: list[Fault] = []
-        defaults = 0
-        for line, text in json_lines(file):
-            try:
-                prompt, output = _prompt(parse(text))
-            except BadRow as error:
-                faults.append((line, str(error)))
-                continue
-            if np.isnan(output):
-                defaults += 1
-                output = DEFAULT_OUTPUT
-            found.append((line, float(count(prompt)), output))
+        found = [(line, float(count(prompt)), output) for line, (prompt, output) in each(file, _prompt, faults)]
         table = np.array(found, np.float64).reshape(-1, 3)
+        unsaid = np.isnan(table[:, 2])
+        table[unsaid, 2] = DEFAULT_OUTPUT
         notes.append("a dataset has no times: all requests arrive at once unless arrivals are given")
-        if defaults:
-            notes.append(f"{defaults:,} prompts name no output_tokens: taken as {DEFAULT_OUTPUT}")
+        if unsaid.any():
+            notes.append(f"{unsaid.sum():,} prompts name no output_tokens: taken as {DEFAULT_OUTPUT}")
         lines = table[:, 0].astype(np.int64)
         return Rows(
             np.zeros(len(table)), table[:, 1], table[:, 2], lambda rows: lines[rows].tolist(), faults, notes=notes

@@ -14,7 +14,7 @@ import numpy as np
 from workloads.errors import WorkloadError
 from workloads.traces.base import Options
 from workloads.traces.blocks import prefixes_of
-from workloads.traces.records import BadRow, Ragged, ids, json_lines, number, parse
+from workloads.traces.records import BadRow, Ragged, each, ids, number, parse
 from workloads.traces.rows import Fault, Rows
 from workloads.values import shown
 
@@ -80,15 +80,9 @@ class Weka:
     @staticmethod
     def _sessions(file: TraceFile, faults: list[Fault]) -> list[tuple[int, dict[str, Any]]]:
         try:
-            whole = parse(file.data)
-            sessions = [(1, whole)]
+            sessions = [(1, parse(file.data))]
         except BadRow as error:
-            sessions = []
-            for line, text in json_lines(file):
-                try:
-                    sessions.append((line, parse(text)))
-                except BadRow as fault:
-                    faults.append((line, str(fault)))
+            sessions = [*each(file, lambda session: session, faults)]
             if not sessions:
                 raise WorkloadError(f"{file.name}: {error}") from None
         return [(line, session) for line, session in sessions if isinstance(session, dict)]
