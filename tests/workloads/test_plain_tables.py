@@ -64,6 +64,11 @@ class TestTables:
         made = load(tmp_path, f'\ufeffid,"note, or none",arrival_s,prompt_tokens,output_tokens\r\n\r\n{rows}')
         assert (made.arrival_s.tolist(), made.prompt_tokens.tolist()) == ([0, 2], [5, 7])
 
+    def test_a_quotation_mark_that_is_not_closed_is_told_in_few_words(self, tmp_path: Path) -> None:
+        with pytest.raises(WorkloadError) as told:
+            load(tmp_path, '"arrival_s,prompt_tokens,output_tokens\n' + "0,5,6\n" * 1000)
+        assert str(told.value).endswith(": no request in it: 0 rows, none usable")
+
     @pytest.mark.parametrize("bad", ["", "soon,1,1\n"])  # with a bad row all are read one by one
     def test_dates_may_lack_what_iso_8601_lets_them_lack(self, tmp_path: Path, bad: str) -> None:
         for later, seconds in (("2026-11-01 00:02", 120), ("2026-11-02", 86400), ("2026-11-01T00:00:05", 5)):

@@ -26,10 +26,11 @@ MOST_FAULTS = 100_000
 
 def first_cells(head: str) -> list[str]:
     """Return the cells of the first line that is not blank, just as they are between the commas or quotation marks."""
+    text = head.lstrip()
     try:
-        return next(csv.reader(StringIO(head.lstrip())), [""])
-    except csv.Error:  # as of a cell longer than the reader allows: no table
-        return [""]
+        return next(csv.reader(StringIO(text), strict=True), [""])
+    except csv.Error:  # as of a quotation mark without another
+        return text.split("\n", 1)[0].split(",")
 
 
 class TraceFile:
