@@ -67,7 +67,25 @@ class TestTables:
     def test_a_quotation_mark_that_is_not_closed_is_told_in_few_words(self, tmp_path: Path) -> None:
         with pytest.raises(WorkloadError) as told:
             load(tmp_path, '"arrival_s,prompt_tokens,output_tokens\n' + "0,5,6\n" * 1000)
-        assert str(told.value).endswith(": no request in it: 0 rows, none usable")
+        assert "trace: 1 of 1 row is bad\n" in str(told.value)
+        assert "trace:1: not CSV, as where a quotation mark is not closed: unexpected end of data" in str(told.value)
+
+    @pytest.mark.parametrize(("others", "unpaired", "left"), [
+        ("n", '"n', 50),  # all that follows would be in one cell
+        ('"n"', '"n', 98),  # the next row would
+        ("n", '"n"n"', 99),
+        ("n", 'n"', 100),  # a mark within a word is a letter like any other
+    ])  # fmt: skip
+    def test_no_row_goes_into_a_cell_without_a_word(
+        self, tmp_path: Path, others: str, unpaired: str, left: int
+    ) -> None:
+        rows = [f"{at},5,6,{unpaired if at == 50 else others}\n" for at in range(100)]
+        content = f"time,prompt,output,note\n{''.join(rows)}"
+        made = load(tmp_path, content, on_bad_rows="skip")
+        assert len(made) == left
+        if left < 100:
+            with pytest.raises(WorkloadError, match=r"trace:52: not CSV, as where a quotation mark is not closed: "):
+                load(tmp_path, content)
 
     @pytest.mark.parametrize("bad", ["", "soon,1,1\n"])  # with a bad row all are read one by one
     def test_dates_may_lack_what_iso_8601_lets_them_lack(self, tmp_path: Path, bad: str) -> None:

@@ -82,7 +82,9 @@ def read_csv(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
 
 
 def _at_once(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns | None:
-    """Let pyarrow read the file; None if it finds anything amiss."""
+    """Let pyarrow read the file; None if it finds anything amiss, or would not find a quotation mark too many."""
+    if _unpaired(file.data):
+        return None
     import pyarrow as pa  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
     from pyarrow import csv as arrow  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
 
@@ -128,8 +130,9 @@ def _zoned(file: TraceFile, wanted: Mapping[str, Kind]) -> bool:
 
 def first_value(file: TraceFile, column: str) -> str:
     """Return what the first row has in a column of the header; nothing if the row has another number of cells."""
-    cells = next(_records(file.data[:HEAD]), (0, []))[1]
-    return cells[file.header.index(column)].strip() if len(cells) == len(file.header) else ""
+    cells = next(_records(file.data[:HEAD]), (0, ""))[1]
+    whole = not isinstance(cells, str) and len(cells) == len(file.header)
+    return cells[file.header.index(column)].strip() if whole else ""
 
 
 def seconds(nanoseconds: Ints) -> Floats:
@@ -140,22 +143,30 @@ def seconds(nanoseconds: Ints) -> Floats:
     return since
 
 
-def _records(data: bytes) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of every row after the header that is not blank."""
-    reader = csv.reader(TextIOWrapper(BytesIO(data), "utf-8-sig", errors="replace", newline=""))
-    header = True
+def _records(data: bytes) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield (line number, cells) of every row after the header that is not blank; or what is wrong, in place of cells.
+
+    Where a quotation mark lacks another, all rows up to the next one, or up to the end, would be one cell.  Then
+    quotation marks are held to the rules, so that it is told from which line on.
+    """
+    text = TextIOWrapper(BytesIO(data), "utf-8-sig", errors="replace", newline="")
+    reader = csv.reader(text, strict=_unpaired(data))
+    header, before = True, 0
     while True:
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            cells = [f"\ufffd{error}"]
-        if not cells:
-            continue
-        if not header:
+            yield before + 1, f"not CSV, as where a quotation mark is not closed: {error}"
+            cells, header = [], False
+        if cells and not header:
             yield reader.line_num, cells
-        header = False
+        header, before = header and not cells, reader.line_num
+
+
+def _unpaired(data: bytes) -> bool:
+    return data.count(b'"') % 2 == 1
 
 
 def _one_by_one(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
@@ -168,8 +179,9 @@ def _one_by_one(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
     faults: list[Fault] = []
     for line, cells in _records(file.data):
         file.give_up(faults)
-        if len(cells) != len(file.header):
-            faults.append((line, f"{len(cells)} cells where the header has {len(file.header)}"))
+        if isinstance(cells, str) or len(cells) != len(file.header):
+            what = cells if isinstance(cells, str) else f"{len(cells)} cells where the header has {len(file.header)}"
+            faults.append((line, what))
             continue
         row: list[Any] = []
         try:
