@@ -23,6 +23,8 @@ Array: TypeAlias = npt.NDArray[Any]
 BOOTSTRAP_BLOCKS = 50
 BOOTSTRAP_RESAMPLES = 500
 RANK_BINS = 4096
+WIDEST = 100
+"""Times that the upper end of a ratio's interval may be the lower one: a tenth to ten times the ratio."""
 
 
 class Interval(NamedTuple):
@@ -251,3 +253,8 @@ def paired_ratio(first: Array, second: Array) -> Interval:
     logs = t_interval(np.log(np.asarray(second, np.float64)) - np.log(np.asarray(first, np.float64)))
     value, low, high = (float(np.exp(bound)) for bound in logs[:3])
     return Interval(value, low, high, logs.n)
+
+
+def is_narrow(ratio: Interval) -> bool:
+    """Whether the interval of a ratio tells anything: of two replications it may span many orders of magnitude."""
+    return ratio.high < WIDEST * ratio.low

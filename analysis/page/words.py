@@ -13,6 +13,7 @@ from typing import NamedTuple
 from analysis.figures import Allocator, above_bound, page_calls, ratio, shortfalls
 from analysis.numbers import listed, short
 from analysis.saturation import Verdict
+from analysis.stats import is_narrow
 
 BATCHES = "static"
 """The scheduler that takes a whole batch and lets nobody in before the last of it has ended."""
@@ -126,8 +127,7 @@ def _batches(worst: Allocator, best: Allocator, opening: str) -> str:
         f"{short(best.mean('throughput_rps'))} requests a second; {worst.label} runs "
         f"{short(worst.mean('batch_size'))} and finishes {short(worst.mean('throughput_rps'))}"
     )
-    if len(best.entries) > 1:
-        times = ratio(worst, best, "throughput_rps")
+    if is_narrow(times := ratio(worst, best, "throughput_rps")):
         text += f" ({times.value:.2f} times the throughput, 95 % interval {times.low:.2f} to {times.high:.2f})"
     return text + "."
 

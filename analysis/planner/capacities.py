@@ -18,7 +18,7 @@ from analysis.figures import COST
 from analysis.planner.rows import refusals, status_share
 from analysis.planner.sweeps import FIGURES, bounds
 from analysis.slo import PART
-from analysis.stats import paired_ratio, t_interval
+from analysis.stats import is_narrow, paired_ratio, t_interval
 
 GOODPUT = ("goodput", "Requests within the SLO", "%", 100)
 CURVES = (*FIGURES[3:10], GOODPUT, *(one for one in FIGURES if one[0] in ("throughput_rps", "batch_size")))
@@ -201,7 +201,7 @@ def reference(answers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 
 
 def _ratios(answers: Sequence[Mapping[str, Any]], point: int) -> list[dict[str, Any]]:
-    """Ratios of the reference to every other allocator at one point, where they have an interval."""
+    """Ratios of the reference to every other allocator at one point, where their interval tells something."""
     here = [one for one in answers if one["point"] == point]
     best = reference(here)
     found = []
@@ -213,15 +213,9 @@ def _ratios(answers: Sequence[Mapping[str, Any]], point: int) -> list[dict[str, 
         if len(pairs) < 2 or not all(one and two for one, two in pairs):
             continue
         ratio = paired_ratio(*(np.array(side) for side in zip(*pairs, strict=True)))
-        found.append(
-            {
-                "point": point,
-                "settings": best["settings"],
-                "allocator": best["allocator"],
-                "over": other["allocator"],
-                **bounds(ratio),
-            }
-        )
+        if is_narrow(ratio):
+            labels = {"allocator": best["allocator"], "over": other["allocator"]}
+            found.append({"point": point, "settings": best["settings"], **labels, **bounds(ratio)})
     return found
 
 

@@ -74,7 +74,8 @@ def capacity_findings(summary: Mapping[str, Any]) -> list[Finding]:
     said += [Finding("result", _times(ratio)) for ratio in summary["ratios"][:6]]
     drawn = summary.get("drawn", True)  # of a trace there are no replications to be had
     if drawn and not summary["ratios"] and len({one["allocator"] for one in answers}) > 1:
-        said.append(Finding("limit", "No ratios: they need at least two replications that sustain some rate."))
+        need = "at least two replications that sustain some rate, and do not differ by more than the allocators"
+        said.append(Finding("limit", f"No ratios: they need {need}."))
     return [*said, *_doubts(summary, aims)]
 
 

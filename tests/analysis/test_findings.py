@@ -55,6 +55,17 @@ def test_replications_allow_a_ratio_with_its_interval(repeated: Path) -> None:
     assert "times the throughput, 95 % interval" in page["findings"][0].text
 
 
+def test_replications_that_differ_wildly_give_no_ratio(repeated: Path) -> None:
+    rates = {("preallocated", 0): 1.0, ("preallocated", 1): 1000.0, ("paged", 0): 900.0, ("paged", 1): 2.0}
+    entries = [
+        entry | {"metrics": entry["metrics"] | {"throughput_rps": rates[entry["allocator"], entry["repeat"]]}}
+        for entry in open_directory(repeated).summary()
+        if (entry["allocator"], entry["repeat"]) in rates
+    ]
+    assert len(entries) == 4
+    assert " times the throughput" not in findings(group(entries))[0].text
+
+
 def test_contrast_prefers_reserving_against_paged(toy: Path) -> None:
     one, two = contrast(group(open_directory(toy).summary()))
     assert (one.label, two.label) == ("preallocated", "paged")

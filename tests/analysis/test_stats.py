@@ -101,6 +101,14 @@ def test_paired_ratio_is_a_ratio() -> None:
     assert stats.paired_ratio(first, 3 * first)[:3] == pytest.approx((3, 3, 3))
 
 
+def test_a_ratio_s_interval_of_many_orders_of_magnitude_tells_nothing() -> None:
+    one = np.array([1.0, 2.0])
+    assert stats.is_narrow(stats.paired_ratio(one, one * [2, 2.5]))
+    assert not stats.is_narrow(stats.paired_ratio(one, one * [2, 4]))
+    assert not stats.is_narrow(stats.paired_ratio(one[:1], one[:1]))
+    assert not stats.is_narrow(stats.paired_ratio(one[:0], one[:0]))
+
+
 def test_percentiles_equal_those_of_numpy_to_the_last_bit() -> None:
     rng = np.random.default_rng(2)
     quantiles = (0.0, 0.025, 0.5, 0.9, 0.99, 1.0)

@@ -107,6 +107,26 @@ def test_a_higher_rate_that_was_sustained_too_is_told() -> None:
         assert not told or said[0].startswith("paged: a run at 5 requests/s held this, too")
 
 
+def test_replications_that_differ_by_more_than_allocators_give_no_ratio() -> None:
+    """Its interval would be from 1e-40 or so to 1e40, which no page shows and no document of ours may hold."""
+
+    def answer(label: str, *rates: float) -> dict[str, Any]:
+        found = {"not_sustained": None, "limited_by": "x", "missed": {}}
+        searches = [{"repeat": repeat, "sustained": rate, **found} for repeat, rate in enumerate(rates)]
+        return {"point": 0, "settings": {}, "allocator": label, "gpus": 1, "searches": searches}
+
+    def run(label: str, repeat: int) -> dict[str, Any]:
+        facts = {"cell": 0, "allocator": label, "kind": label, "pool_slots": 9, "status": {}, "kept_up": True}
+        counts = {"requests.total": 1, "requests.refused": 0, "requests.refusals": "[]", "offered_rps": None}
+        return {**facts, **counts, "e2e_s": None, "rate": 1.0, "repeat": repeat, "sustained": False}
+
+    runs = [run(label, repeat) for label in ("paged", "radix") for repeat in (0, 1)]
+    for rates, ratios in (((2.0, 2.1), 1), ((200.0, 0.1), 0)):
+        summary = summarise(runs, [answer("paged", 1.0, 1.0), answer("radix", *rates)], [], "requests/s", [])
+        assert len(summary["ratios"]) == ratios
+        assert any(one.text.startswith("No ratios: ") for one in capacity_findings(summary)) is (not ratios)
+
+
 def test_a_demand_is_met_by_whole_engines(workload: Path, capsys: Capture) -> None:
     line = ["capacity", str(workload), "--slo", "ttft_s.p90=0.002", "--repeat", "1", "--precision", "1", "--quiet"]
     line += ["--set", "allocators=[{kind: paged}]", "--vary", "model.tensor_parallel=1,2", "--out", "x"]
