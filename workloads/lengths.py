@@ -7,8 +7,7 @@ long answer), so measured kinds draw whole rows.  Every draw is at least one tok
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -33,20 +32,18 @@ class Pair(Spec):
     correlation: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """Correlation of prompt and output lengths (of a Gaussian copula), -1 to 1; 0 is independent."""
 
-    @property
-    @abstractmethod
-    def sides(self) -> tuple[Distribution, Distribution]:
-        """The distributions of prompt and output."""
+    if TYPE_CHECKING:  # each kind has fields of its own shapes
+        prompt: Distribution
+        output: Distribution
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Ints, Ints]:
         """Draw prompt and output tokens, int64[count] each; the first ones are the same however many are drawn."""
         first, second = rng.spawn(2)
-        prompt, output = self.sides
         if not self.correlation:
-            return tokens(prompt.draw(first, count)), tokens(output.draw(second, count))
+            return tokens(self.prompt.draw(first, count)), tokens(self.output.draw(second, count))
         common, own = first.standard_normal(count), second.standard_normal(count)
         partner = self.correlation * common + math.sqrt(1 - self.correlation**2) * own
-        return tokens(prompt.from_normal(common)), tokens(output.from_normal(partner))
+        return tokens(self.prompt.from_normal(common)), tokens(self.output.from_normal(partner))
 
 
 class Shaped(Pair):
@@ -105,11 +102,6 @@ class Uniform(Shaped):
     output: WholeRange
     """Distribution of output lengths, tokens."""
 
-    @property
-    def sides(self) -> tuple[Distribution, Distribution]:
-        """The distributions of prompt and output."""
-        return self.prompt, self.output
-
 
 class Lognormal(Shaped):
     """Prompt and output lognormal."""
@@ -119,11 +111,6 @@ class Lognormal(Shaped):
     """Distribution of prompt lengths, tokens."""
     output: LognormalShape
     """Distribution of output lengths, tokens."""
-
-    @property
-    def sides(self) -> tuple[Distribution, Distribution]:
-        """The distributions of prompt and output."""
-        return self.prompt, self.output
 
 
 class Gamma(Shaped):
@@ -135,11 +122,6 @@ class Gamma(Shaped):
     output: GammaShape
     """Distribution of output lengths, tokens."""
 
-    @property
-    def sides(self) -> tuple[Distribution, Distribution]:
-        """The distributions of prompt and output."""
-        return self.prompt, self.output
-
 
 class Marginals(Pair):
     """Prompt and output each from any distribution."""
@@ -149,11 +131,6 @@ class Marginals(Pair):
     """Distribution of prompt lengths, tokens; a bare number is the same for all."""
     output: Quantity
     """Distribution of output lengths, tokens; a bare number is the same for all."""
-
-    @property
-    def sides(self) -> tuple[Distribution, Distribution]:
-        """The distributions of prompt and output."""
-        return self.prompt, self.output
 
 
 class Joint(Spec):

@@ -73,7 +73,6 @@ class Replies(Spec):
                 answers.append(later[1][request])
             pieces.append(said)
             prompts.append(sum(size for _, size in said))
-        flat = np.array([piece for said in pieces for piece in said], np.int64)
         where, rest = np.arange(units), np.zeros(units)
         return Units(
             where,
@@ -82,12 +81,7 @@ class Replies(Spec):
             np.array(answers, np.int64),
             np.full(units, -1),
             rest,
-            Prefixes(
-                flat[:, 0],
-                flat[:, 1],
-                np.cumsum([0, *map(len, pieces)], dtype=np.int64),
-                free + 2 * where + 1,
-            ),
+            Prefixes.of(pieces, free + 2 * where + 1),
             outgrown,
         )
 

@@ -44,6 +44,12 @@ class Prefixes:
     outputs: Ints
     """int64[n]: content id of each request's output."""
 
+    @classmethod
+    def of(cls, pieces: Sequence[Sequence[tuple[int, int]]], outputs: Ints) -> Self:
+        """Make them from the pieces (id, tokens) of each prompt."""
+        flat = np.array([piece for prompt in pieces for piece in prompt], np.int64).reshape(-1, 2)
+        return cls(flat[:, 0], flat[:, 1], np.cumsum([0, *map(len, pieces)], dtype=np.int64), outputs)
+
     def pieces(self, request: int) -> list[tuple[int, int]]:
         """Pieces (id, tokens) of one request's prompt, in order."""
         where = slice(self.offsets[request], self.offsets[request + 1])

@@ -82,14 +82,8 @@ def _prefixes(column: Any) -> Prefixes:
     first = column(st.tuples(st.integers(1, 2), st.sampled_from([4, 8, 9, 12])))
     rest = column(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 8)), max_size=2))
     pieces = [[head, *tail] for head, tail in zip(first, rest, strict=True)]
-    names, lengths = zip(*(piece for each in pieces for piece in each), strict=True)
     outputs = [name or 100 + index for index, name in enumerate(column(st.sampled_from([0, 0, 1, 2])))]
-    return Prefixes(
-        np.array(names, np.int64),
-        np.array(lengths, np.int64),
-        np.cumsum([0, *map(len, pieces)]),
-        np.array(outputs, np.int64),
-    )
+    return Prefixes.of(pieces, np.array(outputs, np.int64))
 
 
 def _followers(draw: st.DrawFn, count: int) -> tuple[list[int], list[float]]:

@@ -272,15 +272,10 @@ def test_the_busiest_minute_begins_at_any_time(arrivals: list[float], rate: floa
 
 def test_prompts_that_share_only_what_most_begin_with_are_no_sessions() -> None:
     """Ten prompts of 50 common tokens and 10 of their own; the last one repeats the ninth and its answer."""
-    ids = [[1, 10 + request] for request in range(9)] + [[1, 18, 28, 30]]
-    sizes = [[50, 10]] * 9 + [[50, 10, 5, 7]]
-    prefixes = Prefixes(
-        np.concatenate(ids),
-        np.concatenate(sizes),
-        np.cumsum([0, *map(len, ids)]),
-        np.arange(20, 30),
-    )
-    prompts = np.array([sum(each) for each in sizes])
+    pieces = [[(1, 50), (10 + request, 10)] for request in range(9)]
+    pieces.append([*pieces[-1], (28, 5), (30, 7)])
+    prefixes = Prefixes.of(pieces, np.arange(20, 30))
+    prompts = np.array([sum(tokens for _, tokens in each) for each in pieces])
     found = fit_sharing(Requests(np.arange(10.0), prompts, np.full(10, 5), prefixes=prefixes))
     assert (found.common, found.common_share) == (50, 1.0)
     assert found.parent.tolist() == [-1] * 9 + [8]

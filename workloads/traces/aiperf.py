@@ -66,9 +66,6 @@ class _Found:
     def rows(self, faults: list[Fault], notes: list[str]) -> Rows:
         """Make columns of what was gathered."""
         lines, outputs = np.array(self.lines, np.int64), np.array(self.outputs, np.float64)
-        flat = np.array([piece for pieces in self.pieces for piece in pieces], np.int64).reshape(-1, 2)
-        offsets = np.cumsum([0, *map(len, self.pieces)], dtype=np.int64)
-        own = 2 * np.arange(len(lines)) + 1
         if self.unsaid:
             notes = [*notes, f"{self.unsaid:,} requests name no output_length: taken as {DEFAULT_OUTPUT}"]
         return Rows(
@@ -77,7 +74,7 @@ class _Found:
             outputs,
             lambda rows: lines[rows].tolist(),
             faults,
-            Prefixes(flat[:, 0], flat[:, 1], offsets, own),
+            Prefixes.of(self.pieces, 2 * np.arange(len(lines)) + 1),
             np.array(self.after, np.int64),
             np.array(self.delay, np.float64),
             notes,

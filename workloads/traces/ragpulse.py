@@ -90,28 +90,20 @@ def _lengths(file: TraceFile) -> tuple[dict[int, int], list[str]]:
 
 def _pieces(components: list[list[int]], prompt: np.ndarray, lengths: Mapping[int, int]) -> Prefixes:
     """Cut each prompt into its components, as far as it reaches; the rest is its own."""
-    pieces: list[int] = []
-    sizes: list[int] = []
-    offsets = [0]
+    pieces: list[list[tuple[int, int]]] = []
     fresh = max(lengths, default=0) + 1
     for row, names in enumerate(components):
         left = int(prompt[row]) if np.isfinite(prompt[row]) and 0 < prompt[row] < 2**53 else 0
+        found: list[tuple[int, int]] = []
         for name in names:
             tokens = min(lengths.get(name, 0), left)
             if tokens > 0:
-                pieces.append(name)
-                sizes.append(tokens)
+                found.append((name, tokens))
                 left -= tokens
         if left:
-            pieces.append(fresh + 2 * row)
-            sizes.append(left)
-        offsets.append(len(pieces))
-    return Prefixes(
-        np.array(pieces, np.int64),
-        np.array(sizes, np.int64),
-        np.array(offsets, np.int64),
-        fresh + 2 * np.arange(len(components)) + 1,
-    )
+            found.append((fresh + 2 * row, left))
+        pieces.append(found)
+    return Prefixes.of(pieces, fresh + 2 * np.arange(len(components)) + 1)
 
 
 FORMAT = RagPulse()
