@@ -37,6 +37,8 @@ FIGURES = (
 """What is compared, by its name in `analysis.figures`, beside the makespan."""
 IN_MEDIAN = {"throughput_rps": 0.03, "batch_size": 0.03, "tpot_s.p50": 0.03}
 """Largest error allowed in the median over all runs."""
+IN_EACH = {"normalized_latency_s.p99": 0.08, "ttft_s.p99": 0.08, "tpot_s.p99": 0.08}
+"""Largest error allowed in each run."""
 LAUNCHED = {
     "separate_launch_layer_s": "where tensors grow",
     "sequence_launch_layer_s": "for each sequence there",
@@ -45,8 +47,6 @@ LAUNCHED = {
 """What coefficients of launches are about."""
 MACHINES = 0.02
 """By how much machines with the same device differ: steps are also simulated to take up to this share less or more."""
-IN_EACH = {"normalized_latency_s.p99": 0.08, "ttft_s.p99": 0.08, "tpot_s.p99": 0.08}
-"""Largest error allowed in each run."""
 
 
 @dataclass(frozen=True)

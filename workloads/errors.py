@@ -21,6 +21,11 @@ def lines_of(error: Exception) -> tuple[str, ...]:
     return error.lines if isinstance(error, WorkloadError) else (str(error),)
 
 
+def key_of(fault: str) -> str:
+    """Return the dotted key that a fault names first: `model` of `model: no such model`."""
+    return fault.split(maxsplit=1)[0].rstrip(":")
+
+
 def in_a_line(text: str) -> str:
     """Write a message in one line, whatever it quotes: line breaks and what no terminal shows by their escapes."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -65,7 +65,7 @@ def advise(
     foreword(base.workload)
     folder = out or folder_for(base.workload.name, "-advice")
     try:
-        with work.placed(file), work.hands() as workers, counted(quiet=work.quiet) as progress:
+        with work.changes.placed(file), work.hands() as workers, counted(quiet=work.quiet) as progress:
             summary = search(
                 base,
                 place,

@@ -63,13 +63,13 @@ def capacity(
     if demand is not None and part:
         raise UserError(f"--demand {demand:g}: GPUs share all parts of a mix, and --part {part} is the rate of one")
     base = work.base(file)
-    with work.placed(file):
+    with work.changes.placed(file):
         over = base.axes(vary)
     foreword(base.workload)
     aims = objectives(slo, base.workload)
     folder = out or folder_for(base.workload.name, "-capacity")
     try:
-        with work.placed(file), work.hands() as workers, counted(quiet=work.quiet) as progress:
+        with work.changes.placed(file), work.hands() as workers, counted(quiet=work.quiet) as progress:
             summary = find_capacity(
                 base,
                 over,

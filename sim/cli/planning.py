@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -52,10 +52,6 @@ class Work:
     def base(self, file: str, repeat: int | None = None) -> Base:
         """Load the workload."""
         return Base(file, self.changes.overrides(repeat))
-
-    def placed(self, file: str) -> AbstractContextManager[None]:
-        """Say of a fault where in the file, or in a setting, it stands."""
-        return self.changes.placed(file)
 
     @contextmanager
     def hands(self) -> Iterator[Backend]:

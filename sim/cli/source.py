@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from sim.errors import UserError, VariantError
-from workloads.errors import WorkloadError, lines_of
+from workloads.errors import WorkloadError, key_of, lines_of
 from workloads.loader import load, place
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Changes:
         except (UserError, WorkloadError) as error:
             variant = error.label if isinstance(error, VariantError) else None
             lines = error.lines if isinstance(error, VariantError) else lines_of(error)
-            places = [place(file, self.settings, line.split(maxsplit=1)[0].rstrip(":"), variant) for line in lines]
+            places = [place(file, self.settings, key_of(line), variant) for line in lines]
             if places[0] is None:
                 raise
             about = "" if variant is None else f"variants: {variant}: "

@@ -48,7 +48,7 @@ def sweep(
 
     """
     base = work.base(file, repeat)
-    with work.placed(file):
+    with work.changes.placed(file):
         over = base.axes(vary)
     foreword(base.workload)
     folder = out or folder_for(base.workload.name, "-sweep")

@@ -13,7 +13,7 @@ from sim.files import with_model_found
 from sim.planner.job import Job, digest
 from sim.planner.vary import MOST, Axis, axes, shown
 from sim.setup import prepare
-from workloads.errors import WorkloadError, lines_of
+from workloads.errors import WorkloadError, key_of, lines_of
 from workloads.labels import labels as label_all
 from workloads.labels import named, part_names, steps
 from workloads.loader import open_document, parse
@@ -89,7 +89,7 @@ class Base:
 
     def _at(self, point: Point, fault: str) -> str:
         """Say where that stands which a fault names first, in the file or among what is varied."""
-        document, where = self._changed(point.over), steps(fault.split(maxsplit=1)[0].rstrip(":"))
+        document, where = self._changed(point.over), steps(key_of(fault))
         if where[0] in document.data:
             return f"{document.where(where).text}: "
         return f"{shown(point.settings)}: " if point.settings else ""
