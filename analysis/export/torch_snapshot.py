@@ -57,7 +57,9 @@ def write(
             )
         written.append(target)
     if not written:
-        raise ExportError(f"{directory.path}: no block map was recorded; run it with telemetry.blocks: sampled")
+        recorded = (directory.manifest.get("workload") or {}).get("telemetry") or {}
+        why = "run it with telemetry.blocks: sampled" if recorded.get("blocks") == "off" else "nothing held a block"
+        raise ExportError(f"{directory.path}: no block map was recorded; {why}")
     return written
 
 
@@ -82,7 +84,10 @@ def snapshot(run: Run, blocks: Columns, window: tuple[float, float]) -> Plain:
     instants = np.unique(times)
     instants = instants[(instants >= window[0]) & (instants <= window[1])]
     if not len(instants):
-        raise ExportError(f"{run.label}: no snapshot of the block map between {window[0]:g} and {window[1]:g} s")
+        raise ExportError(
+            f"{run.label}: none of the snapshots of the block map, from {times.min():g} to {times.max():g} s, is in "
+            "that time; --after and --until give another"
+        )
     pool = {"addr": BASE, "size": size * count, "stream": 0, "frames": _frames("kvsim", 0, f"KV pool of {run.label}")}
     trace: list[Plain] = [
         {"action": "segment_alloc", "time_us": round(instants[0] * 1e6), "category": "unknown", **pool}

@@ -91,8 +91,9 @@ def values(text: str, source: str) -> tuple[Any, ...]:
         found = Document(f"[{text}]", source).data
     except WorkloadError:
         found = None
-    if not found or any(value is None for value in found):
-        raise UserError(f"{source}: give values as 2,4,8, or a range as 1..4, 64..256+64 or 1..32*2")
+    if not found or None in found:
+        null = "; null, which takes a key out of the file, is no value" if "null" in text else ""
+        raise UserError(f"{source}: give values as 2,4,8, or a range as 1..4, 64..256+64 or 1..32*2{null}")
     twice = next((value for place, value in enumerate(found) if value in found[:place]), None)
     if twice is not None:
         raise UserError(f"{source}: {written(twice)} is there twice")

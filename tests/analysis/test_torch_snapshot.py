@@ -12,8 +12,11 @@ import pytest
 from torch.cuda import _memory_viz
 
 from analysis.export import export, torch_snapshot
+from analysis.export.errors import ExportError
 from analysis.reading import Run
+from sim.runner import run
 from tests.analysis.synthetic import run_named, write_directory
+from workloads.loader import load
 
 VIEWER = (
     "BINFLOAT BINGET BININT BININT1 BININT2 BINPUT BINUNICODE EMPTY_DICT EMPTY_LIST EMPTY_TUPLE FRAME LONG1 "
@@ -110,3 +113,13 @@ def test_a_snapshot_that_is_cut_says_where(toy: Path, tmp_path: Path, monkeypatc
     assert last < end
     told = f"paged: only up to {last:.6g} s of {end:.6g} s, as the viewer draws no more events than 300"
     assert notes == [f"{told}; --after {last:.6g} shows what follows"]
+
+
+@pytest.mark.parametrize(("telemetry", "why"), [
+    ("off", "run it with telemetry.blocks: sampled"), ("sampled", "nothing held a block"),
+])  # fmt: skip
+def test_without_a_block_map_it_is_said_why(telemetry: str, why: str, tmp_path: Path) -> None:
+    refused = ["requests.count=3", "engine.max_model_len=100", "requests.lengths={kind: fixed, prompt: 200, output: 9}"]
+    directory = run(load("quickstart", [*refused, f'telemetry.blocks="{telemetry}"']), tmp_path / "run")
+    with pytest.raises(ExportError, match=f"no block map was recorded; {why}$"):
+        export(directory.path, "torch-snapshot", tmp_path)

@@ -39,6 +39,7 @@ def test_values_are_lists_and_ranges(text: str, expected: tuple[object, ...]) ->
     [
         ("", "give values as 2,4,8"),
         ("1,,2", "give values as 2,4,8"),
+        ("1,null", "; null, which takes a key out of the file, is no value"),
         ("[1", "give values as 2,4,8"),
         ("2,2", "2 is there twice"),
         ("4..1", "a range goes upwards, by a step above 0"),
