@@ -258,6 +258,8 @@ def differing(machine: Mapping[str, float]) -> str:
     for name, what in (("wide_factor", "steps of more than 24 tokens"), ("compute_factor", "prefills")):
         if name in machine:
             words.append(f"{what} {machine.get('step_factor', 1.0) * machine[name]:.3f} times")
+    if "power_throttle" in machine:
+        words.append(f"prefills in a row up to {machine['power_throttle']:.1%} longer than at first")
     if "prefill_host_s" in machine:
         words.append(f"the host {1e3 * machine['prefill_host_s']:.2f} ms for a step")
     for name, what in LAUNCHED.items():

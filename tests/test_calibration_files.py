@@ -20,6 +20,7 @@ from sim.costs.calibration import (
 from sim.costs.calibration_text import save_calibration
 from sim.costs.evidence import seconds
 from sim.costs.load import Load
+from sim.costs.power import Series
 from sim.errors import UserError
 from sim.setup import prepare
 from tests.planted import H100, LLAMA, TRUE, points
@@ -43,6 +44,7 @@ def made() -> Calibration:
         uncertain=(0.0123, math.inf, 0.5),
         points=measured,
         fitted_s=tuple(seconds(measured, LLAMA, H100, TRUE).tolist()),
+        series=(Series(819, False, "dp", [0.004, 0.021]), Series(1638, True, "pd", [0.035, 0.005])),
     )
 
 

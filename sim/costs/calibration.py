@@ -21,6 +21,7 @@ from sim.costs.captured import CapturedStep
 from sim.costs.coefficients import Coefficients
 from sim.costs.load import Load, Route
 from sim.costs.model import USUAL_BLOCK
+from sim.costs.power import Series
 from sim.devices import resolve_device
 from sim.errors import UserError, suggest
 from workloads.paths import is_file
@@ -95,6 +96,8 @@ class Calibration:
     """Number of weights of the model, which identifies it."""
     captured: tuple[CapturedStep, ...] = field(default=(), repr=False)
     """Steps of captured shapes."""
+    series: tuple[Series, ...] = field(default=(), repr=False)
+    """Steps in a row, for which the coefficients of the power limit are fitted; none in older files."""
     uncertain: tuple[float, ...] = ()
     """Relative standard error of each fitted coefficient (`sim.costs.fit`); empty in older files."""
 
@@ -250,6 +253,7 @@ def load_calibration(path: Path) -> Calibration:
             fitted_s=tuple(row["fitted_s"] for row in rows),
             parameters=parameters,
             captured=captured,
+            series=tuple(Series(**row) for row in content.get("series", {}).get("rows", ())),
             uncertain=tuple(content.get("uncertain", ())),
         )
     except (KeyError, TypeError) as error:

@@ -64,6 +64,16 @@ def text_of(calibration: Calibration) -> str:
         }
         lines.append(f"  {_value(row)},")
     lines.append("]")
+    if calibration.series:
+        lines += [
+            "",
+            "[series]",
+            "# Steps that ran one after the other, p with so many prompt tokens and d without, and how long each took.",
+            "# Coefficients that begin with power_ are fitted to them.",
+            "rows = [",
+            *(f"  {_value(row._asdict())}," for row in calibration.series),
+            "]",
+        ]
     if calibration.captured:
         lines += [
             "",
@@ -88,6 +98,8 @@ def _value(value: object) -> str:
         return "[" + ", ".join(map(_value, value)) + "]"
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:.6g}" if "." in f"{value:.6g}" or "e" in f"{value:.6g}" else f"{value:.1f}"
     return str(value)

@@ -138,9 +138,9 @@ class Coefficients:
     )
     power_throttle: float = _coefficient(
         0.0,
-        "share by which a step that prefills takes longer, if it is bound by compute, where such steps have long drawn "
-        "more power than the device may",
-        "assumed 0; on an H200 the 8B took 0.12 longer: 1.98 GHz fell to 1.44 to 1.67 at 710 to 870 W",
+        "share by which a step that prefills takes longer, if its prompts alone are bound by compute, where such steps "
+        "have long drawn more power than the device may",
+        "assumed 0; on four H200s the 8B took 0.11 to 0.14 longer: 1.98 GHz fell to 1.44 to 1.67 at 710 to 870 W",
     )
     power_reserve_s: float = _coefficient(
         0.0,
@@ -156,7 +156,7 @@ class Coefficients:
         0.0,
         "share by which other steps, such as decodes, take longer behind so many of those that they no longer have any "
         "reserve; behind fewer as much less as the average of power is lower",
-        "assumed 0; on an H200 decodes of the 8B took up to 0.04 longer",
+        "assumed 0; on four H200s decodes of the 8B took up to 0.025 to 0.04 longer",
     )
     separate_launch_layer_s: float = _coefficient(
         0.0,

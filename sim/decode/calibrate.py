@@ -6,13 +6,12 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from sim.costs.calibration import SECONDS, Calibration, Point, described
 from sim.costs.fit import fit
 from sim.costs.load import Load
-from sim.costs.power import NAMES, ORDERS, Series, fit_power
+from sim.costs.power import NAMES, Series, fit_power
 from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, demand_memory, name_of, release, resolve
 from sim.decode.model import load, supported
@@ -20,7 +19,7 @@ from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.quiet import CALM, Quiet
 from sim.decode.rehearsal import prefill_host_s
 from sim.decode.runtime import build_kernels, choose_backend
-from sim.decode.scene import Scene
+from sim.decode.series import series
 from sim.decode.stage import Stage
 from sim.decode.testbed import EXTENTS, Progress, engine_for, measured, rehearsal
 from sim.decode.versions import versions
@@ -35,14 +34,11 @@ if TYPE_CHECKING:
     import torch
 
     from sim.costs.captured import CapturedStep
-    from sim.decode.grid import Extent
     from sim.decode.model import Decoder
     from sim.setup import Setup
 
 FACTS = ("captured_tokens", *NAMES)
 """Coefficients that steps of the grid do not determine, but that matter to them."""
-SOME = 8
-"""Decodes in the steps of a series."""
 SEPARATE = ("growing", "no-cache")
 """Allocators without blocks."""
 SMALL = 1
@@ -93,6 +89,7 @@ def calibrate(
     build_kernels(attends, geometry)
     points: list[Point] = []
     steps: list[CapturedStep] = []
+    rows: list[Series] = []
     facts: dict[str, float] = {}
     host = 0.0
     with _host(where), as_served():  # as in the runs that are to be foretold
@@ -102,7 +99,7 @@ def calibrate(
             points += measured(stage, extent, seconds * (0.2 if number else 0.6), progress)
             if geometry.window is None:  # what a window reads of a context is not in the tables
                 steps += stage.captured(extent.longest)
-                facts |= fit_power(series(stage, extent, captured_tokens(geometry))) if steps and not number else {}
+                rows += series(stage, extent, captured_tokens(geometry), progress) if steps and not number else []
             del stage
         if steps:
             if progress is not None:
@@ -111,6 +108,8 @@ def calibrate(
         if where.type == "cuda" and attends == "flashinfer":
             facts["captured_tokens"] = float(captured_tokens(geometry))
             host = prefill_host_s(decoder, rehearsal(usual.workload), attends)
+    if rows:
+        facts |= fit_power(rows)
     found = fit(points, geometry, resolve_device(words), facts=facts, captured=steps)
     return Calibration(
         model=geometry.name,
@@ -127,6 +126,7 @@ def calibrate(
         fitted_s=found.seconds,
         parameters=geometry.parameters,
         captured=tuple(steps),
+        series=tuple(rows),
         uncertain=found.uncertain,
     )
 
@@ -137,6 +137,8 @@ def fit_again(calibration: Calibration) -> Calibration:
     geometry = resolve_model({"name": calibration.model, "dtype": calibration.dtype})
     before = calibration.coefficients
     facts = {name: getattr(before, name) for name in FACTS}
+    if calibration.series:
+        facts |= fit_power(calibration.series)
     found = fit(calibration.points, geometry, device, facts=facts, captured=calibration.captured)
     return replace(
         calibration,
@@ -157,23 +159,6 @@ def _host(device: torch.device) -> Iterator[None]:
         yield
     if watch.share > CALM:
         warnings.warn(f"others held up the host for {watch.share:.1%} of the time: better measured again", stacklevel=2)
-
-
-def series(stage: Stage, extent: Extent, captured: int) -> list[Series]:
-    """Run steps in several orders, as in service, some of which prefill: a GPU's clock may fall meanwhile.
-
-    Args:
-        stage: where they run.
-        extent: of the grid.
-        captured: prefill tokens up to which steps are replayed, not launched.
-
-    """
-    found = []
-    for tokens, order in product((extent.tokens // 10, extent.tokens // 5), ORDERS):
-        scene = Scene("series", (extent.longest // 9,) * SOME, ((0, tokens),))
-        seconds = stage.times(scene, [step == "p" for step in order]).tolist()
-        found.append(Series(tokens, order, seconds, tokens > captured))
-    return found
 
 
 def _small_blocks(decoder: Decoder, setup: Setup, backend: str, longest: int) -> list[Point]:

@@ -1,9 +1,10 @@
 """How fast this machine is, beside the one on which a calibration was measured.
 
 Machines with the same device differ: decodes, which wait for memory, take a few percent less or more, prefills, which
-compute, do so on others, and what the host does for each step takes tens of percent more or less.  So before times are
-predicted for a real run, some of the calibration's captured steps are measured again, in the same way, and a short run
-tells what the host takes for a step.  Where steps are launched kernel by kernel, the host is all that matters, and some
+compute, do so on others, the clock of one falls further than that of the next at the same power limit, and what the
+host does for each step takes tens of percent more or less.  So before times are predicted for a real run, some of the
+calibration's captured steps and its series are measured again, in the same way, and a short run tells what the host
+takes for a step.  Where steps are launched kernel by kernel, the host is all that matters, and some
 of those are measured as well.  The requests to be served have no part in it.
 """
 
@@ -18,10 +19,12 @@ from allocators.registry import find
 from sim.costs.calibration import described, load_calibration
 from sim.costs.captured import NARROW
 from sim.costs.fit import fit_launches
+from sim.costs.power import fit_power
 from sim.costs.products import Products
 from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, name_of, release
 from sim.decode.rehearsal import prefill_host_s
+from sim.decode.series import series
 from sim.decode.stage import Stage
 from sim.decode.testbed import EXTENTS, engine_for, measured, rehearsal
 from sim.devices import resolve_device
@@ -60,8 +63,9 @@ def factors_of(
 
     Returns:
         coefficients in place of the calibration's: `step_factor`, `wide_factor` and `compute_factor`, from the median
-        ratios of what decodes, short prompts and long ones take, `prefill_host_s`, and those of launches where steps
-        are launched kernel by kernel (`sim.costs.fit.LAUNCHES`).  None where the calibration has no captured steps, or
+        ratios of what decodes, short prompts and long ones take, `prefill_host_s`, those of the power limit
+        (`sim.costs.power.NAMES`), and those of launches where steps are launched kernel by kernel
+        (`sim.costs.fit.LAUNCHES`).  None where the calibration has no captured steps, or
         is of another device.
 
     """
@@ -81,10 +85,11 @@ def factors_of(
         shapes = Shapes(SEATS, captured_tokens(geometry))
         stage = Stage(decoder, usual, backend=backend, longest=extent.longest, seats=SEATS, shapes=shapes)
         now = stage.captured(extent.longest)
+        limit = fit_power(series(stage, extent, captured_tokens(geometry)))
         del stage
         release(decoder.device)
         bound = Products(geometry, usual.device, known.coefficients).bound
-        found = differing(known.captured, now, bound)
+        found = differing(known.captured, now, bound) | limit
         found["prefill_host_s"] = prefill_host_s(decoder, rehearsal(usual.workload), backend)
         points: list[Point] = []
         few = extent._replace(seats=LAUNCHED_SEATS)

@@ -25,6 +25,7 @@ from sim.decode.torch_backend import TorchBackend
 from sim.decode.transcript import Transcript
 from sim.decode.warm import warm_up
 from sim.errors import UserError, suggest
+from sim.schedulers import find_scheduler
 from sim.serve import contents
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ def host_blocks(allocator: Allocator) -> int:
     return allocator.host.pool.num_blocks if is_a(allocator, SwappingRows) else 0
 
 
+def longest_step(case: Case, allocator: Allocator) -> int:
+    """Return how many tokens a step computes at most: what its scheduler allows, or two sequences if it allows any."""
+    bounded = find_scheduler(case.scheduler).has_budget and not allocator.recomputes
+    return case.limits.max_num_batched_tokens if bounded else 2 * case.limits.max_model_len
+
+
 def assemble(
     decoder: Decoder,
     case: Case,
@@ -133,7 +140,8 @@ def assemble(
             steps.capture()  # first, as it gives back the memory of other steps
             shapes = shapes.timed(steps.periods)
         warming = kept.attends if kept.store is not None else Recomputing()
-        warm_up(decoder, warming, allocator.table.width, limits.max_model_len, 0 if steps is None else captured)
+        most = longest_step(case, allocator)
+        warm_up(decoder, warming, allocator.table.width, most, 0 if steps is None else captured)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{case.label}: no room on {name_of(device)} for the first steps beside weights and K/V; "

@@ -30,7 +30,7 @@ TILE = 64
 there are, and load them when first used: with an 8B on an H200 that made such steps 4 to 13 ms longer, once each."""
 
 
-def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, longest: int, captured: int) -> None:
+def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, most: int, captured: int) -> None:
     """Run some steps as any other, but that all their K/V goes to the null block.
 
     Long ones are run once for a model; only the longest again, as memory may have been given back meanwhile.
@@ -39,12 +39,12 @@ def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, longest: in
         decoder: the model.
         backend: attends.
         width: of the block table.
-        longest: tokens of the longest sequence.
+        most: new tokens of the longest step.
         captured: prefill tokens up to which graphs hold steps; 0 if none does.
 
     """
     alone = [([0], [PROMPT]), ([PROMPT], [1]), ([PROMPT + 1], [1])]
-    longer = untried(captured, 2 * longest, decoder.tried) if decoder.device.type == "cuda" else []
+    longer = untried(captured, most, decoder.tried) if decoder.device.type == "cuda" else []
     decoder.tried.update(longer)
     beside = [([PROMPT, 0, 0], [1, count // 2, count - count // 2]) for count in longer]
     tokens = torch.zeros(max([PROMPT, *longer]) + 2, dtype=torch.int64, device=decoder.device)
@@ -58,7 +58,7 @@ def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, longest: in
 
 def untried(captured: int, most: int, tried: Container[int]) -> list[int]:
     """Return the tokens of the long steps to run: one for each number of tiles not tried yet, and the last anyway."""
-    longer = range(captured + TILE, most + 1, TILE)
+    longer = range(captured + TILE, most + TILE, TILE)
     return [count for count in longer if count not in tried or count == longer[-1]]
 
 

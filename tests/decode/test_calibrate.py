@@ -15,15 +15,15 @@ from sim.cli import main
 from sim.cli.app import FAULT
 from sim.costs.calibration import load_calibration
 from sim.costs.load import Load
-from sim.costs.power import ORDERS, REST
+from sim.costs.power import orders
 from sim.costs.shapes import MIXED_TOKENS, Shapes
 from sim.decode import testbed as module
-from sim.decode.calibrate import series
 from sim.decode.grid import Extent, block_scenes
 from sim.decode.model import load
 from sim.decode.peaks import peaks_of, shipped_name
 from sim.decode.rehearsal import Clocked, prefill_host_s
 from sim.decode.scene import Patience, Scene
+from sim.decode.series import series
 from sim.decode.stage import Stage
 from sim.decode.store import KVStore
 from sim.decode.testbed import engine_for, rehearsal
@@ -143,9 +143,8 @@ def test_series_say_what_ran_and_what_was_launched(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(stage, "times", lambda _, prefills: np.where(prefills, 0.1, 0.004))
     found = series(stage, Extent(seats=8, tokens=100, longest=128), 15)
     assert {(each.tokens, each.launched) for each in found} == {(10, False), (20, True)}
-    assert [each.order for each in found] == [*ORDERS, *ORDERS]
+    assert [each.order for each in found] == [*orders(0.1, 0.004)] * 2
     for each in found:
-        assert each.order.index("p") == REST
         assert each.seconds == [0.1 if step == "p" else 0.004 for step in each.order]
 
 

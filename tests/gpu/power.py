@@ -1,11 +1,11 @@
-"""What a GPU's power limit does to prefills that follow one another.  Run by hand; about 90 s for two models.
+"""What a GPU's power limit does to prefills that follow one another.  Run by hand; about two minutes for two models.
 
     python -m tests.gpu.power                     the 1B and the 8B geometry
     python -m tests.gpu.power llama-3.2-1b        one of them
 
-Runs prefills among decodes in several orders, each twice, while `nvidia-smi` reads clock and power.  Prints how long
-the first prefills of a row took and the lowest clock, and writes all of it to `analysis/results/power_<device>.json`
-(or into `--out`).
+Runs the series that a calibration runs, twice, while `nvidia-smi` reads clock and power.  Prints how long the first
+prefills of a row took and the lowest clock, and writes all of it to `analysis/results/power_<device>.json` (or into
+`--out`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 
-from sim.costs.power import ORDERS
+from sim.costs.shapes import captured_tokens
 from sim.decode.device import as_served, name_of, release, resolve
 from sim.decode.grid import Extent
 from sim.decode.model import load
 from sim.decode.peaks import shipped_name
 from sim.decode.runtime import choose_backend
-from sim.decode.scene import Scene
-from sim.decode.stage import Stage
+from sim.decode.series import PARTS, series
 from sim.decode.testbed import stage_for
 from sim.decode.versions import versions
 from sim.devices import resolve_device
@@ -36,16 +35,15 @@ from sim.models.geometry import resolve_model
 from sim.rundir import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from sim.decode.scene import Scene
+    from sim.decode.stage import Stage
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
-SEQUENCES, CONTEXT = 8, 512
-"""That decode, and tokens of each."""
-LONG = (400, 800, 1600, 3200)
-"""Tokens of a prefill."""
-ROW, *MIXED = ORDERS
-"""Many in a row, and few, for those of `AMONG` tokens."""
-AMONG = (800, 1600)
 EXTENT = Extent(seats=64, tokens=8192, longest=4096)
 REPEATS = 2
 ASKED = ("clocks.sm", "power.draw.instant", "clocks_event_reasons.active")
@@ -72,50 +70,60 @@ class Reading:
         return found
 
 
-def orders() -> Iterator[tuple[int, str]]:
-    """Return (tokens of a prefill, order of steps)."""
-    yield from ((tokens, ROW) for tokens in LONG)
-    yield from ((tokens, order) for tokens in AMONG for order in MIXED)
+class Watched:
+    """A stage whose series are run with clock and power beside them."""
+
+    def __init__(self, stage: Stage) -> None:
+        """Watch `stage`."""
+        self._stage = stage
+        self.beside: list[dict[str, Any]] = []
+        """Lowest clock, highest power and whether the limit was reached, of each call of `times`."""
+
+    def times(self, scene: Scene, prefills: Sequence[bool]) -> npt.NDArray[np.float64]:
+        """See `Stage.times`."""
+        reading, began = Reading(), time.time()
+        seconds = self._stage.times(scene, prefills)
+        ended = time.time()
+        inside = [each for each in reading.stop() if began <= each[0] <= ended]
+        self.beside.append(
+            {
+                "lowest_mhz": min((clock for _, clock, _, _ in inside), default=None),
+                "highest_w": max((power for _, _, power, _ in inside), default=None),
+                "limited": any(reasons & 4 for *_, reasons in inside),
+            }
+        )
+        return seconds
 
 
 def measure(name: str, device: torch.device) -> list[dict[str, Any]]:
-    """Run all orders with one model."""
+    """Run all series with one model."""
     geometry = resolve_model({"name": name})
     decoder = load(name, geometry, device, seed=0)
     described = resolve_device(shipped_name(name_of(device)) or "h100-80gb")
     stage = stage_for(decoder, "paged", EXTENT, choose_backend(None, geometry, device), described)
     stage.captured(EXTENT.longest)  # all is warm afterwards
+    found = []
     with as_served(), torch.inference_mode():
-        found = [series(stage, *order) for _ in range(REPEATS) for order in orders()]
-    del stage, decoder
+        for _ in range(REPEATS):
+            watched = Watched(stage)
+            rows = series(watched, EXTENT, captured_tokens(geometry))
+            each = len(watched.beside) // len(PARTS)  # the first of which only tells how long the others are to be
+            beside = [one for number, one in enumerate(watched.beside) if number % each]
+            for row, one in zip(rows, beside, strict=True):
+                ms = [round(seconds * 1e3, 3) for seconds in row.seconds]
+                found.append({"tokens": row.tokens, "launched": row.launched, "order": row.order, "ms": ms, **one})
+    del stage, watched, decoder
     release(device)
     return found
-
-
-def series(stage: Stage, tokens: int, order: str) -> dict[str, Any]:
-    """Run one order of steps, with clock and power beside it."""
-    scene = Scene("row", (CONTEXT,) * SEQUENCES, ((0, tokens),))
-    reading, began = Reading(), time.time()
-    seconds = stage.times(scene, [step == "p" for step in order]).tolist()
-    ended = time.time()
-    inside = [each for each in reading.stop() if began <= each[0] <= ended]
-    return {
-        "prefill_tokens": tokens,
-        "order": order,
-        "ms": [round(each * 1e3, 3) for each in seconds],
-        "lowest_mhz": min((clock for _, clock, _, _ in inside), default=None),
-        "highest_w": max((power for _, _, power, _ in inside), default=None),
-        "limited": any(reasons & 4 for *_, reasons in inside),
-    }
 
 
 def show(name: str, rows: Sequence[dict[str, Any]], console: Console) -> None:
     """Print the rows in which prefills follow one another."""
     for row in rows:
-        if row["order"] == ROW:
+        if "d" not in row["order"].strip("d"):
             took = [each for each, step in zip(row["ms"], row["order"], strict=True) if step == "p"]
             first = "  ".join(f"{each:.2f}" for each in took[:8])
-            console.print(f"{name}  {row['prefill_tokens']:5}  {first} ... {took[-1]:.2f} ms, {row['lowest_mhz']} MHz")
+            console.print(f"{name}  {row['tokens']:5}  {first} ... {took[-1]:.2f} ms, {row['lowest_mhz']} MHz")
 
 
 def main() -> None:
