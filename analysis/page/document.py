@@ -288,8 +288,7 @@ def table(allocators: list[Allocator]) -> list[dict[str, Any]]:
 
 def _steady(one: Allocator) -> float:
     """Requests that left a second while the load was steady, over the replications in which it was; NaN if in none."""
-    known = [(entry, entry["steady"]) for entry in one.entries if entry["steady"]]
-    steady = [entry for entry, window in known if window["from_s"] <= LATE * window["until_s"]]
+    steady = [entry for entry in one.entries if (when := entry["steady"]) and when["from_s"] <= LATE * when["until_s"]]
     return Allocator(one.label, steady).mean("steady.throughput_rps")
 
 

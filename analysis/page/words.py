@@ -116,16 +116,13 @@ def _batches(worst: Allocator, best: Allocator, opening: str) -> str:
     if worst is best:
         text = f"{best.label} runs {short(best.mean('batch_size'))} sequences at once on average"
         return f"{text} and finishes {short(best.mean('throughput_rps'))} requests a second."
-    figures = [[short(one.mean(name)) for name in ("batch_size", "throughput_rps")] for one in (worst, best)]
-    if figures[0] == figures[1]:
-        batch, rate = figures[0]
-        return (
-            f"{opening}{best.label} and {worst.label} alike run {batch} sequences at once and finish {rate} a second."
-        )
+    less, more = ([short(one.mean(name)) for name in ("batch_size", "throughput_rps")] for one in (worst, best))
+    if less == more:
+        alike = f"{best.label} and {worst.label} alike run {more[0]} sequences at once"
+        return f"{opening}{alike} and finish {more[1]} a second."
     text = (
-        f"{opening}{best.label} runs {short(best.mean('batch_size'))} sequences at once and finishes "
-        f"{short(best.mean('throughput_rps'))} requests a second; {worst.label} runs "
-        f"{short(worst.mean('batch_size'))} and finishes {short(worst.mean('throughput_rps'))}"
+        f"{opening}{best.label} runs {more[0]} sequences at once and finishes {more[1]} requests a second; "
+        f"{worst.label} runs {less[0]} and finishes {less[1]}"
     )
     if is_narrow(times := ratio(worst, best, "throughput_rps")):
         text += f" ({times.value:.2f} times the throughput, 95 % interval {times.low:.2f} to {times.high:.2f})"
@@ -138,9 +135,8 @@ def _memory(worst: Allocator, best: Allocator) -> str:
     parts = {name: worst.mean(f"share.{name}") for name in WASTE}
     worst_parts = sorted((name for name in parts if parts[name] >= 1), key=lambda name: -parts[name])
     lost = ", ".join(f"{parts[name]:.0f} % is {WASTE[name]}" for name in worst_parts[:3])
-    live = f"{worst.label} fills {_percent(worst.mean('share.live'))} of the pool with live K/V" + (
-        f"; {lost}" if lost else ""
-    )
+    live = f"{worst.label} fills {_percent(worst.mean('share.live'))} of the pool with live K/V"
+    live += f"; {lost}" if lost else ""
     if worst is best:
         return live + "."
     return f"{live}. {best.label} fills {_percent(best.mean('share.live'))} with live K/V{_efficiency(best)}."
@@ -171,10 +167,10 @@ def _blocked(one: Allocator) -> dict[str, float]:
 
 
 def _limit(one: Allocator) -> Finding:
-    blocked = _blocked(one)
     if reason := _turned_away(one):
         told = f"{one.label} refused {one.count('refused')} of {one.count('total')} requests: {reason}."
         return Finding("limit", told)
+    blocked = _blocked(one)
     if not blocked or max(blocked.values()) < 1:
         return Finding("limit", f"Nothing limits {one.label}: hardly a request had to wait for memory or a seat.")
     word, share = max(blocked.items(), key=lambda item: item[1])
