@@ -102,8 +102,8 @@ FAMILIES: Mapping[str, Family] = {
     "deepseek_v2": LLAMA,
     "deepseek_v3": Family(router_bias=True),
     "kimi_k2": Family(router_bias=True),
-    "jamba": Family(),
-    "bamba": Family(),
-    "granitemoehybrid": Family(),
+    "jamba": LLAMA,
+    "bamba": LLAMA,
+    "granitemoehybrid": LLAMA,
 }
 DEFAULTS = {name: family.defaults for name, family in FAMILIES.items()}

@@ -217,7 +217,7 @@ def _shared_width(config: Config, width: int) -> int:
 
 def _is_sparse(config: Config, index: int) -> bool:
     """Whether layer `index` has experts."""
-    if "experts" not in config or not config.count("experts"):
+    if not config.count("experts", 0):
         return False
     if index < config.count("first_k_dense_replace", 0) or index in config.numbers("mlp_only_layers"):
         return False
