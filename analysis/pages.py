@@ -18,7 +18,7 @@ from analysis.reading import INDEX, VARIANTS, RunDirectory, open_directory
 from analysis.report import asset, environment, subtitle, write_joint_report, write_report
 from analysis.validation import is_validation, open_validation, write_validation
 from analysis.variants import open_variants
-from analysis.whole import whole
+from analysis.whole import write_text
 from analysis.written import PAGE
 
 TOLD = 2
@@ -64,7 +64,6 @@ def write_index(directories: Sequence[RunDirectory | str | Path], out: str | Pat
 
     """
     target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
     entries = []
     for one in directories:
         path = one.path if isinstance(one, RunDirectory) else Path(one)
@@ -75,8 +74,7 @@ def write_index(directories: Sequence[RunDirectory | str | Path], out: str | Pat
     template = environment().get_template("index.html.j2")
     style, script = asset("report.css"), asset("theme.js")
     text: str = template.render(entries=entries, shares=SHARES, words=LEDGER_WORDS, style=style, script=script)
-    with whole(target) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(target, text)
     return target
 
 

@@ -15,7 +15,7 @@ from analysis.documents import demand_version, parse_json, read_json
 from analysis.report import asset, environment
 from analysis.shapes import COUNT, ENDS, FLAG, MAYBE, NUMBER, POSITIVE, TEXT
 from analysis.timing import differing
-from analysis.whole import whole
+from analysis.whole import write_text
 
 NAME = "validation.json"
 MECHANISMS = {
@@ -124,11 +124,8 @@ def write_validation(directory: str | Path, out: str | Path | None = None) -> Pa
     """
     content = open_validation(directory)
     target = Path(out) if out is not None else Path(directory, "validation.html")
-    target.parent.mkdir(parents=True, exist_ok=True)
     together = Path(directory, "together.html")
-    page = render(content, together.exists() and together.parent == target.parent)
-    with whole(target) as part:
-        part.write_text(page, encoding="utf-8")
+    write_text(target, render(content, together.exists() and together.parent == target.parent))
     return target
 
 

@@ -21,7 +21,7 @@ from analysis.page.frames import CACHED, Frame, frames, row_at
 from analysis.page.tensors import tensor_steps
 from analysis.reading import Run, RunDirectory
 from analysis.report import asset, embed, environment
-from analysis.whole import whole
+from analysis.whole import write_text
 
 SCENES_FOLDER = Path(__file__).parent / "scenes"
 LARGEST = 512
@@ -268,7 +268,5 @@ def write_walkthrough(
         shares=SHARES,
     )
     target = Path(out)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with whole(target) as part:
-        part.write_text(text, encoding="utf-8")
+    write_text(target, text)
     return target

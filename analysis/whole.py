@@ -37,6 +37,13 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole, into a folder that is made if there is none.  Raises OSError as `whole` does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
 def naming(error: OSError, path: Path) -> OSError:
     """Return an error of the system with the name of the file added; other errors are returned unchanged."""
     return error if error.errno is None else OSError(error.errno, os.strerror(error.errno), str(path))

@@ -11,7 +11,7 @@ from analysis.planner.content import Content
 from analysis.planner.reading import Planned, open_planned
 from analysis.planner.tables import GPUS
 from analysis.report import asset, embed, environment, plotly_js
-from analysis.whole import whole
+from analysis.whole import write_text
 from analysis.written import PAGE
 from workloads.document import as_file
 
@@ -29,8 +29,7 @@ def write_page(directory: str | Path, out: str | Path | None = None) -> Path:
     """
     opened = open_planned(directory)
     target = Path(out) if out is not None else opened.path / PAGE
-    with whole(target) as part:
-        part.write_text(render(opened), encoding="utf-8")
+    write_text(target, render(opened))
     return target
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from allocators.registry import kinds
-from analysis.whole import whole
+from analysis.whole import write_text
 from sim.claims import demand_new
 from sim.cli.output import emit, print_json, terminal
 from sim.errors import UserError, suggest
@@ -65,10 +65,7 @@ def starting_from(preset: str) -> str:
 def _write(out: Path, starter: str) -> list[Path]:
     """Write the file, which must be new, and the schema, which is ours to replace."""
     demand_new(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with whole(out) as part:
-        part.write_text(starter, encoding="utf-8")
+    write_text(out, starter)
     schema_file = out.parent / SCHEMA_FILE
-    with whole(schema_file) as part:
-        part.write_text(text(kinds()), encoding="utf-8")
+    write_text(schema_file, text(kinds()))
     return [out, schema_file]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from analysis.fit_page import fit_page
 from analysis.numbers import short
-from analysis.whole import whole
+from analysis.whole import write_text
 from sim.claims import demand_new, demand_page
 from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.errors import UserError
@@ -125,9 +125,8 @@ def fit(
     fitted = fit_generator(requests)
     checks = check(requests, fitted)
     if page is not None:
-        with whole(page) as part:
-            charts = [panel._asdict() for panel in panels(requests, fitted)]
-            part.write_text(fit_page(Path(file).name, charts, checks, fitted.notes, fitted.yaml()), encoding="utf-8")
+        charts = [panel._asdict() for panel in panels(requests, fitted)]
+        write_text(page, fit_page(Path(file).name, charts, checks, fitted.notes, fitted.yaml()))
     if json:
         rows = [{name: _finite(value) for name, value in asdict(one).items()} for one in checks]
         emit({"requests": fitted.block, "notes": fitted.notes, "checks": rows, "page": page and str(page)})

@@ -198,11 +198,11 @@ def test_the_command_prints_a_table_or_a_document_and_writes_a_page(workload: Pa
             (next_,) = runs[np.isclose(runs["rate"], search["not_sustained"])]["sustained"]
             assert best
             assert not next_
-    page = Path("x/report.html")
+    page, other = Path("x/report.html"), Path("new/page.html")
     before = page.read_bytes()
     page.unlink()
-    assert main(["report", "x"]) == 0
-    assert page.read_bytes() == before
+    assert main(["report", "x"]) == main(["report", "x", "--out", str(other)]) == 0
+    assert page.read_bytes() == other.read_bytes() == before
 
 
 def test_progress_of_a_search_promises_no_time(workload: Path, capsys: Capture) -> None:
