@@ -12,6 +12,7 @@ from tests.workloads.conftest import Small
 from tests.workloads.samples import FILES, lines, load
 from workloads.errors import WorkloadError
 from workloads.generate import requests as make
+from workloads.traces import find
 
 
 class TestTables:
@@ -52,6 +53,7 @@ class TestTables:
         assert (users.after < 0).sum() == 5
 
     def test_a_csv_of_one_s_own_may_have_dates(self, tmp_path: Path) -> None:
+        assert "arrival_s (s, or dates)" in find("csv").about, "and says so in `list traces`"
         made = load(
             tmp_path, "Time,Prompt_Tokens,completion_tokens\n2026-11-01T10:00:00Z,5,6\n2026-11-01T10:00:02Z,7,8\n"
         )

@@ -110,7 +110,7 @@ class PlainCsv:
     """Your own CSV."""
 
     name = "csv"
-    about = "your own CSV: arrival_s (s), prompt_tokens, output_tokens (other common names are understood)"
+    about = "your own CSV: arrival_s (s, or dates), prompt_tokens, output_tokens (other common names are understood)"
 
     def matches(self, file: TraceFile) -> bool:
         """Say whether the header has a prompt's and an output's length."""
