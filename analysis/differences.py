@@ -69,7 +69,9 @@ def show_comparison(comparison: Comparison, console: Console, threshold: float |
     for note in comparison.notes:
         console.print(line(note), style="dim")
     for one in worse:
-        console.print(line(f"worse by more than {threshold:g} %: {one.label} {one.name} ({one.percent:+.1f} %)"))
+        ends = f"{short(one.first)} to {short(one.second)}"  # from nothing there is no change in per cent
+        change = f"{_signed(one.percent)} %" if math.isfinite(one.percent) else ends
+        console.print(line(f"worse by more than {threshold:g} %: {one.label} {one.name} ({change})"))
     return 1 if worse else 0
 
 
@@ -77,4 +79,4 @@ def _signed(percent: float) -> str:
     """Write a relative change, in per cent: with its sign, unless it rounds to nothing."""
     if not math.isfinite(percent):
         return "-"
-    return f"{percent:+.1f}" if abs(percent) >= SMALLEST else "0.0"
+    return f"{percent:+,.1f}" if abs(percent) >= SMALLEST else "0.0"

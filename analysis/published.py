@@ -104,7 +104,7 @@ class Row(NamedTuple):
             return "within"
         if self.is_share:
             return f"{self.scaled(simulated) - self.scaled(near):+.1f} points"
-        return f"{100 * (simulated / near - 1):+.1f} %" if near else f"{simulated:+.3g}"
+        return f"{100 * (simulated / near - 1):+,.1f} %" if near else f"{simulated:+.3g}"
 
 
 def rows(allocators: Sequence[Allocator], expected: Expected, variant: str = "") -> list[Row]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from analysis.compare import SOME, Comparison, compare, compare_allocators
+from analysis.differences import show_comparison
 from analysis.metrics import PER_REQUEST
+from analysis.numbers import short
 from analysis.observed import Observed
 from analysis.reading import RunDirectory
 from sim.runner import run
@@ -86,3 +90,18 @@ def test_sessions_of_one_draw_are_the_same_requests_whenever_they_come(tmp_path:
     assert paired(comparison) == {"ttft_s", "tpot_s", "normalized_latency_s"}
     other = served(tmp_path, "other", SESSIONS, "seed=1")
     assert "did not serve the same requests" in compare(slow.path, other.path).notes[-1]
+
+
+def test_changes_are_written_with_commas_and_from_nothing_with_both_ends(tmp_path: Path) -> None:
+    changes = [
+        "requests={count: 60, arrivals: {kind: poisson, rate: 80}, lengths: {kind: fixed, prompt: 60, output: 60}}",
+        "engine.max_num_seqs=8",
+    ]
+    large, small = (served(tmp_path, f"{gib}", *changes, f"device.kv_memory_gib={gib}") for gib in (0.01, 0.00015))
+    comparison = compare(large.path, small.path)
+    console = Console(file=(out := io.StringIO()), width=200)
+    assert show_comparison(comparison, console, 5) == 1
+    rows = {one.name: one for one in comparison.differences if one.label == "paged"}
+    assert rows["share.reserved"].percent > 1000
+    assert f" {rows['share.reserved'].percent:+,.1f} " in out.getvalue()
+    assert f"worse by more than 5 %: paged preemptions (0 to {short(rows['preemptions'].second)})\n" in out.getvalue()
