@@ -282,9 +282,9 @@ def _difference(one: Allocator, two: Allocator, name: str, pairs: list[Pair], pa
     metric = next((metric for metric in PER_REQUEST if metric.__name__ == name), None)
     if len(pairs) > 1:
         mine, theirs = means_of_both(pairs, metric, part) if metric else both_known(one, two, name)
-        if len(mine):
-            change = stats.paired_difference(mine, theirs)
-            return Difference(one.label, name, float(mine.mean()), float(theirs.mean()), change, "replications")
+        if len(mine):  # an interval takes two of them
+            change, basis = stats.paired_difference(mine, theirs), "replications" if len(mine) > 1 else ""
+            return Difference(one.label, name, float(mine.mean()), float(theirs.mean()), change, basis)
     if len(pairs) == 1 and metric is not None:
         before, after = both_have(pairs[0], metric, part)
         if len(before) > 1:  # of one that was refused on one side there is no difference

@@ -75,6 +75,19 @@ def test_so_they_are_in_each_of_several_replications(tmp_path: Path) -> None:
             assert row.change.value == pytest.approx((second - first).mean()) == pytest.approx(row.second - row.first)
 
 
+def test_what_is_in_common_in_one_replication_only_has_no_interval(tmp_path: Path) -> None:
+    directory = served(tmp_path, "x", "repeat=2", "horizon_s=0.025", "requests.arrivals.rate=100")
+    comparison = compare_allocators(directory.path)
+    begun = {(one.label, one.repeat): ~np.isnan(one.requests()["first_token_s"]) for one in directory.runs}
+    common = [(begun["paged", repeat] & begun["whole prompts", repeat]).any() for repeat in range(2)]
+    assert sum(common) == 1, "in the other replication the end comes before a first token"
+    (row,) = (one for one in comparison.differences if one.name == "ttft_s")
+    assert (row.basis, row.change.n) == ("", 1)
+    told = next(one for one in comparison.document()["rows"] if one["metric"] == "ttft_s")
+    assert told["low"] is told["high"] is told["basis"] is None
+    assert told["difference"] == pytest.approx(row.second - row.first)
+
+
 def test_nothing_is_said_where_all_were_served(tmp_path: Path) -> None:
     directory = served(tmp_path, "x", "engine.max_num_batched_tokens=2048")
     assert not compare_allocators(directory.path).notes
