@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis.metrics import blocked_by, cost_per_million_output_tokens
-from analysis.numbers import listed, short
+from analysis.numbers import short
 from analysis.observed import CAUSES, SHARES
 from analysis.saturation import Verdict, worst
 from analysis.shapes import NUMBER
@@ -49,10 +49,15 @@ def figure(entry: Entry, name: str) -> float:
         return _share(steady["ledger"], rest) if steady and rest.startswith("share.") else _number(steady, rest)
     if head == "share":
         return _share(entry["ledger"]["mean"], name)
-    if head in (SUSTAINED, "peak"):
-        return _number(*((entry.get("sustained"), "rps") if head == SUSTAINED else (entry["ledger"]["peak"], rest)))
-    value = entry["metrics"].get(head) if head == COST else entry["metrics"][head]
-    if head == BLOCKED:
+    if head == "peak":
+        return _number(entry["ledger"]["peak"], rest)
+    return _number(entry.get("sustained"), "rps") if head == SUSTAINED else _metric(entry["metrics"], head, rest)
+
+
+def _metric(metrics: Mapping[str, Any], name: str, rest: str) -> float:
+    """Look a metric up, or what `rest` says of it."""
+    value: Any = metrics.get(name) if name == COST else metrics[name]
+    if name == BLOCKED:
         return float(value.get(rest, 0.0))
     return _number(value, rest or "mean") if isinstance(value, Mapping) else _number({"": value}, "")
 
@@ -244,54 +249,3 @@ def both_known(first: Allocator, second: Allocator, name: str) -> tuple[np.ndarr
     theirs = {entry.get("repeat", 0): figure(entry, name) for entry in second.entries}
     both = [repeat for repeat in mine if repeat in theirs and not np.isnan(mine[repeat] + theirs[repeat])]
     return np.array([mine[repeat] for repeat in both]), np.array([theirs[repeat] for repeat in both])
-
-
-def shortfalls(allocators: Sequence[Allocator]) -> list[str]:
-    """Say which requests were refused, left unfinished or cut short; allocators with the same outcome share a line."""
-    told: dict[str, list[str]] = {}
-    for one in allocators:
-        total = one.count("total")
-        if refused := one.count("refused"):
-            reasons = "; ".join(f"{number:,} {reason}" for reason, number in one.refusals.items())
-            told.setdefault(f"{refused:,} of {total:,} requests refused ({reasons})", []).append(one.label)
-        if unfinished := one.count("unfinished"):
-            what = f"{unfinished:,} of {total:,} requests unfinished when the run ended"
-            told.setdefault(what, []).append(one.label)
-        if one.cut:
-            what = f"{one.cut:,} of {total:,} outputs cut short where prompt and output reach max_model_len"
-            told.setdefault(what, []).append(one.label)
-    everyone = len(allocators) if len(allocators) > 1 else 0
-    return [f"{'all' if len(who) == everyone else listed(who)}: {what}" for what, who in told.items()]
-
-
-def above_bound(allocators: Sequence[Allocator]) -> list[str]:
-    """Explain figures that exceed those of the ideal allocator by more than chance, in a sentence each."""
-    said = []
-    for name, word, why in (
-        ("batch_size", "batch", "slower steps keep sequences longer, which is no gain by itself."),
-        ("throughput_rps", "throughput", "look for a difference in scheduling or step times before believing it."),
-    ):
-        percents = [(one.label, percent_of(one, bound(allocators, one), name)) for one in allocators]
-        if above := [f"{label} has {short(percent)} %" for label, percent in percents if percent > 105]:
-            said.append(f"{listed(above)} of the ideal {word}: {why}")
-    refused = {ideal.origin: ideal.count("refused") for ideal in allocators if ideal.kind == "ideal"}
-    if said and (choosy := [one.label for one in allocators if one.count("refused") > refused.get(one.origin, 0)]):
-        whose = "its" if len(choosy) == 1 else "their"
-        said.append(
-            f"{listed(choosy)} refused requests that the bound served, so {whose} figures are of easier requests."
-        )
-    return said
-
-
-def page_calls(allocators: Iterable[Allocator]) -> list[str]:
-    """Say how many pages each allocator has mapped on demand, and how long steps waited for that."""
-    lines = []
-    for one in allocators:
-        pages = one.mean("mapped_pages")
-        if pages > 0:
-            hidden, exposed = (one.mean(f"mapping_{how}_s") for how in ("hidden", "exposed"))
-            lines.append(
-                f"{one.label}: {short(pages)} physical pages mapped; the driver took {short(hidden + exposed)} s, "
-                f"of which {short(hidden)} s ran while the GPU computed and steps waited {short(exposed)} s"
-            )
-    return lines

@@ -15,18 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from analysis.figures import (
-    COST,
-    SUSTAINED,
-    Allocator,
-    above_bound,
-    bound,
-    group,
-    offered,
-    page_calls,
-    percent_of,
-    shortfalls,
-)
+from analysis.figures import COST, SUSTAINED, Allocator, bound, group, offered, percent_of
 from analysis.numbers import listed, percentage, short
 from analysis.observed import LEDGER_WORDS, SHARES
 from analysis.parts import LATENCIES, Row
@@ -35,6 +24,7 @@ from analysis.pools import pool_of
 from analysis.published import HEADINGS as PUBLISHED
 from analysis.published import Row as PublishedRow
 from analysis.published import cells_of, rows
+from analysis.remarks import above_bound, page_calls, shortfalls
 from analysis.saturation import MEANINGS, Verdict
 from analysis.sustained import sustained
 from analysis.terminal import line, plain, put

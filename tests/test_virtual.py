@@ -10,7 +10,8 @@ from allocators import registry
 from allocators.answers import Grant, Mappings, Reason, Refusal
 from allocators.errors import CorruptionError
 from allocators.virtual import VirtualAllocator
-from analysis.figures import group, page_calls
+from analysis.figures import group
+from analysis.remarks import page_calls
 from sim.runner import run
 from tests.conformance.cases import ask, audit, ints
 from workloads.loader import load

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from math import isnan
 from typing import NamedTuple
 
-from analysis.figures import Allocator, above_bound, page_calls, ratio, shortfalls
+from analysis.figures import Allocator, ratio
 from analysis.numbers import listed, short
+from analysis.remarks import above_bound, page_calls, shortfalls
 from analysis.saturation import Verdict
 from analysis.stats import is_narrow
 

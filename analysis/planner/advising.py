@@ -12,7 +12,8 @@ from rich.text import Text
 from analysis.numbers import percentage, short
 from analysis.page.words import Finding
 from analysis.planner.binding import BEHIND, bound, percent
-from analysis.planner.tables import OVER, QUEUE, broken, fell_behind, left_out, missed
+from analysis.planner.refusals import left_out
+from analysis.planner.tables import OVER, QUEUE, broken, fell_behind, missed
 from analysis.terminal import plain
 from workloads.errors import in_a_line
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.page.words import BATCHES, awaited
-from analysis.planner.tables import turned_away
+from analysis.planner.refusals import turned_away
 from analysis.pools import pool_of
 
 SOME = 0.05

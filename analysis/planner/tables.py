@@ -13,6 +13,7 @@ from analysis.figures import COST
 from analysis.numbers import percentage, short
 from analysis.planner import rows
 from analysis.planner.capacities import FAILED, GOODPUT, fleet, fleet_range
+from analysis.planner.refusals import sweep_left_out
 from analysis.pools import shared_pool
 from analysis.saturation import Verdict
 from analysis.table import STYLES
@@ -76,34 +77,6 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
         mark = "*" if cell["front"] else ""
         made.add_row(*words, line(cell["allocator"]), Text(str(verdict), style=STYLES[verdict]), *figures, mark)
     return made
-
-
-def left_out(told: Sequence[Mapping[str, Any]], status: str = "refused") -> str:
-    """Say what share of the requests is refused, and why, or is unfinished; nothing where none is, or none is known.
-
-    Args:
-        told: of each run or cell: the share, by `status`, and reasons for which some were refused, if they are known.
-        status: `refused` or `unfinished`.
-
-    """
-    some = [percentage(100 * share) for share in sorted(filter(None, (one.get(status) for one in told)))]
-    if not some:
-        return ""
-    span = " to ".join(dict.fromkeys((some[0], some[-1])))
-    what = turned_away(told) if status == "refused" else "unfinished when the run ends"
-    return f"{span} % of the requests are {what}; latencies leave them out"
-
-
-def turned_away(told: Sequence[Mapping[str, Any]]) -> str:
-    """Say that requests are refused, and for which reasons if they are known: older directories lack them."""
-    reasons = dict.fromkeys(reason for one in told for reason in one.get("refusals", ()))
-    return f"refused ({', or '.join(reasons)})" if reasons else "refused"
-
-
-def sweep_left_out(cells: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say what share of the requests is refused, or unfinished, in the cells of a sweep, or in some of them."""
-    said = {left_out(cells, name): all(cell.get(name) for cell in cells) for name in ("refused", "unfinished")}
-    return [text if everywhere else f"in some rows {text}" for text, everywhere in said.items() if text]
 
 
 def capacity_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:

@@ -7,8 +7,9 @@ from typing import Any
 
 from analysis.numbers import listed, short
 from analysis.page.words import Finding
+from analysis.planner.refusals import left_out, sweep_left_out
 from analysis.planner.rows import distinct, last_words, said
-from analysis.planner.tables import GPUS, a_gpu, interval, left_out, sustained, sweep_left_out
+from analysis.planner.tables import GPUS, a_gpu, interval, sustained
 from analysis.slo import Limits
 
 Cell = Mapping[str, Any]

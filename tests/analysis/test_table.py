@@ -8,10 +8,11 @@ from rich.console import Console
 
 from analysis.compare import compare, compare_allocators
 from analysis.differences import show_comparison
-from analysis.figures import SUSTAINED, above_bound, figure, group, is_figure, parts, percent_of
+from analysis.figures import SUSTAINED, figure, group, is_figure, parts, percent_of
 from analysis.metrics import formulas
 from analysis.numbers import percentage, short
 from analysis.reading import open_directory
+from analysis.remarks import above_bound
 from analysis.table import notes, overview, show
 from tests.analysis.synthetic import write_directory
 

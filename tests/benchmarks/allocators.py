@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from analysis.figures import group, page_calls
+from analysis.figures import group
 from analysis.observed import SHARES
+from analysis.remarks import page_calls
 from sim.runner import run
 from sim.serve import Progress
 from workloads.loader import load
