@@ -1,9 +1,10 @@
 """The block map: which request owns which block, sampled over time and stored as runs of equal blocks.
 
 A simulation may last any time, so the number of snapshots is bounded: when there are too many, every second
-one is dropped and the interval between them doubles.  Because most snapshots are dropped again, taking one
+one is dropped and the interval between them doubles.  Because many snapshots are dropped again, taking one
 only copies the block tables; runs are computed when the snapshots are written, or before that where a large
-cache would leave room for few tables: a hundred thousand blocks alike are one run.  If a snapshot after every
+cache would leave room for few tables: a hundred thousand blocks alike are one run.  Then few are kept, and as
+it is known how long the run lasts at least, those that would be dropped later are not taken.  If a snapshot after every
 step is wanted, they are written as they are taken.
 """
 
@@ -32,6 +33,8 @@ FEW = 100
 """So many snapshots are kept as runs if the blocks that they list are too many."""
 MOST_CONDENSED = 20_000_000
 """Blocks that the pools of these may have in all, or there are fewer: it takes 30 ns for each, and more are dropped."""
+SHORTEST = 1_000_000
+"""Nanoseconds between snapshots, at least."""
 AT_ONCE = 1 << 16
 """Blocks listed after which snapshots are handed on, where all of them are wanted."""
 TOGETHER = 1 << 16
@@ -43,18 +46,19 @@ NOBODY, CACHE = -2, -1
 class BlockLog:
     """Snapshots of who owns which block, as runs of blocks alike."""
 
-    def __init__(self, sink: Sink, instants: int | None, first_interval: int = 1_000_000) -> None:
+    def __init__(self, sink: Sink, instants: int | None, span: int = 0) -> None:
         """Stream to `sink`.
 
         Args:
             sink: takes the snapshots.
             instants: how many to keep, at most; None for one after every step.
-            first_interval: nanoseconds between them at first.
+            span: nanoseconds that the run lasts at least, as far as is known.
 
         """
         self._sink = sink
         self._instants = instants
-        self._interval = first_interval
+        self._span = span
+        self._interval = max(SHORTEST, span // (instants or 1))
         self._snapshots: list[tuple[int, Snapshot | Runs]] = []
         self._listed = 0
         """Blocks, or runs of them, that all snapshots list."""
@@ -71,7 +75,9 @@ class BlockLog:
                 self.flush()
             return
         few = max(1, min(FEW, MOST_CONDENSED // serving.allocator.num_blocks))
-        while len(self._snapshots) > self._instants or (len(self._snapshots) > few and self._listed > MOST_BLOCKS):
+        while len(self._snapshots) > self._instants or (
+            self._listed > MOST_BLOCKS and (len(self._snapshots) > few or few * self._interval < self._span)
+        ):
             self._halve()
         if self._listed > MOST_BLOCKS:
             self._keep(list(zip([then for then, _ in self._snapshots], self._runs(), strict=True)))

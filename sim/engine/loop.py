@@ -96,9 +96,9 @@ class Engine:
         self.leaps = leaps
         self.steps = 0
         self.arrivals = Arrivals(requests)
-        self.record = Record(requests, self.serving, sink, instants)
-        self.results = Results(requests, self.serving, self.arrivals, self.record, scheduler.holds_finished, seed)
         self._horizon: int | float = INFINITY if horizon_s is None else round(horizon_s * 1e9)
+        self.record = Record(requests, self.serving, sink, instants, self._horizon)
+        self.results = Results(requests, self.serving, self.arrivals, self.record, scheduler.holds_finished, seed)
         self._mapped = Mappings()
         """Pages mapped and unmapped before the last step began."""
         self._pace = 1

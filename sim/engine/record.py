@@ -20,19 +20,17 @@ if TYPE_CHECKING:
     from sim.engine.telemetry import Sink
     from workloads.requests import Requests
 
-SHORTEST = 1_000_000
-"""Least nanoseconds between two snapshots of the block map."""
-
 
 class Record:
     """The logs of one run."""
 
-    def __init__(self, requests: Requests, serving: Serving, sink: Sink, instants: int | None) -> None:
-        """Begin the record of `serving`, to be written to `sink`; for `instants` see `BlockLog`."""
+    def __init__(self, requests: Requests, serving: Serving, sink: Sink, instants: int | None, horizon: float) -> None:
+        """Begin the record of `serving`, to be written to `sink`, of `horizon` nanoseconds; `instants`: `BlockLog`."""
+        last = 1e9 * float(requests.arrival_s[-1]) if len(requests) else 0.0
         self.steps = StepLog(sink, serving.allocator.capacity)
         self.requests = RequestLog()
         self.events = EventLog(sink)
-        self.blocks = BlockLog(sink, instants, _spacing(requests, instants or 1))
+        self.blocks = BlockLog(sink, instants, int(min(last, horizon)))
         self._arriving = requests
         self._serving = serving
         self._sink = sink
@@ -117,12 +115,3 @@ class Record:
             place = decoding.place(job)
             if place < len(decoding):
                 decoding.settle(place)
-
-
-def _spacing(requests: Requests, instants: int) -> int:
-    """Return the nanoseconds between snapshots at which `instants` of them cover the time of arrivals.
-
-    A longer run doubles it.
-    """
-    span = float(requests.arrival_s[-1]) if len(requests) else 0.0
-    return max(SHORTEST, int(span * 1e9) // instants)

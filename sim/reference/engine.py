@@ -75,8 +75,9 @@ class ReferenceEngine:
                 self.to_come.append((nanoseconds(requests.arrival_s[index]), index))
             else:
                 self.followers[after].append(index)
-        span = float(requests.arrival_s[-1]) if len(requests) else 0.0
-        self.records = Records(Snapshots(instants, max(1_000_000, int(span * 1e9) // (instants or 1))))
+        span = int(float(requests.arrival_s[-1]) * 1e9) if len(requests) else 0
+        span = span if self.horizon is None else min(span, self.horizon)
+        self.records = Records(Snapshots(instants, max(1_000_000, span // (instants or 1))))
         self.prefix_groups = requests.prefix_groups()
         self.counts: Counter[str] = Counter()
         self.lost: set[tuple[int, int]] = set()
