@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 STAGES = {
-    "read the workload": ("sim.cli.run", "read"),
+    "read the workload": ("sim.cli.source.Changes", "read"),
     "make or read the requests": ("sim.setup.Setup", "requests"),
     "resolve model, device, pool": ("sim.runner", "prepare"),
     "engine": ("sim.engine.loop.Engine", "run"),

@@ -7,17 +7,21 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import pytest
 
 from allocators.compiled import active
+from sim import cli
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
 from sim.cli.arguments import arguments, call
 from sim.cli.commands import COMMANDS, find, function
 from sim.cli.help import described
 from sim.cli.topics import TOPICS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEAVY = {"numpy", "pandas", "pyarrow", "plotly", "scipy", "torch", "pydantic", "simpy", "ruamel", "transformers"}
 
@@ -130,9 +134,14 @@ def test_what_names_no_command_gets_their_list(line: str, usage: str, capsys: py
     assert capsys.readouterr().out.startswith(f"Usage: {usage}\n")
 
 
-def test_the_installed_script_is_the_same_program() -> None:
-    (script,) = entry_points(group="console_scripts", name="kvsim")
-    assert script.load() is main
+def test_the_installed_script_is_what_is_called_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    (installed,) = entry_points(group="console_scripts", name="kvsim")
+    assert installed.load() is cli.script
+    run: list[Callable[[], int]] = []
+    monkeypatch.setattr(cli, "whole", run.append)
+    monkeypatch.setattr("sys.argv", ["kvsim", "--no-such-option"])
+    cli.script()
+    assert run[0]() == 2, "the command line"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,6 +150,18 @@ def test_of_a_pool_full_of_cached_blocks_there_are_as_many_snapshots_as_their_ru
     assert len(snapshots) in seen
 
 
+def test_a_run_that_stops_early_has_as_many_snapshots_as_one_that_does_not(workload: Path) -> None:
+    seen = {}
+    for horizon in ("null", "0.5"):
+        changes = ("telemetry.instants=8", f"horizon_s={horizon}", "requests.arrivals={kind: poisson, rate: 20}")
+        settings = [word for change in changes for word in ("--set", change)]
+        assert main(["run", str(workload), "--out", horizon, "--quiet", *settings]) == 0
+        times = pq.read_table(Path(horizon, "paged", "blocks.parquet"), columns=["time_s"])["time_s"].to_pylist()
+        seen[horizon] = len(set(times)), max(times)
+    assert seen["0.5"][0] >= 4
+    assert seen["0.5"][1] < seen["null"][1] / 2
+
+
 def _runs(folder: str) -> list[dict[str, object]]:
     runs: list[dict[str, object]] = json.loads(Path(folder, "summary.json").read_text(encoding="utf-8"))["runs"]
     return runs
