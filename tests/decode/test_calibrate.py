@@ -167,7 +167,7 @@ def test_no_sequence_grows_in_a_series() -> None:
         held.append((decoding.column(decoding.LENGTH).tolist(), serving.allocator.usage().held))
         return run(plan, serving)
 
-    stage._executor.run = watched  # type: ignore[method-assign]
+    stage._executor.run = watched  # type: ignore[method-assign]  # looks on, and runs what it stands for
     stage.times(Scene("row", (3, 4), ((0, 3),)), [False, True] * 9)
     assert held == [([3, 4], (1 + 2 + 1) * 4)] * 18, "4 tokens need a second block for the next one"
 
@@ -182,7 +182,7 @@ def test_sequences_that_are_alike_hold_the_same_blocks() -> None:
         seen.append(([table.row(row)[:3].tolist() for row in rows.tolist()], serving.allocator.usage().saved))
         return run(plan, serving)
 
-    stage._executor.run = watched  # type: ignore[method-assign]
+    stage._executor.run = watched  # type: ignore[method-assign]  # looks on, and runs what it stands for
     point = stage.measure(Scene("alike", (14,) * 5, alike=2, shared=10), Patience(warmup=1, most=3, least=3))
     assert point.load == Load(
         decode_seqs=5, decode_context=5 * 14 + 5 * 3, samples=5, decode_repeated=2 * 8, decode_longest=17
@@ -220,7 +220,7 @@ def test_a_rehearsal_clocks_the_host_where_there_are_prefills(monkeypatch: pytes
             return 5
 
     stage = make_stage({"kind": "paged", "block_size": 4})
-    clocked = Clocked(Waiting())  # type: ignore[arg-type]
+    clocked = Clocked(Waiting())  # type: ignore[arg-type]  # a stand-in for an executor
     job = Job(0, 0, 9, 9, 1, Segments([], 0))
     for plan in (Plan(chunks=[Chunk(job, 0, 5)]), Plan(1), Plan(1, [Chunk(job, 5, 4)]), Plan(2)):
         assert clocked.run(plan, Serving(stage.allocator)) == 5

@@ -42,7 +42,7 @@ variants:
     changed = vary(workload, workload.variants[0])
     assert changed.name == "base, two"
     assert changed.variants == ()
-    assert changed.requests.samples.value == 2  # type: ignore[union-attr]
+    assert changed.requests.samples.value == 2  # type: ignore[union-attr]  # it is no mix
     assert changed.allocators[0].options == {"block_size": 8}
     assert changed.expect["ours"]["batch_size"].over == "preallocated"
     assert load(file(tmp_path, "")).model_copy(update={"name": "x"}) == vary(
