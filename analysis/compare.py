@@ -19,12 +19,11 @@ import numpy as np
 
 from analysis import stats
 from analysis.errors import RunDirectoryError
-from analysis.figures import COST, Allocator, both_known, group
+from analysis.figures import COST, OF_PARTS, Allocator, both_known, group
 from analysis.metrics import PER_REQUEST
 from analysis.pairing import Pair, both_have, lacks_some, means_of_both, pairs_of, same_requests
 from analysis.reading import RunDirectory, open_directory
 from analysis.stats import Interval
-from analysis.summary import PART
 
 FIGURES: dict[str, int] = {
     "throughput_rps": 1,
@@ -47,7 +46,7 @@ FIGURES: dict[str, int] = {
 }
 """What is compared, and whether more is better (1) or worse (-1); shares of the pool are told, and judged by what comes
 of them."""
-OF_PART = tuple(name for name in FIGURES if name.partition(".")[0] in PART)
+OF_PART = tuple(name for name in FIGURES if name.partition(".")[0] in OF_PARTS)
 """Which of them parts of a mix have, too."""
 UNSET = "unset"
 """What a setting is that only one of the files has; its default, mostly."""

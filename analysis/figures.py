@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from analysis.metrics import blocked_by, cost_per_million_output_tokens
+from analysis.metrics import blocked_by, cost_per_million_output_tokens, itl_s
 from analysis.numbers import short
 from analysis.observed import CAUSES, SHARES
 from analysis.saturation import Verdict, worst
@@ -27,6 +27,10 @@ SUSTAINED = "sustained_rps"
 """The rate of arrivals at which the mean normalized latency reaches the limit that the workload sets."""
 COST = cost_per_million_output_tokens.__name__
 """Runs that were summed up before there were prices lack it."""
+NEWER = (COST, itl_s.__name__)
+"""What earlier runs lack: the latter of the parts of a mix only."""
+OF_PARTS = tuple(name.removesuffix("?") for name in PART)
+"""Metrics that parts of a mix have."""
 GOODPUT = "goodput"
 """Of a part of a mix: the share of its requests that are within its SLO."""
 BLOCKED = blocked_by.__name__
@@ -56,7 +60,7 @@ def figure(entry: Entry, name: str) -> float:
 
 def _metric(metrics: Mapping[str, Any], name: str, rest: str) -> float:
     """Look a metric up, or what `rest` says of it."""
-    value: Any = metrics.get(name) if name == COST else metrics[name]
+    value: Any = metrics.get(name) if name in NEWER else metrics[name]
     if name == BLOCKED:
         return float(value.get(rest, 0.0))
     return _number(value, rest or "mean") if isinstance(value, Mapping) else _number({"": value}, "")
@@ -78,7 +82,7 @@ def is_figure(name: str) -> bool:
     head, dot, rest = name.partition(".")
     if head == "part":
         of = rest.partition(".")[2]
-        return of == GOODPUT or (of.partition(".")[0] in PART and is_figure(of))
+        return of == GOODPUT or (of.partition(".")[0] in OF_PARTS and is_figure(of))
     if head == "steady" and rest.startswith("share."):
         return is_figure(rest)
     if head == "share":

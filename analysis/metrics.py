@@ -61,7 +61,7 @@ def itl_s(run: Observed) -> tuple[Floats, npt.NDArray[np.int64]]:
     several samples that was preempted but not swapped generates its outputs again; the gaps of both times count.
     """
     stalls = np.asarray(run.requests["stall_s"], np.float64)
-    often = np.asarray(run.steps["gap_tokens"], np.int64)
+    often = np.asarray(run.steps[run.gap_tokens], np.int64)
     counted = often > 0
     gaps = np.asarray(run.steps["gap_s"], np.float64)[counted]
     return np.concatenate([gaps, stalls]), np.concatenate([often[counted], np.ones(len(stalls), np.int64)])
@@ -269,7 +269,7 @@ def formulas() -> dict[str, str]:
 
 def of_parts() -> dict[str, str]:
     """Return what figures of one part of a mix are called, in `--slo` and in results.parquet, and which there are."""
-    names = ", ".join(metric.__name__ for metric in (*PER_REQUEST, *OF_REQUESTS))
+    names = ", ".join(metric.__name__ for metric in (*PER_REQUEST, itl_s, *OF_REQUESTS))
     which = f"FIGURE is one of {names} (with `.p99` and the like), or goodput, the share within the SLO."
     return {"part.NAME.FIGURE": f"The same of the requests of one part of a mix: {which}"}
 

@@ -75,6 +75,8 @@ class Observed:
     """Limits in seconds, by the name of a per-request metric (`analysis.slo`)."""
     price_per_hour: float | None = None
     """Price of all GPUs of the engine together, if known."""
+    gap_tokens: str = "gap_tokens"
+    """Name of the column that says how many of its requests' tokens came after the `gap_s` of their step."""
 
     @cached_property
     def finished(self) -> npt.NDArray[np.bool_]:
@@ -119,7 +121,8 @@ class Observed:
     def part(self, name: str) -> Observed:
         """The same run with the requests of one part of a mix only."""
         rows = np.asarray(self.requests["part"] == name, np.bool_)
-        return replace(self, requests=Rows(self.requests, rows), slo=of_part(self.slo, name))
+        told = f"gap_tokens.{name}"
+        return replace(self, requests=Rows(self.requests, rows), slo=of_part(self.slo, name), gap_tokens=told)
 
     @cached_property
     def limits(self) -> dict[str, float | Floats]:

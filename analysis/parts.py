@@ -39,8 +39,9 @@ class Latency(NamedTuple):
 LATENCIES = (
     Latency("normalized_latency_s", "ms/token", "ms/token", 1e3, ("p50",)),
     Latency("ttft_s", "TTFT, s", "TTFT s", 1),
-    Latency("tpot_s", "TPOT, ms", "TPOT ms", 1e3),
-    Latency("e2e_s", "end to end, s", "e2e s", 1),
+    Latency("tpot_s", "TPOT, ms", "TPOT ms", 1e3, ("p99",)),
+    Latency("itl_s", "gap, ms", "gap ms", 1e3, ("p99",)),
+    Latency("e2e_s", "end to end, s", "e2e s", 1, ("p99",)),
 )
 
 

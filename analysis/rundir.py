@@ -120,14 +120,23 @@ WORDS = {
 LARGEST = 2**31 - 1
 """Of all integers: pages keep 32 bits of each."""
 TABLES = {"requests": REQUESTS, "steps": STEPS, "blocks": BLOCKS, "events": EVENTS}
-MORE = {"requests": pa.schema([_field("part", _word, "part of a mix that it belongs to; only if there is one")])}
+EACH = ".NAME"
+"""What the name of a column ends with that there is one of for each part of a mix."""
+MORE = {
+    "requests": pa.schema([_field("part", _word, "part of a mix that it belongs to; only if there is one")]),
+    "steps": pa.schema([_field(f"gap_tokens{EACH}", pa.int32(), "how many of `gap_tokens` are of one part of a mix")]),
+}
 """Columns that only some runs have."""
 
 
 def layout(table: str, present: Iterable[str]) -> pa.Schema:
     """Return the columns of a table: those that all runs have, and of the others those that are `present`."""
-    more = MORE.get(table, ())
-    return pa.schema([*TABLES[table], *(field for field in more if field.name in present)]) if more else TABLES[table]
+    fields = list(TABLES[table])
+    for field in MORE.get(table, ()):
+        head = field.name.removesuffix("NAME")
+        each = field.name.endswith(EACH)
+        fields += [field.with_name(name) for name in present if (name.startswith(head) if each else name == head)]
+    return pa.schema(fields)
 
 
 def meaning(field: pa.Field) -> str:

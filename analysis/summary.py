@@ -43,9 +43,10 @@ _REQUESTS = {
 }
 PART: dict[str, Any] = {
     **{metric.__name__: _VALUES for metric in PER_REQUEST},
+    "itl_s?": _VALUES,
     **{metric.__name__: MAYBE for metric in OF_REQUESTS},
 }
-"""The shape of the metrics of one part of a mix."""
+"""The shape of the metrics of one part of a mix; earlier runs do not tell the gaps of parts apart."""
 ENTRY: dict[str, Any] = {
     "allocator": TEXT,
     "kind": TEXT,
@@ -116,10 +117,12 @@ def summarise(
 
 def of_part(seen: Observed, draws: stats.Draws) -> dict[str, Any]:
     """Sum up the requests of one part of a mix; rates are over the duration of the whole run."""
+    told = seen.gap_tokens in set(seen.steps)
     return {
         "requests": count(seen),
         "metrics": {
             **{metric.__name__: distribution(metric(seen), draws) for metric in PER_REQUEST},
+            **({"itl_s": gaps(seen)} if told else {}),
             **{metric.__name__: metric(seen) for metric in OF_REQUESTS},
         },
     }

@@ -176,7 +176,7 @@ def mixed(found: Sequence[Row]) -> Table:
     """Latencies, SLO, preemptions and prefix hits of each part of a mix, and under it a row an allocator."""
     limited = any(math.isfinite(row.of.within_slo) for row in found)
     hits = any(row.of.mean("prefix_hit_rate") > 0 for row in found)
-    table = plain("Parts of the mix", "e2e: from arrival to the last token")
+    table = plain("Parts of the mix", "gap: between two tokens; e2e: from arrival to the last token")
     names = [Text("\n").join(Text("  ") + part for part in _name(row.label, NAME - 4).split()) for row in found]
     table.add_column("part and\nallocator", overflow="fold", min_width=_widest(names))
     table.add_column("asked,\ndone", justify="right")

@@ -104,8 +104,12 @@ def families(run: Run, instants: Floats) -> list[Family]:
         f',part="{_escape(name)}"': Rows(requests, np.asarray(requests["part"] == name, np.bool_))
         for name in run.facts.get("parts") or ()
     }
+    told = {f"gap_tokens.{name}" for name in run.facts.get("parts") or ()} <= set(steps)
+    gaps = zip(parts.items(), run.facts["parts"], strict=True) if parts and told else ()
     return [
         *_of_steps(run, steps, requests, instants),
+        *(_gaps(gaps_of(steps, some, f"gap_tokens.{name}"), labels) for (labels, some), name in gaps),
+        *(() if parts and told else (_gaps(gaps_of(steps, requests)),)),
         *(
             family
             for labels, some in (parts or {"": requests}).items()
@@ -155,7 +159,6 @@ def _of_steps(run: Run, steps: Columns, requests: Columns, instants: Floats) -> 
         ),
         _counter("generation_tokens", "Number of generation tokens processed.", generated),
         _observed("iteration_tokens_total", "number of tokens per engine_step", computed, ends, STEP),
-        _gaps(gaps),
     ]
 
 
@@ -230,9 +233,9 @@ def _observed(
     return Family(f"vllm:{name}", "histogram", f"Histogram of {text}.", values[known], when[known], buckets, labels)
 
 
-def _gaps(gaps: Gaps) -> Family:
-    text = "Histogram of inter-token latency in seconds."
-    return Family("vllm:inter_token_latency_seconds", "histogram", text, gaps.length, gaps.when, GAP, often=gaps.often)
+def _gaps(gaps: Gaps, labels: str = "") -> Family:
+    name, text = "vllm:inter_token_latency_seconds", "Histogram of inter-token latency in seconds."
+    return Family(name, "histogram", text, gaps.length, gaps.when, GAP, labels, gaps.often)
 
 
 class Gaps(NamedTuple):
@@ -243,9 +246,12 @@ class Gaps(NamedTuple):
     often: npt.NDArray[np.int64]
 
 
-def gaps_of(steps: Columns, requests: Columns) -> Gaps:
-    """Gaps by the step that ended them; a request's stalls, whose instants are not recorded, when it finishes."""
-    often = np.asarray(steps["gap_tokens"], np.int64)
+def gaps_of(steps: Columns, requests: Columns, column: str = "gap_tokens") -> Gaps:
+    """Gaps by the step that ended them; a request's stalls, whose instants are not recorded, when it finishes.
+
+    `column` of the steps tells how many gaps of those of their length are of these requests.
+    """
+    often = np.asarray(steps[column], np.int64)
     ends = np.asarray(steps["start_s"] + steps["duration_s"], np.float64)
     over = np.nan_to_num(np.asarray(requests["finish_s"], np.float64), nan=ends[-1])
     stalls = np.asarray(requests["stall_s"], np.float64)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence as Several
 
     from sim.engine.jobs import Job
+    from workloads.requests import Requests
 
     Ints = npt.NDArray[np.int64]
 
@@ -73,8 +74,11 @@ class Decoding:
     TICKET = 2
     REQUEST = 3
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, requests: Requests | None = None) -> None:
+        """Start empty; of `requests` it needs to know which parts they belong to, if they are a mix."""
+        self._part: npt.NDArray[np.int8] = np.zeros(0, np.int8) if requests is None else requests.part
+        self._counts = [0] * (0 if requests is None else len(requests.parts))
+        """Sequences of each part of a mix."""
         self.clock = 0
         """Steps decoded so far."""
         self.members: list[Sequence] = []
@@ -140,6 +144,8 @@ class Decoding:
         starts.insert(place, sequence.start)
         tickets.insert(place, owner.ticket)
         requests.insert(place, owner.index)
+        if self._counts:
+            self._counts[self._part.item(owner.index)] += 1
         self._enter(sequence)
         return sequence
 
@@ -150,6 +156,8 @@ class Decoding:
         for column in self._columns:
             del column[place]
         self._leave(sequence)
+        if self._counts:
+            self._counts[self._part.item(sequence.owner.index)] -= 1
         if self.apart and sequence in self.apart:
             self.apart.remove(sequence)
         return sequence
@@ -211,6 +219,16 @@ class Decoding:
             if own != gap:
                 sequence.owner.stalls.append(own)
         return gap, counts[gap]
+
+    def by_part(self, decodes: int, last: int) -> list[int]:
+        """Return how many of the first `decodes` sequences got their last token at `last`, by part of a mix."""
+        if decodes == len(self.members) and not self.apart:
+            return self._counts
+        counts, apart = [0] * len(self._counts), set(self.apart)
+        for sequence in self.members[:decodes]:
+            if (sequence.last if sequence in apart else self.emitted) == last:
+                counts[self._part.item(sequence.owner.index)] += 1
+        return counts
 
     def advance(self, steps: int, now: int, staying: Several[Sequence] = ()) -> list[Sequence]:
         """Let `steps` steps pass, the last of them ending at `now`, for all sequences except those in `staying`.

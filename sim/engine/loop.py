@@ -92,7 +92,7 @@ class Engine:
         self.content = content
         self.scheduler = scheduler
         self.executor = executor
-        self.serving = Serving(allocator, swap=swap)
+        self.serving = Serving(allocator, requests, swap=swap)
         self.leaps = leaps
         self.steps = 0
         self.arrivals = Arrivals(requests)
@@ -198,7 +198,7 @@ class Engine:
         now = self.now
         duration = int(min(self.arrivals.soonest, self._horizon)) - now
         self._unhidden = True
-        self.record.steps.add(self.record.row(self.steps, now, 0, 0, 0, 0, 0), duration)
+        self.record.steps.add(self.record.row(self.steps, now, 0, 0, now + duration, 0), duration)
         return duration
 
     def _make_way(self, plan: Plan) -> None:
@@ -244,8 +244,7 @@ class Engine:
         for chunk in plan.chunks:
             prefill += chunk.tokens
         serving.tokens += plan.decodes + prefill
-        gap, gap_tokens = serving.decoding.gap(plan.decodes, now + duration)
-        row = self.record.row(self.steps, now, prefill, plan.decodes, gap, gap_tokens, len(plan.preempted))
+        row = self.record.row(self.steps, now, prefill, plan.decodes, now + duration, len(plan.preempted))
         if called:
             row = (*row[:-3], plan.mappings.mapped, plan.hidden, plan.exposed)
         self.record.steps.add(row, duration)
@@ -285,9 +284,8 @@ class Engine:
             return None
         durations, total, found = leapt
         steps, count = len(durations), len(serving.decoding)
-        gap = now + int(durations[0]) - serving.decoding.emitted
         serving.tokens += count  # those of the first step
-        row = self.record.row(self.steps, now, 0, count, gap, count, 0, found.total)
+        row = self.record.row(self.steps, now, 0, count, now + int(durations[0]), 0, found.total)
         self.record.steps.stretch(row, durations, found.changes, found.calls)
         if found.calls:
             self._mapped = serving.allocator.mappings()

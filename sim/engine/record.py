@@ -27,7 +27,7 @@ class Record:
     def __init__(self, requests: Requests, serving: Serving, sink: Sink, instants: int | None, horizon: float) -> None:
         """Begin the record of `serving`, to be written to `sink`, of `horizon` nanoseconds; `instants`: `BlockLog`."""
         last = 1e9 * float(requests.arrival_s[-1]) if len(requests) else 0.0
-        self.steps = StepLog(sink, serving.allocator.capacity)
+        self.steps = StepLog(sink, serving.allocator.capacity, requests.parts)
         self.requests = RequestLog()
         self.events = EventLog(sink)
         self.blocks = BlockLog(sink, instants, int(min(last, horizon)))
@@ -43,12 +43,11 @@ class Record:
         now: int,
         prefill: int,
         decodes: int,
-        gap: int,
-        gap_tokens: int,
+        end: int,
         preemptions: int,
         since: Change = NO_CHANGE,
     ) -> tuple[int, ...]:
-        """Return the fields of a `Step` for the present state.
+        """Return the fields of a `Step` for the present state, which must be added to `steps` next.
 
         Its last three fields, which concern mapped pages, are 0.
 
@@ -57,14 +56,16 @@ class Record:
             now: when it begins, nanoseconds.
             prefill: tokens that chunks compute.
             decodes: sequences that decode.
-            gap: most common time since their last tokens, nanoseconds.
-            gap_tokens: sequences with that gap.
+            end: when it ends, nanoseconds.
             preemptions: jobs preempted by its plan.
             since: changes that later steps of a leap have already made, and that are subtracted.
 
         """
         serving = self._serving
         allocator = serving.allocator
+        gap, gap_tokens = serving.decoding.gap(decodes, end)
+        if self._arriving.parts:
+            self.steps.parts.add(serving.decoding.by_part(decodes, end - gap))
         live, internal, external, usage = serving.shares()
         evicted, self._evicted = allocator.evictions() - self._evicted, allocator.evictions()
         held, cached, rounding, useless, lost, written, spared = since

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from sim.engine.decoding import Sequence as Stream
     from sim.engine.plan import Plan
+    from workloads.requests import Requests
 
 
 class Blocked(StrEnum):
@@ -45,11 +46,12 @@ class Blocked(StrEnum):
 class Serving(Samples):
     """The queue, the running jobs and the allocator of one engine."""
 
-    def __init__(self, allocator: Allocator, *, swap: bool = False) -> None:
+    def __init__(self, allocator: Allocator, requests: Requests | None = None, *, swap: bool = False) -> None:
         """Start empty.
 
         Args:
             allocator: gives memory to the jobs.
+            requests: all that may come, if they may be a mix.
             swap: whether preempted jobs are swapped to the host, if the allocator can do that.
 
         """
@@ -58,7 +60,7 @@ class Serving(Samples):
         self.waiting: deque[Job] = deque()
         self.prefilling: dict[int, Job] = {}
         """The running jobs that do not decode yet, by ticket."""
-        self.decoding = Decoding()
+        self.decoding = Decoding(requests)
         self.growing = _growing(allocator, self.decoding)
         self.blocked = Blocked.NOTHING
         self.context = 0

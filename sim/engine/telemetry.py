@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sim.engine.books import demand_shares
 from sim.engine.jobs import NEVER, Job
+from sim.engine.partlog import PartLog
 from sim.engine.serving import Blocked
 from sim.engine.stretch import unpacked_all
 
@@ -90,8 +91,9 @@ class StepLog:
     are computed from that, for many stretches at once, when they are passed to the sink.
     """
 
-    def __init__(self, sink: Sink, capacity: int, rows: int = 1 << 16) -> None:
-        """Write to `sink` about every `rows` rows; `capacity` is that of the pool in token slots."""
+    def __init__(self, sink: Sink, capacity: int, parts: Sequence[str] = (), rows: int = 1 << 16) -> None:
+        """Write to `sink` about every `rows` rows; `capacity` is that of the pool in token slots; `parts`: of a mix."""
+        self.parts = PartLog(parts)
         self._sink = sink
         self._capacity = capacity
         self._most = rows
@@ -164,7 +166,8 @@ class StepLog:
         demand_shares(columns)
         columns["largest_hole"] -= held + columns["cached"] - free
         columns["duration"] = durations
-        self._sink.write("steps", {SECONDS.get(name, name): _typed(name, values) for name, values in columns.items()})
+        written = {SECONDS.get(name, name): _typed(name, values) for name, values in columns.items()}
+        self._sink.write("steps", written | self.parts.flush(counts))
         self._clear()
 
     def _apply_changes(self, columns: dict[str, Ints], begin: Ints, which: Ints) -> None:

@@ -146,12 +146,9 @@ def _read(setting: str, parts: Sequence[str]) -> Objective:
     if of and of not in parts:
         raise unknown_part(of, parts, f"--slo {setting}")
     head, dot, part = name.partition(".")
-    known = [one for one in (*FIGURES, GOODPUT) if not (of and one == itl_s.__name__)]
+    known = (*FIGURES, GOODPUT)
     if head not in known:
-        whose = " of a part" if of else ""
-        raise UserError(
-            f"--slo {setting}: unknown figure{whose} {head}{suggest(head, known)}; there are: {', '.join(known)}"
-        )
+        raise UserError(f"--slo {setting}: unknown figure {head}{suggest(head, known)}; there are: {', '.join(known)}")
     if head == GOODPUT and (dot or limit > 1):
         raise UserError(f"--slo {setting}: goodput is the share of requests within the workload's slo, at most 1")
     if dot and part not in NAMES and part != "mean":

@@ -77,7 +77,7 @@ class ReferenceEngine:
                 self.followers[after].append(index)
         span = int(float(requests.arrival_s[-1]) * 1e9) if len(requests) else 0
         span = span if self.horizon is None else min(span, self.horizon)
-        self.records = Records(Snapshots(instants, max(1_000_000, span // (instants or 1))))
+        self.records = Records(Snapshots(instants, max(1_000_000, span // (instants or 1))), requests.parts)
         self.prefix_groups = requests.prefix_groups()
         self.counts: Counter[str] = Counter()
         self.lost: set[tuple[int, int]] = set()
@@ -120,9 +120,9 @@ class ReferenceEngine:
         requests = self.requests
         output = int(requests.output_tokens[index])
         samples = int(requests.samples[index]) if len(requests.samples) else 1
-        request = Request(
-            index, arrival, int(requests.prompt_tokens[index]), output, output, samples, self.content(index)
-        )
+        prompt = int(requests.prompt_tokens[index])
+        part = requests.parts[int(requests.part[index])] if requests.parts else None
+        request = Request(index, arrival, prompt, output, output, samples, self.content(index), part)
         why = self.never(request)
         if why:
             request.reason = why
@@ -154,11 +154,7 @@ class ReferenceEngine:
     def leave(self, request: Request, status: str) -> None:
         """Write the row of a request that is done with, one way or another."""
         self.counts[status] += 1
-        self.records.left(request, status, int(self.prefix_groups[request.index]), self.part_of(request.index))
-
-    def part_of(self, index: int) -> str | None:
-        """Name the part of a mix that a request belongs to; None if there is no mix."""
-        return self.requests.parts[int(self.requests.part[index])] if self.requests.parts else None
+        self.records.left(request, status, int(self.prefix_groups[request.index]))
 
     def release_followers(self, ended: Request, now: int) -> None:
         """Let those that follow a request arrive, each in its own time."""
@@ -210,8 +206,9 @@ class ReferenceEngine:
         self.unhidden = plan.waited
         step.hidden, step.exposed = plan.hidden, plan.exposed
         gaps = self.gaps(step, self.now + duration)
-        gap, gap_tokens = usual([gap for gap, _ in gaps])
-        self.records.step(self.steps, self.now, duration, room, step, len(gaps), gap, gap_tokens)
+        gap = usual([gap for gap, _ in gaps])
+        alike = [request for each, request in gaps if each == gap]
+        self.records.step(self.steps, self.now, duration, room, step, len(gaps), gap, alike)
         for each, request in gaps:
             if each != gap:
                 request.stalls.append(each)
@@ -293,8 +290,7 @@ def nanoseconds(seconds: float) -> int:
     return round(float(seconds) * 1e9)
 
 
-def usual(gaps: list[int]) -> tuple[int, int]:
-    """Return the gap that most have, the smallest of several such, and how many have it; zeros if there is none."""
+def usual(gaps: list[int]) -> int:
+    """Return the gap that most have, the smallest of several such; 0 if there is none."""
     counts = Counter(gaps)
-    gap = min(counts, key=lambda gap: (-counts[gap], gap), default=0)
-    return gap, counts[gap]
+    return min(counts, key=lambda gap: (-counts[gap], gap), default=0)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from analysis.rundir import BLOCKS, EVENTS, STEPS, layout
+from analysis.rundir import BLOCKS, EVENTS, layout
 from sim.engine.jobs import NEVER
 from sim.reference.ledger import block_map, ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sim.engine.telemetry import Sink
     from sim.reference.ledger import Run
     from sim.reference.requests import Request
@@ -55,8 +58,9 @@ class Snapshots:
 class Records:
     """The rows of a run."""
 
-    def __init__(self, snapshots: Snapshots) -> None:
-        """Start without any."""
+    def __init__(self, snapshots: Snapshots, parts: Sequence[str]) -> None:
+        """Start without any; `parts` are those of the mix, if there is one."""
+        self.parts = parts
         self.requests: list[Row] = []
         self.steps: list[Row] = []
         self.events: list[Row] = []
@@ -64,9 +68,9 @@ class Records:
         self.evicted = 0
         """Cached blocks evicted until the last row of a step was written."""
 
-    def left(self, request: Request, status: str, group: int, part: str | None) -> None:
+    def left(self, request: Request, status: str, group: int) -> None:
         """Write the row of a request that leaves, or stays when the clock stops, with its prefix group and part."""
-        more = {} if part is None else {"part": part}
+        more = {} if request.part is None else {"part": request.part}
         self.requests.append(request_row(request, status) | {"prefix_group": group, **more})
 
     def step(
@@ -78,10 +82,11 @@ class Records:
         step: Step | None,
         decodes: int = 0,
         gap: int = 0,
-        gap_tokens: int = 0,
+        alike: Sequence[Request] = (),
     ) -> None:
-        """Write the row of a step, or of an idle gap, from what is true while it lasts."""
+        """Write the row of a step, or of an idle gap, from what is true while it lasts; `alike` had that `gap`."""
         work = step.work if step is not None else {}
+        parts = Counter(request.part for request in alike)
         self.steps.append(
             {
                 "step": number,
@@ -92,7 +97,7 @@ class Records:
                 "prefill_tokens": sum(tokens for request, tokens in work.items() if not request.decoding),
                 "decode_tokens": decodes,
                 "gap_s": gap / 1e9,
-                "gap_tokens": gap_tokens,
+                "gap_tokens": len(alike),
                 "largest_hole": room.allocator.largest_hole(),
                 "preemptions": len(step.preempted) if step is not None else 0,
                 "evicted": room.allocator.evictions() - self.evicted,
@@ -101,6 +106,7 @@ class Records:
                 "mapping_exposed_s": step.exposed / 1e9 if step is not None else 0.0,
                 "blocked": step.blocked if step is not None else "",
                 **ledger(room, step)._asdict(),
+                **{f"gap_tokens.{name}": parts[name] for name in self.parts},
             }
         )
         self.evicted = room.allocator.evictions()
@@ -127,7 +133,7 @@ class Records:
         """Hand all rows to the sink, a table at a time, in the types of the run directory."""
         requests = sorted(self.requests, key=itemgetter("request_id"))
         tables = {
-            "steps": (STEPS, self.steps),
+            "steps": (layout("steps", self.steps[0] if self.steps else ()), self.steps),
             "requests": (layout("requests", requests[0] if requests else ()), requests),
             "events": (EVENTS, self.events),
             "blocks": (BLOCKS, self.snapshots.rows()),

@@ -34,6 +34,8 @@ class Request:
     """... and cut to the model's context."""
     samples: int
     content: Content
+    part: str | None = None
+    """Of the mix; None if there is none."""
     reason: str = ""
     sequences: list[Sequence] = field(default_factory=list)
     """Empty while it waits without memory."""

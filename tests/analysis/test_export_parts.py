@@ -80,10 +80,14 @@ def test_openmetrics_counts_each_part_by_itself(run: Run, tmp_path: Path) -> Non
         assert value("time_to_first_token_seconds", "_sum") == pytest.approx(ttft[mine].sum())
         assert value("time_to_first_token_seconds", "_bucket", le="0.1") == np.count_nonzero(ttft[mine] <= 0.1)
         assert value("request_generation_tokens", "_sum") == requests["generated_tokens"][mine].sum()
+        assert value("inter_token_latency_seconds", "_count") == (requests["generated_tokens"][mine] - 1).sum()
+        after = (requests["finish_s"] - requests["first_token_s"])[mine]
+        assert value("inter_token_latency_seconds", "_sum") == pytest.approx(after.sum())
 
 
 def test_what_is_of_the_whole_engine_is_of_no_part(run: Run, tmp_path: Path) -> None:
     of_parts = {name for name, some in samples(run, tmp_path).items() if any("part" in one.labels for one in some)}
     whole = {name for name, some in samples(run, tmp_path).items() if any("part" not in one.labels for one in some)}
     assert not of_parts & whole  # or sums over all series would count requests twice
-    assert {"vllm:num_requests_running", "vllm:generation_tokens", "vllm:inter_token_latency_seconds"} <= whole
+    assert {"vllm:num_requests_running", "vllm:generation_tokens"} <= whole
+    assert {"vllm:time_to_first_token_seconds", "vllm:inter_token_latency_seconds"} <= of_parts

@@ -16,6 +16,11 @@ from workloads.loader import load
 PLAIN = ["requests.count=80", "allocators=[{kind: paged}]", "device.kv_memory_gib=20"]
 """A pool in which nobody is preempted, so that every step with decodes gives each running request a token."""
 
+CHAT = "{name: chat, count: 60, arrivals: {kind: poisson, rate: 12}, lengths: {kind: sharegpt}}"
+READS = (
+    "{name: long reads, count: 9, arrivals: {kind: poisson, rate: 2}, lengths: {kind: fixed, prompt: 1900, output: 30}}"
+)
+
 
 def gaps(requests: Columns, steps: Columns) -> list[npt.NDArray[np.float64]]:
     """Return the gaps of each request, one by one."""
@@ -40,6 +45,26 @@ def test_a_gap_is_of_those_that_waited_and_not_of_those_that_they_waited_for(
     for limit in np.quantile(np.concatenate(each), (0, 0.5, 0.9, 0.97, 0.99, 0.999, 1)).tolist():
         expected = [bool((one > limit + 1e-12).any()) for one in each]
         assert any_gap_over(Observed(requests, steps, 1), limit + 1e-12).tolist() == expected
+
+
+@pytest.mark.parametrize("scheduler", ["vllm-v0", "vllm-v1", "orca"])
+def test_gaps_of_a_part_are_those_of_its_requests(scheduler: str, tmp_path: Path) -> None:
+    settings = [*PLAIN[1:], f"engine.scheduler={scheduler}", f"requests={{mix: [{CHAT}, {READS}]}}"]
+    directory = run(load("quickstart", settings), tmp_path / "out")
+    requests, steps = directory.runs[0].requests(), directory.runs[0].steps()
+    each = gaps(requests, steps)
+    assert [len(one) + 1 for one in each] == requests["generated_tokens"].tolist()
+    found = directory.summary()[0]["parts"]
+    for name in ("chat", "long reads"):
+        mine = np.concatenate([gap for gap, part in zip(each, requests["part"], strict=True) if part == name])
+        told = found[name]["metrics"]["itl_s"]
+        assert told["n"] == len(mine)
+        assert told["mean"] == pytest.approx(mine.mean())
+        assert told["max"] == pytest.approx(mine.max())
+        assert [told[word] for word in ("p50", "p90", "p95", "p99")] == pytest.approx(
+            np.percentile(mine, (50, 90, 95, 99)).tolist()
+        )
+    assert found["chat"]["metrics"]["itl_s"]["p99"] != found["long reads"]["metrics"]["itl_s"]["p99"]
 
 
 def test_without_a_long_step_nobody_waited_nor_who_has_no_token_yet(tmp_path: Path) -> None:

@@ -176,13 +176,17 @@ def test_the_limits_of_a_workload(whole: Any, own: Any, found: Any, said: str) -
 def test_a_part_that_is_all_there_is_has_the_figures_of_the_run(toy: Path) -> None:
     one = open_directory(toy).runs[1]
     columns = {**one.requests(), "part": np.full(80, "all", object)}
-    entry = summarise(columns, one.steps(), {**one.facts, "parts": ["all", "none"]}, {"ttft_s": 1.0})
+    steps = one.steps()
+    steps |= {"gap_tokens.all": steps["gap_tokens"], "gap_tokens.none": 0 * steps["gap_tokens"]}
+    entry = summarise(columns, steps, {**one.facts, "parts": ["all", "none"]}, {"ttft_s": 1.0})
     part = entry["parts"]["all"]
+    assert "itl_s" in part["metrics"]
     assert part["requests"] == entry["requests"]
     assert part["metrics"] == {name: entry["metrics"][name] for name in part["metrics"]}
     nothing = entry["parts"]["none"]
     assert (nothing["requests"]["total"], nothing["metrics"]["ttft_s"]["p99"]) == (0, None)
     assert nothing["metrics"]["prefix_hit_rate"] is None
+    assert nothing["metrics"]["itl_s"]["n"] == 0
     assert nothing["metrics"]["goodput_rps"] == 0
 
 
@@ -227,6 +231,17 @@ def test_published_figures_may_be_of_a_part(tmp_path: Path) -> None:
     ]
     with pytest.raises(WorkloadError, match="expect: paged: no part is called code; there are: chat, long reads"):
         run(load(file, ["expect={paged: {part.code.ttft_s: 1}}"]), tmp_path / "none")
+
+
+def test_runs_that_do_not_tell_the_gaps_of_parts_apart_are_shown_without(toy: Path) -> None:
+    """As those of earlier versions."""
+    one = open_directory(toy).runs[1]
+    columns = {**one.requests(), "part": np.full(80, "all", object)}
+    entry = summarise(columns, one.steps(), {**one.facts, "parts": ["all"]})
+    (part,) = group([entry])[0].parts
+    assert "itl_s" not in entry["parts"]["all"]["metrics"]
+    assert np.isnan(part.mean("itl_s.p99"))
+    assert part.mean("ttft_s.p99") == entry["metrics"]["ttft_s"]["p99"]
 
 
 def test_without_a_mix_nothing_is_said_of_parts(toy: Path) -> None:

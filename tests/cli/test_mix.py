@@ -14,7 +14,7 @@ from sim.cli import main
 from sim.cli.app import FAULT
 from sim.planner.grid import Base
 from sim.planner.rates import rate_of
-from sim.planner.slo import Objective, objectives
+from sim.planner.slo import FIGURES, Objective, objectives
 from tests.small import settle
 
 Capture = pytest.CaptureFixture[str]
@@ -247,10 +247,7 @@ def test_an_objective_reads_the_figure_of_its_part(workload: Path) -> None:
     ("setting", "message"),
     [
         ("part.chta.ttft_s=1", "no part of the mix is named chta (did you mean chat?); there are: chat, long"),
-        (
-            "part.chat.itl_s=1",
-            "unknown figure of a part itl_s; there are: ttft_s, tpot_s, e2e_s, queue_s, normalized_latency_s, goodput",
-        ),
+        ("part.chat.ttft=1", f"unknown figure ttft (did you mean ttft_s?); there are: {', '.join(FIGURES)}, goodput"),
         ("part.chat.ttft_s.p98=1", "unknown percentile p98; there are: mean, p50, p90, p95, p99"),
     ],
 )

@@ -62,6 +62,8 @@ def test_equals_the_reference_engine_on_a_mix(scheduler: str, data: st.DataObjec
     audit(setup, expected, reference, len(asked))
     rows = reference.rows("requests")
     assert [row["part"] for row in rows] == [asked.parts[asked.part[row["request_id"]]] for row in rows]
+    for step in reference.rows("steps"):
+        assert sum(step[f"gap_tokens.{name}"] for name in asked.parts) == step["gap_tokens"]
     for leaps in (False, True):
         outcome, sink = setup.run(asked, leaps=leaps)
         assert not differences(reference, sink), f"leaps={leaps}"
