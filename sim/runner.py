@@ -32,6 +32,7 @@ from sim.serve import Progress, serve
 from sim.setup import Setup, prepare
 from sim.sustained import Search
 from sim.versions import own, versions
+from workloads.source import turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 NUMBER = re.compile(r"(?<![\w-])\d[\d,.]*")
 """One that is no end of a name."""
 ALIKE = "nothing of these requests is drawn at random: replications are all alike, and intervals over them mean nothing"
+SHARES = "replications are the shares of {} engines that take turns: intervals tell how they differ, not other days"
+TURNED = "from replication {} on the shares of one_in come again, and intervals over them are too narrow"
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
 
@@ -107,7 +110,7 @@ def _all_runs(
     workload, started, clock = setup.workload, datetime.now(UTC), time.perf_counter()
     manifest["started"] = started.isoformat(timespec="seconds")
     said: list[Sequence[str]] = []
-    alike = [ALIKE] if workload.repeat > 1 and first.same_as(setup.requests(1)) else []
+    alike = _alike(setup, first)
     with Listing(out, manifest, kept.written if kept is not None else {}) as listing:
         for repeat in range(workload.repeat):
             requests = setup.requests(repeat) if repeat else first
@@ -127,6 +130,16 @@ def _all_runs(
         listing.add([SUMMARY])
         manifest["wall_s"] = round(time.perf_counter() - clock, 3)
     return directory
+
+
+def _alike(setup: Setup, first: Requests) -> list[str]:
+    """Say what replications mean of requests that are not drawn; `first` are those of the first one."""
+    repeat, again = setup.workload.repeat, turns(setup.workload.requests)
+    if repeat == 1 or not first.same_as(setup.requests(again)):
+        return []
+    if again == 1:
+        return [ALIKE]
+    return [SHARES.format(f"{again:,}"), *([TURNED.format(f"{again + 1:,}")] if repeat > again else [])]
 
 
 def _once(said: Sequence[Sequence[str]], repeats: int) -> list[str]:

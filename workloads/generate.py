@@ -40,7 +40,8 @@ SELDOM = 0.01
 def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = None) -> Requests:
     """Make the requests of replication `repeat`; the same workload and repeat give the same requests.
 
-    A replayed trace is the same in every replication, except for random choices that the workload asks for.
+    A replayed trace is the same in every replication, except for random choices that the workload asks for, and for
+    whose share it is of engines that take turns (`one_in`).
 
     Args:
         workload: as loaded.
@@ -55,7 +56,7 @@ def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = No
     if isinstance(source, Mix):
         made = _mixed(source, workload.seed, repeat, longest)
     else:
-        made = _made(source, partial(_stream, workload.seed, repeat), longest)
+        made = _made(source, partial(_stream, workload.seed, repeat), longest, repeat)
     if (last := float(made.arrival_s[-1])) > LATEST_S:
         raise WorkloadError(f"requests: the last one arrives at {last:.3g} s; {LATEST_S:.0e} s, 32 years, is the most")
     if workload.horizon_s is not None and (first := float(made.arrival_s[0])) > workload.horizon_s:
@@ -73,7 +74,7 @@ def generate(source: Generated) -> Requests:
         WorkloadError: a data file is bad, or no request arrives.
 
     """
-    return _made(source, partial(_stream, 0, 0), None)
+    return _made(source, partial(_stream, 0, 0), None, 0)
 
 
 def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None) -> Requests:
@@ -86,7 +87,7 @@ def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None) -> Reque
     for place, part in enumerate(mix.mix):
         streams = partial(_stream, seed, repeat, part=f"{part.name}/")
         try:
-            parts[part.name] = _made(part, streams, max_model_len, mix.rate_scale)
+            parts[part.name] = _made(part, streams, max_model_len, repeat, mix.rate_scale)
         except WorkloadError as error:
             lines = [re.sub(r"^requests\b", f"requests.mix.{place}", line) for line in error.lines]
             if not isinstance(error, NoArrivalError):
@@ -100,11 +101,13 @@ def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None) -> Reque
     return merge(parts)
 
 
-def _made(source: Generated | Trace, streams: Streams, max_model_len: int | None, rate_scale: float = 1.0) -> Requests:
+def _made(
+    source: Generated | Trace, streams: Streams, max_model_len: int | None, repeat: int, rate_scale: float = 1.0
+) -> Requests:
     """Draw or replay requests, `rate_scale` times as fast as the source says."""
     if isinstance(source, Generated):
         return _generated(source, streams, max_model_len, rate_scale)
-    return _replayed(source, streams, rate_scale)
+    return _replayed(source, streams, repeat, rate_scale)
 
 
 def _generated(source: Generated, streams: Streams, max_model_len: int | None, rate_scale: float) -> Requests:
@@ -136,7 +139,7 @@ def _stream(seed: int, repeat: int, name: str, part: str = "") -> np.random.Gene
     return stream(seed, part + name, repeat)
 
 
-def _replayed(trace: Trace, streams: Streams, rate_scale: float) -> Requests:
+def _replayed(trace: Trace, streams: Streams, repeat: int, rate_scale: float) -> Requests:
     """Read a trace, and replace its arrivals if the workload asks for it."""
     from workloads.traces import find, rows  # noqa: PLC0415  (start-up time of what is drawn)
     from workloads.traces.rows import requests_of  # noqa: PLC0415  (start-up time of what is drawn)
@@ -148,7 +151,7 @@ def _replayed(trace: Trace, streams: Streams, rate_scale: float) -> Requests:
             raise WorkloadError(f"requests.format: {error}") from error
     raw, form = rows(trace)
     faster = trace.model_copy(update={"rate_scale": trace.rate_scale * rate_scale})
-    made = requests_of(raw, faster, streams("spread"))
+    made = requests_of(raw, faster, streams("spread"), repeat)
     notes = (*made.notes, f"trace read as {form.name} ({form.about})")
     if trace.arrivals is None:
         return replace(made, notes=notes)

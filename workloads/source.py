@@ -5,6 +5,7 @@ A mix has parts, each with arrivals, lengths and sessions of its own: chat besid
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -150,6 +151,11 @@ RequestSource: TypeAlias = Annotated[
 def parts_of(source: Generated | Trace | Mix) -> tuple[Generated | Trace, ...]:
     """Return the parts of a mix; of what is none, that alone."""
     return source.mix if isinstance(source, Mix) else (source,)
+
+
+def turns(source: Generated | Trace | Mix) -> int:
+    """Return after how many replications those of recorded requests begin again: 1 if none is another's share."""
+    return math.lcm(*(part.one_in for part in parts_of(source) if isinstance(part, Trace)))
 
 
 def without_own_slo(source: Generated | Trace | Mix) -> Generated | Trace | Mix:

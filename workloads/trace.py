@@ -27,7 +27,8 @@ class Trace(Spec):
     """Number of requests to replay, from the first on; all if not given."""
     one_in: Count = 1
     """Of these only the first of every so many: the share of one of so many engines that take turns. They share a
-    burst, too, which `rate_scale` only slows down. Conversations stay whole.
+    burst, too, which `rate_scale` only slows down. Conversations stay whole. With `repeat`, the second replication has
+    the second of every so many, and so on: intervals then tell how far engines differ.
     """
     arrivals: Arrivals | None = None
     """Generated arrival times instead of the recorded ones, in the same order; needed for a file without times."""

@@ -46,7 +46,7 @@ def advise(
         allocator: Label of the one to advise on, or its kind if no other is of that; the first paged one if not given.
         budget: Simulations at most, those of the file as it is and of its best changes together included.
         out: Directory to write; runs/NAME-advice if not given, NAME being the workload's.
-        repeat: Replications of every setting; a trace has one.
+        repeat: Replications of every setting; a trace has one, or as many as there are engines (`one_in`).
         work: As of every command that simulates many times.
         json: Print one JSON document instead of words and a table.
 

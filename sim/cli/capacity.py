@@ -43,8 +43,8 @@ def capacity(
             part.chat.ttft_s.p99=1 is of one part of a mix. May be repeated.
         vary: A key and its values: device.kv_memory_gib=4,8,16; a capacity for each. May be repeated.
         out: Directory to write; runs/NAME-capacity if not given, NAME being the workload's.
-        repeat: Replications; one gives no interval, and no ratio between allocators. A trace has one:
-            what `trace fit` writes differs every time.
+        repeat: Replications; one gives no interval, and no ratio between allocators. A trace has one,
+            or as many as there are engines that take turns (`one_in`); what `trace fit` writes differs every time.
         demand: A rate to be served, in the unit of the answer: also say how many GPUs that takes.
         part: Name of a part of a mix: only its rate is searched for, and the others stay as they are. All come faster
             together if not given.

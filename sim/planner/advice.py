@@ -65,7 +65,7 @@ def advise(
         aims: the SLO; may be empty, then requests that finish count, and then latency.
         out: the directory.
         backend: where jobs are done.
-        repeats: replications of a workload that is drawn.
+        repeats: replications, as far as they differ.
         budget: simulations at most.
         resume: keep finished simulations of the same workload.
         force: results of something else in `out` give way.
@@ -79,7 +79,7 @@ def advise(
 
     """
     setup, source = prepare(base.workload), Source.of(base.workload)
-    repeats = repeats if source.drawn else 1
+    repeats = source.replications(repeats)
     if budget < (1 + LEAST) * repeats:
         raise UserError(f"--budget {budget}: give at least {(1 + LEAST) * repeats} simulations")
     asked = {"vary": [], "slo": [one.text for one in aims], "allocator": base.labels[place], "budget": budget}

@@ -79,7 +79,8 @@ class Adviser:
     @property
     def confirming(self) -> int:
         """Simulations that it takes to measure a choice on replications that had no part in it; 0 if there are none."""
-        return 2 * self.repeats if self.source.drawn and self.repeats > 1 else 0
+        others = self.source.replications(2 * self.repeats) == 2 * self.repeats
+        return 2 * self.repeats if others and self.repeats > 1 else 0
 
     def possible(self, alone: Sequence[Change]) -> tuple[list[Change], list[str]]:
         """Tell changes that the workload can have from others, and why it cannot have those; nothing is simulated."""

@@ -180,7 +180,7 @@ def capacity(
         aims: what a sustained run holds.
         out: the directory.
         backend: where jobs are done.
-        repeats: replications of a workload that is drawn; an interval needs at least 2.
+        repeats: replications, as far as they differ; an interval needs at least 2.
         demand: a rate to be served; the answers then say how many GPUs that takes.
         part: name of the part of a mix whose rate alone is searched for; all parts together if empty.
         precision: the answer lies between two rates that differ by at most this share.
@@ -204,7 +204,7 @@ def capacity(
         if rates[0].place in axis.places:
             raise UserError(f"--vary {axis.key}: this is the rate that is searched for; vary something else")
     source = Source.of(base.workload)
-    repeats = repeats if source.drawn else 1
+    repeats = source.replications(repeats)
     asked = {
         "vary": [{"key": axis.key, "values": list(axis.values)} for axis in over],
         "slo": [one.text for one in aims],

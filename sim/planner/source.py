@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from workloads.generate import requests
+from workloads.source import turns
 
 if TYPE_CHECKING:
     from workloads.schema import Workload
@@ -13,13 +14,23 @@ if TYPE_CHECKING:
 class Source(NamedTuple):
     """Where requests come from."""
 
-    drawn: bool
-    """Whether replications differ: a trace is the same every time."""
+    different: int | None
+    """How many replications differ: a trace is the same every time; None if as many as one likes."""
     shared: bool
     """Whether prompts may begin alike."""
 
     @classmethod
     def of(cls, workload: Workload) -> Self:
-        """Look at two replications."""
-        first, second = (requests(workload, repeat) for repeat in (0, 1))
-        return cls(not first.same_as(second), first.prefixes is not None)
+        """Look at the first replication, and at the one that would be the same if nothing were drawn."""
+        again = turns(workload.requests)
+        first, other = (requests(workload, repeat) for repeat in (0, again))
+        return cls(again if first.same_as(other) else None, first.prefixes is not None)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether replications differ at all."""
+        return self.different != 1
+
+    def replications(self, wanted: int) -> int:
+        """Return how many of the replications that are wanted differ from one another."""
+        return wanted if self.different is None else min(wanted, self.different)

@@ -42,18 +42,20 @@ def cells(base: Base, over: Sequence[Axis]) -> list[Cell]:
     """
     points = list(base.points(over))
     base.demand(points)
-    drawn: dict[str, bool] = {}
+    known: dict[str, Source] = {}
     for workload in (point.workload for point in points if point.workload.repeat > 1):
         source = workload.requests.model_dump_json()
-        if source not in drawn:
-            drawn[source] = Source.of(workload).drawn
+        if source not in known:
+            known[source] = Source.of(workload)
     return [
         Cell(
             number,
             point,
             base.jobs(
                 point.workload,
-                point.workload.repeat if drawn.get(point.workload.requests.model_dump_json()) else 1,
+                known[point.workload.requests.model_dump_json()].replications(point.workload.repeat)
+                if point.workload.repeat > 1
+                else 1,
             ),
         )
         for number, point in enumerate(points)

@@ -341,5 +341,5 @@ def test_a_request_is_within_the_slo_by_the_limits_that_are_asked_for(slo: list[
     base = Base("quickstart", ["slo={ttft_s: 3}", "requests.count=20"])
     aims = objectives(slo, base.workload)
     nowhere: Any = None  # nothing is run, so nothing is stored
-    ask = Adviser(base, 0, aims, Executor(nowhere, Here()), Source(drawn=True, shared=False), 2, 20)
+    ask = Adviser(base, 0, aims, Executor(nowhere, Here()), Source(different=None, shared=False), 2, 20)
     assert ask.workload(()).slo.model_dump(exclude_none=True) == kept

@@ -159,6 +159,17 @@ def test_a_trace_is_searched_once_and_has_no_interval(workload: Path, capsys: Ca
     assert not [one.text for one in capacity_findings(summary) if "replications" in one.text]
 
 
+def test_shares_of_a_trace_are_replications_as_many_as_there_are(workload: Path, capsys: Capture) -> None:
+    rows = "".join(f"{at / 400},24,{8 + at % 9}\n" for at in range(60))
+    Path("trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows, encoding="utf-8")
+    line = ["capacity", str(workload), "--set", "requests={trace: trace.csv, one_in: 2}", "--slo", "ttft_s.p99=0.02"]
+    assert main([*line, "--quiet", "--precision", "0.5", "--repeat", "3"]) == 0
+    assert "a trace is the same every time" not in " ".join(capsys.readouterr().out.split())
+    summary = json.loads(Path("runs/small-capacity/summary.json").read_text(encoding="utf-8"))
+    assert {one["n"] for one in summary["answers"]} == {2}
+    assert all(one["capacity"]["low"] is not None for one in summary["answers"])
+
+
 def test_the_rate_of_a_trace_is_its_own_times_the_scale(workload: Path) -> None:
     Path("trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,10,5\n1,10,5\n4,10,5\n", encoding="utf-8")
     rate = rate_of(Base(str(workload), ["requests={trace: trace.csv, rate_scale: 3}"]).workload)

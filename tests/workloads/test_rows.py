@@ -7,8 +7,10 @@ import numpy.typing as npt
 import pytest
 
 from tests.workloads.samples import FILES, MOONCAKE, lines, load
+from workloads.errors import WorkloadError
 from workloads.streams import stream
 from workloads.trace import Trace
+from workloads.traces import rows
 from workloads.traces.rows import Rows, coarse_clock, requests_of, spread_ticks
 
 
@@ -30,6 +32,17 @@ def test_one_in_so_many_is_what_an_engine_gets_that_takes_turns(tmp_path: Path) 
     assert made.arrival_s.tolist() == [0, 3, 6]
     assert made.prompt_tokens.tolist() == [1, 4, 7]
     assert load(tmp_path, text, one_in=3, count=6).prompt_tokens.tolist() == [1, 4]
+
+
+def test_each_replication_is_the_share_of_another_engine(tmp_path: Path) -> None:
+    text = "arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{2 * at},{at + 1},9\n" for at in range(8))
+    load(tmp_path, text)  # which writes it
+    trace = Trace(trace=str(next(tmp_path.iterdir())), one_in=3)
+    shares = [requests_of(rows(trace)[0], trace, stream(0, "spread"), repeat) for repeat in range(4)]
+    assert [one.prompt_tokens.tolist() for one in shares] == [[1, 4, 7], [2, 5, 8], [3, 6], [1, 4, 7]]
+    assert shares[1].arrival_s.tolist() == [2, 8, 14], "as the trace has it: engines share its clock"
+    with pytest.raises(WorkloadError, match=r"one_in 10 leaves no request for replication 9$"):
+        requests_of(rows(trace)[0], trace.model_copy(update={"one_in": 10}), stream(0, "spread"), 8)
 
 
 def test_one_in_so_many_keeps_conversations_whole(tmp_path: Path) -> None:

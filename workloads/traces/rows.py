@@ -75,13 +75,14 @@ class Rows:
         )
 
 
-def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator) -> Requests:
+def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator, repeat: int = 0) -> Requests:
     """Check rows and make requests of them, as the `trace` block asks.
 
     Args:
         rows: what a reader made of `trace.trace`.
         trace: the block.
         spread: draws where arrivals fall inside the ticks of a coarse clock.
+        repeat: number of the replication: of `one_in` engines that take turns it has the requests of another one.
 
     Raises:
         WorkloadError: there are bad rows (unless they may be skipped), or nothing is left.
@@ -117,7 +118,7 @@ def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator) -> Reques
     if trace.spread and (tick := coarse_clock(arrival)):
         arrival = spread_ticks(arrival, tick, spread)
         notes.append(f"times are whole ticks of {tick:g} s: arrivals are spread evenly at random inside each")
-    mine = _share(rows, keep, trace.one_in)
+    mine = _share(rows, keep, trace, repeat)
     keep, arrival = keep[mine], arrival[mine]
     after, delay = _links(rows, keep)
     return Requests(
@@ -142,13 +143,17 @@ def _links(rows: Rows, keep: Ints) -> tuple[Ints, Floats]:
     return after, np.where(after < 0, 0.0, rows.delay_s[keep])
 
 
-def _share(rows: Rows, keep: Ints, one_in: int) -> Ints:
-    """Return the places in `keep` of the first of every so many conversations; a request on its own is one, too."""
+def _share(rows: Rows, keep: Ints, trace: Trace, repeat: int) -> Ints:
+    """Return the places in `keep` of one of every so many conversations; a request on its own is one, too."""
+    one_in = trace.one_in
     after = _links(rows, keep)[0] if one_in > 1 else keep[:0]
     first = np.arange(len(keep))
     for request in np.flatnonzero(after >= 0).tolist():
         first[request] = first[after[request]]
-    return np.flatnonzero(np.unique(first, return_inverse=True)[1] % one_in == 0)
+    mine = np.flatnonzero(np.unique(first, return_inverse=True)[1] % one_in == repeat % one_in)
+    if len(mine) == 0:
+        raise WorkloadError(f"{trace.trace}: one_in {one_in:,} leaves no request for replication {repeat + 1:,}")
+    return mine
 
 
 def coarse_clock(arrival: Floats) -> float:

@@ -1,0 +1,27 @@
+"""Engines that take turns at a trace: each replication has the requests of another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from sim.cli import main
+
+Capture = pytest.CaptureFixture[str]
+OUTPUTS = [3 + at % 5 for at in range(12)]
+
+
+@pytest.mark.parametrize(("repeat", "again"), [(2, False), (3, True)])
+def test_replications_are_the_shares_of_the_engines(repeat: int, again: bool, workload: Path, capsys: Capture) -> None:
+    rows = "".join(f"{at / 9},8,{output}\n" for at, output in enumerate(OUTPUTS))
+    Path("t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows, encoding="utf-8")
+    asked = ["--set", "requests={trace: t.csv, one_in: 2}", "--repeat", str(repeat)]
+    assert main(["run", str(workload), *asked, "--out", "out", "--quiet"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "replications are the shares of 2 engines that take turns" in told
+    assert ("from replication 3 on the shares of one_in come again" in told) is again
+    folders = [Path("out", "paged"), *(Path("out", "paged", f"repeat-{other}") for other in range(1, repeat))]
+    found = [pq.read_table(folder / "requests.parquet")["output_tokens"].to_pylist() for folder in folders]
+    assert found == [OUTPUTS[::2], OUTPUTS[1::2], OUTPUTS[::2]][:repeat]
