@@ -21,7 +21,7 @@ from analysis import stats
 from analysis.errors import RunDirectoryError
 from analysis.figures import COST, OF_PARTS, Allocator, both_known, group
 from analysis.metrics import PER_REQUEST
-from analysis.pairing import Pair, both_have, lacks_some, means_of_both, pairs_of, same_requests
+from analysis.pairing import Pair, means_of_both, pairs_of, same_requests
 from analysis.reading import RunDirectory, open_directory
 from analysis.stats import Interval
 
@@ -161,7 +161,7 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
         before, after = mine[label], theirs[label]
         if paired:
             left_out |= len(pairs) < max(len(before.entries), len(after.entries))
-            both = {run.repeat for run, _ in pairs}
+            both = {pair.first.repeat for pair in pairs}
             before, after = before.only(both), after.only(both)
         same = [part.label for part in before.parts if paired or same_requests(pairs, part.label)]
         notes += _left_aside(label, pairs, [""] if paired else same)
@@ -199,7 +199,7 @@ def compare_allocators(directory: str | Path, against: str | None = None) -> Com
         if label == base:
             continue
         pairs = list(pairs_of(opened, opened, base, label))
-        both = {run.repeat for run, _ in pairs}
+        both = {pair.first.repeat for pair in pairs}
         sides = allocators[base].only(both), other.only(both)
         notes += _left_aside(label, pairs, [""])
         found += _differences(label, *sides, pairs, ["", *(part.label for part in sides[0].parts)])
@@ -242,7 +242,7 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
 
 def _left_aside(label: str, pairs: list[Pair], parts: list[str]) -> list[str]:
     """Say so if mean latencies that are compared, of the whole or of parts, are not of all requests."""
-    return [f"{_called(label, part)}: {SOME}" for part in parts if any(lacks_some(pair, part) for pair in pairs)]
+    return [f"{_called(label, part)}: {SOME}" for part in parts if any(pair.common(part).lacks_some for pair in pairs)]
 
 
 def _called(label: str, part: str) -> str:
@@ -262,7 +262,7 @@ def _differences(
         same: parts of which these served the same requests; "" if all of them are the same.
 
     """
-    both, theirs = {run.repeat for run, _ in pairs}, {part.label: part for part in two.parts}
+    both, theirs = {pair.first.repeat for pair in pairs}, {part.label: part for part in two.parts}
     sides = [("", one, two)] + [(part.label, part, theirs[part.label]) for part in one.parts if part.label in theirs]
     for part, before, after in sides:
         paired = part in same
@@ -280,12 +280,12 @@ def _difference(one: Allocator, two: Allocator, name: str, pairs: list[Pair], pa
     none = Interval(second - first, -math.inf, math.inf, min(len(one.entries), len(two.entries)))
     metric = next((metric for metric in PER_REQUEST if metric.__name__ == name), None)
     if len(pairs) > 1:
-        mine, theirs = means_of_both(pairs, metric, part) if metric else both_known(one, two, name)
+        mine, theirs = means_of_both(pairs, name, part) if metric else both_known(one, two, name)
         if len(mine):  # an interval takes two of them
             change, basis = stats.paired_difference(mine, theirs), "replications" if len(mine) > 1 else ""
             return Difference(one.label, name, float(mine.mean()), float(theirs.mean()), change, basis)
     if len(pairs) == 1 and metric is not None:
-        before, after = both_have(pairs[0], metric, part)
+        before, after = pairs[0].both_have(metric, part)
         if len(before) > 1:  # of one that was refused on one side there is no difference
             apart = after - before
             (low, high), _ = stats.bootstrap(apart, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +12,29 @@ from analysis.metrics import PER_REQUEST
 from analysis.observed import Columns, Floats, Observed, Rows, common
 from analysis.reading import Run, RunDirectory
 
-Pair = tuple[Run, Run]
 Metric = Callable[[Observed], Floats]
 Places: TypeAlias = npt.NDArray[np.intp]
+Side: TypeAlias = tuple[Columns, Places]
+Matched: TypeAlias = tuple[Side, Side]
+
+NEEDED = ("request_id", "arrival_s", "scheduled_s", "first_token_s", "finish_s", "generated_tokens")
+"""Columns of requests from which figures of each follow."""
 
 
-def requests_of(run: Run, part: str = "", columns: Iterable[str] | None = None) -> Columns:
+class Common(NamedTuple):
+    """What two runs have in common."""
+
+    means: dict[str, tuple[float, float]]
+    """Of figures that some requests have in both: their means over these, in the one and in the other, by name."""
+    lacks_some: bool
+    """Whether a request of either run has a figure that it lacks in the other, where it was refused, say."""
+
+
+def requests_of(run: Run, part: str, columns: Iterable[str]) -> Columns:
     """Return columns of a run's requests, or of those of one part of its mix."""
     if not part:
         return run.requests(columns)
-    found = run.requests(None if columns is None else (*columns, "part"))
+    found = run.requests((*columns, "part"))
     return Rows(found, np.asarray(found["part"] == part, np.bool_))
 
 
@@ -35,47 +48,72 @@ def draw_of(run: Run, part: str = "") -> tuple[bytes, ...]:
     return columns["arrival_s"][:1].tobytes(), columns["prompt_tokens"].tobytes(), columns["output_tokens"].tobytes()
 
 
+class Pair:
+    """Two runs with the same random numbers, and what is known of the requests that came in both."""
+
+    def __init__(self, first: Run, second: Run) -> None:
+        """Pair a run with another one; nothing is read yet."""
+        self.first, self.second = first, second
+        self._found: dict[str, Common] = {}
+
+    def common(self, part: str = "") -> Common:
+        """Sum up the figures that requests (of a part) have in both runs.
+
+        Both tables are read once, and then only a number for each figure is kept.
+        """
+        if part not in self._found:
+            self._found[part] = self._common(part)
+        return self._found[part]
+
+    def _common(self, part: str) -> Common:
+        matched, means, lacks_some = self._matched(part), {}, False
+        for metric in PER_REQUEST:
+            one, two, either = _both(matched, metric)
+            lacks_some |= len(one) < either
+            if len(one):
+                means[metric.__name__] = float(one.mean()), float(two.mean())
+        return Common(means, lacks_some)
+
+    def both_have(self, metric: Metric, part: str = "") -> tuple[Floats, Floats]:
+        """Return a figure of each request (of a part) that has it in both runs, in the one and in the other."""
+        return _both(self._matched(part), metric)[:2]
+
+    def same_requests(self, part: str = "") -> bool:
+        """Whether both served the same requests (of a part)."""
+        return draw_of(self.first, part) == draw_of(self.second, part)
+
+    def _matched(self, part: str) -> Matched:
+        """Return the requests of both runs, each with the rows of those that came in both, one beside the other."""
+        first, second = (requests_of(run, part, NEEDED) for run in (self.first, self.second))
+        if part and self.same_requests(part):  # their numbers differ where the other parts do, their order does not
+            rows = np.arange(len(first["request_id"]))
+            return (first, rows), (second, rows)
+        mine, theirs = common(first, second)
+        return (first, mine), (second, theirs)
+
+
 def same_requests(pairs: Sequence[Pair], part: str = "") -> bool:
     """Whether both of every pair served the same requests (of a part), so that their random numbers are common."""
-    return bool(pairs) and all(draw_of(one, part) == draw_of(two, part) for one, two in pairs)
+    return bool(pairs) and all(pair.same_requests(part) for pair in pairs)
 
 
 def pairs_of(one: RunDirectory, two: RunDirectory, label: str, other: str = "") -> Iterator[Pair]:
     """Pair the replications of an allocator with those of the other directory, or of `other`."""
     theirs = {run.repeat: run for run in two.runs if run.label == (other or label)}
-    return ((run, theirs[run.repeat]) for run in one.runs if run.label == label and run.repeat in theirs)
+    return (Pair(run, theirs[run.repeat]) for run in one.runs if run.label == label and run.repeat in theirs)
 
 
-def both_have(pair: Pair, metric: Metric, part: str) -> tuple[Floats, Floats]:
-    """Return a figure of each request (of a part) that has it in both runs, in the one and in the other."""
-    (first, mine), (second, theirs) = _matched(pair, part)
-    one, two = metric(Observed(first, {}, 1))[mine], metric(Observed(second, {}, 1))[theirs]
-    known = ~np.isnan(one + two)
-    return one[known], two[known]
-
-
-def means_of_both(pairs: Iterable[Pair], metric: Metric, part: str) -> tuple[Floats, Floats]:
+def means_of_both(pairs: Iterable[Pair], name: str, part: str) -> tuple[Floats, Floats]:
     """Return means of a figure over the requests that have it in both runs of a pair, of the pairs that have any."""
-    sides = [both_have(pair, metric, part) for pair in pairs]
-    means = [(one.mean(), two.mean()) for one, two in sides if len(one)]
+    means = [found for pair in pairs if (found := pair.common(part).means.get(name)) is not None]
     return np.array([mean for mean, _ in means]), np.array([mean for _, mean in means])
 
 
-def lacks_some(pair: Pair, part: str) -> bool:
-    """Whether a request of either run has a figure that it lacks in the other, where it was refused, say."""
-    (first, mine), (second, theirs) = _matched(pair, part)
-    for metric in PER_REQUEST:
-        one, two = (~np.isnan(metric(Observed(columns, {}, 1))) for columns in (first, second))
-        if np.count_nonzero(one[mine] & two[theirs]) < max(np.count_nonzero(one), np.count_nonzero(two)):
-            return True
-    return False
-
-
-def _matched(pair: Pair, part: str) -> tuple[tuple[Columns, Places], tuple[Columns, Places]]:
-    """Return the requests of both runs, each with the rows of those that came in both, one beside the other."""
-    first, second = (requests_of(run, part) for run in pair)
-    if part and same_requests([pair], part):  # their numbers differ where the other parts do, their order does not
-        rows = np.arange(len(first["request_id"]))
-        return (first, rows), (second, rows)
-    mine, theirs = common(first, second)
-    return (first, mine), (second, theirs)
+def _both(matched: Matched, metric: Metric) -> tuple[Floats, Floats, int]:
+    """Return a figure of each request that has it in both runs, and in how many it has it in the run with more."""
+    (first, mine), (second, theirs) = matched
+    all_of_one, all_of_two = metric(Observed(first, {}, 1)), metric(Observed(second, {}, 1))
+    one, two = all_of_one[mine], all_of_two[theirs]
+    known = ~np.isnan(one + two)
+    either = max(np.count_nonzero(~np.isnan(figures)) for figures in (all_of_one, all_of_two))
+    return one[known], two[known], int(either)
