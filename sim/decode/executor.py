@@ -10,6 +10,7 @@ import torch
 from sim.decode.device import moved
 from sim.decode.lanes import Lanes
 from sim.decode.pace import Pace
+from sim.engine.executor import Executor
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,7 +43,7 @@ class Watcher(Protocol):
         """Receive a step's logits, [wanted places, vocab], which are valid until the next step."""
 
 
-class TorchExecutor:
+class TorchExecutor(Executor):
     """Runs plans on a model."""
 
     def __init__(
@@ -76,10 +77,6 @@ class TorchExecutor:
         self._watcher = watcher
         periods = {} if padded is None else padded.periods
         self._pace = Pace(decoder.device, ahead=padded is not None and watcher is None, periods=periods)
-
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        """No step's time is known before it has run."""
-        return
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """Carry out one step; returns the nanoseconds it took (`sim.decode.pace` says what is measured).

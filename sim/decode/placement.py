@@ -13,16 +13,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from allocators.tensors import PlacedTensors
+from sim.engine.executor import Executor
 
 if TYPE_CHECKING:
     from sim.case import Case
-    from sim.engine.executor import Executor
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
     from sim.setup import Setup
 
 
-class Placing:
+class Placing(Executor):
     """Runs plans on another executor after placing their tensors."""
 
     def __init__(self, executor: Executor, setup: Setup, case: Case) -> None:
@@ -62,10 +62,6 @@ class Placing:
         targets += [chunk.start + chunk.tokens for chunk in plan.chunks]
         tensors.concatenate(names, targets)
         return self._executor.run(plan, serving)
-
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        """Foresee nothing, so that every step is placed."""
-        return
 
     def _name(self, request: int, sample: int) -> int:
         return request * self._most + sample

@@ -17,6 +17,7 @@ import numpy as np
 
 from sim.decode.device import release
 from sim.decode.runtime import assemble
+from sim.engine.executor import Executor
 from sim.runner import run
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def prefill_host_s(decoder: Decoder, workload: Workload, backend: str) -> float:
     return float(np.median(clocked[0].prefills)) / 1e9
 
 
-class Clocked:
+class Clocked(Executor):
     """An executor that notes what the host does from the end of its last step to the launch of one that prefills."""
 
     def __init__(self, executor: TorchExecutor) -> None:
@@ -68,9 +69,6 @@ class Clocked:
         self._ended: int | None = None
         self.prefills: list[int] = []
         """Nanoseconds of each step with a prefill, without those in which the host waited for the device."""
-
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        """No step's time is known before it has run."""
 
     def run(self, plan: Plan, serving: Serving) -> int:
         """Carry out one step."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sim.engine.executor import Executor
 from sim.engine.timeline import Foresight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from allocators.answers import Mappings, Usage
-    from sim.engine.executor import Executor
     from sim.engine.loop import Engine
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
@@ -47,7 +47,7 @@ class Step(NamedTuple):
     """What the allocator counts."""
 
 
-class Recorded:
+class Recorded(Executor):
     """Runs plans on another executor and writes down what it was asked and what it answered."""
 
     def __init__(self, executor: Executor) -> None:
@@ -66,16 +66,12 @@ class Recorded:
         self.durations.append(duration)
         return duration
 
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        """Foresee nothing, so that every step is seen."""
-        return
-
     def close(self) -> None:
         """Let go of the executor, and of the K/V that it holds; what was written down stays."""
         self._executor = None
 
 
-class Replayed:
+class Replayed(Executor):
     """Answers with the durations of an earlier run, by the number of the step that the engine has come to."""
 
     def __init__(self, durations: Sequence[int]) -> None:

@@ -10,12 +10,14 @@ instant at which its steps would, one by one.  What else is known of a step is n
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from allocators.answers import Mappings
+from allocators.compiled import mypyc_attr
 from allocators.table import Ints
 from sim.costs.load import Load
 from sim.costs.model import CostModel
@@ -28,20 +30,24 @@ if TYPE_CHECKING:
     from sim.engine.serving import Serving
 
 
-class Executor(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Executor(ABC):
     """Runs plans."""
 
+    @abstractmethod
     def run(self, plan: Plan, serving: Serving) -> int:
         """Carry out one step and return its duration in nanoseconds, at least 1."""
 
     def foresee(self, serving: Serving, steps: int, now: int) -> Foresight | None:
         """Return how long the next `steps` pure-decode steps take, of which the first starts at `now` (nanoseconds).
 
-        None if that cannot be known, or if the host waits for the end of such steps (`Plan.waited`).
+        None, as here, if that cannot be known, if every step is to be run, or if the host waits for the end of such
+        steps (`Plan.waited`).
         """
+        return None
 
 
-class Simulated:
+class Simulated(Executor):
     """An executor that computes durations with the cost model."""
 
     def __init__(self, cost: CostModel, *, recomputes: bool = False, block_bytes: int = 0) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from allocators.content import Content, Tokens
 from allocators.paged import PagedAllocator
+from sim.engine.executor import Executor
 from sim.engine.loop import Engine
 from sim.limits import Limits
 from sim.replay.recording import Difference, Replay, Report
@@ -52,14 +53,11 @@ class ScheduleReplay(Replay):
         return self.report
 
 
-class _OneTick:
+class _OneTick(Executor):
     """An executor for which every step lasts one tick and nothing can be foreseen."""
 
     def run(self, plan: Plan, serving: Serving) -> int:
         return TICK
-
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        return None
 
 
 class _Nothing:

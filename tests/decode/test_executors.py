@@ -15,12 +15,12 @@ from sim.decode.numerics import Reference, compare
 from sim.decode.store import KVStore
 from sim.decode.trace import first_difference
 from sim.decode.transcript import Transcript
+from sim.engine.executor import Executor
 from sim.models.geometry import resolve_model
 from tests.decode.room import CPU, decode, workload
 from workloads.requests import Prefixes, Requests
 
 if TYPE_CHECKING:
-    from sim.engine.executor import Executor
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
 
@@ -51,7 +51,7 @@ def test_every_allocator_decodes_the_same_tokens(name: str, samples: int) -> Non
         assert (store.num_blocks, store.pool_bytes) == (pool.num_blocks, pool.num_blocks * pool.block_bytes)
 
 
-class Paced:
+class Paced(Executor):
     """Decodes for real, at a pace drawn beforehand."""
 
     def __init__(self, executor: Executor, seed: int) -> None:
@@ -61,9 +61,6 @@ class Paced:
     def run(self, plan: Plan, serving: Serving) -> int:
         self.executor.run(plan, serving)
         return int(self.rng.integers(1_000_000, 40_000_000))
-
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        return None
 
 
 @pytest.mark.parametrize("scheduler", ["vllm-v1", "vllm-v0", "orca"])

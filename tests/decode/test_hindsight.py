@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sim.decode.hindsight import Hindsight
+from sim.engine.executor import Executor
 from sim.serve import serve
 from sim.setup import prepare
 from tests.decode.room import workload
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 MS = 1_000_000
 
 
-class Late:
+class Late(Executor):
     """A device whose steps take 1 to 2 ms; the clock is told 1.5 ms, and what the step before was off by."""
 
     def __init__(self, seed: int) -> None:
@@ -46,9 +47,6 @@ class Late:
         self._ahead += told - self.took[-1]
         self.ahead.append(self._ahead)
         return told
-
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        return None
 
     def errors(self) -> npt.NDArray[np.int64]:
         return np.array(self.ahead, np.int64)

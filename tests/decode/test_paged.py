@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from sim.engine.executor import Executor
 from tests.decode.room import CONFIGS, config, decode, workload
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.decode.runtime import Runtime
-    from sim.engine.executor import Executor
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
 
@@ -114,7 +114,7 @@ def test_bf16_stays_within_its_tolerance() -> None:
     assert not numerics.exact
 
 
-class Sabotaged:
+class Sabotaged(Executor):
     """Runs plans after something has gone wrong with their K/V."""
 
     def __init__(self, executor: Executor, runtime: Runtime, fault: str) -> None:
@@ -134,9 +134,6 @@ class Sabotaged:
             return self.executor.run(plan, serving)
         finally:
             plan.moves = moves  # the engine knows nothing of it
-
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        return None
 
 
 @pytest.mark.parametrize("fault", ["none", "copies are lost", "swaps are lost", "a slot is wrong"])

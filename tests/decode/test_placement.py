@@ -12,6 +12,7 @@ from allocators.growing import GrowingAllocator
 from sim.decode import runtime
 from sim.decode.contiguous import Growing
 from sim.decode.placement import Placing
+from sim.engine.executor import Executor
 from sim.engine.loop import Engine
 from sim.serve import contents
 from sim.setup import prepare
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import torch
 
     from sim.decode.runtime import Runtime
-    from sim.engine.executor import Executor
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
 
@@ -83,14 +83,11 @@ def test_simulated_tensors_lie_where_the_real_ones_would(
     assert placing[0]._tensors.device.small.free == real.device.small.free
 
 
-class Steady:
+class Steady(Executor):
     """Says that every step takes a third of a second, as on the GPU that was measured."""
 
     def run(self, plan: Plan, serving: Serving) -> int:
         return 343_000_000
-
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        return None
 
 
 def test_peaks_are_those_measured_on_a_gpu() -> None:

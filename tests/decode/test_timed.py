@@ -27,7 +27,7 @@ from sim.decode.machine import differing, launching, slower
 from sim.decode.model import load
 from sim.decode.quiet import Quiet
 from sim.decode.timed import calibration_of, on_this_machine
-from sim.engine.executor import Simulated
+from sim.engine.executor import Executor, Simulated
 from sim.errors import UserError
 from sim.setup import prepare
 from tests.decode.room import CPU, workload
@@ -51,7 +51,7 @@ SLOW = Coefficients(step_overhead_s=0.004)
 """What the planted "device" is like."""
 
 
-class Planted:
+class Planted(Executor):
     """Takes `slower` times as long as the cost model says."""
 
     def __init__(self, executor: Simulated, slower: float) -> None:
@@ -60,9 +60,6 @@ class Planted:
 
     def run(self, plan: Plan, serving: Serving) -> int:
         return round(self.executor.run(plan, serving) * self.slower)
-
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        return None
 
     def errors(self) -> npt.NDArray[np.int64]:
         return np.zeros(0, np.int64)

@@ -14,6 +14,7 @@ from allocators import registry
 from allocators.content import Segments
 from allocators.options import Value, resolve
 from analysis.observed import SHARES
+from sim.engine.executor import Executor
 from sim.engine.loop import Engine, Outcome
 from sim.engine.timeline import Foresight
 from sim.limits import Limits
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from allocators.answers import Mappings, Measure
     from allocators.base import Allocator
-    from sim.engine.executor import Executor
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
 
@@ -63,7 +63,7 @@ def _values(column: Any) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Clock:
+class Clock(Executor):
     """An executor with round numbers."""
 
     step: int = 1

@@ -41,6 +41,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from sim.decode.device import finish, name_of, resolve
 from sim.decode.model import load
 from sim.decode.runtime import assemble, choose_backend
+from sim.engine.executor import Executor
 from sim.engine.loop import Engine
 from sim.rundir import write_json
 from sim.serve import contents
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sim.decode.model import Decoder
-    from sim.engine.executor import Executor
     from sim.engine.plan import Plan
     from sim.engine.serving import Serving
     from sim.models.geometry import Geometry
@@ -74,7 +74,7 @@ class Nowhere:
         """Forget."""
 
 
-class Watched:
+class Watched(Executor):
     """Notes when each step of decodes alone was answered, and how long it was said to take."""
 
     def __init__(self, executor: Executor, batch: int, device: torch.device) -> None:
@@ -106,10 +106,6 @@ class Watched:
             finish(self._device)
             self.ended = time.perf_counter_ns()
         return duration
-
-    def foresee(self, serving: Serving, steps: int, now: int) -> None:
-        """Foresee nothing."""
-        return
 
 
 def describe(model: str, requests: int, prompt: int, output: int, seqs: int) -> Workload:
