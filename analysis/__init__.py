@@ -1,4 +1,4 @@
 """Reading run directories: metrics, statistics, comparisons and pages."""
 
 GENERATOR = '<meta name="generator" content="kvsim">'
-"""What every page says of itself, near its beginning: a page is replaced by nothing but a page (`sim.claims`)."""
+"""What every page says of itself, near its beginning: only a page is replaced by a page (`sim.results.claims`)."""

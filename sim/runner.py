@@ -1,7 +1,7 @@
 """Running a workload: every allocator and every replication, into one run directory.
 
 Each run writes only its own folder, so runs are independent: an interrupted directory keeps the
-runs that have finished (`sim.kept`), and `resume` does the others.
+runs that have finished (`sim.results.kept`), and `resume` does the others.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from analysis.slo import limits_of
 from analysis.summary import SUSTAINED_RATE
 from analysis.written import MANIFEST, SUMMARY, SUSTAINED, results_in
 from sim.case import Case
-from sim.claims import earlier
 from sim.files import digests
-from sim.folders import demand_folders, folder_of
-from sim.kept import Kept, demand_same, take
-from sim.listing import Listing
-from sim.rundir import ParquetSink, alone, write_json
+from sim.results.claims import earlier
+from sim.results.folders import demand_folders, folder_of
+from sim.results.kept import Kept, demand_same, take
+from sim.results.listing import Listing
+from sim.results.rundir import ParquetSink, alone, write_json
 from sim.serve import Progress, serve
 from sim.setup import Setup, prepare
 from sim.sustained import Search

@@ -13,10 +13,10 @@ from analysis.documents import SCHEMA_VERSION
 from analysis.reading import INDEX, VARIANTS
 from analysis.variants import Variants
 from analysis.written import MANIFEST
-from sim.claims import ANOTHER, is_empty
 from sim.errors import UserError, of_variant
-from sim.folders import demand_folders, folder_name
-from sim.rundir import write_json
+from sim.results.claims import ANOTHER, is_empty
+from sim.results.folders import demand_folders, folder_name
+from sim.results.rundir import write_json
 from sim.runner import claim, demand_free, run
 from sim.setup import prepare_variants
 

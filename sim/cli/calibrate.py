@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from sim.claims import demand_new, unused
 from sim.cli.output import Terminal, add, emit, lay_out, listing, terminal
 from sim.cli.progress import bars
 from sim.costs.calibration import SECONDS, Calibration, load_calibration, sureness
 from sim.costs.calibration_text import save_calibration
 from sim.decode import demand_extras
 from sim.errors import UserError
+from sim.results.claims import demand_new, unused
 
 
 def calibrate(

@@ -15,7 +15,7 @@ from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.cli.source import Changes
 from sim.costs.calibration import find_calibration, load_origin
 from sim.costs.coefficients import Coefficients
-from sim.folders import demand_folders
+from sim.results.folders import demand_folders
 from sim.setup import prepare, prepare_variants
 from sim.variants import demand_variants
 from workloads.document import as_file

@@ -13,10 +13,10 @@ from analysis.differences import show_comparison
 from analysis.pages import write_index, write_page
 from analysis.reading import INDEX
 from analysis.report import write_joint_report
-from sim.claims import demand_page
 from sim.cli.output import emit, print_json, terminal
 from sim.errors import UserError
 from sim.replay import replay as run_again
+from sim.results.claims import demand_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from allocators.registry import kinds
 from analysis.whole import write_text
-from sim.claims import demand_new
 from sim.cli.output import emit, print_json, terminal
 from sim.errors import UserError, suggest
+from sim.results.claims import demand_new
 from workloads.jsonschema import json_schema, text
 from workloads.loader import presets
 from workloads.schema import PRESETS

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from analysis.fit_page import fit_page
 from analysis.numbers import short
 from analysis.whole import write_text
-from sim.claims import demand_new, demand_page
 from sim.cli.output import add, emit, lay_out, listing, terminal
 from sim.errors import UserError
+from sim.results.claims import demand_new, demand_page
 from workloads.docs import field_docs
 from workloads.errors import WorkloadError
 from workloads.faults import worded

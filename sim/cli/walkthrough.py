@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from allocators.answers import Measure
 from analysis.reading import open_directory
 from analysis.walkthrough import SCENES, Attention, Geometry, write_walkthrough
-from sim.claims import demand_page
 from sim.cli.output import emit, terminal
 from sim.devices import shipped_devices
 from sim.errors import UserError
 from sim.models.geometry import resolve_model
 from sim.models.shipped import shipped_models
 from sim.pool import make_pool
+from sim.results.claims import demand_page
 from sim.runner import run
 from workloads.loader import load
 

@@ -19,7 +19,7 @@ from sim.decode.numerics import Recorder, Reference, compare
 from sim.decode.placement import Placing
 from sim.decode.runtime import assemble, host_blocks
 from sim.decode.trace import DivergedError, Recorded, Replayed
-from sim.rundir import ParquetSink
+from sim.results.rundir import ParquetSink
 from sim.runner import run
 from sim.serve import engine_of
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from allocators.registry import find
 from analysis.validation import NAME
 from analysis.written import MANIFEST
-from sim.claims import changed, earlier, refuse
 from sim.decode.bench import Bench
 from sim.decode.device import demand_memory, name_of, release, resolve
 from sim.decode.model import load, supported
@@ -25,7 +24,8 @@ from sim.decode.timed import calibration_of, timed_part
 from sim.decode.versions import versions
 from sim.errors import UserError
 from sim.files import digests
-from sim.rundir import write_json
+from sim.results.claims import changed, earlier, refuse
+from sim.results.rundir import write_json
 from sim.setup import prepare
 from workloads.source import Generated, parts_of
 

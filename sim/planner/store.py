@@ -28,9 +28,9 @@ from analysis.planner.rows import said
 from analysis.rundir import WALL_CLOCK
 from analysis.whole import whole
 from analysis.written import MANIFEST, ROWS, SUMMARY, listed
-from sim.claims import changed, earlier, refuse
 from sim.files import digests
-from sim.rundir import RESULTS, alone, write_json
+from sim.results.claims import changed, earlier, refuse
+from sim.results.rundir import RESULTS, alone, write_json
 from sim.versions import own
 
 if TYPE_CHECKING:

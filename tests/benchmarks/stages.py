@@ -28,9 +28,9 @@ STAGES = {
     "make or read the requests": ("sim.setup.Setup", "requests"),
     "resolve model, device, pool": ("sim.runner", "prepare"),
     "engine": ("sim.engine.loop.Engine", "run"),
-    "write telemetry": ("sim.rundir.ParquetSink", "write"),
+    "write telemetry": ("sim.results.rundir.ParquetSink", "write"),
     "summarise": ("analysis.reading.Run", "summarise"),
-    "list what was written": ("sim.listing", "listed"),
+    "list what was written": ("sim.results.listing", "listed"),
     "write the page": ("sim.cli.run", "write_report"),
     "print tables": ("sim.cli.run", "show"),
 }

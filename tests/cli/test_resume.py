@@ -17,7 +17,7 @@ import pytest
 
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
-from sim.rundir import alone
+from sim.results.rundir import alone
 from sim.serve import Progress
 
 Capture = pytest.CaptureFixture[str]

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from allocators.content import Segments
-from sim.claims import unused
 from sim.cli import main
 from sim.cli.app import FAULT
 from sim.costs.calibration import load_calibration
@@ -30,6 +29,7 @@ from sim.decode.testbed import engine_for, rehearsal
 from sim.engine.jobs import Job
 from sim.engine.plan import Chunk, Plan
 from sim.engine.serving import Serving
+from sim.results.claims import unused
 from sim.setup import prepare
 from tests.decode.room import CPU, workload
 

@@ -13,7 +13,7 @@ from analysis.observed import SHARES
 from sim.case import Case
 from sim.engine.loop import Engine
 from sim.reference import ReferenceEngine
-from sim.rundir import ParquetSink
+from sim.results.rundir import ParquetSink
 from sim.serve import contents, simulated
 from sim.setup import Setup, prepare
 from tests.engine.harness import Memory, differences

@@ -33,7 +33,7 @@ from sim.decode.model import load
 from sim.decode.versions import versions
 from sim.devices import resolve_device
 from sim.models.geometry import resolve_model
-from sim.rundir import write_json
+from sim.results.rundir import write_json
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
 CACHE = {"cuda": (16, 32, 64, 128, 256, 384, 512, 640, 768, 896, 1000), "cpu": (8, 16)}

@@ -43,7 +43,7 @@ from sim.decode.model import load
 from sim.decode.runtime import assemble, choose_backend
 from sim.engine.executor import Executor
 from sim.engine.loop import Engine
-from sim.rundir import write_json
+from sim.results.rundir import write_json
 from sim.serve import contents
 from sim.setup import prepare
 from sim.versions import versions

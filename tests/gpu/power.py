@@ -32,7 +32,7 @@ from sim.decode.testbed import stage_for
 from sim.decode.versions import versions
 from sim.devices import resolve_device
 from sim.models.geometry import resolve_model
-from sim.rundir import write_json
+from sim.results.rundir import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -43,7 +43,7 @@ from sim.decode.runtime import build_kernels, choose_backend
 from sim.decode.show import show_timing
 from sim.decode.timed import AS_CALIBRATED, calibration_of, compare, on_this_machine, serve, simulate, with_reach
 from sim.decode.versions import versions
-from sim.rundir import write_json
+from sim.results.rundir import write_json
 from sim.setup import prepare
 from workloads.loader import load as load_workload
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from analysis.reading import open_directory
 from analysis.timing import IN_EACH, IN_MEDIAN, Timed, timed
-from sim.rundir import write_json
+from sim.results.rundir import write_json
 
 
 def compared(earlier: Path, later: Path, without: list[str]) -> tuple[list[Timed], dict[str, Any]]:

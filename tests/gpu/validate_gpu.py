@@ -32,7 +32,7 @@ from sim.decode.show import show
 from sim.decode.validate import validate
 from sim.errors import UserError
 from sim.models.geometry import resolve_model
-from sim.rundir import write_json
+from sim.results.rundir import write_json
 from workloads.loader import load
 
 if TYPE_CHECKING:

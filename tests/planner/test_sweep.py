@@ -17,7 +17,7 @@ from sim.planner.backends import make
 from sim.planner.grid import Base
 from sim.planner.job import Failed, work
 from sim.planner.sweep import estimate, sweep
-from sim.rundir import alone
+from sim.results.rundir import alone
 from tests.planner.conftest import GRID, LINE
 
 Capture = pytest.CaptureFixture[str]

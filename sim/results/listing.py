@@ -12,7 +12,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from analysis.written import MANIFEST, listed, results
-from sim.rundir import write_json
+from sim.results.rundir import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

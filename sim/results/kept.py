@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from analysis.columns import is_whole
 from analysis.rundir import TABLES
 from analysis.written import SUSTAINED, altered, results
-from sim.claims import changed, earlier, refuse
-from sim.rundir import RESULTS
+from sim.results.claims import changed, earlier, refuse
+from sim.results.rundir import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence

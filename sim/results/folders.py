@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from analysis.reading import INDEX, VARIANTS
 from analysis.written import MANIFEST
 from sim.errors import UserError
-from sim.rundir import RESULTS
+from sim.results.rundir import RESULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
