@@ -1,8 +1,9 @@
 """Fitting a generator to a trace: a `requests` block that draws requests like those of the trace.
 
 It keeps the arrivals (rate over time, burstiness), the joint distribution of prompt and output lengths, how
-much prompts share, and the turns of sessions.  It does not contain any single request of the trace: every
-number in the block stands for many of them.  `check` measures how good the fit is.
+much prompts share, and the turns of sessions.  Applications that have different system prompts are parts of a mix,
+each with its own.  It does not contain any single request of the trace: every number in the block stands for many
+of them.  `check` measures how good the fit is.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workloads.fit_arrivals import fit_arrivals, ks_distance, strata
+from workloads.fit_apart import applications
+from workloads.fit_arrivals import begins_late, fit_arrivals, ks_distance, strata
 from workloads.fit_sharing import fit_sharing
 from workloads.generate import generate
 from workloads.reuse import ideal_hits
-from workloads.source import Generated
+from workloads.source import Generated, Mix
 
 if TYPE_CHECKING:
     from workloads.requests import Floats, Ints, Requests
@@ -57,7 +59,8 @@ class Fit:
     @cached_property
     def drawn(self) -> Requests:
         """As many requests as the block makes."""
-        return generate(Generated.model_validate(self.block))
+        source = Mix if "mix" in self.block else Generated
+        return generate(source.model_validate(self.block))
 
     def yaml(self) -> str:
         """Write the block as YAML, in lines of at most `WIDTH` columns."""
@@ -66,8 +69,28 @@ class Fit:
 
 def fit(requests: Requests) -> Fit:
     """Fit a generator to requests (at least two)."""
+    groups = applications(requests)
+    if len(groups) == 1:
+        return _alone(requests, requests.arrival_s - requests.arrival_s[0])
+    parts, notes = [], ["several applications, told apart by what their prompts begin with"]
+    for name, rows in groups.items():
+        some = requests.take(rows)
+        arrival = some.arrival_s - requests.arrival_s[0]
+        one = _alone(some, arrival)
+        if one.block["arrivals"]["kind"] == "profile" and begins_late(
+            arrival
+        ):  # or those that its rates leave over would come as late again
+            del one.block["count"]
+            one.block["duration_s"] = float(f"{arrival[-1]:.5g}")
+        parts.append({"name": name, **one.block})
+        notes += [f"{name}: {note}" for note in one.notes]
+    return Fit({"mix": parts}, tuple(notes))
+
+
+def _alone(requests: Requests, arrival: Floats) -> Fit:
+    """Fit a generator to the requests of one application, and to when they arrive after the trace begins."""
     sharing = fit_sharing(requests)
-    arrivals, notes = fit_arrivals(requests.arrival_s - requests.arrival_s[0])
+    arrivals, notes = fit_arrivals(arrival)
     block: dict[str, Any] = {"count": len(requests), "arrivals": arrivals}
     block["lengths"] = joint_lengths(sharing.own[sharing.roots], requests.output_tokens[sharing.roots])
     if sharing.common:

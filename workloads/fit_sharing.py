@@ -51,7 +51,7 @@ def fit_sharing(requests: Requests) -> Sharing:
     prompt, output = requests.prompt_tokens, requests.output_tokens
     if requests.prefixes is None:
         return Sharing(0, 0.0, np.full(count, -1), np.ones(count), prompt)
-    paths, tokens_at = _tree(requests.prefixes)
+    paths, tokens_at = tree(requests.prefixes)
     common, has = _common(paths, tokens_at, count)
     parent, kept = np.full(count, -1), np.ones(count)
     said = np.where(has, common, 0)
@@ -70,8 +70,8 @@ def fit_sharing(requests: Requests) -> Sharing:
     return Sharing(common, float(has.mean()), parent, kept, np.maximum(prompt - said, 1))
 
 
-def _tree(prefixes: Prefixes) -> tuple[list[list[int]], list[int]]:
-    """Return the nodes of each prompt in the tree of pieces, and each node's depth in tokens."""
+def tree(prefixes: Prefixes) -> tuple[list[list[int]], list[int]]:
+    """Return the nodes of each prompt in the tree of pieces, and each node's depth in tokens; 0 is the root."""
     names, lengths = prefixes.ids.tolist(), prefixes.lengths.tolist()
     children: dict[tuple[int, int, int], int] = {}
     depth = [0]

@@ -67,14 +67,14 @@ def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = No
     return made
 
 
-def generate(source: Generated) -> Requests:
+def generate(source: Generated | Mix) -> Requests:
     """Draw requests for no model in particular, whose sessions may become as long as they like.
 
     Raises:
         WorkloadError: a data file is bad, or no request arrives.
 
     """
-    return _made(source, partial(_stream, 0, 0), None, 0)
+    return _mixed(source, 0, 0, None) if isinstance(source, Mix) else _made(source, partial(_stream, 0, 0), None, 0)
 
 
 def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None) -> Requests:

@@ -120,6 +120,17 @@ class Requests:
         """How many."""
         return len(self.arrival_s)
 
+    def take(self, rows: Ints) -> Requests:
+        """Return some of them, in order of arrival, as they would be by themselves, following none and of no part."""
+        return Requests(
+            self.arrival_s[rows],
+            self.prompt_tokens[rows],
+            self.output_tokens[rows],
+            self.samples[rows] if len(self.samples) else self.samples,
+            self.beam,
+            None if self.prefixes is None else self.prefixes.take(rows),
+        )
+
     def same_as(self, other: Requests) -> bool:
         """Whether these are the other's requests once more, as all replications of a trace are."""
         columns = ("arrival_s", "prompt_tokens", "output_tokens", "samples", "delay_s")
