@@ -23,14 +23,15 @@ class NoCacheAllocator(ReservingAllocator):
 
     def never(self, ask: Ask, final: int) -> Refusal | None:
         """See `Allocator.never`."""
-        return self.too_long(final) if final > self.max_model_len else None
+        longest = max(final, ask.whole)
+        return self.too_long(longest) if longest > self.max_model_len else None
 
     def admit(self, ask: Ask) -> Grant | Refusal:
         """See `Allocator.admit`.  The row may grow to `max_model_len`."""
         if ask.tokens < 1:
             raise AllocatorError(f"{self.kind}: a sequence has at least one token, got {ask.tokens}")
-        if ask.tokens > self.max_model_len:
-            return self.too_long(ask.tokens)
+        if max(ask.tokens, ask.whole) > self.max_model_len:
+            return self.too_long(max(ask.tokens, ask.whole))
         return Grant(self._open(self.max_model_len, ask.tokens), self.max_model_len)
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant | Refusal:

@@ -56,14 +56,14 @@ PAGED: list[dict[str, Value]] = [
     {"block_size": 4, "host_blocks": 40},
     {"block_size": 4, "host_blocks": 40, "prefix_cache": True},
     {"block_size": 4, "sliding_window": 7},
-    {"block_size": 4, "sliding_window": 7, "prefix_cache": True},
+    {"block_size": 4, "sliding_window": 7, "prefix_cache": True, "host_blocks": 40},
 ]
 """What paged allocators do beyond choices."""
 HYBRID: list[dict[str, Value]] = [
     {"block_size": 4, "paging": paging, "groups": groups, "prefix_cache": cached, "checkpoint": 4, "host_blocks": host}
     for paging, groups, cached, host in (
         ("even", "full 2x8, sliding 4x8/7", False, 120),
-        ("uniform", "full 1x8, sliding 3x8/7", True, 0),
+        ("uniform", "full 1x8, sliding 3x8/7", True, 60),
         ("uniform", "full 2x8, sliding 2x8/6, state 2x24", True, 60),
         ("common-multiple", "full 1x8, sliding 3x8/7", True, 120),
         ("common-multiple", "full 2x8, sliding 2x8/6, state 2x24", True, 120),

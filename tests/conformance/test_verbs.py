@@ -131,13 +131,15 @@ def test_release_gives_everything_back(case: Case) -> None:
 def test_larger_than_the_context_is_refused(case: Case) -> None:
     allocator = case.make()
     before = state(allocator)
-    answer = allocator.admit(ask(CONTEXT + 1, oracle=allocator.oracle))
-    assert isinstance(answer, Refusal)
-    assert answer.reason is Reason.LENGTH
-    assert answer.shortfall >= 1
-    never = allocator.never(ask(CONTEXT, oracle=allocator.oracle), CONTEXT + 3)
-    assert never is not None
-    assert never.reason is Reason.LENGTH
+    for prompt, whole in (CONTEXT + 1, 0), (7, CONTEXT + 1):
+        answer = allocator.admit(ask(prompt, whole=whole, oracle=allocator.oracle))
+        assert isinstance(answer, Refusal)
+        assert answer.reason is Reason.LENGTH
+        assert answer.shortfall >= 1
+    for whole, final in (0, CONTEXT + 3), (CONTEXT + 3, 7):
+        never = allocator.never(ask(7, whole=whole, oracle=allocator.oracle), final)
+        assert never is not None
+        assert never.reason is Reason.LENGTH
     assert state(allocator) == before
 
 
