@@ -35,6 +35,7 @@ def faults(path: Path, content: str | bytes, **options: object) -> list[str]:
     ("row", "message"),
     [
         ("x,1,1", "t:3: arrived_at: not a number: x"),
+        ("1,1,x", "t:3: num_decode_tokens: not a number: x"),
         ("1,1", "t:3: 2 cells where the header has 3"),
         ("1,1,1,1", "t:3: 4 cells where the header has 3"),
         ("nan,1,1", "t:3: the arrival time: missing or not a finite number: nan"),

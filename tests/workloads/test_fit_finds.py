@@ -25,6 +25,13 @@ def test_a_few_arrivals_are_told_for_what_they_are(count: int, cv: float, kind: 
     assert found.count(kind) >= 17
 
 
+def test_when_the_first_arrives_makes_no_difference() -> None:
+    arrival, sizes = np.cumsum(np.random.default_rng(0).exponential(1, 300)), np.full(300, 9)
+    early, late = (fit(Requests(arrival + wait, sizes, sizes)) for wait in (0, 1000))
+    assert early.block["arrivals"]["kind"] == "poisson"
+    assert late.block == early.block
+
+
 @pytest.mark.parametrize(("swing", "cv"), [(0.1, 1.0), (0.3, 1.0), (0.5, 2.0), (0.3, 0.5)])
 def test_what_is_made_from_a_profile_varies_as_much_as_what_it_was_fitted_to(swing: float, cv: float) -> None:
     """Rates that contain the chance of their bins would have it twice: counts varied a quarter to half too much."""

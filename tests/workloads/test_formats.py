@@ -192,6 +192,20 @@ class TestConversations:
         assert (made.prompt_tokens.tolist(), made.output_tokens.tolist()) == ([10], [20])
         assert "estimated as 4 bytes per token" in made.notes[0]
 
+    def test_the_filter_keeps_what_is_at_its_limits(self, tmp_path: Path) -> None:
+        exchanges = [(4, 4), (3, 4), (4, 3), (1024, 1024), (1025, 9), (1000, 1048), (1000, 1049)]
+        rows = "".join(f"{n},0,u,{prompt}\n{n},1,a,{output}\n" for n, (prompt, output) in enumerate(exchanges))
+        made = load(tmp_path, f"conv_index,turn_index,role,gpt2_tokens\n{rows}")
+        assert made.prompt_tokens.tolist() == [4, 1024, 1000]
+        assert made.output_tokens.tolist() == [4, 1024, 1048]
+
+    def test_turns_of_a_conversation_are_in_the_order_of_the_file_whatever_lies_between(self, tmp_path: Path) -> None:
+        turns = [(number, "ua"[turn % 2], 1 << turn) for turn in range(20) for number in (1, 0)]
+        rows = "".join(f"{number},{turn // 2},{role},{tokens}\n" for turn, (number, role, tokens) in enumerate(turns))
+        made = load(tmp_path, f"conv_index,turn_index,role,gpt2_tokens\n{rows}", turns="all")
+        assert made.output_tokens.tolist() == [1 << turn for turn in range(1, 20, 2)] * 2
+        assert made.prompt_tokens.tolist() == [(1 << turn) - 1 for turn in range(1, 20, 2)] * 2
+
     def test_all_turns_repeat_their_history(self, tmp_path: Path) -> None:
         made = load(tmp_path, FILES["sharegpt"], turns="all")
         assert made.prompt_tokens.tolist() == [10, 34, 1]
@@ -222,6 +236,8 @@ class TestVllm:
         made = load(tmp_path, FILES["vllm-dataset"])
         assert made.prompt_tokens.tolist() == [11, 2]
         assert made.output_tokens.tolist() == [10, 256]
+        with pytest.raises(WorkloadError, match=r"trace:3: output tokens: negative: -1"):
+            load(tmp_path, FILES["vllm-dataset"] + '{"prompt": "hello", "output_tokens": -1}')
 
     def test_result(self, tmp_path: Path) -> None:
         made = load(tmp_path, FILES["vllm-result"])

@@ -13,7 +13,7 @@ from tests.workloads.conftest import Small
 from workloads.errors import WorkloadError
 from workloads.generate import requests
 from workloads.mix import merge
-from workloads.requests import Ints, Requests
+from workloads.requests import Ints, Prefixes, Requests
 
 LENGTHS = "lengths: {kind: uniform, prompt: {min: 5, max: 50}, output: {min: 1, max: 20}}"
 CHAT = f"count: 40, arrivals: {{kind: poisson, rate: 8}}, {LENGTHS}, session: {{kind: turns, turns: 3, think_s: 1}}"
@@ -157,6 +157,18 @@ def test_parts_that_arrive_at_once_come_in_the_order_of_the_file() -> None:
     assert merge({"b": at(1, 2), "a": at(0, 1, 1)}).part.tolist() == [1, 0, 1, 1, 0]
 
 
+def test_no_part_has_a_content_of_another_whichever_ids_its_outputs_have() -> None:
+    one = Requests(
+        np.zeros(1), np.array([5]), np.ones(1, np.int64), prefixes=Prefixes.of([[(7, 2), (8, 3)]], np.array([6]))
+    )
+    prefixes = merge({"a": one, "b": one}).prefixes
+    assert prefixes is not None
+    contents = [
+        {*prefixes.ids[place : place + 2].tolist(), *prefixes.outputs[place // 2 :][:1].tolist()} for place in (0, 2)
+    ]
+    assert not set.intersection(*contents)
+
+
 @pytest.mark.parametrize(("part", "parts"), [([0], ()), ([], ("a",)), ([1], ("a",))])
 def test_columns_that_disagree(part: list[int], parts: tuple[str, ...]) -> None:
     one = np.ones(1, np.int64)
@@ -173,6 +185,10 @@ BATCH = mixed(["chat", "batch"])
         (
             ["requests={mix: []}"],
             "requests.mix: must have 1 to 100 parts, each with a name, got 0",
+        ),
+        (
+            [f"requests={{mix: [{', '.join(f'{{name: chat {number}, {CHAT}}}' for number in range(101))}]}}"],
+            "requests.mix: must have 1 to 100 parts, each with a name, got 101",
         ),
         (["requests={mix: 5}"], "requests.mix: must be a list, got 5"),
         (

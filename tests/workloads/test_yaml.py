@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tests.workloads.conftest import Small
 from tests.workloads.test_loader import ALLOCATORS, HEAD, REQUESTS, faults
+from workloads.document import WIDTH, Document, as_file
 from workloads.loader import load
 
 
@@ -40,3 +41,9 @@ class TestYaml:
         layers = "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 20)}]\n" for n in range(1, 12))
         lines = faults(tmp_path, f"x0: &x0 [1]\n{layers}{HEAD}{REQUESTS}{ALLOCATORS}slo: *x11\n")
         assert "slo: must be a mapping, got [[...], [...], [...], [...], [...], [...], ...]; keys: " in lines[-1]
+
+    def test_what_is_written_reads_back_and_fills_its_lines(self) -> None:
+        content = {"name": "a", "numbers": list(range(100)), "inside": {"list": [{"kind": "paged"}]}}
+        text = as_file(content)
+        assert 80 < max(map(len, text.splitlines())) <= WIDTH
+        assert Document(text, "it").data == content
