@@ -160,11 +160,14 @@ def _near(cell: Cell, best: Cell, name: str) -> bool:
     return bool(behind["low"] <= 0 <= behind["high"])
 
 
-def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two intervals have a value in common; without intervals, whether three digits of both are the same."""
-    if one["low"] is None or other["low"] is None:
-        return f"{one['mean']:.3g}" == f"{other['mean']:.3g}"
-    return bool(one["high"] >= other["low"] and other["high"] >= one["low"])
+def _alike(one: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
+    """Whether the interval of one reaches that of the best; without intervals, whether both have the same three digits.
+
+    The mean of the best is not below that of the other.
+    """
+    if one["low"] is None or best["low"] is None:
+        return f"{one['mean']:.3g}" == f"{best['mean']:.3g}"
+    return bool(one["high"] >= best["low"])
 
 
 def where(cell: Cell) -> str:
