@@ -78,6 +78,7 @@ def test_tensors_add_up_to_what_was_live_and_every_output_is_written(
 def test_each_scene_shows_what_its_title_says(told: dict[str, dict[str, Any]]) -> None:
     assert any("slots 1 to 32" in line for line in said(told["reserve-max"]))
     assert any(frame["ledger"]["rounding"] for frame in told["buddy"]["frames"])
+    assert any("takes slots 1 to 22." in line for line in said(told["buddy"])), "of 32, which no sentence counts"
     assert any("32 slots are free, but the largest hole has 16" in line for line in said(told["holes"]))
     assert any(frame["ledger"]["external"] == 32 for frame in told["holes"]["frames"])
     assert any("grows into block" in line for line in said(told["paged"]))
