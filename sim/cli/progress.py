@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import ProgressColumn, TaskID
 
-    from sim.planner.execute import Step
+    from sim.planner.execute import BatchProgress
     from sim.serve import Progress
 
 
@@ -44,7 +44,7 @@ def shown(repeats: int, *, quiet: bool) -> Iterator[Callable[[Progress], None] |
 
 
 @contextmanager
-def counted(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
+def counted(*, quiet: bool) -> Iterator[Callable[[BatchProgress], None] | None]:
     """Yield what a planner reports to: one bar with the time left, a line now and then, or nothing if quiet."""
     console = terminal(stderr=True)
     if quiet:
@@ -57,10 +57,10 @@ def counted(*, quiet: bool) -> Iterator[Callable[[Step], None] | None]:
         with bars(console, TimeRemainingColumn()) as rows:
             task = rows.add_task("simulations", total=None)
 
-            def show(step: Step) -> None:
-                failed = f", {step.failed} failed" if step.failed else ""
-                what = f"{step.what}, round {step.round}" if step.round else step.what
-                rows.update(task, completed=step.done + step.failed, total=step.total, description=what + failed)
+            def show(so_far: BatchProgress) -> None:
+                failed = f", {so_far.failed} failed" if so_far.failed else ""
+                what = f"{so_far.what}, round {so_far.round}" if so_far.round else so_far.what
+                rows.update(task, completed=so_far.done + so_far.failed, total=so_far.total, description=what + failed)
 
             yield show
 
@@ -75,22 +75,22 @@ class _Counts:
         self._total = self._before = self._said = self._round = 0
         self._started = 0.0
 
-    def __call__(self, step: Step) -> None:
-        done = step.done + step.failed
-        search = f"round {step.round} of the search: " if step.round else ""
-        if step.total != self._total or done < self._said or step.round != self._round:
-            self._total, self._before, self._said, self._started = step.total, done, done, time.perf_counter()
-            self._round = step.round
+    def __call__(self, so_far: BatchProgress) -> None:
+        done = so_far.done + so_far.failed
+        search = f"round {so_far.round} of the search: " if so_far.round else ""
+        if so_far.total != self._total or done < self._said or so_far.round != self._round:
+            self._total, self._before, self._said, self._started = so_far.total, done, done, time.perf_counter()
+            self._round = so_far.round
             if done:
-                self._say(f"{search}{done:,} of {step.total:,} simulations are there already")
+                self._say(f"{search}{done:,} of {so_far.total:,} simulations are there already")
             return
-        if (done - self._said) * self.PARTS < step.total and done < step.total:
+        if (done - self._said) * self.PARTS < so_far.total and done < so_far.total:
             return
         self._said = done
         each = (time.perf_counter() - self._started) / max(1, done - self._before)
-        left = f", about {_time(each * (step.total - done))} left" if done < step.total and not step.round else ""
-        failed = f", {step.failed} failed" if step.failed else ""
-        self._say(f"{search}{done:,} of {step.total:,} simulations{failed}{left}")
+        left = f", about {_time(each * (so_far.total - done))} left" if done < so_far.total and not so_far.round else ""
+        failed = f", {so_far.failed} failed" if so_far.failed else ""
+        self._say(f"{search}{done:,} of {so_far.total:,} simulations{failed}{left}")
 
     def _say(self, words: str) -> None:
         self._console.say(words)

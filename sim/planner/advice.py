@@ -23,7 +23,7 @@ from analysis.planner.sweeps import bounds
 from analysis.stats import t_interval
 from sim.errors import UserError
 from sim.planner.adviser import Adviser, Tried
-from sim.planner.execute import Executor
+from sim.planner.execute import JobRunner
 from sim.planner.knobs import Change, changes, hardware
 from sim.planner.slo import shortfall
 from sim.planner.source import Source
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.planner.backends import Backend
-    from sim.planner.execute import Step
+    from sim.planner.execute import BatchProgress
     from sim.planner.grid import Base
     from sim.planner.slo import Objective
 
@@ -55,7 +55,7 @@ def advise(
     budget: int = BUDGET,
     resume: bool = False,
     force: bool = False,
-    progress: Callable[[Step], None] | None = None,
+    progress: Callable[[BatchProgress], None] | None = None,
 ) -> dict[str, Any]:
     """Search the settings of one allocator, and write the directory.
 
@@ -84,7 +84,7 @@ def advise(
         raise UserError(f"--budget {budget}: give at least {(1 + LEAST) * repeats} simulations")
     asked = {"vary": [], "slo": [one.text for one in aims], "allocator": base.labels[place], "budget": budget}
     with Store(out, "advice", base.workload, asked, resume=resume, force=force) as store:
-        ask = Adviser(base, place, aims, Executor(store, backend, progress), source, repeats, budget)
+        ask = Adviser(base, place, aims, JobRunner(store, backend, progress), source, repeats, budget)
         ask.begin()
         offered, left_out = changes(setup, place, shared=source.shared)
         offered, never = ask.possible(offered)

@@ -19,7 +19,7 @@ from workloads.source import without_own_slo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sim.planner.execute import Executor
+    from sim.planner.execute import JobRunner
     from sim.planner.grid import Base
     from sim.planner.job import Failed, Job, Record
     from sim.planner.knobs import Change
@@ -45,13 +45,13 @@ class Adviser:
         base: Base,
         place: int,
         aims: Sequence[Objective],
-        executor: Executor,
+        runner: JobRunner,
         source: Source,
         repeats: int,
         budget: int,
     ) -> None:
         """Ask about the allocator at `place`."""
-        self.base, self.place, self.aims, self.executor = base, place, aims, executor
+        self.base, self.place, self.aims, self.runner = base, place, aims, runner
         self.limits = _as_slo(aims)
         self.source = source
         self.repeats = repeats
@@ -97,7 +97,7 @@ class Adviser:
     def run(self, settings: Sequence[Sequence[Change]], begin: int = 0) -> list[list[Record] | None]:
         """Run settings; None for one that cannot run."""
         jobs = [self.jobs(some, begin) for some in settings]
-        records = self.executor.records(job for some in jobs for job in some)
+        records = self.runner.records(job for some in jobs for job in some)
         self.left -= sum(map(len, jobs))
         done: list[list[Record] | None] = []
         for some, mine in zip(settings, jobs, strict=True):
@@ -133,7 +133,7 @@ class Adviser:
 
     def failure(self, some: Sequence[Change]) -> Failed:
         """Say why a setting cannot run."""
-        failed = (self.executor.failures.get(job.key) for job in self.jobs(some))
+        failed = (self.runner.failures.get(job.key) for job in self.jobs(some))
         return next(one for one in failed if one is not None)
 
     def meets(self, records: Sequence[Record]) -> bool:

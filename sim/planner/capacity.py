@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.planner.capacities import FAILED, summarise
 from analysis.planner.rows import row
 from sim.errors import UserError
-from sim.planner.execute import Executor
+from sim.planner.execute import JobRunner
 from sim.planner.rates import Rate, rate_of, together
 from sim.planner.slo import share_good, shortfall
 from sim.planner.source import Source
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.planner.backends import Backend
-    from sim.planner.execute import Step
+    from sim.planner.execute import BatchProgress
     from sim.planner.grid import Base, Point
     from sim.planner.job import Job, Record
     from sim.planner.slo import Objective
@@ -107,7 +107,7 @@ class Searching:
     base: Base
     points: list[Point]
     rates: list[Rate]
-    executor: Executor
+    runner: JobRunner
     aims: Sequence[Objective]
     searches: list[Search]
 
@@ -121,12 +121,12 @@ class Searching:
     def step(self, wanted: Iterable[tuple[Search, Fraction]]) -> None:
         """Run some rates of some searches and let them learn."""
         asked = [(search, exponent, self.job(search, exponent)) for search, exponent in wanted]
-        records = self.executor.records(job for _, _, job in asked)
+        records = self.runner.records(job for _, _, job in asked)
         for search, exponent, job in asked:
             if job.key in records:
                 search.learn(exponent, records[job.key], self.aims)
             else:
-                search.why = f"{FAILED}{self.executor.failures[job.key].why}"
+                search.why = f"{FAILED}{self.runner.failures[job.key].why}"
 
     def bisect(self) -> None:
         """Take all searches to their end."""
@@ -143,7 +143,7 @@ class Searching:
             middle = Fraction(round(4 * sum(found) / len(found)), 4)
             for search in group:
                 wanted += [(search, at) for step in CURVE if (at := middle + step) not in search.tried]
-        records = self.executor.records(self.job(search, at) for search, at in wanted)
+        records = self.runner.records(self.job(search, at) for search, at in wanted)
         for search, at in wanted:
             if (key := self.job(search, at).key) in records:
                 search.tried[at] = records[key]
@@ -170,7 +170,7 @@ def capacity(
     curves: bool = True,
     resume: bool = False,
     force: bool = False,
-    progress: Callable[[Step], None] | None = None,
+    progress: Callable[[BatchProgress], None] | None = None,
 ) -> dict[str, Any]:
     """Find what each allocator sustains, and write the directory.
 
@@ -217,7 +217,7 @@ def capacity(
             for place in range(len(base.labels))
             for repeat in range(repeats)
         ]
-        at_work = Searching(base, points, rates, Executor(store, backend, progress, searches=True), aims, searches)
+        at_work = Searching(base, points, rates, JobRunner(store, backend, progress, searches=True), aims, searches)
         at_work.bisect()
         if curves:
             at_work.curves()

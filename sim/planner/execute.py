@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sim.planner.store import Store
 
 
-class Step(NamedTuple):
+class BatchProgress(NamedTuple):
     """How far a batch of jobs has come."""
 
     done: int
@@ -30,12 +30,12 @@ class Step(NamedTuple):
 
 
 @dataclass
-class Executor:
-    """Executes jobs and remembers their results, with a directory, a backend and a callback for progress."""
+class JobRunner:
+    """Runs jobs and remembers their results, with a directory, a backend and a callback for progress."""
 
     store: Store
     backend: Backend
-    progress: Callable[[Step], None] | None = None
+    progress: Callable[[BatchProgress], None] | None = None
     searches: bool = False
     """Whether batch follows on batch."""
     rounds: int = 0
@@ -67,4 +67,4 @@ class Executor:
 
     def _tell(self, done: int, total: int, failed: int, what: str) -> None:
         if self.progress is not None:
-            self.progress(Step(done, total, failed, what, self.rounds))
+            self.progress(BatchProgress(done, total, failed, what, self.rounds))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from analysis.planner.rows import row
 from analysis.planner.sweeps import summarise
 from sim.errors import UserError
-from sim.planner.execute import Executor
+from sim.planner.execute import JobRunner
 from sim.planner.sample import seconds_per_request
 from sim.planner.source import Source
 from sim.planner.store import Store
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.planner.backends import Backend
-    from sim.planner.execute import Step
+    from sim.planner.execute import BatchProgress
     from sim.planner.grid import Base, Point
     from sim.planner.job import Job
     from sim.planner.vary import Axis
@@ -70,7 +70,7 @@ def sweep(
     *,
     resume: bool = False,
     force: bool = False,
-    progress: Callable[[Step], None] | None = None,
+    progress: Callable[[BatchProgress], None] | None = None,
 ) -> dict[str, Any]:
     """Run a grid and write its directory; what is finished stays when this is interrupted.
 
@@ -93,8 +93,8 @@ def sweep(
     grid = cells(base, over)
     asked = {"vary": [{"key": axis.key, "values": list(axis.values)} for axis in over]}
     with Store(out, "sweep", base.workload, asked, resume=resume, force=force) as store:
-        executor = Executor(store, backend, progress)
-        records = executor.records(job for cell in grid for job in cell.jobs)
+        runner = JobRunner(store, backend, progress)
+        records = runner.records(job for cell in grid for job in cell.jobs)
         rows = [
             row(cell.number, cell.point.settings, job.label, job.repeat, records[job.key])
             for cell in grid
@@ -102,10 +102,10 @@ def sweep(
             if job.key in records
         ]
         failed = failures(
-            (cell.number, cell.point.settings, job.label, job.repeat, executor.failures[job.key].why)
+            (cell.number, cell.point.settings, job.label, job.repeat, runner.failures[job.key].why)
             for cell in grid
             for job in cell.jobs
-            if job.key in executor.failures
+            if job.key in runner.failures
         )
         if not rows:
             raise UserError(f"every cell failed; the first: {failed[0]['why']}")

@@ -18,7 +18,7 @@ from sim.cli.app import FAILED, FAULT
 from sim.planner import job
 from sim.planner.adviser import Adviser
 from sim.planner.backends.local import Here
-from sim.planner.execute import Executor
+from sim.planner.execute import JobRunner
 from sim.planner.grid import Base
 from sim.planner.job import Failed, work
 from sim.planner.knobs import changes, hardware
@@ -341,5 +341,5 @@ def test_a_request_is_within_the_slo_by_the_limits_that_are_asked_for(slo: list[
     base = Base("quickstart", ["slo={ttft_s: 3}", "requests.count=20"])
     aims = objectives(slo, base.workload)
     nowhere: Any = None  # nothing is run, so nothing is stored
-    ask = Adviser(base, 0, aims, Executor(nowhere, Here()), Source(different=None, shared=False), 2, 20)
+    ask = Adviser(base, 0, aims, JobRunner(nowhere, Here()), Source(different=None, shared=False), 2, 20)
     assert ask.workload(()).slo.model_dump(exclude_none=True) == kept

@@ -17,7 +17,7 @@ from sim.cli import main
 from sim.cli.app import FAILED, FAULT, INTERRUPTED
 from sim.planner.backends import make
 from sim.planner.capacity import capacity, levels
-from sim.planner.execute import Executor
+from sim.planner.execute import JobRunner
 from sim.planner.grid import Base
 from sim.planner.job import Failed, Job, Record, work
 from sim.planner.rates import rate_of
@@ -274,9 +274,9 @@ def test_a_simulation_that_failed_is_not_tried_again(base: Base, monkeypatch: py
 
     monkeypatch.setattr("sim.planner.backends.local.work", fail)
     with Store(Path("x"), "capacity", base.workload, {}) as store:
-        executor = Executor(store, make())
-        assert [executor.records([base.job(base.workload, 0, 0)]) for _ in range(2)] == [{}, {}]
-    assert len(tried) == len(executor.failures) == 1
+        runner = JobRunner(store, make())
+        assert [runner.records([base.job(base.workload, 0, 0)]) for _ in range(2)] == [{}, {}]
+    assert len(tried) == len(runner.failures) == 1
 
 
 def test_the_papers_order_holds_for_opt_13b() -> None:

@@ -20,7 +20,7 @@ from sim.cli import main
 from sim.cli.app import FAULT
 from sim.errors import UserError
 from sim.planner.backends import Kind, make
-from sim.planner.execute import Step
+from sim.planner.execute import BatchProgress
 from sim.planner.grid import Base
 from sim.planner.sweep import sweep
 
@@ -126,7 +126,7 @@ def swept(base: Base, kind: Kind, address: str, out: Path, at: int, kill: object
     backend = make(kind, address=address)
     killed = []
 
-    def watch(step: Step) -> None:
+    def watch(step: BatchProgress) -> None:
         if step.done >= at and not killed:
             killed.append(step.done)
             kill()  # type: ignore[operator]  # any callable

@@ -17,7 +17,7 @@ from analysis.planner.reading import open_planned
 from sim.cli import main
 from sim.cli.app import INTERRUPTED
 from sim.planner.backends import make
-from sim.planner.execute import Step
+from sim.planner.execute import BatchProgress
 from sim.planner.grid import Base
 from sim.planner.job import Failed, Job, Record, work
 from sim.planner.sweep import sweep
@@ -27,7 +27,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_an_interrupted_sweep_keeps_what_finished(base: Base, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def impatient(step: Step) -> None:
+    def impatient(step: BatchProgress) -> None:
         if step.done == 5:
             raise KeyboardInterrupt
 
