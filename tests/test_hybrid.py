@@ -238,3 +238,16 @@ def test_cached_pieces_of_pages_in_use_are_spared_as_long_as_enough_pages_are_em
     assert taken == [3, 4, 5, 6, 2], "with one page left, the cached piece goes"
     assert pool.evicted == 1
     assert not pool.cache.find(7)
+
+
+@pytest.mark.parametrize(("pages", "in_turns", "hit"), [(40, False, 32), (40, True, 0), (100, True, 32)])
+def test_a_hit_that_lies_in_too_many_pages_for_the_pool_is_none(pages: int, in_turns: bool, hit: int) -> None:
+    """Whoever takes part in it might not come to its end, although alone it would fill one page after the other."""
+    groups = "full 1x8, sliding 3x8/7"
+    allocator = made(groups, "common-multiple", pages, block_size=4, max_model_len=64, prefix_cache=True)
+    rows = [allocator.admit(Ask(Segments([(-name, 40)], name), 4, 4)).row for name in (1, 2)]
+    for some in [rows] * 28 if in_turns else [[row] for row in rows for _ in range(28)]:
+        assert allocator.grow(ints(*some), allocator.table.length[some] + 1).refusal is None
+    for row in rows:
+        allocator.release(row)
+    assert allocator.lookup(Segments([(-1, 40)], 3), 33).tokens == hit

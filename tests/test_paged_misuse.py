@@ -93,3 +93,10 @@ def test_a_refused_admission_leaves_no_row_open() -> None:
     before = state(allocator)
     assert isinstance(allocator.admit(Ask(unique(), 5, 5)), Refusal)
     assert state(allocator) == before
+
+
+def test_the_row_that_cannot_shrink_is_named() -> None:
+    allocator = pool()
+    first, second = admit(allocator, 4), admit(allocator, 8)
+    with pytest.raises(AllocatorError, match=rf"^row {second} is 8 tokens long and cannot shrink$"):
+        grow(allocator, (first, 5), (second, 7))
