@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,6 +160,18 @@ def test_a_simulated_figure_is_compared_with_the_nearest_published_one(
 ) -> None:
     row = Row("", "paged", "batch_size", given, Interval(simulated, simulated, simulated, 3))
     assert row.difference == said
+
+
+@pytest.mark.parametrize(
+    ("given", "high", "said"),
+    [
+        ({"value": 2}, math.inf, "-"),
+        ({"value": 2, "over": "ideal"}, math.inf, "one run"),
+        ({"value": 2, "over": "ideal"}, 3.0, "1 … 3"),
+    ],
+)
+def test_the_interval_of_a_single_run_is_none(given: dict[str, Any], high: float, said: str) -> None:
+    assert Row("", "paged", "batch_size", given, Interval(2.0, 1.0, high, 1)).interval == said
 
 
 def test_a_change_that_rounds_to_nothing_has_no_sign(toy: Path, tmp_path: Path) -> None:

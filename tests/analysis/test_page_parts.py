@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +16,11 @@ from analysis.page.divergence import diverge
 from analysis.page.document import misses
 from analysis.page.gantt import everyone, gantt, kept, select
 from analysis.page.notable import notable, waits
-from analysis.page.pack import Packed, pack
-from analysis.page.ticks import ticks
+from analysis.page.pack import pack
 from analysis.page.timeline import BINS, BLOCKED, choose, detail_windows, rates, timeline
 from analysis.phases import absences, losses
 from analysis.reading import open_directory
-
-KINDS = {"f8": "f8", "f4": "f4", "i4": "i4", "u4": "u4", "u2": "u2", "u1": "u1", "i1": "i1"}
-
-
-def unpack(packed: Packed) -> npt.NDArray[Any]:
-    planes = np.frombuffer(zlib.decompress(base64.b64decode(packed["data"])), np.uint8)
-    width = np.dtype(KINDS[packed["type"]]).itemsize
-    return np.ascontiguousarray(planes.reshape(width, packed["length"]).T).view(KINDS[packed["type"]]).reshape(-1)
+from tests.analysis.packed import unpack
 
 
 @pytest.mark.parametrize(
@@ -296,38 +286,6 @@ def test_losses_are_found_between_snapshots_where_no_event_was_recorded(toy: Pat
     lost = set(unpack(packed.data["loss_of"]).tolist())
     assert lost
     assert lost <= set(np.flatnonzero(requests["preemptions"]).tolist())
-
-
-def test_ticks_tell_who_lost_what_to_whom_and_why(toy: Path) -> None:
-    run = next(run for run in open_directory(toy).runs if run.label == "paged")
-    events = run.events()
-    assert events is not None
-    lost = events["event"] == "preempt"
-    steps = run.steps()
-    steps["evicted"] = np.zeros(len(steps["step"]), np.int64)
-    steps["evicted"][3:5] = (4, 2)
-    made = ticks(steps, run.requests(), events)
-    data = {name: unpack(packed) for name, packed in made.data.items()}
-    assert made.exact
-    assert made.counts == {"preempt": lost.sum(), "swap_out": 0, "refuse": 0, "evict": 6}
-    preempted = data["kind"] == 0
-    for name, column in (("time", "time_s"), ("request", "request_id"), ("cause", "cause"), ("amount", "slots")):
-        np.testing.assert_array_equal(data[name][preempted], events[column][lost])
-    assert {made.reasons[at] for at in data["reason"][preempted]} == {"too few free blocks"}
-    evicted = np.flatnonzero(data["kind"] == 3)
-    assert data["amount"][evicted].sum() == 6
-    assert data["time"][evicted[0]] == steps["start_s"][3]
-    unrecorded = ticks(steps, run.requests(), None)
-    assert not unrecorded.exact
-    assert unrecorded.counts["preempt"] == np.count_nonzero(steps["preemptions"])
-
-
-def test_an_eviction_names_whom_it_let_in() -> None:
-    steps = {"start_s": np.array([0.0, 1.0, 2.0]), "evicted": np.array([0, 3, 1]), "preemptions": np.zeros(3)}
-    requests = {"request_id": np.array([7, 8]), "scheduled_s": np.array([np.nan, 1.0])}
-    made = ticks(steps, requests, None)
-    assert unpack(made.data["cause"]).tolist() == [8, -1]
-    assert unpack(made.data["amount"]).tolist() == [3, 1]
 
 
 def test_recomputation_ends_when_the_lost_tokens_are_back() -> None:

@@ -31,7 +31,7 @@ from analysis.table import mixed as table_of_parts
 from analysis.table import show, speed
 from analysis.terminal import put
 from sim.runner import run
-from tests.analysis.test_page_parts import unpack
+from tests.analysis.packed import unpack
 from workloads.errors import WorkloadError
 from workloads.loader import load
 
