@@ -7,6 +7,7 @@ rows do so in which step (`allocators.regular`), and calls `append` or `shift` f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -48,18 +49,21 @@ class RegularRows(SharingRows):
         table, size = self.table, self.block_size
         blocks, lost = self.pool.take(len(rows))
         if len(rows) > MANY:
-            named = table.enter(rows, blocks)
-            self._reach(named, table.count[named] * size)
+            entered = table.enter(rows, blocks)
+            self._reach(entered, table.count[entered] * size)
         else:
             views, width = table.views, table.width
             length, count, slots, cells = views.length, views.count, views.slots, views.cells
-            taken = blocks.tolist()
-            for place, row in enumerate(rows):  # compiled, a strict `zip` makes a tuple for each
-                have = count[row]
+            taken: list[Any] = blocks.tolist()
+            ids = cast("Sequence[Any]", rows)  # compiled, an int that indexes is made an object anew each time
+            for place, named in enumerate(ids):  # ... and a strict `zip` makes a tuple for each
+                row: int = named
+                have: int = count[named]
                 cells[row * width + have] = taken[place]
-                length[row] = have * size + 1
-                count[row] = have = have + 1
-                slots[row] = have * size
+                length[named] = have * size + 1
+                have += 1
+                count[named] = have
+                slots[named] = have * size
         return lost
 
     def append_in_turn(self, rows: Sequence[int], turns: int) -> Sequence[int]:
