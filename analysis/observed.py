@@ -138,11 +138,17 @@ class Observed:
 
     def mean(self, values: Column) -> float:
         """Time-weighted mean of a column of steps; NaN for an empty run."""
-        return float(np.dot(values, self.durations)) / self.duration_s if self.duration_s else np.nan
+        return weighted(values, self.durations) / self.duration_s if self.duration_s else np.nan
 
     def rate(self, count: float) -> float:
         """A count per second of the run; NaN for an empty run."""
         return float(count) / self.duration_s if self.duration_s else np.nan
+
+
+def weighted(values: Column, weights: Floats) -> float:
+    """Add up values times weights; a column of zeros that is kept as one number is not looked at."""
+    nothing = len(values) > 0 and not any(values.strides) and not values[0]
+    return 0.0 if nothing else float(np.dot(values, weights))
 
 
 def common(one: Columns, other: Columns) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from analysis import saturation, stats
 from analysis.metrics import OF_REQUESTS, PER_REQUEST, PER_RUN, cost_per_million_output_tokens, itl_s
-from analysis.observed import CAUSES, SHARES, Columns, Observed
+from analysis.observed import CAUSES, SHARES, Columns, Observed, weighted
 from analysis.shapes import COUNT, ENDS, MAYBE, NUMBER, TEXT, Kind, fault, one_of
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -226,7 +226,7 @@ def steady(seen: Observed) -> dict[str, Any] | None:
         "until_s": last,
         "batch_size": float(np.dot(seen.steps["running"], inside)) / time,
         "throughput_rps": int(np.count_nonzero((finish >= begin) & (finish < last))) / time,
-        "ledger": {name: float(np.dot(seen.steps[name], inside)) / time for name in SHARES},
+        "ledger": {name: weighted(seen.steps[name], inside) / time for name in SHARES},
     }
 
 
