@@ -10,7 +10,6 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -223,7 +222,12 @@ def environment() -> Any:
 
 def prose(text: str) -> str:
     """Write a sentence as HTML: escaped, what stands in backquotes as code, and arrows that do not break."""
-    parts = escape(text.replace(" -> ", " → "), quote=False).split("`")
+    parts = _escaped(text.replace(" -> ", " → ")).split("`")
     if len(parts) % 2 == 0:  # a quote that is not closed
         return "`".join(parts)
     return "".join(f"<code>{part}</code>" if place % 2 else part for place, part in enumerate(parts))
+
+
+def _escaped(text: str) -> str:
+    """Do `html.escape` but for quotation marks; that module brings a table of two thousand names of letters along."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -18,15 +18,11 @@ from allocators.registry import find, measure
 from analysis.numbers import listed
 from analysis.published import faults
 from sim.case import Case
-from sim.costs.calibration import find_calibration, load_captured, load_coefficients
-from sim.costs.captured import CapturedSteps, on_machine
 from sim.costs.coefficients import REPLAYED, Coefficients
 from sim.costs.load import Load, Route
 from sim.costs.model import USUAL_BLOCK, CostModel
 from sim.costs.moves import LARGE_PAGE
 from sim.costs.products import Products
-from sim.costs.shapes import shapes_for
-from sim.costs.splitting import Splitting
 from sim.devices import GIB, Device, resolve_device
 from sim.errors import UserError, of_variant
 from sim.files import with_model_found
@@ -42,7 +38,7 @@ from workloads.variants import vary
 
 if TYPE_CHECKING:
     from allocators.options import Value
-    from sim.costs.captured import CapturedStep
+    from sim.costs.captured import CapturedStep, CapturedSteps
     from workloads.allocator import AllocatorSpec
     from workloads.requests import Requests
     from workloads.schema import Engine, Workload
@@ -138,6 +134,10 @@ class Setup(NamedTuple):
         """Return the times of captured steps, if any are known."""
         if not self.captured:
             return None
+        from sim.costs.captured import CapturedSteps, on_machine  # noqa: PLC0415  (start-up time without a calibration)
+        from sim.costs.shapes import shapes_for  # noqa: PLC0415  (start-up time without a calibration)
+        from sim.costs.splitting import Splitting  # noqa: PLC0415  (start-up time without a calibration)
+
         shapes = shapes_for(self.cases[0].limits, int(self.coefficients.captured_tokens))
         bound = Products(self.geometry, self.device, self.coefficients).bound
         steps = on_machine(self.captured, self.coefficients, bound)
@@ -216,6 +216,8 @@ def _step_times(
     costs = workload.costs
     if costs.calibration is None:
         return Coefficients().changed(costs.factors, "costs"), ()
+    from sim.costs.calibration import find_calibration, load_captured, load_coefficients  # noqa: PLC0415  (start-up time)
+
     path = find_calibration(costs.calibration)
     coefficients = load_coefficients(path)
     measured: tuple[CapturedStep, ...] = ()
