@@ -54,9 +54,13 @@ class ParquetSink:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._writers: dict[str, pq.ParquetWriter] = {}
+        self._failed: OSError | None = None
+        """Why a table could not be written; then no other is, as an engine that stops for it hands on what it has."""
 
     def write(self, table: str, columns: Mapping[str, object]) -> None:
         """Append rows to a table; a column is an array, (codes, words), or (offsets, values) of lists."""
+        if self._failed is not None:
+            raise self._failed
         schema = layout(table, columns)
         arrays = [_array(field.type, columns[field.name]) for field in schema]
         if table not in self._writers:
@@ -75,7 +79,8 @@ class ParquetSink:
         try:
             self._writers[table].write_table(pa.Table.from_arrays(arrays, schema=schema))
         except OSError as error:
-            raise naming(error, self._folder / f"{table}.parquet") from None
+            self._failed = naming(error, self._folder / f"{table}.parquet")
+            raise self._failed from None
 
     def __enter__(self) -> Self:
         """Start writing."""

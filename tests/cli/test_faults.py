@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -49,6 +50,19 @@ def test_a_disk_that_is_full_when_a_table_ends_is_one_line_and_leaves_no_part_of
     assert capsys.readouterr().err == f"x/paged/{table}.parquet: No space left on device\n"
     assert not list(Path("x/paged").iterdir())
     assert Path("x/preallocated/requests.parquet").exists()
+
+
+def test_a_disk_that_is_full_while_an_engine_runs_is_one_line(workload: Path, capsys: Capture) -> None:
+    """The engine stops for it, and hands on what it has: the file that is closed by then was a traceback."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    many = ["--set", "requests.count=30000", "--set", "requests.arrivals.rate=1.0", "--set", "telemetry.blocks=off"]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        assert main(["run", str(workload), "--out", "x", "--quiet", *many]) == FAULT
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert capsys.readouterr().err == "x/preallocated/steps.parquet: File too large\n"
+    assert not list(Path("x/preallocated").iterdir())
 
 
 @pytest.mark.parametrize("out", ["small.yaml", "small.yaml/deeper"])
