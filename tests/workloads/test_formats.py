@@ -57,6 +57,8 @@ def test_unknown_names_and_contents(tmp_path: Path) -> None:
     for mark, called in ((";", "semicolons"), ("\t", "tabs")):
         with pytest.raises(WorkloadError, match=f"trace:1: columns set apart by {called}; a CSV has commas"):
             load(tmp_path, "arrival_s,prompt_tokens,output_tokens\n1,2,3\n".replace(",", mark))
+    with pytest.raises(WorkloadError, match=r"trace:1: lines end in CR alone; save it with LF, or with CR and LF"):
+        load(tmp_path, "arrival_s,prompt_tokens,output_tokens\r1,2,3\r")
     with pytest.raises(WorkloadError, match="UTF-16 text; save it as UTF-8"):
         load(tmp_path, FILES["vidur"].encode("utf-16"))
     with pytest.raises(WorkloadError, match="cannot be read: No such file"):

@@ -125,6 +125,8 @@ class PlainCsv:
         """Read the columns."""
         arrival, prompt, output = (pick(file.header, names) for names in (ARRIVAL, PROMPT, OUTPUT))
         prompt, output = prompt or PROMPT[0], output or OUTPUT[0]
+        if any("\r" in cell for cell in file.header):
+            raise WorkloadError(f"{file.name}:1: lines end in CR alone; save it with LF, or with CR and LF")
         if len(file.header) == 1 and (marks := [name for mark, name in MARKS.items() if mark in file.header[0]]):
             raise WorkloadError(f"{file.name}:1: columns set apart by {marks[0]}; a CSV has commas")
         wanted: dict[str, Kind] = {prompt: "number", output: "number"}
@@ -197,7 +199,7 @@ class Parquet:
             prompts, outputs = (table[name].cast(pa.float64()).to_numpy() for name in (prompt, output))
             lost = _lost(whole)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise WorkloadError(f"{file.name}: cannot be read as parquet: {first_line(error)}") from None
+            raise WorkloadError(f"{file.name}: cannot be read as parquet: {first_line(error).rstrip('.')}") from None
         named = [(line, f"{arrival}: {what}") for line, what in faults]
         keep = np.setdiff1d(np.arange(len(times)), [line - 1 for line, _ in faults])
         times, prompts, outputs = (column[keep] for column in (times, prompts, outputs))
