@@ -31,6 +31,7 @@ from sim.results.rundir import ParquetSink, alone, write_json
 from sim.serve import Progress, serve
 from sim.setup import Setup, prepare
 from sim.sustained import Search
+from sim.vain import caches_in_vain
 from sim.versions import own, versions
 from workloads.source import turns
 
@@ -115,7 +116,7 @@ def _all_runs(
         for repeat in range(workload.repeat):
             requests = setup.requests(repeat) if repeat else first
             late = _too_late(requests, workload.horizon_s)
-            said.append((*requests.notes, *late))
+            said.append((*requests.notes, *caches_in_vain(requests, setup.cases), *late))
             manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *_once(said, workload.repeat), *alike]
             for case in setup.cases:
                 name = folder_of(case.label, repeat)

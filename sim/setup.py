@@ -30,6 +30,7 @@ from sim.limits import Limits
 from sim.models.geometry import Geometry, resolve_model
 from sim.pool import make_pool
 from sim.schedulers import find_scheduler
+from sim.vain import windows_in_vain
 from workloads.errors import WorkloadError
 from workloads.generate import requests as make_requests
 from workloads.labels import labels as label_all
@@ -83,22 +84,7 @@ class Setup(NamedTuple):
                 f"{self.geometry.name} is fp32 and {self.device.name} has no fp32_tflops: its bf16 rate is assumed, "
                 "which GPUs reach a half to a sixteenth of in fp32"
             )
-        return found + self._windows_in_vain()
-
-    def _windows_in_vain(self) -> list[str]:
-        """Say so if some layers see a window only, but paging is by one block table for all layers."""
-        groups, longest = self.geometry.kv_groups, self.cases[0].limits.max_model_len
-        sliding = sum(group.layers for group in groups if group.window and group.window < longest)
-        kinds = [(case.label, find(case.spec.kind)) for case in self.cases]
-        one_table = [label for label, kind in kinds if kind.scattered and "groups" not in kind.options]
-        apart = any("groups" in kind.options and not kind.free_preemption for _, kind in kinds)
-        if apart or not one_table or not sliding or all(group.window for group in groups):
-            return []
-        words = (
-            f"{listed(one_table)}: all layers keep all tokens, although {sliding} of {self.geometry.layers} read the "
-            f"last {self.geometry.window:,} only; the allocator hybrid keeps no more than those, as vLLM does"
-        )
-        return [words]
+        return found + windows_in_vain(self.geometry, self.cases)
 
     def cost(self, allocator: Allocator) -> CostModel:
         """Make the cost model of this model on this device, reading K/V where `allocator` puts it.

@@ -17,6 +17,7 @@ from sim.costs.calibration import find_calibration, load_origin
 from sim.costs.coefficients import Coefficients
 from sim.results.folders import demand_folders
 from sim.setup import prepare, prepare_variants
+from sim.vain import caches_in_vain
 from sim.variants import demand_variants
 from workloads.document import as_file
 
@@ -68,7 +69,7 @@ def document(setup: Setup, requests: Requests) -> dict[str, Any]:
         "requests": {
             **_means(requests, np.arange(len(requests))),
             **dict(zip(("refused_as_too_long", "cut_short"), _too_long(setup, requests), strict=True)),
-            "notes": list(requests.notes),
+            "notes": [*requests.notes, *caches_in_vain(requests, setup.cases)],
             **({"parts": parts} if (parts := _parts(requests)) else {}),
         },
         "runs": [
@@ -152,7 +153,7 @@ def _arithmetic(setup: Setup, requests: Requests) -> Table:
             limit = f"max_model_len, {setup.cases[0].limits.max_model_len:,} tokens"
             facts.append(("too long", f"{count:,} of {len(requests):,} {what}, because of {limit}"))
     facts += [("refused", text) for text in _refused(setup, requests)]
-    facts += [("note", note) for note in (*setup.notes, *requests.notes)]
+    facts += [("note", note) for note in (*setup.notes, *requests.notes, *caches_in_vain(requests, setup.cases))]
     facts += [*setup.geometry.explain(), *setup.device.explain()]
     known = {what for what, _ in facts}
     each = [case.pool.explain() for case in setup.cases]

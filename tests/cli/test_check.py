@@ -231,6 +231,21 @@ def test_windows_that_one_block_table_cannot_use_are_told(
     assert notes == ([f"{labels}{words} than those, as vLLM does"] if told else [])
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_prefix_cache_in_which_nothing_is_ever_found_is_told(
+    command: str, shared: bool, workload: Path, capsys: Capture
+) -> None:
+    caching = ["--set", "allocators.paged.prefix_cache=true"]
+    alike = ["--set", "requests.shared=[{tokens: 8}]"] if shared else []
+    for more in (caching + alike, alike):
+        anew = ["--force"] if command == "run" else []
+        assert main([command, str(workload), *more, *anew]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        said = "paged: prefix_cache is on, but nothing is ever found in it: no two prompts begin alike"
+        assert (said in told) is (more == caching)
+
+
 def test_a_tilde_is_the_home_wherever_the_workload_lies(
     workload: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
