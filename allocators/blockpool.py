@@ -38,8 +38,9 @@ class BlockPool:
     def __init__(self, num_blocks: int) -> None:
         """Make a pool in which every block is free."""
         self.num_blocks = num_blocks
-        self.references = np.zeros(num_blocks + 1, np.int64)
-        """int64[num_blocks + 1]: how many rows hold each block."""
+        self._references = np.zeros(num_blocks + 1, np.int64)
+        self._counts_references = False
+        """Whether those are kept up to date."""
         self.queue = FreeQueue(num_blocks)
         self.cache = PrefixCache(num_blocks)
         self.cached = 0
@@ -48,6 +49,19 @@ class BlockPool:
         """Cached blocks evicted so far, because they were taken for other tokens."""
         self.shared = 0
         """Blocks saved by sharing: the sum over held blocks of references - 1."""
+
+    @property
+    def references(self) -> Ints:
+        """int64[num_blocks + 1]: how many rows hold each block.
+
+        They are counted from when somebody first asks, as before a block is shared: until then, each that is not in the
+        queue has one holder.
+        """
+        if not self._counts_references:
+            self._counts_references = True
+            self._references[1:] = 1
+            self._references[self.queue.order()] = 0
+        return self._references
 
     @property
     def free(self) -> int:
@@ -73,7 +87,8 @@ class BlockPool:
 
         """
         blocks = self.queue.take(count)
-        self.references[blocks] = 1
+        if self._counts_references:
+            self._references[blocks] = 1
         lost = self.cached - self.queue.size  # cached ones are at the back of the queue
         if lost <= 0:
             return blocks, ()
@@ -106,8 +121,8 @@ class BlockPool:
             self.references[blocks] -= 1
             idle = blocks[self.references[blocks] == 0]
             self.shared -= len(blocks) - len(idle)
-        else:
-            self.references[blocks] = 0
+        elif self._counts_references:
+            self._references[blocks] = 0
         if self.cache.unused:
             self.queue.give_front(idle)
             return idle

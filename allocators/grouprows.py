@@ -69,13 +69,18 @@ class GroupRows(SwappingRows):
         self._ample = 8 * sum(-(-most // piece.pieces) for most, piece in pages)
         """Pages that eight sequences of the longest context need; a pool with more of them free need not save any."""
         self.pool = PiecePool(num_blocks, cut.page_blocks, self.pieces, self._ample)
-        self.cache, self.references = self.pool.cache, self.pool.references
+        self.cache = self.pool.cache
         host = PiecePool(host_blocks // cut.page_blocks * cut.page_blocks, cut.page_blocks, self.pieces, 0)
         self.host = HostPool(host, max_rows, self.table.width, num_blocks)
         self.forked: set[int] = set()
         """Rows whose last block or state may be shared with another row, and must then be copied before a write."""
         self.left = 0
         """Slots whose blocks windows have left behind."""
+
+    @property
+    def references(self) -> Ints:
+        """See `KeyedRows.references`."""
+        return self.pool.references
 
     @property
     def token_slots(self) -> int:

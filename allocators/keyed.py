@@ -10,6 +10,7 @@ prefix cache, and changes nothing that can be observed.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,8 +29,6 @@ class KeyedRows(RowKeys):
 
     cache: PrefixCache
     """The prefix cache of the pool."""
-    references: Ints
-    """int64[num_blocks + 1]: how many rows hold each block."""
     prefix_cache: bool
     """Whether full blocks are kept for sequences that begin alike."""
     windowed: bool
@@ -49,6 +48,11 @@ class KeyedRows(RowKeys):
         self.passed: dict[int, int] = {}
         """Key -> number of open rows that have entered a block with it, or hit one, but that do not hold it any more,
         as a window has passed it."""
+
+    @property
+    @abstractmethod
+    def references(self) -> Ints:
+        """int64[num_blocks + 1]: how many rows hold each block."""
 
     @property
     def entangled(self) -> set[int]:

@@ -54,6 +54,7 @@ class RadixPool(BlockPool):
     def __init__(self, num_blocks: int) -> None:
         """Make a pool in which every block is free."""
         super().__init__(num_blocks)
+        self._counts_references = True  # from the start: of what is not in the queue, the tree may hold some
         self.cache = Pages(num_blocks)
         self.tree = RadixTree()
 

@@ -61,7 +61,7 @@ class SharingRows(SwappingRows):
         """
         super().__init__(num_blocks, block_size, max_model_len, max_rows)
         self.pool = self.pool_type(num_blocks)
-        self.cache, self.references = self.pool.cache, self.pool.references
+        self.cache = self.pool.cache
         self.prefix_cache = prefix_cache and sliding_window != 1  # a token that reads itself alone can reuse nothing
         self.windowed = sliding_window is not None and sliding_window < max_model_len  # else no token leaves it
         self.window = Window(sliding_window or max_model_len + block_size, block_size)
@@ -73,6 +73,11 @@ class SharingRows(SwappingRows):
         """Empty slots in shared last blocks, counted once for each holder beyond the first."""
         self.left = 0
         """Table entries that are 0 because a window has passed their blocks."""
+
+    @property
+    def references(self) -> Ints:
+        """See `KeyedRows.references`."""
+        return self.pool.references
 
     def fork(self, row: int, output: int | None = None, content: Content | None = None) -> Grant:
         """See `Allocator.fork`.  Takes no block, so it is never refused."""

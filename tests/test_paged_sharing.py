@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
 from allocators.answers import Copy, Reason, Refusal, Swap
-from tests.paged_pool import admit, blocks, grow, ints, pool, state
+from tests.paged_pool import admit, blocks, grow, ints, pool, state, unique
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # -- forks ---------------------------------------------------------------------------------------
 
@@ -124,4 +132,26 @@ def test_a_swapped_sequence_may_end_on_the_host() -> None:
     assert isinstance(swap, Swap)
     allocator.discard(swap.row)
     assert allocator.usage().swapped == 0
+    allocator.check()
+
+
+@pytest.mark.parametrize("prefix_cache", [False, True])
+@pytest.mark.parametrize("asked", range(7))
+def test_it_makes_no_difference_when_holders_of_blocks_are_first_asked_for(prefix_cache: bool, asked: int) -> None:
+    allocator, content, rows = pool(blocks=16, prefix_cache=prefix_cache), unique(), list[int]()
+    verbs: list[Callable[[], object]] = [
+        lambda: rows.append(admit(allocator, 9, content)),
+        lambda: rows.append(admit(allocator, 6)),
+        lambda: grow(allocator, (rows[0], 13), (rows[1], 9)),
+        lambda: allocator.release(rows.pop(0)),
+        lambda: rows.append(admit(allocator, 10, content)),
+        lambda: rows.append(allocator.fork(rows[0]).row),
+        lambda: allocator.release(rows.pop(0)),
+    ]
+    for place, verb in enumerate(verbs):
+        if place == asked:
+            assert np.count_nonzero(allocator.pool.references) == allocator.pool.held
+        verb()
+    held = [block for row in rows for block in blocks(allocator, row)]
+    assert allocator.pool.references.tolist() == np.bincount(held, minlength=17).tolist()
     allocator.check()
