@@ -121,6 +121,13 @@ def test_quantized_weights(tmp_path: Path, quantization: dict[str, object], bits
     assert plain.weight_bytes - geometry.weight_bytes == pytest.approx(plain.weights.dense * (16 - bits) / 8, abs=1)
     assert geometry.kv_bytes_per_token == plain.kv_bytes_per_token
     assert not geometry.model.notes
+    said = dict(geometry.explain())["model"]
+    assert said == f"{dict(plain.explain())['model']}; layers' matrices in {bits:.3g} bits a weight"
+
+
+def test_the_experts_of_gpt_oss_alone_are_quantized() -> None:
+    said = dict(resolve_model("gpt-oss-20b").explain())["model"]
+    assert said == "gpt-oss-20b: 24 layers of 2880, bf16; experts' matrices in 4.25 bits a weight"
 
 
 def test_products_are_of_fp8_where_weights_and_activations_are(tmp_path: Path) -> None:

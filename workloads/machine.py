@@ -15,7 +15,9 @@ class Model(Spec):
     shorthand: ClassVar[str] = "name"
 
     name: ModelName
-    """Name of a shipped geometry (`sim list models`), or the path of a Hugging Face config.json."""
+    """Name of a shipped geometry (`sim list models`), or the path of a Hugging Face config.json, whose
+    `quantization_config` says how many bits weights take.
+    """
     dtype: Literal["fp32", "fp16", "bf16"] | None = None
     """Number format of weights and activations; the geometry's own if not given."""
     kv_dtype: Literal["auto", "fp32", "fp16", "bf16", "fp8", "fp8_e4m3", "fp8_e5m2", "int8", "int4"] | None = None

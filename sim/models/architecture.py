@@ -59,6 +59,14 @@ class Architecture:
     """What had to be assumed, for the user to see."""
 
     @property
+    def quantized(self) -> str:
+        """Which matrices take fewer bits a weight than `dtype` has, and how many, as words behind it; empty if none."""
+        bits = {"dense": self.dense_bits, "experts'": self.routed_bits}
+        if self.dense_bits == self.routed_bits:
+            bits = {"layers'": self.dense_bits}
+        return "".join(f"; {which} matrices in {some:.3g} bits a weight" for which, some in bits.items() if some)
+
+    @property
     def attention(self) -> Attention | None:
         """The first layer of MHA, GQA or MQA; None if there is none."""
         return next((layer.mixer for layer in self.stack if isinstance(layer.mixer, Attention)), None)

@@ -212,7 +212,7 @@ class Geometry:
         """What is assumed of the model, as (what, how much) rows."""
         active = "" if self.active_parameters == self.parameters else f", {self.active_parameters / 1e9:.2f} B active"
         rows = [
-            ("model", f"{self.name}: {self.layers} layers of {self.hidden}, {self.model.dtype}"),
+            ("model", f"{self.name}: {self.layers} layers of {self.hidden}, {self.model.dtype}{self.model.quantized}"),
             ("parameters", f"{self.parameters / 1e9:.2f} B{active}"),
             ("attention", f"{self.attention}: {self.heads} heads, {self.kv_heads} for K/V, of {self.head_dim}"),
             ("token slot", f"{self.kv_bytes_per_token:,} B in {self.kv_dtype}"),
