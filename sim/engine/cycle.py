@@ -258,10 +258,13 @@ class Cycle(Noting):
         changes = [*evenly(steps, HELD, held)]
         if rounding:
             changes += evenly(steps, ROUNDING, rounding)
-        if evicted:
+        lost, size = sum(evicted), allocator.block_size
+        if lost and evicted.count(1) == len(evicted):  # all that is free is cached: each block evicts one
+            changes += evenly(steps, CACHED, -held)
+            changes += evenly(steps, EVICTED, held // size)
+        elif lost:
             changes += self._evicting(changes, evicted)
-        lost = sum(evicted)
-        cached = -lost * allocator.block_size
+        cached = -lost * size
         return Stretch(steps, changes, (steps * held, cached, steps * rounding, 0, lost, 0, 0))
 
     def _list(self, remainder: int) -> array[int]:
@@ -277,13 +280,13 @@ class Cycle(Noting):
 
     def _evicting(self, changes: Several[int], evicted: Several[int]) -> list[int]:
         """Return what else changes if `evicted[i]` cached blocks were evicted for the i-th block taken in `changes`."""
-        size, taken = self.allocator.block_size, 0
+        size, taken, every = self.allocator.block_size, 0, evicted.count(1) == len(evicted)
         more: list[int] = []
         for change in changes:
             step, field, slots = unpacked(change)
             if field == HELD:
                 upto = taken + slots // size
-                if lost := sum(evicted[taken:upto]):
+                if lost := upto - taken if every else sum(evicted[taken:upto]):
                     more += (packed(step, CACHED, -lost * size), packed(step, EVICTED, lost))
                 taken = upto
         return more
