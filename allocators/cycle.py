@@ -86,7 +86,8 @@ class RegularRows(SharingRows):
         if self.prefix_cache:
             return self._shift_cached(rows, lengths)
         table, size, first = self.table, self.block_size, self.window.tokens - 1 + self.block_size
-        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        views, width = table.views, table.width
+        length, count, slots, cells = views.length, views.count, views.slots, views.cells
         takers = sum(after % size == 1 % size for after in lengths)
         fresh, _ = self.pool.take(min(takers, self.pool.free))
         fresh = fresh[::-1].tolist()  # popped from the end, so the next to take comes last ...
@@ -97,9 +98,9 @@ class RegularRows(SharingRows):
         for row, after in zip(rows, lengths, strict=True):
             before = after - 1
             if before >= first and (before - first) % size == 0:
-                column = (before - first) // size
-                if block := cells[row, column]:  # 0 if it was already given back, in a step that was then refused
-                    cells[row, column] = 0
+                at = row * width + (before - first) // size
+                if block := cells[at]:  # 0 if it was already given back, in a step that was then refused
+                    cells[at] = 0
                     given.append(block)
                     left.append(block)
                     told += (granted, size, size, 0)
@@ -107,7 +108,7 @@ class RegularRows(SharingRows):
                 if not given and not fresh:
                     break
                 have = count[row]
-                cells[row, have] = (given or fresh).pop()
+                cells[row * width + have] = (given or fresh).pop()
                 count[row], slots[row] = have + 1, (have + 1) * size
             length[row] = after
             granted += 1

@@ -84,7 +84,8 @@ class RegularGroups(GroupRows):
         if self.prefix_cache:
             return self._shift_cached(rows, lengths)
         table, tokens, groups = self.table, self.cut.tokens, len(self.attention)
-        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        views, width = table.views, table.width
+        length, count, slots, cells = views.length, views.count, views.slots, views.cells
         first = (self.leaves_behind or 0) + tokens
         windows = [(group, self.first_column[group]) for group in self.windows]
         takers = sum((after - 1) % tokens == 0 for after in lengths)
@@ -100,9 +101,9 @@ class RegularGroups(GroupRows):
             if takes and len(given) + len(fresh) + leaves * len(windows) < groups:
                 break
             for group, column in windows if leaves else ():
-                at = column + (before - first) // tokens * groups
-                if block := cells[row, at]:  # else it left it when it was last refused
-                    cells[row, at] = 0
+                at = row * width + column + (before - first) // tokens * groups
+                if block := cells[at]:  # else it left it when it was last refused
+                    cells[at] = 0
                     self.left += self.pieces[group].full
                     self.pool.held[group] -= 1
                     owners[block] = -1
@@ -114,7 +115,7 @@ class RegularGroups(GroupRows):
                     break
                 have = count[row]
                 for place, group in enumerate(self.attention):
-                    cells[row, have + place] = block = (given or fresh).pop()
+                    cells[row * width + have + place] = block = (given or fresh).pop()
                     self.pool.held[group] += 1
                     owners[block] = group
                 count[row], slots[row] = have + groups, slots[row] + tokens

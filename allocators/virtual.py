@@ -146,11 +146,12 @@ class VirtualAllocator(ExactRows):
     def append(self, rows: Sequence[int]) -> Sequence[int]:
         """See `Allocator.append`.  A row reaches the next group of its range, which may have to be mapped."""
         table, size = self.table, self.block_size
-        length, count, slots, cells = table.length.data, table.count.data, table.slots.data, table.blocks.data
+        views, width = table.views, table.width
+        length, count, slots, cells = views.length, views.count, views.slots, views.cells
         groups = self.ranges.reach_one_each(rows)
         for place, row in enumerate(rows):
-            have = count[row]
-            cells[row, have] = groups[place]
+            have: int = count[row]
+            cells[row * width + have] = groups[place]
             count[row] = have + 1
             length[row] = slots[row] = have * size + 1
         self._in_use += len(rows)
