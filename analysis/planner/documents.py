@@ -8,7 +8,7 @@ from typing import Any
 from analysis.documents import WRITTEN
 from analysis.planner.capacities import curve_figures
 from analysis.planner.rows import plain
-from analysis.planner.sweeps import FIGURES, MOST_OF
+from analysis.planner.sweeps import FIGURES, MOST_OF, NEWER
 from analysis.reading import FACTS, LIMITS
 from analysis.saturation import Verdict
 from analysis.shapes import ANY, COUNT, FLAG, MAYBE, NUMBER, POSITIVE, SIZE, TEXT, WHOLE, Kind, Shape, one_of
@@ -112,7 +112,7 @@ def _sweep(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
         "refusals?": [TEXT],
         "verdict": one_of(Verdict),
         "front": FLAG,
-        "figures": dict.fromkeys([*(name for name, *_ in FIGURES), *sorted(of_parts)], _BOUNDS),
+        "figures": dict.fromkeys([*(name + "?" * (name in NEWER) for name, *_ in FIGURES), *sorted(of_parts)], _BOUNDS),
         "behind?": {f"{name}?": _BOUNDS for name in MOST_OF},
     }
     return {"drawn?": FLAG, "cells": [cell], "failed": _FAILURES}

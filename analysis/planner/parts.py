@@ -19,6 +19,7 @@ COLUMNS: tuple[tuple[str, str, float], ...] = (
     ("ms/token\np50", "normalized_latency_s.p50", 1e3),
     ("TTFT s\np99", "ttft_s.p99", 1),
     ("TPOT ms\np99", "tpot_s.p99", 1e3),
+    ("gap ms\np99", "itl_s.p99", 1e3),
     ("in SLO\n%", "goodput", 100),
 )
 """What tables show of a part: heading, name, scale."""
@@ -41,13 +42,16 @@ def figures(parts: Iterable[str]) -> list[Figure]:
     ]
 
 
+def known(cell: Mapping[str, Any], name: str) -> bool:
+    """Whether a cell has a figure: sweeps of earlier versions lack some, and runs in which it does not exist."""
+    return bool(cell["figures"].get(name, {"mean": None})["mean"] is not None)
+
+
 def rows(cells: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
     """Return headings, and a row for each part in each cell: part, settings, allocator and figures; parts together."""
     once = distinct(cells)
     columns = [
-        one
-        for one in COLUMNS
-        if any(cell["figures"][f"{PART}{part}.{one[1]}"]["mean"] is not None for part in names(cells) for cell in once)
+        one for one in COLUMNS if any(known(cell, f"{PART}{part}.{one[1]}") for part in names(cells) for cell in once)
     ]
     return [heading for heading, *_ in columns], [
         {

@@ -23,6 +23,7 @@ FIGURES: tuple[tuple[str, str, str, float], ...] = (
     ("ttft_s.p99", "Time to first token, p99", "s", 1),
     ("tpot_s.p50", "Time per output token, p50", "ms", 1e3),
     ("tpot_s.p99", "Time per output token, p99", "ms", 1e3),
+    ("itl_s.p99", "Gap between tokens, p99", "ms", 1e3),
     ("batch_size", "Batch, mean", "sequences", 1),
     ("kv_usage", "Pool held, mean", "%", 100),
     ("kv_efficiency", "Live / held", "%", 100),
@@ -32,7 +33,9 @@ FIGURES: tuple[tuple[str, str, str, float], ...] = (
     (COST, "Cost of a million output tokens", "", 1),
 )
 """What tables and pages show: name, title, unit, scale."""
-OF_PART = ("throughput_rps", "normalized_latency_s.p50", "ttft_s.p50", "ttft_s.p99", "tpot_s.p99")
+NEWER = ("itl_s.p99",)
+"""Those that sweeps of earlier versions lack."""
+OF_PART = ("throughput_rps", "normalized_latency_s.p50", "ttft_s.p50", "ttft_s.p99", "tpot_s.p99", "itl_s.p99")
 """Those that are kept of each part of a mix as well, with `WITHIN`."""
 WITHIN = ("goodput", "Requests within the SLO")
 OBJECTIVES = (("throughput_rps", -1), ("normalized_latency_s", 1), ("held_gib.peak", 1))

@@ -66,6 +66,18 @@ def test_the_table_has_a_row_for_each_part_in_each_cell(told: str) -> None:
     assert " ".join(found[3][3:5]) == interval(cell["figures"]["part.chat.throughput_rps"])
 
 
+def test_a_sweep_of_an_earlier_version_has_no_gaps_and_is_shown_without(told: str) -> None:
+    assert "gap ms" in told
+    found = summary()
+    for cell in found["cells"]:
+        cell["figures"] = {name: one for name, one in cell["figures"].items() if "itl_s" not in name}
+    rewrite(found)
+    page = write_page("x").read_text(encoding="utf-8")
+    assert "gap ms" not in page
+    assert "Gap between tokens" not in page
+    assert "TPOT ms p99" in page
+
+
 @pytest.mark.usefixtures("told")
 def test_the_page_draws_and_lists_them() -> None:
     page = write_page("x").read_text(encoding="utf-8")
@@ -73,6 +85,7 @@ def test_the_page_draws_and_lists_them() -> None:
     drawn = {figure["name"]: figure["title"] for figure in facts["figures"]}
     assert drawn["part.chat.ttft_s.p99"] == "Time to first token, p99, of part chat"
     assert drawn["part.long.goodput"] == "Requests within the SLO, of part long"
+    assert drawn["part.long.itl_s.p99"] == "Gap between tokens, p99, of part long"
     assert all(name in cell["figures"] for cell in facts["cells"] for name, *_ in figures(["chat", "long"]))
     assert page.count('<span class="name">chat</span>') == page.count('<span class="name">long</span>') == 4
 
