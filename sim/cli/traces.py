@@ -108,7 +108,8 @@ def fit(
 ) -> None:
     """Print a requests block that makes requests like the trace's, without being the trace.
 
-    How near it comes is told on standard error.
+    Applications that have system prompts of their own become parts of a mix. How near it comes is told on standard
+    error.
 
     Args:
         file: Recorded requests; gzipped or not.
