@@ -2,8 +2,8 @@
 
 It keeps the arrivals (rate over time, burstiness), the joint distribution of prompt and output lengths, how
 much prompts share, and the turns of sessions.  Applications that have different system prompts are parts of a mix,
-each with its own.  It does not contain any single request of the trace: every number in the block stands for many
-of them.  `check` measures how good the fit is.
+each with its own.  It does not contain any single request of the trace: every number in the block stands for five
+or more of them, but where the trace has fewer.  `check` measures how good the fit is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workloads.fit_apart import applications
-from workloads.fit_arrivals import begins_late, fit_arrivals, ks_distance, strata
+from workloads.fit_arrivals import EACH, begins_late, fit_arrivals, ks_distance, strata
 from workloads.fit_sharing import fit_sharing
 from workloads.generate import generate
 from workloads.reuse import ideal_hits
@@ -117,7 +117,7 @@ def joint_lengths(prompt: Ints, output: Ints) -> dict[str, Any]:
     """Describe lengths as the `joint` kind: prompts, and outputs of each twentieth of the prompts."""
     count = len(prompt)
     order = np.lexsort((output, prompt))
-    parts = max(1, min(PARTS, count // OUTPUTS))
+    parts = max(1, min(PARTS, count // (EACH * OUTPUTS)))
     edges = np.linspace(0, count, parts + 1).round().astype(np.int64)
     return {
         "kind": "joint",

@@ -25,6 +25,8 @@ BINS, PER_BIN = 240, 40
 """Most bins of a rate profile; arrivals that a bin has on average, at least."""
 FEWEST_BINS = 4
 """With fewer a profile says nothing."""
+EACH = 5
+"""Requests that every number stands for, at least, so that none of a trace can be read off its fit."""
 GAPS = 200
 """Numbers that stand for measured gaps."""
 NEAR = 0.05
@@ -142,9 +144,12 @@ def _without_chance(counts: Ints, cv: float) -> Floats:
 
 
 def strata(values: Floats | Ints, parts: int) -> list[float]:
-    """Cut sorted values into equal parts and return their means, 5 digits each: the whole's mean is kept."""
+    """Cut sorted values into equal parts and return their means, 5 digits each: the whole's mean is kept.
+
+    There are at most so many `parts`, and no more than have `EACH` values each.
+    """
     ordered = np.sort(values)
-    edges = np.linspace(0, len(ordered), min(parts, len(ordered)) + 1).round().astype(np.int64)
+    edges = np.linspace(0, len(ordered), max(1, min(parts, len(ordered) // EACH)) + 1).round().astype(np.int64)
     sums = np.concatenate([[0.0], np.cumsum(ordered, dtype=np.float64)])
     return [_digits(mean) for mean in ((sums[edges[1:]] - sums[edges[:-1]]) / np.diff(edges)).tolist()]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.workloads.conftest import Small
 from workloads.errors import WorkloadError
 from workloads.fit import Check, check, fit, joint_lengths
-from workloads.fit_arrivals import fit_arrivals, ks_distance, strata
+from workloads.fit_arrivals import EACH, fit_arrivals, ks_distance, strata
 from workloads.fit_plot import panels
 from workloads.fit_sharing import fit_sharing
 from workloads.generate import requests as make
@@ -148,7 +148,7 @@ class TestFitArrivals:
 @given(values=st.lists(st.integers(1, 10**6), min_size=1, max_size=300), parts=st.integers(1, 400))
 def test_strata_keep_the_mean(values: list[int], parts: int) -> None:
     found = strata(np.array(values), parts)
-    assert len(found) == min(parts, len(values))
+    assert len(found) == max(1, min(parts, len(values) // EACH))
     assert found == sorted(found)
     sizes = np.diff(np.linspace(0, len(values), len(found) + 1).round())
     assert np.average(found, weights=sizes) == pytest.approx(np.mean(values), rel=1e-4)
@@ -203,6 +203,12 @@ class TestFit:
         block = fit(trace).block
         assert max(block["lengths"]["prompt"]) < trace.prompt_tokens.max()
         assert len(json.dumps(block)) < 10_000
+
+    def test_no_number_stands_for_a_single_request_of_a_short_trace_either(self, small: Small) -> None:
+        made = make(small("requests.count=300", "requests.lengths={kind: sharegpt}"))
+        lengths = fit(made).block["lengths"]
+        assert EACH * len(lengths["prompt"]) <= 300
+        assert EACH * sum(map(len, lengths["output"])) <= 300
 
     def test_a_handful_of_requests(self, small: Small) -> None:
         for count in (2, 3, 10):
