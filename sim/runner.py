@@ -136,6 +136,8 @@ def _all_runs(
 def _alike(setup: Setup, first: Requests) -> list[str]:
     """Say what replications mean of requests that are not drawn; `first` are those of the first one."""
     repeat, again = setup.workload.repeat, turns(setup.workload.requests)
+    if again > 1:
+        setup.requests(min(repeat, again) - 1)  # if there are fewer conversations than shares, before all runs
     if repeat == 1 or not first.same_as(setup.requests(again)):
         return []
     if again == 1:

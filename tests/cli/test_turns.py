@@ -8,9 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from sim.cli import main
+from sim.cli.app import FAULT
 
 Capture = pytest.CaptureFixture[str]
 OUTPUTS = [3 + at % 5 for at in range(12)]
+
+
+def test_engines_for_which_there_is_no_request_are_told_before_any_runs(workload: Path, capsys: Capture) -> None:
+    Path("t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,8,5\n1,8,5\n", encoding="utf-8")
+    asked = ["--set", "requests={trace: t.csv, one_in: 4}", "--repeat", "3", "--out", "out", "--quiet"]
+    assert main(["run", str(workload), *asked]) == FAULT
+    assert capsys.readouterr().err.endswith("t.csv: one_in 4 leaves no request for replication 3\n")
+    assert not [*Path("out").rglob("*.parquet")]
 
 
 @pytest.mark.parametrize(("repeat", "again"), [(2, False), (3, True)])
