@@ -71,8 +71,10 @@ class Batch:
     """int64[t]"""
     keep: torch.Tensor
     """int64[n]: places in the packed row whose logits are wanted."""
+    blocks: Ints32
+    """int32[rows, width]: the block table ..."""
     table: torch.Tensor
-    """int32[rows, width]: the block table on the device."""
+    """... and the same on the device."""
     slots: torch.Tensor
     """int64[t]: where each new token's K/V goes, block id x block_size + offset."""
 
@@ -145,6 +147,7 @@ def packed(
         ids=tokens[ids],
         positions=at,
         keep=wanted,
+        blocks=table,
         table=there,
         slots=blocks * block_size + at % block_size,
     )

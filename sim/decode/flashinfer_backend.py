@@ -1,10 +1,12 @@
 """Paged attention with FlashInfer's kernels, which find K/V through the block table.
 
-A step of single tokens goes through the decode wrapper, any other through the prefill wrapper;
-both attend on tensor cores with the kernel that FlashInfer calls `fa2`, of which one build per head
-size suffices.  It computes in fp16 and bf16.  In a padded step, decodes and chunks each go through
-their own wrapper; there is one for each size of either, whose buffers stay in place, so that a CUDA
-graph may hold its kernel.  It is planned again, once, before each replay.
+Decodes go through the decode wrapper, chunks through the prefill wrapper, one after the other where a
+step has both: a kernel for all of them lays its work out for long queries, and ends with the longest
+decode (with an 8B a millisecond later for each thousand tokens that it has more than most).  Both
+attend on tensor cores with the kernel that FlashInfer calls `fa2`, of which one build per head size
+suffices.  It computes in fp16 and bf16.  For padded steps there is a wrapper for each size of either
+part, whose lists stay in place, so that a CUDA graph may hold its kernel.  It is planned again, once,
+before each replay.
 """
 
 from __future__ import annotations
@@ -16,15 +18,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from sim.decode.device import moved
-from sim.decode.flashinfer_plan import Planned, Planner
+from sim.decode.flashinfer_plan import Lists, Planned, Planner
 from sim.decode.paged import PagedBackend
+from sim.decode.paging import pages_of
 from sim.errors import UserError
 
 if TYPE_CHECKING:
     from sim.costs.shapes import Shapes
     from sim.decode.batch import Batch
-    from sim.decode.lanes import Ints32, Lanes
+    from sim.decode.lanes import Ints, Ints32, Lanes
     from sim.decode.paging import Pages, Paging
     from sim.decode.store import KVStore
     from sim.models.geometry import Geometry
@@ -85,6 +87,14 @@ class Part(NamedTuple):
     """Tokens that a padded step has room for; 0 in any other."""
 
 
+def parts_of(counts: Ints) -> list[tuple[Part, slice]]:
+    """Return which sequences of a packed step attend together, of those with `counts` new tokens, int64[n] > 0."""
+    several = counts > 1
+    decodes = int(several.argmax()) if several.any() else len(counts)  # the first have one each, as decodes have
+    parts = (Part(chunks=False), slice(0, decodes)), (Part(chunks=True), slice(decodes, len(counts)))
+    return [(part, where) for part, where in parts if where.start < where.stop]
+
+
 class Which(NamedTuple):
     """Names a wrapper: it holds one plan, for layers that attend alike."""
 
@@ -94,32 +104,31 @@ class Which(NamedTuple):
 
 
 class Buffers:
-    """Where the wrappers of padded steps find what they must know of up to `lanes` sequences: one stretch of memory."""
+    """Where wrappers find what they must know of up to `lanes` sequences: one stretch of device memory."""
 
-    def __init__(self, lanes: int, lane_pages: int, device: torch.device) -> None:
-        """Make room for `lane_pages` pages a sequence."""
-        sizes = [lanes + 1, lanes + 1, lanes, lanes * lane_pages]
+    def __init__(self, lanes: int, pages: int, device: torch.device) -> None:
+        """Make room for `pages` pages of all sequences together."""
+        sizes = [lanes + 1, lanes + 1, lanes, pages]
         self._all = torch.zeros(sum(sizes), dtype=torch.int32, device=device)
         self.queries, self.offsets, self.last, self.pages = torch.split(self._all, sizes)
 
     def fill(self, queries: Ints32, pages: Pages, page_size: int) -> Planned:
         """Send a step to the device, in one piece."""
         offsets, ids, last = pages
-        room = len(self.offsets)
+        room, count = len(self.offsets), len(last)
         told = np.zeros(3 * room - 1 + len(ids), np.int32)
-        told[: len(queries)] = queries
-        told[room : room + len(offsets)] = offsets
-        told[2 * room : 2 * room + len(last)] = last
+        told[: count + 1] = queries
+        told[room : room + count + 1] = offsets
+        told[2 * room : 2 * room + count] = last
         told[3 * room - 1 :] = ids
         pinned = torch.from_numpy(told).pin_memory()
         self._all[: len(told)].copy_(pinned, non_blocking=True)
-        return Planned(
-            queries=pinned[: len(queries)],
-            offsets=pinned[room : room + len(offsets)],
-            pages=self.pages[: len(ids)],
-            last=pinned[2 * room : 2 * room + len(last)],
-            lengths=torch.from_numpy((np.diff(offsets) - 1) * np.int32(page_size) + last),
+        host, device = (
+            Lists(lists[: count + 1], lists[room : room + count + 1], lists[2 * room : 2 * room + count])
+            for lists in (pinned, self._all)
         )
+        lengths = torch.from_numpy((np.diff(offsets) - 1) * np.int32(page_size) + last)
+        return Planned(host, device, self.pages[: len(ids)], lengths)
 
 
 class FlashInferBackend(PagedBackend):
@@ -160,37 +169,28 @@ class FlashInferBackend(PagedBackend):
         self._parts: dict[Part, Planned] = {}
         """What attends in this step, in the order of the packed row."""
         lanes = [max(counts) for counts in zip(*((shape.decodes, shape.chunks) for shape in shapes.all), strict=True)]
-        self._decodes, self._chunks = (Buffers(count, -(-longest // paging.size), device) for count in lanes)
-        self._copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
+        lane_pages = -(-longest // paging.size)
+        self._decodes, self._chunks = (Buffers(count, count * lane_pages, device) for count in lanes)
 
     @property
     def planning(self) -> str:
-        """How padded steps are planned, in words: see `sim.decode.flashinfer_plan`."""
-        ways = [planner.direct for planner in self._planners.values() if planner.padded]
+        """How wrappers are planned, in words: see `sim.decode.flashinfer_plan`."""
+        ways = [planner.direct for planner in self._planners.values()]
         return f"{sum(way is True for way in ways)} of {len(ways)} wrappers are planned directly"
 
     def plan(self, batch: Batch) -> None:
-        """List the pages of every sequence, one after the other."""
-        size, contexts = self.paging.size, batch.contexts
-        counts = -(-contexts // size)
-        offsets = np.concatenate([[0], counts.cumsum()])
-        owner = np.repeat(np.arange(len(counts)), counts)
-        columns = np.arange(offsets[-1]) - offsets[:-1][owner]
-        cells = moved(np.stack([batch.rows[owner], columns]), batch.table.device)
-        self.slots = batch.slots
-        planned = Planned(
-            queries=_int32(batch.offsets),
-            offsets=_int32(offsets),
-            pages=self.paging.pages(batch.table, cells[0], cells[1]).to(torch.int32),
-            last=_int32((contexts - 1) % size + 1),
-            lengths=_int32(contexts),
-        )
-        self._parts = {Part(chunks=bool((batch.counts > 1).any())): planned}
+        """List the pages of every sequence, decodes and chunks apart."""
+        self.slots, self._parts = batch.slots, {}
+        for part, where in parts_of(batch.counts):
+            rows, contexts, counts = batch.rows[where], batch.contexts[where], batch.counts[where]
+            queries = np.append(0, counts.cumsum()).astype(np.int32)
+            pages = pages_of(batch.blocks, rows, contexts, self.paging, len(rows))
+            buffers = Buffers(len(rows), len(pages.ids), batch.slots.device)
+            self._parts[part] = buffers.fill(queries, pages, self.paging.size)
         self._planned.clear()
 
     def plan_lanes(self, lanes: Lanes, slots: torch.Tensor) -> None:
         """See `PagedBackend.plan_lanes`; plans every wrapper that steps of this shape have used so far."""
-        self._copied.synchronize()  # a plan is copied from pinned memory, which the next one writes to
         shape, self.slots, self._parts, size = lanes.shape, slots, {}, self.paging.size
         if shape.decodes:
             one_each = np.arange(shape.decodes + 1, dtype=np.int32)
@@ -200,7 +200,6 @@ class FlashInferBackend(PagedBackend):
         self._planned.clear()
         for which in [which for which in self._planners if which.part in self._parts]:
             self._wrapper(which)
-        self._copied.record()
 
     def read(self, layer: int, query: torch.Tensor, scale: float, window: int | None) -> torch.Tensor:
         """See `PagedBackend.read`."""
@@ -210,7 +209,7 @@ class FlashInferBackend(PagedBackend):
             output: torch.Tensor = self._wrapper(Which(part, window, scale)).run(query, cache)
             return output
         output = torch.empty_like(query)
-        sizes = [part.padded for part in self._parts]
+        sizes = [part.padded or planned.tokens for part, planned in self._parts.items()]
         for part, new, out in zip(self._parts, torch.split(query, sizes), torch.split(output, sizes), strict=True):
             self._wrapper(Which(part, window, scale)).run(new, cache, out=out)
         return output
@@ -221,7 +220,8 @@ class FlashInferBackend(PagedBackend):
         if planner is None:
             geometry, size = self._geometry, self.paging.size
             (chunks, padded), wrapper = which.part, self._make(which.part)
-            planner = Planner(wrapper, chunks, padded, geometry, size, self._dtype, which.window, which.scale)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # PyTorch's own is not annotated
+            planner = Planner(wrapper, chunks, padded, geometry, size, self._dtype, which.window, which.scale, copied)
             self._planners[which] = planner
         if which not in self._planned:
             self._planned.add(which)
@@ -247,7 +247,3 @@ class FlashInferBackend(PagedBackend):
             paged_kv_indices_buf=buffers.pages,
             paged_kv_last_page_len_buf=buffers.last,
         )
-
-
-def _int32(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> torch.Tensor:
-    return torch.from_numpy(values.astype(np.int32)).pin_memory()

@@ -105,6 +105,7 @@ def assemble(
     padded: bool | None = None,
     metered: bool = True,
     shapes: Shapes | None = None,
+    long_steps: bool = True,
 ) -> Runtime:
     """Assemble what runs one case: K/V allocated, kernels built, graphs captured.
 
@@ -121,6 +122,7 @@ def assemble(
             if not given.
         metered: whether what growing tensors take of a GPU is counted, which takes time.
         shapes: that steps are padded to; those of the engine's limits if not given.
+        long_steps: whether those that no graph holds are warmed up as well, which takes a while.
 
     Raises:
         UserError: the pool, or a step beside it, does not fit on the device, or the allocator keeps what no model
@@ -140,7 +142,7 @@ def assemble(
             steps.capture()  # first, as it gives back the memory of other steps
             shapes = shapes.timed(steps.periods)
         warming = kept.attends if kept.store is not None else Recomputing()
-        most = longest_step(case, allocator)
+        most = longest_step(case, allocator) if long_steps else 0
         warm_up(decoder, warming, allocator.table.width, most, 0 if steps is None else captured)
     except torch.OutOfMemoryError as error:
         raise UserError(

@@ -79,6 +79,7 @@ class Stage:
             swap=True,
             metered=False,
             shapes=shapes,
+            long_steps=False,  # every scene begins with some repeats that do not count
         )
         if runtime.store is not None:  # real K/V is not zeros
             runtime.store.blocks.normal_()

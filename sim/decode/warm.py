@@ -39,7 +39,7 @@ def warm_up(decoder: Decoder, backend: AttentionBackend, width: int, most: int, 
         decoder: the model.
         backend: attends.
         width: of the block table.
-        most: new tokens of the longest step.
+        most: new tokens of the longest step; 0 if long ones are not to be run.
         captured: prefill tokens up to which graphs hold steps; 0 if none does.
 
     """
