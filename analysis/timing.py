@@ -39,6 +39,12 @@ IN_MEDIAN = {"throughput_rps": 0.03, "batch_size": 0.03, "tpot_s.p50": 0.03}
 """Largest error allowed in the median over all runs."""
 IN_EACH = {"normalized_latency_s.p99": 0.08, "ttft_s.p99": 0.08, "tpot_s.p99": 0.08}
 """Largest error allowed in each run."""
+FACTORS = {
+    "wide_factor": "steps of more than 24 tokens",
+    "many_factor": "those of 96 and more decodes",
+    "compute_factor": "prefills",
+}
+"""What coefficients of a machine are about, beside `step_factor`."""
 LAUNCHED = {
     "separate_launch_layer_s": "where tensors grow",
     "sequence_launch_layer_s": "for each sequence there",
@@ -255,7 +261,7 @@ def differing(machine: Mapping[str, float]) -> str:
     words = []
     if "step_factor" in machine:
         words.append(f"decodes take {machine['step_factor']:.3f} times as long as calibrated")
-    for name, what in (("wide_factor", "steps of more than 24 tokens"), ("compute_factor", "prefills")):
+    for name, what in FACTORS.items():
         if name in machine:
             words.append(f"{what} {machine.get('step_factor', 1.0) * machine[name]:.3f} times")
     if "power_throttle" in machine:

@@ -184,8 +184,9 @@ def test_a_machine_may_replay_wide_steps_and_computing_ones_slower(tmp_path: Pat
         setup = prepare(workload(path, costs=costs, engine={"max_num_seqs": 256, "max_model_len": 2048}))
         return setup.cost(setup.cases[0].allocator())
 
-    usual, other = cost(), cost(step_factor=1.1, wide_factor=0.99, compute_factor=1.2)
-    for tokens, decodes, ratio in ((0, 24, 1.1), (0, 32, 1.089), (32, 0, 1.089), (32, 32, 1.089), (512, 32, 1.32)):
+    usual, other = cost(), cost(step_factor=1.1, wide_factor=0.99, many_factor=1.3, compute_factor=1.2)
+    ratios = [(0, 24, 1.1), (0, 32, 1.089), (32, 0, 1.089), (32, 32, 1.089), (512, 32, 1.32), (0, 128, 1.43)]
+    for tokens, decodes, ratio in ratios:
         chunks = 8 if tokens else 0
         load = Load(tokens, tokens * (tokens // 8 + 1) // 2, tokens, chunks, decodes, decodes, decodes + chunks)
         load = load._replace(before_ns=10**9)  # what the host does is hidden

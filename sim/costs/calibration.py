@@ -210,15 +210,16 @@ def _captured(path: Path, table: Mapping[str, Any]) -> tuple[int, tuple[Captured
 
 def _step(row: list[Any]) -> CapturedStep:
     """Make sure that a row of the file is a step.  Raises ValueError or TypeError."""
-    longest = row[5] if len(row) == len(CapturedStep._fields) else 0
     *counts, seconds = row[:5]
-    whole = len(row) in {5, 6} and all(type(count) is int and count >= 0 for count in (*counts, longest))
+    more = row[5:]
+    known = len(row) in range(5, len(CapturedStep._fields) + 1)
+    whole = known and all(type(count) is int and count >= 0 for count in (*counts, *more))
     if not whole or type(seconds) not in {int, float} or not 0 < seconds < math.inf:
         raise ValueError(f"{shown(row)} is not {', '.join(CapturedStep._fields)}")
     decodes, tokens, chunks, context = counts
     if not decodes + tokens or bool(tokens) != bool(chunks):
         raise ValueError(f"{shown(row)} is no step: chunks have tokens, and something is computed")
-    return CapturedStep(decodes, tokens, chunks, context, float(seconds), longest)
+    return CapturedStep(decodes, tokens, chunks, context, float(seconds), *more)
 
 
 def fitted_in(path: Path) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.costs.calibration import Calibration
+    from sim.costs.captured import CapturedStep
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
@@ -82,12 +83,19 @@ def text_of(calibration: Calibration) -> str:
             "# For this model on this device they take the place of what the coefficients say of products.",
             f"parameters = {calibration.parameters}",
             "# [decodes, tokens of chunks, chunks, K/V tokens that the decodes attend to (without decodes: that the",
-            "# chunks attend to before their own), seconds, and if known K/V tokens of the longest decode]",
+            "# chunks attend to before their own), seconds, if known K/V tokens of the longest decode, and of each",
+            "# other one if it is much longer than those, which are alike]",
             "steps = [",
-            *(f"  {_value(step if step.longest else step[:-1])}," for step in sorted(calibration.captured)),
+            *(f"  {_value(_row(step))}," for step in sorted(calibration.captured)),
             "]",
         ]
     return "\n".join([*lines, ""])
+
+
+def _row(step: CapturedStep) -> tuple[float, ...]:
+    """Leave out what is not known at the end."""
+    row: tuple[float, ...] = step if step.others else step[: -1 if step.longest else -2]
+    return row
 
 
 def _value(value: object) -> str:

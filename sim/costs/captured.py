@@ -3,9 +3,9 @@
 The time of matrix products is a staircase over their rows, which no share of a peak describes.  So a calibration
 replays every shape (`sim.costs.shapes`), and times between those that it has measured are found as follows:
 
-- Decodes were measured with contexts of very different lengths, as in service, and of one length.  Times are
-  interpolated by the tokens of all contexts, and between the two by the longest context, for which the others wait.
-  What the cache serves of shared blocks is subtracted from the tokens.
+- Decodes were measured with contexts of very different lengths, as in service, of one length, and with a single long
+  one.  Times are interpolated by the tokens of all contexts, and between the three by the longest context, for which
+  the others wait.  What the cache serves of shared blocks is subtracted from the tokens.
 - Chunks were measured in the number that there is room for.  Fewer have more query-key pairs, and some are split and
   merged (`sim.costs.splitting`); what a pair and a merged token take is known from single chunks, and from chunks that
   attend to earlier tokens, both measured without decodes, on which it does not depend.  What chunks attend to before
@@ -34,6 +34,10 @@ NARROW = 24
 """Most tokens of a step for which matrix products use other kernels than for more: one H200 replayed such steps of the
 8B 3 % slower than others did, and wider ones as fast."""
 
+MANY = 96
+"""Decodes of a step that draws so much power that chips differ more: of two H200s one replayed the 8B's steps of fewer
+in 0.985 of the time that the other took, and those of more in 0.965 of it."""
+
 
 class CapturedStep(NamedTuple):
     """One measured step of a captured shape."""
@@ -50,6 +54,8 @@ class CapturedStep(NamedTuple):
     seconds: float
     longest: int = 0
     """K/V tokens of the longest of the decodes; 0 if not known."""
+    others: int = 0
+    """K/V tokens of each other decode, where one is much longer and the others are alike; else 0."""
 
     @property
     def width(self) -> int:
@@ -58,8 +64,8 @@ class CapturedStep(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether there are no chunks, or many that attend to nothing before their own tokens."""
-        return self.chunks != 1 and (not self.tokens or self.context == self.decodes)
+        """Whether no decode is longer than the others, and there are no chunks, or many with nothing before them."""
+        return self.chunks != 1 and not self.others and (not self.tokens or self.context == self.decodes)
 
 
 class CapturedSteps:
@@ -76,7 +82,8 @@ class CapturedSteps:
         """
         points = sorted(measured)
         decodes = {point.decodes for point in points if not point.tokens}
-        curves = {size: _curve([p for p in points if p.decodes == size and not p.tokens]) for size in decodes}
+        told = [p for p in points if not p.others or p.decodes > splitting.tiles]  # fewer: the long one was split
+        curves = {size: _curve([p for p in told if p.decodes == size and not p.tokens]) for size in decodes}
         self.spreads = any(curve.spread is not None for curve in curves.values())
         """Whether it makes a difference how long the longest of some decodes is."""
         self._curves = {
@@ -156,13 +163,22 @@ def on_machine(steps: Iterable[CapturedStep], coefficients: Coefficients, bound:
 
     Args:
         steps: of the calibrated machine.
-        coefficients: `wide_factor` and `compute_factor` tell of the machine.
+        coefficients: `many_factor`, `wide_factor` and `compute_factor` tell of the machine.
         bound: tokens from which a step is bound by compute.
 
     """
     for step in steps:
-        factor = coefficients.compute_factor if step.width >= bound else coefficients.wide_factor
-        yield step if step.width <= NARROW else step._replace(seconds=step.seconds * factor)
+        name = factor_of(step, bound)
+        yield step if name is None else step._replace(seconds=step.seconds * getattr(coefficients, name))
+
+
+def factor_of(step: CapturedStep, bound: float) -> str | None:
+    """Return the coefficient that tells how much longer a step takes on a machine than narrow ones; None for these."""
+    if step.width <= NARROW:
+        return None
+    if step.decodes >= MANY:
+        return "many_factor"
+    return "compute_factor" if step.width >= bound else "wide_factor"
 
 
 def pairs_of(step: CapturedStep) -> float:
@@ -203,12 +219,17 @@ def _curve(points: list[CapturedStep]) -> Curve:
     """Join points of one shape."""
     lanes = points[0].decodes
     even = {point for point in points if point.longest * lanes == point.context} if lanes > 1 else set()
-    ragged = [point for point in points if point not in even or point.context == lanes]  # all read one token: both
-    line = Line.through((point.context, point.seconds) for point in ragged)
+    lone = [point for point in points if point.others]
+    ragged = [point for point in points if not point.others and (point not in even or point.context == lanes)]
+    line = Line.through((point.context, point.seconds) for point in ragged)  # those that read one token are in both
     if len(even) < 2:  # such a one, and no other
         return Curve(line)
     longest = Line.through((point.context, point.longest) for point in ragged)
-    return Curve(line, Spread(Line.through((point.context, point.seconds) for point in even), longest, lanes))
+    spread = Spread(Line.through((point.context, point.seconds) for point in even), longest, lanes)
+    if lone:
+        most = lone[0].longest  # the same in all of them
+        spread = spread._replace(lone=Line.through((point.context, point.seconds) for point in lone), most=most)
+    return Curve(line, spread)
 
 
 def _at_least(shape: Shape, measured: dict[tuple[int, int], CapturedStep]) -> CapturedStep | None:

@@ -57,10 +57,15 @@ class Coefficients:
         "captured steps of 25 and more tokens that are not bound by compute take this many times as long besides",
         "assumed 1; 0.97 to 1.00 on four machines with an H200, as narrower steps take longer on some",
     )
+    many_factor: float = _coefficient(
+        1.0,
+        "captured steps of 96 and more decodes take this many times as long besides, whatever bounds them",
+        "assumed 1; 0.97 on an H200 beside another one with the 8B, whose decodes then draw much power",
+    )
     compute_factor: float = _coefficient(
         1.0,
-        "steps that are bound by compute (those that prefill, and all captured ones) take this many times as long "
-        "besides, as on another machine",
+        "steps that are bound by compute (those that prefill, and all other captured ones) take this many times as "
+        "long besides, as on another machine",
         "assumed 1; on those four, prefills took 1.00 to 1.02 times as long, whatever decodes did",
     )
     memory_efficiency: float = _coefficient(
@@ -140,7 +145,7 @@ class Coefficients:
         0.0,
         "share by which a step that prefills takes longer, if its prompts alone are bound by compute, where such steps "
         "have long drawn more power than the device may",
-        "assumed 0; on four H200s the 8B took 0.11 to 0.14 longer: 1.98 GHz fell to 1.44 to 1.67 at 710 to 870 W",
+        "assumed 0; on seven H200s the 8B took 0.11 to 0.14 longer: 1.98 GHz fell to 1.44 to 1.67 at 710 to 870 W",
     )
     power_reserve_s: float = _coefficient(
         0.0,
@@ -156,7 +161,7 @@ class Coefficients:
         0.0,
         "share by which other steps, such as decodes, take longer behind so many of those that they no longer have any "
         "reserve; behind fewer as much less as the average of power is lower",
-        "assumed 0; on four H200s decodes of the 8B took up to 0.025 to 0.04 longer",
+        "assumed 0; on seven H200s decodes of the 8B took up to 0.025 to 0.04 longer",
     )
     separate_launch_layer_s: float = _coefficient(
         0.0,

@@ -1,8 +1,8 @@
 """How long decodes of one shape take, by the K/V tokens that they attend to and the longest of their contexts.
 
 Attention over a few long sequences is further from memory bandwidth than over many: where a GPU has no room to split
-them, the longest decides.  So there is a line for lengths as in service, one for equal lengths, and in between the
-longest context says where.
+them, the longest decides.  So there is a line for lengths as in service, one for equal lengths, and one for a single
+long context among others that are alike; where in between, the longest context says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -77,11 +77,32 @@ class Spread(NamedTuple):
     longest: Line
     """Tokens of the longest of those that were of different lengths, by the same."""
     lanes: int
+    lone: Line | None = None
+    """Seconds by the same, if one of them is much longer than the others, which are alike; None if not measured."""
+    most: int = 0
+    """Tokens of that one."""
 
-    def share(self, context: Any, most: Any, longest: Any, maximum: Maximum) -> Any:
-        """Return how much of the difference decodes have whose longest is `longest`, where measured ones had `most`."""
-        mean = context / self.lanes
-        return maximum(0.0, longest - mean) / maximum(1.0, most - mean)
+    def seconds(self, context: Any, usual: Any, longest: Any, at: Callable[[Line, Any], Any], maximum: Maximum) -> Any:
+        """Return the seconds of decodes of any lengths.
+
+        Args:
+            context: tokens that all of them attend to.
+            usual: seconds where lengths are as in service.
+            longest: tokens of the longest.
+            at: `Line.at`, or `Line.at_each`.
+            maximum: of two numbers, or of two arrays.
+
+        """
+        even, served, mean = at(self.even, context), at(self.longest, context), context / self.lanes
+        share = maximum(0.0, longest - mean) / maximum(1.0, served - mean)
+        found = even + (usual - even) * share
+        if self.lone is None:
+            return found
+        lone, more = maximum(usual, at(self.lone, context)), maximum(0.0, longest - self.most)
+        between = (lone - usual) * maximum(0.0, longest - more - served) / maximum(1.0, self.most - served)
+        beyond = maximum(0.0, lone - even) * more / maximum(1.0, self.most - mean)
+        told = (longest > served) * (served < self.most)  # else the line between the other two goes on
+        return found + told * (usual + between + beyond - found)
 
 
 class Curve(NamedTuple):
@@ -102,8 +123,7 @@ class Curve(NamedTuple):
         """
         seconds, spread = self.line.at(context), self.spread
         if longest and spread is not None:
-            even = spread.even.at(context)
-            seconds = even + (seconds - even) * spread.share(context, spread.longest.at(context), longest, max)
+            seconds = spread.seconds(context, seconds, longest, Line.at, max)
         least = self.line.heights[0]
         return seconds if slower == 1 else (seconds - least) * slower + least
 
@@ -118,7 +138,6 @@ class Curve(NamedTuple):
         """
         seconds, spread = self.line.at_each(contexts), self.spread
         if longest is not None and spread is not None:
-            even, most = spread.even.at_each(contexts), spread.longest.at_each(contexts)
-            seconds = even + (seconds - even) * spread.share(contexts, most, longest, np.maximum)
+            seconds = spread.seconds(contexts, seconds, longest, Line.at_each, np.maximum)
         least = self.line.heights[0]
         return seconds if slower == 1 else (seconds - least) * slower + least

@@ -185,7 +185,7 @@ def _looked_up(captured: Sequence[CapturedStep], splitting: Splitting) -> Captur
 
 def _point(step: CapturedStep) -> Point:
     """Describe a captured step as any other."""
-    decodes, tokens, chunks, context, took, _ = step
+    decodes, tokens, chunks, context, took, *_ = step
     pairs = tokens * (tokens // max(1, chunks) + 1) // 2
     return Point("captured", Load(tokens, pairs, tokens, chunks, decodes, context, decodes + chunks), took)
 

@@ -62,24 +62,31 @@ def padded_sizes(most: int) -> tuple[int, ...]:
 class Shapes:
     """The shapes to which the steps of one engine are padded."""
 
-    def __init__(self, most: int, tokens: int, periods: Mapping[Shape, int] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        most: int,
+        tokens: int,
+        periods: Mapping[Shape, int] = MappingProxyType({}),
+        decodes: tuple[int, ...] = (),
+    ) -> None:
         """Choose the shapes.
 
         Args:
             most: most sequences in a step.
             tokens: most tokens of chunks in a step.
             periods: nanoseconds of a step of each shape, as far as known.
+            decodes: numbers of them up to `most`; as an engine has them, if not given.
 
         """
-        self._most, self._longest = most, tokens
-        self._decodes = padded_sizes(most)
-        self._beside = (*(size for size in MIXED_DECODES if size < most), most)
+        self._most, self._longest, self._given = most, tokens, decodes
+        self._decodes = decodes or padded_sizes(most)
+        self._beside = decodes or (*(size for size in MIXED_DECODES if size < most), most)
         self._tokens = tuple(size for size in MIXED_TOKENS if size <= tokens)
         self._better = {shape: _fastest(shape, periods) for shape in periods}
 
     def timed(self, periods: Mapping[Shape, int]) -> Shapes:
         """Return the same shapes, each replaced by a larger one that is faster, if there is one."""
-        return Shapes(self._most, self._longest, periods)
+        return Shapes(self._most, self._longest, periods, self._given)
 
     @property
     def all(self) -> tuple[Shape, ...]:

@@ -173,6 +173,6 @@ def _small_blocks(decoder: Decoder, setup: Setup, backend: str, longest: int) ->
             seconds,
             block_size=SMALL,
         )
-        for count, _, _, context, seconds, most in stage.captured(longest)
+        for count, _, _, context, seconds, most, _ in stage.captured(longest)
         if context > count
     ]

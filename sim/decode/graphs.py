@@ -54,6 +54,8 @@ READS = (32, 16, 8, 4, 2)
 """Parts of the longest sequence that decodes read on average, or nearly ..."""
 EVEN_READS = (16, 4)
 """... and if all of them read equally much ..."""
+LONE_READS = (16, 8, 4)
+"""... or all but one, which is as long as the longest may be ..."""
 USUAL = 16
 """... and those that run before a step with chunks."""
 TILE = 256
@@ -140,24 +142,25 @@ class PaddedSteps:
             return []
         self.rehearse()
         paging, spare = self._backend.paging, self._transcript.spare
+        blocks = np.random.default_rng(0).permutation(num_blocks)  # as those of an engine that has long been at work
         found = []
         for shape in alone:
             self._row(blank(shape, paging, spare), HOT_S)
-            for alike in reads(shape.decodes, longest):
-                each = [blank(shape, paging, spare, contexts=contexts, blocks=num_blocks) for contexts in alike]
+            for alike, others in reads(shape.decodes, longest):
+                each = [blank(shape, paging, spare, contexts=contexts, blocks=blocks) for contexts in alike]
                 seconds = float(np.mean([self._clocked(lanes, lanes, ROW_S) for lanes in each]))
                 context, most = (int(np.mean([of(contexts) for contexts in alike])) for of in (np.sum, np.max))
-                found.append(CapturedStep(shape.decodes, 0, 0, context, seconds, most))
+                found.append(CapturedStep(shape.decodes, 0, 0, context, seconds, most, others))
         few = min(alone, key=lambda shape: abs(shape.decodes - BEFORE))
         mixed = sorted(shape for shape in self._captured if shape.chunks)
         for decodes, shapes in groupby(mixed, key=lambda shape: shape.decodes):
             usual = ragged(decodes or few.decodes, longest // USUAL, longest)
-            before = blank(Shape(len(usual)), paging, spare, contexts=usual, blocks=num_blocks)
+            before = blank(Shape(len(usual)), paging, spare, contexts=usual, blocks=blocks)
             self._row(before, HOT_S)
             for shape in shapes:
                 ways = [(shape.chunks, 0), (shape.chunks, EARLIER), (1, 0)]
                 for chunks, start in ways[:1] if decodes else ways:
-                    lanes = blank(shape, paging, spare, chunks=chunks, start=start, blocks=num_blocks)
+                    lanes = blank(shape, paging, spare, chunks=chunks, start=start, blocks=blocks)
                     row_s = max(ROW_S, TIMES * self._captured[shape].period / 1e9) if decodes else PREPARED_S
                     seconds = self._clocked(lanes, before, row_s, 1 if decodes else OFTEN)
                     context = decodes or chunks * start
@@ -232,21 +235,35 @@ def _timed(work: Callable[[], object]) -> float:
     return float(begin.elapsed_time(end)) / 1e3
 
 
-def reads(count: int, longest: int) -> list[list[Ints]]:
-    """Return how many tokens each of some decodes reads: only its own, then ever more; sometimes in two ways.
+class Reads(NamedTuple):
+    """What some decodes read."""
 
-    They differ as in service (`sim.decode.grid.served`); in the last ones, for comparison, all are of one length.
-    These are measured a little shorter and a little longer, so that they take as much longer than those that just fill
-    their tiles as they do on average.
+    ways: list[Ints]
+    """int64[decodes] each: K/V tokens of each of them; what is measured is the mean over these ways."""
+    others: int = 0
+    """See `CapturedStep.others`."""
+
+
+def reads(count: int, longest: int) -> list[Reads]:
+    """Return how many tokens each of some decodes reads: only its own, then ever more.
+
+    They differ as in service (`sim.decode.grid.served`); in the last ones, for comparison, all are of one length, or
+    all but one.  Those of one length are measured a little shorter and a little longer, so that they take as much
+    longer than those that just fill their tiles as they do on average.
     """
     means = [(part, max(1, longest // part), min(TILE, 2 * longest // part) // 4) for part in READS]
-    different = [[ragged(count, mean - beside, longest)] for _, mean, beside in means]
+    different = [Reads([ragged(count, mean - beside, longest)]) for _, mean, beside in means]
     even = [
-        [np.full(count, length) for length in (mean - beside, mean + beside)]
+        Reads([np.full(count, length) for length in (mean - beside, mean + beside)])
         for part, mean, beside in means
         if part in EVEN_READS and count > 1
     ]
-    return [[np.ones(count, np.int64)], *different, *even]
+    lone = [
+        Reads([np.where(np.arange(count) == count // 2, longest, mean - beside)], mean - beside)
+        for part, mean, beside in means
+        if part in LONE_READS and count > 1
+    ]
+    return [Reads([np.ones(count, np.int64)]), *different, *even, *lone]
 
 
 def ragged(count: int, mean: int, longest: int) -> Ints:

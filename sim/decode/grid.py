@@ -67,7 +67,7 @@ def block_scenes(extent: Extent) -> list[Scene]:
     ]
     scenes += [
         Scene(f"prefill {chunks} x {count}", one, ((0, count),) * chunks, SPACED)
-        for chunks, count in ((4, odd // 16), (4, odd // 64), (16, odd // 64))
+        for chunks, count in ((4, odd // 16), (4, odd // 64), (16, odd // 64), (2, odd // 2))
         if count and chunks < seats
     ]
     scenes += [
@@ -84,6 +84,12 @@ def block_scenes(extent: Extent) -> list[Scene]:
     scenes += [
         Scene(f"decode {count} x {usual} + prefill {prefill}", one * count, ((0, prefill),), SPACED)
         for count, prefill in product(_parts(seats, 32, 8, 2), _parts(odd, 64, 32, 16, 10, 7, 4))
+        if prefill <= longest
+    ]
+    beside = max(1, seats // 32)
+    scenes += [
+        Scene(f"decode {beside} x {usual} + prefill {prefill}", one * beside, ((0, prefill),), SPACED)
+        for prefill in _parts(odd, 6, 5, 3, 2)  # too long for a graph, where the model is large
         if prefill <= longest
     ]
     if seats >= 8:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 Ints32 = npt.NDArray[np.int32]
+NULL = np.zeros(1, np.int64)
+"""The null block."""
 
 
 class Sequences(NamedTuple):
@@ -134,7 +136,7 @@ def blank(
     contexts: Ints | None = None,
     chunks: int | None = None,
     start: int = 0,
-    blocks: int = 1,
+    blocks: Ints = NULL,
 ) -> Lanes:
     """Lay out a step of nobody's, which fills its shape and writes to the null block alone.
 
@@ -145,7 +147,7 @@ def blank(
         contexts: int64[shape.decodes], tokens that each decode reads; its own alone if not given.
         chunks: how many share the shape's tokens, equally; all that there is room for if not given.
         start: tokens that each of them attends to before its own.
-        blocks: of the cache, which are read one after the other; if that is 1, the null block.
+        blocks: int64[b], those that are read, one after the other, and again from the first.
 
     """
     none = np.zeros(0, np.int64)
@@ -154,7 +156,7 @@ def blank(
     reads = np.ones(shape.decodes, np.int64) if contexts is None else contexts
     lanes.inputs[1, : shape.decodes] = reads - 1
     width = -(-int(reads.max(initial=1)) // paging.block_size)
-    places = np.arange(shape.decodes * width).reshape(shape.decodes, width) % blocks
+    places = np.resize(blocks, (shape.decodes, width))
     decodes = pages_of(places.astype(np.int32), np.arange(shape.decodes), reads, paging, shape.decodes)
     used = shape.chunks if chunks is None else chunks
     queries = np.full(shape.chunks + 1, shape.tokens, np.int32)
@@ -162,6 +164,6 @@ def blank(
     counts = np.diff(queries).astype(np.int64)
     attended = np.where(counts > 0, counts + start, 1)
     width = -(-int(attended.max(initial=1)) // paging.block_size)
-    places = np.arange(shape.chunks * width).reshape(shape.chunks, width) % blocks
+    places = np.resize(blocks, (shape.chunks, width))
     pages = pages_of(places.astype(np.int32), np.arange(shape.chunks), attended, paging, shape.chunks)
     return Lanes(shape, lanes.inputs, lanes.outputs, decodes, pages, queries, none, none)

@@ -10,6 +10,7 @@ of those are measured as well.  The requests to be served have no part in it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from allocators.registry import find
 from sim.costs.calibration import described, load_calibration
-from sim.costs.captured import NARROW
+from sim.costs.captured import factor_of
 from sim.costs.fit import fit_launches
 from sim.costs.power import fit_power
 from sim.costs.products import Products
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
     from workloads.schema import Workload
 
 SEATS = 16
-"""Most decodes of a step that is measured again."""
+"""Most decodes of a step that is measured again with every number of prompt tokens ..."""
+MANY_SEATS, MANY_TOKENS = (128, 256), 64
+"""... and those that are measured with so many at most."""
 LAUNCHED_SEATS = 64
 """Room for decodes that are launched kernel by kernel: the grid has a quarter of them at most ..."""
 LAUNCHED_S = 8.0
@@ -62,8 +65,9 @@ def factors_of(
         base: folder that relative paths start from.
 
     Returns:
-        coefficients in place of the calibration's: `step_factor`, `wide_factor` and `compute_factor`, from the median
-        ratios of what decodes, short prompts and long ones take, `prefill_host_s`, those of the power limit
+        coefficients in place of the calibration's: `step_factor`, `wide_factor`, `many_factor` and `compute_factor`,
+        from the median ratios of what few decodes, short prompts, many decodes and long prompts take,
+        `prefill_host_s`, those of the power limit
         (`sim.costs.power.NAMES`), and those of launches where steps are launched kernel by kernel
         (`sim.costs.fit.LAUNCHES`).  None where the calibration has no captured steps, or
         is of another device.
@@ -86,6 +90,11 @@ def factors_of(
         stage = Stage(decoder, usual, backend=backend, longest=extent.longest, seats=SEATS, shapes=shapes)
         now = stage.captured(extent.longest)
         limit = fit_power(series(stage, extent, captured_tokens(geometry)))
+        del stage
+        release(decoder.device)
+        shapes, most = Shapes(max(MANY_SEATS), MANY_TOKENS, decodes=MANY_SEATS), max(MANY_SEATS)
+        stage = Stage(decoder, usual, backend=backend, longest=extent.longest, seats=most, shapes=shapes)
+        now += stage.captured(extent.longest)
         del stage
         release(decoder.device)
         bound = Products(geometry, usual.device, known.coefficients).bound
@@ -117,10 +126,12 @@ def differing(before: Sequence[CapturedStep], now: Sequence[CapturedStep], bound
         bound: tokens from which a step is bound by compute.
 
     """
-    narrow = slower(before, [step for step in now if step.width <= NARROW])
-    wide = slower(before, [step for step in now if NARROW < step.width < bound], narrow)
-    computing = slower(before, [step for step in now if step.width >= max(NARROW + 1, bound)], narrow)
-    return {"step_factor": narrow, "wide_factor": wide / narrow, "compute_factor": computing / narrow}
+    alike: dict[str | None, list[CapturedStep]] = defaultdict(list)
+    for step in now:
+        alike[factor_of(step, bound)].append(step)
+    narrow = slower(before, alike[None])
+    others = ("wide_factor", "many_factor", "compute_factor")
+    return {"step_factor": narrow, **{name: slower(before, alike[name], narrow) / narrow for name in others}}
 
 
 def slower(before: Sequence[CapturedStep], now: Sequence[CapturedStep], usual: float = 1.0) -> float:

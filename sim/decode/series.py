@@ -1,7 +1,7 @@
 """Series: steps that follow one another, some of which prefill, as a GPU's clock may fall meanwhile.
 
 What they tell is found by `sim.costs.power`.  Chips of one name differ in it: prefills of the 8B in a row took up to
-11 % longer on two H200s, 12 and 14 % on two others.
+11 to 14 % longer on seven H200s.
 """
 
 from __future__ import annotations

@@ -274,7 +274,8 @@ def test_the_grid_reaches_as_far_as_it_says() -> None:
     scenes = block_scenes(Extent(256, 8192, 4096))
     assert len({scene.name for scene in scenes}) == len(scenes)
     assert max(len(scene.decodes) for scene in scenes) == 256
-    assert 3072 < max(sum(tokens for _, tokens in scene.chunks) for scene in scenes) <= 4096
+    assert 4096 < max(sum(tokens for _, tokens in scene.chunks) for scene in scenes) <= 8192
+    assert max(start + tokens for scene in scenes for start, tokens in scene.chunks) <= 4096
     assert any(scene.decodes and scene.chunks for scene in scenes)
 
 

@@ -68,7 +68,7 @@ def test_every_captured_shape_is_measured(steps: PaddedSteps) -> None:
     for shape in steps._captured:
         if not shape.chunks:
             contexts = [step.context for step in alone if step.decodes == shape.decodes]
-            assert contexts == [np.mean([each.sum() for each in alike]) for alike in reads(shape.decodes, LONGEST)]
+            assert contexts == [np.mean([each.sum() for each in alike.ways]) for alike in reads(shape.decodes, LONGEST)]
     mixed = defaultdict(set)
     for step in found:
         if step.chunks:
@@ -94,7 +94,13 @@ def test_a_step_is_timed_behind_as_many_decodes_as_it_has(steps: PaddedSteps, ra
     }
     times = [ran[place + 1] for place in at]
     for shape in steps._captured:
-        ways = sum(map(len, reads(shape.decodes, LONGEST))) if not shape.chunks else 1 if shape.decodes else 3 * OFTEN
+        ways = (
+            sum(len(alike.ways) for alike in reads(shape.decodes, LONGEST))
+            if not shape.chunks
+            else 1
+            if shape.decodes
+            else 3 * OFTEN
+        )
         assert times.count(shape) == ways * REPEATS
 
 

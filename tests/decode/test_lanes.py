@@ -59,7 +59,7 @@ def test_a_blank_step_fills_its_shape_and_touches_the_null_block_alone(shape: Sh
 
 
 def test_the_chunks_of_a_blank_step_may_attend_to_earlier_tokens() -> None:
-    lanes = blank(Shape(2, 64, CHUNKS), Paging(16, 16, 16), 999, chunks=3, start=100, blocks=12)
+    lanes = blank(Shape(2, 64, CHUNKS), Paging(16, 16, 16), 999, chunks=3, start=100, blocks=np.arange(12))
     assert np.diff(lanes.queries).tolist() == [21, 21, 22, 0, 0, 0, 0, 0]
     assert np.diff(lanes.chunks.offsets).tolist() == [8, 8, 8, 1, 1, 1, 1, 1]
     assert lanes.chunks.last.tolist() == [121 - 112, 121 - 112, 122 - 112, 1, 1, 1, 1, 1]

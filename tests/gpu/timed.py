@@ -53,11 +53,14 @@ if TYPE_CHECKING:
     from workloads.schema import Workload
 
 RESULTS = Path(__file__).parents[2] / "analysis" / "results"
-BLIND = ("1b", "8b", "chat", "rag", "code", "full", "swarm", "reports", "papers")
+BLIND = ("1b", "8b", "chat", "rag", "code", "full", "swarm")
 """Presets `validate_blind_...`, fixed before they were first run; no prediction has been changed for their sake."""
 SEEN = ("1b", "tensors", "8b", "prefix", "swap")
 """Presets `validate_timed_...`, whose errors showed what to mend from the beginning."""
-HELD_OUT = (*SEEN, "burst", "crowd", "sharegpt", "prompts", "long", "heavy", "busy", "agents", "tight", "many", "wide")
+HELD_OUT = (
+    *(*SEEN, "burst", "crowd", "sharegpt", "prompts", "long", "heavy", "busy", "agents", "tight", "many", "wide"),
+    *("reports", "papers", "budget"),
+)
 """Presets `validate_heldout_...`, fixed before they were first run, whose errors have done so since."""
 JUDGED = {"blind", "held-out"}
 """Groups of these that a verdict is of."""
