@@ -39,18 +39,6 @@ IN_MEDIAN = {"throughput_rps": 0.03, "batch_size": 0.03, "tpot_s.p50": 0.03}
 """Largest error allowed in the median over all runs."""
 IN_EACH = {"normalized_latency_s.p99": 0.08, "ttft_s.p99": 0.08, "tpot_s.p99": 0.08}
 """Largest error allowed in each run."""
-FACTORS = {
-    "wide_factor": "steps of more than 24 tokens",
-    "many_factor": "those of 96 and more decodes",
-    "compute_factor": "prefills",
-}
-"""What coefficients of a machine are about, beside `step_factor`."""
-LAUNCHED = {
-    "separate_launch_layer_s": "where tensors grow",
-    "sequence_launch_layer_s": "for each sequence there",
-    "recompute_launch_layer_s": "where nothing is cached",
-}
-"""What coefficients of launches are about."""
 MACHINES = 0.02
 """By how much machines with the same device differ: steps are also simulated to take up to this share less or more."""
 
@@ -254,24 +242,6 @@ def with_others(timing: Timing, others: Sequence[Path]) -> Timing:
 def figures(entry: Mapping[str, Any]) -> dict[str, float]:
     """Return what is compared of a run, from its entry in the summary."""
     return {**{name: figure(entry, name) for name in FIGURES}, "makespan_s": float(entry["duration_s"])}
-
-
-def differing(machine: Mapping[str, float]) -> str:
-    """Say how a machine differs from the one of the calibration."""
-    words = []
-    if "step_factor" in machine:
-        words.append(f"decodes take {machine['step_factor']:.3f} times as long as calibrated")
-    for name, what in FACTORS.items():
-        if name in machine:
-            words.append(f"{what} {machine.get('step_factor', 1.0) * machine[name]:.3f} times")
-    if "power_throttle" in machine:
-        words.append(f"prefills in a row up to {machine['power_throttle']:.1%} longer than at first")
-    if "prefill_host_s" in machine:
-        words.append(f"the host {1e3 * machine['prefill_host_s']:.2f} ms for a step")
-    for name, what in LAUNCHED.items():
-        if name in machine:
-            words.append(f"{1e3 * machine[name]:.2f} ms to launch a layer {what}")
-    return ", ".join(words)
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:

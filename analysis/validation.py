@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.documents import demand_version, parse_json, read_json
+from analysis.machines import differing
 from analysis.report import asset, environment
 from analysis.shapes import COUNT, ENDS, FLAG, MAYBE, NUMBER, POSITIVE, TEXT
-from analysis.timing import differing
 from analysis.whole import write_text
 
 NAME = "validation.json"

@@ -16,14 +16,11 @@ import numpy as np
 from analysis.documents import SCHEMA_VERSION
 from analysis.figures import COST
 from analysis.planner.rows import refusals, status_share
-from analysis.planner.sweeps import FIGURES, bounds
+from analysis.planner.sweeps import FIGURES, NEWER, bounds
 from analysis.slo import PART
 from analysis.stats import is_narrow, paired_ratio, t_interval
 
 GOODPUT = ("goodput", "Requests within the SLO", "%", 100)
-CURVES = (*FIGURES[3:10], GOODPUT, *(one for one in FIGURES if one[0] in ("throughput_rps", "batch_size")))
-"""Figures of a curve: latencies, goodput, throughput, batch."""
-
 LATENCIES = {
     "ttft_s": ("Time to first token", "s", 1.0),
     "tpot_s": ("Time per output token", "ms", 1e3),
@@ -34,6 +31,12 @@ LATENCIES = {
 }
 """Title, unit and scale of all that an objective may limit a mean or a percentile of."""
 
+CURVES = (
+    *(one for one in FIGURES if one[0].partition(".")[0] in LATENCIES and one[0] not in NEWER),
+    GOODPUT,
+    *(one for one in FIGURES if one[0] in ("throughput_rps", "batch_size")),
+)
+"""Figures of a curve: latencies, goodput, throughput, batch."""
 FAILED = "failed: "
 """How `limited_by` begins where a run could not be done."""
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from analysis.machines import differing
 from analysis.numbers import short
 from analysis.terminal import plain, put
-from analysis.timing import MACHINES, differing
+from analysis.timing import MACHINES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from analysis.machines import FACTORS, LAUNCHED
+from analysis.machines import differing as told
 from analysis.reading import open_directory
-from analysis.timing import LAUNCHED, gathered
+from analysis.timing import gathered
 from sim.costs.calibration import Calibration, Point
 from sim.costs.calibration_text import save_calibration
 from sim.costs.captured import CapturedStep, on_machine
@@ -311,6 +313,10 @@ def test_launches_are_measured_for_allocators_without_blocks() -> None:
     assert launching(work("paged", "virtual")) == []
     assert launching(work("growing", "paged", "no-cache", "growing")) == ["growing", "no-cache"]
     assert tuple(LAUNCHED) == LAUNCHES, "what is measured has words on the page"
+    assert {"step_factor", *FACTORS} == differing([], [], 200.0).keys()
+    assert told({"step_factor": 1.1, "many_factor": 0.9}) == (
+        "decodes take 1.100 times as long as calibrated, steps of 96 and more decodes 0.990 times"
+    )
 
 
 def test_what_other_machines_may_take_is_around_what_the_workload_says(
