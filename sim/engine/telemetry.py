@@ -27,13 +27,7 @@ if TYPE_CHECKING:
 
 BLOCKED = tuple(Blocked)
 PLACE = {blocked: place for place, blocked in enumerate(BLOCKED)}
-SECONDS = {
-    "start": "start_s",
-    "duration": "duration_s",
-    "gap": "gap_s",
-    "mapping_hidden": "mapping_hidden_s",
-    "mapping_exposed": "mapping_exposed_s",
-}
+SECONDS = {name: f"{name}_s" for name in ("start", "duration", "gap", "mapping_hidden", "mapping_exposed")}
 STATUSES = ("finished", "refused", "unfinished")
 EVENTS = ("preempt", "resume", "recomputed", "swap_out", "swap_in", "refuse")
 
