@@ -50,7 +50,7 @@ HOT = "sim/costs/model.py"
 
 def copied(folder: Path) -> Path:
     """A checkout of the sources as they stand, not compiled."""
-    unbuilt = shutil.ignore_patterns("*.so", "*.pyd", "compiled.txt", "__pycache__", "results", "recorded")
+    unbuilt = shutil.ignore_patterns("*.so", "*.pyd", "compiled.txt", "__pycache__", "recorded")
     for room in (*ROOMS, "tests"):
         shutil.copytree(ROOT / room, folder / room, ignore=unbuilt)
     for file in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):

@@ -100,7 +100,9 @@ def _settings(vary: list[Mapping[str, Any]]) -> dict[str, Shape]:
 
 def _sweep(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
     told = [cell["figures"] for cell in content["cells"] if isinstance(cell.get("figures"), dict)]
-    of_parts = {name for figures in told for name in figures if name.startswith(PART)}  # earlier versions had none
+    named = {name for each in told for name in each}
+    figures = [name for name, *_ in FIGURES if name in named or name not in NEWER]  # all cells are of one version
+    of_parts = sorted(name for name in named if name.startswith(PART))  # of which earlier ones had none
     cell = {
         "cell": COUNT,
         "settings": settings,
@@ -112,7 +114,7 @@ def _sweep(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
         "refusals?": [TEXT],
         "verdict": one_of(Verdict),
         "front": FLAG,
-        "figures": dict.fromkeys([*(name + "?" * (name in NEWER) for name, *_ in FIGURES), *sorted(of_parts)], _BOUNDS),
+        "figures": dict.fromkeys([*figures, *of_parts], _BOUNDS),
         "behind?": {f"{name}?": _BOUNDS for name in MOST_OF},
     }
     return {"drawn?": FLAG, "cells": [cell], "failed": _FAILURES}
