@@ -151,10 +151,10 @@ class GroupedIdeal(HybridAllocator):
         num_blocks: int,
         block_size: int,
         max_model_len: int,
-        max_rows: int = 256,
+        max_rows: int,
         *,
         paging: str,
-        prefix_cache: bool = False,
+        prefix_cache: bool,
         groups: str,
     ) -> None:
         """Make an empty pool; see `HybridAllocator`."""

@@ -45,7 +45,7 @@ class Ranges:
             best = min(reversed(range(len(idle))), key=lambda at: (len(idle[at]) < need, abs(len(idle[at]) - need)))
             self.ahead[row] = idle.pop(best)
 
-    def reach(self, row: int, count: int, *, decoding: bool = False) -> list[int]:
+    def reach(self, row: int, count: int, *, decoding: bool) -> list[int]:
         """Let a row reach `count` further groups, and return them.
 
         Args:

@@ -87,11 +87,11 @@ class Footprints:
         """Bytes taken, the copy included."""
         return self.taken + self.sizes.item(longest)
 
-    def alone(self, tokens: int, count: int = 1) -> int:
+    def alone(self, tokens: int, count: int) -> int:
         """Bytes that `count` sequences of `tokens` tokens need in an empty memory."""
         return int(self.footprints[tokens] * count + self.sizes[tokens])
 
-    def more(self, tokens: int, longest: int, count: int = 1) -> int:
+    def more(self, tokens: int, longest: int, count: int) -> int:
         """Bytes that `count` further sequences of `tokens` tokens need."""
         return int(self.footprints[tokens] * count + self.sizes[max(tokens, longest)] - self.sizes[longest])
 
@@ -135,7 +135,7 @@ class Footprints:
 class PlacedTensors:
     """Every tensor of every row at its address, made and freed in the order of a forward pass."""
 
-    def __init__(self, tensors: int, token_bytes: int, capacity: int, *, expandable_segments: bool = False) -> None:
+    def __init__(self, tensors: int, token_bytes: int, capacity: int, *, expandable_segments: bool) -> None:
         """Make an empty memory; arguments as for `Footprints`."""
         self.device = expandable(capacity) if expandable_segments else CudaCachingAllocator(capacity)
         """The caching allocator, with its statistics."""

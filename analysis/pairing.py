@@ -56,7 +56,7 @@ class Pair:
         self.first, self.second = first, second
         self._found: dict[str, Common] = {}
 
-    def common(self, part: str = "") -> Common:
+    def common(self, part: str) -> Common:
         """Sum up the figures that requests (of a part) have in both runs.
 
         Both tables are read once, and then only a number for each figure is kept.
@@ -74,7 +74,7 @@ class Pair:
                 means[metric.__name__] = float(one.mean()), float(two.mean())
         return Common(means, lacks_some)
 
-    def both_have(self, metric: Metric, part: str = "") -> tuple[Floats, Floats]:
+    def both_have(self, metric: Metric, part: str) -> tuple[Floats, Floats]:
         """Return a figure of each request (of a part) that has it in both runs, in the one and in the other."""
         return _both(self._matched(part), metric)[:2]
 

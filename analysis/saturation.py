@@ -17,8 +17,11 @@ import numpy as np
 
 from analysis.stats import Array
 
+BATCH = 5
+"""Values to a batch mean of MSER-5."""
 
-def warmup(series: Array, batch: int = 5) -> int:
+
+def warmup(series: Array) -> int:
     """Return how many values of `series` are warm-up, by MSER-5.
 
     With batch means Y_1..Y_k, it cuts the d batches that minimise  sum_{i>d} (Y_i - mean_{>d})^2 / (k - d)^2.  Only
@@ -26,22 +29,21 @@ def warmup(series: Array, batch: int = 5) -> int:
 
     Args:
         series: equally spaced observations.
-        batch: values per batch mean.
 
     Returns:
-        The number of values to drop, a multiple of `batch`.
+        The number of values to drop, a multiple of `BATCH`.
 
     """
-    batches = len(series) // batch
+    batches = len(series) // BATCH
     if batches < 4:
         return 0
-    means = np.asarray(series[: batches * batch], np.float64).reshape(batches, batch).mean(axis=1)
+    means = np.asarray(series[: batches * BATCH], np.float64).reshape(batches, BATCH).mean(axis=1)
     means -= means[-1]  # so that the sums over an end that is constant are exactly 0, and none of it is cut
     left = np.arange(batches, 0, -1)
     total = np.cumsum(means[::-1])[::-1]
     squares = np.cumsum((means**2)[::-1])[::-1]
     error = (squares - total**2 / left) / left.astype(np.float64) ** 2
-    return int(np.argmin(error[: batches * 3 // 4])) * batch
+    return int(np.argmin(error[: batches * 3 // 4])) * BATCH
 
 
 class Verdict(StrEnum):

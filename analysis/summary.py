@@ -188,7 +188,7 @@ def ledger(seen: Observed, slot_bytes: float) -> dict[str, Mapping[str, float]]:
     }
 
 
-def judge(seen: Observed, parts: Iterable[str] = ()) -> saturation.Verdict:
+def judge(seen: Observed, parts: Iterable[str]) -> saturation.Verdict:
     """Tell whether the load fits; of a mix of `parts` also while each of them comes, if that is of some requests."""
     kept = seen.requests["status"] != "refused"
     arrivals, departures = seen.requests["arrival_s"], seen.requests["finish_s"]

@@ -198,7 +198,7 @@ def mixed(found: Sequence[Row]) -> Table:
     return table
 
 
-def memory(allocators: Sequence[Allocator], pools: Collection[int] = ()) -> Table:
+def memory(allocators: Sequence[Allocator], pools: Collection[int]) -> Table:
     """The ledger as percentages of the pool (mean over time), a row an allocator; prefix hits if there are any.
 
     The caption gives the sizes of the `pools` in slots.

@@ -181,7 +181,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
     return Setup(workload, geometry, device, coefficients, cases, captured)
 
 
-def prepare_variants(workload: Workload, base: Path | None = None) -> dict[str, Setup]:
+def prepare_variants(workload: Workload, base: Path | None) -> dict[str, Setup]:
     """Resolve every variant of a workload; returns them by label.
 
     Raises:

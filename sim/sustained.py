@@ -51,7 +51,7 @@ class Tried(NamedTuple):
 class Search:
     """Finds the sustained rates of a workload's allocators."""
 
-    def __init__(self, setup: Setup, wanted: Sustained, progress: Callable[[Progress], None] | None = None) -> None:
+    def __init__(self, setup: Setup, wanted: Sustained, progress: Callable[[Progress], None] | None) -> None:
         """Prepare to search for the rates at which `wanted` is just met."""
         self._setup = setup
         self._rate = wanted.from_rate or _paced(setup.workload)[1].rate
@@ -133,7 +133,7 @@ class Search:
         return Tried(rate, float(np.nanmean(latency)), later / (last / 2))
 
 
-def at_rate(workload: Workload, rate: float, duration_s: float | None = None) -> Workload:
+def at_rate(workload: Workload, rate: float, duration_s: float | None) -> Workload:
     """Return the workload at another rate, with every request finished and no block map; `duration_s` if given."""
     source, arrivals = _paced(workload)
     changes: dict[str, Any] = {"arrivals": arrivals.model_copy(update={"rate": rate})}

@@ -110,7 +110,7 @@ def part_names(requests: Any) -> list[str]:
     return [str(one.get("name")) if isinstance(one, dict) else "" for one in entries]
 
 
-def places(key: str, allocators: Sequence[Named], source: str, parts: Sequence[str] = ()) -> tuple[Where, ...]:
+def places(key: str, allocators: Sequence[Named], source: str, parts: Sequence[str]) -> tuple[Where, ...]:
     """Find where a dotted key stands; under `allocators` the next word is a label, a kind or a position.
 
     A label may hold dots and spaces, as in `allocators.Orca (Max).block_size`.

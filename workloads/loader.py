@@ -66,7 +66,7 @@ def place(path: str | Path, overrides: Sequence[str], dotted: str, variant: str 
     return document.where(where).text if isinstance(document.data, dict) and where[0] in document.data else None
 
 
-def open_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Document, Path]:
+def open_document(path: str | Path, overrides: Sequence[str]) -> tuple[Document, Path]:
     """Read a workload file or preset without validating it.
 
     Args:

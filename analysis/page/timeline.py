@@ -37,7 +37,7 @@ class Timeline(NamedTuple):
     data: dict[str, Packed]
 
 
-def timeline(steps: Columns, points: int, windows: Sequence[Window] = ()) -> Timeline:
+def timeline(steps: Columns, points: int, windows: Sequence[Window]) -> Timeline:
     """Choose about `points` rows, plus all rows (at most a quarter as many each) of the windows, and bin rates.
 
     Args:

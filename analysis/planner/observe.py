@@ -22,7 +22,7 @@ from analysis.summary import judge, without_nan
 BATCHES = 50
 
 
-def observe(seen: Observed, parts: Iterable[str] = ()) -> dict[str, Any]:
+def observe(seen: Observed, parts: Iterable[str]) -> dict[str, Any]:
     """Reduce a run, whose requests may be a mix of `parts`.
 
     Returns:
@@ -36,7 +36,7 @@ def observe(seen: Observed, parts: Iterable[str] = ()) -> dict[str, Any]:
     return told
 
 
-def load(seen: Observed, parts: Iterable[str] = ()) -> dict[str, Any]:
+def load(seen: Observed, parts: Iterable[str]) -> dict[str, Any]:
     """Return what was offered, what arrived and left in the second half of that time, and whether the run kept up."""
     kept = seen.requests["status"] != "refused"
     arrivals = np.asarray(seen.requests["arrival_s"], np.float64)[kept]

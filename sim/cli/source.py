@@ -37,7 +37,7 @@ class Changes:
         """
         return load(file, self.overrides(repeat)), Path(file).parent
 
-    def overrides(self, repeat: int | None = None) -> list[str]:
+    def overrides(self, repeat: int | None) -> list[str]:
         """Write them, and a number of replications if one is given, as settings of `workloads.loader.load`."""
         given = {"seed": self.seed, "repeat": repeat}
         return [*self.settings, *(f"--{name} {value}" for name, value in given.items() if value is not None)]

@@ -46,7 +46,7 @@ NOBODY, CACHE = -2, -1
 class BlockLog:
     """Snapshots of who owns which block, as runs of blocks alike."""
 
-    def __init__(self, sink: Sink, instants: int | None, span: int = 0) -> None:
+    def __init__(self, sink: Sink, instants: int | None, span: int) -> None:
         """Stream to `sink`.
 
         Args:

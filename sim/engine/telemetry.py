@@ -85,7 +85,7 @@ class StepLog:
     are computed from that, for many stretches at once, when they are passed to the sink.
     """
 
-    def __init__(self, sink: Sink, capacity: int, parts: Sequence[str] = (), rows: int = 1 << 16) -> None:
+    def __init__(self, sink: Sink, capacity: int, parts: Sequence[str], rows: int = 1 << 16) -> None:
         """Write to `sink` about every `rows` rows; `capacity` is that of the pool in token slots; `parts`: of a mix."""
         self.parts = PartLog(parts)
         self._sink = sink

@@ -69,7 +69,7 @@ def as_rows(
     prompts: Floats,
     outputs: Floats,
     lines: Callable[[Ints], Sequence[int]],
-    faults: Sequence[Fault] = (),
+    faults: Sequence[Fault],
 ) -> Rows:
     """Make rows of columns; times are in the unit of their column's name, or what their size tells.
 
