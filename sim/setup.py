@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from allocators.options import Value
     from sim.costs.captured import CapturedStep, CapturedSteps
     from workloads.allocator import AllocatorSpec
+    from workloads.read_once import Traces
     from workloads.requests import Requests
     from workloads.schema import Engine, Workload
 
@@ -59,6 +60,8 @@ class Setup(NamedTuple):
     cases: tuple[Case, ...]
     captured: tuple[CapturedStep, ...] = ()
     """Captured steps that the calibration has measured, if it is one of this model on this device."""
+    traces: Traces | None = None
+    """Where traces are read that several runs replay; None if each run reads its own."""
 
     @property
     def notes(self) -> list[str]:
@@ -154,15 +157,16 @@ class Setup(NamedTuple):
             WorkloadError: a data file or trace is bad, or no request arrives.
 
         """
-        return make_requests(self.workload, repeat, self.cases[0].limits.max_model_len)
+        return make_requests(self.workload, repeat, self.cases[0].limits.max_model_len, self.traces)
 
 
-def prepare(workload: Workload, base: Path | None = None) -> Setup:
+def prepare(workload: Workload, base: Path | None = None, traces: Traces | None = None) -> Setup:
     """Resolve a workload.
 
     Args:
         workload: as loaded.
         base: folder that a relative config.json starts from; the working directory if not given.
+        traces: where traces are read that other runs replay, too.
 
     Raises:
         UserError: one line for what is wrong and what would be right.
@@ -178,7 +182,7 @@ def prepare(workload: Workload, base: Path | None = None) -> Setup:
         raise WorkloadError(*wrong)
     named = enumerate(zip(labels, workload.allocators, strict=True))
     cases = tuple(_case(workload.engine, geometry, device, place, label, spec) for place, (label, spec) in named)
-    return Setup(workload, geometry, device, coefficients, cases, captured)
+    return Setup(workload, geometry, device, coefficients, cases, captured, traces)
 
 
 def prepare_variants(workload: Workload, base: Path | None) -> dict[str, Setup]:

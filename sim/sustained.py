@@ -17,6 +17,7 @@ from analysis.metrics import normalized_latency_s
 from analysis.observed import Observed, plain
 from sim.serve import Progress, serve
 from workloads.arrivals import Paced
+from workloads.read_once import Traces
 from workloads.schema import Telemetry
 from workloads.source import Mix
 
@@ -53,7 +54,7 @@ class Search:
 
     def __init__(self, setup: Setup, wanted: Sustained, progress: Callable[[Progress], None] | None) -> None:
         """Prepare to search for the rates at which `wanted` is just met."""
-        self._setup = setup
+        self._setup = setup._replace(traces=Traces())
         self._rate = wanted.from_rate or _paced(setup.workload)[1].rate
         self._limit = wanted.normalized_latency_s
         self._tolerance = wanted.tolerance

@@ -18,6 +18,7 @@ from workloads.arrivals import Batch, Closed, Process
 from workloads.errors import NoArrivalError, WorkloadError
 from workloads.lengths import tokens
 from workloads.mix import merge
+from workloads.read_once import Traces
 from workloads.replies import Replies
 from workloads.requests import LATEST_S, MOST, MOST_SAMPLES, Requests
 from workloads.sessions import Turns
@@ -37,7 +38,9 @@ SELDOM = 0.01
 """Requests that a part of a mix may expect at least: if it has none by chance, that is no mistake in the file."""
 
 
-def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = None) -> Requests:
+def requests(
+    workload: Workload, repeat: int = 0, max_model_len: int | None = None, traces: Traces | None = None
+) -> Requests:
     """Make the requests of replication `repeat`; the same workload and repeat give the same requests.
 
     A replayed trace is the same in every replication, except for random choices that the workload asks for, and for
@@ -47,16 +50,19 @@ def requests(workload: Workload, repeat: int = 0, max_model_len: int | None = No
         workload: as loaded.
         repeat: number of the replication, from 0.
         max_model_len: the model's context in tokens, used if the workload does not set `engine.max_model_len`.
+        traces: where traces are read that other runs replay, too.
 
     Raises:
         WorkloadError: a data file or trace is bad, no request arrives until the run ends, or one does after `LATEST_S`.
 
     """
     source, longest = workload.requests, workload.engine.max_model_len or max_model_len
+    traces = traces or Traces()
     if isinstance(source, Mix):
-        made = _mixed(source, workload.seed, repeat, longest)
+        made = _mixed(source, workload.seed, repeat, longest, traces)
     else:
-        made = _made(source, partial(_stream, workload.seed, repeat), longest, repeat)
+        made = _made(source, partial(_stream, workload.seed, repeat), longest, repeat, traces)
+    traces.keep(source)
     if (last := float(made.arrival_s[-1])) > LATEST_S:
         raise WorkloadError(f"requests: the last one arrives at {last:.3g} s; {LATEST_S:.0e} s, 32 years, is the most")
     if workload.horizon_s is not None and (first := float(made.arrival_s[0])) > workload.horizon_s:
@@ -74,10 +80,12 @@ def generate(source: Generated | Mix) -> Requests:
         WorkloadError: a data file is bad, or no request arrives.
 
     """
-    return _mixed(source, 0, 0, None) if isinstance(source, Mix) else _made(source, partial(_stream, 0, 0), None, 0)
+    if isinstance(source, Mix):
+        return _mixed(source, 0, 0, None, Traces())
+    return _made(source, partial(_stream, 0, 0), None, 0, Traces())
 
 
-def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None) -> Requests:
+def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None, traces: Traces) -> Requests:
     """Make the requests of each part by itself, with random streams that are named after it, and merge them.
 
     A part of which none happens to arrive is without requests, unless all parts are.
@@ -87,7 +95,7 @@ def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None) -> Reque
     for place, part in enumerate(mix.mix):
         streams = partial(_stream, seed, repeat, part=f"{part.name}/")
         try:
-            parts[part.name] = _made(part, streams, max_model_len, repeat, mix.rate_scale)
+            parts[part.name] = _made(part, streams, max_model_len, repeat, traces, mix.rate_scale)
         except WorkloadError as error:
             lines = [re.sub(r"^requests\b", f"requests.mix.{place}", line) for line in error.lines]
             if not isinstance(error, NoArrivalError):
@@ -102,12 +110,17 @@ def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None) -> Reque
 
 
 def _made(
-    source: Generated | Trace, streams: Streams, max_model_len: int | None, repeat: int, rate_scale: float = 1.0
+    source: Generated | Trace,
+    streams: Streams,
+    max_model_len: int | None,
+    repeat: int,
+    traces: Traces,
+    rate_scale: float = 1.0,
 ) -> Requests:
     """Draw or replay requests, `rate_scale` times as fast as the source says."""
     if isinstance(source, Generated):
         return _generated(source, streams, max_model_len, rate_scale)
-    return _replayed(source, streams, repeat, rate_scale)
+    return _replayed(source, streams, repeat, traces, rate_scale)
 
 
 def _generated(source: Generated, streams: Streams, max_model_len: int | None, rate_scale: float) -> Requests:
@@ -139,20 +152,14 @@ def _stream(seed: int, repeat: int, name: str, part: str = "") -> np.random.Gene
     return stream(seed, part + name, repeat)
 
 
-def _replayed(trace: Trace, streams: Streams, repeat: int, rate_scale: float) -> Requests:
-    """Read a trace, and replace its arrivals if the workload asks for it."""
-    from workloads.traces import find, rows  # noqa: PLC0415  (start-up time of what is drawn)
-    from workloads.traces.rows import requests_of  # noqa: PLC0415  (start-up time of what is drawn)
+def _replayed(trace: Trace, streams: Streams, repeat: int, traces: Traces, rate_scale: float) -> Requests:
+    """Replay a trace, and replace its arrivals if the workload asks for it."""
+    from workloads.traces.rows import replayed  # noqa: PLC0415  (start-up time of what is drawn)
 
-    if trace.format != "auto":
-        try:
-            find(trace.format)
-        except WorkloadError as error:  # of the file that names the format, not of the trace
-            raise WorkloadError(f"requests.format: {error}") from error
-    raw, form = rows(trace)
+    whole, form = traces.recorded(trace)
     faster = trace.model_copy(update={"rate_scale": trace.rate_scale * rate_scale})
-    made = requests_of(raw, faster, streams("spread"), repeat)
-    notes = (*made.notes, f"trace read as {form.name} ({form.about})")
+    made = replayed(whole, faster, streams("spread"), repeat)
+    notes = (*made.notes, f"trace read as {form}")
     if trace.arrivals is None:
         return replace(made, notes=notes)
     count = len(made)

@@ -78,7 +78,7 @@ def advise(
         UserError: the file cannot run, the budget is too small, or `out` holds something else.
 
     """
-    setup, source = prepare(base.workload), Source.of(base.workload)
+    setup, source = prepare(base.workload), Source.of(base.workload, base.traces)
     repeats = source.replications(repeats)
     if budget < (1 + LEAST) * repeats:
         raise UserError(f"--budget {budget}: give at least {(1 + LEAST) * repeats} simulations")

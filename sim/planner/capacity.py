@@ -199,11 +199,11 @@ def capacity(
     """
     points = list(base.points(over))
     base.demand(points)
-    rates = [rate_of(point.workload, part) for point in points]
+    rates = [rate_of(point.workload, base.traces, part) for point in points]
     for axis in over:
         if rates[0].place in axis.places:
             raise UserError(f"--vary {axis.key}: this is the rate that is searched for; vary something else")
-    source = Source.of(base.workload)
+    source = Source.of(base.workload, base.traces)
     repeats = source.replications(repeats)
     asked = {
         "vary": [{"key": axis.key, "values": list(axis.values)} for axis in over],
@@ -254,13 +254,13 @@ def _answer(at_work: Searching, group: Sequence[Search]) -> dict[str, Any]:
     """What the replications of one point and allocator have found."""
     first = group[0]
     rate = at_work.rates[first.point]
-    found = next(((one, one.low) for one in group if one.low is not None), None)
+    ran = next((at_work.job(one, one.low) for one in group if one.low is not None), None)
     return {
         "point": first.point,
         "settings": dict(at_work.points[first.point].settings),
         "allocator": at_work.base.labels[first.place],
         "gpus": at_work.points[first.point].workload.model.tensor_parallel,
-        "together": None if found is None else together(at_work.job(*found).workload, found[0].repeat),
+        "together": None if ran is None else together(ran.workload, ran.traces, ran.repeat),
         "searches": [
             {
                 "repeat": one.repeat,

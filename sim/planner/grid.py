@@ -17,6 +17,7 @@ from workloads.errors import WorkloadError, key_of, lines_of
 from workloads.labels import labels as label_all
 from workloads.labels import named, part_names, steps
 from workloads.loader import open_document, parse
+from workloads.read_once import Traces
 from workloads.schema import Telemetry
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Base:
         self._document.data.pop("variants", None)  # what is varied need not suit them
         self.labels = tuple(label_all(self.workload.allocators))
         """Of the allocators: what they are called whatever is varied about them."""
+        self.traces = Traces()
+        """Where the traces are read that its jobs replay."""
         self._digests: dict[str, str] = {}
 
     def axes(self, vary: Sequence[str]) -> tuple[Axis, ...]:
@@ -115,7 +118,7 @@ class Base:
         for point in points:
             source = point.workload.requests.model_dump_json()
             try:
-                setup = prepare(point.workload)
+                setup = prepare(point.workload, traces=self.traces)
                 if source not in sources:
                     setup.requests()
             except DoesNotFitError as error:
@@ -142,7 +145,7 @@ class Base:
         named = json.dumps([alone.model.name, alone.requests.model_dump(mode="json"), alone.costs.calibration])
         if named not in self._digests:
             self._digests[named] = digest(alone)
-        return Job(alone, self.labels[place], repeat, self._digests[named])
+        return Job(alone, self.labels[place], repeat, self._digests[named], traces=self.traces)
 
     def jobs(self, workload: Workload, repeats: int) -> list[Job]:
         """Make the jobs of all allocators and replications."""

@@ -28,6 +28,7 @@ from sim.runner import run_case
 from sim.setup import prepare
 from sim.versions import own
 from workloads.errors import WorkloadError, lines_of
+from workloads.read_once import Traces
 
 if TYPE_CHECKING:
     from workloads.schema import Workload
@@ -54,6 +55,8 @@ class Job:
     """Digest of the data files that the workload names."""
     limits: bool = False
     """Whether the record shall also say what limits the workload."""
+    traces: Traces = field(default_factory=Traces, compare=False)
+    """Where the trace that it replays is read, if it is one: in the same process once for all jobs of a command."""
 
     @cached_property
     def key(self) -> str:
@@ -91,7 +94,7 @@ def work(job: Job) -> Record | Failed:
 
 
 def _simulate(job: Job) -> Record:
-    setup = prepare(job.workload)
+    setup = prepare(job.workload, traces=job.traces)
     (case,) = setup.cases
     requests = setup.requests(job.repeat)
     facts = setup.facts(case, job.repeat) | {"label": job.label}

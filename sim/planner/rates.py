@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from workloads.document import Where
+    from workloads.read_once import Traces
     from workloads.requests import Floats
     from workloads.schema import Workload
     from workloads.trace import Trace
@@ -48,11 +49,12 @@ class Rate:
         return self.at(exponent) * self.scale
 
 
-def rate_of(workload: Workload, part: str = "") -> Rate:
+def rate_of(workload: Workload, traces: Traces, part: str = "") -> Rate:
     """Find the rate of a workload; of a mix that of all parts together, which keep their proportions.
 
     Args:
         workload: it.
+        traces: where its traces are read.
         part: name of the part of a mix whose rate alone is meant, while the others stay as they are.
 
     Raises:
@@ -66,15 +68,17 @@ def rate_of(workload: Workload, part: str = "") -> Rate:
         if not isinstance(source, Mix) or part not in parts:
             raise unknown_part(part, parts, f"--part {part}")
         place = parts.index(part)
-        rate = _of_one(workload, source.mix[place], ("requests", "mix", place), place)
+        rate = _of_one(workload, traces, source.mix[place], ("requests", "mix", place), place)
         return replace(rate, scale=rate.scale * source.rate_scale, unit=f"{rate.unit} of {part}")
     if isinstance(source, Mix):
-        per_second = _together(workload, source)
+        per_second = _together(workload, traces, source)
         return Rate(("requests", "rate_scale"), float(source.rate_scale), per_second, _unit(source.mix))
-    return _of_one(workload, source, ("requests",))
+    return _of_one(workload, traces, source, ("requests",))
 
 
-def _of_one(workload: Workload, source: Generated | Trace, where: Where, part: int | None = None) -> Rate:
+def _of_one(
+    workload: Workload, traces: Traces, source: Generated | Trace, where: Where, part: int | None = None
+) -> Rate:
     """Find the rate of requests that are no mix, or of one part, as if the mix came no faster than its parts say."""
     arrivals, dotted = source.arrivals, ".".join(map(str, where))
     if isinstance(source, Generated) or arrivals is not None:
@@ -86,7 +90,7 @@ def _of_one(workload: Workload, source: Generated | Trace, where: Where, part: i
             f"{dotted}.arrivals: a capacity is a rate, and {kind} arrivals have none to change; "
             "use poisson, gamma, fixed, diurnal or profile, or a trace with its own times"
         )
-    made = make_requests(workload)
+    made = make_requests(workload, traces=traces)
     arrival_s = made.arrival_s if part is None else made.arrival_s[made.part == part] * _scale(workload)
     per_second = _recorded(arrival_s, dotted) / source.rate_scale
     return Rate((*where, "rate_scale"), float(source.rate_scale), per_second, _unit([source]))
@@ -97,7 +101,7 @@ def _scale(workload: Workload) -> float:
     return float(getattr(workload.requests, "rate_scale", 1.0))
 
 
-def _together(workload: Workload, mix: Mix) -> float:
+def _together(workload: Workload, traces: Traces, mix: Mix) -> float:
     """Add up what the parts of a mix start a second, at a `rate_scale` of 1."""
     total = 0.0
     for place, part in enumerate(mix.mix):
@@ -105,7 +109,7 @@ def _together(workload: Workload, mix: Mix) -> float:
         if isinstance(part.arrivals, Process):
             total += part.arrivals.mean_rate()
         elif part.arrivals is None:
-            made = make_requests(workload)
+            made = make_requests(workload, traces=traces)
             total += _recorded(made.arrival_s[made.part == place], where) / mix.rate_scale
         else:
             raise UserError(
@@ -129,7 +133,7 @@ def _recorded(arrival_s: Floats, where: str) -> float:
     return (len(arrival_s) - 1) / span
 
 
-def together(workload: Workload, repeat: int = 0) -> float | None:
+def together(workload: Workload, traces: Traces, repeat: int = 0) -> float | None:
     """Return for how long the part of a mix that ends first keeps coming, as a share of how long the last one does.
 
     Requests that wait for others are left aside, and so are parts without a rate.  None of less than two parts.
@@ -137,7 +141,7 @@ def together(workload: Workload, repeat: int = 0) -> float | None:
     source = workload.requests
     if not isinstance(source, Mix):
         return None
-    made = make_requests(workload, repeat)
+    made = make_requests(workload, repeat, traces=traces)
     begins = made.after < 0 if len(made.after) else np.ones(len(made), np.bool_)
     until = []
     for place, part in enumerate(source.mix):

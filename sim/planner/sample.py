@@ -26,7 +26,7 @@ SAMPLE = 1000
 def seconds_per_request(job: Job) -> float:
     """Time the first requests of a job; 0 if it cannot run, which the sweep itself will report."""
     try:
-        setup = prepare(job.workload)
+        setup = prepare(job.workload, traces=job.traces)
     except UserError:
         return 0.0
     sources = parts_of(job.workload.requests)

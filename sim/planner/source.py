@@ -8,6 +8,7 @@ from workloads.generate import requests
 from workloads.source import turns
 
 if TYPE_CHECKING:
+    from workloads.read_once import Traces
     from workloads.schema import Workload
 
 
@@ -20,10 +21,10 @@ class Source(NamedTuple):
     """Whether prompts may begin alike."""
 
     @classmethod
-    def of(cls, workload: Workload) -> Self:
+    def of(cls, workload: Workload, traces: Traces) -> Self:
         """Look at the first replication, and at the one that would be the same if nothing were drawn."""
         again = turns(workload.requests)
-        first, other = (requests(workload, repeat) for repeat in (0, again))
+        first, other = (requests(workload, repeat, traces=traces) for repeat in (0, again))
         return cls(again if first.same_as(other) else None, first.prefixes is not None)
 
     @property

@@ -46,7 +46,7 @@ def cells(base: Base, over: Sequence[Axis]) -> list[Cell]:
     for workload in (point.workload for point in points if point.workload.repeat > 1):
         source = workload.requests.model_dump_json()
         if source not in known:
-            known[source] = Source.of(workload)
+            known[source] = Source.of(workload, base.traces)
     return [
         Cell(
             number,
@@ -161,7 +161,7 @@ def estimate(base: Base, over: Sequence[Axis], workers: int) -> Estimate:
     for cell in grid:
         source = cell.point.workload.requests.model_dump_json()
         if source not in counts:
-            counts[source] = len(make_requests(cell.point.workload))
+            counts[source] = len(make_requests(cell.point.workload, traces=base.traces))
         seconds = 0.0
         for job in cell.jobs:
             if job.label not in pace:

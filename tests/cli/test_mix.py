@@ -16,6 +16,7 @@ from sim.planner.grid import Base
 from sim.planner.rates import rate_of
 from sim.planner.slo import FIGURES, Objective, objectives
 from tests.small import settle
+from workloads.read_once import Traces
 
 Capture = pytest.CaptureFixture[str]
 
@@ -154,7 +155,7 @@ def test_a_sweep_varies_a_part_and_the_rate_of_all(workload: Path, capsys: Captu
     ],
 )
 def test_the_rate_of_a_mix_is_that_of_all_parts(workload: Path, change: str, value: float, unit: str) -> None:
-    rate = rate_of(Base(str(workload), [change]).workload)
+    rate = rate_of(Base(str(workload), [change]).workload, Traces())
     assert rate.place == ("requests", "rate_scale")
     assert rate.value * rate.scale == pytest.approx(value)
     assert rate.unit == unit
@@ -164,7 +165,7 @@ def test_the_rate_of_a_recorded_part(workload: Path) -> None:
     rows = [f"{0.5 * at},20,5" for at in range(9)]
     Path("mine.csv").write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows, ""]))
     changed = ("requests.mix.long={name: long, trace: mine.csv, rate_scale: 2}", "requests.rate_scale=4")
-    rate = rate_of(Base(str(workload), changed).workload)
+    rate = rate_of(Base(str(workload), changed).workload, Traces())
     assert (rate.value, rate.scale) == (4, pytest.approx(300 + 2 / 0.5))
 
 
@@ -187,7 +188,7 @@ def test_the_rate_of_one_part(workload: Path) -> None:
     Path("mine.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,20,5\n1,20,5\n2,20,5\n")
     recorded = "requests.mix.long={name: long, trace: mine.csv, rate_scale: 2}"
     of = Base(str(workload), [recorded, "requests.rate_scale=3"]).workload
-    chat, long = (rate_of(of, part) for part in ("chat", "long"))
+    chat, long = (rate_of(of, Traces(), part) for part in ("chat", "long"))
     assert (chat.place, chat.value, chat.unit) == (
         ("requests", "mix", 0, "arrivals", "rate"), 300, "requests/s of chat",
     )  # fmt: skip

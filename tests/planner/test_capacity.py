@@ -24,6 +24,7 @@ from sim.planner.rates import rate_of
 from sim.planner.slo import Objective
 from sim.planner.store import Store
 from workloads.loader import load as load_workload
+from workloads.read_once import Traces
 
 Capture = pytest.CaptureFixture[str]
 LIMITS = {"preallocated": 100.0, "paged": 1000.0}
@@ -172,7 +173,7 @@ def test_shares_of_a_trace_are_replications_as_many_as_there_are(workload: Path,
 
 def test_the_rate_of_a_trace_is_its_own_times_the_scale(workload: Path) -> None:
     Path("trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n0,10,5\n1,10,5\n4,10,5\n", encoding="utf-8")
-    rate = rate_of(Base(str(workload), ["requests={trace: trace.csv, rate_scale: 3}"]).workload)
+    rate = rate_of(Base(str(workload), ["requests={trace: trace.csv, rate_scale: 3}"]).workload, Traces())
     assert (rate.place, rate.value, rate.unit) == (("requests", "rate_scale"), 3.0, "requests/s")
     assert rate.shown(Fraction(0)) == pytest.approx(1.5)  # two gaps in 4 s, three times as fast
     assert rate.shown(Fraction(1, 2)) == pytest.approx(1.5 * 2**0.5)
@@ -180,7 +181,7 @@ def test_the_rate_of_a_trace_is_its_own_times_the_scale(workload: Path) -> None:
 
 def test_the_rate_of_a_profile_is_its_mean_times_the_scale(workload: Path) -> None:
     arrivals = "{kind: profile, bin_s: 5, rates: [2, 6], rate_scale: 3}"
-    rate = rate_of(Base(str(workload), [f"requests.arrivals={arrivals}"]).workload)
+    rate = rate_of(Base(str(workload), [f"requests.arrivals={arrivals}"]).workload, Traces())
     assert (rate.place, rate.value, rate.unit) == (("requests", "arrivals", "rate_scale"), 3.0, "requests/s")
     assert rate.shown(Fraction(1)) == pytest.approx(2 * 3 * 4)
 

@@ -11,6 +11,7 @@ from sim.cli import main
 from sim.planner.rates import together
 from tests.small import settle
 from workloads.loader import load
+from workloads.read_once import Traces
 
 Capture = pytest.CaptureFixture[str]
 LENGTHS = "lengths: {kind: fixed, prompt: 24, output: 16}"
@@ -51,7 +52,7 @@ def test_for_how_long_parts_come_together(settings: tuple[str, ...], share: floa
     rows = "".join(f"{at},10,5\n" for at in (3, 3.05, 3.125))
     Path("t.csv").write_text(f"arrival_s,prompt_tokens,output_tokens\n{rows}", encoding="utf-8")
     whole = [text.replace("{count", f"{{name: chat, {LENGTHS}, count") for text in settings]
-    assert together(load(mixed, whole)) == (None if share is None else pytest.approx(share))
+    assert together(load(mixed, whole), Traces()) == (None if share is None else pytest.approx(share))
 
 
 @pytest.mark.parametrize(("settings", "apart"), [((), False), (COUNTED, True)])

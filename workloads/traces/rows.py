@@ -76,13 +76,16 @@ class Rows:
 
 
 def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator, repeat: int = 0) -> Requests:
-    """Check rows and make requests of them, as the `trace` block asks.
+    """Check rows and make requests of them, as the `trace` block asks; see `recorded` and `replayed`."""
+    return replayed(recorded(rows, trace), trace, spread, repeat)
+
+
+def recorded(rows: Rows, trace: Trace) -> Requests:
+    """Check rows and make requests of all that are usable, at the recorded pace.
 
     Args:
         rows: what a reader made of `trace.trace`.
-        trace: the block.
-        spread: draws where arrivals fall inside the ticks of a coarse clock.
-        repeat: number of the replication: of `one_in` engines that take turns it has the requests of another one.
+        trace: the block; it says what becomes of bad rows.
 
     Raises:
         WorkloadError: there are bad rows (unless they may be skipped), or nothing is left.
@@ -110,19 +113,9 @@ def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator, repeat: i
         notes.append("rows were not in order of arrival: sorted")
         keep = keep[np.argsort(arrival, kind="stable")]
         arrival = rows.arrival_s[keep]
-    if trace.count is not None:
-        if trace.count > len(keep):
-            notes.append(f"{trace.count:,} requests are asked for, the trace has {len(keep):,}")
-        keep, arrival = keep[: trace.count], arrival[: trace.count]
-    arrival = arrival - arrival[0]
-    if trace.spread and (tick := coarse_clock(arrival)):
-        arrival = spread_ticks(arrival, tick, spread)
-        notes.append(f"times are whole ticks of {tick:g} s: arrivals are spread evenly at random inside each")
-    mine = _share(rows, keep, trace, repeat)
-    keep, arrival = keep[mine], arrival[mine]
     after, delay = _links(rows, keep)
     return Requests(
-        arrival_s=arrival / trace.rate_scale,
+        arrival_s=arrival - arrival[0],
         prompt_tokens=np.rint(rows.prompt_tokens[keep]).astype(np.int64),
         output_tokens=np.rint(rows.output_tokens[keep]).astype(np.int64),
         prefixes=None if rows.prefixes is None else rows.prefixes.take(keep),
@@ -132,21 +125,56 @@ def requests_of(rows: Rows, trace: Trace, spread: np.random.Generator, repeat: i
     )
 
 
-def _links(rows: Rows, keep: Ints) -> tuple[Ints, Floats]:
-    """Lead links to the new places; one that leads to a row left out, or to a later one, is cut."""
-    if len(rows.after) == 0:
-        return rows.after, rows.delay_s
-    place = np.full(len(rows), -1)
+def replayed(whole: Requests, trace: Trace, spread: np.random.Generator, repeat: int = 0) -> Requests:
+    """Pick and pace the requests that one replication of a `trace` block replays.
+
+    Args:
+        whole: all that the trace has recorded.
+        trace: the block.
+        spread: draws where arrivals fall inside the ticks of a coarse clock.
+        repeat: number of the replication: of `one_in` engines that take turns it has the requests of another one.
+
+    Raises:
+        WorkloadError: nothing is left.
+
+    """
+    notes = list(whole.notes)
+    if trace.count is not None and trace.count > len(whole):
+        notes.append(f"{trace.count:,} requests are asked for, the trace has {len(whole):,}")
+    keep = np.arange(len(whole))[: trace.count]
+    arrival = whole.arrival_s[keep]
+    if trace.spread and (tick := coarse_clock(arrival)):
+        arrival = spread_ticks(arrival, tick, spread)
+        notes.append(f"times are whole ticks of {tick:g} s: arrivals are spread evenly at random inside each")
+    mine = _share(whole, keep, trace, repeat)
+    keep, arrival = keep[mine], arrival[mine]
+    after, delay = _links(whole, keep)
+    return Requests(
+        arrival_s=arrival / trace.rate_scale,
+        prompt_tokens=whole.prompt_tokens[keep],
+        output_tokens=whole.output_tokens[keep],
+        prefixes=None if whole.prefixes is None else whole.prefixes.take(keep),
+        after=after,
+        delay_s=delay,
+        notes=tuple(notes),
+    )
+
+
+def _links(made: Rows | Requests, keep: Ints) -> tuple[Ints, Floats]:
+    """Lead links to the new places; one that leads to what is left out, or to what comes later, is cut."""
+    if len(made.after) == 0:
+        return made.after, made.delay_s
+    place = np.full(len(made), -1)
     place[keep] = np.arange(len(keep))
-    after = np.where(rows.after[keep] < 0, -1, place[rows.after[keep]])
+    after = np.where(made.after[keep] < 0, -1, place[made.after[keep]])
     after[after >= np.arange(len(keep))] = -1
-    return after, np.where(after < 0, 0.0, rows.delay_s[keep])
+    return after, np.where(after < 0, 0.0, made.delay_s[keep])
 
 
-def _share(rows: Rows, keep: Ints, trace: Trace, repeat: int) -> Ints:
+def _share(whole: Requests, keep: Ints, trace: Trace, repeat: int) -> Ints:
     """Return the places in `keep` of one of every so many conversations; a request on its own is one, too."""
     one_in = trace.one_in
-    after = _links(rows, keep)[0] if one_in > 1 else keep[:0]
+    after = _links(whole, keep)[0] if one_in > 1 else keep[:0]
     first = np.arange(len(keep))
     for request in np.flatnonzero(after >= 0).tolist():
         first[request] = first[after[request]]
