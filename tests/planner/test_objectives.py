@@ -44,9 +44,9 @@ def observed(arrival: list[float], stay: float) -> Observed:
 
 def test_what_piles_up_in_a_large_pool_without_a_queue_has_fallen_behind() -> None:
     times = np.linspace(0, 100, 1001).tolist()
-    assert load(observed(times, 1.0))["kept_up"]
-    assert not load(observed(times, 70.0))["kept_up"]  # of those that came in the second half none has left
-    told = load(observed(times, 1.0))
+    assert load(observed(times, 1.0), ())["kept_up"]
+    assert not load(observed(times, 70.0), ())["kept_up"]  # of those that came in the second half none has left
+    told = load(observed(times, 1.0), ())
     assert told["offered_rps"] == pytest.approx(10)
     assert (told["arrived"], told["left"]) == (500, 500)
 
@@ -56,7 +56,7 @@ def test_where_as_many_leave_as_arrive_it_does_not_matter_who_waits_and_who_runs
     seen = observed(times, 50.0)
     steps = {name: np.repeat(column, 2) for name, column in seen.steps.items()}
     steps |= {"start_s": np.array([0.0, 75.0]), "duration_s": np.full(2, 75.0), "waiting": np.array([0, 400])}
-    told = load(replace(seen, steps=steps))
+    told = load(replace(seen, steps=steps), ())
     assert told["arrived"] - told["left"] == 0
     assert told["kept_up"]
 
