@@ -19,6 +19,12 @@ class Trace(Spec):
     """
     format: str = "auto"
     """Name of the file's format (`sim list traces`), or `auto` to recognise it by its content."""
+    arrival_column: str | None = None
+    """Name of the column of arrival times, of a table of your own that calls it something uncommon."""
+    prompt_column: str | None = None
+    """Name of the column of prompt lengths, likewise."""
+    output_column: str | None = None
+    """Name of the column of output lengths, likewise."""
     rate_scale: Positive = 1.0
     """Arrival rate as a multiple of the recorded one: every gap between arrivals is divided by it. Not with `arrivals`,
     which have a rate of their own.

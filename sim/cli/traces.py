@@ -43,6 +43,12 @@ class Reading:
 
     format: str = "auto"
     """Format of the file, as in: list traces. Told by its content if not given."""
+    arrival_column: str | None = None
+    """Column of arrival times, of a table of your own that calls it something uncommon."""
+    prompt_column: str | None = None
+    """Column of prompt lengths, likewise."""
+    output_column: str | None = None
+    """Column of output lengths, likewise."""
     count: int | None = None
     """Only the first so many requests."""
     on_bad_rows: Literal["error", "skip"] = "error"

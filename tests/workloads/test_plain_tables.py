@@ -61,6 +61,50 @@ class TestTables:
         named = load(tmp_path, "arrived_at,prompt_tokens,output_tokens\n10,5,6\n12,7,8\n")
         assert named.arrival_s.tolist() == [0, 2]
 
+    @pytest.mark.parametrize("header", [
+        "Start Time,Input Tokens,Completion Tokens", "startTime,inputTokens,completionTokens",
+        "start-time,INPUT_TOKENS,completion.tokens", "created_at,num_prompt_tokens,Output Token Count",
+    ])  # fmt: skip
+    def test_common_names_are_understood_however_they_are_spelled(self, tmp_path: Path, header: str) -> None:
+        made = load(tmp_path, f"id,{header}\n7,2026-11-01T10:00:00Z,5,6\n8,2026-11-01T10:00:02Z,7,8\n")
+        assert (made.arrival_s.tolist(), made.prompt_tokens.tolist(), made.output_tokens.tolist()) == (
+            [0, 2], [5, 7], [6, 8],
+        )  # fmt: skip
+        later = load(tmp_path, "Start Time (ms),Prompt Tokens,prompt_tokens,output\n0,1,5,6\n2000,1,7,8\n")
+        assert later.arrival_s.tolist() == [0, 2]
+        assert later.prompt_tokens.tolist() == [5, 7], "what is spelled as ours comes first"
+
+    def test_uncommon_names_are_told_by_the_file(self, tmp_path: Path) -> None:
+        rows = [
+            {"Begin (CET)": 10, "in": 5, "out": 6, "output": 1},
+            {"Begin (CET)": 12, "in": 7, "out": 8, "output": 1},
+        ]
+        table = f"{','.join(rows[0])}\n" + "".join(f"{','.join(map(str, row.values()))}\n" for row in rows)
+        parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "own.parquet")
+        named = {"arrival_column": "begin (cet)", "prompt_column": "in", "output_column": "out"}
+        for content in (table, lines(rows), (tmp_path / "own.parquet").read_bytes()):
+            made = load(tmp_path, content, **named)
+            assert (made.arrival_s.tolist(), made.prompt_tokens.tolist(), made.output_tokens.tolist()) == (
+                [0, 2], [5, 7], [6, 8],
+            )  # fmt: skip
+            with pytest.raises(
+                WorkloadError, match=r"no column Begin \(did you mean Begin \(CET\)\?\), as arrival_col"
+            ):
+                load(tmp_path, content, **named | {"arrival_column": "Begin"})
+        with pytest.raises(WorkloadError, match=r"of no known format .* prompt_column and output_column say what they"):
+            load(tmp_path, "a,b\n1,2\n")
+        with pytest.raises(WorkloadError, match="read as azure, whose columns have their names: leave out those here"):
+            load(tmp_path, FILES["azure"], format="azure", prompt_column="ContextTokens")
+
+    def test_lengths_may_be_written_in_groups_of_three_digits(self, tmp_path: Path) -> None:
+        made = load(tmp_path, 'time,prompt,output\n0,"1,837",6\n1,"12,001,837",8\n')
+        assert made.prompt_tokens.tolist() == [1837, 12_001_837]
+        for bad in ("1,83", "0,837", "1,8370"):
+            with pytest.raises(WorkloadError, match=f'prompt: not a number: "{bad}"'):
+                load(tmp_path, f'time,prompt,output\n0,"{bad}",6\n1,5,6\n')
+        with pytest.raises(WorkloadError, match='time: not a number: "1,837"'):  # where a comma may be a decimal one
+            load(tmp_path, 'time,prompt,output\n"1,837",6,6\n2,5,6\n')
+
     def test_dates_are_found_behind_quoted_commas_and_blank_lines(self, tmp_path: Path) -> None:
         rows = 'a,"b, c",2026-11-01T10:00:00Z,5,6\r\n\r\n7,x,"2026-11-01T12:00:02+02:00",7,8\r\n'
         made = load(tmp_path, f'\ufeffid,"note, or none",arrival_s,prompt_tokens,output_tokens\r\n\r\n{rows}')
@@ -109,7 +153,7 @@ class TestTables:
         row = {"input_tokens": 5, "output_tokens": 6}
         note = load(tmp_path, lines([row])).notes[0]
         assert note.startswith("no arrival times: all requests arrive at once unless arrivals are given; ")
-        assert "columns are input_tokens, output_tokens; one of times is called arrival_s, arrival_time_s, " in note
+        assert "columns are input_tokens, output_tokens; one of times is what arrival_column names, or call" in note
         dated = [{"time": f"2026-11-01T10:00:0{second}Z", **row} for second in (0, 2)]
         assert load(tmp_path, lines(dated)).arrival_s.tolist() == [0, 2]
         for bad in (7, "soon"):
@@ -118,7 +162,7 @@ class TestTables:
 
     @pytest.mark.parametrize("content", ['{"prompt_tokens": "5", "output_tokens": "6"}', '[{"prompt_tokens": 5},'])
     def test_json_of_one_s_own_is_told_what_it_needs(self, tmp_path: Path, content: str) -> None:
-        needs = "Your own JSON needs a record a line, with numbers called arrival_s, prompt_tokens, output_tokens$"
+        needs = "Your own JSON needs a record a line, with numbers called arrival_s, prompt_tokens, output_tokens; or "
         with pytest.raises(WorkloadError, match=needs):
             load(tmp_path, content)
 

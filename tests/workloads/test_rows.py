@@ -1,5 +1,6 @@
 """What becomes of the rows of a trace, whatever its format: some of them, in order, faster, spread, linked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,24 @@ def test_a_clock_is_coarse_if_most_share_its_ticks_and_its_steps_are_multiples(
     ticks: npt.NDArray[np.float64], each: int | list[int], tick: float, found: float
 ) -> None:
     assert coarse_clock(np.repeat(ticks * tick, each)) == pytest.approx(found)
+
+
+class TestListedTwice:
+    ROWS = tuple((second * 0.7, 100 + 7 * second, 10 + second) for second in range(60))
+
+    def note(self, tmp_path: Path, rows: Sequence[tuple[float, int, int]]) -> str:
+        content = "arrival_s,prompt_tokens,output_tokens\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows)
+        return "".join(one for one in load(tmp_path, content).notes if "listed twice" in one)
+
+    def test_is_told(self, tmp_path: Path) -> None:
+        assert self.note(tmp_path, self.ROWS) == ""
+        assert self.note(tmp_path, self.ROWS[:9] + self.ROWS) == (
+            "9 rows with the time and the lengths of another: listed twice? All are replayed"
+        )
+        assert self.note(tmp_path, 3 * self.ROWS).startswith("120 rows with")
+
+    def test_is_not_told_where_lengths_explain_it(self, tmp_path: Path) -> None:
+        assert self.note(tmp_path, [(second // 5, 100, 10) for second in range(60)]) == ""
+        alike = [(second // 10, 100 + second * 7 % 3, 10) for second in range(300)]
+        assert self.note(tmp_path, alike) == "", "ten requests a tick of the clock, of three lengths"
+        assert self.note(tmp_path, [(0, 100 + second % 9, 10) for second in range(90)]) == "", "all at once"

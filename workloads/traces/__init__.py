@@ -12,7 +12,8 @@ from allocators.options import meant
 from workloads.errors import WorkloadError
 from workloads.traces.base import Format, Options
 from workloads.traces.files import TraceFile
-from workloads.traces.plain import CSV
+from workloads.traces.naming import Chosen
+from workloads.traces.plain import CSV, JSONL, PARQUET
 from workloads.traces.rows import Rows, requests_of
 from workloads.values import written
 
@@ -65,14 +66,20 @@ def detect(file: TraceFile) -> Format:
     names = ", ".join(FORMATS)
     begins = file.head.lstrip().split("\n", 1)[0][:80]
     told = "it is not text" if "\ufffd" in begins else f"it begins {written(begins)}"
-    own = (
+    needs = (
         "Your own JSON needs a record a line, with numbers called"
         if begins.startswith(("{", "["))
         else "Your own CSV needs a line of names first:"
     )
     raise WorkloadError(
-        f"{file.name}: of no known format ({names}); {told}. {own} arrival_s, prompt_tokens, output_tokens"
+        f"{file.name}: of no known format ({names}); {told}. {needs} arrival_s, prompt_tokens, output_tokens; or "
+        "arrival_column, prompt_column and output_column say what they are called"
     )
+
+
+def own(file: TraceFile) -> Format:
+    """Tell which kind of table it is, if it is one of your own, whatever its columns are called."""
+    return PARQUET if PARQUET.matches(file) else JSONL if file.first else CSV
 
 
 def find(name: str) -> Format:
@@ -97,10 +104,14 @@ def rows(trace: Trace) -> tuple[Rows, Format]:
 
     """
     file = TraceFile(trace.trace)
-    form = detect(file) if trace.format == "auto" else find(trace.format)
+    columns = Chosen(trace.arrival_column, trace.prompt_column, trace.output_column)
+    tell = own if any(columns) else detect
+    form = tell(file) if trace.format == "auto" else find(trace.format)
+    if any(columns) and form not in (CSV, JSONL, PARQUET):
+        raise WorkloadError(f"{trace.trace}: read as {form.name}, whose columns have their names: leave out those here")
     if trace.only_model is not None and form.name != "burstgpt":
         raise WorkloadError(f"{trace.trace}: read as {form.name}, which names no models: leave out only_model")
-    options = Options(trace.block_size, trace.only_model, trace.tokenizer, trace.turns)
+    options = Options(trace.block_size, trace.only_model, trace.tokenizer, trace.turns, columns)
     return form.read(file, options), form
 
 

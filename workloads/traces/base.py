@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 
 from workloads.traces.columns import Kind, read_csv
+from workloads.traces.naming import Chosen
 from workloads.traces.rows import Rows
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class Options(NamedTuple):
     """A Hugging Face tokenizer.json, to count the tokens of text."""
     turns: Literal["first", "all"] = "first"
     """Of conversations: the first exchange, or every answer with all that was said before it."""
+    columns: Chosen = Chosen()
+    """What columns of a plain table are called."""
 
 
 class Format(Protocol):

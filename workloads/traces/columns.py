@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from workloads.traces.files import TraceFile
     from workloads.traces.rows import Fault
 
-Kind: TypeAlias = Literal["number", "time", "text"]
-"""`number` float64, NaN where empty; `time` float64 seconds after the first row's; `text` object array of str."""
+Kind: TypeAlias = Literal["number", "tokens", "time", "text"]
+"""`number` float64, NaN where empty; `tokens` the same, also of `"1,837"`; `time` float64 seconds after the first
+row's; `text` object array of str.
+"""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _at_once(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns | None:
     from pyarrow import csv as arrow  # noqa: PLC0415 - pyarrow costs 0.1 s that only reading needs
 
     clock = pa.timestamp("ns", "UTC" if _zoned(file, wanted) else None)
-    types = {"number": pa.float64(), "time": clock, "text": pa.string()}
+    types = {"number": pa.float64(), "tokens": pa.float64(), "time": clock, "text": pa.string()}
     by_name = dict(zip(file.header, first_cells(file.head), strict=True))
     try:
         table = arrow.read_csv(
@@ -108,7 +110,7 @@ def _at_once(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns | None:
                 return None
             if kind == "time":
                 values[name] = seconds(_view(column.view(pa.int64())))
-            elif kind == "number" and not column.null_count:
+            elif kind != "text" and not column.null_count:
                 values[name] = _view(column)
             else:
                 values[name] = column.to_numpy(zero_copy_only=False)
@@ -173,7 +175,7 @@ def _one_by_one(file: TraceFile, wanted: Mapping[str, Kind]) -> Columns:
     """Read row by row; collect what cannot be parsed."""
     where = {name: file.header.index(name) for name in wanted}
     # Arrays of machine numbers: ten million rows as Python floats would not fit.
-    codes = {"number": "d", "time": "q"}
+    codes = {"number": "d", "tokens": "d", "time": "q"}
     values: dict[str, Any] = {name: array(codes[kind]) if kind in codes else [] for name, kind in wanted.items()}
     numbers = array("q")
     faults: list[Fault] = []
@@ -213,6 +215,12 @@ def _number(cell: str) -> float:
         raise ValueError(f"not a number: {shown(cell)}") from None
 
 
+def _tokens(cell: str) -> float:
+    return _number(cell.replace(",", "") if _GROUPED.fullmatch(cell) else cell)
+
+
+_GROUPED = re.compile(r"[1-9]\d{0,2}(,\d{3})+", re.ASCII)
+"""A whole number in groups of three digits; no length has a decimal comma."""
 _ZONE = r"(Z|[+-]\d\d(?::?\d\d)?)"
 _CLOCK = rf"[ T](\d\d:\d\d)(?::(\d\d)(?:\.(\d{{1,9}}))?)?{_ZONE}?"
 _INSTANT = re.compile(rf"(\d{{4}}-\d\d-\d\d)(?:{_CLOCK})?", re.ASCII)
@@ -235,4 +243,4 @@ def instant(cell: object) -> int:
     return nanoseconds
 
 
-_PARSERS: Mapping[Kind, Callable[[str], Any]] = {"number": _number, "time": instant, "text": str}
+_PARSERS: Mapping[Kind, Callable[[str], Any]] = {"number": _number, "tokens": _tokens, "time": instant, "text": str}

@@ -16,6 +16,7 @@ import numpy as np
 from workloads.errors import WorkloadError, first_line
 from workloads.traces.base import Options
 from workloads.traces.columns import Kind, first_value, instant, read_csv, seconds
+from workloads.traces.naming import ARRIVAL, OUTPUT, PROMPT, listed, pick, timeless, unit
 from workloads.traces.records import FieldKind, read_records
 from workloads.traces.rows import Rows
 
@@ -26,25 +27,6 @@ if TYPE_CHECKING:
     from workloads.traces.files import TraceFile
     from workloads.traces.rows import Fault
 
-UNITS = {"_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
-"""Seconds in the unit that a column of times ends in; without one it is seconds."""
-TIMES = (
-    "arrival_s", "arrival_time_s", "arrival_time", "arrival", "arrived_at", "timestamp_s", "timestamp", "time_s",
-    "time",
-)  # fmt: skip
-ARRIVAL = (
-    *TIMES, *(f"{word}{unit}" for word in ("arrival", "arrival_time", "timestamp", "time") for unit in UNITS),
-)  # fmt: skip
-PROMPT = (
-    "prompt_tokens", "input_tokens", "context_tokens", "prompt_length", "input_length", "prompt_len", "input_len",
-    "prompt", "input",
-)  # fmt: skip
-OUTPUT = (
-    "output_tokens", "completion_tokens", "generated_tokens", "output_length", "output_len", "completion", "output",
-)  # fmt: skip
-"""Names a column may have, in the order of preference."""
-MOST_NAMED = 20
-"""Columns of a file that a message names."""
 MARKS = {";": "semicolons", "\t": "tabs"}
 """What sets columns apart in tables that resemble a CSV."""
 SINCE_1970 = {"milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
@@ -54,12 +36,6 @@ DATE = re.compile(r"\s*\d+[-/.]\d+[-/.]\d")
 """How a date begins, whatever its order: three numbers."""
 RECENT = 1e11
 """Seconds since 1970 that are beyond the year 5000: what is as large counts something smaller."""
-
-
-def pick(header: Iterable[str], names: Sequence[str]) -> str | None:
-    """Return the first of the names that the header has, whatever its case."""
-    found = {cell.lower(): cell for cell in reversed([*header])}
-    return next((found[name] for name in names if name in found), None)
 
 
 def as_rows(
@@ -84,26 +60,16 @@ def as_rows(
 
     """
     if column is None:
-        return Rows(np.zeros(len(prompts)), prompts, outputs, lines, faults, notes=[_timeless(header)])
-    scale, notes = UNITS.get(column[-3:].lower(), 1.0), []
+        return Rows(np.zeros(len(prompts)), prompts, outputs, lines, faults, notes=[timeless([*header])])
+    scale, notes = unit(column), []
     finite = times[np.isfinite(times)]
     if scale == 1.0 and len(finite) and finite.min() >= RECENT:
-        unit = next((unit for unit, size in SINCE_1970.items() if finite.min() * size < RECENT), "nanoseconds")
-        scale = SINCE_1970[unit]
-        notes = [f"{column}: too large for seconds since 1970, read as {unit}"]
+        word = next((word for word, size in SINCE_1970.items() if finite.min() * size < RECENT), "nanoseconds")
+        scale = SINCE_1970[word]
+        notes = [f"{column}: too large for seconds since 1970, read as {word}"]
     if scale != 1.0:
         times = (times - (finite[0] if len(finite) else 0.0)) * scale  # first the difference, which is exact
     return Rows(times, prompts, outputs, lines, faults, notes=notes)
-
-
-def _timeless(header: Iterable[str]) -> str:
-    """Say that no column is one of arrival times, what such columns are called, and which there are."""
-    found = [*header]
-    there = ", ".join(found[:MOST_NAMED]) + (", ..." if len(found) > MOST_NAMED else "")
-    return (
-        "no arrival times: all requests arrive at once unless arrivals are given; "
-        f"columns are {there}; one of times is called {', '.join(TIMES)}, or arrival_ms, time_us and the like"
-    )
 
 
 class PlainCsv:
@@ -123,13 +89,13 @@ class PlainCsv:
 
     def read(self, file: TraceFile, options: Options) -> Rows:
         """Read the columns."""
-        arrival, prompt, output = (pick(file.header, names) for names in (ARRIVAL, PROMPT, OUTPUT))
-        prompt, output = prompt or PROMPT[0], output or OUTPUT[0]
         if any("\r" in cell for cell in file.header):
             raise WorkloadError(f"{file.name}:1: lines end in CR alone; save it with LF, or with CR and LF")
         if len(file.header) == 1 and (marks := [name for mark, name in MARKS.items() if mark in file.header[0]]):
             raise WorkloadError(f"{file.name}:1: columns set apart by {marks[0]}; a CSV has commas")
-        wanted: dict[str, Kind] = {prompt: "number", output: "number"}
+        arrival, prompt, output = options.columns.within(file.header, f"{file.name}:1")
+        prompt, output = prompt or PROMPT[0], output or OUTPUT[0]
+        wanted: dict[str, Kind] = {prompt: "tokens", output: "tokens"}
         if arrival is not None:
             wanted[arrival] = "time" if _dated(file, arrival) else "number"
         columns = read_csv(file, wanted)
@@ -156,7 +122,7 @@ class JsonLines:
     def read(self, file: TraceFile, options: Options) -> Rows:
         """Read the fields; times may be numbers or dates."""
         first = file.first
-        arrival, prompt, output = (pick(first, names) for names in (ARRIVAL, PROMPT, OUTPUT))
+        arrival, prompt, output = options.columns.within(first, file.name)
         prompt, output = prompt or PROMPT[0], output or OUTPUT[0]
         wanted: dict[str, FieldKind] = {prompt: "number", output: "number"}
         if arrival is not None:
@@ -190,10 +156,9 @@ class Parquet:
         try:
             whole = parquet.ParquetFile(BytesIO(file.data), pre_buffer=False)
             header = whole.schema_arrow.names
-            arrival, prompt, output = (pick(header, names) for names in (ARRIVAL, PROMPT, OUTPUT))
+            arrival, prompt, output = options.columns.within(header, file.name)
             if missing := [names[0] for names, found in ((PROMPT, prompt), (OUTPUT, output)) if found is None]:
-                there = ", ".join(header[:MOST_NAMED])
-                raise WorkloadError(f"{file.name}: no column {' and '.join(missing)}; columns: {there}")
+                raise WorkloadError(f"{file.name}: no column {' and '.join(missing)}; columns: {listed(header)}")
             table = whole.read([name for name in (arrival, prompt, output) if name], use_threads=False)
             times = np.zeros(len(table)) if arrival is None else _times(table[arrival], faults)
             prompts, outputs = (table[name].cast(pa.float64()).to_numpy() for name in (prompt, output))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from workloads.errors import WorkloadError
 from workloads.requests import LATEST_S, LONGEST, Floats, Ints, Prefixes, Requests
 from workloads.traces.files import MOST_FAULTS
+from workloads.traces.repeated import repeated
 
 if TYPE_CHECKING:
     from workloads.trace import Trace
@@ -113,6 +114,8 @@ def recorded(rows: Rows, trace: Trace) -> Requests:
         notes.append("rows were not in order of arrival: sorted")
         keep = keep[np.argsort(arrival, kind="stable")]
         arrival = rows.arrival_s[keep]
+    if rows.prefixes is None and (twice := repeated(arrival, rows.prompt_tokens[keep], rows.output_tokens[keep])):
+        notes.append(f"{_rows(twice)} with the time and the lengths of another: listed twice? All are replayed")
     after, delay = _links(rows, keep)
     return Requests(
         arrival_s=arrival - arrival[0],
