@@ -216,15 +216,20 @@ def misses(requests: Columns, steps: Columns, slo: Mapping[str, float | None]) -
 
 
 def bars(allocators: list[Allocator], expected: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Figures of all allocators with intervals, percentages of ideal and published values."""
+    """Figures of all allocators with intervals, percentages of ideal and published values.
+
+    What was published as a range, or as a multiple of another run's, stands in the table of such figures alone
+    (`analysis.published`).
+    """
     drawn = []
     for name, title, unit, scale in BARS:
         rows = []
         for one in allocators:
             ideal = bound(allocators, one)
             low, high, basis = spread(one, name)
-            given = expected.get(one.label, {}).get(name.removesuffix(".mean"))
-            published = given["value"] if isinstance(given, Mapping) else given
+            given = expected.get(one.label, {}).get(name)
+            plain = given if isinstance(given, Mapping) else {"value": given}
+            published = None if plain.get("over") else plain.get("value")
             rows.append(
                 {
                     "value": _finite(scale * one.mean(name)),
