@@ -17,10 +17,13 @@ from analysis.published import rows
 from analysis.sustained import sustained
 from analysis.table import show_variants
 from analysis.variants import open_variants
+from sim.case import Case
 from sim.cli import main
 from sim.cli.app import FAULT, INTERRUPTED
 from sim.runner import run
 from sim.serve import Progress
+from sim.setup import prepare
+from sim.sustained import Search, Tried
 from workloads.loader import load
 
 STEP, TOKENS = 0.01, 100
@@ -93,6 +96,24 @@ def test_a_limit_that_is_never_reached_is_told_with_the_highest_rate(file: Path,
     highest = entries[0]["sustained"]["tried"][-1]["rate"]
     (told,) = sustained(group(entries))
     assert f"ours more than {round(highest):,} req/s" in told
+
+
+def test_an_engine_that_is_overloaded_to_a_standstill_is_asked_at_a_quarter_of_the_rate(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it then serves is no guide to the rate that it sustains: here, 0.9 requests a second."""
+    asked: list[float] = []
+
+    def tried(_: Search, __: Case, rate: float, ___: int) -> Tried:
+        asked.append(rate)
+        return Tried(rate, 0.01, rate) if rate <= 0.9 else Tried(rate, 1.0, 0.001)
+
+    monkeypatch.setattr(Search, "_try", tried)
+    setup = prepare(load(file, ["sustained.from_rate=8"]))
+    assert setup.workload.sustained is not None
+    found = Search(setup, setup.workload.sustained, None).of(setup.cases[0], 0)
+    assert asked[:3] == [8, 2, 0.5]
+    assert 0.9 / 1.03 <= found["rps"] <= 0.9 * 1.03
 
 
 def test_a_finished_search_is_not_done_again(file: Path, tmp_path: Path) -> None:

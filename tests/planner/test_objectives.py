@@ -15,7 +15,7 @@ from sim.cli.app import FAULT
 from sim.errors import UserError
 from sim.planner.grid import Base
 from sim.planner.job import Failed, work
-from sim.planner.slo import Objective, objectives, share_good
+from sim.planner.slo import Objective, objectives, share_good, shortfall
 
 Capture = pytest.CaptureFixture[str]
 
@@ -128,3 +128,18 @@ def test_a_part_of_which_no_request_came_breaks_no_objective_and_one_that_was_re
     entry = {"duration_s": 1.0, "parts": {"rare": {"requests": {"total": total}, "metrics": metrics}}}
     for aim in (Objective("part.rare.ttft_s.p99", 1.0), Objective("part.rare.goodput", 0.9)):
         assert aim.met({"entry": entry}) is (total == 0)
+
+
+def test_how_many_are_over_each_limit_is_told_only_where_it_is_goodput_that_falls_short() -> None:
+    record = {
+        "entry": {"requests": {"total": 10}, "metrics": {"ttft_s": {"mean": 2.0}}},
+        "batches": {"requests": [10.0], "good": [8.0]},
+        "load": {"kept_up": True},
+        "missed": {"ttft_s": 2, "unfinished": 1},
+    }
+    slow, good = Objective("ttft_s", 1.0), Objective("goodput", 0.9)
+    assert shortfall(record, (slow,)) == {"limited_by": "ttft_s=1", "missed": {}}
+    assert shortfall(record, (slow, Objective("goodput", 0.8))) == {"limited_by": "ttft_s=1", "missed": {}}
+    behind = record | {"load": {"kept_up": False}}
+    over = {"ttft_s": 0.2, "unfinished": 0.1}
+    assert shortfall(behind, (slow, good)) == {"limited_by": "ttft_s=1, goodput=0.9, queue", "missed": over}

@@ -265,6 +265,7 @@ def test_an_estimate_grows_with_the_grid(base: Base, monkeypatch: pytest.MonkeyP
     ("words", "message"),
     [
         (["--jobs", "0"], "--jobs 0: give a number of processes, or -1 for one a core"),
+        (["--jobs", "-2"], "--jobs -2: give a number of processes, or -1 for one a core"),
         (["--address", "127.0.0.1:1"], "--address: loky has no cluster to attach to"),
     ],
 )
