@@ -49,10 +49,8 @@ def known(cell: Mapping[str, Any], name: str) -> bool:
 
 def rows(cells: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> tuple[list[str], list[dict[str, Any]]]:
     """Return headings, and a row for each part in each cell: part, settings, allocator and figures; parts together."""
-    once = distinct(cells)
-    columns = [
-        one for one in COLUMNS if any(known(cell, f"{PART}{part}.{one[1]}") for part in names(cells) for cell in once)
-    ]
+    once, parts = distinct(cells), names(cells)
+    columns = [one for one in COLUMNS if any(known(cell, f"{PART}{part}.{one[1]}") for part in parts for cell in once)]
     return [heading for heading, *_ in columns], [
         {
             "part": part,
@@ -60,7 +58,7 @@ def rows(cells: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> tuple[list[
             "allocator": cell["allocator"],
             "figures": [interval(cell["figures"][f"{PART}{part}.{name}"], scale) for _, name, scale in columns],
         }
-        for part in names(cells)
+        for part in parts
         for cell in once
     ]
 

@@ -102,7 +102,7 @@ def advise(
         summary = {
             "schema": SCHEMA_VERSION,
             "allocator": base.labels[place],
-            "slo": [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
+            "slo": [one.document for one in aims],
             "repeats": ask.repeats,
             "drawn": source.drawn,
             "basis": tried[0].against.basis if tried else "requests",

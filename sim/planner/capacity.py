@@ -17,11 +17,12 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from analysis.planner.capacities import FAILED, summarise
+from analysis.planner.effects import share
 from analysis.planner.rows import row
 from sim.errors import UserError
 from sim.planner.execute import JobRunner
 from sim.planner.rates import Rate, rate_of, together
-from sim.planner.slo import share_good, shortfall
+from sim.planner.slo import shortfall
 from sim.planner.source import Source
 from sim.planner.store import Store
 from sim.planner.sweep import failures
@@ -206,7 +207,7 @@ def capacity(
     source = Source.of(base.workload, base.traces)
     repeats = source.replications(repeats)
     asked = {
-        "vary": [{"key": axis.key, "values": list(axis.values)} for axis in over],
+        "vary": [axis.document for axis in over],
         "slo": [one.text for one in aims],
         "unit": rates[0].unit,  # which names the part, if it is of one
     }
@@ -232,7 +233,7 @@ def capacity(
         summary = summarise(
             rows,
             [_answer(at_work, group) for group in at_work.grouped()],
-            [{"name": one.name, "limit": one.limit, "text": one.text} for one in aims],
+            [one.document for one in aims],
             rates[0].unit,
             failed,
             demand,
@@ -247,7 +248,7 @@ def _row(at_work: Searching, search: Search, exponent: Fraction) -> dict[str, An
     settings = {**point.settings, "rate": at_work.rates[search.point].shown(exponent)}
     flat = row(search.point, settings, at_work.base.labels[search.place], search.repeat, record)
     met = all(one.met(record) for one in at_work.aims)
-    return {**flat, "goodput": share_good(record), "sustained": met and record["load"]["kept_up"]}
+    return {**flat, "goodput": share(record), "sustained": met and record["load"]["kept_up"]}
 
 
 def _answer(at_work: Searching, group: Sequence[Search]) -> dict[str, Any]:

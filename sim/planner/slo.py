@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.figures import figure, of_part, within_slo
 from analysis.metrics import PER_REQUEST, itl_s
+from analysis.planner.effects import share
 from analysis.slo import PART, limits_of
 from analysis.summary import NAMES
 from sim.errors import UserError, suggest
 from workloads.labels import part_names, unknown_part
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sim.planner.job import Record
     from workloads.schema import Workload
@@ -56,6 +57,11 @@ class Objective:
         return f"{self.name}={self.limit:g}"
 
     @property
+    def document(self) -> dict[str, Any]:
+        """As summaries have it."""
+        return {"name": self.name, "limit": self.limit, "text": self.text}
+
+    @property
     def more_is_better(self) -> bool:
         """Whether the limit is a least, not a most."""
         return self.figure == GOODPUT
@@ -63,7 +69,7 @@ class Objective:
     def value(self, record: Record) -> float:
         """Return the figure of a run; NaN if no request has it."""
         if self.name == GOODPUT:
-            return share_good(record)
+            return share(record)
         entry = of_part(record["entry"], self.part) if self.part else record["entry"]
         return within_slo(entry) if self.figure == GOODPUT else figure(entry, self.figure)
 
@@ -81,12 +87,6 @@ def _in_part(name: str) -> tuple[str, str]:
         return "", name
     part, _, rest = name.removeprefix(PART).partition(".")
     return part, rest
-
-
-def share_good(record: Mapping[str, Any]) -> float:
-    """Requests that finished within the workload's limits / all requests."""
-    batches = record["batches"]
-    return float(sum(batches["good"])) / max(1.0, float(sum(batches["requests"])))
 
 
 def shortfall(record: Record, aims: Sequence[Objective]) -> dict[str, Any]:

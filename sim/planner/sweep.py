@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sim.planner.grid import Base, Point
     from sim.planner.job import Job
     from sim.planner.vary import Axis
+    from workloads.schema import Workload
 
 
 class Cell(NamedTuple):
@@ -43,21 +44,17 @@ def cells(base: Base, over: Sequence[Axis]) -> list[Cell]:
     points = list(base.points(over))
     base.demand(points)
     known: dict[str, Source] = {}
-    for workload in (point.workload for point in points if point.workload.repeat > 1):
-        source = workload.requests.model_dump_json()
-        if source not in known:
-            known[source] = Source.of(workload, base.traces)
+
+    def replications(workload: Workload) -> int:
+        if workload.repeat == 1:
+            return 1
+        requests = workload.requests.model_dump_json()
+        if requests not in known:
+            known[requests] = Source.of(workload, base.traces)
+        return known[requests].replications(workload.repeat)
+
     return [
-        Cell(
-            number,
-            point,
-            base.jobs(
-                point.workload,
-                known[point.workload.requests.model_dump_json()].replications(point.workload.repeat)
-                if point.workload.repeat > 1
-                else 1,
-            ),
-        )
+        Cell(number, point, base.jobs(point.workload, replications(point.workload)))
         for number, point in enumerate(points)
     ]
 
@@ -91,7 +88,7 @@ def sweep(
 
     """
     grid = cells(base, over)
-    asked = {"vary": [{"key": axis.key, "values": list(axis.values)} for axis in over]}
+    asked = {"vary": [axis.document for axis in over]}
     with Store(out, "sweep", base.workload, asked, resume=resume, force=force) as store:
         runner = JobRunner(store, backend, progress)
         records = runner.records(job for cell in grid for job in cell.jobs)

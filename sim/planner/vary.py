@@ -44,6 +44,11 @@ class Axis:
     """Where it stands in the file; several if it names all allocators of a kind."""
     values: tuple[Any, ...]
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """As manifests have it."""
+        return {"key": self.key, "values": list(self.values)}
+
     def put(self, document: Document, value: Any) -> None:
         """Set the key in a document."""
         for place in self.places:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from analysis.observed import Observed
+from analysis.planner.effects import share
 from analysis.planner.observe import batches, load
 from sim.cli import main
 from sim.cli.app import FAULT
 from sim.errors import UserError
 from sim.planner.grid import Base
 from sim.planner.job import Failed, work
-from sim.planner.slo import Objective, objectives, share_good, shortfall
+from sim.planner.slo import Objective, objectives, shortfall
 
 Capture = pytest.CaptureFixture[str]
 
@@ -96,7 +97,7 @@ def test_an_objective_that_makes_no_sense_is_one_line(
 def test_goodput_is_a_share_of_all_requests(good: list[float], *, met: bool) -> None:
     """Batches differ in size, and there are far more requests than batches."""
     record = {"batches": {"requests": [6.0, 4.0], "good": [float(one) for one in good]}}
-    assert share_good(record) == pytest.approx(sum(good) / 10)
+    assert share(record) == pytest.approx(sum(good) / 10)
     assert Objective("goodput", 0.9).met(record) is met
 
 
