@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from analysis.figures import group
 from analysis.observed import LEDGER_WORDS, SHARES
-from analysis.page.document import table
+from analysis.page.overview import table
 from analysis.planner.page import content_of
 from analysis.planner.page import write_page as write_planned
 from analysis.planner.reading import open_planned, question

@@ -6,14 +6,10 @@ runs that have finished (`sim.results.kept`), and `resume` does the others.
 
 from __future__ import annotations
 
-import re
 import time
-from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from analysis.documents import SCHEMA_VERSION, read_json
 from analysis.errors import AGAIN, RunDirectoryError
@@ -23,6 +19,7 @@ from analysis.summary import SUSTAINED_RATE
 from analysis.written import MANIFEST, SUMMARY, SUSTAINED, results_in
 from sim.case import Case
 from sim.files import digests
+from sim.notes import alike, once, too_late
 from sim.results.claims import earlier
 from sim.results.folders import demand_folders, folder_of
 from sim.results.kept import Kept, demand_same, take
@@ -33,7 +30,6 @@ from sim.setup import Setup, prepare
 from sim.sustained import Search
 from sim.vain import caches_in_vain
 from sim.versions import own, versions
-from workloads.source import turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,11 +39,6 @@ if TYPE_CHECKING:
     from workloads.requests import Requests
     from workloads.schema import Workload
 
-NUMBER = re.compile(r"(?<![\w-])\d[\d,.]*")
-"""One that is no end of a name."""
-ALIKE = "nothing of these requests is drawn at random: replications are all alike, and intervals over them mean nothing"
-SHARES = "replications are the shares of {} engines that take turns: intervals tell how they differ, not other days"
-TURNED = "from replication {} on the shares of one_in come again, and intervals over them are too narrow"
 PACKAGES = ("numpy", "simpy", "pyarrow", "pydantic")
 
 
@@ -111,13 +102,14 @@ def _all_runs(
     workload, started, clock = setup.workload, datetime.now(UTC), time.perf_counter()
     manifest["started"] = started.isoformat(timespec="seconds")
     said: list[Sequence[str]] = []
-    alike = _alike(setup, first)
+    undrawn = alike(setup, first)
     with Listing(out, manifest, kept.written if kept is not None else {}) as listing:
         for repeat in range(workload.repeat):
             requests = setup.requests(repeat) if repeat else first
-            late = _too_late(requests, workload.horizon_s)
+            late = too_late(requests, workload.horizon_s)
             said.append((*requests.notes, *caches_in_vain(requests, setup.cases), *late))
-            manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *_once(said, workload.repeat), *alike]
+            told = [*once(said, workload.repeat), *undrawn]
+            manifest["notes"] = [*setup.geometry.model.notes, *setup.notes, *told]
             for case in setup.cases:
                 name = folder_of(case.label, repeat)
                 if kept is None or name not in kept.runs:
@@ -131,53 +123,6 @@ def _all_runs(
         listing.add([SUMMARY])
         manifest["wall_s"] = round(time.perf_counter() - clock, 3)
     return directory
-
-
-def _alike(setup: Setup, first: Requests) -> list[str]:
-    """Say what replications mean of requests that are not drawn; `first` are those of the first one."""
-    repeat, again = setup.workload.repeat, turns(setup.workload.requests)
-    if again > 1:
-        setup.requests(min(repeat, again) - 1)  # if there are fewer conversations than shares, before all runs
-    if repeat == 1 or not first.same_as(setup.requests(again)):
-        return []
-    if again == 1:
-        return [ALIKE]
-    return [SHARES.format(f"{again:,}"), *([TURNED.format(f"{again + 1:,}")] if repeat > again else [])]
-
-
-def _once(said: Sequence[Sequence[str]], repeats: int) -> list[str]:
-    """Tell what is to be known of the requests of replications: each thing once, with the numbers of the first of them.
-
-    Within a replication notes that differ in numbers only, as of parts named chat 1 and chat 2, are different things.
-
-    Args:
-        said: notes of each replication so far.
-        repeats: how many there will be.
-
-    """
-    told: dict[tuple[str, int], dict[int, str]] = {}
-    for repeat, notes in enumerate(said, start=1):
-        alike: Counter[str] = Counter()
-        for note in notes:
-            words = NUMBER.sub("", note)
-            told.setdefault((words, alike[words]), {})[repeat] = note
-            alike[words] += 1
-    return [
-        note if len(by) == len(said) and set(by.values()) == {note} else f"{note} (replication {repeat} of {repeats})"
-        for by in told.values()
-        for repeat, note in [next(iter(by.items()))]
-    ]
-
-
-def _too_late(requests: Requests, horizon_s: float | None) -> list[str]:
-    """Say how many requests arrive when the simulation has ended; of those that follow an answer nobody knows."""
-    if horizon_s is None:
-        return []
-    late = requests.arrival_s > horizon_s
-    if len(requests.after):
-        late &= requests.after < 0
-    count = int(np.count_nonzero(late))
-    return [f"{count:,} of {len(requests):,} requests arrive after horizon_s and are in no table"] if count else []
 
 
 def demand_free(setup: Setup, out: Path, *, resume: bool) -> None:
@@ -249,7 +194,7 @@ def run_case(
     leaps: bool = True,
     executing: Executing | None = None,
 ) -> None:
-    """Run one allocator once and write its three tables into `folder`."""
+    """Run one allocator once and write its tables into `folder`."""
 
     def report(done: int) -> None:
         if progress is not None:

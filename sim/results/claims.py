@@ -56,7 +56,7 @@ def earlier(out: Path, question: str = "run") -> dict[str, Any] | None:
         raise UserError(f"{path}: is not of kvsim, which would replace it; {ANOTHER}")
     demand_shape(path, content, CLAIM, ANOTHER)
     if (held := content.get("question", "run")) != question:
-        raise UserError(f"{out}: holds {held} results, not {question} results; give another --out")
+        raise UserError(f"{out}: holds {held} results, not {question} results; {ANOTHER}")
     return content
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from analysis.figures import Allocator, group
 from analysis.observed import SHARES
-from analysis.page.document import bars, spread, table
+from analysis.page.overview import bars, spread, table
 from analysis.page.words import WASTE, findings
 from analysis.reading import open_directory
 from tests.analysis.synthetic import write_directory

@@ -109,7 +109,7 @@ def test_what_was_changed_is_not_taken_for_what_was_written_if_making_it_again_i
     """The manifest that is written before anything is made does not list what is yet to be made."""
     alter(out / name)
     with monkeypatch.context() as patched:
-        patched.setattr("sim.runner._too_late", interrupt)
+        patched.setattr("sim.runner.too_late", interrupt)
         assert again(whole, out) == INTERRUPTED
     assert again(whole, out) == DONE
     assert contents(out) == contents(whole / "out")
@@ -123,7 +123,7 @@ def test_what_an_interrupted_run_has_finished_is_told_from_what_was_changed(
     out, three = tmp_path / "out", ["--set", "sustained=null", "--repeat", "3"]
     line = ["run", str(whole / "tight.yaml"), *three, "--quiet", "--json", "--resume", "--out", str(out)]
     with monkeypatch.context() as patched:
-        patched.setattr("sim.runner._too_late", Mock(side_effect=[[], [], KeyboardInterrupt]))
+        patched.setattr("sim.runner.too_late", Mock(side_effect=[[], [], KeyboardInterrupt]))
         assert main(line) == INTERRUPTED
     known = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["written"]
     assert list(known) == [f"paged/{where}{table}.parquet" for where in ("", "repeat-1/") for table in TABLES]

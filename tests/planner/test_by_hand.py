@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis.page.document import BARS
+from analysis.page.overview import BARS
 from analysis.planner import capacities, parts, sweeps, tables
 from analysis.planner.binding import bound
 from analysis.planner.effects import Effect
