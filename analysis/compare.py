@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from analysis import stats
-from analysis.errors import RunDirectoryError
-from analysis.figures import COST, OF_PARTS, Allocator, both_known, group
+from analysis.figures import COST, OF_PARTS, Allocator, both_known
 from analysis.metrics import PER_REQUEST
-from analysis.pairing import Pair, means_of_both, pairs_of, same_requests
+from analysis.pairing import Pair, allocators_of, allocators_of_one, means_of_both, pairs_of, same_requests
 from analysis.reading import RunDirectory, open_directory
 from analysis.stats import Interval
 
@@ -143,12 +142,11 @@ def compare(first: str | Path, second: str | Path) -> Comparison:
     """Match the runs of two directories by label.
 
     Raises:
-        RunDirectoryError: one of them is not a run directory.
+        RunDirectoryError: one of them is not a run directory, or they have no label in common.
 
     """
     one, two = open_directory(first), open_directory(second)
-    mine = {allocator.label: allocator for allocator in group(one.summary())}
-    theirs = {allocator.label: allocator for allocator in group(two.summary())}
+    mine, theirs = allocators_of(one, two)
     notes = [f"{label}: only in {one.path}" for label in mine if label not in theirs]
     notes += [f"{label}: only in {two.path}" for label in theirs if label not in mine]
     differences: list[Difference] = []
@@ -185,14 +183,11 @@ def compare_allocators(directory: str | Path, against: str | None = None) -> Com
         against: label of that one; the first of the file if None.
 
     Raises:
-        RunDirectoryError: it is not a run directory, or has no allocator of that label.
+        RunDirectoryError: it is not a run directory, or has no allocator of that label, or no other.
 
     """
     opened = open_directory(directory)
-    allocators = {allocator.label: allocator for allocator in group(opened.summary())}
-    base = next(iter(allocators), "") if against is None else against
-    if base not in allocators:
-        raise RunDirectoryError(f"{opened.path}: no allocator {base}; there are: {', '.join(allocators)}")
+    allocators, base = allocators_of_one(opened, against)
     found: list[Difference] = []
     notes: list[str] = []
     for label, other in allocators.items():

@@ -8,6 +8,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from analysis.errors import RunDirectoryError
+from analysis.figures import Allocator, group
 from analysis.metrics import PER_REQUEST
 from analysis.observed import Columns, Floats, Observed, Rows, common
 from analysis.reading import Run, RunDirectory
@@ -28,6 +30,36 @@ class Common(NamedTuple):
     """Of figures that some requests have in both: their means over these, in the one and in the other, by name."""
     lacks_some: bool
     """Whether a request of either run has a figure that it lacks in the other, where it was refused, say."""
+
+
+def allocators_of(one: RunDirectory, two: RunDirectory) -> tuple[dict[str, Allocator], dict[str, Allocator]]:
+    """Return the allocators of two directories by label.
+
+    Raises:
+        RunDirectoryError: no label is in both.  To find no difference then would be to find that nothing got worse.
+
+    """
+    mine, theirs = ({each.label: each for each in group(directory.summary())} for directory in (one, two))
+    if mine.keys().isdisjoint(theirs):
+        labels = f"{', '.join(mine)} in {one.path}, {', '.join(theirs)} in {two.path}"
+        raise RunDirectoryError(f"no allocator has the same label in both: {labels}; `label` in a file gives it one")
+    return mine, theirs
+
+
+def allocators_of_one(directory: RunDirectory, against: str | None) -> tuple[dict[str, Allocator], str]:
+    """Return the allocators of a directory by label, and that of the one that others are held against.
+
+    Raises:
+        RunDirectoryError: it has none of the label `against`, or no other.
+
+    """
+    found = {each.label: each for each in group(directory.summary())}
+    base = next(iter(found), "") if against is None else against
+    if base not in found:
+        raise RunDirectoryError(f"{directory.path}: no allocator {base}; there are: {', '.join(found)}")
+    if len(found) == 1:
+        raise RunDirectoryError(f"{directory.path}: only {base} is in it; name a second directory to compare it with")
+    return found, base
 
 
 def requests_of(run: Run, part: str, columns: Iterable[str]) -> Columns:

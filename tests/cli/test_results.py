@@ -34,6 +34,19 @@ def test_compare(workload: Path, capsys: Capture) -> None:
     assert capsys.readouterr().err == "--fail-if-worse -5: give per cent, at least 0\n"
 
 
+@pytest.mark.usefixtures("run_directory")
+def test_that_there_is_nothing_to_compare_is_no_success(workload: Path, capsys: Capture) -> None:
+    assert main(["run", str(workload), "--out", "two", "--quiet", "--set", "allocators=[{kind: ideal}]"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "one", "two", "--fail-if-worse", "5"]) == FAULT
+    assert capsys.readouterr().err == (
+        "no allocator has the same label in both: preallocated, paged in one, ideal in two; "
+        "`label` in a file gives it one\n"
+    )
+    assert main(["compare", "two", "--fail-if-worse", "5"]) == FAULT
+    assert capsys.readouterr().err == "two: only ideal is in it; name a second directory to compare it with\n"
+
+
 def test_allocators_of_a_closed_loop_are_compared_on_the_requests_that_came_to_both(
     workload: Path, capsys: Capture
 ) -> None:
