@@ -32,9 +32,20 @@ NEWER = (COST, itl_s.__name__)
 OF_PARTS = tuple(name.removesuffix("?") for name in PART)
 """Metrics that parts of a mix have."""
 GOODPUT = "goodput"
-"""Of a part of a mix: the share of its requests that are within its SLO."""
+"""The share of requests that are within the SLO: of a part of a mix, and as an objective."""
 BLOCKED = blocked_by.__name__
 """By cause; those that did not occur are 0."""
+
+
+class Figure(NamedTuple):
+    """A figure as it is shown."""
+
+    name: str
+    """In summary.json."""
+    title: str
+    unit: str
+    scale: float
+    """By how much a value is multiplied to be in that unit."""
 
 
 def figure(entry: Entry, name: str) -> float:

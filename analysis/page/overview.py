@@ -7,26 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from analysis.figures import COST, Allocator, bound, percent_of
+from analysis.figures import COST, Allocator, Figure, bound, percent_of
 from analysis.observed import SHARES
 from analysis.saturation import MEANINGS
 
 LATE = 0.7
 """Part of the time until the last arrival after which no load is steady any more: a warm-up is sought in 3/4 of it."""
-BARS: tuple[tuple[str, str, str, float], ...] = (
-    ("batch_size", "Batch, mean", "sequences", 1),
-    ("throughput_rps", "Throughput", "requests/s", 1),
-    ("goodput_rps", "Goodput, within the SLO", "requests/s", 1),
-    ("normalized_latency_s.p50", "Latency per token, p50", "ms", 1e3),
-    ("normalized_latency_s.p99", "Latency per token, p99", "ms", 1e3),
-    ("ttft_s.p99", "Time to first token, p99", "s", 1),
-    ("tpot_s.p50", "Time per output token, p50", "ms", 1e3),
-    ("kv_efficiency", "Live / held", "%", 100),
-    ("prefix_hit_rate", "Prefix hits", "%", 100),
-    ("preemptions", "Preemptions", "", 1),
-    (COST, "Cost of a million output tokens", "", 1),
+BARS: tuple[Figure, ...] = (
+    Figure("batch_size", "Batch, mean", "sequences", 1),
+    Figure("throughput_rps", "Throughput", "requests/s", 1),
+    Figure("goodput_rps", "Goodput, within the SLO", "requests/s", 1),
+    Figure("normalized_latency_s.p50", "Latency per token, p50", "ms", 1e3),
+    Figure("normalized_latency_s.p99", "Latency per token, p99", "ms", 1e3),
+    Figure("ttft_s.p99", "Time to first token, p99", "s", 1),
+    Figure("tpot_s.p50", "Time per output token, p50", "ms", 1e3),
+    Figure("kv_efficiency", "Live / held", "%", 100),
+    Figure("prefix_hit_rate", "Prefix hits", "%", 100),
+    Figure("preemptions", "Preemptions", "", 1),
+    Figure(COST, "Cost of a million output tokens", "", 1),
 )
-"""Figures drawn as bars: name, title, unit, scale."""
+"""Figures drawn as bars."""
 
 
 def bars(allocators: list[Allocator], expected: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from analysis.figures import GOODPUT
 from analysis.numbers import percentage, short
 from analysis.page.words import Finding
 from analysis.planner.binding import BEHIND, bound, percent
@@ -90,7 +91,7 @@ def _number(change: str, place: int) -> int:
 
 
 def _aim(one: Mapping[str, Any]) -> str:
-    share = f" ({percent(one['limit'])} of requests within the SLO)" if one["name"] == "goodput" else ""
+    share = f" ({percent(one['limit'])} of requests within the SLO)" if one["name"] == GOODPUT else ""
     return f"{one['text']}{share}"
 
 

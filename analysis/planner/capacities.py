@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from analysis.documents import SCHEMA_VERSION
-from analysis.figures import COST
+from analysis.figures import COST, Figure
 from analysis.planner.rows import refusals, status_share
-from analysis.planner.sweeps import FIGURES, NEWER, bounds
+from analysis.planner.sweeps import FIGURES, NEWER, WITHIN, bounds
 from analysis.slo import PART
 from analysis.stats import is_narrow, paired_ratio, t_interval
 
-GOODPUT = ("goodput", "Requests within the SLO", "%", 100)
 LATENCIES = {
     "ttft_s": ("Time to first token", "s", 1.0),
     "tpot_s": ("Time per output token", "ms", 1e3),
@@ -32,33 +31,33 @@ LATENCIES = {
 """Title, unit and scale of all that an objective may limit a mean or a percentile of."""
 
 CURVES = (
-    *(one for one in FIGURES if one[0].partition(".")[0] in LATENCIES and one[0] not in NEWER),
-    GOODPUT,
-    *(one for one in FIGURES if one[0] in ("throughput_rps", "batch_size")),
+    *(one for one in FIGURES if one.name.partition(".")[0] in LATENCIES and one.name not in NEWER),
+    WITHIN,
+    *(one for one in FIGURES if one.name in ("throughput_rps", "batch_size")),
 )
 """Figures of a curve: latencies, goodput, throughput, batch."""
 FAILED = "failed: "
 """How `limited_by` begins where a run could not be done."""
 
 
-def curve_figures(aims: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str, float]]:
+def curve_figures(aims: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """Return the figures of curves, those of the objectives first."""
-    known = {one[0]: one for one in CURVES}
+    known = {one.name: one for one in CURVES}
     asked = [_asked(known, aim["name"]) for aim in aims]
     return [*asked, *(one for one in CURVES if one not in asked)]
 
 
-def _asked(known: Mapping[str, tuple[str, str, str, float]], name: str) -> tuple[str, str, str, float]:
+def _asked(known: Mapping[str, Figure], name: str) -> Figure:
     """Return the figure of an objective; that of a part of a mix, `part.chat.ttft_s.p99`, in the words of the whole."""
     if name.startswith(PART):
         _, part, figure = name.split(".", 2)
-        _, title, unit, scale = _asked(known, figure)
-        return name, f"{title}, of part {part}", unit, scale
+        whole = _asked(known, figure)
+        return whole._replace(name=name, title=f"{whole.title}, of part {part}")
     if name in known:
         return known[name]
     head, _, percentile = name.partition(".")
     title, unit, scale = LATENCIES.get(head, (head, "s", 1.0))  # a later version may ask for more
-    return name, f"{title}, {percentile or 'mean'}", unit, scale
+    return Figure(name, f"{title}, {percentile or 'mean'}", unit, scale)
 
 
 def summarise(
@@ -82,7 +81,7 @@ def summarise(
     """
     kinds = {row["allocator"]: row["kind"] for row in rows}
     pools = {(row["cell"], row["allocator"]): row["pool_slots"] for row in rows}
-    names = [one[0] for one in curve_figures(aims)]
+    names = [one.name for one in curve_figures(aims)]
     told = []
     for answer in answers:
         found = _sustained(rows, answer)

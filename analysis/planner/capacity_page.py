@@ -68,7 +68,7 @@ def _facts(planned: Planned) -> dict[str, Any]:
     labels = list(dict.fromkeys(one["allocator"] for one in summary["answers"]))
     points = [point for curve in summary["curves"] for point in curve["points"]]
     known = {name for point in points for name, figure in point["figures"].items() if figure["mean"] is not None}
-    figures = [one for one in curve_figures(summary["slo"]) if one[0] in known]
+    figures = [one for one in curve_figures(summary["slo"]) if one.name in known]
     return {
         "keys": [{"key": key, "values": [drawn_value(value) for value in values[key]]} for key in keys],
         "allocators": labels,

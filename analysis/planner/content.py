@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from analysis.figures import GOODPUT, Figure
 from analysis.page.style import limits
 from analysis.page.words import Finding
 from analysis.planner.reading import Planned
 from analysis.planner.rows import plain, said
-
-Figure = tuple[str, str, str, float]
-"""Name in summary.json, title, unit, and by how much a value is multiplied to be in that unit."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def kinds_of(measured: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> li
 
 def legend(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     """Describe figures to a script."""
-    return [{"name": name, "title": title, "unit": unit, "scale": scale} for name, title, unit, scale in figures]
+    return [one._asdict() for one in figures]
 
 
 def interval_parts(figure: Mapping[str, float | None], unit: str) -> list[float | None]:
@@ -66,11 +64,11 @@ def interval_parts(figure: Mapping[str, float | None], unit: str) -> list[float 
 
 def drawn(measured: Mapping[str, Mapping[str, float | None]], figures: Sequence[Figure]) -> dict[str, Any]:
     """Return mean and interval of those of a point's figures that are drawn."""
-    return {name: interval_parts(measured[name], unit) for name, _, unit, _ in figures}
+    return {one.name: interval_parts(measured[one.name], one.unit) for one in figures}
 
 
 def aims(planned: Planned) -> str:
     """Say what is asked for, and for goodput what makes a request a good one."""
     asked = planned.summary["slo"]
-    met = limits(planned.slo) if any(one["name"] == "goodput" for one in asked) else ""
+    met = limits(planned.slo) if any(one["name"] == GOODPUT for one in asked) else ""
     return " and ".join(one["text"] for one in asked) + (f" (share of requests with {met})" if met else "")

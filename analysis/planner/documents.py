@@ -101,7 +101,8 @@ def _settings(vary: list[Mapping[str, Any]]) -> dict[str, Shape]:
 def _sweep(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
     told = [cell["figures"] for cell in content["cells"] if isinstance(cell.get("figures"), dict)]
     named = {name for each in told for name in each}
-    figures = [name for name, *_ in FIGURES if name in named or name not in NEWER]  # all cells are of one version
+    names = (one.name for one in FIGURES)
+    figures = [name for name in names if name in named or name not in NEWER]  # all cells are of one version
     of_parts = sorted(name for name in named if name.startswith(PART))  # of which earlier ones had none
     cell = {
         "cell": COUNT,
@@ -122,7 +123,7 @@ def _sweep(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
 
 def _capacity(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
     who = one_of(dict.fromkeys(one["allocator"] for one in content["answers"]))
-    figures = {name: _BOUNDS for name, *_ in curve_figures(content["slo"])}
+    figures = {one.name: _BOUNDS for one in curve_figures(content["slo"])}
     answer = {
         "point": COUNT,
         "settings": settings,

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from analysis.planner.content import Figure
+from analysis.figures import GOODPUT, Figure
 from analysis.planner.rows import distinct, last_words, said
 from analysis.planner.sweeps import FIGURES, OF_PART, WITHIN
 from analysis.planner.tables import ANY, MOST, interval
@@ -20,7 +20,7 @@ COLUMNS: tuple[tuple[str, str, float], ...] = (
     ("TTFT s\np99", "ttft_s.p99", 1),
     ("TPOT ms\np99", "tpot_s.p99", 1e3),
     ("gap ms\np99", "itl_s.p99", 1e3),
-    ("in SLO\n%", "goodput", 100),
+    ("in SLO\n%", GOODPUT, 100),
 )
 """What tables show of a part: heading, name, scale."""
 TITLE = "Parts of the mix"
@@ -34,11 +34,11 @@ def names(cells: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def figures(parts: Iterable[str]) -> list[Figure]:
     """Return what a page can draw of parts."""
-    some = [*(one for one in FIGURES if one[0] in OF_PART), (*WITHIN, "%", 100.0)]
+    some = [*(one for one in FIGURES if one.name in OF_PART), WITHIN]
     return [
-        (f"{PART}{part}.{name}", f"{title}, of part {part}", unit, scale)
+        one._replace(name=f"{PART}{part}.{one.name}", title=f"{one.title}, of part {part}")
         for part in parts
-        for name, title, unit, scale in some
+        for one in some
     ]
 
 

@@ -58,7 +58,7 @@ def content(planned: Planned) -> Content:
 def _facts(planned: Planned, labels: list[str]) -> dict[str, Any]:
     cells, keys, values = planned.summary["cells"], planned.keys, values_of(planned)
     every = [*FIGURES, *parts.figures(parts.names(cells))]
-    figures = [one for one in every if any(parts.known(cell, one[0]) for cell in cells)]
+    figures = [one for one in every if any(parts.known(cell, one.name) for cell in cells)]
     return {
         "keys": [{"key": key, "values": [drawn_value(value) for value in values[key]]} for key in keys],
         "allocators": labels,

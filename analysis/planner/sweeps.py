@@ -7,37 +7,37 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.documents import SCHEMA_VERSION
-from analysis.figures import COST
+from analysis.figures import COST, GOODPUT, Figure
 from analysis.planner.rows import Group, front, groups, refusals, status_share
 from analysis.slo import PART
 from analysis.stats import Interval
 
-FIGURES: tuple[tuple[str, str, str, float], ...] = (
-    ("throughput_rps", "Throughput", "requests/s", 1),
-    ("goodput_rps", "Goodput (requests within the SLO)", "requests/s", 1),
-    ("output_tps", "Output tokens", "tokens/s", 1),
-    ("normalized_latency_s", "Latency per token, mean", "ms", 1e3),
-    ("normalized_latency_s.p50", "Latency per token, p50", "ms", 1e3),
-    ("normalized_latency_s.p99", "Latency per token, p99", "ms", 1e3),
-    ("ttft_s.p50", "Time to first token, p50", "s", 1),
-    ("ttft_s.p99", "Time to first token, p99", "s", 1),
-    ("tpot_s.p50", "Time per output token, p50", "ms", 1e3),
-    ("tpot_s.p99", "Time per output token, p99", "ms", 1e3),
-    ("itl_s.p99", "Gap between tokens, p99", "ms", 1e3),
-    ("batch_size", "Batch, mean", "sequences", 1),
-    ("kv_usage", "Pool held, mean", "%", 100),
-    ("kv_efficiency", "Live / held", "%", 100),
-    ("held_gib.peak", "KV memory held, peak", "GiB", 1),
-    ("prefix_hit_rate", "Prefix hits", "%", 100),
-    ("preemptions", "Preemptions", "", 1),
-    (COST, "Cost of a million output tokens", "", 1),
+FIGURES: tuple[Figure, ...] = (
+    Figure("throughput_rps", "Throughput", "requests/s", 1),
+    Figure("goodput_rps", "Goodput (requests within the SLO)", "requests/s", 1),
+    Figure("output_tps", "Output tokens", "tokens/s", 1),
+    Figure("normalized_latency_s", "Latency per token, mean", "ms", 1e3),
+    Figure("normalized_latency_s.p50", "Latency per token, p50", "ms", 1e3),
+    Figure("normalized_latency_s.p99", "Latency per token, p99", "ms", 1e3),
+    Figure("ttft_s.p50", "Time to first token, p50", "s", 1),
+    Figure("ttft_s.p99", "Time to first token, p99", "s", 1),
+    Figure("tpot_s.p50", "Time per output token, p50", "ms", 1e3),
+    Figure("tpot_s.p99", "Time per output token, p99", "ms", 1e3),
+    Figure("itl_s.p99", "Gap between tokens, p99", "ms", 1e3),
+    Figure("batch_size", "Batch, mean", "sequences", 1),
+    Figure("kv_usage", "Pool held, mean", "%", 100),
+    Figure("kv_efficiency", "Live / held", "%", 100),
+    Figure("held_gib.peak", "KV memory held, peak", "GiB", 1),
+    Figure("prefix_hit_rate", "Prefix hits", "%", 100),
+    Figure("preemptions", "Preemptions", "", 1),
+    Figure(COST, "Cost of a million output tokens", "", 1),
 )
-"""What tables and pages show: name, title, unit, scale."""
+"""What tables and pages show."""
 NEWER = ("itl_s.p99",)
 """Those that sweeps of earlier versions lack."""
 OF_PART = ("throughput_rps", "normalized_latency_s.p50", "ttft_s.p50", "ttft_s.p99", "tpot_s.p99", "itl_s.p99")
 """Those that are kept of each part of a mix as well, with `WITHIN`."""
-WITHIN = ("goodput", "Requests within the SLO")
+WITHIN = Figure(GOODPUT, "Requests within the SLO", "%", 100)
 OBJECTIVES = (("throughput_rps", -1), ("normalized_latency_s", 1), ("held_gib.peak", 1))
 """What the front is of: more (-1) or less (1) is better."""
 MOST_OF = ("throughput_rps", "goodput_rps")
@@ -63,8 +63,8 @@ def summarise(
     """
     found = groups(rows, keys)
     parts = dict.fromkeys(name.split(".", 2)[1] for row in rows for name in row if name.startswith(PART))
-    kept = [name for name, *_ in FIGURES]
-    kept += [f"{PART}{part}.{name}" for part in parts for name in (*OF_PART, WITHIN[0])]
+    kept = [one.name for one in FIGURES]
+    kept += [f"{PART}{part}.{name}" for part in parts for name in (*OF_PART, GOODPUT)]
     points = [
         [
             math.nan if group.rows[0]["kind"] == "ideal" else sign * group.interval(name).value

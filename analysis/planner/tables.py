@@ -9,10 +9,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from analysis.figures import COST
+from analysis.figures import COST, GOODPUT
 from analysis.numbers import percentage, short
 from analysis.planner import rows
-from analysis.planner.capacities import FAILED, GOODPUT, fleet, fleet_range
+from analysis.planner.capacities import FAILED, fleet, fleet_range
 from analysis.planner.refusals import sweep_left_out
 from analysis.pools import shared_pool
 from analysis.saturation import Verdict
@@ -212,7 +212,7 @@ def broken(found: Sequence[Mapping[str, Any]]) -> str:
     """
     over = ", ".join(f"{name} {percentage(100 * share)} %" for name, share in missed(found).items())
     words = _reasons(found)
-    return ", ".join(f"{word} ({over})" if over and word.startswith(f"{GOODPUT[0]}=") else word for word in words)
+    return ", ".join(f"{word} ({over})" if over and word.startswith(f"{GOODPUT}=") else word for word in words)
 
 
 def fell_behind(found: Sequence[Mapping[str, Any]]) -> bool:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from analysis.figures import GOODPUT
 from analysis.planner.effects import Effect, effect, mean, share
 from analysis.planner.rows import row
 from sim.errors import UserError
-from sim.planner.slo import GOODPUT, shortfall
+from sim.planner.slo import shortfall
 from sim.setup import prepare
 from workloads.errors import WorkloadError, lines_of
 from workloads.slo import Slo

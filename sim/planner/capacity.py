@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from analysis.figures import GOODPUT
 from analysis.planner.capacities import FAILED, summarise
 from analysis.planner.effects import share
 from analysis.planner.rows import row
@@ -248,7 +249,7 @@ def _row(at_work: Searching, search: Search, exponent: Fraction) -> dict[str, An
     settings = {**point.settings, "rate": at_work.rates[search.point].shown(exponent)}
     flat = row(search.point, settings, at_work.base.labels[search.place], search.repeat, record)
     met = all(one.met(record) for one in at_work.aims)
-    return {**flat, "goodput": share(record), "sustained": met and record["load"]["kept_up"]}
+    return {**flat, GOODPUT: share(record), "sustained": met and record["load"]["kept_up"]}
 
 
 def _answer(at_work: Searching, group: Sequence[Search]) -> dict[str, Any]:

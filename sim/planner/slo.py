@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from analysis.figures import figure, of_part, within_slo
+from analysis.figures import GOODPUT, figure, of_part, within_slo
 from analysis.metrics import PER_REQUEST, itl_s
 from analysis.planner.effects import share
 from analysis.slo import PART, limits_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sim.planner.job import Record
     from workloads.schema import Workload
 
-GOODPUT, QUEUE = "goodput", "queue"
+QUEUE = "queue"
 ATTAINED = 0.9
 """Share of requests that shall meet the workload's limits if no `--slo` is given (as DistServe has it)."""
 FIGURES = (*(metric.__name__ for metric in PER_REQUEST), itl_s.__name__)
