@@ -108,7 +108,8 @@ class FoldedBlocks:
     def _is_there(self, key: int) -> bool:
         """Whether any block of the runs behind a key has not been taken since."""
         for behind in self._runs[key]:
-            if self.key.item(behind.blocks[0]) == behind.mark:  # which of a row is usually taken last
+            # The first of what a closed row has left is taken last; what a window has passed before is taken in order.
+            if behind.mark in (self.key.item(behind.blocks[0]), self.key.item(behind.blocks[-1])):
                 return True
             blocks = np.frombuffer(behind.blocks, np.int32)
             if np.count_nonzero(self.key.take(blocks) == behind.mark):
