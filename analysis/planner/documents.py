@@ -118,7 +118,7 @@ def _sweep(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
         "figures": dict.fromkeys([*figures, *of_parts], _BOUNDS),
         "behind?": {f"{name}?": _BOUNDS for name in MOST_OF},
     }
-    return {"drawn?": FLAG, "cells": [cell], "failed": _FAILURES}
+    return {"drawn?": FLAG, "different?": (SIZE, None), "cells": [cell], "failed": _FAILURES}
 
 
 def _capacity(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shape:
@@ -142,6 +142,7 @@ def _capacity(settings: Mapping[str, Shape], content: Mapping[str, Any]) -> Shap
         "unit": TEXT,
         "demand?": (POSITIVE, None),
         "drawn?": FLAG,
+        "different?": (SIZE, None),
         "answers": [
             (
                 {**answer, "n": SIZE, "capacity": {**_BOUNDS, "mean": NUMBER}},

@@ -9,7 +9,7 @@ from analysis.planner.content import Content, drawn, drawn_value, kinds_of, lege
 from analysis.planner.reading import Planned
 from analysis.planner.rows import distinct, last_words, said
 from analysis.planner.sweeps import FIGURES
-from analysis.planner.tables import ALIKE, ANY, COLUMNS, interval
+from analysis.planner.tables import ALIKE, ANY, COLUMNS, interval, replications
 from analysis.planner.words import sweep_findings
 
 
@@ -30,9 +30,7 @@ def content(planned: Planned) -> Content:
             f"{points:,} point{'s' * (points != 1)}" + (f", {len(labels)} allocators" if len(labels) > 1 else ""),
             ALIKE
             if not planned.summary.get("drawn", True)
-            else f"{repeats} replications of each"
-            if repeats > 1
-            else "one replication of each",
+            else f"{replications([cell['n'] for cell in cells])} of each",
             f"seed {planned.manifest['workload']['seed']}, the same random numbers everywhere",
         ],
         {

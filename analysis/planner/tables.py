@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -57,8 +57,10 @@ def sweep_table(summary: Mapping[str, Any], keys: Sequence[str]) -> Table:
     said = ["*: no other row but the bound has as many requests a second with no more latency and memory held at most"]
     if len(shown) < len(cells):
         said = [f"{len(shown)} of {len(cells)} rows: those that no other one beats; results.parquet has all"]
-    repeats = max((cell["n"] for cell in cells), default=0)
-    said += [spread_note(repeats)] if repeats > 1 else [] if summary.get("drawn", True) else [ALIKE]
+    counts = [cell["n"] for cell in cells]
+    if max(counts, default=0) > 1:
+        said.append(spread_note(counts, summary.get("different")))
+    said += [] if summary.get("drawn", True) else [ALIKE]
     said.append("req/s: finished, over the whole run with its beginning and end")
     pool = shared_pool((cell["allocator"], cell.get("pool_slots")) for cell in shown)
     said.append("held: on each GPU, at its peak" + (f", of a {pool}" if pool else ""))
@@ -118,7 +120,7 @@ def _legend(summary: Mapping[str, Any]) -> list[str]:
     if pool := shared_pool((one["allocator"], one.get("pool_slots")) for one in summary["answers"]):
         said.append(f"sustained: with a {pool}")
     if any(one["n"] > 1 for one in summary["answers"]):
-        said.append(spread_note(max(one["n"] for one in summary["answers"])))
+        said.append(spread_note([one["n"] for one in summary["answers"]], summary.get("different")))
         if summary["ratios"]:
             said.append("shares are of pairs of replications")
         if near := resolution(summary):
@@ -184,10 +186,28 @@ def fleet_note(summary: Mapping[str, Any]) -> str:
     return "; ".join(said)
 
 
-def spread_note(repeats: int) -> str:
-    """Say what a ± is, and what makes it wide where replications are few."""
-    few = f"; of so few it is wide, --repeat {2 * FEW} would narrow it" if repeats < FEW else ""
-    return f"±: 95 % interval over {repeats} replications{few}"
+def spread_note(counts: Iterable[int], different: int | None = None) -> str:
+    """Say what a ± is, and what makes it wide where replications are few.
+
+    Args:
+        counts: replications of each row; one has no interval.
+        different: how many there can be at most; None if as many as one likes.
+
+    """
+    repeated = [count for count in counts if count > 1]
+    more = min(2 * FEW, different or 2 * FEW)
+    narrower = f", --repeat {more} would narrow it" if more > max(repeated) else ""
+    few = f"; of so few it is wide{narrower}" if min(repeated) < FEW else ""
+    return f"±: 95 % interval over {replications(repeated)}{few}"
+
+
+def replications(counts: Collection[int]) -> str:
+    """Say how many replications rows have, which of a trace depends on how many engines take turns."""
+    fewest, most = min(counts), max(counts)
+    if most == 1:
+        return "one replication"
+    between = f"{fewest} {'to' if most - fewest > 1 else 'or'} " if fewest < most else ""
+    return f"{between}{most} replications"
 
 
 def priced(summary: Mapping[str, Any]) -> bool:

@@ -238,7 +238,7 @@ def capacity(
             rates[0].unit,
             failed,
             demand,
-        ) | {"drawn": source.drawn}
+        ) | {"drawn": source.drawn, "different": source.different}
         store.answer(rows, summary)
         return summary
 

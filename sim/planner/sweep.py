@@ -32,6 +32,8 @@ class Cell(NamedTuple):
     number: int
     point: Point
     jobs: list[Job]
+    different: int | None
+    """How many of its replications differ, where more than one is wanted; None if as many as one likes."""
 
 
 def cells(base: Base, over: Sequence[Axis]) -> list[Cell]:
@@ -45,18 +47,21 @@ def cells(base: Base, over: Sequence[Axis]) -> list[Cell]:
     base.demand(points)
     known: dict[str, Source] = {}
 
-    def replications(workload: Workload) -> int:
+    def source(workload: Workload) -> Source | None:
         if workload.repeat == 1:
-            return 1
+            return None
         requests = workload.requests.model_dump_json()
         if requests not in known:
             known[requests] = Source.of(workload, base.traces)
-        return known[requests].replications(workload.repeat)
+        return known[requests]
 
-    return [
-        Cell(number, point, base.jobs(point.workload, replications(point.workload)))
-        for number, point in enumerate(points)
-    ]
+    grid = []
+    for number, point in enumerate(points):
+        found = source(point.workload)
+        wanted = point.workload.repeat if found is None else found.replications(point.workload.repeat)
+        different = None if found is None else found.different
+        grid.append(Cell(number, point, base.jobs(point.workload, wanted), different))
+    return grid
 
 
 def sweep(
@@ -109,6 +114,8 @@ def sweep(
         summary = summarise(rows, [axis.key for axis in over], failed)
         if any(cell.point.workload.repeat > 1 for cell in grid):
             summary["drawn"] = any(job.repeat for cell in grid for job in cell.jobs)
+            bounds = [cell.different for cell in grid]
+            summary["different"] = None if None in bounds else max(filter(None, bounds))
         store.answer(rows, summary)
         return summary
 

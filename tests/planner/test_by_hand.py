@@ -168,4 +168,4 @@ def test_ten_failures_are_told_and_how_many_there_are_besides(failures: int, lin
 
 @pytest.mark.parametrize(("repeats", "few"), [(3, True), (4, False)])
 def test_three_replications_are_few(repeats: int, few: bool) -> None:
-    assert ("of so few it is wide, --repeat 8 would narrow it" in tables.spread_note(repeats)) is few
+    assert ("of so few it is wide, --repeat 8 would narrow it" in tables.spread_note([repeats])) is few

@@ -165,7 +165,10 @@ def test_shares_of_a_trace_are_replications_as_many_as_there_are(workload: Path,
     Path("trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows, encoding="utf-8")
     line = ["capacity", str(workload), "--set", "requests={trace: trace.csv, one_in: 2}", "--slo", "ttft_s.p99=0.02"]
     assert main([*line, "--quiet", "--precision", "0.5", "--repeat", "3"]) == 0
-    assert "a trace is the same every time" not in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "a trace is the same every time" not in told
+    assert "over 2 replications; of so few it is wide" in told
+    assert "--repeat" not in told, "there are no more"
     summary = json.loads(Path("runs/small-capacity/summary.json").read_text(encoding="utf-8"))
     assert {one["n"] for one in summary["answers"]} == {2}
     assert all(one["capacity"]["low"] is not None for one in summary["answers"])

@@ -242,8 +242,11 @@ def test_how_many_gpus_it_takes_is_as_sure_as_what_one_sustains(low: float, high
 
 
 def test_few_replications_are_said_to_make_intervals_wide() -> None:
-    assert spread_note(2) == "±: 95 % interval over 2 replications; of so few it is wide, --repeat 8 would narrow it"
-    assert spread_note(8) == "±: 95 % interval over 8 replications"
+    wide = "; of so few it is wide"
+    assert spread_note([2]) == f"±: 95 % interval over 2 replications{wide}, --repeat 8 would narrow it"
+    assert spread_note([8]) == "±: 95 % interval over 8 replications"
+    assert spread_note([1, 2, 3], 4) == f"±: 95 % interval over 2 or 3 replications{wide}, --repeat 4 would narrow it"
+    assert spread_note([2, 4], 4) == f"±: 95 % interval over 2 to 4 replications{wide}", "there are no more"
 
 
 def test_a_device_goes_by_its_key_not_by_name() -> None:

@@ -106,13 +106,18 @@ def test_a_trace_is_the_same_every_time_and_has_no_interval(workload: Path, caps
     assert "\n4 simulations, about" in capsys.readouterr().out
 
 
-def test_engines_that_take_turns_have_as_many_replications_as_they_are(workload: Path) -> None:
+def test_engines_that_take_turns_have_as_many_replications_as_they_are(workload: Path, capsys: Capture) -> None:
     rows = "".join(f"{at / 9},8,{3 + at % 5}\n" for at in range(12))
     Path("t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows, encoding="utf-8")
     line = ["sweep", str(workload), "--set", "requests={trace: t.csv}", "--vary", "requests.one_in=1,2,4"]
     assert main([*line, "--repeat", "3", "--out", "x", "--quiet"]) == 0
-    cells = json.loads(Path("x/summary.json").read_text(encoding="utf-8"))["cells"]
+    summary = json.loads(Path("x/summary.json").read_text(encoding="utf-8"))
+    cells = summary["cells"]
     assert [(cell["settings"]["requests.one_in"], cell["n"]) for cell in cells[::2]] == [(1, 1), (2, 2), (4, 3)]
+    assert summary["different"] == 4
+    wide = "over 2 or 3 replications; of so few it is wide, --repeat 4 would narrow it"
+    assert wide in " ".join(capsys.readouterr().out.split())
+    assert "1 to 3 replications of each" in Path("x/report.html").read_text(encoding="utf-8")
 
 
 def test_intervals_are_those_of_the_replications(base: Base) -> None:
