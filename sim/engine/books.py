@@ -67,8 +67,12 @@ class Books:
         return sum(self.allocator.table.slots.item(row) for row in job.rows)
 
     def left_by(self, job: Job) -> tuple[int, int]:
-        """Tokens that a finished job has in the cache, and slots that it holds but leaves empty."""
-        tokens = job.computed * (len(job.rows) if job.output > 1 else 1)  # it forks only after its first token
+        """Tokens that a finished job has in the cache, and slots that it holds but leaves empty.
+
+        A job of one token has not forked: if it has a row for each sample all the same, nobody else has a part in
+        them, and it is the same whether their slots are filled or empty.
+        """
+        tokens = job.computed * len(job.rows)
         return tokens, self.slots(job) - tokens
 
     def ledger(self) -> Ledger:
