@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -15,8 +16,13 @@ from analysis.planner.effects import Effect
 from analysis.planner.rows import row
 from analysis.planner.sweeps import summarise
 from analysis.stats import Interval
+from sim.planner.execute import BatchProgress, JobRunner
 from sim.planner.grid import Base
-from sim.planner.job import Failed, work
+from sim.planner.job import Failed, Job, work
+
+if TYPE_CHECKING:
+    from sim.planner.backends import Backend
+    from sim.planner.store import Store
 
 Run = dict[str, Any]
 SCALES = {"ms": 1e3, "s": 1, "%": 100}
@@ -169,3 +175,49 @@ def test_ten_failures_are_told_and_how_many_there_are_besides(failures: int, lin
 @pytest.mark.parametrize(("repeats", "few"), [(3, True), (4, False)])
 def test_three_replications_are_few(repeats: int, few: bool) -> None:
     assert ("of so few it is wide, --repeat 8 would narrow it" in tables.spread_note([repeats])) is few
+
+
+class Shelf:
+    """A store in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Run] = {}
+
+    def get(self, job: Job) -> Run | None:
+        return self.kept.get(job.key)
+
+    def put(self, job: Job, record: Run) -> None:
+        self.kept[job.key] = record
+
+
+class Hands:
+    """A backend that cannot do the first allocator's jobs."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def outcomes(self, jobs: Iterable[Job]) -> Generator[tuple[Job, Run | Failed]]:
+        for job in jobs:
+            self.asked.append(f"{job.label} {job.repeat}")
+            yield job, Failed("no room") if job.label == "preallocated" else {"of": job.repeat}
+
+
+def test_a_job_is_done_once_and_none_that_failed_is_tried_again(base: Base) -> None:
+    hands, steps = Hands(), list[BatchProgress]()
+    runner = JobRunner(cast("Store", Shelf()), cast("Backend", hands), steps.append, searches=True)
+    first, second = base.jobs(base.workload, 1), base.jobs(base.workload, 2)
+    assert list(runner.records(first * 2).values()) == [{"of": 0}]
+    assert [one.why for one in runner.failures.values()] == ["no room"]
+    assert sorted(one["of"] for one in runner.records(second).values()) == [0, 1]
+    assert hands.asked == ["preallocated 0", "paged 0", "preallocated 1", "paged 1"]
+    assert steps == [
+        BatchProgress(0, 2, 0, "", 1),
+        BatchProgress(0, 2, 1, "preallocated", 1),
+        BatchProgress(1, 2, 1, "paged", 1),
+        BatchProgress(1, 4, 1, "", 2),
+        BatchProgress(1, 4, 2, "preallocated", 2),
+        BatchProgress(2, 4, 2, "paged", 2),
+    ]
+    alone = JobRunner(cast("Store", Shelf()), cast("Backend", hands), steps.append)
+    alone.records(first)
+    assert steps[-1].round == 0, "there is one batch, not a search"
