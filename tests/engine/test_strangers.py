@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from allocators.answers import Refusal, Swap
+from allocators.answers import NO_MAPPINGS, Mappings, Refusal, Swap
 from allocators.paged import PagedAllocator
+from allocators.virtual import VirtualAllocator
 from sim.limits import Limits
 from tests.engine.harness import Setup, ask
 
@@ -36,3 +37,22 @@ def test_what_is_preempted_again_as_it_comes_back_ends_the_plan(scheduler: str) 
     assert [row["status"] for row in sink.rows("requests")] == ["finished"] * 3
     told = [(row["event"], row["request_id"], row["time_s"]) for row in sink.rows("events")]
     assert any(("swap_out", index, time) in told for event, index, time in told if event == "swap_in")
+
+
+class Unaware(VirtualAllocator):
+    """Does not know of the calls that it will make, not even whether there is anything left to map."""
+
+    def calls(self, rows: Sequence[int]) -> Mappings:
+        return NO_MAPPINGS
+
+
+class WithUnaware(Setup):
+    def allocator(self) -> Unaware:
+        return Unaware(12, 2, 40, 4, page_kib=64, kv_tensors=2, tensor_token_bytes=32768)
+
+
+def test_a_leap_maps_no_more_pages_than_there_are() -> None:
+    setup = WithUnaware("vllm-v1", Limits(max_model_len=40, watermark=0), instants=0)
+    _, sink = setup.run(ask((0, 3, 14), (0, 4, 14), (0, 5, 14)))
+    assert [row["status"] for row in sink.rows("requests")] == ["finished"] * 3
+    assert {row["event"] for row in sink.rows("events")} >= {"preempt", "resume"}
