@@ -32,7 +32,7 @@ function drawCurves() {
   fastest = fastest || Math.max(...traces.flatMap((trace) => trace.x));
   const falls = figure.unit === "%"; // with the rate, so that the room for words is on the right
   const shapes = limit === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: limit, y1: limit, line: { color: css("--internal"), width: 1.5, dash: "dash" } }];
-  const annotations = limit === null ? [] : [{ xref: "paper", x: falls ? 1 : 0, y: limit, xanchor: falls ? "right" : "left", yanchor: "bottom", text: `SLO ${Number(limit.toPrecision(3))} ${figure.unit}`, showarrow: false, font: { size: 11, color: css("--internal") } }];
+  const annotations = limit === null ? [] : [{ xref: "paper", x: falls ? 1 : 0, y: limit, xanchor: falls ? "right" : "left", yanchor: "bottom", text: `SLO ${Number(limit.toPrecision(3))} ${figure.unit}`, showarrow: false, font: { size: 11, color: css("--ink") } }];
   const log = wide(traces.flatMap((trace) => trace.y), 50);
   const y = falls ? { range: [-2, 105] } : limit !== null ? { range: [0, highest] } : log ? { type: "log", dtick: 1 } : { rangemode: "tozero" };
   return chart(byId("curves"), traces, { title: facts.unit, range: [0, fastest * 1.06] }, { title: unit(figure), ...y }, { shapes, annotations, height: narrow() ? 320 : 440 });

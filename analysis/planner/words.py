@@ -144,7 +144,8 @@ def _times(ratio: Mapping[str, Any]) -> str:
     if mean < 1:
         more, less = where({**ratio, "allocator": less}), str(ratio["allocator"])
         mean, low, high = 1 / mean, 1 / high, 1 / low
-    return f"{more} sustains {mean:.2f} times what {less} does (95 % interval {low:.2f} to {high:.2f})."
+    times = f"{mean:.2f} times what {less} does (95 % interval {low:.2f} to {high:.2f})"
+    return f"{more} sustains {times}{'' if low > 1 else ': which has more is unclear'}."
 
 
 def _a_gpu(answer: Mapping[str, Any]) -> float:

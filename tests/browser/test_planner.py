@@ -107,6 +107,8 @@ def test_a_share_is_drawn_between_nothing_and_everything(opened: Opened, pages: 
     page.wait_for_function(f"() => JSON.stringify({axis}[1]) === '[-2,105]'")
     assert page.evaluate(axis)[0] == "linear"
     assert "SLO 50 %" in page.locator("#curves .annotation").all_text_contents()
+    label = page.locator("#curves .annotation text").first.evaluate("node => getComputedStyle(node).fill")
+    assert label == page.evaluate("getComputedStyle(document.body).color"), "as easy to read as any text"
 
 
 @pytest.mark.parametrize("kind", ["sweep", "capacity", "advice"])

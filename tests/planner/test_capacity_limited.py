@@ -40,6 +40,12 @@ def test_a_run_too_short_for_a_rate_is_said(workload: Path, capsys: Capture) -> 
     ("mean", "low", "high", "said"),
     [
         (2.0, 1.6, 2.5, "paged sustains 2.00 times what other does (95 % interval 1.60 to 2.50)."),
+        (
+            1.25,
+            0.25,
+            6.25,
+            "paged sustains 1.25 times what other does (95 % interval 0.25 to 6.25): which has more is unclear.",
+        ),
         (1.0, 1.0, 1.0, "paged sustains what other does, in every replication."),
         (0.5, 0.4, 0.625, "other sustains 2.00 times what paged does (95 % interval 1.60 to 2.50)."),
     ],
@@ -47,7 +53,8 @@ def test_a_run_too_short_for_a_rate_is_said(workload: Path, capsys: Capture) -> 
 def test_a_ratio_is_said_of_the_one_that_sustains_more(mean: float, low: float, high: float, said: str) -> None:
     ratio = {"allocator": "paged", "over": "other", "settings": {}, "mean": mean, "low": low, "high": high}
     assert _times(ratio) == said
-    assert share(ratio) == {2.0: "50 (40 to 62)", 0.5: "200 (160 to 250)", 1.0: "100 (100 to 100)"}[mean]
+    shares = {2.0: "50 (40 to 62)", 1.25: "80 (16 to 400)", 1.0: "100 (100 to 100)", 0.5: "200 (160 to 250)"}
+    assert share(ratio) == shares[mean]
 
 
 def test_the_table_of_capacities_says_whose_the_ratios_are_and_what_a_queue_does(
