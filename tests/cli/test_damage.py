@@ -49,7 +49,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["run", tight, "--seed", "1", "--set", "requests.count=20", *also, str(folder / "other")]) == DONE
     assert main(["run", str(folder / "variants.yaml"), *also, str(folder / "variants")]) == DONE
     assert main(["sweep", tight, "--vary", "engine.max_num_seqs=4,8", *also, str(folder / "sweep")]) == DONE
-    assert main(["capacity", tight, "--repeat", "2", *also, str(folder / "capacity")]) == DONE
+    assert main(["capacity", tight, "--repeat", "2", "--precision", "1", *also, str(folder / "capacity")]) == DONE
     assert main(["advise", tight, "--repeat", "2", "--budget", "12", *also, str(folder / "advise")]) == DONE
     found = json.loads(VALIDATION.read_text(encoding="utf-8"))["validations"]
     for path in folder.rglob("manifest.json"):

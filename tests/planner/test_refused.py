@@ -12,7 +12,7 @@ from sim.cli import main
 Capture = pytest.CaptureFixture[str]
 LINES = {
     "sweep": ["--vary", "engine.max_num_seqs=4,8"],
-    "capacity": ["--slo", "ttft_s.p99=1", "--repeat", "2", "--no-curves"],
+    "capacity": ["--slo", "ttft_s.p99=1", "--repeat", "2", "--no-curves", "--precision", "1"],
     "advise": ["--slo", "ttft_s.p99=1", "--repeat", "2", "--budget", "10"],
 }
 LONG = "requests.lengths={kind: uniform, prompt: {min: 4, max: 300}, output: {min: 8, max: 8}}"
