@@ -153,6 +153,9 @@ def test_a_figure_is_worse_by_more_than_a_threshold_and_by_more_than_chance(
         ({"low": 10, "high": 20}, 5, "-50.0 %"),
         ({"value": 10}, 12, "+20.0 %"),
         ({"high": 20}, 5, "within"),
+        ({"high": 20}, 25, "+25.0 %"),
+        ({"low": 10}, 25, "within"),
+        ({"low": 10}, 5, "-50.0 %"),
     ],
 )
 def test_a_simulated_figure_is_compared_with_the_nearest_published_one(
@@ -160,6 +163,20 @@ def test_a_simulated_figure_is_compared_with_the_nearest_published_one(
 ) -> None:
     row = Row("", "paged", "batch_size", given, Interval(simulated, simulated, simulated, 3))
     assert row.difference == said
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"value": 0.5}, "50 %"),
+        ({"low": 0.1, "high": 0.25}, "10 % to 25 %"),
+        ({"high": 0.2}, "at most 20 %"),
+        ({"low": 0.1}, "at least 10 %"),
+        ({"low": 2, "over": "ideal"}, "at least 2x"),
+    ],
+)
+def test_what_was_published_is_written_with_the_ends_that_it_has(given: dict[str, Any], said: str) -> None:
+    assert Row("", "paged", "kv_usage", given, Interval(0.5, 0.5, 0.5, 1)).published == said
 
 
 @pytest.mark.parametrize(
