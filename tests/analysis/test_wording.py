@@ -13,6 +13,7 @@ from analysis.observed import SHARES
 from analysis.page.overview import bars, spread, table
 from analysis.page.words import WASTE, findings
 from analysis.reading import open_directory
+from analysis.remarks import above_bound, page_calls, shortfalls
 from tests.analysis.synthetic import write_directory
 
 Entry = dict[str, Any]
@@ -203,3 +204,42 @@ def test_bars_have_percentages_of_ideal_and_the_value_that_was_published(entry: 
     for name in ("batch_size", "tpot_s.p50"):
         assert drawn[name][0]["published"] is None, "a range, or a multiple, is no point on this axis"
     assert "prefix_hit_rate" not in drawn, "it is 0 in all of them"
+
+
+def named(entry: Entry, label: str, **figures: Any) -> Entry:
+    return entry | {"allocator": label, "kind": label, "metrics": entry["metrics"] | figures}
+
+
+def test_what_all_allocators_fall_short_of_is_said_once_and_of_one_by_its_name(entry: Entry) -> None:
+    counts = {"refused": 1, "refusals": {"longer than max_model_len": 1}, "unfinished": 2, "cut": 3}
+    short = entry | {"requests": entry["requests"] | counts}
+    told = [
+        "1 of 12 requests refused (1 longer than max_model_len)",
+        "2 of 12 requests unfinished when the run ended",
+        "3 of 12 outputs cut short where prompt and output reach max_model_len",
+    ]
+    both = [named(short, "paged"), named(short, "radix")]
+    assert shortfalls(group(both[:1])) == [f"paged: {text}" for text in told]
+    assert shortfalls(group(both)) == [f"all: {text}" for text in told]
+    assert shortfalls(group([*both, named(entry, "ideal")])) == [f"paged and radix: {text}" for text in told]
+
+
+def test_more_than_a_twentieth_above_the_bound_wants_an_explanation(entry: Entry) -> None:
+    def runs(batch: float, rate: float) -> list[Allocator]:
+        ideal = named(entry, "ideal", batch_size={"mean": 100.0, "peak": 100.0}, throughput_rps=100.0)
+        return group([named(entry, "paged", batch_size={"mean": batch, "peak": batch}, throughput_rps=rate), ideal])
+
+    assert above_bound(runs(105.0, 105.0)) == []
+    assert above_bound(runs(110.0, 100.0)) == [
+        "paged has 110 % of the ideal batch: slower steps keep sequences longer, which is no gain by itself."
+    ]
+    (said,) = above_bound(runs(100.0, 110.0))
+    assert said.startswith("paged has 110 % of the ideal throughput: look for a difference")
+
+
+def test_pages_that_were_mapped_are_told_with_the_time_that_steps_waited(entry: Entry) -> None:
+    virtual = named(entry, "virtual", mapped_pages=20, mapping_hidden_s=1.5, mapping_exposed_s=0.5)
+    paged = named(entry, "paged", mapped_pages=0)
+    (said,) = page_calls(group([paged, virtual]))
+    assert said.startswith("virtual: 20 physical pages mapped; the driver took 2 s, of which 1.50 s ran while the GPU")
+    assert said.endswith(" computed and steps waited 0.500 s")
