@@ -1,4 +1,4 @@
-"""Figures of single slots, and of replications that only one side has."""
+"""Figures of single slots, of replications that only one side has, and in their units."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from analysis.figures import Allocator, both_known
 from analysis.metrics import fragmentation_external_index
 from analysis.observed import Observed
+from analysis.parts import LATENCIES
 
 
 def observed(durations: list[float], **columns: list[int]) -> Observed:
@@ -41,3 +42,10 @@ def test_replications_go_together_by_their_numbers() -> None:
 
     mine, theirs = both_known(runs((0, 1.0), (1, 2.0), (2, None)), runs((1, 4.0), (2, 5.0), (3, 6.0)), "throughput_rps")
     assert (mine.tolist(), theirs.tolist()) == ([2.0], [4.0])
+
+
+def test_latencies_of_parts_are_in_the_unit_that_heads_them() -> None:
+    for one in LATENCIES:
+        assert one.scale == (1e3 if one.head.endswith("ms") or one.head == "ms/token" else 1), one.name
+        assert ("ms" in one.short) is ("ms" in one.head)
+        assert set(one.shown) <= {"p50", "p99"}
