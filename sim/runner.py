@@ -30,6 +30,7 @@ from sim.setup import Setup, prepare
 from sim.sustained import Search
 from sim.vain import caches_in_vain
 from sim.versions import own, versions
+from workloads.errors import NoArrivalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +106,7 @@ def _all_runs(
     undrawn = alike(setup, first)
     with Listing(out, manifest, kept.written if kept is not None else {}) as listing:
         for repeat in range(workload.repeat):
-            requests = setup.requests(repeat) if repeat else first
+            requests = _later(setup, repeat) if repeat else first
             late = too_late(requests, workload.horizon_s)
             said.append((*requests.notes, *caches_in_vain(requests, setup.cases), *late))
             told = [*once(said, workload.repeat), *undrawn]
@@ -123,6 +124,15 @@ def _all_runs(
         listing.add([SUMMARY])
         manifest["wall_s"] = round(time.perf_counter() - clock, 3)
     return directory
+
+
+def _later(setup: Setup, repeat: int) -> Requests:
+    """Make the requests of a later replication, of which none may arrive although some do in the first."""
+    try:
+        return setup.requests(repeat)
+    except NoArrivalError as error:
+        which = f"as it happens in replication {repeat + 1}; another seed or a longer time may do"
+        raise NoArrivalError(*(f"{line}, {which}" for line in error.lines)) from error
 
 
 def demand_free(setup: Setup, out: Path, *, resume: bool) -> None:

@@ -66,7 +66,7 @@ def requests(
     if (last := float(made.arrival_s[-1])) > LATEST_S:
         raise WorkloadError(f"requests: the last one arrives at {last:.3g} s; {LATEST_S:.0e} s, 32 years, is the most")
     if workload.horizon_s is not None and (first := float(made.arrival_s[0])) > workload.horizon_s:
-        raise WorkloadError(
+        raise NoArrivalError(
             f"horizon_s: the run ends at {workload.horizon_s:g} s, and no request arrives by then; "
             f"the first one does at {first:.4g} s"
         )
@@ -103,7 +103,7 @@ def _mixed(mix: Mix, seed: int, repeat: int, max_model_len: int | None, traces: 
             parts[part.name] = Requests.none(str(error).removeprefix("requests: "))
             nobody += lines
     if len(nobody) == len(parts):
-        raise WorkloadError(*nobody)
+        raise NoArrivalError(*nobody)
     if (count := sum(map(len, parts.values()))) > MOST:
         raise WorkloadError(f"requests.mix: its parts make {count:,} requests; at most {MOST:,} are drawn")
     return merge(parts)

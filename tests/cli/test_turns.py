@@ -22,6 +22,29 @@ def test_engines_for_which_there_is_no_request_are_told_before_any_runs(workload
     assert not [*Path("out").rglob("*.parquet")]
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (("duration_s: 1, arrivals: {kind: poisson, rate: 2}", ""), "requests: none arrives within 1 s at this rate"),
+        (
+            ("count: 3, arrivals: {kind: poisson, rate: 1}", "horizon_s=3"),
+            "horizon_s: the run ends at 3 s, and no ",
+        ),
+    ],
+)
+def test_that_none_arrives_in_a_later_replication_is_told_of_it(
+    changed: tuple[str, str], said: str, workload: Path, capsys: Capture
+) -> None:
+    requests = f"requests={{{changed[0]}, lengths: {{kind: fixed, prompt: 8, output: 2}}}}"
+    settings = [word for one in (requests, changed[1]) if one for word in ("--set", one)]
+    assert main(["run", str(workload), *settings, "--repeat", "40", "--out", "out", "--quiet"]) == FAULT
+    told = capsys.readouterr().err
+    done = len([*Path("out", "paged").rglob("requests.parquet")])
+    assert said in told
+    assert done
+    assert told.endswith(f", as it happens in replication {done + 1}; another seed or a longer time may do\n")
+
+
 @pytest.mark.parametrize(("repeat", "again"), [(2, False), (3, True)])
 def test_replications_are_the_shares_of_the_engines(repeat: int, again: bool, workload: Path, capsys: Capture) -> None:
     rows = "".join(f"{at / 9},8,{output}\n" for at, output in enumerate(OUTPUTS))
