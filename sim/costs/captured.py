@@ -4,8 +4,8 @@ The time of matrix products is a staircase over their rows, which no share of a 
 replays every shape (`sim.costs.shapes`), and times between those that it has measured are found as follows:
 
 - Decodes were measured with contexts of very different lengths, as in service, of one length, and with a single long
-  one.  Times are interpolated by the tokens of all contexts, and between the three by the longest context, for which
-  the others wait.  What the cache serves of shared blocks is subtracted from the tokens.
+  one besides.  Times are interpolated by the tokens of all contexts, and between the three by the longest context, for
+  which the others wait.  What the cache serves of shared blocks is subtracted from the tokens.
 - Chunks were measured in the number that there is room for.  Fewer have more query-key pairs, and some are split and
   merged (`sim.costs.splitting`); what a pair and a merged token take is known from single chunks, and from chunks that
   attend to earlier tokens, both measured without decodes, on which it does not depend.  What chunks attend to before
@@ -55,7 +55,7 @@ class CapturedStep(NamedTuple):
     longest: int = 0
     """K/V tokens of the longest of the decodes; 0 if not known."""
     others: int = 0
-    """K/V tokens of each other decode, where one is much longer and the others are alike; else 0."""
+    """K/V tokens of each other decode on average, where one is much longer; else 0."""
 
     @property
     def width(self) -> int:

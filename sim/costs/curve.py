@@ -1,8 +1,8 @@
 """How long decodes of one shape take, by the K/V tokens that they attend to and the longest of their contexts.
 
 Attention over a few long sequences is further from memory bandwidth than over many: where a GPU has no room to split
-them, the longest decides.  So there is a line for lengths as in service, one for equal lengths, and one for a single
-long context among others that are alike; where in between, the longest context says.
+them, the longest decides.  So there is a line for lengths as in service, one for equal lengths, and one for lengths
+as in service but for a single long one; where in between, the longest context says.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Spread(NamedTuple):
     """Tokens of the longest of those that were of different lengths, by the same."""
     lanes: int
     lone: Line | None = None
-    """Seconds by the same, if one of them is much longer than the others, which are alike; None if not measured."""
+    """Seconds by the same, if one of them is much longer than the others; None if not measured."""
     most: int = 0
     """Tokens of that one."""
 

@@ -43,8 +43,8 @@ SEPARATE = ("growing", "no-cache")
 """Allocators without blocks."""
 SMALL = 1
 """Token slots of the small blocks that decodes are measured with as well ..."""
-SMALL_SEATS = 64
-"""... of so many sequences at most."""
+SMALL_SEATS = (1, 8, 32, 64)
+"""... of so many sequences."""
 
 
 def calibrate(
@@ -164,8 +164,8 @@ def _host(device: torch.device) -> Iterator[None]:
 def _small_blocks(decoder: Decoder, setup: Setup, backend: str, longest: int) -> list[Point]:
     """Measure decodes, captured ones, whose K/V lies in small blocks."""
     release(decoder.device)
-    shapes = Shapes(SMALL_SEATS, 0)
-    stage = Stage(decoder, setup, backend=backend, longest=longest, seats=SMALL_SEATS, shapes=shapes)
+    shapes = Shapes(max(SMALL_SEATS), 0, decodes=SMALL_SEATS)
+    stage = Stage(decoder, setup, backend=backend, longest=longest, seats=max(SMALL_SEATS), shapes=shapes)
     return [
         Point(
             f"decode {count} x {context // count} in blocks of {SMALL}",
@@ -173,6 +173,6 @@ def _small_blocks(decoder: Decoder, setup: Setup, backend: str, longest: int) ->
             seconds,
             block_size=SMALL,
         )
-        for count, _, _, context, seconds, most, _ in stage.captured(longest)
-        if context > count
+        for count, _, _, context, seconds, most, others in stage.captured(longest)
+        if context > count and not others
     ]

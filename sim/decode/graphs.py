@@ -41,7 +41,7 @@ ALIKE = 1.01
 EARLIER = 144
 """Tokens that each chunk attends to before its own where that is measured: so few that reading them takes no time, but
 enough for the chunk to be split (`sim.costs.splitting`)."""
-OFTEN = 3
+OFTEN = 2
 """Times as many repeats for steps that tell of others."""
 HOT_S = 0.15
 """For how long decodes of one size run before any step with as many is timed.  In service they come in rows, too, and
@@ -54,8 +54,8 @@ READS = (32, 16, 8, 4, 2)
 """Parts of the longest sequence that decodes read on average, or nearly ..."""
 EVEN_READS = (16, 4)
 """... and if all of them read equally much ..."""
-LONE_READS = (16, 8, 4)
-"""... or all but one, which is as long as the longest may be ..."""
+LONE_READS = (16, 8)
+"""... or one of them reads as much as the longest may be ..."""
 USUAL = 16
 """... and those that run before a step with chunks."""
 TILE = 256
@@ -125,7 +125,7 @@ class PaddedSteps:
         """How attention is planned, as text."""
         return self._backend.planning
 
-    def clock(self, longest: int, num_blocks: int) -> list[CapturedStep]:
+    def clock(self, longest: int, num_blocks: int, split: int) -> list[CapturedStep]:
         """Measure a step of each captured shape (a median): decodes by context read, with chunks or without.
 
         As in service it comes behind decodes, so that the host has told the device all about it by then, and behind as
@@ -135,6 +135,7 @@ class PaddedSteps:
         Args:
             longest: tokens of the longest sequence.
             num_blocks: of the cache, which decodes read one after the other.
+            split: decodes up to which their contexts are split, so that no long one is waited for.
 
         """
         alone = [shape for shape in self._captured if not shape.chunks]
@@ -146,7 +147,7 @@ class PaddedSteps:
         found = []
         for shape in alone:
             self._row(blank(shape, paging, spare), HOT_S)
-            for alike, others in reads(shape.decodes, longest):
+            for alike, others in reads(shape.decodes, longest, lone=shape.decodes > split):
                 each = [blank(shape, paging, spare, contexts=contexts, blocks=blocks) for contexts in alike]
                 seconds = float(np.mean([self._clocked(lanes, lanes, ROW_S) for lanes in each]))
                 context, most = (int(np.mean([of(contexts) for contexts in alike])) for of in (np.sum, np.max))
@@ -244,12 +245,12 @@ class Reads(NamedTuple):
     """See `CapturedStep.others`."""
 
 
-def reads(count: int, longest: int) -> list[Reads]:
+def reads(count: int, longest: int, *, lone: bool) -> list[Reads]:
     """Return how many tokens each of some decodes reads: only its own, then ever more.
 
-    They differ as in service (`sim.decode.grid.served`); in the last ones, for comparison, all are of one length, or
-    all but one.  Those of one length are measured a little shorter and a little longer, so that they take as much
-    longer than those that just fill their tiles as they do on average.
+    They differ as in service (`sim.decode.grid.served`).  For comparison, then all are of one length: a little shorter
+    and a little longer, so that they take as much longer than those that just fill their tiles as they do on average.
+    And if a `lone` long one makes a difference, they differ as in service again but for one.
     """
     means = [(part, max(1, longest // part), min(TILE, 2 * longest // part) // 4) for part in READS]
     different = [Reads([ragged(count, mean - beside, longest)]) for _, mean, beside in means]
@@ -258,12 +259,12 @@ def reads(count: int, longest: int) -> list[Reads]:
         for part, mean, beside in means
         if part in EVEN_READS and count > 1
     ]
-    lone = [
-        Reads([np.where(np.arange(count) == count // 2, longest, mean - beside)], mean - beside)
-        for part, mean, beside in means
-        if part in LONE_READS and count > 1
+    long = [
+        Reads([np.where(np.arange(count) == count // 2, longest, ragged(count, mean, longest))], mean)
+        for part, mean, _ in means
+        if part in LONE_READS and lone
     ]
-    return [Reads([np.ones(count, np.int64)]), *different, *even, *lone]
+    return [Reads([np.ones(count, np.int64)]), *different, *even, *long]
 
 
 def ragged(count: int, mean: int, longest: int) -> Ints:

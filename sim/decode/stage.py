@@ -113,7 +113,7 @@ class Stage:
         if self._padded is None:
             return []
         with torch.inference_mode():
-            return self._padded.clock(longest, self.allocator.num_blocks)
+            return self._padded.clock(longest, self.allocator.num_blocks, self._splitting.tiles)
 
     def fits(self, scene: Scene) -> bool:
         """Whether there is room for a scene and its repeats."""

@@ -18,7 +18,7 @@ from tests.decode.room import decode, workload
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LONGEST, BLOCKS, SEATS = 64, 40, 16
+LONGEST, BLOCKS, SEATS, SPLIT = 64, 40, 16, 4
 PERIOD = 10**10
 """Nanoseconds that graphs are said to take: so long that one of them is a row."""
 
@@ -63,12 +63,13 @@ def steps(ran: list[Any], monkeypatch: pytest.MonkeyPatch) -> PaddedSteps:
 
 def test_every_captured_shape_is_measured(steps: PaddedSteps) -> None:
     with torch.inference_mode():
-        found = steps.clock(LONGEST, BLOCKS)
+        found = steps.clock(LONGEST, BLOCKS, SPLIT)
     alone = [step for step in found if not step.chunks]
     for shape in steps._captured:
         if not shape.chunks:
             contexts = [step.context for step in alone if step.decodes == shape.decodes]
-            assert contexts == [np.mean([each.sum() for each in alike.ways]) for alike in reads(shape.decodes, LONGEST)]
+            given = reads(shape.decodes, LONGEST, lone=shape.decodes > SPLIT)
+            assert contexts == [np.mean([each.sum() for each in alike.ways]) for alike in given]
     mixed = defaultdict(set)
     for step in found:
         if step.chunks:
@@ -82,7 +83,7 @@ def test_every_captured_shape_is_measured(steps: PaddedSteps) -> None:
 
 def test_a_step_is_timed_behind_as_many_decodes_as_it_has(steps: PaddedSteps, ran: list[Any]) -> None:
     with torch.inference_mode():
-        steps.clock(LONGEST, BLOCKS)
+        steps.clock(LONGEST, BLOCKS, SPLIT)
     at = [place for place, shape in enumerate(ran) if shape is None]
     behind = {}
     for place in at:
@@ -95,13 +96,25 @@ def test_a_step_is_timed_behind_as_many_decodes_as_it_has(steps: PaddedSteps, ra
     times = [ran[place + 1] for place in at]
     for shape in steps._captured:
         ways = (
-            sum(len(alike.ways) for alike in reads(shape.decodes, LONGEST))
+            sum(len(alike.ways) for alike in reads(shape.decodes, LONGEST, lone=shape.decodes > SPLIT))
             if not shape.chunks
             else 1
             if shape.decodes
             else 3 * OFTEN
         )
         assert times.count(shape) == ways * REPEATS
+
+
+def test_one_is_much_longer_than_the_others_only_where_it_is_waited_for() -> None:
+    split, waited = (reads(40, 4096, lone=lone) for lone in (False, True))
+    assert not any(each.others for each in split)
+    assert [each.others for each in waited if each.others] == [256, 512]
+    for each in waited[len(split) :]:
+        (lengths,) = each.ways
+        usual = ragged(40, each.others, 4096)
+        second, longest = sorted(lengths)[-2:]
+        assert longest == 4096 > 2 * second
+        assert (lengths != usual).sum() == 1
 
 
 def test_sequences_in_service_are_of_different_lengths_and_none_is_too_long() -> None:
