@@ -14,6 +14,9 @@ FACTORS = {
 }
 """What coefficients of a machine are about, beside `step_factor`."""
 LAUNCHED = {
+    "launch_layer_s": "of a step that no graph holds",
+    "launch_beside_layer_s": "for decodes beside its prompts",
+    "launch_lead_s": "before the first",
     "separate_launch_layer_s": "where tensors grow",
     "sequence_launch_layer_s": "for each sequence there",
     "recompute_launch_layer_s": "where nothing is cached",

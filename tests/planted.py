@@ -29,7 +29,8 @@ TRUE = Coefficients(
     prefill_layer_s=1.5e-5,
     sequence_overhead_s=1e-5,
     launch_layer_s=3e-4,
-    run_ahead=0.8,
+    launch_beside_layer_s=1.2e-4,
+    launch_lead_s=2e-3,
     **POWER,
     separate_launch_layer_s=2e-4,
     sequence_launch_layer_s=1e-4,
@@ -62,7 +63,9 @@ def loads() -> dict[str, Load]:
     for tokens in (16, 64, 256, 1024, 2048, 4096):
         for start in (0, 2048):
             pairs = tokens * start + tokens * (tokens + 1) // 2
-            found[f"prefill {tokens} at {start}"] = Load(tokens, pairs, tokens + start, 1, samples=1)
+            found[f"prefill {tokens} at {start}"] = alone = Load(tokens, pairs, tokens + start, 1, samples=1)
+            if tokens >= 256:
+                found[f"prefill {tokens} at {start} behind"] = alone._replace(behind_ns=3_000_000)
     for tokens in (700, 1300):
         for heat in (20_000_000, 40_000_000, 90_000_000, 200_000_000):
             pairs = tokens * (tokens + 1) // 2
@@ -99,5 +102,6 @@ def points(true: Coefficients = TRUE, noise: float = 0.005, outliers: int = 0, s
     rng = np.random.default_rng(seed)
     bare = [Point(name, load, 1.0, route=ROUTES.get(name.split()[0], "blocks")) for name, load in loads().items()]
     times = seconds(bare, LLAMA, H100, true) * (1 + rng.normal(0, noise, len(bare)))
-    times[rng.choice(len(bare), outliers, replace=False)] *= 1.5
+    others_tell = [place for place, point in enumerate(bare) if not point.load.transfers]  # of what one says, too
+    times[rng.choice(others_tell, outliers, replace=False)] *= 1.5
     return [point._replace(measured_s=time) for point, time in zip(bare, times.tolist(), strict=True)]

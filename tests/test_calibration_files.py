@@ -40,7 +40,7 @@ def made() -> Calibration:
         versions={"python": "3.12", "flashinfer-python": "0.5.3"},
         date="2026-01-02T03:04:05+00:00",
         coefficients=TRUE,
-        fitted=("memory_efficiency", "run_ahead", "copy_efficiency"),
+        fitted=("memory_efficiency", "launch_lead_s", "copy_efficiency"),
         uncertain=(0.0123, math.inf, 0.5),
         points=measured,
         fitted_s=tuple(seconds(measured, LLAMA, H100, TRUE).tolist()),
@@ -60,11 +60,11 @@ def test_a_file_keeps_everything(tmp_path: Path) -> None:
     assert replace(again, points=(), fitted_s=()) == replace(made(), points=(), fitted_s=())
     text = path.read_text(encoding="utf-8")
     assert "# share of memory bandwidth that matrix products reach (fitted, ± 1.2%)" in text
-    assert "(fitted, hardly determined)\nrun_ahead = " in text
+    assert "(fitted, hardly determined)\nlaunch_lead_s = " in text
     path.write_text(text.replace("uncertain = ", "# before it was told: "), encoding="utf-8")
     older = load_calibration(path)
     assert older.uncertain == ()
-    assert older.how_fitted("run_ahead") == "fitted"
+    assert older.how_fitted("launch_lead_s") == "fitted"
     errors = again.errors()
     assert 0 < errors["median"] < errors["p90"] < errors["largest"] < 0.02
 

@@ -241,11 +241,12 @@ def test_a_step_waits_for_the_host_where_no_step_hides_its_work() -> None:
     assert not model.launches(decodes)
     assert not model.launches(replayed)
     assert model.launches(launched)
-    assert model.unhidden_ns(decodes) == model.unhidden_ns(launched) == 1_000_000
-    assert model.unhidden_ns(replayed) == 0  # it waits for all of it anyhow, as no time has passed
-    for before in (300_000, 5_000_000):
-        behind = replayed._replace(before_ns=before)
-        assert model.step_ns(behind) + model.unhidden_ns(behind) == model.step_ns(replayed)
+    assert model.unhidden_ns(decodes) == 1_000_000
+    for load in (replayed, launched._replace(behind_ns=0)):
+        assert model.unhidden_ns(load) == 0, "its time has it"
+        for before in (300_000, 5_000_000):
+            behind = load._replace(behind_ns=before)
+            assert model.step_ns(load) - model.step_ns(behind) == min(before, 1_000_000)
     assert not CostModel(LLAMA, H100, captured=made()).hosted
     assert not CostModel(LLAMA, H100, COEFFICIENTS, route="tensors").hosted
 

@@ -137,6 +137,9 @@ def test_captured_steps_are_of_one_model_on_one_device(tmp_path: Path, changes: 
     assert bool(prepare(workload(calibrated(tmp_path / "one.toml"), **changes)).captured) == found
 
 
+HOSTS = {"prefill_host_s", "launch_layer_s", "launch_beside_layer_s", "launch_lead_s"}
+
+
 def test_whatever_a_captured_step_depends_on_is_known_to_count() -> None:
     """Of a decode and a chunk at the start of its prompt, where the host is fast and there is one GPU."""
     loads = [LOADS[0], Load(200, 20_100, 200, 1, 5, 800, 6)]
@@ -144,7 +147,7 @@ def test_whatever_a_captured_step_depends_on_is_known_to_count() -> None:
     for name in Coefficients.__dataclass_fields__:
         value = 2 * getattr(Coefficients(), name) or 0.5
         changed = CostModel(LLAMA, H100, Coefficients().changed({name: min(value, 1.0)}, "costs"))
-        if [changed.step_ns(load) for load in loads] != told and name not in {"prefill_host_s", "launch_layer_s"}:
+        if [changed.step_ns(load) for load in loads] != told and name not in HOSTS:
             assert name in REPLAYED, name
 
 
@@ -189,7 +192,7 @@ def test_a_machine_may_replay_wide_steps_and_computing_ones_slower(tmp_path: Pat
     for tokens, decodes, ratio in ratios:
         chunks = 8 if tokens else 0
         load = Load(tokens, tokens * (tokens // 8 + 1) // 2, tokens, chunks, decodes, decodes, decodes + chunks)
-        load = load._replace(before_ns=10**9)  # what the host does is hidden
+        load = load._replace(behind_ns=10**9)  # what the host does is hidden
         assert other.step_ns(load) == pytest.approx(ratio * usual.step_ns(load), abs=2)
         if not tokens:
             each = other.decode_ns(decodes, np.array([float(decodes)]))

@@ -192,11 +192,10 @@ def test_a_prefill_waits_for_the_host_as_far_as_the_step_before_was_shorter() ->
     ready, slow = (model("llama-3.2-1b", coefficients=REPLAYED.changed({"prefill_host_s": s}, "")) for s in (0, 2e-3))
     small = Load(100, 5050, 100, 1, decode_seqs=8, decode_context=800, samples=9)
     for before in (0, 1_500_000, 2_000_000, 9_000_000):
-        load = small._replace(before_ns=before)
+        load = small._replace(behind_ns=before)
         assert slow.step_ns(load) - ready.step_ns(load) == pytest.approx(max(0, 2_000_000 - before), abs=1)
     alone = Load(decode_seqs=8, decode_context=800, samples=8)
-    large = small._replace(prefill_tokens=600)  # is launched kernel by kernel
-    assert [slow.step_ns(load) for load in (alone, large)] == [ready.step_ns(load) for load in (alone, large)]
+    assert slow.step_ns(alone) == ready.step_ns(alone)
 
 
 def test_long_prefills_in_a_row_take_longer_from_where_the_power_limit_is_reached() -> None:

@@ -135,8 +135,9 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
     for entry in fields(Coefficients):
         if entry.name in {"wide_factor", "many_factor"}:  # are of captured steps alone (test_captured_files.py)
             continue
-        eases = entry.name in {"run_ahead", "captured_tokens"}  # a floor under the step
+        eases = entry.name == "captured_tokens"  # a floor under the step
         replayed = 1e4 if entry.name == "prefill_host_s" else 0.0
+        soon = {"behind_ns": 0} if entry.name in {"prefill_host_s", "launch_lead_s"} else {}  # else hidden
         base = Coefficients(
             launch_layer_s=0.1 if eases else 0.0,
             captured_tokens=replayed,
@@ -149,7 +150,7 @@ def test_every_coefficient_is_named_explained_and_changes_a_step() -> None:
         alone = entry.name in {"separate_launch_layer_s", "sequence_launch_layer_s"}
         route = "recompute" if entry.name.startswith("recompute") else "tensors" if alone else "blocks"
         way |= {"attention": "naive", "route": route}
-        some = load._replace(prefill_tokens=30) if entry.name == "power_slowdown" else load
+        some = load._replace(prefill_tokens=30) if entry.name == "power_slowdown" else load._replace(**soon)
         before, after = (model(spec, coefficients=c, **way).step_ns(some) for c in (base, changed))
         assert before != after, entry.name
 
@@ -166,7 +167,6 @@ def test_changes_are_shown_as_such() -> None:
         ({"step_overhead": 1}, "here: unknown coefficient step_overhead (did you mean step_overhead_s?)"),
         ({"step_overhead_s": -1}, "here: step_overhead_s: -1 is not a number of at least 0"),
         ({"repeated_reads_cached": 2}, "here: repeated_reads_cached: 2 is more than 1, which is all"),
-        ({"run_ahead": 1.5}, "here: run_ahead: 1.5 is more than 1, which is all"),
         ({"step_overhead_s": "1"}, 'here: step_overhead_s: "1" is not a number of at least 0'),
         ({"step_overhead_s": float("nan")}, "here: step_overhead_s: .nan is not"),
         ({"step_factor": 0}, "here: step_factor: is more than 0; steps that take no time are of no engine"),

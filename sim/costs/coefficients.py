@@ -130,16 +130,20 @@ class Coefficients:
         "a floor under such a step",
         "assumed of modern engines: launches are hidden behind the kernels",
     )
+    launch_beside_layer_s: float = _coefficient(
+        0.0,
+        "the same for attention of decodes, where some are in such a step: it has a kernel of its own",
+        "assumed of modern engines: launches are hidden behind the kernels",
+    )
+    launch_lead_s: float = _coefficient(
+        0.0,
+        "host work before the first kernel of such a step, hidden by the step before unless the host waits for its end",
+        "assumed of modern engines: hidden behind the step before",
+    )
     captured_tokens: float = _coefficient(
         0.0,
         "prefill tokens up to which a step is replayed from a CUDA graph, not launched kernel by kernel",
         "assumed 0; `calibrate` enters what its runtime captures",
-    )
-    run_ahead: float = _coefficient(
-        0.0,
-        "share of a step of decodes behind which the launches of the next one are hidden, as the host runs ahead",
-        "assumed 0; on one H100 small prefills of the 8B took 13 ms after one another, 7 ms after a decode of 6.8 ms",
-        most=1.0,
     )
     power_throttle: float = _coefficient(
         0.0,

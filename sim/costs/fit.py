@@ -70,7 +70,8 @@ TOGETHER = (
     "prefill_layer_s",
     "sequence_overhead_s",
     "launch_layer_s",
-    "run_ahead",
+    "launch_beside_layer_s",
+    "launch_lead_s",
 )
 """What steps over blocks determine, if they contain such work."""
 SWAPS = ("pcie_efficiency", "swap_overhead_s", "transfer_overhead_s")
@@ -84,8 +85,15 @@ APART = (
 )
 """What steps without blocks determine, growing tensors the first and no cache the last, once all of the above is
 known."""
-LAUNCHES = ("separate_launch_layer_s", "sequence_launch_layer_s", "recompute_launch_layer_s")
-"""Those of them that the host determines, not the device."""
+LAUNCHES = (
+    "launch_layer_s",
+    "launch_beside_layer_s",
+    "launch_lead_s",
+    "separate_launch_layer_s",
+    "sequence_launch_layer_s",
+    "recompute_launch_layer_s",
+)
+"""Coefficients that the host determines, not the device."""
 NOTHING_KNOWN: Mapping[str, float] = MappingProxyType({})
 HELD = {"layer_overhead_s": 0.0, "paged_attention_overhead": 0.0}
 """Coefficients that others carry (see above)."""
@@ -155,17 +163,24 @@ def fit(
     )
 
 
-def fit_launches(points: Sequence[Point], geometry: Geometry, device: Device, known: Coefficients) -> dict[str, float]:
-    """Fit the launches of steps without blocks alone: as those of another host.
+def fit_launches(
+    points: Sequence[Point],
+    geometry: Geometry,
+    device: Device,
+    known: Coefficients,
+    captured: Sequence[CapturedStep] = (),
+) -> dict[str, float]:
+    """Fit the launches of steps alone: as those of another host.
 
     Args:
-        points: such steps, measured there.
+        points: steps that are launched kernel by kernel, measured there.
         geometry: of the model.
         device: whose peaks the efficiencies are shares of.
         known: all coefficients, from which the search starts too.
+        captured: as calibrated.
 
     Returns:
-        those of `LAUNCHES` that the points determine.
+        those of `LAUNCHES` that are known and that the points determine.
 
     Raises:
         ValueError: there are no points.
@@ -173,7 +188,9 @@ def fit_launches(points: Sequence[Point], geometry: Geometry, device: Device, kn
     """
     if not points:
         raise ValueError("no points to fit")
-    best, errors, _ = _search([Evidence.of(points, None)], LAUNCHES, known, geometry, device)
+    steps = _looked_up(captured, Splitting.of(geometry, device)) if captured else None
+    wanted = [name for name in LAUNCHES if getattr(known, name)]
+    best, errors, _ = _search([Evidence.of(points, steps)], wanted, known, geometry, device)
     return {name: getattr(best, name) for name in errors}
 
 
@@ -221,8 +238,8 @@ def _guesses(points: Sequence[Point], geometry: Geometry, captured_tokens: float
         "recompute_launch_layer_s": layer,
         "recompute_slowdown": 0.1,
     }
-    shares = {"run_ahead": "behind_ns", "repeated_reads_cached": "decode_repeated"}
-    guesses |= {name: 0.5 for name, of in shares.items() if any(getattr(point.load, of) for point in points)}
+    if any(point.load.decode_repeated for point in points):
+        guesses["repeated_reads_cached"] = 0.5
     if any(point.block_size != USUAL_BLOCK for point in points):
         guesses["paged_block_overhead"] = 0.5
     return guesses

@@ -1,12 +1,15 @@
 """The host: what it does for each step of the device, and how much of that nothing hides.
 
-A step that no CUDA graph holds is launched kernel by kernel, and takes at least as long as that.  One that is replayed
-waits for what the host prepares, as far as the step before it is too short to hide it.
+A step that no CUDA graph holds is launched kernel by kernel, and takes at least as long as that.  Any step that
+prefills waits for what the host does before the device can begin.  Both begin while the device runs the step before,
+which hides as much of them as it lasts; but if the host waits for its end, or there is none, nothing does.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from sim.costs.coefficients import Coefficients
@@ -26,15 +29,20 @@ class Host:
         }
         self._launch = c.step_overhead_s + layers * layer_s[route]
         self._launch_sequence = layers * c.sequence_launch_layer_s if route == "tensors" else 0.0
-        self._ahead = c.run_ahead / 1e9 if route == "blocks" else 0.0
+        self._launch_beside = layers * c.launch_beside_layer_s if route == "blocks" else 0.0
+        self._lead_s = max(c.launch_lead_s, c.prefill_host_s) if route == "blocks" else 0.0
         self.work_s = c.prefill_host_s if route == "blocks" else 0.0
         """Seconds of work for a replayed step that prefills."""
 
     def floor(self, load: Load) -> Any:
         """Seconds of work for a step that is launched kernel by kernel: the least that the step takes."""
-        sequences = load.decode_seqs + load.prefill_seqs
-        return self._launch + sequences * self._launch_sequence - load.behind_ns * self._ahead
+        sequences, beside = load.decode_seqs + load.prefill_seqs, np.greater(load.decode_seqs, 0)
+        return self._launch + sequences * self._launch_sequence + beside * self._launch_beside - load.behind_ns / 1e9
+
+    def lead(self, load: Load, maximum: Maximum) -> Any:
+        """Seconds that the device waits for the first kernel of a step that is launched kernel by kernel."""
+        return maximum(self._lead_s - load.behind_ns / 1e9, 0.0)
 
     def unhidden(self, load: Load, maximum: Maximum) -> Any:
-        """Seconds of work for a replayed step that prefills which the step before it does not hide."""
-        return maximum(self.work_s - load.before_ns / 1e9, 0.0)
+        """Seconds that the device waits for what a replayed step that prefills has to be told."""
+        return maximum(self.work_s - load.behind_ns / 1e9, 0.0)

@@ -51,7 +51,7 @@ class Load(NamedTuple):
     before_ns: Amount = 0
     """Nanoseconds of the step before."""
     behind_ns: Amount = 0
-    """Nanoseconds of the step before, if it ran decodes alone and this one prefills."""
+    """Nanoseconds of the step before, if this one prefills and the host prepared it meanwhile."""
     window_pairs: Amount = 0
     """`prefill_pairs` in layers with a sliding window."""
     window_prefill_context: Amount = 0

@@ -32,15 +32,17 @@ F is the peak FLOP/s and B the memory bandwidth of one GPU, n the number of toke
                 such steps, those before included as far as they count (power_constant_s), have lasted
                 power_reserve_s: the device draws more power than its limit, and its clock falls (`sim.costs.heat`).
                 Any other step takes up to power_slowdown longer behind them
-    host        a captured step that prefills waits for as much of prefill_host_s as the step before it does not hide;
-                and any step for all of it behind a step that is launched kernel by kernel, for whose end the host
-                waits, or if no step ran just before (`CostModel.unhidden_ns`)
-    launches    a step that prefills more than captured_tokens takes at least step_overhead_s + launch_layer_s x
-                layers, not counting moves, less run_ahead x the step before it if that ran decodes alone.  Where
-                tensors grow, any step takes at least step_overhead_s + (separate_launch_layer_s +
-                sequence_launch_layer_s x sequences) x layers, copies included, as the device copies meanwhile; where
-                nothing is cached, step_overhead_s + recompute_launch_layer_s x layers, and recompute_slowdown takes
-                the place of power_throttle, from the beginning
+    host        a captured step that prefills waits for as much of prefill_host_s as the step before it does not hide.
+                None does if it was launched kernel by kernel, as the host waits for its end, or if no step ran just
+                before; then steps of decodes wait for prefill_host_s as well (`CostModel.unhidden_ns`)
+    launches    a step that prefills more than captured_tokens begins later by launch_lead_s, or prefill_host_s if that
+                is longer, as far as the step before does not hide it in the same way.  It takes at least
+                step_overhead_s + launch_layer_s x layers, and launch_beside_layer_s x layers if some decode, not
+                counting moves, less as much of the step before.  Where tensors grow, any step takes at least
+                step_overhead_s + (separate_launch_layer_s + sequence_launch_layer_s x sequences) x layers, copies
+                included, as the device copies meanwhile; where nothing is cached, step_overhead_s +
+                recompute_launch_layer_s x layers, and recompute_slowdown takes the place of power_throttle, from the
+                beginning
 
 The same formula serves a single step and a leap of many: the same floating-point operations in the same order, on
 numbers or on arrays, so both give the same nanoseconds to the last bit.  (A term that is absent may be skipped,
@@ -161,9 +163,7 @@ class CostModel:
 
     def unhidden_ns(self, load: Load) -> int:
         """Return the nanoseconds more that a step takes if no step before hides what the host does for it."""
-        replayed = load.prefill_tokens > 0 and not self.launches(load)
-        host = round(self._host.work_s * 1e9)
-        return min(host, load.before_ns) if replayed else host  # the rest is part of the step's time already
+        return 0 if load.prefill_tokens else round(self._host.work_s * 1e9)  # where it prefills, its time has them
 
     @property
     def splitting(self) -> Splitting | None:
@@ -215,8 +215,9 @@ class CostModel:
         elif not _absent(load.prefill_tokens):
             launched = np.greater(load.prefill_tokens, self._captured)
             replayed = np.logical_not(launched) & np.greater(load.prefill_tokens, 0)
-            floor, waiting = launched * self._host.floor(load), replayed * self._host.unhidden(load, np.maximum)
-            seconds = np.maximum(seconds, floor) + waiting
+            seconds = seconds + launched * self._host.lead(load, np.maximum)
+            seconds = np.maximum(seconds, launched * self._host.floor(load))
+            seconds = seconds + replayed * self._host.unhidden(load, np.maximum)
         if self._uneven:
             seconds = seconds * (1 + self.computes(load) * self._uneven)
         moves = load.copied_tokens, load.swapped_bytes, load.transfers, load.mapped_pages, load.unmapped_pages
@@ -278,7 +279,7 @@ class CostModel:
         if self._separate:
             seconds = max(seconds + load.copied_tokens * self.moves.copy_s, self._host.floor(load))
         elif self.launches(load):
-            seconds = max(seconds, self._host.floor(load))
+            seconds = max(seconds + self._host.lead(load, max), self._host.floor(load))
         elif load.prefill_tokens:
             seconds += self._host.unhidden(load, max)
         return seconds

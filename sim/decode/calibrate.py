@@ -21,7 +21,7 @@ from sim.decode.rehearsal import prefill_host_s
 from sim.decode.runtime import build_kernels, choose_backend
 from sim.decode.series import series
 from sim.decode.stage import Stage
-from sim.decode.testbed import EXTENTS, Progress, engine_for, measured, rehearsal
+from sim.decode.testbed import EXTENTS, Progress, engine_for, measured, rehearsal, scenes_of
 from sim.decode.versions import versions
 from sim.devices import resolve_device
 from sim.models.geometry import resolve_model
@@ -96,7 +96,7 @@ def calibrate(
         for number, setup in enumerate((usual, *separate)):
             release(decoder.device)
             stage = Stage(decoder, setup, backend=attends, longest=extent.longest, seats=extent.seats)
-            points += measured(stage, extent, seconds * (0.2 if number else 0.6), progress)
+            points += measured(stage, scenes_of(stage, extent), seconds * (0.2 if number else 0.6), progress)
             if geometry.window is None:  # what a window reads of a context is not in the tables
                 steps += stage.captured(extent.longest)
                 rows += series(stage, extent, captured_tokens(geometry), progress) if steps and not number else []

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from sim.costs.captured import CapturedStep
+from sim.costs.captured import MANY, CapturedStep
 from sim.costs.shapes import Shape, Shapes
 from sim.decode.device import finish
 from sim.decode.grid import served
@@ -44,8 +44,8 @@ enough for the chunk to be split (`sim.costs.splitting`)."""
 OFTEN = 2
 """Times as many repeats for steps that tell of others."""
 HOT_S = 0.15
-"""For how long decodes of one size run before any step with as many is timed.  In service they come in rows, too, and
-many of a large model draw more power than a GPU may on average: on an H200 256 of the 8B take 7 % longer in 0.1 s."""
+"""For how long `MANY` decodes run before any step with as many is timed.  In service they come in rows, too, and those
+of a large model draw more power than a GPU may on average: on an H200 256 of the 8B take 7 % longer in 0.1 s."""
 ROW_S = 1e-2
 """For how long they run at least before each that is timed; before one with chunks for ..."""
 TIMES = 2
@@ -146,7 +146,7 @@ class PaddedSteps:
         blocks = np.random.default_rng(0).permutation(num_blocks)  # as those of an engine that has long been at work
         found = []
         for shape in alone:
-            self._row(blank(shape, paging, spare), HOT_S)
+            self._row(blank(shape, paging, spare), HOT_S if shape.decodes >= MANY else ROW_S)
             for alike, others in reads(shape.decodes, longest, lone=shape.decodes > split):
                 each = [blank(shape, paging, spare, contexts=contexts, blocks=blocks) for contexts in alike]
                 seconds = float(np.mean([self._clocked(lanes, lanes, ROW_S) for lanes in each]))
@@ -157,7 +157,7 @@ class PaddedSteps:
         for decodes, shapes in groupby(mixed, key=lambda shape: shape.decodes):
             usual = ragged(decodes or few.decodes, longest // USUAL, longest)
             before = blank(Shape(len(usual)), paging, spare, contexts=usual, blocks=blocks)
-            self._row(before, HOT_S)
+            self._row(before, HOT_S if decodes >= MANY else ROW_S)
             for shape in shapes:
                 ways = [(shape.chunks, 0), (shape.chunks, EARLIER), (1, 0)]
                 for chunks, start in ways[:1] if decodes else ways:

@@ -75,12 +75,7 @@ def block_scenes(extent: Extent) -> list[Scene]:
         for count, nth in product(_parts(odd, 8, 4), (2, 3, 4))
         if count <= longest
     ]
-    many, few = CHUNKS + 1, odd // 256  # too many chunks for a graph, of so few tokens that launching them takes longer
-    if few and many < seats:
-        scenes += [
-            Scene(f"prefill {many} x {few}", one, ((0, few),) * many, SPACED),
-            Scene(f"prefill {many} x {few}, in a row", chunks=((0, few),) * many),
-        ]
+    scenes += launch_scenes(extent)
     scenes += [
         Scene(f"decode {count} x {usual} + prefill {prefill}", one * count, ((0, prefill),), SPACED)
         for count, prefill in product(_parts(seats, 32, 8, 2), _parts(odd, 64, 32, 16, 10, 7, 4))
@@ -89,7 +84,7 @@ def block_scenes(extent: Extent) -> list[Scene]:
     beside = max(1, seats // 32)
     scenes += [
         Scene(f"decode {beside} x {usual} + prefill {prefill}", one * beside, ((0, prefill),), SPACED)
-        for prefill in _parts(odd, 6, 5, 3, 2)  # too long for a graph, where the model is large
+        for prefill in _parts(odd, 6, 5, 3)  # too long for a graph, where the model is large
         if prefill <= longest
     ]
     if seats >= 8:
@@ -99,6 +94,25 @@ def block_scenes(extent: Extent) -> list[Scene]:
                 Scene(f"swap {blocks} blocks out", short, out=blocks),
                 Scene(f"swap {blocks} blocks in", short, back=blocks),
             ]
+    return scenes
+
+
+def launch_scenes(extent: Extent) -> list[Scene]:
+    """Return steps that no graph holds: of so few tokens that launching them takes longer, or one that begins late."""
+    seats, tokens, longest = extent
+    odd = tokens * 25 // 32
+    many, few, beside = CHUNKS + 1, odd // 256, max(1, seats // 32)
+    usual = longest // 9
+    scenes = []
+    if few and many < seats:
+        scenes += [
+            Scene(f"prefill {many} x {few}", (usual,), ((0, few),) * many, SPACED),
+            Scene(f"prefill {many} x {few}, in a row", chunks=((0, few),) * many),
+        ]
+    if odd // 2 <= longest:
+        scenes.append(
+            Scene(f"decode {beside} x {usual} + prefill {odd // 2}", (usual,) * beside, ((0, odd // 2),), SPACED)
+        )
     return scenes
 
 

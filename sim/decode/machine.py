@@ -3,9 +3,8 @@
 Machines with the same device differ: decodes, which wait for memory, take a few percent less or more, prefills, which
 compute, do so on others, the clock of one falls further than that of the next at the same power limit, and what the
 host does for each step takes tens of percent more or less.  So before times are predicted for a real run, some of the
-calibration's captured steps and its series are measured again, in the same way, and a short run tells what the host
-takes for a step.  Where steps are launched kernel by kernel, the host is all that matters, and some
-of those are measured as well.  The requests to be served have no part in it.
+calibration's captured steps and its series are measured again, in the same way, and so are steps that are launched
+kernel by kernel; a short run tells what the host takes for any other.  The requests to be served have no part in it.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ from sim.costs.power import fit_power
 from sim.costs.products import Products
 from sim.costs.shapes import Shapes, captured_tokens
 from sim.decode.device import as_served, name_of, release
+from sim.decode.grid import launch_scenes
 from sim.decode.rehearsal import prefill_host_s
 from sim.decode.series import series
 from sim.decode.stage import Stage
-from sim.decode.testbed import EXTENTS, engine_for, measured, rehearsal
+from sim.decode.testbed import EXTENTS, engine_for, measured, rehearsal, scenes_of
 from sim.devices import resolve_device
 from sim.setup import prepare, route_of
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sim.costs.calibration import Point
     from sim.costs.captured import CapturedStep
     from sim.decode.grid import Extent
     from sim.decode.model import Decoder
@@ -46,8 +45,10 @@ SEATS = 16
 """Most decodes of a step that is measured again with every number of prompt tokens ..."""
 MANY_SEATS, MANY_TOKENS = (128, 256), 64
 """... and those that are measured with so many at most."""
+BLOCKS_S = 1.0
+"""Seconds for steps over blocks that are launched kernel by kernel."""
 LAUNCHED_SEATS = 64
-"""Room for decodes that are launched kernel by kernel: the grid has a quarter of them at most ..."""
+"""Room for decodes where there are no blocks: the grid has a quarter of them at most ..."""
 LAUNCHED_S = 8.0
 """... and takes so many seconds for each allocator, as a host's speed varies from one to the next."""
 
@@ -67,10 +68,8 @@ def factors_of(
     Returns:
         coefficients in place of the calibration's: `step_factor`, `wide_factor`, `many_factor` and `compute_factor`,
         from the median ratios of what few decodes, short prompts, many decodes and long prompts take,
-        `prefill_host_s`, those of the power limit
-        (`sim.costs.power.NAMES`), and those of launches where steps are launched kernel by kernel
-        (`sim.costs.fit.LAUNCHES`).  None where the calibration has no captured steps, or
-        is of another device.
+        `prefill_host_s`, those of the power limit (`sim.costs.power.NAMES`), and those of launches
+        (`sim.costs.fit.LAUNCHES`).  None where the calibration has no captured steps, or is of another device.
 
     """
     known = load_calibration(calibration)
@@ -89,6 +88,7 @@ def factors_of(
         shapes = Shapes(SEATS, captured_tokens(geometry))
         stage = Stage(decoder, usual, backend=backend, longest=extent.longest, seats=SEATS, shapes=shapes)
         now = stage.captured(extent.longest)
+        points = list(measured(stage, launch_scenes(extent), BLOCKS_S))
         limit = fit_power(series(stage, extent, captured_tokens(geometry)))
         del stage
         release(decoder.device)
@@ -100,15 +100,15 @@ def factors_of(
         bound = Products(geometry, usual.device, known.coefficients).bound
         found = differing(known.captured, now, bound) | limit
         found["prefill_host_s"] = prefill_host_s(decoder, rehearsal(usual.workload), backend)
-        points: list[Point] = []
         few = extent._replace(seats=LAUNCHED_SEATS)
         for kind in launching(workload):
             release(decoder.device)
             stage = Stage(decoder, prepared(kind, few), backend=backend, longest=few.longest, seats=few.seats)
-            points += measured(stage, few, LAUNCHED_S)
+            points += measured(stage, scenes_of(stage, few), LAUNCHED_S)
             del stage
     if points:
-        found |= fit_launches(points, geometry, resolve_device(words), replace(known.coefficients, **found))
+        now_known = replace(known.coefficients, **found)
+        found |= fit_launches(points, geometry, resolve_device(words), now_known, known.captured)
     return found
 
 

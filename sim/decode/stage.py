@@ -229,13 +229,12 @@ class Stage:
             time.sleep(PAUSE_S)
         if scene.row > 1 or scene.behind:  # the pause, or what is behind, restores what was used up
             self._heat = self.cost.heat()
-        serving, behind = self._serving, 0
+        serving, before, waits = self._serving, 0, True
         for step in scene.order[:-1]:
             plan = self._plan(chunks if step == "p" else ())
-            duration = self._run(plan)
-            behind = 0 if plan.chunks else duration
+            before, waits = self._run(plan), bool(plan.chunks)  # which may be launched kernel by kernel
         plan = self._plan(chunks)
-        plan.behind = behind if chunks else 0
+        plan.before, plan.unhidden = before, waits
         for kind, blocks in ((MoveKind.OUT, scene.out), (MoveKind.IN, scene.back)):
             plan.move(kind, (Copy(block, block) for block in range(1, blocks + 1)))
             plan.swapped_blocks += blocks

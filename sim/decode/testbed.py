@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.decode.executor import OutOfMemoryError
 from sim.decode.grid import Extent, block_scenes, separate_scenes
-from sim.decode.scene import Patience
+from sim.decode.scene import Patience, Scene
 from sim.decode.stage import Stage
 from sim.devices import GIB, Device
 from sim.models.geometry import resolve_model
@@ -15,7 +15,7 @@ from sim.setup import prepare
 from workloads.schema import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sim.costs.calibration import Point
     from sim.decode.model import Decoder
@@ -41,21 +41,23 @@ class Progress(NamedTuple):
     total: int
 
 
-def measured(stage: Stage, extent: Extent, seconds: float, report: Report | None = None) -> Iterator[Point]:
-    """Measure the grid's steps of a stage's allocator, as far as there is room for them.
+def scenes_of(stage: Stage, extent: Extent) -> list[Scene]:
+    """Return the grid's steps of a stage's allocator."""
+    if stage.route == "blocks":
+        return block_scenes(extent)
+    return separate_scenes(extent, recomputes=stage.allocator.recomputes)
+
+
+def measured(stage: Stage, scenes: Iterable[Scene], seconds: float, report: Report | None = None) -> Iterator[Point]:
+    """Measure steps, as far as there is room for them.
 
     Args:
         stage: where they run.
-        extent: of the grid.
+        scenes: the steps.
         seconds: what that may take, all together.
         report: called before each step.
 
     """
-    scenes = (
-        block_scenes(extent)
-        if stage.route == "blocks"
-        else separate_scenes(extent, recomputes=stage.allocator.recomputes)
-    )
     scenes = [scene for scene in scenes if stage.fits(scene)]
     patience = Patience(seconds=seconds / len(scenes))
     for number, scene in enumerate(scenes):

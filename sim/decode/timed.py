@@ -150,10 +150,10 @@ def serve(
         _: Setup, case: Case, requests: Requests, allocator: Allocator, sink: Sink
     ) -> Iterator[tuple[TorchExecutor, Sink]]:
         swap = case.preemption == "swap"
-        runtime = assemble(
-            decoder, case, allocator, requests, seed=workload.seed, backend=backend, swap=swap, metered=False
-        )
         with as_served():
+            runtime = assemble(
+                decoder, case, allocator, requests, seed=workload.seed, backend=backend, swap=swap, metered=False
+            )
             if runtime.padded is not None:
                 runtime.padded.rehearse()
             with suppress(OutOfMemoryError):

@@ -173,9 +173,7 @@ class Simulated(Executor):
             computed += tokens
             pairs += tokens * start + tokens * (tokens + 1) // 2
             context += end
-        load = Load(
-            computed, pairs, context, len(chunks), seqs, attended, samples, before_ns=plan.before, behind_ns=plan.behind
-        )
+        load = Load(computed, pairs, context, len(chunks), seqs, attended, samples, behind_ns=plan.behind)
         if self._splitting is not None:
             merged = self._splitting.merged((tokens, start) for _, start, tokens in chunks)
             load = load._replace(prefill_merged=merged)

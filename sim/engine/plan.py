@@ -63,7 +63,6 @@ class Plan:
     __slots__ = (
         "admitted",
         "before",
-        "behind",
         "chunks",
         "copied_tokens",
         "decodes",
@@ -105,11 +104,9 @@ class Plan:
         """Physical pages mapped and unmapped since the step before began."""
         self.start = 0
         """When the step begins, in nanoseconds."""
-        self.behind = 0
-        """Nanoseconds of the step before if it ran only decodes, else 0: meanwhile the host can prepare this step."""
         self.before = 0
         """Nanoseconds of the step before, without those for which it waited for pages: while it runs, the pages of
-        this one can be mapped, and the host can prepare it."""
+        this one can be mapped, and the host can prepare it, if it does not wait for its end."""
         self.unhidden = False
         """Whether no step hides what the host does for this one: nothing ran before, or the host waited for its end."""
         self.waited = False
@@ -122,6 +119,11 @@ class Plan:
     def move(self, kind: MoveKind, blocks: Iterable[Copy]) -> None:
         """Add block moves of one kind."""
         self.moves += [Move(kind, source, target) for source, target in blocks]
+
+    @property
+    def behind(self) -> int:
+        """Nanoseconds, while the step before runs, in which the host can prepare this one."""
+        return 0 if self.unhidden else self.before
 
     @property
     def empty(self) -> bool:

@@ -82,8 +82,6 @@ class ReferenceEngine:
         self.counts: Counter[str] = Counter()
         self.lost: set[tuple[int, int]] = set()
         """Requests that lost their memory in steps without work, and the tokens that each had generated."""
-        self.behind = 0
-        """Nanoseconds of the last step if it ran decodes alone."""
         self.before = 1
         """Nanoseconds of the last step after it had its pages."""
         self.unhidden = True
@@ -200,9 +198,9 @@ class ReferenceEngine:
         self.mapped = now
         plan = as_plan(step)
         plan.start = self.now
-        plan.behind, plan.before, plan.unhidden = self.behind, self.before, self.unhidden
+        plan.before, plan.unhidden = self.before, self.unhidden
         duration = self.executor.run(plan, as_serving(room))
-        self.behind, self.before = 0 if plan.chunks else duration, duration - plan.exposed
+        self.before = duration - plan.exposed
         self.unhidden = plan.waited
         step.hidden, step.exposed = plan.hidden, plan.exposed
         gaps = self.gaps(step, self.now + duration)
