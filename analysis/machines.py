@@ -14,14 +14,13 @@ FACTORS = {
 }
 """What coefficients of a machine are about, beside `step_factor`."""
 LAUNCHED = {
-    "launch_layer_s": "of a step that no graph holds",
+    "launch_layer_s": "there",
     "launch_beside_layer_s": "for decodes beside its prompts",
-    "launch_lead_s": "before the first",
     "separate_launch_layer_s": "where tensors grow",
     "sequence_launch_layer_s": "for each sequence there",
     "recompute_launch_layer_s": "where nothing is cached",
 }
-"""What coefficients of launches are about."""
+"""What coefficients of launches are about, but for `launch_lead_s`."""
 
 
 def differing(machine: Mapping[str, float]) -> str:
@@ -36,6 +35,8 @@ def differing(machine: Mapping[str, float]) -> str:
         words.append(f"prefills in a row up to {machine['power_throttle']:.1%} longer than at first")
     if "prefill_host_s" in machine:
         words.append(f"the host {1e3 * machine['prefill_host_s']:.2f} ms for a step")
+    if "launch_lead_s" in machine:
+        words.append(f"{1e3 * machine['launch_lead_s']:.2f} ms before the first kernel of a step that no graph holds")
     for name, what in LAUNCHED.items():
         if name in machine:
             words.append(f"{1e3 * machine[name]:.2f} ms to launch a layer {what}")

@@ -82,6 +82,11 @@ class Timed:
         low, high = self.reach[name]
         return low <= self.measured[name] <= high
 
+    def steady(self, name: str) -> bool:
+        """Whether steps that take a little less or more time move a 99th percentile by no more than it may be off."""
+        here = self.simulated[name]
+        return all(abs(end / here - 1) <= IN_EACH[name] for end in self.reach[name])
+
     def unsure(self, name: str) -> str:
         """Say how far the figure moves with the time of steps, if that is known."""
         if name not in self.reach:
@@ -156,6 +161,18 @@ class Timing:
     def reached(self) -> tuple[int, int]:
         """How many 99th percentiles of judged runs were measured within their reach, and of how many that is known."""
         found = [run.within(name) for run in self.runs if run.judged for name in IN_EACH if name in run.reach]
+        return sum(found), len(found)
+
+    @property
+    def steady(self) -> tuple[int, int]:
+        """How many steady 99th percentiles (`Timed.steady`) of judged runs are near enough, and how many there are."""
+        found = [
+            abs(run.errors[name]) <= most
+            for run in self.runs
+            if run.judged
+            for name, most in IN_EACH.items()
+            if name in run.reach and name in run.errors and run.steady(name)
+        ]
         return sum(found), len(found)
 
     @property

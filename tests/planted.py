@@ -59,13 +59,7 @@ def decodes() -> dict[str, Load]:
 
 
 def loads() -> dict[str, Load]:
-    found = decodes() | recomputed()
-    for tokens in (16, 64, 256, 1024, 2048, 4096):
-        for start in (0, 2048):
-            pairs = tokens * start + tokens * (tokens + 1) // 2
-            found[f"prefill {tokens} at {start}"] = alone = Load(tokens, pairs, tokens + start, 1, samples=1)
-            if tokens >= 256:
-                found[f"prefill {tokens} at {start} behind"] = alone._replace(behind_ns=3_000_000)
+    found = decodes() | prefills() | recomputed()
     for tokens in (700, 1300):
         for heat in (20_000_000, 40_000_000, 90_000_000, 200_000_000):
             pairs = tokens * (tokens + 1) // 2
@@ -84,6 +78,16 @@ def loads() -> dict[str, Load]:
         for context in (256, 4096, 60_000):
             load = Load(decode_seqs=n, decode_context=n * context, samples=n, copied_tokens=n * context)
             found[f"concatenate {n} x {context}"] = load
+    return found
+
+
+def prefills() -> dict[str, Load]:
+    found = {}
+    for tokens, start in product((16, 64, 256, 1024, 2048, 4096), (0, 2048)):
+        pairs = tokens * start + tokens * (tokens + 1) // 2
+        found[f"prefill {tokens} at {start}"] = alone = Load(tokens, pairs, tokens + start, 1, samples=1)
+        if tokens >= 256:
+            found[f"prefill {tokens} at {start} behind"] = alone._replace(behind_ns=3_000_000)
     return found
 
 

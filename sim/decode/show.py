@@ -102,9 +102,11 @@ def show_timing(timing: Timing, console: Console) -> None:
         console.print(fault, markup=False, soft_wrap=True)
     within, known = timing.reached
     if timing.judged and known:
+        near, steady = timing.steady
         console.print(
             f"{within} of {known} 99th percentiles measured where the simulation has them if steps take up to "
-            f"{MACHINES:.0%} less or more",
+            f"{MACHINES:.0%} less or more; {steady} are moved by that no further than they may be off, and {near} of "
+            "these are near enough",
             markup=False,
             soft_wrap=True,
         )

@@ -80,6 +80,10 @@ def test_how_far_a_figure_moves_with_the_time_of_steps_is_told_and_kept() -> Non
     assert (sure.within("ttft_s.p99"), unsure.within("ttft_s.p99")) == (False, True)
     timing = Timing("c", [sure, unsure, run()])
     assert timing.reached == (1, 2)
+    still = replace(run(ttft_s_p99=0.05), reach={"ttft_s.p99": (2.05, 2.2)})
+    off = replace(run(ttft_s_p99=0.2), reach={"ttft_s.p99": (2.3, 2.5)})
+    unjudged = replace(still, judged=False)
+    assert Timing("c", [sure, unsure, run(), still, off, unjudged]).steady == (1, 2)
     assert timing.faults[0].endswith("8% allowed; from +10.0% to +25.0% if steps take up to 2% less or more")
     again = gathered([json.loads(json.dumps(timing.as_json()))])
     assert [each.reach for each in again.runs] == [sure.reach, unsure.reach, {}]

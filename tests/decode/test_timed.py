@@ -312,7 +312,7 @@ def test_what_differs_on_a_machine_is_found_by_width_and_holds_for_steps_that_we
 def test_launches_are_measured_for_allocators_without_blocks() -> None:
     assert launching(work("paged", "virtual")) == []
     assert launching(work("growing", "paged", "no-cache", "growing")) == ["growing", "no-cache"]
-    assert tuple(LAUNCHED) == LAUNCHES, "what is measured has words on the page"
+    assert {*LAUNCHED, "launch_lead_s"} == {*LAUNCHES}, "what is measured has words on the page"
     assert {"step_factor", *FACTORS} == differing([], [], 200.0).keys()
     assert told({"step_factor": 1.1, "many_factor": 0.9}) == (
         "decodes take 1.100 times as long as calibrated, steps of 96 and more decodes 0.990 times"
