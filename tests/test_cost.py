@@ -250,3 +250,13 @@ def test_a_machine_may_compute_slower_than_it_reads() -> None:
 def test_a_floor_of_launches_is_not_longer_for_a_lower_clock() -> None:
     waits = Coefficients(launch_layer_s=0.1, power_throttle=0.2)
     assert model("llama-3.1-8b", coefficients=waits).step_ns(prompt(800)) == pytest.approx(3.2e9, rel=1e-3)
+
+
+def test_no_step_hides_launches_where_attention_goes_sequence_by_sequence() -> None:
+    waits = Coefficients(launch_layer_s=1e-2, separate_launch_layer_s=1e-2, recompute_launch_layer_s=1e-2)
+    load = Load(100, 5050, 100, 1, decode_seqs=8, decode_context=800, samples=9)
+    behind = load._replace(behind_ns=5_000_000)
+    for route, hidden in (("blocks", 5_000_000), ("tensors", 0), ("recompute", 0)):
+        cost = model("llama-3.2-1b", coefficients=waits, route=route)
+        assert cost.step_ns(load) - cost.step_ns(behind) == pytest.approx(hidden, abs=1)
+        assert cost.leap_ns(behind).tolist() == cost.step_ns(behind)

@@ -30,6 +30,7 @@ class Host:
         self._launch = c.step_overhead_s + layers * layer_s[route]
         self._launch_sequence = layers * c.sequence_launch_layer_s if route == "tensors" else 0.0
         self._launch_beside = layers * c.launch_beside_layer_s if route == "blocks" else 0.0
+        self._hidden = 1e-9 if route == "blocks" else 0.0  # else the host waits for the end of every step
         self._lead_s = max(c.launch_lead_s, c.prefill_host_s) if route == "blocks" else 0.0
         self.work_s = c.prefill_host_s if route == "blocks" else 0.0
         """Seconds of work for a replayed step that prefills."""
@@ -37,7 +38,8 @@ class Host:
     def floor(self, load: Load) -> Any:
         """Seconds of work for a step that is launched kernel by kernel: the least that the step takes."""
         sequences, beside = load.decode_seqs + load.prefill_seqs, np.greater(load.decode_seqs, 0)
-        return self._launch + sequences * self._launch_sequence + beside * self._launch_beside - load.behind_ns / 1e9
+        work = self._launch + sequences * self._launch_sequence + beside * self._launch_beside
+        return work - load.behind_ns * self._hidden
 
     def lead(self, load: Load, maximum: Maximum) -> Any:
         """Seconds that the device waits for the first kernel of a step that is launched kernel by kernel."""
