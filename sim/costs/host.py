@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from sim.costs.coefficients import Coefficients
     from sim.costs.load import Load, Maximum, Route
@@ -37,7 +35,7 @@ class Host:
 
     def floor(self, load: Load) -> Any:
         """Seconds of work for a step that is launched kernel by kernel: the least that the step takes."""
-        sequences, beside = load.decode_seqs + load.prefill_seqs, np.greater(load.decode_seqs, 0)
+        sequences, beside = load.decode_seqs + load.prefill_seqs, load.decode_seqs > 0
         work = self._launch + sequences * self._launch_sequence + beside * self._launch_beside
         return work - load.behind_ns * self._hidden
 
