@@ -14,7 +14,7 @@ FACTORS = {
 }
 """What coefficients of a machine are about, beside `step_factor`."""
 LAUNCHED = {
-    "launch_layer_s": "there",
+    "launch_layer_s": "of a step that no graph holds",
     "launch_beside_layer_s": "for decodes beside its prompts",
     "separate_launch_layer_s": "where tensors grow",
     "sequence_launch_layer_s": "for each sequence there",
@@ -36,7 +36,7 @@ def differing(machine: Mapping[str, float]) -> str:
     if "prefill_host_s" in machine:
         words.append(f"the host {1e3 * machine['prefill_host_s']:.2f} ms for a step")
     if "launch_lead_s" in machine:
-        words.append(f"{1e3 * machine['launch_lead_s']:.2f} ms before the first kernel of a step that no graph holds")
+        words.append(f"{1e3 * machine['launch_lead_s']:.2f} ms before the first kernel of one that no graph holds")
     for name, what in LAUNCHED.items():
         if name in machine:
             words.append(f"{1e3 * machine[name]:.2f} ms to launch a layer {what}")

@@ -76,7 +76,6 @@ def test_a_fit_finds_the_planted_coefficients(outliers: int) -> None:
         "launch",
         "recompute",
         "repeated",
-        "run",
         "separate",
         "swap",
         "sequence_launch",

@@ -10,7 +10,7 @@ import pytest
 from sim.costs.calibration import load_calibration
 from sim.costs.captured import CapturedStep
 from sim.costs.curve import Curve
-from tests.captures import MS, RULE, captured
+from tests.captures import MS, captured
 from tests.test_captured_files import calibrated
 
 LANES, MOST = 40, 4096
@@ -61,12 +61,6 @@ def test_a_step_takes_no_less_the_longer_its_longest_is() -> None:
         each = [curve().at(LANES * mean, longest) for longest in range(mean, 9000, 100)]
         assert each == sorted(each)
         assert each[-1] < 20 * MS
-
-
-def test_few_decodes_are_split_so_that_one_long_context_among_them_is_no_measure() -> None:
-    assert RULE.tiles < LANES
-    for lanes in (2, 24, RULE.tiles):
-        assert curve(lanes) == curve(lanes, lone=False)
 
 
 def test_many_contexts_give_the_same_to_the_last_bit() -> None:

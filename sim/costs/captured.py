@@ -82,8 +82,7 @@ class CapturedSteps:
         """
         points = sorted(measured)
         decodes = {point.decodes for point in points if not point.tokens}
-        told = [p for p in points if not p.others or p.decodes > splitting.tiles]  # fewer: the long one was split
-        curves = {size: _curve([p for p in told if p.decodes == size and not p.tokens]) for size in decodes}
+        curves = {size: _curve([p for p in points if p.decodes == size and not p.tokens]) for size in decodes}
         self.spreads = any(curve.spread is not None for curve in curves.values())
         """Whether it makes a difference how long the longest of some decodes is."""
         self._curves = {
